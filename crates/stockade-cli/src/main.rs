@@ -1,2 +1,58 @@
-//! p
-fn main(){}
+//! The `stockade` command.
+
+mod args;
+mod demo;
+mod gc;
+mod output;
+mod plan;
+mod ps;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+use output::Failure;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // The probe reads its own words: it is what runs inside the jail of the demo.
+    if words.get(1).is_some_and(|word| word == "probe") {
+        return stockade_probe::run(&words[2..]);
+    }
+    match Cli::try_parse_from(words) {
+        Ok(cli) => dispatch(cli).unwrap_or_else(Failure::tell),
+        Err(error) => explain(&error),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Ps(args) => ps::ps(&args),
+        Command::Gc(args) => gc::gc(&args),
+        Command::Demo(args) => demo::demo(&args),
+    }
+}
+
+/// Help and version as they are; a mistake in one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A reader that is gone needs no help.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::FAILURE;
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let line = lines.join(" ");
+    Failure::new(line.strip_prefix("error: ").unwrap_or(&line)).tell()
+}

@@ -2,6 +2,16 @@
 //!
 //! This crate is the project's only home of unsafe code. It holds mechanism, no policy: what to call, in
 //! which order and with which arguments is decided above.
+//!
+//! * [`program`]: what a process does between `clone` and `exec`, as data
+//! * [`spawn`]: `clone3` of a child that carries out a program
+//! * [`namespace`]: a network namespace made without leaving one's own
+//! * [`signals`]: signals as a descriptor that can be polled
+
+pub mod namespace;
+pub mod program;
+pub mod signals;
+pub mod spawn;
 
 #[cfg(feature = "probe")]
 pub mod attempt;

@@ -1,0 +1,244 @@
+//! The words of the command line and what each of them does.
+
+use crate::errno;
+use crate::report::Report;
+use rustix::process::Resource;
+use rustix::time::ClockId;
+use serde::Serialize;
+use serde_json::json;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+use stockade_syscalls::{attempt, guest};
+
+const MISUSE: u8 = 2;
+/// A file that is longer is not read: it may have no end.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// Whether the next word's turn comes.
+pub(crate) enum Next {
+    /// It does.
+    GoOn,
+    /// The program ends with this code.
+    Leave(ExitCode),
+}
+
+/// What one word asks for.
+enum Action<'a> {
+    Report,
+    Guest,
+    Hold,
+    Args,
+    Limits,
+    Exit(u8),
+    Signal(i32),
+    Ignore(i32),
+    Sleep,
+    SleepMs(u64),
+    Spawn(u32),
+    Daemon(u32),
+    Write(&'a Path, &'a [u8]),
+    Read(&'a Path),
+    Listen(&'a Path),
+    Clock,
+}
+
+impl<'a> Action<'a> {
+    fn parse(word: &'a OsStr) -> Option<Self> {
+        let (name, value) = split(word.as_bytes());
+        Some(match (name, value) {
+            (b"report", None) => Self::Report,
+            (b"guest", None) => Self::Guest,
+            (b"hold", None) => Self::Hold,
+            (b"args", None) => Self::Args,
+            (b"limits", None) => Self::Limits,
+            (b"sleep", None) => Self::Sleep,
+            (b"clock", None) => Self::Clock,
+            (b"exit", Some(value)) => Self::Exit(number(value)?),
+            (b"signal", Some(value)) => Self::Signal(number(value)?),
+            (b"ignore", Some(value)) => Self::Ignore(number(value)?),
+            (b"sleep-ms", Some(value)) => Self::SleepMs(number(value)?),
+            (b"spawn", Some(value)) => Self::Spawn(number(value)?),
+            (b"daemon", Some(value)) => Self::Daemon(number(value)?),
+            (b"read", Some(value)) => Self::Read(path(value)),
+            (b"listen", Some(value)) => Self::Listen(path(value)),
+            (b"write", Some(value)) => match split(value) {
+                (file, Some(text)) => Self::Write(path(file), text),
+                (_, None) => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// Splits at the first `=`.
+fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match word.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&word[..at], Some(&word[at + 1..])),
+        None => (word, None),
+    }
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn path(value: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(value))
+}
+
+/// Carries out actions; holds what outlives one of them.
+#[derive(Default)]
+pub(crate) struct Actions {
+    listeners: Vec<UnixListener>,
+}
+
+impl Actions {
+    /// Does what `word` asks for.
+    pub(crate) fn carry_out(&mut self, word: &OsStr) -> Next {
+        let Some(action) = Action::parse(word) else {
+            complain(&format!("unknown action '{}'", word.to_string_lossy()));
+            return Next::Leave(MISUSE.into());
+        };
+        match action {
+            Action::Exit(code) => return Next::Leave(code.into()),
+            Action::Signal(number) => return or_misuse("signal", number, attempt::signal_self(number)),
+            Action::Ignore(number) => return or_misuse("ignore", number, attempt::ignore_signal(number)),
+            Action::Hold => hold(),
+            Action::Sleep => loop {
+                rustix::event::pause();
+            },
+            Action::SleepMs(time) => thread::sleep(Duration::from_millis(time)),
+            Action::Report => print(&Report::gather()),
+            Action::Guest => print(&json!({ "kvm_guest": run_guest() })),
+            Action::Args => print(&json!({ "args": args() })),
+            Action::Limits => print(&json!({ "limits": {
+                "no-file": limit(Resource::Nofile),
+                "fsize": limit(Resource::Fsize),
+            }})),
+            Action::Spawn(count) => print(&spawn(count, attempt::spawn_paused)),
+            Action::Daemon(count) => print(&spawn(count, attempt::spawn_daemon)),
+            Action::Write(file, text) => print(&json!({ "write": ok_or_name(fs::write(file, text)) })),
+            Action::Read(file) => print(&match read(file) {
+                Ok(text) => json!({ "read": text }),
+                Err(error) => json!({ "read_error": errno::name_of(&error) }),
+            }),
+            Action::Listen(socket) => print(&json!({ "listen": ok_or_name(self.listen(socket)) })),
+            Action::Clock => print(&json!({ "monotonic_ns": monotonic_ns() })),
+        }
+        Next::GoOn
+    }
+
+    fn listen(&mut self, socket: &Path) -> io::Result<()> {
+        self.listeners.push(UnixListener::bind(socket)?);
+        Ok(())
+    }
+}
+
+/// Prints one line. A reader that has gone is no reason to stop: what follows may still be of use.
+fn print(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(line) => {
+            let mut out = io::stdout().lock();
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn complain(about: &str) {
+    let _ = writeln!(io::stderr(), "stockade-probe: {about}");
+}
+
+fn or_misuse(name: &str, number: i32, result: io::Result<()>) -> Next {
+    match result {
+        Ok(()) => Next::GoOn,
+        Err(error) => {
+            complain(&format!("{name}={number}: {error}"));
+            Next::Leave(MISUSE.into())
+        }
+    }
+}
+
+fn ok_or_name(result: io::Result<()>) -> String {
+    result.map_or_else(|error| errno::name_of(&error), |()| "ok".to_owned())
+}
+
+/// Waits for one byte, the end or an error; no more than the byte is taken from the others that read.
+fn hold() {
+    let stdin = io::stdin();
+    let _ = rustix::io::retry_on_intr(|| rustix::io::read(stdin.as_fd(), &mut [0]));
+}
+
+fn run_guest() -> String {
+    guest::run(Path::new("/dev/kvm")).map_or_else(|error| error.to_string(), |_| "hlt".to_owned())
+}
+
+fn args() -> Vec<String> {
+    std::env::args_os().map(|word: OsString| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The soft and the hard limit; `None` is no limit.
+fn limit(resource: Resource) -> [Option<u64>; 2] {
+    let limit = rustix::process::getrlimit(resource);
+    [limit.current, limit.maximum]
+}
+
+/// Starts `count` processes, or as many as there can be, and says which.
+fn spawn(count: u32, start: fn() -> io::Result<i32>) -> serde_json::Value {
+    let mut spawned = Vec::new();
+    for _ in 0..count {
+        match start() {
+            Ok(pid) => spawned.push(pid),
+            Err(error) => return json!({ "spawned": spawned, "spawn_error": errno::name_of(&error) }),
+        }
+    }
+    json!({ "spawned": spawned })
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let mut content = Vec::new();
+    File::open(file)?.take(LONGEST_FILE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LONGEST_FILE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+fn monotonic_ns() -> i128 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parses(word: &str) -> bool {
+        Action::parse(OsStr::new(word)).is_some()
+    }
+
+    #[test]
+    fn words_that_are_nearly_actions_are_none() {
+        for word in
+            ["", "=", "Report", "report=", "exit", "exit=", "exit=256", "exit=-1", "signal=x", "write=/a"]
+        {
+            assert!(!parses(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_text_to_write_begins_after_the_second_equals_sign() {
+        let Some(Action::Write(file, text)) = Action::parse(OsStr::new("write=/a=b=c")) else {
+            panic!("write=/a=b=c is no write");
+        };
+        assert_eq!((file, text), (Path::new("/a"), &b"b=c"[..]));
+    }
+}

@@ -1,0 +1,57 @@
+//! The names of error numbers: people and scripts read `EPERM` more easily than 1.
+
+use rustix::io::Errno;
+use std::io;
+
+/// Writes a match whose arms are `Errno::PERM => "EPERM"` and so on, since rustix drops the E.
+macro_rules! names {
+    ($errno:expr; $($same:ident),* ; $($other:ident = $name:literal),*) => {
+        match $errno {
+            $(Errno::$same => concat!("E", stringify!($same)).to_owned(),)*
+            $(Errno::$other => $name.to_owned(),)*
+            other => format!("errno {}", other.raw_os_error()),
+        }
+    };
+}
+
+/// The name of an error number, such as `EPERM`; `errno 4095` for one without a name.
+pub(crate) fn name(errno: Errno) -> String {
+    names!(errno;
+    ADDRINUSE, ADDRNOTAVAIL, ADV, AFNOSUPPORT, AGAIN, ALREADY, BADE, BADF, BADFD, BADMSG, BADR,
+    BADRQC, BADSLT, BFONT, BUSY, CANCELED, CHILD, CHRNG, COMM, CONNABORTED, CONNREFUSED, CONNRESET,
+    DEADLK, DESTADDRREQ, DOM, DOTDOT, DQUOT, EXIST, FAULT, FBIG, HOSTDOWN, HOSTUNREACH, HWPOISON,
+    IDRM, ILSEQ, INPROGRESS, INTR, INVAL, IO, ISCONN, ISDIR, ISNAM, KEYEXPIRED, KEYREJECTED,
+    KEYREVOKED, L2HLT, L2NSYNC, L3HLT, L3RST, LIBACC, LIBBAD, LIBEXEC, LIBMAX, LIBSCN, LNRNG, LOOP,
+    MEDIUMTYPE, MFILE, MLINK, MSGSIZE, MULTIHOP, NAMETOOLONG, NAVAIL, NETDOWN, NETRESET, NETUNREACH,
+    NFILE, NOANO, NOBUFS, NOCSI, NODATA, NODEV, NOENT, NOEXEC, NOKEY, NOLCK, NOLINK, NOMEDIUM,
+    NOMEM, NOMSG, NONET, NOPKG, NOPROTOOPT, NOSPC, NOSR, NOSTR, NOSYS, NOTBLK, NOTCONN, NOTDIR,
+    NOTEMPTY, NOTNAM, NOTRECOVERABLE, NOTSOCK, NOTTY, NOTUNIQ, NXIO, OPNOTSUPP, OVERFLOW, OWNERDEAD,
+    PERM, PFNOSUPPORT, PIPE, PROTO, PROTONOSUPPORT, PROTOTYPE, RANGE, REMCHG, REMOTE, REMOTEIO,
+    RESTART, RFKILL, ROFS, SHUTDOWN, SOCKTNOSUPPORT, SPIPE, SRCH, SRMNT, STALE, STRPIPE, TIME,
+    TIMEDOUT, TOOMANYREFS, TXTBSY, UCLEAN, UNATCH, USERS, XDEV, XFULL;
+    ACCESS = "EACCES", TOOBIG = "E2BIG")
+}
+
+/// The name of an error that the kernel answered; the text of one that did not come from the kernel.
+pub(crate) fn name_of(error: &io::Error) -> String {
+    Errno::from_io_error(error).map_or_else(|| error.to_string(), name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_manual() {
+        assert_eq!(name(Errno::PERM), "EPERM");
+        assert_eq!(name(Errno::ACCESS), "EACCES");
+        assert_eq!(name(Errno::TOOBIG), "E2BIG");
+        assert_eq!(name(Errno::from_raw_os_error(4095)), "errno 4095");
+    }
+
+    #[test]
+    fn an_error_from_elsewhere_keeps_its_text() {
+        assert_eq!(name_of(&io::Error::from_raw_os_error(2)), "ENOENT");
+        assert_eq!(name_of(&io::Error::other("too odd")), "too odd");
+    }
+}

@@ -1,0 +1,140 @@
+//! Ten attempts to leave the jail. Each is harmless where it succeeds, even outside any jail.
+
+use crate::{errno, writable};
+use rustix::process::{Pid, getpid, getppid};
+use serde::Serialize;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use stockade_syscalls::attempt::{self, Attempt, Outcome};
+
+/// What became of one attempt.
+#[derive(Debug, Serialize)]
+pub(crate) struct Escape {
+    name: &'static str,
+    what: &'static str,
+    /// `SUCCEEDED`, the name of the error, `KILLED BY SIGNAL n` or `NOT TRIED: ` and an error's name.
+    result: String,
+    errno: i32,
+    /// False for an attempt that succeeded, and for one that could not be made: that shows nothing.
+    held: bool,
+}
+
+/// Where the attempts that need a place of their own make it, the least visible first.
+const PLACES: [&str; 6] = ["/tmp", "/run", "/dev/shm", "/var/tmp", "/dev", "/"];
+
+/// Makes the ten attempts, each in a process of its own.
+pub(crate) fn try_all() -> Vec<Escape> {
+    let outsider = outsider();
+    vec![
+        try_one(
+            "dot-dot",
+            "open the host's /etc/shadow through many ..",
+            &Attempt::Open(c"../../../../../../../../../../../../../../../../etc/shadow"),
+        ),
+        chroot_again(),
+        try_one(
+            "host-path",
+            "open the host's /etc/passwd through the root of process 1",
+            &Attempt::Open(c"/proc/1/root/etc/passwd"),
+        ),
+        make_disk_node(),
+        try_one("mount-proc", "mount a proc of its own", &Attempt::MountProc),
+        try_one("become-root", "take uid 0", &Attempt::BecomeRoot),
+        try_one(
+            "file-handle",
+            "open the root inode of the file system below the jail by a made-up handle",
+            // Inode 2 is the root directory of most file systems.
+            &Attempt::OpenByHandle { inode: 2 },
+        ),
+        try_one(
+            "join-init-namespace",
+            "join the mount namespace of process 1",
+            &Attempt::JoinMountNamespace(outsider),
+        ),
+        try_one("trace-other", "attach to process 1 as a tracer", &Attempt::Trace(outsider)),
+        try_one("raw-packets", "open a socket for raw packets", &Attempt::RawPackets),
+    ]
+}
+
+fn try_one(name: &'static str, what: &'static str, attempt: &Attempt) -> Escape {
+    judge(name, what, attempt::in_child(attempt))
+}
+
+fn judge(name: &'static str, what: &'static str, outcome: Outcome) -> Escape {
+    let (result, errno, held) = match outcome {
+        Outcome::Succeeded => ("SUCCEEDED".to_owned(), 0, false),
+        Outcome::Refused(error) => (errno::name(error), error.raw_os_error(), true),
+        Outcome::Killed(signal) => (format!("KILLED BY SIGNAL {signal}"), 0, true),
+        Outcome::Unknown(error) => {
+            (format!("NOT TRIED: {}", errno::name(error)), error.raw_os_error(), false)
+        }
+    };
+    Escape { name, what, result, errno, held }
+}
+
+/// A process that may be outside: process 1, or the parent where this is process 1 itself, if it has one.
+fn outsider() -> Option<Pid> {
+    if getpid().is_init() { getppid() } else { Some(Pid::INIT) }
+}
+
+fn chroot_again() -> Escape {
+    let place = own_place("root");
+    let made = fs::create_dir(&place).is_ok();
+    // Any directory that is there does where none can be made; the root itself, the last, always is.
+    let there = || PLACES.iter().map(Path::new).find(|place| place.is_dir()).unwrap_or(Path::new("/"));
+    let below = as_c_string(if made { &place } else { there() });
+    let attempt = Attempt::ChrootAgain { below: &below, goal: c"/etc/shadow" };
+    let escape = try_one("chroot-again", "change the root a second time and climb out above it", &attempt);
+    if made {
+        // Nothing can be done about a directory that will not go.
+        let _ = fs::remove_dir(&place);
+    }
+    escape
+}
+
+fn make_disk_node() -> Escape {
+    let place = own_place("disk");
+    // Often the first virtio disk; the node is not opened.
+    let node = as_c_string(&place);
+    let outcome = attempt::in_child(&Attempt::MakeBlockNode { at: &node, major: 254, minor: 0 });
+    if outcome == Outcome::Succeeded {
+        // As above.
+        let _ = fs::remove_file(&place);
+    }
+    judge("make-disk-node", "make a device node of a disk", outcome)
+}
+
+/// A path that nothing else uses, in a writable directory if there is one.
+fn own_place(purpose: &str) -> PathBuf {
+    let directory = PLACES.iter().map(Path::new).find(|directory| writable::is_writable(directory));
+    let name = format!(".stockade-probe-{}-{purpose}", std::process::id());
+    directory.unwrap_or(Path::new("/")).join(name)
+}
+
+/// The paths made above contain no zero byte, so there is no other case.
+fn as_c_string(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn only_a_refusal_counts_as_held() {
+        let held = |outcome| judge("name", "what", outcome).held;
+        assert!(held(Outcome::Refused(Errno::PERM)));
+        assert!(held(Outcome::Killed(31)));
+        assert!(!held(Outcome::Succeeded));
+        assert!(!held(Outcome::Unknown(Errno::AGAIN)));
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_the_name_of_its_error() {
+        let escape = judge("name", "what", Outcome::Refused(Errno::PERM));
+        assert_eq!((escape.result.as_str(), escape.errno), ("EPERM", 1));
+    }
+}

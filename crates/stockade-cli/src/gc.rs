@@ -1,0 +1,40 @@
+//! `stockade gc`: what dead jails left is removed.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use stockade::Collection;
+
+use crate::args::GcArgs;
+use crate::output::{Failure, note, print, print_json, require_root};
+
+pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
+    require_root("gc")?;
+    let collection = args.state.store()?.collect(args.dry_run)?;
+    if args.json {
+        print_json(&collection)?;
+    } else {
+        print(&text(&collection, args.dry_run))?;
+    }
+    for problem in &collection.problems {
+        note(&format!("{}: {}", problem.what, problem.reason));
+    }
+    Ok(if collection.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(collection: &Collection, dry_run: bool) -> String {
+    let verb = if dry_run { "would remove" } else { "removed" };
+    let mut text = String::new();
+    for report in &collection.jails {
+        for what in &report.removed {
+            let _ = writeln!(text, "{}: {verb} {what}", report.id);
+        }
+        for left in &report.left {
+            let _ = writeln!(text, "{}: left {}: {}", report.id, left.what, left.reason);
+        }
+    }
+    if collection.jails.is_empty() {
+        text.push_str("no dead jails\n");
+    }
+    text
+}

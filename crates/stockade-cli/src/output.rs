@@ -1,0 +1,83 @@
+//! Data on stdout, talk on stderr, and a failure in one line.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+/// Why a command ends without having done its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// To be told in one line.
+    Told(String),
+    /// Whoever read the output is gone, as with `| head`.
+    ReaderGone,
+}
+
+impl Failure {
+    pub(crate) fn new(line: impl Into<String>) -> Self {
+        Self::Told(line.into())
+    }
+
+    /// Tells it on stderr.
+    pub(crate) fn tell(self) -> ExitCode {
+        match self {
+            Self::Told(line) => {
+                note(&line);
+                ExitCode::FAILURE
+            }
+            Self::ReaderGone => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<stockade::Error> for Failure {
+    fn from(error: stockade::Error) -> Self {
+        Self::Told(error.to_string())
+    }
+}
+
+impl From<stockade::spec::SpecError> for Failure {
+    fn from(error: stockade::spec::SpecError) -> Self {
+        Self::Told(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Told(format!("failed to write to stdout: {error}")),
+        }
+    }
+}
+
+/// A line of talk. If nobody listens there is nobody to tell.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "stockade: {line}");
+}
+
+/// Text for stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// Data for programs on stdout, one line.
+pub(crate) fn print_json(data: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(data).map_err(|e| Failure::new(e.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+/// Refuses early, in words, what the kernel would refuse late, in numbers.
+pub(crate) fn require_root(command: &str) -> Result<(), Failure> {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "'{command}' needs root, for namespaces, device nodes and owners; this is uid {}: try sudo",
+        uid.as_raw()
+    )))
+}

@@ -1,0 +1,71 @@
+//! `stockade plan`: the dry run.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use stockade::spec::{HostPath, JailSpec};
+use stockade::step::Step;
+use stockade::step::enter::EnterStep;
+use stockade::{Host, How, Layout, Way, placement};
+
+use crate::args::PlanArgs;
+use crate::output::{Failure, print, print_json};
+
+/// A step of either list.
+#[derive(Serialize)]
+struct Row<'a> {
+    number: usize,
+    /// `prepare` is undone from its end; `enter` ends with the process.
+    phase: &'static str,
+    text: String,
+    step: Detail<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Detail<'a> {
+    Prepare(&'a Step),
+    Enter(&'a EnterStep),
+}
+
+pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let spec = args.jail.spec()?;
+    let host = Host::read_for(&spec)?;
+    let mut plan = stockade::plan(&spec, &host, Way::Launch)?;
+    let near = existing_part(&spec);
+    for (source, name) in args.jail.placements() {
+        plan.prepare.push(placement(spec.owner, &near, source, name, How::Auto)?);
+    }
+    let prepare = plan.prepare.iter().map(|step| ("prepare", step.to_string(), Detail::Prepare(step)));
+    let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step)));
+    let rows: Vec<Row<'_>> = prepare
+        .chain(enter)
+        .zip(1..)
+        .map(|((phase, text, step), number)| Row { number, phase, text, step })
+        .collect();
+    if args.json {
+        print_json(&rows)?;
+    } else {
+        print(&table(&rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What exists of the way to the jail's root: it tells on which mount the jail will be.
+fn existing_part(spec: &JailSpec) -> HostPath {
+    let root = Layout::new(spec).root();
+    let existing = root.as_path().ancestors().find(|path| path.exists());
+    existing.unwrap_or(root.as_path()).to_owned().into()
+}
+
+fn table(rows: &[Row<'_>]) -> String {
+    let mut text = String::new();
+    for (phase, title) in [("prepare", "make, and undo from the end:"), ("enter", "in the VMM's process:")] {
+        let _ = writeln!(text, "{title}");
+        for row in rows.iter().filter(|row| row.phase == phase) {
+            let _ = writeln!(text, "{:4}  {}", row.number, row.text);
+        }
+    }
+    text
+}

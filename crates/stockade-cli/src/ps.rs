@@ -1,0 +1,53 @@
+//! `stockade ps`: the jails, as their receipts tell.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use stockade::Listing;
+
+use crate::args::PsArgs;
+use crate::output::{Failure, note, print, print_json};
+
+pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
+    let listings = args.state.store()?.list()?;
+    if args.json {
+        print_json(&listings)?;
+    } else {
+        print(&table(&listings))?;
+    }
+    for problem in listings.iter().filter_map(|listing| listing.problem.as_ref()) {
+        note(problem);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(listings: &[Listing]) -> String {
+    let width = listings.iter().map(|listing| listing.id.as_str().chars().count()).max().unwrap_or(0).max(2);
+    let mut text = format!("{:width$}  {:>7}  {:8}  AGE\n", "ID", "PID", "STATE");
+    for Listing { id, pid, state, age, .. } in listings {
+        let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
+        let age = age.map_or("-".to_owned(), short);
+        let _ = writeln!(text, "{:width$}  {pid:>7}  {state:8}  {age}", id.as_str());
+    }
+    text
+}
+
+/// A time in seconds, to the nearest unit that makes it readable.
+fn short(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_time_is_shown_in_its_largest_unit() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d")] {
+            assert_eq!(super::short(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `stockade run`: prepare, place, launch, wait, tear down.
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use stockade::{Ended, Error, How, Report, Running, Streams};
+use stockade_syscalls::signals::SignalFd;
+
+use crate::args::RunArgs;
+use crate::output::{Failure, note, print, require_root};
+
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let spec = args.jail.spec()?;
+    require_root("run")?;
+    let store = args.state.store()?;
+    // From here on a signal waits until the VMM can be stopped and the jail be removed.
+    let signals = stop_signals()?;
+    let mut prepared = store.prepare(&spec)?;
+    if let Some(report) = prepared.taken_over() {
+        let many = report.removed.len();
+        note(&format!(
+            "took over jail {}, which was left by a crash, and removed {many} things of it",
+            spec.id
+        ));
+    }
+    for (source, name) in args.jail.placements() {
+        let failed = |e: Error| Failure::new(format!("--place {}: {e}", source.display()));
+        prepared.place(source, name, How::Auto).map_err(failed)?;
+    }
+    let mut running = prepared.launch(Streams::default())?;
+    if spec.daemonize {
+        return print(&format!("{} {}\n", spec.id, running.pid())).map(|()| ExitCode::SUCCESS);
+    }
+    let ended = watch(&mut running, &signals, Duration::from_secs(args.grace))?;
+    let report = running.teardown()?;
+    Ok(finish(ended, &report))
+}
+
+/// The signals that ask a command to end.
+pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
+    SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])
+        .map_err(|e| Failure::new(format!("failed to block signals: {e}")))
+}
+
+/// How far the VMM has been asked to end.
+#[derive(Clone, Copy)]
+enum Stop {
+    Never,
+    Asked { kill_at: Instant },
+    Killed,
+}
+
+/// Waits for the VMM's end. The first signal asks it to end, the second kills it, and so does the end of
+/// the grace period.
+fn watch(running: &mut Running, signals: &SignalFd, grace: Duration) -> Result<Ended, Failure> {
+    let mut stop = Stop::Never;
+    loop {
+        if let Some(ended) = running.wait_timeout(Duration::ZERO)? {
+            return Ok(ended);
+        }
+        let left = match stop {
+            Stop::Asked { kill_at } => {
+                Timespec::try_from(kill_at.saturating_duration_since(Instant::now())).ok()
+            }
+            Stop::Never | Stop::Killed => None,
+        };
+        let mut waiting =
+            [PollFd::from_borrowed_fd(running.as_fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let expired = match poll(&mut waiting, left.as_ref()) {
+            Ok(ready) => ready == 0,
+            Err(Errno::INTR) => false,
+            Err(e) => return Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
+        };
+        let mut asked = expired;
+        while let Ok(Some(_)) = signals.take() {
+            asked = true;
+        }
+        if asked {
+            stop = further(running, stop, grace)?;
+        }
+    }
+}
+
+fn further(running: &Running, stop: Stop, grace: Duration) -> Result<Stop, Failure> {
+    match stop {
+        Stop::Never => {
+            running.signal(Signal::TERM)?;
+            Ok(Stop::Asked { kill_at: Instant::now() + grace })
+        }
+        Stop::Asked { .. } | Stop::Killed => {
+            running.signal(Signal::KILL)?;
+            Ok(Stop::Killed)
+        }
+    }
+}
+
+/// The VMM's exit code is ours, unless something of the jail is left.
+fn finish(ended: Ended, report: &Report) -> ExitCode {
+    for left in &report.left {
+        note(&format!("left: {}: {}", left.what, left.reason));
+    }
+    if !report.is_clean() && ended == Ended::Exited(0) {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(ended.shell_code())
+}

@@ -1,0 +1,66 @@
+//! Signals as a descriptor that can be polled beside a pidfd.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Signal;
+
+/// Signals that are no longer delivered to this thread (nor to those it starts), but read from here.
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// Blocks `signals` for the calling thread and opens a descriptor from which they are read.
+    ///
+    /// To be called before the process starts a second thread.
+    ///
+    /// # Errors
+    /// What the kernel says of `sigprocmask` and `signalfd` (EMFILE, ENOMEM).
+    pub fn block(signals: &[Signal]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: initialised by sigemptyset just above.
+        let mut set = unsafe { set.assume_init() };
+        for signal in signals {
+            // SAFETY: `set` is an initialised sigset_t, and a Signal is always a valid number.
+            unsafe { libc::sigaddset(&raw mut set, signal.as_raw()) };
+        }
+        // SAFETY: `set` is initialised; the old mask is not asked for.
+        let refused = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if refused != 0 {
+            return Err(io::Error::from_raw_os_error(refused));
+        }
+        // SAFETY: `set` is initialised, and -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made, so this is its only owner.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The next signal that has arrived, or `None` if none has.
+    ///
+    /// # Errors
+    /// What the kernel says of `read`.
+    pub fn take(&self) -> io::Result<Option<Signal>> {
+        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.0, &mut info) {
+            // The number of the signal is the structure's first field.
+            Ok(_) => {
+                let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                Ok(i32::try_from(number).ok().and_then(Signal::from_named_raw))
+            }
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

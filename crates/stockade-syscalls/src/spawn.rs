@@ -1,0 +1,122 @@
+//! `clone3` of a child that carries out a [`Program`].
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Pid;
+
+use crate::program::{Failure, Program, last_errno};
+
+/// What the child gets of its own from the moment it exists.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Birth<'a> {
+    /// A pid namespace, whose first process it is.
+    pub pid_namespace: bool,
+    /// A network namespace with nothing but a loopback interface that is down.
+    pub network_namespace: bool,
+    /// The cgroup v2 directory to be born in; moving there later would cost a grace period of the kernel.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// A child that is carrying out its program.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid, as this process sees it.
+    pub pid: Pid,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    link: OwnedFd,
+}
+
+impl Child {
+    /// Lets the child go past `Call::WaitForGo`.
+    ///
+    /// # Errors
+    /// EPIPE if the child has already failed; [`Child::outcome`] then says where.
+    pub fn go(&self) -> Result<(), Errno> {
+        rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// Waits until the child has executed its program (`None`) or failed (where, and why).
+    ///
+    /// A child that is killed on the way counts as executed: its exit status tells.
+    ///
+    /// # Errors
+    /// What the kernel says of reading from the child.
+    pub fn outcome(self) -> Result<(OwnedFd, Option<Failure>), Errno> {
+        let failure = Failure::receive(self.link.as_fd())?;
+        Ok((self.pidfd, failure))
+    }
+}
+
+/// Clones a child that carries out `program`. This process may have any number of threads.
+///
+/// The child starts with no signal handler, and reports the end of its program through a socket that only
+/// it and the returned [`Child`] hold.
+///
+/// # Errors
+/// What the kernel says of `socketpair` or `clone3` (EPERM, EAGAIN, ENOSPC for too many namespaces, EBUSY
+/// for a cgroup v2 that hands controllers down).
+pub fn spawn(program: &mut Program, birth: Birth<'_>) -> Result<Child, Errno> {
+    let (ours, theirs) = link()?;
+    program.seal(Some(theirs.as_fd()));
+    let mut flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    if birth.pid_namespace {
+        flags |= libc::CLONE_NEWPID as u64;
+    }
+    if birth.network_namespace {
+        flags |= libc::CLONE_NEWNET as u64;
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut args = clone_args(flags, libc::SIGCHLD);
+    args.pidfd = (&raw mut pidfd) as u64;
+    if let Some(cgroup) = birth.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    match clone3(&args)? {
+        None => program.run_in_child(theirs),
+        Some(pid) => {
+            // SAFETY: with CLONE_PIDFD the kernel has put a new descriptor there, and this is its only
+            // owner.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid, pidfd, link: ours })
+        }
+    }
+}
+
+/// A plain fork with further clone `flags` and no exit signal where a namespace is made, SIGCHLD otherwise;
+/// `None` in the child. For programs that run in a process without threads.
+pub(crate) fn clone(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
+    let signal = if flags == 0 { libc::SIGCHLD } else { 0 };
+    clone3(&clone_args(flags as u64, signal))
+}
+
+/// A pair of connected sockets that keep messages whole and whose end is seen at the other.
+pub(crate) fn link() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+// In the kernel's headers from 5.5 and 5.7; libc has them as i32, where the second does not fit.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+fn clone_args(flags: u64, exit_signal: libc::c_int) -> libc::clone_args {
+    // SAFETY: clone_args is a structure of integers, for which zero is valid and means "not given".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    args.exit_signal = exit_signal as u64;
+    args
+}
+
+fn clone3(args: &libc::clone_args) -> Result<Option<Pid>, Errno> {
+    // SAFETY: without CLONE_VM the child has a copy of this memory, the stack included, and goes on from
+    // here; callers make nothing but system calls there, until it executes or ends.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(args), size_of::<libc::clone_args>()) };
+    if pid < 0 {
+        return Err(last_errno());
+    }
+    Ok(Pid::from_raw(i32::try_from(pid).unwrap_or_default()))
+}

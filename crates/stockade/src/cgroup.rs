@@ -1,0 +1,137 @@
+//! Emptying and removing a cgroup.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use crate::error::{Context, Operation, Result, errno};
+use crate::process::{PidFd, remaining};
+use crate::spec::HostPath;
+use crate::step::Undone;
+
+/// How long the processes of a cgroup may take to end once killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The processes in a cgroup itself, not in those below it.
+pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
+    let file = cgroup.join("cgroup.procs");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        // ENODEV: removed between opening and reading.
+        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
+        Err(e) => Err(e).context(Operation::Read, file),
+    }
+}
+
+/// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
+/// stays: other jails may be in it.
+pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
+    if !cgroup.as_path().is_dir() {
+        return Ok(Undone::NeverThere);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    if !kill_at_once(cgroup)? {
+        kill_one_by_one(cgroup, deadline)?;
+    }
+    wait_until_unpopulated(cgroup, deadline)?;
+    loop {
+        match remove_bottom_up(cgroup) {
+            Ok(()) => return Ok(Undone::Removed),
+            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            Err(Errno::BUSY) if Instant::now() < deadline => {
+                // A task leaves its cgroup a little after its pidfd has told of its end, and version 1 has
+                // nothing to wait at for that.
+                std::thread::sleep(Duration::from_micros(200));
+                kill_one_by_one(cgroup, deadline)?;
+            }
+            Err(Errno::BUSY) => return Ok(Undone::Left(format!("{cgroup}: its processes do not end"))),
+            Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
+        }
+    }
+}
+
+/// The kernel's own way, from 5.14 on in version 2: everything below, forks included. False if there is
+/// none.
+fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
+    let file = cgroup.join("cgroup.kill");
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, b"1"))
+    {
+        Ok(()) => Ok(true),
+        Err(e) if errno(&e) == Errno::NOENT => Ok(false),
+        Err(e) => Err(e).context(Operation::Kill, file),
+    }
+}
+
+/// Kills until nothing is left: a process that forks is caught by a later round.
+fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
+    while Instant::now() < deadline {
+        let mut ending = Vec::new();
+        for_each_below(cgroup, &mut |below| {
+            for pid in processes(below)? {
+                let Some(process) = PidFd::open(pid)? else { continue };
+                process.signal(Signal::KILL)?;
+                ending.push(process);
+            }
+            Ok(())
+        })?;
+        if ending.is_empty() {
+            return Ok(());
+        }
+        for process in ending {
+            process.wait_until_ended(Some(deadline))?;
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 tells when a cgroup and all below it are empty; version 1 has no such file.
+fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
+    let file = cgroup.join("cgroup.events");
+    let Ok(events) = File::open(&file) else { return Ok(()) };
+    let events = OwnedFd::from(events);
+    loop {
+        let mut text = [0; 256];
+        let length = match rustix::io::pread(&events, &mut text, 0) {
+            Ok(length) => length,
+            Err(Errno::NODEV) => return Ok(()),
+            Err(cause) => return Err(cause).context(Operation::Read, file),
+        };
+        let populated = String::from_utf8_lossy(&text[..length]).lines().any(|line| line == "populated 1");
+        if !populated || Instant::now() >= deadline {
+            return Ok(());
+        }
+        let mut wait = [PollFd::new(&events, PollFlags::PRI)];
+        match poll(&mut wait, Some(&remaining(deadline))) {
+            Ok(_) | Err(Errno::INTR) => (),
+            Err(cause) => return Err(cause).context(Operation::Wait, file),
+        }
+    }
+}
+
+fn remove_bottom_up(cgroup: &HostPath) -> std::result::Result<(), Errno> {
+    for below in children(cgroup) {
+        match remove_bottom_up(&below) {
+            Ok(()) | Err(Errno::NOENT) => (),
+            Err(cause) => return Err(cause),
+        }
+    }
+    rustix::fs::rmdir(cgroup.as_path())
+}
+
+fn for_each_below(cgroup: &HostPath, visit: &mut dyn FnMut(&HostPath) -> Result<()>) -> Result<()> {
+    visit(cgroup)?;
+    children(cgroup).iter().try_for_each(|below| for_each_below(below, visit))
+}
+
+fn children(cgroup: &HostPath) -> Vec<HostPath> {
+    let Ok(entries) = std::fs::read_dir(cgroup) else { return Vec::new() };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path().into()).collect()
+}

@@ -1,0 +1,135 @@
+//! From the list of enter steps to a program that a child can carry out: every file opened, every byte
+//! allocated.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::Resource;
+use stockade_syscalls::program::{Argument as RawArgument, Call, Execute, Program};
+
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::HostPath;
+use crate::step::Site;
+use crate::step::enter::{Argument, EnterStep};
+use crate::tree::open_directory;
+
+/// A program, and what it needs of the clone that begins it.
+pub(crate) struct Entry {
+    pub(crate) program: Program,
+    /// The cgroup to be born in.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Which step each call of the program belongs to.
+    steps: Vec<EnterStep>,
+    /// The step that the clone itself is.
+    clone: Option<EnterStep>,
+}
+
+impl Entry {
+    /// Opens and allocates everything that the steps need. `streams` replaces the standard streams.
+    pub(crate) fn new(steps: &[EnterStep], site: &Site, streams: [Option<OwnedFd>; 3]) -> Result<Self> {
+        let mut calls = Vec::with_capacity(steps.len() + 1);
+        let mut called = Vec::with_capacity(steps.len() + 1);
+        let mut cgroup = None;
+        if streams.iter().any(Option::is_some) {
+            calls.push(Call::Redirect(own(streams)?));
+            called.push(EnterStep::TakeStreams);
+        }
+        for step in steps {
+            if let EnterStep::Clone { cgroup: Some(directory), .. } = step {
+                cgroup = Some(
+                    open_directory(CWD, directory.as_path(), ResolveFlags::empty())
+                        .context(Operation::Open, directory)?,
+                );
+            }
+            if let Some(call) = call(step, site)? {
+                calls.push(call);
+                called.push(step.clone());
+            }
+        }
+        let clone = steps.iter().find(|step| matches!(step, EnterStep::Clone { .. })).cloned();
+        Ok(Self { program: Program::new(calls), cgroup, steps: called, clone })
+    }
+
+    /// The error that a failed clone is.
+    pub(crate) fn clone_error(&self, cause: Errno) -> Error {
+        Error::Enter { step: Box::new(self.clone.clone().unwrap_or(EnterStep::WaitForGo)), cause }
+    }
+
+    /// The error that a failure of the program's call number `call` is.
+    pub(crate) fn error(&self, call: usize, cause: Errno) -> Error {
+        let step = self.steps.get(call).cloned().unwrap_or(EnterStep::WaitForGo);
+        Error::Enter { step: Box::new(step), cause }
+    }
+}
+
+/// The call that a step is; `None` for the clone itself.
+fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
+    Ok(Some(match step {
+        EnterStep::Clone { .. } | EnterStep::TakeStreams => return Ok(None),
+        EnterStep::CloseDescriptors => Call::CloseOthers,
+        EnterStep::NewSession => Call::NewSession,
+        EnterStep::JoinNetns { path } => Call::JoinNetwork(open(path, OFlags::RDONLY)?),
+        EnterStep::LimitFileSize { bytes } => Call::Limit { resource: Resource::Fsize, value: *bytes },
+        EnterStep::LimitOpenFiles { count } => Call::Limit { resource: Resource::Nofile, value: *count },
+        EnterStep::JoinCgroup { file } => Call::Write { file: open(file, OFlags::WRONLY)?, text: b"0" },
+        EnterStep::GoToRoot { path } => {
+            let root = rustix::io::fcntl_dupfd_cloexec(site.tree()?.root(), 3);
+            Call::ChangeDirectory(root.context(Operation::Open, path)?)
+        }
+        EnterStep::UnshareMounts => Call::UnshareMounts,
+        EnterStep::MakeMountsSlaves => Call::MakeMountsSlaves,
+        EnterStep::CloneTree => Call::CloneTree,
+        EnterStep::AttachTree => Call::AttachTree,
+        EnterStep::EnterTree => Call::EnterTree,
+        EnterStep::PivotRoot => Call::PivotRoot,
+        EnterStep::DetachOldRoot => Call::DetachOldRoot,
+        EnterStep::ChangeToRoot => Call::ChangeToRoot,
+        EnterStep::NullStreams => {
+            let null = || open(&std::path::PathBuf::from("/dev/null").into(), OFlags::RDWR).map(Some);
+            Call::Redirect([null()?, null()?, null()?])
+        }
+        EnterStep::Daemonize => Call::Daemonize,
+        EnterStep::NewPidNamespace => Call::NewPidNamespace,
+        EnterStep::WritePidFile { path } => Call::WritePidFile(path.to_c_string()),
+        EnterStep::WaitForGo => Call::WaitForGo,
+        EnterStep::SetGid { gid } => Call::SetGid(*gid),
+        EnterStep::ClearGroups => Call::ClearGroups,
+        EnterStep::SetUid { uid } => Call::SetUid(*uid),
+        EnterStep::ResetSignals => Call::ResetSignals,
+        EnterStep::Execute { path, arguments } => {
+            let arguments = arguments.iter().map(raw_argument).collect::<Result<_>>()?;
+            Call::Execute(Execute::new(path.to_c_string(), arguments))
+        }
+    }))
+}
+
+fn raw_argument(argument: &Argument) -> Result<RawArgument> {
+    Ok(match argument {
+        Argument::Text(text) => {
+            let text = CString::new(text.as_bytes()).map_err(|_| Errno::INVAL);
+            RawArgument::Text(text.context(Operation::Spawn, argument)?)
+        }
+        Argument::CpuTime => RawArgument::CpuTime,
+        Argument::EarlierCpuTime => RawArgument::EarlierCpuTime,
+    })
+}
+
+/// Copies of the streams that are clear of the numbers they go to, and that end with the exec.
+fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
+    let mut own = [None, None, None];
+    for (slot, stream) in own.iter_mut().zip(streams) {
+        let copied = stream.map(|stream| rustix::io::fcntl_dupfd_cloexec(stream, 3)).transpose();
+        *slot = copied.context(Operation::Open, "a standard stream")?;
+    }
+    Ok(own)
+}
+
+/// Opens a file for the child, clear of the standard streams' numbers.
+fn open(path: &HostPath, flags: OFlags) -> Result<OwnedFd> {
+    let file = rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty())
+        .context(Operation::Open, path)?;
+    rustix::io::fcntl_dupfd_cloexec(file, 3).context(Operation::Open, path)
+}

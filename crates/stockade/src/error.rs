@@ -1,0 +1,228 @@
+//! One error: which operation on which argument failed, and why.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+use crate::spec::{HostPath, JailId, SpecError};
+use crate::step::enter::EnterStep;
+
+/// The result of whatever can fail here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong: one line for a person, [`Error::kind`] for a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The specification cannot be met; nothing was made.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// An operation on the host failed.
+    #[error("failed to {operation} {argument}: {cause}")]
+    Operation {
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        argument: String,
+        /// What the kernel said.
+        cause: Errno,
+    },
+    /// A jail of that id is running.
+    #[error("jail {id} is running as pid {pid}")]
+    Running {
+        /// Which.
+        id: JailId,
+        /// Its VMM.
+        pid: i32,
+    },
+    /// Another process is working on the jail.
+    #[error("jail {id} is locked by pid {pid}")]
+    Locked {
+        /// Which.
+        id: JailId,
+        /// The other process; 0 if it could not be told.
+        pid: i32,
+    },
+    /// A jail of that id is prepared and waits to be launched.
+    #[error("jail {0} exists already; remove it first, or choose another id")]
+    Exists(JailId),
+    /// Something that stockade did not make is in the way.
+    #[error(
+        "{what} exists already and was not made by stockade for this jail; remove it, or choose another id"
+    )]
+    InTheWay {
+        /// The directory, cgroup or namespace.
+        what: String,
+    },
+    /// The VMM's process failed on its way into the jail.
+    #[error("failed to {step}: {cause}{}", hint(.step, *.cause))]
+    Enter {
+        /// At which step.
+        step: Box<EnterStep>,
+        /// What the kernel said.
+        cause: Errno,
+    },
+    /// A receipt cannot be understood.
+    #[error("receipt {path} {problem}")]
+    Receipt {
+        /// Where it is.
+        path: HostPath,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What a program may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The specification is at fault.
+    InvalidSpec,
+    /// The jail's id is in use.
+    InUse,
+    /// Something foreign is in the way.
+    InTheWay,
+    /// The caller lacks a privilege.
+    PermissionDenied,
+    /// Something that should be there is not.
+    NotFound,
+    /// A receipt is damaged or foreign.
+    BadReceipt,
+    /// Anything else that the kernel refused.
+    System,
+}
+
+impl Error {
+    /// The kind of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spec(_) => ErrorKind::InvalidSpec,
+            Self::Running { .. } | Self::Locked { .. } | Self::Exists(_) => ErrorKind::InUse,
+            Self::InTheWay { .. } => ErrorKind::InTheWay,
+            Self::Receipt { .. } => ErrorKind::BadReceipt,
+            Self::Operation { cause, .. } | Self::Enter { cause, .. } => match *cause {
+                Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
+                Errno::NOENT => ErrorKind::NotFound,
+                _ => ErrorKind::System,
+            },
+        }
+    }
+}
+
+/// What can be tried on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Make a directory, or open it.
+    CreateDirectory,
+    /// Open a file or directory.
+    Open,
+    /// Read a file.
+    Read,
+    /// Write a file.
+    Write,
+    /// Copy a file into the jail.
+    Copy,
+    /// Link a file into the jail.
+    Link,
+    /// Give a file to the jail's owner.
+    ChangeOwner,
+    /// Set a file's mode.
+    ChangeMode,
+    /// Make a device node.
+    MakeNode,
+    /// Look at a file.
+    Inspect,
+    /// Mount something.
+    Mount,
+    /// Unmount something.
+    Unmount,
+    /// Remove a file or directory.
+    Remove,
+    /// Rename a file.
+    Rename,
+    /// Make a network namespace.
+    CreateNetns,
+    /// Take over a cgroup setting from the parent cgroup.
+    InheritCgroup,
+    /// Start a process.
+    Spawn,
+    /// Wait for a process.
+    Wait,
+    /// Send a signal.
+    Kill,
+    /// Lock a jail.
+    Lock,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CreateDirectory => "create directory",
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Copy => "copy",
+            Self::Link => "link",
+            Self::ChangeOwner => "change the owner of",
+            Self::ChangeMode => "change the mode of",
+            Self::MakeNode => "make device node",
+            Self::Inspect => "inspect",
+            Self::Mount => "mount",
+            Self::Unmount => "unmount",
+            Self::Remove => "remove",
+            Self::Rename => "rename",
+            Self::CreateNetns => "create network namespace",
+            Self::InheritCgroup => "inherit the parent's value of",
+            Self::Spawn => "start a process for",
+            Self::Wait => "wait for",
+            Self::Kill => "kill",
+            Self::Lock => "lock",
+        })
+    }
+}
+
+/// Turns a bare cause into an error that says what was tried on what.
+pub(crate) trait Context<T> {
+    /// Adds the operation and its argument.
+    fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
+    fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T> {
+        self.map_err(|cause| Error::Operation {
+            operation,
+            argument: argument.to_string(),
+            cause: cause.into().0,
+        })
+    }
+}
+
+/// What the kernel said, whichever way it came.
+pub(crate) struct Cause(Errno);
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self(errno)
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Self {
+        Self(errno(&error))
+    }
+}
+
+/// The number behind an error of the standard library; EINVAL where the library itself refused.
+pub(crate) fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+fn hint(step: &EnterStep, cause: Errno) -> &'static str {
+    match (step, cause) {
+        (EnterStep::Execute { .. }, Errno::NOENT) => {
+            "; the file is in the jail, so its interpreter is not: is it linked statically?"
+        }
+        (EnterStep::Execute { .. }, Errno::ACCESS) => {
+            "; is it executable, and its filesystem mounted without noexec?"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,109 @@
+//! Finding jails, and removing what dead ones left.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::receipt::{JailState, Receipt};
+use crate::spec::JailId;
+use crate::store::Store;
+use crate::teardown::{Leftover, Report, tear_down};
+
+/// A jail as the state directory knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// Its id.
+    pub id: JailId,
+    /// Its VMM's pid, while that runs.
+    pub pid: Option<i32>,
+    /// How it is.
+    pub state: JailState,
+    /// How long ago it was made, in seconds.
+    #[serde(rename = "age_seconds")]
+    pub age: Option<u64>,
+    /// What is wrong with its receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What a collection did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Collection {
+    /// Dead jails, and what became of them.
+    pub jails: Vec<Report>,
+    /// Receipts that could not be acted on, and other jails that could not be looked at.
+    pub problems: Vec<Leftover>,
+}
+
+impl Collection {
+    /// Whether nothing is left that should be gone.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty() && self.jails.iter().all(Report::is_clean)
+    }
+}
+
+impl Store {
+    /// Every jail, with its state.
+    ///
+    /// # Errors
+    /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
+    pub fn list(&self) -> Result<Vec<Listing>> {
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.read(&id) {
+            Ok(receipt) => receipt.as_ref().map(listing),
+            Err(e) => {
+                let problem = Some(e.to_string());
+                Some(Listing { id, pid: None, state: JailState::Damaged, age: None, problem })
+            }
+        });
+        Ok(listings.collect())
+    }
+
+    /// Removes what dead jails left. Jails that run, are prepared or are being worked on are left alone;
+    /// so are receipts that cannot be understood, which are reported.
+    ///
+    /// # Arguments
+    /// With `dry_run` nothing is changed, and the report lists what would be removed.
+    ///
+    /// # Errors
+    /// What the kernel says of reading the state directory. What goes wrong with one jail is in the
+    /// collection.
+    pub fn collect(&self, dry_run: bool) -> Result<Collection> {
+        let mut collection = Collection::default();
+        for id in self.ids()? {
+            match self.collect_one(&id, dry_run) {
+                Ok(report) => collection.jails.extend(report),
+                // Somebody else's affair.
+                Err(Error::Locked { .. } | Error::Running { .. }) => (),
+                Err(e) => {
+                    collection.problems.push(Leftover { what: format!("jail {id}"), reason: e.to_string() });
+                }
+            }
+        }
+        Ok(collection)
+    }
+
+    fn collect_one(&self, id: &JailId, dry_run: bool) -> Result<Option<Report>> {
+        let Some(lock) = self.try_lock(id)? else { return Ok(None) };
+        match lock.read()? {
+            // Killed between taking the place and writing the receipt: nothing else was made.
+            None if dry_run => Ok(None),
+            None => lock.remove().map(|()| None),
+            Some(receipt) if receipt.state() != JailState::Dead => Ok(None),
+            Some(receipt) if dry_run => Ok(Some(would_remove(&receipt))),
+            Some(receipt) => {
+                let site = receipt.site();
+                tear_down(lock, receipt, &site).map(Some)
+            }
+        }
+    }
+}
+
+fn listing(receipt: &Receipt) -> Listing {
+    let state = receipt.state();
+    let pid = receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid);
+    Listing { id: receipt.id.clone(), pid, state, age: Some(receipt.age().as_secs()), problem: None }
+}
+
+fn would_remove(receipt: &Receipt) -> Report {
+    let removed = receipt.steps.iter().rev().map(ToString::to_string).collect();
+    Report { id: receipt.id.clone(), removed, kept: Vec::new(), left: Vec::new() }
+}

@@ -1,0 +1,181 @@
+//! Facts about this host, read once.
+//!
+//! A plain structure: the plan is worked out from it and from nothing else, and a test can write one by
+//! hand.
+
+use std::path::Path;
+
+use crate::error::{Context, Operation, Result};
+use crate::spec::{CgroupVersion, HostPath, JailSpec};
+
+/// What a plan needs to know of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Which boot this is: processes, mounts and namespaces of another boot are gone.
+    pub boot_id: String,
+    /// The minor number of `/dev/userfaultfd`, if the kernel offers it.
+    pub userfaultfd_minor: Option<u32>,
+    /// The mounted cgroup hierarchies.
+    pub cgroups: CgroupLayout,
+}
+
+/// Which cgroup hierarchies are mounted where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupLayout {
+    /// The hierarchies of version 1, in the order of the mount table.
+    pub v1: Vec<Hierarchy>,
+    /// The unified hierarchy, if mounted.
+    pub v2: Option<Unified>,
+}
+
+/// A mounted hierarchy of version 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: HostPath,
+    /// Its mount options, its controllers among them.
+    pub options: Vec<String>,
+}
+
+/// The mounted hierarchy of version 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unified {
+    /// Where it is mounted.
+    pub mount: HostPath,
+    /// The controllers it has to give.
+    pub controllers: Vec<String>,
+    /// Whether the jail's parent cgroup exists already.
+    pub has_parent: bool,
+}
+
+impl Host {
+    /// Reads the facts that a jail of this specification depends on.
+    ///
+    /// # Errors
+    /// What the kernel says of reading `/proc` or the cgroup mounts.
+    pub fn read_for(spec: &JailSpec) -> Result<Self> {
+        let by_version = spec.cgroup_version == Some(CgroupVersion::V2);
+        let cgroups = if spec.cgroups.is_empty() && !by_version {
+            CgroupLayout::default()
+        } else {
+            CgroupLayout::read(&parent_cgroup(spec))?
+        };
+        let misc = read("/proc/misc")?;
+        Ok(Self { boot_id: boot_id()?, userfaultfd_minor: minor_of(&misc, "userfaultfd"), cgroups })
+    }
+}
+
+impl CgroupLayout {
+    /// Reads the mount table; `parent` is the cgroup whose existence matters.
+    pub(crate) fn read(parent: &Path) -> Result<Self> {
+        let mut layout = Self::parse(&read("/proc/mounts")?);
+        if let Some(unified) = &mut layout.v2 {
+            let file = unified.mount.join("cgroup.controllers");
+            let controllers = std::fs::read_to_string(file.as_path()).context(Operation::Read, &file)?;
+            unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+            unified.has_parent = unified.mount.join(parent).as_path().is_dir();
+        }
+        Ok(layout)
+    }
+
+    fn parse(mounts: &str) -> Self {
+        let mut layout = Self::default();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
+            let mount = HostPath::from(std::path::PathBuf::from(unescape(at)));
+            match kind {
+                "cgroup" => {
+                    let options = options.split(',').map(str::to_owned).collect();
+                    layout.v1.push(Hierarchy { mount, options });
+                }
+                "cgroup2" if layout.v2.is_none() => {
+                    layout.v2 = Some(Unified { mount, controllers: Vec::new(), has_parent: false });
+                }
+                _ => (),
+            }
+        }
+        layout
+    }
+
+    /// The first hierarchy of version 1 that has `controller`.
+    pub fn v1_with(&self, controller: &str) -> Option<&Hierarchy> {
+        self.v1.iter().find(|hierarchy| hierarchy.options.iter().any(|option| option == controller))
+    }
+
+    /// The unified hierarchy, if it has `controller`.
+    pub fn v2_with(&self, controller: &str) -> Option<&Unified> {
+        self.v2.as_ref().filter(|unified| unified.controllers.iter().any(|known| known == controller))
+    }
+}
+
+/// The cgroup a jail's own is made in, relative to the hierarchy.
+pub(crate) fn parent_cgroup(spec: &JailSpec) -> std::path::PathBuf {
+    match &spec.parent_cgroup {
+        Some(parent) => parent.as_path().to_owned(),
+        None => spec.exec_file.name().into(),
+    }
+}
+
+/// The kernel's name for this boot.
+pub(crate) fn boot_id() -> Result<String> {
+    Ok(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).context(Operation::Read, path)
+}
+
+/// Finds `NUMBER NAME` in the text of `/proc/misc`.
+fn minor_of(misc: &str, name: &str) -> Option<u32> {
+    misc.lines().find_map(|line| {
+        let (number, device) = line.trim().split_once(' ')?;
+        (device == name).then(|| number.parse().ok()).flatten()
+    })
+}
+
+/// Undoes the mount table's escapes: blanks, tabs, newlines and backslashes stand there in octal.
+pub(crate) fn unescape(field: &str) -> String {
+    let mut text = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('\\') {
+        text.push_str(before);
+        let byte = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        text.push(byte.map_or('\\', char::from));
+        rest = if byte.is_some() { &after[3..] } else { after };
+    }
+    text + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+proc /proc proc rw 0 0
+cgroup /sys/fs/cgroup/cpu\\040x cgroup rw,relatime,cpu,cpuacct 0 0
+cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
+cgroup2 /second cgroup2 rw 0 0
+";
+
+    #[test]
+    fn hierarchies_are_found_by_whole_controller_names() {
+        let layout = CgroupLayout::parse(MOUNTS);
+        let cpu = layout.v1_with("cpu").expect("cpu is mounted");
+        assert_eq!(cpu.mount.to_string(), "/sys/fs/cgroup/cpu x");
+        assert_eq!(layout.v1_with("cpuacct"), Some(cpu));
+        assert_eq!(layout.v1_with("cpus"), None);
+        assert_eq!(layout.v2.expect("a unified one").mount.to_string(), "/sys/fs/cgroup/unified");
+    }
+
+    #[test]
+    fn a_minor_is_found_by_the_whole_name() {
+        let misc = "126 userfaultfd\n 10 userfaultfd2\n232 kvm\n";
+        assert_eq!(minor_of(misc, "userfaultfd"), Some(126));
+        assert_eq!(minor_of(misc, "kvm"), Some(232));
+        assert_eq!(minor_of(misc, "vhost"), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! The plan: what a jail needs, worked out before anything happens.
+//!
+//! Pure: from a specification and the host's facts, with no system call. Printed it is the dry run, written
+//! down it is the receipt, undone from its end it is the teardown.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::host::{Host, parent_cgroup};
+use crate::layout::Layout;
+use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Profile, SpecError};
+use crate::step::enter::{Argument, EnterStep};
+use crate::step::{
+    CgroupV1, CgroupV2, DeviceNode, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, Ramfs,
+    SharedDirectory, Step,
+};
+
+/// Who carries the plan out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A launcher, which clones a child for the VMM and goes on living.
+    Launch,
+    /// The process that becomes the VMM, as the original jailer does.
+    InPlace,
+}
+
+/// Everything that will be done, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What is made for the jail, and undone from the end.
+    pub prepare: Vec<Step>,
+    /// What the VMM's process does to itself.
+    pub enter: Vec<EnterStep>,
+}
+
+/// Works out the plan of a jail.
+///
+/// # Errors
+/// [`SpecError::NoHierarchy`] or [`SpecError::NoController`] if this host cannot give the jail the cgroup it
+/// asks for.
+pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
+    let layout = Layout::new(spec);
+    let cgroups = cgroups(spec, host, way)?;
+    let mut prepare = directories(spec, &layout, way);
+    prepare.extend(device_nodes(spec, host));
+    prepare.extend(ramfs(spec));
+    if let Netns::Make(name) = &spec.netns {
+        prepare.push(NamedNetns { name: name.clone() }.into());
+    }
+    prepare.extend(cgroups.steps.iter().cloned());
+    Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, way) })
+}
+
+fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
+    let owner = spec.owner;
+    let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
+    let mut steps: Vec<Step> = vec![
+        SharedDirectory { path: layout.exec_dir() }.into(),
+        JailDirectory { path: layout.jail_dir(), owner, take_over: way == Way::InPlace }.into(),
+        PlacedFile {
+            source: spec.exec_file.path().clone(),
+            path: spec.exec_file.in_jail(),
+            owner,
+            how: FileHow::Copy,
+        }
+        .into(),
+    ];
+    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
+    steps
+}
+
+fn device_nodes(spec: &JailSpec, host: &Host) -> Vec<Step> {
+    let mut nodes = vec![("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9)];
+    nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
+    let step = |(path, major, minor)| {
+        JailPath::new(path).map(|path| DeviceNode::character(path, major, minor, spec.owner).into())
+    };
+    nodes.into_iter().filter_map(|node| step(node).ok()).collect()
+}
+
+fn ramfs(spec: &JailSpec) -> Option<Step> {
+    let (size, path) = (spec.ramfs?, JailPath::new("ramfs").ok()?);
+    Some(Ramfs { path, name: format!("ramfs-{}", spec.id), size, owner: spec.owner }.into())
+}
+
+/// The jail's cgroups, and how its process gets into them.
+#[derive(Default)]
+struct Cgroups {
+    steps: Vec<Step>,
+    /// The cgroup to be born in, or to move into, of version 2.
+    unified: Option<crate::spec::HostPath>,
+    /// The files of version 1 that move whoever writes to them.
+    join: Vec<crate::spec::HostPath>,
+}
+
+fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
+    let parent = parent_cgroup(spec);
+    let path = parent.join(spec.id.as_str());
+    let version = spec.cgroup_version.unwrap_or_else(|| which_version(spec, host));
+    let exclusive = way == Way::Launch;
+    if spec.cgroups.is_empty() {
+        // A parent that exists is moved into, in version 2 only; one that does not is not made.
+        let existing = host.cgroups.v2.as_ref().filter(|unified| unified.has_parent);
+        let unified =
+            existing.filter(|_| version == CgroupVersion::V2).map(|unified| unified.mount.join(&parent));
+        return Ok(Cgroups { unified, ..Cgroups::default() });
+    }
+    match version {
+        CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),
+        CgroupVersion::V2 => cgroups_v2(&spec.cgroups, host, &path, exclusive),
+        CgroupVersion::Unknown(_) => {
+            Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.").into())
+        }
+    }
+}
+
+/// Version 2 if it has every controller asked for, version 1 otherwise.
+fn which_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
+    let unified = spec.cgroups.iter().all(|setting| host.cgroups.v2_with(setting.controller()).is_some());
+    if unified { CgroupVersion::V2 } else { CgroupVersion::V1 }
+}
+
+/// The settings of each controller, in the order in which the controllers first appear.
+fn by_controller(settings: &[CgroupSetting]) -> Vec<(&str, Vec<CgroupSetting>)> {
+    let mut groups: Vec<(&str, Vec<CgroupSetting>)> = Vec::new();
+    for setting in settings {
+        match groups.iter_mut().find(|(controller, _)| *controller == setting.controller()) {
+            Some((_, group)) => group.push(setting.clone()),
+            None => groups.push((setting.controller(), vec![setting.clone()])),
+        }
+    }
+    groups
+}
+
+fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
+    if host.cgroups.v1.is_empty() {
+        return Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.").into());
+    }
+    let mut cgroups = Cgroups::default();
+    for (controller, settings) in by_controller(settings) {
+        let hierarchy = host.cgroups.v1_with(controller);
+        let hierarchy =
+            hierarchy.ok_or_else(|| SpecError::NoController(controller.to_owned()))?.mount.clone();
+        cgroups.join.push(hierarchy.join(path).join("tasks"));
+        cgroups.steps.push(CgroupV1 { hierarchy, path: path.to_owned(), settings, exclusive }.into());
+    }
+    Ok(cgroups)
+}
+
+fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
+    let unified = host.cgroups.v2.as_ref().ok_or(SpecError::NoHierarchy("cgroupsv2 hierarchy missing"))?;
+    let groups = by_controller(settings);
+    if let Some((controller, _)) = groups.iter().find(|(name, _)| host.cgroups.v2_with(name).is_none()) {
+        return Err(SpecError::NoController((*controller).to_owned()).into());
+    }
+    let step = CgroupV2 {
+        hierarchy: unified.mount.clone(),
+        path: path.to_owned(),
+        controllers: groups.iter().map(|(controller, _)| (*controller).to_owned()).collect(),
+        settings: settings.to_vec(),
+        exclusive,
+    };
+    Ok(Cgroups { unified: Some(step.directory()), steps: vec![step.into()], join: Vec::new() })
+}
+
+fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<EnterStep> {
+    let mut steps = Vec::new();
+    if way == Way::Launch {
+        steps.push(EnterStep::Clone {
+            new_pid_ns: spec.new_pid_ns,
+            new_netns: spec.netns == Netns::New,
+            cgroup: cgroups.unified.clone(),
+        });
+        steps.push(EnterStep::CloseDescriptors);
+        steps.push(EnterStep::NewSession);
+    }
+    match &spec.netns {
+        Netns::Host | Netns::New => (),
+        Netns::Make(name) => steps.push(EnterStep::JoinNetns { path: name.path() }),
+        Netns::Join(path) => steps.push(EnterStep::JoinNetns { path: path.to_owned() }),
+    }
+    steps.extend(spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes }));
+    steps.push(EnterStep::LimitOpenFiles { count: spec.limits.open_files });
+    steps.extend(cgroups.join.iter().map(|file| EnterStep::JoinCgroup { file: file.clone() }));
+    if way == Way::InPlace
+        && let Some(unified) = &cgroups.unified
+    {
+        steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
+    }
+    steps.extend([
+        EnterStep::GoToRoot { path: layout.root() },
+        EnterStep::UnshareMounts,
+        EnterStep::MakeMountsSlaves,
+        EnterStep::CloneTree,
+        EnterStep::AttachTree,
+        EnterStep::EnterTree,
+        EnterStep::PivotRoot,
+        EnterStep::DetachOldRoot,
+        EnterStep::ChangeToRoot,
+    ]);
+    steps.extend(detach(spec, layout, way));
+    let owner = spec.owner;
+    steps.extend([
+        EnterStep::SetGid { gid: owner.gid },
+        EnterStep::ClearGroups,
+        EnterStep::SetUid { uid: owner.uid },
+        EnterStep::ResetSignals,
+        EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
+    ]);
+    steps
+}
+
+/// How the process comes loose from its caller, and how its pid gets known before it runs.
+fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
+    let pid_file = JailPath::new(layout.pid_file()).map(|path| EnterStep::WritePidFile { path });
+    let asked = |asked: bool, step: EnterStep| asked.then_some(step);
+    let steps = match way {
+        Way::Launch => {
+            vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForGo)]
+        }
+        Way::InPlace => vec![
+            asked(spec.daemonize, EnterStep::Daemonize),
+            asked(spec.daemonize, EnterStep::NullStreams),
+            asked(spec.new_pid_ns, EnterStep::NewPidNamespace),
+            pid_file.ok(),
+        ],
+    };
+    steps.into_iter().flatten().collect()
+}
+
+fn arguments(spec: &JailSpec) -> Vec<Argument> {
+    let text = |text: &str| Argument::Text(OsString::from(text));
+    let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
+    if spec.profile == Profile::Firecracker {
+        arguments.extend([
+            text("--id"),
+            text(spec.id.as_str()),
+            text("--start-time-us"),
+            text(&spec.started_us.to_string()),
+            text("--start-time-cpu-us"),
+            Argument::CpuTime,
+            text("--parent-cpu-time-us"),
+            Argument::EarlierCpuTime,
+        ]);
+    }
+    arguments.extend(spec.arguments.iter().cloned().map(Argument::Text));
+    arguments
+}

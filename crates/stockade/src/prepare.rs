@@ -1,0 +1,247 @@
+//! Preparing a jail: plan, receipt, apply.
+
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use crate::error::{Context, Error, Operation, Result};
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::plan::{Plan, Way, plan};
+use crate::receipt::{JailState, Receipt};
+use crate::spec::{HostPath, JailPath, JailSpec, Owner, SpecError};
+use crate::step::enter::EnterStep;
+use crate::step::{DeviceNode, FileHow, PlacedFile, Site, Step};
+use crate::store::{Lock, Store};
+use crate::teardown::{Report, tear_down, undo};
+
+/// A jail that is made and waits for its VMM. Dropping it tears it down.
+#[derive(Debug)]
+pub struct Prepared {
+    jail: Option<Jail>,
+    taken_over: Option<Report>,
+}
+
+/// What a prepared jail and a running one have in common.
+#[derive(Debug)]
+pub(crate) struct Jail {
+    pub(crate) lock: Lock,
+    pub(crate) receipt: Receipt,
+    pub(crate) site: Site,
+    pub(crate) spec: JailSpec,
+    pub(crate) enter: Vec<EnterStep>,
+}
+
+impl Jail {
+    pub(crate) fn tear_down(self) -> Result<Report> {
+        tear_down(self.lock, self.receipt, &self.site)
+    }
+
+    /// Writes down a step that is about to be carried out.
+    pub(crate) fn append(&mut self, step: Step) -> Result<()> {
+        self.receipt.steps.push(step);
+        self.lock.write(&self.receipt)
+    }
+}
+
+/// How a file is to be placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy.
+    #[default]
+    Auto,
+    /// A further name of the same file.
+    Link,
+    /// A copy.
+    Copy,
+    /// A device node.
+    Node,
+}
+
+impl Store {
+    /// Makes a jail: works out the plan, writes it down, and carries it out. If a step fails, those before
+    /// it are undone. What a dead jail of the same id left is removed first.
+    ///
+    /// # Errors
+    /// [`Error::Running`], [`Error::Locked`] or [`Error::Exists`] if the id is in use, otherwise what was
+    /// refused at which step.
+    pub fn prepare(&self, spec: &JailSpec) -> Result<Prepared> {
+        let host = Host::read_for(spec)?;
+        let Plan { prepare, enter } = plan(spec, &host, Way::Launch)?;
+        let (lock, taken_over) = self.take_over(spec)?;
+        let receipt = Receipt::new(spec.id.clone(), Layout::new(spec), host.boot_id, prepare);
+        lock.write(&receipt)?;
+        let jail = Jail { site: receipt.site(), lock, receipt, spec: spec.clone(), enter };
+        Ok(Prepared { jail: Some(apply(jail)?), taken_over })
+    }
+
+    /// Locks the id, and clears away what a dead jail of that id left.
+    fn take_over(&self, spec: &JailSpec) -> Result<(Lock, Option<Report>)> {
+        let lock = self.lock(&spec.id)?;
+        let Some(receipt) = lock.read()? else { return Ok((lock, None)) };
+        match (receipt.state(), receipt.vmm()) {
+            (JailState::Running, Some(vmm)) => Err(Error::Running { id: spec.id.clone(), pid: vmm.pid }),
+            (JailState::Dead, _) => {
+                let site = receipt.site();
+                let report = tear_down(lock, receipt, &site)?;
+                match report.left.first() {
+                    None => Ok((self.lock(&spec.id)?, Some(report))),
+                    Some(left) => Err(Error::InTheWay { what: format!("{} ({})", left.what, left.reason) }),
+                }
+            }
+            _ => Err(Error::Exists(spec.id.clone())),
+        }
+    }
+}
+
+/// Carries out all steps, or none.
+fn apply(jail: Jail) -> Result<Jail> {
+    for (index, step) in jail.receipt.steps.iter().enumerate() {
+        let Err(error) = step.apply(&jail.site) else { continue };
+        // What is in the way is not ours to undo.
+        let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
+        let mut remaining = Vec::new();
+        undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.site, &mut remaining);
+        let Jail { lock, mut receipt, .. } = jail;
+        // The first error is the one to tell; what is left stays on the receipt for gc.
+        receipt.steps = remaining;
+        let _ = if receipt.steps.is_empty() { lock.remove() } else { lock.write(&receipt) };
+        return Err(error);
+    }
+    Ok(jail)
+}
+
+impl Prepared {
+    /// What was removed of a dead jail of the same id, if there was one.
+    pub fn taken_over(&self) -> Option<&Report> {
+        self.taken_over.as_ref()
+    }
+
+    /// The jail's receipt.
+    pub fn receipt(&self) -> &Receipt {
+        &self.jail().receipt
+    }
+
+    /// The jail's root on the host.
+    pub fn root(&self) -> HostPath {
+        self.jail().receipt.root()
+    }
+
+    /// Places a file or device of the host into the jail, owned by the jail's owner.
+    ///
+    /// # Arguments
+    /// `source` on the host; `name` in the jail, or `None` for the source's own name in the root.
+    ///
+    /// # Errors
+    /// What was refused; [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source is missing
+    /// or cannot be placed in this way. Nothing of it stays in the jail then.
+    pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
+        let step = placement(self.jail().spec.owner, &self.root(), source, name, how)?;
+        let jail = self.jail_mut();
+        jail.append(step.clone())?;
+        match step.apply(&jail.site) {
+            Ok(()) => Ok(path_of(&step)),
+            Err(error) => {
+                step.undo(&jail.site);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the jail.
+    ///
+    /// # Errors
+    /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
+    /// report.
+    pub fn teardown(mut self) -> Result<Report> {
+        self.take().tear_down()
+    }
+
+    /// Takes the jail out; the value is never used again.
+    pub(crate) fn take(&mut self) -> Jail {
+        match self.jail.take() {
+            Some(jail) => jail,
+            None => unreachable!("a prepared jail is taken once, by what consumes it"),
+        }
+    }
+
+    fn jail(&self) -> &Jail {
+        match &self.jail {
+            Some(jail) => jail,
+            None => unreachable!("a prepared jail is there until it is consumed"),
+        }
+    }
+
+    fn jail_mut(&mut self) -> &mut Jail {
+        match &mut self.jail {
+            Some(jail) => jail,
+            None => unreachable!("a prepared jail is there until it is consumed"),
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(jail) = self.jail.take() {
+            // What cannot be removed now stays on the receipt.
+            let _ = jail.tear_down();
+        }
+    }
+}
+
+fn path_of(step: &Step) -> JailPath {
+    match step {
+        Step::PlacedFile(file) => file.path.clone(),
+        Step::DeviceNode(node) => node.path.clone(),
+        _ => JailPath::root(),
+    }
+}
+
+/// Decides how a file gets into a jail.
+///
+/// # Arguments
+/// `near` is a directory on the mount that the jail is on: its root, or what exists of the way there.
+///
+/// # Errors
+/// [`SpecError::NotFound`] for a missing source, [`SpecError::NotAFile`] for one that cannot be placed in
+/// this way, [`SpecError::LinkOwner`] for a link that would need a change of owner.
+pub fn placement(
+    owner: Owner,
+    near: &HostPath,
+    source: &Path,
+    name: Option<&Path>,
+    how: How,
+) -> Result<Step> {
+    let source = HostPath::existing(source)?;
+    let path = JailPath::new(name.unwrap_or(Path::new(source.as_path().file_name().unwrap_or_default())))?;
+    let facts = rustix::fs::stat(source.as_path()).context(Operation::Inspect, &source)?;
+    match (FileType::from_raw_mode(facts.st_mode), how) {
+        (kind @ (FileType::BlockDevice | FileType::CharacterDevice), How::Auto | How::Node) => {
+            let (major, minor) = (rustix::fs::major(facts.st_rdev), rustix::fs::minor(facts.st_rdev));
+            Ok(DeviceNode { path, block: kind == FileType::BlockDevice, major, minor, owner }.into())
+        }
+        (FileType::RegularFile, How::Auto | How::Link | How::Copy) => {
+            let owned = (facts.st_uid, facts.st_gid) == (owner.uid, owner.gid);
+            let how = match how {
+                How::Link if !owned => {
+                    return Err(SpecError::LinkOwner(source.as_path().to_owned(), owner).into());
+                }
+                How::Link => FileHow::Link,
+                How::Auto if owned && same_mount(&source, near)? => FileHow::Link,
+                _ => FileHow::Copy,
+            };
+            Ok(PlacedFile { source, path, owner, how }.into())
+        }
+        _ => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
+    }
+}
+
+/// Whether two paths are on one mount, as a hard link needs.
+fn same_mount(one: &HostPath, other: &HostPath) -> Result<bool> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let mount = |path: &HostPath| {
+        let facts = statx(CWD, path.as_path(), AtFlags::empty(), StatxFlags::MNT_ID);
+        facts.map(|facts| facts.stx_mnt_id).context(Operation::Inspect, path)
+    };
+    Ok(mount(one)? == mount(other)?)
+}

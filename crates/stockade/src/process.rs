@@ -1,0 +1,199 @@
+//! Processes, told apart for good: a pid alone may mean another one tomorrow.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Operation, Result};
+
+/// A process by its pid and the moment it started, which together never come again within one boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// Its pid.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub started: u64,
+}
+
+impl ProcessRef {
+    /// This process.
+    pub fn myself() -> Self {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        Self { pid, started: stat(pid).map_or(0, |stat| stat.started) }
+    }
+
+    /// The process that has this pid now.
+    pub fn of(pid: Pid) -> Self {
+        let pid = pid.as_raw_nonzero().get();
+        Self { pid, started: stat(pid).map_or(0, |stat| stat.started) }
+    }
+
+    /// Whether it is still there and not yet a zombie.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
+    }
+
+    /// A descriptor of it; `None` if it is gone.
+    pub(crate) fn open(&self) -> Result<Option<PidFd>> {
+        // First the descriptor, then the check: what the descriptor means cannot change in between.
+        let fd = PidFd::open(self.pid)?;
+        Ok(fd.filter(|_| self.is_alive()))
+    }
+}
+
+struct Stat {
+    started: u64,
+    ended: bool,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name is in parentheses and may hold anything, parentheses too.
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let ended = matches!(fields.next()?, "Z" | "X");
+    let started = fields.nth(18)?.parse().ok()?;
+    Some(Stat { started, ended })
+}
+
+/// A process held by descriptor.
+#[derive(Debug)]
+pub(crate) struct PidFd {
+    fd: OwnedFd,
+    pid: i32,
+}
+
+impl PidFd {
+    pub(crate) fn new(fd: OwnedFd, pid: i32) -> Self {
+        Self { fd, pid }
+    }
+
+    /// The process that has this pid now; `None` if there is none.
+    pub(crate) fn open(pid: i32) -> Result<Option<Self>> {
+        let Some(raw) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
+        match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, pid })),
+            // EINVAL: the pid of a thread that leads no process.
+            Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Kill, pid),
+        }
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Sends a signal; a process that is gone needs none.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        match rustix::process::pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(cause) => Err(cause).context(Operation::Kill, self.pid),
+        }
+    }
+
+    /// Waits for its end; false if the deadline came first.
+    pub(crate) fn wait_until_ended(&self, deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            let mut wait = [PollFd::new(&self.fd, PollFlags::IN)];
+            let timeout = deadline.map(remaining);
+            match poll(&mut wait, timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => (),
+                Err(cause) => return Err(cause).context(Operation::Wait, self.pid),
+            }
+        }
+    }
+
+    /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
+    pub(crate) fn reap(&self) -> Result<Option<Ended>> {
+        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                let code = status.exit_status().map(Ended::Exited);
+                Ok(code.or_else(|| status.terminating_signal().map(Ended::Killed)))
+            }
+            Ok(None) | Err(Errno::CHILD) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Wait, self.pid),
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Nobody knows: this process was not its parent, or the kernel was told to keep no status.
+    Unknown,
+}
+
+impl Ended {
+    /// The exit code as a shell reports it: 128 and the signal's number for a process that was killed.
+    pub fn shell_code(self) -> u8 {
+        let code = match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => 128 + signal,
+            Self::Unknown => 255,
+        };
+        u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+    }
+}
+
+/// The time left until a deadline, not below zero.
+pub(crate) fn remaining(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+}
+
+/// The processes whose root directory is the one that is open here.
+pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
+    let Ok(root) = rustix::fs::fstat(root) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let theirs = rustix::fs::stat(Path::new("/proc").join(pid.to_string()).join("root"));
+        theirs.is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (root.st_dev, root.st_ino))
+    })
+    .collect()
+}
+
+/// Kills every process whose root directory is the one open here, until there is none.
+pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result<usize> {
+    let deadline = Instant::now() + patience;
+    let mut killed = 0;
+    loop {
+        let mut ending = Vec::new();
+        for pid in rooted_at(root) {
+            let Some(process) = PidFd::open(pid)? else { continue };
+            // Again with the descriptor held: the pid may have gone to another process meanwhile.
+            if rooted_at_this(root, pid) && !zombie(pid) {
+                process.signal(Signal::KILL)?;
+                ending.push(process);
+            }
+        }
+        if ending.is_empty() || Instant::now() >= deadline {
+            return Ok(killed);
+        }
+        killed += ending.len();
+        for process in ending {
+            process.wait_until_ended(Some(deadline))?;
+        }
+    }
+}
+
+fn rooted_at_this(root: BorrowedFd<'_>, pid: i32) -> bool {
+    let theirs = rustix::fs::stat(format!("/proc/{pid}/root"));
+    let ours = rustix::fs::fstat(root);
+    matches!((theirs, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+fn zombie(pid: i32) -> bool {
+    stat(pid).is_none_or(|stat| stat.ended)
+}

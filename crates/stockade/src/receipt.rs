@@ -1,0 +1,157 @@
+//! The plan on disk: what was going to be made for a jail, written down before anything is.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host;
+use crate::layout::Layout;
+use crate::process::ProcessRef;
+use crate::spec::{HostPath, JailId};
+use crate::step::{Site, Step};
+
+/// The version of the format; a receipt of a later one is reported and left alone.
+const VERSION: u32 = 1;
+
+/// A random word that marks what was made for one receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nonce(String);
+
+impl Nonce {
+    /// A fresh one.
+    pub(crate) fn new() -> Self {
+        let mut bytes = [0_u8; 8];
+        // The kernel's generator fails only before it was ever seeded; a pid and a clock still differ.
+        if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+            bytes = (u64::from(std::process::id()) ^ now_ms().rotate_left(32)).to_ne_bytes();
+        }
+        Self(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of a jail by any process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    version: u32,
+    /// Whose it is.
+    pub id: JailId,
+    /// In which boot it was made.
+    pub boot_id: String,
+    /// What marks the things made for it.
+    pub nonce: Nonce,
+    /// Where the jail is.
+    pub layout: Layout,
+    /// The process that made it; while that lives and holds the lock, the jail is its affair.
+    pub keeper: ProcessRef,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// What was made, or was going to be.
+    pub steps: Vec<Step>,
+}
+
+/// How a jail is, as its receipt and the host tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JailState {
+    /// It is made, or being made, by a process that lives.
+    Prepared,
+    /// Its VMM runs.
+    Running,
+    /// Its VMM has ended, or its maker has before there was one.
+    Dead,
+    /// Its receipt cannot be understood.
+    Damaged,
+}
+
+impl fmt::Display for JailState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Prepared => "prepared",
+            Self::Running => "running",
+            Self::Dead => "dead",
+            Self::Damaged => "damaged",
+        })
+    }
+}
+
+impl Receipt {
+    pub(crate) fn new(id: JailId, layout: Layout, boot_id: String, steps: Vec<Step>) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            boot_id,
+            nonce: Nonce::new(),
+            layout,
+            keeper: ProcessRef::myself(),
+            created_ms: now_ms(),
+            steps,
+        }
+    }
+
+    /// Reads a receipt's text. The text of an error completes the sentence "receipt FILE …".
+    pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let version: Version = serde_json::from_slice(text).map_err(|e| format!("is damaged: {e}"))?;
+        if version.version != VERSION {
+            return Err(format!("has version {}; this stockade knows version {VERSION}", version.version));
+        }
+        let receipt: Self = serde_json::from_slice(text).map_err(|e| format!("is damaged: {e}"))?;
+        if &receipt.id != id {
+            return Err(format!("is that of jail {}", receipt.id));
+        }
+        Ok(receipt)
+    }
+
+    /// The VMM's process, once it was started.
+    pub fn vmm(&self) -> Option<ProcessRef> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Step::Vmm(vmm) => Some(vmm.process),
+            _ => None,
+        })
+    }
+
+    /// How the jail is now.
+    pub fn state(&self) -> JailState {
+        let this_boot = host::boot_id().is_ok_and(|boot| boot == self.boot_id);
+        match self.vmm() {
+            _ if !this_boot => JailState::Dead,
+            Some(vmm) if vmm.is_alive() => JailState::Running,
+            None if self.keeper.is_alive() => JailState::Prepared,
+            _ => JailState::Dead,
+        }
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(now_ms().saturating_sub(self.created_ms))
+    }
+
+    /// The jail's executable, by the name of its directory.
+    pub fn root(&self) -> HostPath {
+        self.layout.root()
+    }
+
+    pub(crate) fn site(&self) -> Site {
+        Site::new(self.layout.clone(), Some(self.nonce.clone()))
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,84 @@
+//! What a host looks like, to be compared before and after: a jail leaves no trace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Context, Operation, Result};
+use crate::host::unescape;
+use crate::spec::NETNS_DIRECTORY;
+
+/// The mounts, network namespaces, cgroups and chosen directories of a host at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot(BTreeSet<String>);
+
+impl Snapshot {
+    /// Looks at the mount table, the named network namespaces, the cgroups of every mounted hierarchy, and
+    /// everything below `directories`.
+    ///
+    /// # Errors
+    /// What the kernel says of reading the mount table.
+    pub fn take(directories: &[&Path]) -> Result<Self> {
+        let table =
+            fs::read_to_string("/proc/self/mountinfo").context(Operation::Read, "/proc/self/mountinfo")?;
+        let mut seen = BTreeSet::new();
+        for line in table.lines() {
+            let Some(mount) = Mount::parse(line) else { continue };
+            seen.insert(format!("mount {} ({}, {})", mount.point, mount.kind, mount.source));
+            if mount.kind.starts_with("cgroup") {
+                below(Path::new(&mount.point), true, &mut |path| {
+                    seen.insert(format!("cgroup {}", path.display()));
+                });
+            }
+        }
+        for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
+            seen.insert(format!("network namespace {}", entry.file_name().display()));
+        }
+        for directory in directories {
+            below(directory, false, &mut |path| {
+                seen.insert(format!("file {}", path.display()));
+            });
+        }
+        Ok(Self(seen))
+    }
+
+    /// What is there in `later` and was not here.
+    pub fn added<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a str> {
+        later.0.difference(&self.0).map(String::as_str)
+    }
+
+    /// What was here and is gone in `later`.
+    pub fn removed<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a str> {
+        self.0.difference(&later.0).map(String::as_str)
+    }
+}
+
+struct Mount {
+    point: String,
+    kind: String,
+    source: String,
+}
+
+impl Mount {
+    /// A line of mountinfo: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE …`.
+    fn parse(line: &str) -> Option<Self> {
+        let (before, after) = line.split_once(" - ")?;
+        let point = unescape(before.split(' ').nth(4)?);
+        let mut after = after.split(' ');
+        Some(Self { point, kind: after.next()?.to_owned(), source: unescape(after.next()?) })
+    }
+}
+
+/// Visits everything below a directory, that itself included if it exists; what vanishes meanwhile is gone.
+fn below(path: &Path, directories_only: bool, visit: &mut dyn FnMut(&Path)) {
+    let Ok(facts) = fs::symlink_metadata(path) else { return };
+    if !facts.is_dir() && directories_only {
+        return;
+    }
+    visit(path);
+    if facts.is_dir() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            below(&entry.path(), directories_only, visit);
+        }
+    }
+}

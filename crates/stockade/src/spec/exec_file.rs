@@ -1,0 +1,52 @@
+//! The program that the jail is for.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{HostPath, JailPath, SpecError};
+
+/// The VMM's executable: a regular file of the host, which is copied to the jail's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecFile {
+    path: HostPath,
+    name: String,
+}
+
+impl ExecFile {
+    /// The executable at `path`, all links resolved.
+    ///
+    /// # Errors
+    /// [`SpecError::NotFound`], [`SpecError::NotAFile`], or [`SpecError::ExecName`] for a name that is not
+    /// UTF-8.
+    pub fn new(path: &Path) -> Result<Self, SpecError> {
+        let path = HostPath::existing(path)?;
+        if !path.as_path().is_file() {
+            return Err(SpecError::NotAFile(path.as_path().to_owned()));
+        }
+        let name = path.as_path().file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| SpecError::ExecName(path.as_path().to_owned()))?.to_owned();
+        Ok(Self { path, name })
+    }
+
+    /// Where it is on the host.
+    pub fn path(&self) -> &HostPath {
+        &self.path
+    }
+
+    /// Its name, which also names the directory of its jails and their default parent cgroup.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is in the jail.
+    pub fn in_jail(&self) -> JailPath {
+        // The name is the last component of a resolved path, so it is one plain component.
+        JailPath::new(&self.name).unwrap_or_else(|_| JailPath::root())
+    }
+
+    /// Whether it is Firecracker, by the beginning of its name.
+    pub fn is_firecracker(&self) -> bool {
+        self.name.starts_with("firecracker")
+    }
+}

@@ -1,0 +1,187 @@
+//! What a jail is to be: typed, and checked while it is parsed.
+//!
+//! Every error about a user's input comes from here. What has one of these types needs no second look.
+
+mod cgroup;
+mod exec_file;
+mod id;
+mod limit;
+mod netns;
+mod paths;
+
+use std::ffi::OsString;
+use std::num::ParseIntError;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
+pub use exec_file::ExecFile;
+pub use id::JailId;
+pub use limit::{Limits, ResourceLimit};
+pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
+pub use paths::{HostPath, JailPath};
+
+/// The directory that jails are made in unless another is given.
+pub const DEFAULT_BASE: &str = "/srv/jailer";
+
+/// The uid and gid of a jail unless others are given.
+pub const DEFAULT_OWNER: Owner = Owner { uid: 1234, gid: 1234 };
+
+/// Who a jail's files belong to and its VMM runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// Which arguments the VMM gets besides those that are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    /// None.
+    Plain,
+    /// Those that Firecracker's jailer passes: `--id`, `--start-time-us`, `--start-time-cpu-us` and
+    /// `--parent-cpu-time-us`.
+    Firecracker,
+}
+
+/// What a jail is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JailSpec {
+    /// Its name.
+    pub id: JailId,
+    /// The VMM.
+    pub exec_file: ExecFile,
+    /// Who it runs as.
+    pub owner: Owner,
+    /// The directory it is made in.
+    pub base: HostPath,
+    /// Its network.
+    pub netns: Netns,
+    /// Whether the VMM is cut loose from the caller: standard streams on `/dev/null`.
+    pub daemonize: bool,
+    /// Whether the VMM is the first process of a pid namespace of its own.
+    pub new_pid_ns: bool,
+    /// What it may use of the host, by cgroup.
+    pub cgroups: Vec<CgroupSetting>,
+    /// Which cgroup interface; `None` takes the one that has the controllers.
+    pub cgroup_version: Option<CgroupVersion>,
+    /// The cgroup its own is made in; `None` is the name of the executable.
+    pub parent_cgroup: Option<ParentCgroup>,
+    /// What its process may use.
+    pub limits: Limits,
+    /// The size of a ramfs on `/ramfs`, in bytes. The kernel's ramfs takes note of it and enforces nothing.
+    pub ramfs: Option<u64>,
+    /// Which arguments the VMM gets besides `arguments`.
+    pub profile: Profile,
+    /// When the start was asked for, by CLOCK_MONOTONIC in microseconds; Firecracker reports from it.
+    pub started_us: u64,
+    /// The VMM's own arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl JailSpec {
+    /// A jail called `id` for `exec_file` below `base`, everything else at its default: uid and gid 1234,
+    /// the host's network, no cgroup, 2048 descriptors, and Firecracker's arguments if that is what it is.
+    pub fn new(id: JailId, exec_file: ExecFile, base: HostPath) -> Self {
+        let profile = if exec_file.is_firecracker() { Profile::Firecracker } else { Profile::Plain };
+        Self {
+            id,
+            exec_file,
+            owner: DEFAULT_OWNER,
+            base,
+            netns: Netns::Host,
+            daemonize: false,
+            new_pid_ns: false,
+            cgroups: Vec::new(),
+            cgroup_version: None,
+            parent_cgroup: None,
+            limits: Limits::default(),
+            ramfs: None,
+            profile,
+            started_us: monotonic_us(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
+}
+
+/// What is wrong with a specification, and with which part of it.
+///
+/// The texts are those of the original jailer where it has one: callers match on them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// An id of no or too many bytes.
+    #[error("Invalid instance ID: Invalid len ({0});  the length must be between 1 and 64")]
+    IdLength(usize),
+    /// An id with a character that is no letter, digit or dash.
+    #[error("Invalid instance ID: Invalid char ({0}) at position {1}")]
+    IdCharacter(char, usize),
+    /// A path that leads nowhere.
+    #[error("Failed to canonicalize path {}: {cause}", .0.display(), cause = .1)]
+    NotFound(PathBuf, Errno),
+    /// An executable that is not a regular file.
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+    /// A base that is not a directory.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// An executable whose name cannot name a directory and a cgroup.
+    #[error("The name of {} is not UTF-8", .0.display())]
+    ExecName(PathBuf),
+    /// A uid that is no number.
+    #[error("Invalid uid: {0}")]
+    Uid(String),
+    /// A gid that is no number.
+    #[error("Invalid gid: {0}")]
+    Gid(String),
+    /// A parent cgroup that is absolute or has dots for components.
+    #[error("Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'")]
+    ParentCgroup,
+    /// A cgroup version that is no number.
+    #[error("{0} is an invalid cgroup version specifier")]
+    CgroupVersion(String),
+    /// No hierarchy of the version asked for.
+    #[error("Hierarchy not found: {0}")]
+    NoHierarchy(&'static str),
+    /// A setting that is not `FILE=VALUE`.
+    #[error("Invalid format for cgroups: {0}")]
+    CgroupFormat(String),
+    /// A setting whose file is not one of a cgroup.
+    #[error("Cgroup invalid file: {0}")]
+    CgroupFile(String),
+    /// A controller that this host does not offer.
+    #[error("Controller {0} is unavailable")]
+    NoController(String),
+    /// A limit that is not `NAME=VALUE`.
+    #[error("Invalid format for resources limits: {0}")]
+    LimitFormat(String),
+    /// A limit of an unknown kind.
+    #[error("Invalid resource argument: {0}")]
+    LimitName(String),
+    /// A limit that is no number.
+    #[error("Invalid limit value for resource: {0}: {1}")]
+    LimitValue(String, ParseIntError),
+    /// A network namespace's name that is not one plain component.
+    #[error("Invalid network namespace name: {0:?}")]
+    NetnsName(String),
+    /// A file that cannot be linked into the jail, since it would have to change its owner.
+    #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
+    LinkOwner(PathBuf, Owner),
+    /// A path that would leave the jail, or that names nothing.
+    #[error("{} is not a path inside a jail", .0.display())]
+    JailPath(PathBuf),
+}

@@ -1,0 +1,183 @@
+//! Paths of the host, paths inside a jail, and why they can never be mixed up.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::SpecError;
+use crate::error::errno;
+
+/// A path as the host sees it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostPath(PathBuf);
+
+impl HostPath {
+    /// An existing file or directory, all links resolved.
+    ///
+    /// # Errors
+    /// [`SpecError::NotFound`] if it is not there or not reachable.
+    pub fn existing(path: &Path) -> Result<Self, SpecError> {
+        let resolved = path.canonicalize().map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))?;
+        Ok(Self(resolved))
+    }
+
+    /// An existing directory, all links resolved.
+    ///
+    /// # Errors
+    /// [`SpecError::NotFound`], or [`SpecError::NotADirectory`].
+    pub fn directory(path: &Path) -> Result<Self, SpecError> {
+        let resolved = Self::existing(path)?;
+        if resolved.0.is_dir() { Ok(resolved) } else { Err(SpecError::NotADirectory(resolved.0)) }
+    }
+
+    /// A directory that may not exist yet: the part that exists is resolved, the rest taken as it is.
+    ///
+    /// # Errors
+    /// [`SpecError::NotADirectory`] if a file is in the way, [`SpecError::NotFound`] if it is unreachable.
+    pub fn future_directory(path: &Path) -> Result<Self, SpecError> {
+        let path = std::path::absolute(path).map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))?;
+        match Self::directory(&path) {
+            Err(SpecError::NotFound(_, Errno::NOENT)) => {
+                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                    return Err(SpecError::NotADirectory(path));
+                };
+                Ok(Self::future_directory(parent)?.join(name))
+            }
+            other => other,
+        }
+    }
+
+    /// Something below this directory.
+    #[must_use]
+    pub fn join(&self, below: impl AsRef<Path>) -> Self {
+        Self(self.0.join(below))
+    }
+
+    /// The path in the standard library's type.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl From<PathBuf> for HostPath {
+    fn from(path: PathBuf) -> Self {
+        Self(path)
+    }
+}
+
+impl AsRef<Path> for HostPath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// A path as the jail sees it: absolute, with no `.`, `..` or empty component.
+///
+/// It is kept without the leading slash, as a path relative to the jail's root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "PathBuf", into = "PathBuf")]
+pub struct JailPath(PathBuf);
+
+impl JailPath {
+    /// The jail's root.
+    pub fn root() -> Self {
+        Self(PathBuf::new())
+    }
+
+    /// `path` taken from the jail's root, whether it begins with a slash or not.
+    ///
+    /// # Errors
+    /// [`SpecError::JailPath`] if a component is `..`, or it names nothing.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, SpecError> {
+        let path = path.as_ref();
+        let mut inside = PathBuf::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) if !name.as_bytes().contains(&0) => inside.push(name),
+                Component::RootDir | Component::CurDir => (),
+                _ => return Err(SpecError::JailPath(path.to_owned())),
+            }
+        }
+        if inside.as_os_str().is_empty() {
+            Err(SpecError::JailPath(path.to_owned()))
+        } else {
+            Ok(Self(inside))
+        }
+    }
+
+    /// Relative to the jail's root; empty for the root itself.
+    pub(crate) fn relative(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder it is in, relative to the jail's root, and its name there.
+    pub(crate) fn split(&self) -> (&Path, &OsStr) {
+        (self.0.parent().unwrap_or(Path::new("")), self.0.file_name().unwrap_or(OsStr::new(".")))
+    }
+
+    /// As the jail sees it, with the leading slash.
+    pub fn absolute(&self) -> PathBuf {
+        Path::new("/").join(&self.0)
+    }
+
+    /// As the jail sees it, for `exec`.
+    pub(crate) fn to_c_string(&self) -> std::ffi::CString {
+        // `new` lets no NUL through.
+        std::ffi::CString::new(self.absolute().into_os_string().into_vec()).unwrap_or_default()
+    }
+}
+
+impl TryFrom<PathBuf> for JailPath {
+    type Error = SpecError;
+
+    fn try_from(path: PathBuf) -> Result<Self, SpecError> {
+        if path == Path::new("/") { Ok(Self::root()) } else { Self::new(path) }
+    }
+}
+
+impl From<JailPath> for PathBuf {
+    fn from(path: JailPath) -> Self {
+        path.absolute()
+    }
+}
+
+impl fmt::Display for JailPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}", self.0.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jail_path_cannot_leave_the_jail() {
+        for bad in ["..", "a/../b", "/..", "", "/", "."] {
+            assert!(JailPath::new(bad).is_err(), "{bad:?} must be refused");
+        }
+        assert_eq!(JailPath::new("/run//./sock").expect("a plain path").to_string(), "/run/sock");
+    }
+
+    #[test]
+    fn a_missing_directory_below_an_existing_one_is_a_future_directory() {
+        let path =
+            HostPath::future_directory(Path::new("/proc/../nowhere/at/all")).expect("nothing is in the way");
+        assert_eq!(path.as_path(), Path::new("/nowhere/at/all"));
+        assert!(matches!(
+            HostPath::future_directory(Path::new("/proc/version/x")),
+            Err(SpecError::NotADirectory(_) | SpecError::NotFound(..))
+        ));
+    }
+}

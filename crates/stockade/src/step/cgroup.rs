@@ -1,0 +1,160 @@
+//! The jail's cgroups.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::cgroup;
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::{CgroupSetting, HostPath};
+
+/// The jail's cgroup in one hierarchy of version 1, with all settings of one controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupV1 {
+    /// Where the hierarchy is mounted.
+    pub hierarchy: HostPath,
+    /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
+    pub path: PathBuf,
+    /// What is written, in this order.
+    pub settings: Vec<CgroupSetting>,
+    /// Whether a cgroup with processes in it is an error.
+    pub exclusive: bool,
+}
+
+/// The jail's cgroup in the unified hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupV2 {
+    /// Where the hierarchy is mounted.
+    pub hierarchy: HostPath,
+    /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
+    pub path: PathBuf,
+    /// The controllers that every cgroup above must hand down.
+    pub controllers: Vec<String>,
+    /// What is written, in this order.
+    pub settings: Vec<CgroupSetting>,
+    /// Whether a cgroup with processes in it is an error.
+    pub exclusive: bool,
+}
+
+impl CgroupV1 {
+    /// The jail's cgroup on the host.
+    pub fn directory(&self) -> HostPath {
+        self.hierarchy.join(&self.path)
+    }
+
+    /// Gives `file` of the cgroup `below` the hierarchy a value if it has none, taking the parent's; the
+    /// parent gets its own in the same way, as deep as the path has components.
+    fn inherit(&self, below: &Path, file: &str) -> Result<()> {
+        let own = self.hierarchy.join(below).join(file);
+        if !read_line(&own)?.is_empty() {
+            return Ok(());
+        }
+        let Some(parent) = below.parent() else {
+            return Err(Errno::NODATA).context(Operation::InheritCgroup, own);
+        };
+        let above = self.hierarchy.join(parent).join(file);
+        if !parent.as_os_str().is_empty() {
+            self.inherit(parent, file)?;
+        }
+        let value = read_line(&above)?;
+        if value.is_empty() {
+            return Err(Errno::NODATA).context(Operation::InheritCgroup, own);
+        }
+        write_line(&own, &value)
+    }
+}
+
+impl Act for CgroupV1 {
+    fn apply(&self, _: &Site) -> Result<()> {
+        let directory = self.directory();
+        make(&directory, self.exclusive)?;
+        for setting in &self.settings {
+            self.inherit(&self.path, &setting.file)?;
+            write_line(&directory.join(&setting.file), &setting.value)?;
+        }
+        Ok(())
+    }
+
+    fn undo(&self, _: &Site) -> Result<Undone> {
+        cgroup::empty_and_remove(&self.directory())
+    }
+}
+
+impl fmt::Display for CgroupV1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cgroup {}{}", self.directory(), Settings(&self.settings))
+    }
+}
+
+impl CgroupV2 {
+    /// The jail's cgroup on the host.
+    pub fn directory(&self) -> HostPath {
+        self.hierarchy.join(&self.path)
+    }
+
+    /// Every cgroup above the jail's, from the mount down.
+    fn above(&self) -> impl Iterator<Item = HostPath> {
+        let mut above: Vec<_> = self.path.ancestors().skip(1).map(|path| self.hierarchy.join(path)).collect();
+        above.reverse();
+        above.into_iter()
+    }
+}
+
+impl Act for CgroupV2 {
+    fn apply(&self, _: &Site) -> Result<()> {
+        let directory = self.directory();
+        make(&directory, self.exclusive)?;
+        for controller in &self.controllers {
+            for cgroup in self.above() {
+                write_line(&cgroup.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+            }
+        }
+        self.settings
+            .iter()
+            .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
+    }
+
+    fn undo(&self, _: &Site) -> Result<Undone> {
+        cgroup::empty_and_remove(&self.directory())
+    }
+}
+
+impl fmt::Display for CgroupV2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cgroup {}{}", self.directory(), Settings(&self.settings))
+    }
+}
+
+struct Settings<'a>(&'a [CgroupSetting]);
+
+impl fmt::Display for Settings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(n, setting)| {
+            let before = if n == 0 { " with " } else { ", " };
+            write!(f, "{before}{setting}")
+        })
+    }
+}
+
+/// Makes a cgroup and those above it that are missing. One that is there is taken, unless it must be
+/// unused and is not.
+fn make(directory: &HostPath, exclusive: bool) -> Result<()> {
+    std::fs::create_dir_all(directory).context(Operation::CreateDirectory, directory)?;
+    if exclusive && !cgroup::processes(directory)?.is_empty() {
+        return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
+    }
+    Ok(())
+}
+
+fn read_line(file: &HostPath) -> Result<String> {
+    let text = std::fs::read_to_string(file).context(Operation::Read, file)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn write_line(file: &HostPath, value: &str) -> Result<()> {
+    // One write with its newline, as the kernel takes each write for a whole value.
+    std::fs::write(file, format!("{value}\n")).context(Operation::Write, file)
+}

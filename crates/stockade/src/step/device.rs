@@ -1,0 +1,52 @@
+//! Device nodes in the jail.
+
+use std::fmt;
+
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::Result;
+use crate::spec::{JailPath, Owner};
+use crate::sweep::Removal;
+
+/// A device node in the jail that its owner may read and write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Where it is in the jail.
+    pub path: JailPath,
+    /// Whether it is a block device; a character device otherwise.
+    pub block: bool,
+    /// The device's major number.
+    pub major: u32,
+    /// The device's minor number.
+    pub minor: u32,
+    /// Who owns it.
+    pub owner: Owner,
+}
+
+impl DeviceNode {
+    /// A character device.
+    pub fn character(path: JailPath, major: u32, minor: u32, owner: Owner) -> Self {
+        Self { path, block: false, major, minor, owner }
+    }
+}
+
+impl Act for DeviceNode {
+    fn apply(&self, site: &Site) -> Result<()> {
+        let kind = if self.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        site.tree()?.make_node(&self.path, kind, rustix::fs::makedev(self.major, self.minor), self.owner)
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let tree = site.find_tree()?;
+        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
+    }
+}
+
+impl fmt::Display for DeviceNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.block { "block" } else { "character" };
+        write!(f, "{kind} device {} ({}:{}), owner {}", self.path, self.major, self.minor, self.owner)
+    }
+}

@@ -1,0 +1,270 @@
+//! Directories: those that jails share, a jail's own, and the folders in it.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, RenameFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::{Context, Error, Operation, Result};
+use crate::layout::Layout;
+use crate::receipt::Nonce;
+use crate::spec::{HostPath, JailPath, Owner};
+use crate::sweep::Removal;
+use crate::tree::{INSIDE, open_directory, own_folder};
+
+/// The extended attribute that tells who made a directory; only root can set or see it.
+const MARK: &str = "trusted.stockade";
+
+/// The mark of directories that many jails use in turn.
+const SHARED: &[u8] = b"shared";
+
+/// A directory that all jails of an executable share, with those above it that are missing. The last jail
+/// to go takes along what stockade made of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedDirectory {
+    /// Where it is.
+    pub path: HostPath,
+}
+
+impl Act for SharedDirectory {
+    fn apply(&self, site: &Site) -> Result<()> {
+        match &site.mark {
+            Some(nonce) => make_marked(&self.path, nonce),
+            None => std::fs::create_dir_all(&self.path).context(Operation::CreateDirectory, &self.path),
+        }
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        if let Some(nonce) = &site.mark {
+            // A directory that was made but not yet named when its maker was killed.
+            for path in ancestors(&self.path) {
+                let _ = rustix::fs::rmdir(unnamed(path, nonce).as_path());
+            }
+        }
+        remove_if_ours_and_empty(&self.path)
+    }
+}
+
+impl fmt::Display for SharedDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "directory {} (shared with other jails)", self.path)
+    }
+}
+
+fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
+    path.as_path().ancestors().filter(|path| path.parent().is_some())
+}
+
+fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
+    path.with_file_name(format!(".stockade-{nonce}")).into()
+}
+
+/// Makes a directory and those above it that are missing, each marked before it gets its name.
+pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
+    // Another jail's teardown may take an empty parent away while its child is being made.
+    for _ in 0..1000 {
+        match rustix::fs::stat(path.as_path()) {
+            Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => return Ok(()),
+            Ok(_) => return Err(Errno::NOTDIR).context(Operation::CreateDirectory, path),
+            Err(Errno::NOENT) => (),
+            Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
+        }
+        if let Some(parent) = path.as_path().parent() {
+            make_marked(&parent.to_owned().into(), nonce)?;
+        }
+        match make_one(path, nonce) {
+            Err(Errno::NOENT | Errno::EXIST) => (),
+            made => return made.context(Operation::CreateDirectory, path),
+        }
+    }
+    Err(Errno::AGAIN).context(Operation::CreateDirectory, path)
+}
+
+fn make_one(path: &HostPath, nonce: &Nonce) -> std::result::Result<(), Errno> {
+    let unnamed = unnamed(path.as_path(), nonce);
+    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => (),
+        Err(cause) => return Err(cause),
+    }
+    let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
+        .and_then(|directory| mark(directory.as_fd(), SHARED))
+        .and_then(|()| {
+            rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
+        });
+    if made.is_err() {
+        let _ = rustix::fs::rmdir(unnamed.as_path());
+    }
+    made
+}
+
+/// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
+pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
+    let mut outcome = Undone::NeverThere;
+    for path in ancestors(path) {
+        let directory = match open_directory(CWD, path, ResolveFlags::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => continue,
+            Err(cause) => return Err(cause).context(Operation::Open, path.display()),
+        };
+        if read_mark(directory.as_fd()) != Mark::Is(SHARED.to_vec()) {
+            return Ok(keep(outcome, "it was there before stockade"));
+        }
+        match rustix::fs::rmdir(path) {
+            Ok(()) => outcome = Undone::Removed,
+            Err(Errno::NOENT) => (),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(keep(outcome, "other jails use it")),
+            Err(cause) => return Err(cause).context(Operation::Remove, path.display()),
+        }
+    }
+    Ok(outcome)
+}
+
+/// What was removed counts for more than what stays above it.
+fn keep(outcome: Undone, why: &str) -> Undone {
+    if outcome == Undone::Removed { outcome } else { Undone::Kept(why.to_owned()) }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Is(Vec<u8>),
+    None,
+    /// The filesystem keeps no such attributes.
+    Unsupported,
+}
+
+fn mark(directory: BorrowedFd<'_>, text: &[u8]) -> std::result::Result<(), Errno> {
+    match rustix::fs::fsetxattr(directory, MARK, text, XattrFlags::empty()) {
+        // Without a mark the directory is never taken for one of ours.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        marked => marked,
+    }
+}
+
+fn read_mark(directory: BorrowedFd<'_>) -> Mark {
+    let mut text = [0; 64];
+    match rustix::fs::fgetxattr(directory, MARK, &mut text) {
+        Ok(length) => Mark::Is(text[..length].to_vec()),
+        Err(Errno::OPNOTSUPP) => Mark::Unsupported,
+        Err(_) => Mark::None,
+    }
+}
+
+/// The jail's own directory, which belongs to root, and its root in it, which belongs to the jail's owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailDirectory {
+    /// Where it is.
+    pub path: HostPath,
+    /// Who owns the root in it.
+    pub owner: Owner,
+    /// Whether a directory that is there already is taken over, with what is in it.
+    pub take_over: bool,
+}
+
+impl JailDirectory {
+    fn open(&self) -> std::result::Result<OwnedFd, Errno> {
+        let (Some(parent), Some(name)) = (self.path.as_path().parent(), self.path.as_path().file_name())
+        else {
+            return Err(Errno::INVAL);
+        };
+        let parent = open_directory(CWD, parent, ResolveFlags::empty())?;
+        open_directory(parent.as_fd(), Path::new(name), INSIDE)
+    }
+}
+
+impl Act for JailDirectory {
+    fn apply(&self, site: &Site) -> Result<()> {
+        // The shared directory above may vanish with the last jail before it is entered here.
+        for _ in 0..1000 {
+            match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(0o755)) {
+                Ok(()) => break,
+                Err(Errno::EXIST) if self.take_over => break,
+                Err(Errno::EXIST) => {
+                    return Err(Error::InTheWay { what: format!("directory {}", self.path) });
+                }
+                Err(Errno::NOENT) => {
+                    SharedDirectory { path: site.layout.exec_dir() }.apply(site)?;
+                }
+                Err(cause) => return Err(cause).context(Operation::CreateDirectory, &self.path),
+            }
+        }
+        let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
+        if let Some(nonce) = &site.mark {
+            mark(directory.as_fd(), nonce.as_str().as_bytes())
+                .context(Operation::CreateDirectory, &self.path)?;
+        }
+        let at = site.layout.root();
+        match rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(0o700)) {
+            Ok(()) => (),
+            Err(Errno::EXIST) if self.take_over => (),
+            Err(cause) => return Err(cause).context(Operation::CreateDirectory, at),
+        }
+        let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
+            .context(Operation::CreateDirectory, &at)?;
+        own_folder(root.as_fd(), 0o700, self.owner, &at)
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            Err(cause) => return Err(cause).context(Operation::Open, &self.path),
+        };
+        let ours = match (read_mark(directory.as_fd()), &site.mark) {
+            (Mark::Is(found), Some(nonce)) => found == nonce.as_str().as_bytes(),
+            // The receipt is the only evidence on such a filesystem.
+            (Mark::Unsupported, Some(_)) | (_, None) => true,
+            // Killed between making and marking it, or another's; an empty one is nobody's loss.
+            (Mark::None, Some(_)) => false,
+        };
+        drop(directory);
+        if !ours {
+            return match rustix::fs::rmdir(self.path.as_path()) {
+                Ok(()) => Ok(Undone::Removed),
+                Err(_) => Ok(Undone::Left(format!("{} was not made for this jail", self.path))),
+            };
+        }
+        let parent = self.path.as_path().parent().unwrap_or(Path::new("/"));
+        let name = self.path.as_path().file_name().unwrap_or_default();
+        match open_directory(CWD, parent, ResolveFlags::empty()) {
+            Ok(parent) => Ok(crate::sweep::remove(parent.as_fd(), name, &self.path).into()),
+            Err(Errno::NOENT) => Ok(Undone::NeverThere),
+            Err(cause) => Err(cause).context(Operation::Open, parent.display()),
+        }
+    }
+}
+
+impl fmt::Display for JailDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "jail directory {}, its root owned by {}", self.path, self.owner)
+    }
+}
+
+/// A folder in the jail, for its owner alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    /// Where it is in the jail.
+    pub path: JailPath,
+    /// Who owns it.
+    pub owner: Owner,
+}
+
+impl Act for Folder {
+    fn apply(&self, site: &Site) -> Result<()> {
+        site.tree()?.make_folder(&self.path, 0o700, self.owner)
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let tree = site.find_tree()?;
+        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "folder {} in the jail, owner {}", self.path, self.owner)
+    }
+}

@@ -1,0 +1,175 @@
+//! What the VMM's process does to itself on its way into the jail.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::spec::{HostPath, JailPath};
+
+/// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
+/// be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum EnterStep {
+    /// Begin to exist, with namespaces and cgroup.
+    Clone {
+        /// In a pid namespace of its own.
+        new_pid_ns: bool,
+        /// In a network namespace of its own.
+        new_netns: bool,
+        /// In this cgroup of version 2.
+        cgroup: Option<HostPath>,
+    },
+    /// Close every descriptor that is not needed.
+    CloseDescriptors,
+    /// Leave the caller's session and terminal.
+    NewSession,
+    /// Join a network namespace.
+    JoinNetns {
+        /// Its file.
+        path: HostPath,
+    },
+    /// Limit the size of files.
+    LimitFileSize {
+        /// In bytes.
+        bytes: u64,
+    },
+    /// Limit the number of descriptors.
+    LimitOpenFiles {
+        /// How many.
+        count: u64,
+    },
+    /// Move into a cgroup.
+    JoinCgroup {
+        /// The file that moves whoever writes to it.
+        file: HostPath,
+    },
+    /// Go to the jail's root.
+    GoToRoot {
+        /// The root.
+        path: HostPath,
+    },
+    /// Copy the mount namespace.
+    UnshareMounts,
+    /// Keep mounts made here from spreading to the host.
+    MakeMountsSlaves,
+    /// Take the jail's tree with the mounts in it.
+    CloneTree,
+    /// Mount it onto itself.
+    AttachTree,
+    /// Go to its root.
+    EnterTree,
+    /// Make it the root.
+    PivotRoot,
+    /// Take the host's root away.
+    DetachOldRoot,
+    /// Go to the new root.
+    ChangeToRoot,
+    /// Take the standard streams that the launcher gives.
+    TakeStreams,
+    /// Put the standard streams on `/dev/null`.
+    NullStreams,
+    /// Go on in the background.
+    Daemonize,
+    /// Go on as the first process of a pid namespace.
+    NewPidNamespace,
+    /// Write the pid file.
+    WritePidFile {
+        /// Where it is in the jail.
+        path: JailPath,
+    },
+    /// Wait until the launcher has written the pid down.
+    WaitForGo,
+    /// Set the group.
+    SetGid {
+        /// The group.
+        gid: u32,
+    },
+    /// Drop supplementary groups.
+    ClearGroups,
+    /// Set the user.
+    SetUid {
+        /// The user.
+        uid: u32,
+    },
+    /// Reset signals.
+    ResetSignals,
+    /// Become the VMM.
+    Execute {
+        /// Its executable in the jail.
+        path: JailPath,
+        /// Its arguments, argv0 included.
+        arguments: Vec<Argument>,
+    },
+}
+
+/// An argument of the VMM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Argument {
+    /// A text known beforehand.
+    Text(#[serde(serialize_with = "lossy")] OsString),
+    /// The processor time of the process at that moment, in microseconds.
+    CpuTime,
+    /// The processor time of the processes before it, in microseconds.
+    EarlierCpuTime,
+}
+
+fn lossy<S: serde::Serializer>(text: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text.to_string_lossy())
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&text.to_string_lossy()),
+            Self::CpuTime | Self::EarlierCpuTime => f.write_str("MICROSECONDS"),
+        }
+    }
+}
+
+impl fmt::Display for EnterStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clone { new_pid_ns, new_netns, cgroup } => {
+                f.write_str("clone a child")?;
+                for (asked, what) in [(new_pid_ns, "pid"), (new_netns, "network")] {
+                    if *asked {
+                        write!(f, ", in a new {what} namespace")?;
+                    }
+                }
+                cgroup.as_ref().map_or(Ok(()), |cgroup| write!(f, ", in cgroup {cgroup}"))
+            }
+            Self::CloseDescriptors => f.write_str("close all other descriptors"),
+            Self::NewSession => f.write_str("start a new session"),
+            Self::JoinNetns { path } => write!(f, "join network namespace {path}"),
+            Self::LimitFileSize { bytes } => write!(f, "limit the size of files to {bytes} bytes"),
+            Self::LimitOpenFiles { count } => write!(f, "limit the number of descriptors to {count}"),
+            Self::JoinCgroup { file } => write!(f, "move into the cgroup through {file}"),
+            Self::GoToRoot { path } => write!(f, "go to {path}"),
+            Self::UnshareMounts => f.write_str("copy the mount namespace"),
+            Self::MakeMountsSlaves => f.write_str("make all mounts slaves"),
+            Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
+            Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
+            Self::EnterTree => f.write_str("enter the mounted tree"),
+            Self::PivotRoot => f.write_str("pivot the root to it"),
+            Self::DetachOldRoot => f.write_str("detach the host's root"),
+            Self::ChangeToRoot => f.write_str("go to the new root"),
+            Self::TakeStreams => f.write_str("take the launcher's streams"),
+            Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
+            Self::Daemonize => f.write_str("go on in the background"),
+            Self::NewPidNamespace => f.write_str("go on in a new pid namespace"),
+            Self::WritePidFile { path } => write!(f, "write the pid to {path} in the jail"),
+            Self::WaitForGo => f.write_str("wait until the launcher has written down the pid"),
+            Self::SetGid { gid } => write!(f, "set the group to {gid}"),
+            Self::ClearGroups => f.write_str("drop supplementary groups"),
+            Self::SetUid { uid } => write!(f, "set the user to {uid}"),
+            Self::ResetSignals => f.write_str("reset signals"),
+            Self::Execute { path, arguments } => {
+                write!(f, "execute {path} in the jail")?;
+                arguments.iter().skip(1).try_for_each(|argument| write!(f, " {argument}"))
+            }
+        }
+    }
+}

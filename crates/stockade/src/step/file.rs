@@ -1,0 +1,98 @@
+//! Files of the host placed into the jail, the VMM's executable first of all.
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::{Context, Operation, Result};
+use crate::spec::{HostPath, JailPath, Owner};
+use crate::sweep::Removal;
+
+/// A file of the host that is placed into the jail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedFile {
+    /// Where it is on the host.
+    pub source: HostPath,
+    /// Where it goes in the jail; missing folders on the way are made.
+    pub path: JailPath,
+    /// Who owns it there.
+    pub owner: Owner,
+    /// How it gets there.
+    pub how: FileHow,
+}
+
+/// How a file gets into a jail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileHow {
+    /// A further name of the same file, which must have the jail's owner already: the owner of a file that
+    /// others use is never changed.
+    Link,
+    /// A copy with the source's mode.
+    Copy,
+}
+
+impl Act for PlacedFile {
+    fn apply(&self, site: &Site) -> Result<()> {
+        let tree = site.tree()?;
+        let source = File::open(&self.source).context(Operation::Open, &self.source)?;
+        tree.make_parents(&self.path, self.owner)?;
+        let temporary = site.temporary_name();
+        match self.how {
+            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &temporary),
+            FileHow::Copy => {
+                let facts = source.metadata().context(Operation::Inspect, &self.source)?;
+                let mode = facts.mode() & 0o777;
+                tree.write_file(&self.path, &temporary, mode, Some(self.owner), |target| {
+                    copy(source.as_fd(), target).context(Operation::Copy, &self.source)
+                })
+            }
+        }
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let Some(tree) = site.find_tree()? else { return Ok(Undone::NeverThere) };
+        let (folder, _) = self.path.split();
+        // What a copy that was cut off has left.
+        let temporary = JailPath::new(folder.join(site.temporary_name()))?;
+        let cut_off = tree.remove(&temporary)?;
+        match tree.remove(&self.path)? {
+            Removal::NeverThere => Ok(cut_off.into()),
+            removal => Ok(removal.into()),
+        }
+    }
+}
+
+impl fmt::Display for PlacedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.how {
+            FileHow::Link => "link",
+            FileHow::Copy => "copy",
+        };
+        write!(f, "file {}, a {how} of {}, owner {}", self.path, self.source, self.owner)
+    }
+}
+
+/// Copies a whole file, in the kernel where the filesystems allow it.
+fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::Result<()> {
+    const CHUNK: usize = 1 << 30;
+    loop {
+        match rustix::fs::copy_file_range(source, None, target, None, CHUNK) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => (),
+            // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
+            // kernel left off, so reading and writing goes on from there.
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let mut from = File::from(source.try_clone_to_owned()?);
+                let mut to = File::from(target.try_clone_to_owned()?);
+                return std::io::copy(&mut from, &mut to).map(drop);
+            }
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The steps that make a jail: each can apply itself, undo itself, say what it is, and be written down.
+//!
+//! Undoing is idempotent, and tolerates a step that never happened or was cut off in its middle: after a
+//! crash nobody knows how far the list had come.
+
+mod cgroup;
+mod device;
+mod directory;
+pub mod enter;
+mod file;
+mod netns;
+mod ramfs;
+mod vmm;
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use cgroup::{CgroupV1, CgroupV2};
+pub use device::DeviceNode;
+pub use directory::{Folder, JailDirectory, SharedDirectory};
+pub(crate) use directory::{make_marked, remove_if_ours_and_empty};
+pub use file::{FileHow, PlacedFile};
+pub use netns::NamedNetns;
+pub use ramfs::Ramfs;
+pub use vmm::Vmm;
+
+use crate::error::{Context, Operation, Result};
+use crate::layout::Layout;
+use crate::receipt::Nonce;
+use crate::sweep::Removal;
+use crate::tree::Tree;
+
+/// Where steps are carried out: one jail, its tree opened once.
+#[derive(Debug)]
+pub struct Site {
+    /// The jail's paths.
+    pub(crate) layout: Layout,
+    /// What marks the things made for this jail's receipt; `None` if there is no receipt.
+    pub(crate) mark: Option<Nonce>,
+    tree: OnceCell<Tree>,
+}
+
+impl Site {
+    pub(crate) fn new(layout: Layout, mark: Option<Nonce>) -> Self {
+        Self { layout, mark, tree: OnceCell::new() }
+    }
+
+    /// The jail's tree, which must be there.
+    pub(crate) fn tree(&self) -> Result<&Tree> {
+        self.find_tree()?.ok_or(rustix::io::Errno::NOENT).context(Operation::Open, self.layout.root())
+    }
+
+    /// The jail's tree, if it is there.
+    pub(crate) fn find_tree(&self) -> Result<Option<&Tree>> {
+        if self.tree.get().is_none()
+            && let Some(tree) = Tree::open(self.layout.base(), &self.layout.root_below_base())?
+        {
+            return Ok(Some(self.tree.get_or_init(|| tree)));
+        }
+        Ok(self.tree.get())
+    }
+
+    /// A name in the jail's tree that nobody else uses.
+    pub(crate) fn temporary_name(&self) -> String {
+        match &self.mark {
+            Some(nonce) => format!(".stockade-{nonce}"),
+            None => format!(".stockade-{}", std::process::id()),
+        }
+    }
+}
+
+/// What became of a step that was undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undone {
+    /// What it made is gone now.
+    Removed,
+    /// What it made was not there.
+    NeverThere,
+    /// What it made serves others too, and stays.
+    Kept(String),
+    /// Something of it is still there, for this reason.
+    Left(String),
+}
+
+impl From<Removal> for Undone {
+    fn from(removal: Removal) -> Self {
+        match removal {
+            Removal::Removed => Self::Removed,
+            Removal::NeverThere => Self::NeverThere,
+            Removal::Left(path, why) => Self::Left(format!("{path}: {why}")),
+        }
+    }
+}
+
+/// What every step can do.
+trait Act: fmt::Display {
+    /// Makes what the step is for. What failed half-way is left to `undo`.
+    fn apply(&self, site: &Site) -> Result<()>;
+
+    /// Removes it again.
+    fn undo(&self, site: &Site) -> Result<Undone>;
+}
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $kind:ident),+ $(,)?) => {
+        /// One thing that is made for a jail.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
+        pub enum Step { $($(#[$doc])* $kind($kind)),+ }
+
+        impl Step {
+            fn act(&self) -> &dyn Act {
+                match self { $(Self::$kind(step) => step),+ }
+            }
+        }
+
+        $(impl From<$kind> for Step {
+            fn from(step: $kind) -> Self {
+                Self::$kind(step)
+            }
+        })+
+    };
+}
+
+steps! {
+    /// A directory that all jails of an executable share.
+    SharedDirectory,
+    /// The jail's own directory with its root.
+    JailDirectory,
+    /// A folder in the jail.
+    Folder,
+    /// A device node in the jail.
+    DeviceNode,
+    /// A file in the jail.
+    PlacedFile,
+    /// A ramfs in the jail.
+    Ramfs,
+    /// A network namespace with a name.
+    NamedNetns,
+    /// The jail's cgroup in one hierarchy of version 1.
+    CgroupV1,
+    /// The jail's cgroup in the unified hierarchy.
+    CgroupV2,
+    /// The VMM's process.
+    Vmm,
+}
+
+impl Step {
+    /// Carries the step out.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the operation and its argument. [`crate::Error::InTheWay`] means that
+    /// nothing was made.
+    pub fn apply(&self, site: &Site) -> Result<()> {
+        self.act().apply(site)
+    }
+
+    /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is
+    /// [`Undone::Left`], with the reason.
+    pub fn undo(&self, site: &Site) -> Undone {
+        self.act().undo(site).unwrap_or_else(|error| Undone::Left(error.to_string()))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.act().fmt(f)
+    }
+}

@@ -1,0 +1,131 @@
+//! A network namespace with a name, as `ip netns add` makes it, without running `ip`.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
+use crate::tree::open_directory;
+
+/// A network namespace mounted on a file of [`NETNS_DIRECTORY`].
+///
+/// The file under the mount holds the mark of the jail, so that nobody else's namespace of the same name
+/// is ever removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedNetns {
+    /// Its name.
+    pub name: NetnsName,
+}
+
+impl NamedNetns {
+    /// Puts a marked file under the namespace's name, unless one is there.
+    fn claim(&self, site: &Site, directory: &OwnedFd) -> Result<()> {
+        let path = self.name.path();
+        let temporary = site.temporary_name();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        // No mode, as with `ip netns add`: the file only carries the mount.
+        let file = rustix::fs::openat(directory, &temporary, flags, Mode::empty())
+            .context(Operation::Open, &path)?;
+        rustix::io::write(&file, mark(site).as_bytes()).context(Operation::Write, &path)?;
+        match rustix::fs::renameat_with(
+            directory,
+            &temporary,
+            directory,
+            self.name.as_str(),
+            RenameFlags::NOREPLACE,
+        ) {
+            Err(Errno::EXIST) => {
+                let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+                Err(Error::InTheWay { what: format!("network namespace {}", self.name) })
+            }
+            renamed => renamed.context(Operation::Rename, &path),
+        }
+    }
+}
+
+impl Act for NamedNetns {
+    fn apply(&self, site: &Site) -> Result<()> {
+        let path = self.name.path();
+        let directory = shared_directory()?;
+        self.claim(site, &directory)?;
+        let netns =
+            stockade_syscalls::namespace::new_network().context(Operation::CreateNetns, &self.name)?;
+        let by_descriptor = format!("/proc/self/fd/{}", netns.as_raw_fd());
+        rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let path = self.name.path();
+        let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
+        };
+        let _ = rustix::fs::unlinkat(&directory, site.temporary_name(), AtFlags::empty());
+        match mark_below(&directory, self.name.as_str()) {
+            Ok(found) if found == mark(site) => (),
+            Ok(_) => return Ok(Undone::Kept("it was not made for this jail".into())),
+            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            Err(cause) => return Err(cause).context(Operation::Read, &path),
+        }
+        match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // EINVAL: not a mount, since it was cut off before.
+            Ok(()) | Err(Errno::INVAL) => (),
+            Err(cause) => return Err(cause).context(Operation::Unmount, &path),
+        }
+        rustix::fs::unlinkat(&directory, self.name.as_str(), AtFlags::empty())
+            .context(Operation::Remove, &path)?;
+        Ok(Undone::Removed)
+    }
+}
+
+impl fmt::Display for NamedNetns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "network namespace {}", self.name)
+    }
+}
+
+fn mark(site: &Site) -> String {
+    format!("stockade {}\n", site.temporary_name())
+}
+
+/// Reads the file under the mount, through a copy of the directory without what is mounted below it.
+fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Errno> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let bare = rustix::mount::open_tree(directory, c"", flags)?;
+    let file =
+        rustix::fs::openat(&bare, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = [0; 128];
+    let length = rustix::io::read(file, &mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+/// The directory of namespaces, made as `ip netns add` makes it on its first use after boot: a mount of
+/// its own that is shared, so that every mount namespace sees the names.
+fn shared_directory() -> Result<OwnedFd> {
+    let at: HostPath = Path::new(NETNS_DIRECTORY).to_owned().into();
+    std::fs::create_dir_all(&at).context(Operation::CreateDirectory, &at)?;
+    // Two first uses at once would mount it twice.
+    let lock = open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(Operation::Lock, &at)?;
+    let share = || {
+        let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+        rustix::mount::mount_change(at.as_path(), flags)
+    };
+    match share() {
+        Err(Errno::INVAL) => {
+            rustix::mount::mount_bind_recursive(at.as_path(), at.as_path()).and_then(|()| share())
+        }
+        shared => shared,
+    }
+    .context(Operation::Mount, &at)?;
+    open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)
+}

@@ -1,0 +1,86 @@
+//! A ramfs in the jail.
+
+use std::fmt;
+use std::os::fd::AsRawFd;
+
+use rustix::fs::StatxFlags;
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::{Context, Operation, Result};
+use crate::spec::{JailPath, Owner};
+use crate::tree::{Tree, own_folder};
+
+/// A ramfs on a folder of the jail: memory that is never swapped out.
+///
+/// The kernel takes note of a ramfs's size and enforces nothing; a memory cgroup does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ramfs {
+    /// Where it is in the jail.
+    pub path: JailPath,
+    /// What the mount table calls it.
+    pub name: String,
+    /// Its nominal size in bytes.
+    pub size: u64,
+    /// Who owns its root.
+    pub owner: Owner,
+}
+
+impl Act for Ramfs {
+    fn apply(&self, site: &Site) -> Result<()> {
+        let tree = site.tree()?;
+        let at = tree.host_path(&self.path);
+        tree.make_folder(&self.path, 0o700, self.owner)?;
+        let folder = tree.look(&self.path)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
+        let mount = || {
+            let context = rustix::mount::fsopen("ramfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_set_string(&context, "source", self.name.as_str())?;
+            rustix::mount::fsconfig_set_string(&context, "size", self.size.to_string())?;
+            rustix::mount::fsconfig_create(&context)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        };
+        let ramfs = mount().context(Operation::Mount, &at)?;
+        own_folder(std::os::fd::AsFd::as_fd(&ramfs), 0o700, self.owner, &at)?;
+        // Onto the folder that was opened, whatever its name leads to by now.
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&ramfs, c"", &folder, c"", flags).context(Operation::Mount, &at)
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let Some(tree) = site.find_tree()? else { return Ok(Undone::NeverThere) };
+        let unmounted = self.unmount(tree)?;
+        let removal = tree.remove(&self.path)?;
+        Ok(if unmounted == Undone::Removed { unmounted } else { removal.into() })
+    }
+}
+
+impl Ramfs {
+    fn unmount(&self, tree: &Tree) -> Result<Undone> {
+        const RAMFS_MAGIC: u64 = 0x8584_58f6;
+        let Some(root) = tree.look(&self.path)? else { return Ok(Undone::NeverThere) };
+        let at = tree.host_path(&self.path);
+        let flags = rustix::fs::AtFlags::EMPTY_PATH;
+        let facts =
+            rustix::fs::statx(&root, c"", flags, StatxFlags::BASIC_STATS).context(Operation::Inspect, &at)?;
+        if !facts.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT) {
+            return Ok(Undone::NeverThere);
+        }
+        let kind = rustix::fs::fstatfs(&root).context(Operation::Inspect, &at)?;
+        if u64::try_from(kind.f_type) != Ok(RAMFS_MAGIC) {
+            return Ok(Undone::Left(format!("{at}: another filesystem is mounted there")));
+        }
+        // Through the descriptor, so that exactly what was looked at is unmounted.
+        let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());
+        rustix::mount::unmount(by_descriptor, UnmountFlags::DETACH).context(Operation::Unmount, &at)?;
+        Ok(Undone::Removed)
+    }
+}
+
+impl fmt::Display for Ramfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ramfs {} on {} ({} bytes), owner {}", self.name, self.path, self.size, self.owner)
+    }
+}

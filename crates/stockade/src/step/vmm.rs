@@ -1,0 +1,55 @@
+//! The VMM's process, as a step whose undoing ends it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{Act, Site, Undone};
+use crate::error::Result;
+use crate::process::{ProcessRef, kill_rooted_at};
+
+/// How long a process may take to end once killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The VMM's process. It is started by the launch, which writes this step down before the VMM runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vmm {
+    /// The process.
+    pub process: ProcessRef,
+    /// Whether its descendants have to be searched by their root directory, since neither a cgroup nor a
+    /// pid namespace holds them together.
+    pub search: bool,
+}
+
+impl Act for Vmm {
+    fn apply(&self, _: &Site) -> Result<()> {
+        Ok(())
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        let mut outcome = Undone::NeverThere;
+        if let Some(process) = self.process.open()? {
+            process.signal(Signal::KILL)?;
+            if !process.wait_until_ended(Some(Instant::now() + PATIENCE))? {
+                return Ok(Undone::Left(format!("process {} does not end", self.process.pid)));
+            }
+            process.reap()?;
+            outcome = Undone::Removed;
+        }
+        if self.search
+            && let Some(tree) = site.find_tree()?
+            && kill_rooted_at(tree.root(), PATIENCE)? > 0
+        {
+            outcome = Undone::Removed;
+        }
+        Ok(outcome)
+    }
+}
+
+impl fmt::Display for Vmm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VMM process {}", self.process.pid)
+    }
+}

@@ -1,0 +1,196 @@
+//! The state directory: one directory a jail, with its receipt in it and the lock on itself.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Operation, Result};
+use crate::receipt::{JailState, Nonce, Receipt};
+use crate::spec::{HostPath, JailId, SpecError};
+use crate::step::{make_marked, remove_if_ours_and_empty};
+use crate::tree::open_directory;
+
+/// Where receipts are kept unless told otherwise.
+pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
+
+const RECEIPT: &str = "receipt.json";
+
+/// A state directory. It is made with the first jail, and goes with the last.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: HostPath,
+}
+
+impl Store {
+    /// The state directory at `path`, which need not exist.
+    ///
+    /// # Errors
+    /// [`SpecError::NotADirectory`] if something else is there.
+    pub fn new(path: &Path) -> std::result::Result<Self, SpecError> {
+        Ok(Self { directory: HostPath::future_directory(path)? })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &HostPath {
+        &self.directory
+    }
+
+    /// The ids of all jails with a place here, in order.
+    ///
+    /// # Errors
+    /// What the kernel says of reading the directory.
+    pub fn ids(&self) -> Result<Vec<JailId>> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).context(Operation::Read, &self.directory),
+        };
+        let mut ids: Vec<JailId> =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The receipt of a jail, without locking it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Receipt`] for one that cannot be understood or is not root's.
+    pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
+        let directory = self.directory.join(id.as_str());
+        match open_directory(CWD, directory.as_path(), ResolveFlags::NO_SYMLINKS) {
+            Ok(opened) => read_receipt(&opened, &directory, id),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Open, directory),
+        }
+    }
+
+    /// Takes the lock of a jail, making its place here.
+    pub(crate) fn lock(&self, id: &JailId) -> Result<Lock> {
+        let path = self.directory.join(id.as_str());
+        let nonce = Nonce::new();
+        // Whoever removes a jail removes its place; then another has to be made.
+        for _ in 0..1000 {
+            make_marked(&self.directory, &nonce)?;
+            match rustix::fs::mkdir(path.as_path(), Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => (),
+                Err(Errno::NOENT) => continue,
+                Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
+            }
+            if let Some(lock) = self.try_lock(id)? {
+                return Ok(lock);
+            }
+        }
+        Err(Errno::AGAIN).context(Operation::Lock, path)
+    }
+
+    /// Takes the lock of a jail that has its place here; `None` if it has none any more.
+    pub(crate) fn try_lock(&self, id: &JailId) -> Result<Option<Lock>> {
+        let path = self.directory.join(id.as_str());
+        let directory = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(cause) => return Err(cause).context(Operation::Open, path),
+        };
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(Errno::WOULDBLOCK) => return Err(self.in_use(id, &directory)),
+            Err(cause) => return Err(cause).context(Operation::Lock, path),
+        }
+        // The lock counts only if the directory still has its name.
+        let (held, named) = (rustix::fs::fstat(&directory), rustix::fs::lstat(path.as_path()));
+        let same = matches!((held, named), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
+        Ok(same.then(|| Lock { directory, path, store: self.directory.clone(), id: id.clone() }))
+    }
+
+    /// Why a lock cannot be had: the jail runs, or somebody else is at work on it.
+    fn in_use(&self, id: &JailId, directory: &OwnedFd) -> Error {
+        let receipt = self.read(id).ok().flatten().filter(|receipt| receipt.state() == JailState::Running);
+        match receipt.and_then(|receipt| receipt.vmm()) {
+            Some(vmm) => Error::Running { id: id.clone(), pid: vmm.pid },
+            None => Error::Locked { id: id.clone(), pid: lock_holder(directory).unwrap_or_default() },
+        }
+    }
+}
+
+/// A jail's place in the state directory, held by this process alone.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    directory: OwnedFd,
+    path: HostPath,
+    store: HostPath,
+    id: JailId,
+}
+
+impl Lock {
+    pub(crate) fn read(&self) -> Result<Option<Receipt>> {
+        read_receipt(&self.directory, &self.path, &self.id)
+    }
+
+    /// Replaces the receipt as a whole. No sync to disk: after a power failure only directories remain, and
+    /// their place is known.
+    pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
+        let temporary = "receipt.json.new";
+        let at = self.path.join(RECEIPT);
+        let text = serde_json::to_vec(receipt)
+            .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
+            .context(Operation::Open, &at)?;
+        File::from(file).write_all(&text).context(Operation::Write, &at)?;
+        rustix::fs::renameat(&self.directory, temporary, &self.directory, RECEIPT)
+            .context(Operation::Rename, at)
+    }
+
+    /// Removes the jail's place: it is gone without a trace.
+    pub(crate) fn remove(self) -> Result<()> {
+        for name in [RECEIPT, "receipt.json.new"] {
+            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(cause) => return Err(cause).context(Operation::Remove, self.path.join(name)),
+            }
+        }
+        match rustix::fs::rmdir(self.path.as_path()) {
+            Ok(()) | Err(Errno::NOENT) => (),
+            Err(cause) => return Err(cause).context(Operation::Remove, self.path),
+        }
+        remove_if_ours_and_empty(&self.store).map(drop)
+    }
+}
+
+fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
+    let at = path.join(RECEIPT);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(directory, RECEIPT, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(cause) => return Err(cause).context(Operation::Open, at),
+    };
+    let mut file = File::from(file);
+    let facts = file.metadata().context(Operation::Inspect, &at)?;
+    let mine = rustix::process::geteuid().as_raw();
+    if facts.uid() != 0 && facts.uid() != mine {
+        let problem = format!("belongs to uid {}, not to root", facts.uid());
+        return Err(Error::Receipt { path: at, problem });
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).context(Operation::Read, &at)?;
+    Receipt::parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+}
+
+/// Who holds the lock, as `/proc/locks` tells.
+fn lock_holder(directory: &OwnedFd) -> Option<i32> {
+    let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
+    let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", facts.st_ino);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip_while(|field| *field != "FLOCK").skip(3);
+        let pid = fields.next()?.parse().ok()?;
+        (fields.next()? == wanted).then_some(pid)
+    })
+}

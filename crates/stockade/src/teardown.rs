@@ -1,0 +1,73 @@
+//! Teardown: the steps undone from the end, and a report of it.
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::receipt::Receipt;
+use crate::spec::JailId;
+use crate::step::{Site, Step, Undone};
+use crate::store::Lock;
+
+/// What became of a jail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Which jail.
+    pub id: JailId,
+    /// What was removed.
+    pub removed: Vec<String>,
+    /// What serves others too, and stays on purpose.
+    pub kept: Vec<Leftover>,
+    /// What could not be removed. The receipt keeps it, so that it can be tried again.
+    pub left: Vec<Leftover>,
+}
+
+/// Something that is still there, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// What it is.
+    pub what: String,
+    /// Why it is still there.
+    pub reason: String,
+}
+
+impl Report {
+    fn new(id: JailId) -> Self {
+        Self { id, removed: Vec::new(), kept: Vec::new(), left: Vec::new() }
+    }
+
+    /// Whether nothing of the jail is left.
+    pub fn is_clean(&self) -> bool {
+        self.left.is_empty()
+    }
+}
+
+/// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
+pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec<Step>) -> Report {
+    let mut report = Report::new(id.clone());
+    for step in steps.iter().rev() {
+        let leftover = |reason| Leftover { what: step.to_string(), reason };
+        match step.undo(site) {
+            Undone::Removed => report.removed.push(step.to_string()),
+            Undone::NeverThere => (),
+            Undone::Kept(reason) => report.kept.push(leftover(reason)),
+            Undone::Left(reason) => {
+                report.left.push(leftover(reason));
+                remaining.insert(0, step.clone());
+            }
+        }
+    }
+    report
+}
+
+/// Undoes everything on a receipt and removes it, or keeps on it what is left.
+pub(crate) fn tear_down(lock: Lock, mut receipt: Receipt, site: &Site) -> Result<Report> {
+    let mut remaining = Vec::new();
+    let report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
+    if remaining.is_empty() {
+        lock.remove()?;
+    } else {
+        receipt.steps = remaining;
+        lock.write(&receipt)?;
+    }
+    Ok(report)
+}

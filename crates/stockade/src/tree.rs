@@ -1,0 +1,202 @@
+//! Working inside a tree that a hostile uid owns.
+//!
+//! Every component is opened beneath a descriptor of the jail's root, links of any kind refused
+//! (`openat2`). Whatever the jail's uid renames, links or replaces meanwhile, nothing outside the tree is
+//! reached; at worst an operation fails.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+use crate::error::{Context, Operation, Result};
+use crate::spec::{HostPath, JailPath, Owner};
+use crate::sweep::{Removal, remove};
+
+/// How everything inside a jail is opened.
+pub(crate) const INSIDE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// A jail's root, held open.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: OwnedFd,
+    path: HostPath,
+}
+
+impl Tree {
+    /// Opens the tree at `below` the base; `None` if it is not there.
+    pub(crate) fn open(base: &HostPath, below: &Path) -> Result<Option<Self>> {
+        let path = base.join(below);
+        let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
+            .and_then(|base| open_directory(base.as_fd(), below, INSIDE));
+        match opened {
+            Ok(root) => Ok(Some(Self { root, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Open, path),
+        }
+    }
+
+    /// The root's descriptor.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Where something of the jail is on the host, for messages.
+    pub(crate) fn host_path(&self, path: &JailPath) -> HostPath {
+        self.path.join(path.relative())
+    }
+
+    /// Opens the folder that `path` is in.
+    fn parent<'p>(&self, path: &'p JailPath) -> Result<(OwnedFd, &'p OsStr)> {
+        let (parent, name) = path.split();
+        let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let opened =
+            open_directory(self.root(), folder, INSIDE).context(Operation::Open, self.path.join(parent))?;
+        Ok((opened, name))
+    }
+
+    /// Makes a folder, its parents being there already, and gives it mode and owner. One that is there is
+    /// taken over.
+    pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => (),
+            Err(cause) => return Err(cause).context(Operation::CreateDirectory, at),
+        }
+        let folder = open_directory(parent.as_fd(), Path::new(name), INSIDE)
+            .context(Operation::CreateDirectory, &at)?;
+        own_folder(folder.as_fd(), mode, owner, &at)
+    }
+
+    /// Makes every folder on the way to `path` that is not there, for the owner alone.
+    pub(crate) fn make_parents(&self, path: &JailPath, owner: Owner) -> Result<()> {
+        let missing: Vec<&Path> = path
+            .split()
+            .0
+            .ancestors()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .take_while(|folder| {
+                open_directory(self.root(), folder, INSIDE).is_err_and(|e| e == Errno::NOENT)
+            })
+            .collect();
+        missing.into_iter().rev().try_for_each(|folder| {
+            // Every ancestor of a path inside the jail is one too.
+            let folder = JailPath::new(folder)?;
+            self.make_folder(&folder, 0o700, owner)
+        })
+    }
+
+    /// Makes a device node, replacing a node, file or link that is there.
+    pub(crate) fn make_node(&self, path: &JailPath, kind: FileType, device: u64, owner: Owner) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let make = || rustix::fs::mknodat(&parent, name, kind, mode, device);
+        match make() {
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).context(Operation::Remove, &at)?;
+                make()
+            }
+            other => other,
+        }
+        .context(Operation::MakeNode, &at)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node =
+            rustix::fs::openat2(&parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
+        // The folder may belong to the jail's uid, which may have put another file there meanwhile, even a
+        // hard link to one of the host's: only the node just made is given away.
+        let found = rustix::fs::fstat(&node).context(Operation::Inspect, &at)?;
+        let same =
+            FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == device && found.st_nlink == 1;
+        if !same {
+            return Err(Errno::EXIST).context(Operation::MakeNode, &at);
+        }
+        rustix::fs::chownat(
+            &node,
+            c"",
+            Some(Uid::from_raw(owner.uid)),
+            Some(Gid::from_raw(owner.gid)),
+            AtFlags::EMPTY_PATH,
+        )
+        .context(Operation::ChangeOwner, &at)
+    }
+
+    /// Makes a new file and gives it to `fill`; it appears under its name only when it is complete, in the
+    /// place of whatever was there.
+    ///
+    /// # Arguments
+    /// `mode` is subject to the umask; `temporary` is a name that nobody else uses.
+    pub(crate) fn write_file(
+        &self,
+        path: &JailPath,
+        temporary: &str,
+        mode: u32,
+        owner: Option<Owner>,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE)
+            .context(Operation::Open, &at)?;
+        if let Some(owner) = owner {
+            rustix::fs::fchown(&target, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+                .context(Operation::ChangeOwner, &at)?;
+        }
+        fill(target.as_fd())?;
+        rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+    }
+
+    /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.
+    pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH)
+            .context(Operation::Link, &at)?;
+        rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+    }
+
+    /// Opens something in the tree, which may be of any kind but a link, to look at it; `None` if it is not
+    /// there.
+    pub(crate) fn look(&self, path: &JailPath) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
+        }
+    }
+
+    /// Removes a file, node or link, or a folder with everything in it.
+    pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
+        let (parent, name) = match self.parent(path) {
+            Ok(found) => found,
+            Err(crate::Error::Operation { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
+                return Ok(Removal::NeverThere);
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(remove(parent.as_fd(), name, &self.host_path(path)))
+    }
+}
+
+/// Gives an open folder its mode and owner.
+pub(crate) fn own_folder(folder: BorrowedFd<'_>, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+    rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
+    rustix::fs::fchown(folder, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+        .context(Operation::ChangeOwner, at)
+}
+
+/// Opens a directory for reading and as a starting point.
+pub(crate) fn open_directory(
+    from: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, path, flags, Mode::empty(), resolve)
+}
