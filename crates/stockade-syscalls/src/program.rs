@@ -94,6 +94,10 @@ pub enum Argument {
     EarlierCpuTime,
 }
 
+/// How often an executable that is open for writing is tried: for two seconds in all.
+const MOST_TRIES: u32 = 10_000;
+const TRY_AGAIN_AFTER: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 200_000 };
+
 /// What to execute. Every byte it needs is allocated when it is made.
 #[derive(Debug)]
 pub struct Execute {
@@ -122,10 +126,19 @@ impl Execute {
             };
         }
         let environment = [std::ptr::null::<c_char>()];
-        // SAFETY: `pointers` holds one pointer per argument, each to a NUL-terminated string owned by
-        // `self`, and ends with a null pointer (it is one longer than `arguments`); so does `environment`.
-        unsafe { libc::execve(self.path.as_ptr(), self.pointers.as_ptr(), environment.as_ptr()) };
-        Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOEXEC)
+        for _ in 0..MOST_TRIES {
+            // SAFETY: `pointers` holds one pointer per argument, each to a NUL-terminated string owned by
+            // `self`, and ends with a null pointer (it is one longer than `arguments`); so does
+            // `environment`.
+            unsafe { libc::execve(self.path.as_ptr(), self.pointers.as_ptr(), environment.as_ptr()) };
+            if last_errno() != Errno::TXTBSY {
+                break;
+            }
+            // Another thread forked while the executable was being written, and its child still holds the
+            // descriptor until it executes. The kernel has nothing to wait at for that.
+            let _ = rustix::thread::nanosleep(&TRY_AGAIN_AFTER);
+        }
+        last_errno()
     }
 }
 
@@ -479,6 +492,16 @@ fn write_pid(path: &CStr, pid: Pid) -> Result<(), Errno> {
     let mut number = Decimal::default();
     let text = number.set(u64::from(pid.as_raw_nonzero().get().unsigned_abs()));
     rustix::io::write(file, text.to_bytes()).map(drop)
+}
+
+/// Closes every descriptor from 3 up that this process got from its caller.
+///
+/// To be called first of all: whatever the process opened itself would be closed too.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn close_inherited() -> Result<(), Errno> {
+    close_range(3, u32::MAX)
 }
 
 fn close_range(first: u32, last: u32) -> Result<(), Errno> {

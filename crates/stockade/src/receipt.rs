@@ -21,7 +21,8 @@ pub struct Nonce(String);
 
 impl Nonce {
     /// A fresh one.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "no two are equal, so there is no default")]
+    pub fn new() -> Self {
         let mut bytes = [0_u8; 8];
         // The kernel's generator fails only before it was ever seeded; a pid and a clock still differ.
         if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {

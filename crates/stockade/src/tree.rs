@@ -103,7 +103,7 @@ impl Tree {
             }
             other => other,
         }
-        .context(Operation::MakeNode, &at)?;
+        .context(Operation::MakeNode, path)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node =
             rustix::fs::openat2(&parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
@@ -113,16 +113,9 @@ impl Tree {
         let same =
             FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == device && found.st_nlink == 1;
         if !same {
-            return Err(Errno::EXIST).context(Operation::MakeNode, &at);
+            return Err(Errno::EXIST).context(Operation::MakeNode, path);
         }
-        rustix::fs::chownat(
-            &node,
-            c"",
-            Some(Uid::from_raw(owner.uid)),
-            Some(Gid::from_raw(owner.gid)),
-            AtFlags::EMPTY_PATH,
-        )
-        .context(Operation::ChangeOwner, &at)
+        give_away(node.as_fd(), owner).context(Operation::ChangeOwner, &at)
     }
 
     /// Makes a new file and gives it to `fill`; it appears under its name only when it is complete, in the
@@ -144,8 +137,7 @@ impl Tree {
         let target = rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE)
             .context(Operation::Open, &at)?;
         if let Some(owner) = owner {
-            rustix::fs::fchown(&target, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
-                .context(Operation::ChangeOwner, &at)?;
+            give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
         }
         fill(target.as_fd())?;
         rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
@@ -184,11 +176,16 @@ impl Tree {
     }
 }
 
+/// Gives away what a descriptor, even one that is only good for that, is open on.
+pub(crate) fn give_away(what: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::chownat(what, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
 /// Gives an open folder its mode and owner.
 pub(crate) fn own_folder(folder: BorrowedFd<'_>, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
     rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
-    rustix::fs::fchown(folder, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
-        .context(Operation::ChangeOwner, at)
+    give_away(folder, owner).context(Operation::ChangeOwner, at)
 }
 
 /// Opens a directory for reading and as a starting point.

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What the tests share: a guard that finds leaks, unique names, and the programs under test.
+//!
+//! A privileged test begins with [`Guard::new`], which gives it directories of its own and compares the host
+//! at the end with what it was before; a leak fails the test. Such tests run one at a time, whoever runs
+//! them: the comparison would take another's jail for a leak.
+
+mod guard;
+mod programs;
+
+pub use guard::Guard;
+pub use programs::{Output, program, run, run_with};
+
+/// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is skipped and its
+/// name is told; with `CI=true` that is a failure.
+#[macro_export]
+macro_rules! privileged {
+    ($guard:ident, $body:block) => {
+        if let Some($guard) = $crate::Guard::new(std::any::type_name_of_val(&|| ())) {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| $body));
+            $guard.finish(outcome);
+        }
+    };
+}

@@ -75,7 +75,10 @@ impl Act for CgroupV1 {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
         }
-        Ok(())
+        // A cpuset takes no process before it has both, and a caller may have given only one.
+        let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
+        let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
+        needed.iter().try_for_each(|file| self.inherit(&self.path, file))
     }
 
     fn undo(&self, _: &Site) -> Result<Undone> {

@@ -103,6 +103,11 @@ fn make_one(path: &HostPath, nonce: &Nonce) -> std::result::Result<(), Errno> {
 
 /// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
 pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
+    let asked = path.as_path();
+    let keep = |path: &Path, outcome, why: &str| {
+        // What was removed, or was not there, counts for more than what stays above it.
+        if path == asked { Undone::Kept(why.to_owned()) } else { outcome }
+    };
     let mut outcome = Undone::NeverThere;
     for path in ancestors(path) {
         let directory = match open_directory(CWD, path, ResolveFlags::empty()) {
@@ -111,21 +116,16 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
             Err(cause) => return Err(cause).context(Operation::Open, path.display()),
         };
         if read_mark(directory.as_fd()) != Mark::Is(SHARED.to_vec()) {
-            return Ok(keep(outcome, "it was there before stockade"));
+            return Ok(keep(path, outcome, "it was there before stockade"));
         }
         match rustix::fs::rmdir(path) {
             Ok(()) => outcome = Undone::Removed,
             Err(Errno::NOENT) => (),
-            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(keep(outcome, "other jails use it")),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(keep(path, outcome, "other jails use it")),
             Err(cause) => return Err(cause).context(Operation::Remove, path.display()),
         }
     }
     Ok(outcome)
-}
-
-/// What was removed counts for more than what stays above it.
-fn keep(outcome: Undone, why: &str) -> Undone {
-    if outcome == Undone::Removed { outcome } else { Undone::Kept(why.to_owned()) }
 }
 
 #[derive(Debug, PartialEq, Eq)]

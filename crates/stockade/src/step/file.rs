@@ -49,7 +49,10 @@ impl Act for PlacedFile {
                 let facts = source.metadata().context(Operation::Inspect, &self.source)?;
                 let mode = facts.mode() & 0o777;
                 tree.write_file(&self.path, &temporary, mode, Some(self.owner), |target| {
-                    copy(source.as_fd(), target).context(Operation::Copy, &self.source)
+                    copy(source.as_fd(), target).context(
+                        Operation::Copy,
+                        format!("{} to {}", self.source, tree.host_path(&self.path)),
+                    )
                 })
             }
         }

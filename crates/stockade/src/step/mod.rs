@@ -43,7 +43,9 @@ pub struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(layout: Layout, mark: Option<Nonce>) -> Self {
+    /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
+    /// receipt with that nonce, and only what says so is removed.
+    pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
         Self { layout, mark, tree: OnceCell::new() }
     }
 

@@ -1,7 +1,7 @@
 //! A ramfs in the jail.
 
 use std::fmt;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::StatxFlags;
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
-use crate::tree::{Tree, own_folder};
+use crate::tree::{Tree, give_away};
 
 /// A ramfs on a folder of the jail: memory that is never swapped out.
 ///
@@ -38,12 +38,13 @@ impl Act for Ramfs {
             let context = rustix::mount::fsopen("ramfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
             rustix::mount::fsconfig_set_string(&context, "source", self.name.as_str())?;
             rustix::mount::fsconfig_set_string(&context, "size", self.size.to_string())?;
+            rustix::mount::fsconfig_set_string(&context, "mode", "700")?;
             rustix::mount::fsconfig_create(&context)?;
             let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
             rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         };
         let ramfs = mount().context(Operation::Mount, &at)?;
-        own_folder(std::os::fd::AsFd::as_fd(&ramfs), 0o700, self.owner, &at)?;
+        give_away(ramfs.as_fd(), self.owner).context(Operation::ChangeOwner, &at)?;
         // Onto the folder that was opened, whatever its name leads to by now.
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(&ramfs, c"", &folder, c"", flags).context(Operation::Mount, &at)

@@ -1,0 +1,33 @@
+//! The original jailer's way: the process that makes the jail becomes the VMM.
+
+use crate::enter::Entry;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::plan::{Plan, Way, plan};
+use crate::spec::JailSpec;
+use crate::step::Site;
+
+pub use stockade_syscalls::program::close_inherited;
+
+/// Makes the jail and becomes its VMM; returns only if that failed.
+///
+/// There is no receipt and nobody stays behind: what is made is left to the caller, as with the original. A
+/// tree that is there already is taken over. The process must have no other thread.
+pub fn enter_in_place(spec: &JailSpec) -> Error {
+    match prepare(spec) {
+        Ok(mut entry) => {
+            let failure = entry.program.run();
+            entry.error(failure.call, failure.errno)
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare(spec: &JailSpec) -> Result<Entry> {
+    let host = Host::read_for(spec)?;
+    let Plan { prepare, enter } = plan(spec, &host, Way::InPlace)?;
+    let site = Site::new(Layout::new(spec), None);
+    prepare.iter().try_for_each(|step| step.apply(&site))?;
+    Entry::new(&enter, &site, [None, None, None])
+}

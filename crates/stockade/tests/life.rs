@@ -1,0 +1,478 @@
+//! A jail's whole life through the library, and every way in which it can be cut short.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
+use stockade::{Ended, Error, ErrorKind, How, JailState, Prepared, Streams};
+use testkit::{Guard, privileged, program};
+
+fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
+    spec.arguments = words.iter().map(Into::into).collect();
+    spec
+}
+
+/// Runs a jail to its end and tears it down; what the VMM wrote, line by line, and how it ended.
+fn live(prepared: Prepared) -> (Vec<Value>, Ended) {
+    let (from, to) = std::io::pipe().unwrap();
+    let streams = Streams { stdout: Some(OwnedFd::from(to)), ..Streams::default() };
+    let mut running = prepared.launch(streams).unwrap();
+    let said = std::io::read_to_string(from).unwrap();
+    let ended = running.wait().unwrap();
+    let report = running.teardown().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    (said.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), ended)
+}
+
+fn is_sorted_list(value: &Value, wanted: &[&str]) {
+    let names: Vec<&str> = value.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn a_vmm_sees_its_jail_and_nothing_else() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "seen", &["report"]);
+        spec.owner = Owner { uid: 12_345, gid: 12_346 };
+        let (said, ended) = live(guard.store().prepare(&spec).unwrap());
+        assert_eq!(ended, Ended::Exited(0));
+        let seen = &said[0];
+        assert_eq!((seen["uid"].as_u64(), seen["euid"].as_u64()), (Some(12_345), Some(12_345)));
+        assert_eq!((seen["gid"].as_u64(), seen["egid"].as_u64()), (Some(12_346), Some(12_346)));
+        assert_eq!(seen["groups"], Value::Array(vec![]));
+        assert_eq!(seen["environment"], Value::Array(vec![]));
+        assert_eq!(seen["descriptors"], serde_json::json!([0, 1, 2]));
+        assert_eq!(seen["cwd"], "/");
+        assert_eq!(seen["mounts"].as_array().unwrap().len(), 1, "{}", seen["mounts"]);
+        assert_eq!(seen["sid"], seen["pid"], "a session of its own, so no terminal to inject into");
+        assert_eq!(seen["capabilities"]["effective"], "0x0");
+        assert_eq!(seen["signals"]["blocked"], serde_json::json!([]));
+        let ignored = seen["signals"]["ignored"].as_array().unwrap();
+        assert!(!ignored.contains(&13.into()), "SIGPIPE, which this program ignores, is at its default");
+        is_sorted_list(&seen["root_entries"], &["dev", "run", "stockade-probe", "stockade-probe.pid"]);
+        for device in seen["devices"].as_array().unwrap() {
+            assert_eq!(
+                (device["mode"].as_str(), device["uid"].as_u64()),
+                (Some("0600"), Some(12_345)),
+                "{device}"
+            );
+        }
+        for escape in seen["escapes"].as_array().unwrap() {
+            assert_eq!(escape["held"], true, "{escape}");
+        }
+    });
+}
+
+#[test]
+fn what_the_caller_holds_open_does_not_reach_the_vmm() {
+    privileged!(guard, {
+        // Without close-on-exec, as careless callers have them, at low and at high numbers.
+        let file = fs::File::open("/etc/passwd").unwrap();
+        let held = [3, 50, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&file, least).unwrap());
+        for fd in &held {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+        }
+        let (said, _) = live(guard.store().prepare(&spec(&guard, "fds", &["report"])).unwrap());
+        assert_eq!(said[0]["descriptors"], serde_json::json!([0, 1, 2]));
+        drop(held);
+    });
+}
+
+#[test]
+fn limits_and_firecrackers_arguments_reach_the_vmm() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "limits", &["limits", "args"]);
+        spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
+        spec.profile = Profile::Firecracker;
+        let (said, _) = live(guard.store().prepare(&spec).unwrap());
+        assert_eq!(said[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
+        let words: Vec<&str> =
+            said[1]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let [
+            path,
+            "--id",
+            id,
+            "--start-time-us",
+            start,
+            "--start-time-cpu-us",
+            cpu,
+            "--parent-cpu-time-us",
+            parent,
+            "limits",
+            "args",
+        ] = words[..]
+        else {
+            panic!("{words:?}")
+        };
+        assert_eq!((path, id), ("/stockade-probe", spec.id.as_str()));
+        assert_eq!(start, spec.started_us.to_string());
+        assert!(cpu.parse::<u64>().is_ok() && parent.parse::<u64>().is_ok(), "{words:?}");
+    });
+}
+
+#[test]
+fn how_the_vmm_ends_is_known() {
+    privileged!(guard, {
+        for (word, expected, code) in [
+            ("exit=0", Ended::Exited(0), 0),
+            ("exit=7", Ended::Exited(7), 7),
+            ("signal=9", Ended::Killed(9), 137),
+        ] {
+            let (_, ended) = live(guard.store().prepare(&spec(&guard, "end", &[word])).unwrap());
+            assert_eq!((ended, ended.shell_code()), (expected, code), "{word}");
+        }
+    });
+}
+
+#[test]
+fn every_part_of_a_jail_goes_with_it() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "all", &["report", "listen=/run/api.sock", "write=/ramfs/x=y"]);
+        spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
+        spec.ramfs = Some(1 << 20);
+        spec.new_pid_ns = true;
+        spec.cgroups = vec!["pids.max=64".parse().unwrap(), "cpuset.cpus=0".parse().unwrap()];
+        spec.parent_cgroup = Some(guard.name().parse().unwrap());
+        let (said, ended) = live(guard.store().prepare(&spec).unwrap());
+        assert_eq!(ended, Ended::Exited(0));
+        assert_eq!(said[0]["pid"], 1);
+        assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
+        assert_eq!(said[0]["mounts"].as_array().unwrap().len(), 2);
+        assert_eq!((&said[1]["listen"], &said[2]["write"]), (&"ok".into(), &"ok".into()));
+        // That nothing is left is what the guard looks for.
+    });
+}
+
+#[test]
+fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "cg", &["sleep"]);
+        spec.cgroups = vec!["pids.max=64".parse().unwrap()];
+        spec.parent_cgroup = Some(guard.name().parse().unwrap());
+        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", running.pid())).unwrap();
+        let wanted = format!("pids:/{}/{}", guard.name(), spec.id);
+        assert!(cgroups.lines().any(|line| line.ends_with(&wanted)), "{cgroups}");
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_joined_namespace_is_left_as_it_was() {
+    privileged!(guard, {
+        let name = guard.named("net");
+        let ip = |verb: &str| {
+            testkit::run_with(std::process::Command::new("ip").args(["netns", verb, &name])).code
+        };
+        assert_eq!(ip("add"), 0);
+        for argument in [name.clone(), format!("/run/netns/{name}")] {
+            let mut spec = spec(&guard, "join", &["report"]);
+            spec.netns = Netns::from_argument(&argument).unwrap();
+            let (said, _) = live(guard.store().prepare(&spec).unwrap());
+            assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
+        }
+        assert_eq!(ip("delete"), 0, "it is still there");
+    });
+}
+
+#[test]
+fn placed_files_are_found_by_the_vmm() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "place", &["read=/image", "read=/deep/er/name", "read=/own"]);
+        spec.owner = Owner { uid: 12_345, gid: 12_346 };
+        let image = guard.file("image", "an image");
+        let own = guard.file("own", "the jail's own");
+        std::os::unix::fs::chown(&own, Some(12_345), Some(12_346)).unwrap();
+        let mut prepared = guard.store().prepare(&spec).unwrap();
+        assert_eq!(prepared.place(&image, None, How::Auto).unwrap().to_string(), "/image");
+        let deep = prepared.place(&image, Some(Path::new("deep/er/name")), How::Copy).unwrap();
+        assert_eq!(deep.to_string(), "/deep/er/name");
+        prepared.place(&own, None, How::Auto).unwrap();
+        let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+        let root = prepared.root();
+        assert_ne!(
+            inode(root.join("image").as_path().into()),
+            inode(image.clone()),
+            "another's file is copied"
+        );
+        assert_eq!(inode(root.join("own").as_path().into()), inode(own.clone()), "the owner's own is linked");
+        let (said, _) = live(prepared);
+        assert_eq!(said[0]["read"], "an image");
+        assert_eq!(said[1]["read"], "an image");
+        assert_eq!(said[2]["read"], "the jail's own");
+        assert_eq!(fs::read_to_string(&own).unwrap(), "the jail's own", "the host's name of it stays");
+        assert_eq!(fs::metadata(&image).unwrap().uid(), 0, "the host's file keeps its owner");
+    });
+}
+
+#[test]
+fn a_device_is_placed_as_a_node() {
+    privileged!(guard, {
+        let mut prepared = guard.store().prepare(&spec(&guard, "node", &[])).unwrap();
+        prepared.place(Path::new("/dev/null"), Some(Path::new("nothing")), How::Auto).unwrap();
+        let facts = fs::metadata(prepared.root().join("nothing")).unwrap();
+        assert_eq!(
+            (facts.rdev(), facts.mode() & 0o777, facts.uid()),
+            (rustix::fs::makedev(1, 3), 0o600, 1234)
+        );
+        assert!(prepared.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn what_cannot_be_placed_is_refused_and_leaves_the_jail_usable() {
+    privileged!(guard, {
+        let mut prepared = guard.store().prepare(&spec(&guard, "refuse", &["exit=3"])).unwrap();
+        let file = guard.file("file", "");
+        let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::InvalidSpec, "{error}");
+        refused(prepared.place(Path::new("/no/such/file"), None, How::Auto).unwrap_err());
+        refused(prepared.place(Path::new("/etc"), None, How::Auto).unwrap_err());
+        refused(prepared.place(&file, Some(Path::new("../out")), How::Auto).unwrap_err());
+        refused(prepared.place(&file, None, How::Link).unwrap_err());
+        refused(prepared.place(&file, None, How::Node).unwrap_err());
+        assert_eq!(live(prepared).1, Ended::Exited(3));
+    });
+}
+
+#[test]
+fn a_failure_after_the_clone_names_its_step_and_cause() {
+    privileged!(guard, {
+        let script = guard.file("script", "#!/no/such/interpreter\n");
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut spec = spec(&guard, "exec", &[]);
+        spec.exec_file = ExecFile::new(&script).unwrap();
+        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("failed to execute /script in the jail: No such file or directory (os error 2)"),
+            "{text}"
+        );
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+
+        let mut spec = self::spec(&guard, "netns", &[]);
+        spec.netns = Netns::Join(HostPath::existing(&guard.file("no-netns", "")).unwrap());
+        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        assert!(
+            error.to_string().contains("join network namespace")
+                && error.to_string().contains("Invalid argument"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_step_that_fails_undoes_those_before_it() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "undo", &[]);
+        spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
+        spec.cgroups = vec!["pids.max=no-number".parse().unwrap()];
+        spec.parent_cgroup = Some(guard.name().parse().unwrap());
+        let error = guard.store().prepare(&spec).unwrap_err();
+        assert!(error.to_string().starts_with("failed to write"), "{error}");
+        assert!(error.to_string().contains("pids.max"), "{error}");
+        // That nothing is left is what the guard looks for.
+    });
+}
+
+#[test]
+fn an_impossible_cgroup_is_refused_before_anything_is_made() {
+    privileged!(guard, {
+        let mut spec = spec(&guard, "nocg", &[]);
+        spec.cgroups = vec!["nosuch.thing=1".parse().unwrap()];
+        let error = guard.store().prepare(&spec).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::InvalidSpec, "Controller nosuch is unavailable")
+        );
+        assert!(!guard.base().exists() && !guard.state().exists(), "nothing was made");
+    });
+}
+
+#[test]
+fn an_id_in_use_is_refused_with_the_reason() {
+    privileged!(guard, {
+        let store = guard.store();
+        let spec = spec(&guard, "twice", &["sleep"]);
+        let prepared = store.prepare(&spec).unwrap();
+        let error = store.prepare(&spec).unwrap_err();
+        assert_eq!(error.to_string(), format!("jail {} is locked by pid {}", spec.id, std::process::id()));
+        let running = prepared.launch(Streams::default()).unwrap();
+        let error = store.prepare(&spec).unwrap_err();
+        assert_eq!(error.to_string(), format!("jail {} is running as pid {}", spec.id, running.pid()));
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        // Nobody holds the lock any more, but the VMM runs on.
+        let pid = running.pid();
+        drop(running);
+        let error = store.prepare(&spec).unwrap_err();
+        assert_eq!(error.to_string(), format!("jail {} is running as pid {pid}", spec.id));
+        kill(pid);
+        let report = store.collect(false).unwrap();
+        assert!(report.is_clean() && report.jails.len() == 1, "{report:?}");
+    });
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    // It is this process's child, so it can be waited for.
+    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+}
+
+#[test]
+fn states_are_told_by_the_listing() {
+    privileged!(guard, {
+        let store = guard.store();
+        assert_eq!(store.list().unwrap(), vec![], "no directory, no jails");
+        let prepared = store.prepare(&spec(&guard, "a", &["sleep"])).unwrap();
+        let running =
+            store.prepare(&spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
+        let states: Vec<_> = store.list().unwrap().into_iter().map(|jail| (jail.state, jail.pid)).collect();
+        assert_eq!(states, [(JailState::Prepared, None), (JailState::Running, Some(running.pid()))]);
+        assert!(running.teardown().unwrap().is_clean());
+        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(
+            !guard.state().exists() && !guard.base().exists(),
+            "the last jail takes the directories along"
+        );
+    });
+}
+
+#[test]
+fn a_stubborn_vmm_is_killed_after_its_grace() {
+    privileged!(guard, {
+        let mut polite = spec(&guard, "polite", &["sleep"]);
+        polite.new_pid_ns = false;
+        let mut running = guard.store().prepare(&polite).unwrap().launch(Streams::default()).unwrap();
+        assert_eq!(running.stop(Duration::from_secs(20)).unwrap(), Ended::Killed(15));
+        assert!(running.teardown().unwrap().is_clean());
+
+        let (from, to) = std::io::pipe().unwrap();
+        let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
+        let stubborn = spec(&guard, "stubborn", &["ignore=15", "clock", "sleep"]);
+        let mut running = guard.store().prepare(&stubborn).unwrap().launch(streams).unwrap();
+        // It has said something, so it ignores SIGTERM by now.
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut String::new()).unwrap();
+        assert_eq!(running.stop(Duration::from_millis(50)).unwrap(), Ended::Killed(9));
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn descendants_die_with_the_jail() {
+    privileged!(guard, {
+        for (id, pid_ns, cgroup) in [("plain", false, false), ("pidns", true, false), ("cgroup", false, true)]
+        {
+            for word in ["spawn=3", "daemon=3"] {
+                let mut spec = spec(&guard, &format!("{id}-{}", &word[..5]), &[word, "sleep"]);
+                spec.new_pid_ns = pid_ns;
+                if cgroup {
+                    spec.cgroups = vec!["pids.max=64".parse().unwrap()];
+                    spec.parent_cgroup = Some(guard.name().parse().unwrap());
+                }
+                let (from, to) = std::io::pipe().unwrap();
+                let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
+                let running = guard.store().prepare(&spec).unwrap().launch(streams).unwrap();
+                let mut said = String::new();
+                std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut said).unwrap();
+                let said: Value = serde_json::from_str(&said).unwrap();
+                assert_eq!(said["spawned"].as_array().unwrap().len(), 3, "{said}");
+                let report = running.teardown().unwrap();
+                assert!(report.is_clean(), "{id} {word}: {report:?}");
+                // That no process is left is what the guard looks for: they would be its children now.
+            }
+        }
+    });
+}
+
+#[test]
+fn a_prepared_jail_that_is_dropped_is_gone() {
+    privileged!(guard, {
+        drop(guard.store().prepare(&spec(&guard, "drop", &[])).unwrap());
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn damaged_receipts_are_reported_and_never_acted_on() {
+    privileged!(guard, {
+        let store = guard.store();
+        let good = store.prepare(&spec(&guard, "good", &[])).unwrap();
+        let receipt =
+            fs::read_to_string(store.directory().join(good.receipt().id.as_str()).join("receipt.json"))
+                .unwrap();
+        let future = receipt.replacen("\"version\":1", "\"version\":2", 1);
+        let cases = [
+            ("truncated", &receipt[..receipt.len() / 2], "is damaged"),
+            ("empty", "", "is damaged"),
+            ("future", &future, "has version 2"),
+            ("stolen", &receipt, "is that of jail"),
+        ];
+        for (id, text, _) in cases {
+            let place = store.directory().join(id);
+            fs::create_dir(&place).unwrap();
+            fs::write(place.join("receipt.json"), text).unwrap();
+        }
+        let foreign = store.directory().join("foreign");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("receipt.json"), &receipt).unwrap();
+        std::os::unix::fs::chown(foreign.join("receipt.json"), Some(1234), None).unwrap();
+
+        let before = guard.snapshot();
+        let collection = store.collect(false).unwrap();
+        assert_eq!(guard.snapshot(), before, "nothing was touched");
+        assert_eq!(collection.jails, vec![]);
+        let problem = |id: &str| {
+            let wanted = format!("jail {id}");
+            collection
+                .problems
+                .iter()
+                .find(|p| p.what == wanted)
+                .unwrap_or_else(|| panic!("{id}: {collection:?}"))
+        };
+        for (id, _, reason) in cases {
+            assert!(problem(id).reason.contains(reason), "{:?}", problem(id));
+        }
+        assert!(problem("foreign").reason.contains("belongs to uid 1234"), "{:?}", problem("foreign"));
+        let damaged =
+            store.list().unwrap().into_iter().filter(|jail| jail.state == JailState::Damaged).count();
+        assert_eq!(damaged, 5);
+        for id in ["truncated", "empty", "future", "stolen", "foreign"] {
+            fs::remove_dir_all(store.directory().join(id)).unwrap();
+        }
+        assert!(good.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn many_jails_live_at_once() {
+    privileged!(guard, {
+        let store = guard.store();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (store, guard) = (&store, &guard);
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let mut spec = spec(guard, &format!("{thread}-{round}"), &["exit=5"]);
+                        spec.new_pid_ns = round % 2 == 0;
+                        let mut running = store.prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+                        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+                        let report = running.teardown().unwrap();
+                        assert!(report.is_clean(), "{report:?}");
+                    }
+                });
+            }
+        });
+        assert!(
+            !guard.base().exists() && !guard.state().exists(),
+            "the last jail takes the directories along"
+        );
+    });
+}
