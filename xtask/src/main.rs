@@ -1,2 +1,39 @@
-//! p
-fn main() {}
+//! What a person repeats, as `cargo xtask COMMAND`.
+
+mod check;
+mod command;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup   install what the tests need (Debian packages, as root)
+  test    the same, then run every test
+  check   formatting, lints, documentation, dependencies
+  ci      check, then test
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["setup"] => setup::setup(),
+        ["test"] => test::test(),
+        ["check"] => check::check(),
+        ["ci"] => check::check().and_then(|()| test::test()),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("xtask: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Everything that is checked without running the programs.
+
+use crate::command::{Done, cargo, run};
+use crate::setup;
+
+pub(crate) fn check() -> Done {
+    run(&mut cargo(&["fmt", "--check"]))?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let document = &["doc", "--workspace", "--no-deps", "--document-private-items"];
+    run(cargo(document).env("RUSTDOCFLAGS", "-D warnings"))?;
+    setup::cargo_deny()?;
+    run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
+}

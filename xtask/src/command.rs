@@ -1,0 +1,49 @@
+//! Running other programs, loudly.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The outcome of a task; an error is one line for a person.
+pub(crate) type Done<T = ()> = Result<T, String>;
+
+/// A command in the workspace's root.
+pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Cargo, the one that runs this task.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
+}
+
+/// Says what is run, runs it, and demands success.
+pub(crate) fn run(command: &mut Command) -> Done {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    eprintln!("+ {line}");
+    let status = command.status().map_err(|e| format!("{line}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+}
+
+/// Whether a program is on the PATH.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // As a user's PATH often lacks what root installs.
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).any(|directory| directory.join(program).is_file())
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// Where tasks keep what they made or fetched.
+pub(crate) fn cache() -> Done<PathBuf> {
+    let cache = root().join("target").join("xtask");
+    std::fs::create_dir_all(&cache).map_err(|e| format!("make {}: {e}", cache.display()))?;
+    Ok(cache)
+}

@@ -1,0 +1,42 @@
+//! Every test, after what they need is installed.
+
+use std::fs;
+
+use crate::command::{Done, cache, cargo, root, run};
+use crate::setup;
+
+/// How large the drop-in may be, in bytes.
+const LARGEST_JAILER: u64 = 1_500_000;
+
+pub(crate) fn test() -> Done {
+    setup::setup()?;
+    jailer_is_small_and_static()?;
+    let skipped = cache()?.join("skipped");
+    let _ = fs::remove_file(&skipped);
+    // Everything is built first: tests of one crate run the programs of others.
+    run(&mut cargo(&["build", "--workspace"]))?;
+    run(cargo(&["test", "--workspace", "--no-fail-fast"]).env("STOCKADE_SKIPPED", &skipped))?;
+    if let Ok(names) = fs::read_to_string(&skipped) {
+        eprintln!("skipped:\n{names}");
+    }
+    Ok(())
+}
+
+/// The drop-in is what a host starts most often: it links nothing that it does not need.
+fn jailer_is_small_and_static() -> Done {
+    run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
+    let target = root().join("target");
+    let built = fs::read_dir(&target).map_err(|e| format!("read {}: {e}", target.display()))?;
+    let built = built.flatten().map(|entry| entry.path().join("release/jailer")).find(|path| path.is_file());
+    let path = built.ok_or("the release build made no jailer")?;
+    let bytes = fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let size = bytes.len() as u64;
+    eprintln!("jailer: {size} bytes (at most {LARGEST_JAILER})");
+    if size > LARGEST_JAILER {
+        return Err(format!("{} is too large", path.display()));
+    }
+    let unwanted = ["ld-linux", "clap_builder", "kvm_ioctls"];
+    let found =
+        unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
+    found.map_or(Ok(()), |word| Err(format!("{} links {word}", path.display())))
+}
