@@ -44,7 +44,7 @@ pub(crate) struct StateArgs {
 
 impl StateArgs {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Ok(Store::new(&self.state_dir)?)
+        Store::new(&self.state_dir).map_err(in_flag("state-dir"))
     }
 }
 

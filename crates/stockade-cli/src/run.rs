@@ -75,11 +75,10 @@ fn watch(running: &mut Running, signals: &SignalFd, grace: Duration) -> Result<E
             Err(Errno::INTR) => false,
             Err(e) => return Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
         };
-        let mut asked = expired;
-        while let Ok(Some(_)) = signals.take() {
-            asked = true;
+        if expired {
+            stop = further(running, stop, grace)?;
         }
-        if asked {
+        while let Ok(Some(_)) = signals.take() {
             stop = further(running, stop, grace)?;
         }
     }
