@@ -34,6 +34,11 @@ impl Nonce {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text looks like one.
+    pub(crate) fn is_one(text: &str) -> bool {
+        text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
 }
 
 impl fmt::Display for Nonce {
