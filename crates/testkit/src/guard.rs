@@ -154,7 +154,9 @@ pub(crate) fn skip(test: &str, needs: &str) {
     eprintln!("skipped: {test} needs {needs}");
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
-        let _ = file.and_then(|mut file| writeln!(file, "{test} (needs {needs})"));
+        // In one write: tests of other threads append to it too.
+        let line = format!("{test} (needs {needs})\n");
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 
