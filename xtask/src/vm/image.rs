@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::command::{Done, cache, cargo, command, find_installed, run};
 
 /// A test binary and its tests.
+#[derive(Default)]
 pub(crate) struct Suite {
     /// Its test target.
-    target: String,
+    pub(crate) target: String,
     /// Where it was built.
-    binary: PathBuf,
+    pub(crate) binary: PathBuf,
     /// Each test, as `TARGET::TEST`.
     pub(crate) tests: Vec<String>,
 }
@@ -67,7 +68,6 @@ pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     image.script("init", include_str!("init.sh"))?;
     image.program(&busybox, "bin/busybox")?;
     image.script("system/init", include_str!("system.sh"))?;
-    image.program(&busybox, "system/bin/busybox")?;
     let mut list = String::new();
     for Suite { target, binary, tests } in suites {
         image.program(binary, &format!("system/target/deps/{target}"))?;

@@ -8,7 +8,7 @@ mod kernel;
 mod machine;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::command::Done;
 use crate::setup;
@@ -33,6 +33,9 @@ pub(crate) fn test() -> Done {
             println!("test {} ... {}", test.name, if test.passed { "ok" } else { "FAILED" });
         }
     });
+    if ran.is_err() || !report.complete {
+        println!("\n---- console ----\n{}", machine::end_of_console()?);
+    }
     conclude(&suites, &report, ran)
 }
 
@@ -48,19 +51,71 @@ fn conclude(suites: &[Suite], report: &Report, ran: Done) -> Done {
     for test in report.tests.iter().filter(|test| !test.passed) {
         println!("\n---- {} ----\n{}", test.name, test.output.trim_end());
     }
-    let reported: BTreeSet<&str> = report.tests.iter().map(|test| test.name.as_str()).collect();
-    let expected: Vec<&str> = suites.iter().flat_map(|suite| &suite.tests).map(String::as_str).collect();
-    let silent: Vec<&str> = expected.iter().copied().filter(|name| !reported.contains(name)).collect();
-    let passed = report.tests.iter().filter(|test| test.passed).count();
-    let failed = report.tests.len() - passed + silent.len();
+    let results: BTreeMap<&String, bool> =
+        report.tests.iter().map(|test| (&test.name, test.passed)).collect();
+    let expected = suites.iter().flat_map(|suite| &suite.tests);
+    let silent: Vec<&String> = expected.filter(|name| !results.contains_key(name)).collect();
+    for name in &silent {
+        println!("test {name} ... no result");
+    }
+    let passed = results.values().filter(|passed| **passed).count();
+    let failed = results.len() - passed + silent.len();
     println!("\n{passed} passed, {failed} failed");
     let during = report.current().map_or(String::new(), |name| format!(" during {name}"));
-    ran.map_err(|problem| format!("{problem}{during}; {} tests have no result", silent.len()))?;
-    if !silent.is_empty() {
-        return Err(format!("the machine reported no result of {}", silent.join(", ")));
-    }
-    if !report.complete {
-        return Err("the machine stopped before it had said that it was done".to_owned());
+    ran.map_err(|problem| format!("{problem}{during}"))?;
+    if !silent.is_empty() || !report.complete {
+        return Err(format!("the machine stopped early{during}: {} tests have no result", silent.len()));
     }
     if failed > 0 { Err(format!("{failed} tests failed in the machine")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out";
+
+    /// What is concluded from these lines about a suite of the tests `s::a` and `s::b`.
+    fn concluded(lines: &[&str], ran: Done) -> Done {
+        let suite = Suite { tests: ["s::a", "s::b"].map(str::to_owned).into(), ..Suite::default() };
+        let mut report = Report::default();
+        for line in lines {
+            report.read(line);
+        }
+        conclude(&[suite], &report, ran)
+    }
+
+    #[test]
+    fn all_is_well_if_every_test_on_the_list_passed() {
+        let lines = ["@begin s::a", PASSED, "@end 0", "@begin s::b", PASSED, "@end 0", "@done"];
+        assert_eq!(concluded(&lines, Ok(())), Ok(()));
+    }
+
+    #[test]
+    fn a_test_that_failed_fails_the_run() {
+        let lines = ["@begin s::a", PASSED, "@end 0", "@begin s::b", "@end 101", "@done"];
+        assert_eq!(concluded(&lines, Ok(())), Err("1 tests failed in the machine".to_owned()));
+    }
+
+    #[test]
+    fn fewer_results_than_tests_are_a_failure() {
+        let lines = ["@begin s::a", PASSED, "@end 0", "@done"];
+        let problem = "the machine stopped early: 1 tests have no result";
+        assert_eq!(concluded(&lines, Ok(())), Err(problem.to_owned()));
+    }
+
+    #[test]
+    fn a_machine_that_dies_names_the_test_it_died_in() {
+        let lines = ["@begin s::a", PASSED, "@end 0", "@begin s::b", "half a li"];
+        let problem = "the machine stopped early during s::b: 1 tests have no result";
+        assert_eq!(concluded(&lines, Ok(())), Err(problem.to_owned()));
+        let problem = "too slow during s::b";
+        assert_eq!(concluded(&lines, Err("too slow".to_owned())), Err(problem.to_owned()));
+    }
+
+    #[test]
+    fn all_results_without_the_machines_own_end_are_a_failure() {
+        let lines = ["@begin s::a", PASSED, "@end 0", "@begin s::b", PASSED, "@end 0"];
+        assert!(concluded(&lines, Ok(())).is_err());
+    }
 }
