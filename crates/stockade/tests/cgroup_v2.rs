@@ -48,6 +48,11 @@ fn cgroup_of(pid: i32) -> String {
     read(format!("/proc/{pid}/cgroup"))
 }
 
+/// The processes that a probe says it has started.
+fn spawned(said: &Value) -> Vec<i64> {
+    said["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect()
+}
+
 fn is_gone(pid: i64) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
@@ -184,7 +189,7 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
             assert_eq!(cgroup_of(running.pid()), format!("0::/{}", guard.name()), "{version:?}");
             let mut neighbour = Foreign::in_cgroup(&parent);
             tear_down(running);
-            assert!(said["spawned"].as_array().unwrap().iter().all(|pid| is_gone(pid.as_i64().unwrap())));
+            assert!(spawned(&said).iter().all(|pid| is_gone(*pid)));
             assert!(neighbour.lives(), "the cgroup is not the jail's own");
             assert!(parent.exists());
         }
@@ -314,7 +319,7 @@ fn descendants_die_with_the_cgroup() {
             let mut spec = spec(&guard, id, &[word, "sleep"], &["pids.max=64"]);
             spec.new_pid_ns = pid_namespace;
             let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
-            assert_eq!(said["spawned"].as_array().unwrap().len(), 5, "{said}");
+            assert_eq!(spawned(&said).len(), 5, "{said}");
             // As the host sees them: in a pid namespace they told other numbers.
             let pids = read(own_cgroup(&spec).join("cgroup.procs"));
             let pids: Vec<i64> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
@@ -346,14 +351,30 @@ fn cgroups_below_the_jails_own_go_with_it() {
         for below in ["one", "one/two", "one/two/three", "other"] {
             fs::create_dir(own.join(below)).unwrap();
         }
-        let pids: Vec<i64> =
-            said["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect();
+        let pids = spawned(&said);
         for (pid, below) in pids.iter().zip(["one", "one/two/three"]) {
             fs::write(own.join(below).join("cgroup.procs"), pid.to_string()).unwrap();
         }
         tear_down(running);
         assert!(!own.exists());
         assert!(pids.iter().all(|pid| is_gone(*pid)));
+    });
+}
+
+#[test]
+fn processes_are_killed_by_the_kernels_own_way() {
+    unified!(guard, {
+        let spec = spec(&guard, "threads", &["daemon=1", "sleep"], &["pids.max=64"]);
+        let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let (threads, pid) = (own_cgroup(&spec).join("threads"), spawned(&said)[0]);
+        fs::create_dir(&threads).unwrap();
+        fs::write(threads.join("cgroup.type"), "threaded").unwrap();
+        fs::write(threads.join("cgroup.procs"), pid.to_string()).unwrap();
+        // A threaded cgroup lists no processes: whoever kills one by one cannot find this one.
+        let list = fs::read_to_string(threads.join("cgroup.procs")).unwrap_err();
+        assert_eq!(list.raw_os_error(), Some(Errno::OPNOTSUPP.raw_os_error()));
+        tear_down(running);
+        assert!(is_gone(pid) && !own_cgroup(&spec).exists());
     });
 }
 
@@ -366,8 +387,7 @@ fn what_a_dead_vmm_left_in_its_cgroup_is_collected() {
         running.signal(rustix::process::Signal::KILL).unwrap();
         running.wait().unwrap();
         drop(running);
-        let pids: Vec<i64> =
-            said["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect();
+        let pids = spawned(&said);
         assert!(pids.iter().all(|pid| !is_gone(*pid)), "they outlive the VMM");
         let collection = store.collect(false).unwrap();
         assert!(collection.is_clean() && collection.jails.len() == 1, "{collection:?}");
