@@ -35,7 +35,8 @@ fn jailer_is_small_and_static() -> Done {
     if size > LARGEST_JAILER {
         return Err(format!("{} is too large", path.display()));
     }
-    let unwanted = ["ld-linux", "clap_builder", "kvm_ioctls"];
+    // The path of a loader; its bare name is in every program that links glibc.
+    let unwanted = ["/ld-linux", "clap_builder", "kvm_ioctls"];
     let found =
         unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
     found.map_or(Ok(()), |word| Err(format!("{} links {word}", path.display())))
