@@ -117,10 +117,10 @@ fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
     }
 }
 
-/// Version 2 if it has every controller asked for, version 1 otherwise.
+/// Version 2 if it has every controller asked for or is all there is, version 1 otherwise.
 fn which_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
     let unified = spec.cgroups.iter().all(|setting| host.cgroups.v2_with(setting.controller()).is_some());
-    if unified { CgroupVersion::V2 } else { CgroupVersion::V1 }
+    if unified || host.cgroups.v1.is_empty() { CgroupVersion::V2 } else { CgroupVersion::V1 }
 }
 
 /// The settings of each controller, in the order in which the controllers first appear.

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 use stockade::Store;
 use stockade::snapshot::Snapshot;
-use stockade::spec::HostPath;
 
 /// One test at a time in this process…
 static ALONE: Mutex<()> = Mutex::new(());
@@ -39,7 +38,7 @@ impl Guard {
                 std::env::var("CI").as_deref() != Ok("true"),
                 "{test} needs root, and CI has to run every test"
             );
-            skip(test);
+            skip(test, "root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,11 +150,13 @@ pub(crate) fn unique_name() -> String {
 }
 
 /// Tells that a test was skipped: on stderr, and in the file that the test command shows at its end.
-fn skip(test: &str) {
-    eprintln!("skipped: {test} needs root");
+pub(crate) fn skip(test: &str, needs: &str) {
+    eprintln!("skipped: {test} needs {needs}");
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
-        let _ = file.and_then(|mut file| writeln!(file, "{test} (needs root)"));
+        // In one write: tests of other threads append to it too.
+        let line = format!("{test} (needs {needs})\n");
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 
@@ -177,12 +178,15 @@ fn remove_shared(name: &str) {
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
         if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            let cgroup: HostPath = Path::new(point).join(name).into();
-            let nested = std::fs::read_dir(&cgroup).into_iter().flatten().flatten();
-            for entry in nested {
-                let _ = std::fs::remove_dir(entry.path());
-            }
-            let _ = std::fs::remove_dir(&cgroup);
+            remove_bottom_up(&Path::new(point).join(name));
         }
     }
+}
+
+/// What has a process in it stays, and is a leak.
+fn remove_bottom_up(cgroup: &Path) {
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        remove_bottom_up(&entry.path());
+    }
+    let _ = std::fs::remove_dir(cgroup);
 }
