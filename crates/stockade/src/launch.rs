@@ -93,8 +93,9 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
     let (child, monitor) = match &log {
         None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
         Some((output, log_bytes)) => {
+            let place = jail.lock.place()?;
             let duty = Duty {
-                place: jail.lock.place(),
+                place: place.as_fd(),
                 log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
                 title: CString::new(id.as_str()).unwrap_or_default(),
             };

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -163,9 +163,11 @@ impl Lock {
             .context(Operation::Rename, at)
     }
 
-    /// The jail's place, for the monitor to write in.
-    pub(crate) fn place(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
+    /// first and would live as long as the monitor.
+    pub(crate) fn place(&self) -> Result<OwnedFd> {
+        let directory = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
+        directory.context(Operation::Open, &self.path)
     }
 
     /// How the VMM ended, if its monitor has written that down.
