@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use stockade::spec::{JailId, JailPath};
-use stockade::{Dead, Error, How, Jail, Prepared, Report, Running, Store};
+use stockade::{Dead, Ended, Error, How, Jail, Prepared, Report, Running, Store};
 
 use crate::args::{CreateArgs, IdsArgs, KillArgs, LogsArgs, PlaceArgs, RmArgs, StartArgs};
 use crate::output::{Failure, note, print, require_root};
@@ -64,9 +64,14 @@ pub(crate) fn wait(args: &IdsArgs) -> Result<ExitCode, Failure> {
             None if store.read(&id)?.is_none() => return Err(no_jail(&id)),
             None => store.ended(&id),
         };
-        let code =
-            ended.ok_or_else(|| Failure::new(format!("jail {id} does not run, and its end is not known")))?;
-        print(&format!("{}\n", code.shell_code()))?;
+        match ended {
+            Some(ended) if ended != Ended::Unknown => print(&format!("{}\n", ended.shell_code()))?,
+            _ => {
+                return Err(Failure::new(format!(
+                    "jail {id} does not run, and how its VMM ended is not known"
+                )));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
