@@ -247,7 +247,7 @@ pub(crate) struct CreateArgs {
   stockade place vm-1 vmlinux rootfs.img=drives/root.img")]
 pub(crate) struct PlaceArgs {
     /// Name of the jail.
-    id: String,
+    pub(crate) id: JailId,
     /// What to place, and under which name.
     #[arg(required = true, value_name = "SRC[=NAME]")]
     files: Vec<OsString>,
@@ -256,10 +256,6 @@ pub(crate) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    pub(crate) fn id(&self) -> Result<JailId, Failure> {
-        parse_id(&self.id)
-    }
-
     pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, Option<&Path>)> {
         self.files.iter().map(split_placement)
     }
@@ -271,7 +267,7 @@ impl PlaceArgs {
   stockade start vm-1 -- --config-file /vm.json")]
 pub(crate) struct StartArgs {
     /// Name of the jail.
-    id: String,
+    pub(crate) id: JailId,
     /// The most that the log of the VMM's output may hold; 0 drops the output.
     #[arg(long, value_name = "SIZE", default_value = "1M")]
     log_size: String,
@@ -283,10 +279,6 @@ pub(crate) struct StartArgs {
 }
 
 impl StartArgs {
-    pub(crate) fn id(&self) -> Result<JailId, Failure> {
-        parse_id(&self.id)
-    }
-
     pub(crate) fn log_bytes(&self) -> Result<u64, Failure> {
         if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
     }
@@ -299,15 +291,9 @@ impl StartArgs {
 pub(crate) struct IdsArgs {
     /// Names of the jails.
     #[arg(required = true, value_name = "ID")]
-    ids: Vec<String>,
+    pub(crate) ids: Vec<JailId>,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-}
-
-impl IdsArgs {
-    pub(crate) fn ids(&self) -> Result<Vec<JailId>, Failure> {
-        self.ids.iter().map(|id| parse_id(id)).collect()
-    }
 }
 
 /// Arguments of `kill`.
@@ -365,19 +351,9 @@ pub(crate) struct RmArgs {
   stockade logs vm-1")]
 pub(crate) struct LogsArgs {
     /// Name of the jail.
-    id: String,
+    pub(crate) id: JailId,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-}
-
-impl LogsArgs {
-    pub(crate) fn id(&self) -> Result<JailId, Failure> {
-        parse_id(&self.id)
-    }
-}
-
-fn parse_id(text: &str) -> Result<JailId, Failure> {
-    text.parse().map_err(|error: SpecError| Failure::new(format!("{text:?}: {error}")))
 }
 
 /// Arguments of `ps`.

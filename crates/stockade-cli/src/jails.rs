@@ -19,8 +19,7 @@ pub(crate) fn create(args: &CreateArgs) -> Result<ExitCode, Failure> {
 
 pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     require_root("place")?;
-    let id = args.id()?;
-    let mut jail = open(&args.state.store()?, &id)?;
+    let mut jail = open(&args.state.store()?, &args.id)?;
     for (source, name) in args.files() {
         let placed = place_one(&mut jail, source, name)?;
         let failed = |e: Error| Failure::new(format!("{}: {e}", source.display()));
@@ -43,10 +42,12 @@ fn place_one(
 
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
-    let (id, log_bytes) = (args.id()?, args.log_bytes()?);
-    let mut prepared = match open(&args.state.store()?, &id)? {
+    let log_bytes = args.log_bytes()?;
+    let mut prepared = match open(&args.state.store()?, &args.id)? {
         Jail::Prepared(prepared) => prepared,
-        Jail::Running(running) => return Err(Error::Running { id, pid: running.pid() }.into()),
+        Jail::Running(running) => {
+            return Err(Error::Running { id: args.id.clone(), pid: running.pid() }.into());
+        }
         Jail::Dead(dead) => return Err(is_dead(&dead)),
     };
     if !args.arguments.is_empty() {
@@ -58,11 +59,11 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
 
 pub(crate) fn wait(args: &IdsArgs) -> Result<ExitCode, Failure> {
     let store = args.state.store()?;
-    for id in args.ids()? {
-        let ended = match store.watch(&id)? {
+    for id in &args.ids {
+        let ended = match store.watch(id)? {
             Some(watched) => watched.wait_until(None)?,
-            None if store.read(&id)?.is_none() => return Err(no_jail(&id)),
-            None => store.ended(&id),
+            None if store.read(id)?.is_none() => return Err(no_jail(id)),
+            None => store.ended(id),
         };
         match ended {
             Some(ended) if ended != Ended::Unknown => print(&format!("{}\n", ended.shell_code()))?,
@@ -80,10 +81,10 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;
     let store = args.jails.state.store()?;
-    for id in args.jails.ids()? {
-        match store.watch(&id)? {
+    for id in &args.jails.ids {
+        match store.watch(id)? {
             Some(watched) => watched.signal(signal)?,
-            None if store.read(&id)?.is_none() => return Err(no_jail(&id)),
+            None if store.read(id)?.is_none() => return Err(no_jail(id)),
             None => return Err(Failure::new(format!("jail {id} does not run"))),
         }
     }
@@ -95,8 +96,8 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let store = args.jails.state.store()?;
     let mut code = ExitCode::SUCCESS;
-    for id in args.jails.ids()? {
-        match remove(&store, &id, args.force) {
+    for id in &args.jails.ids {
+        match remove(&store, id, args.force) {
             Ok(report) if report.is_clean() => print(&format!("{id}\n"))?,
             Ok(report) => {
                 tell_left(&report);
@@ -125,12 +126,12 @@ fn remove(store: &Store, id: &JailId, force: bool) -> Result<Report, Failure> {
 }
 
 pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
-    let (store, id) = (args.state.store()?, args.id()?);
-    if store.read(&id)?.is_none() {
-        return Err(no_jail(&id));
+    let store = args.state.store()?;
+    if store.read(&args.id)?.is_none() {
+        return Err(no_jail(&args.id));
     }
     let mut stdout = std::io::stdout().lock();
-    for part in store.logs(&id) {
+    for part in store.logs(&args.id) {
         let failed = |e| Failure::new(format!("failed to open {part}: {e}"));
         let mut part = std::fs::File::open(&part).map_err(failed)?;
         std::io::copy(&mut part, &mut stdout)?;

@@ -209,7 +209,11 @@ fn a_jail_that_is_not_there_is_named() {
         }
         nothing_left(&guard);
         refused(&guard, &["kill", "-s", "NOPE", "x"], "--signal: NOPE is not a signal");
-        refused(&guard, &["rm", "a/b"], "\"a/b\": Invalid instance ID: Invalid char (/) at position 1");
+        refused(
+            &guard,
+            &["rm", "a/b"],
+            "invalid value 'a/b' for '<ID>...': Invalid instance ID: Invalid char (/) at position 1",
+        );
     });
 }
 
