@@ -1,8 +1,12 @@
 //! A jail from its receipt, for a process that did not make it.
 
+use std::time::Instant;
+
+use rustix::process::Signal;
+
 use crate::error::Result;
 use crate::prepare::{Held, Prepared};
-use crate::process::PidFd;
+use crate::process::{Ended, PidFd};
 use crate::receipt::{JailState, Receipt};
 use crate::running::Running;
 use crate::spec::JailId;
@@ -68,27 +72,24 @@ impl Store {
     }
 
     /// The VMM of a running jail, to signal it or wait for its end without the jail's lock, as while another
-    /// process has that; `None` if it does not run.
+    /// process has that; `None` if it does not run and its end is not just being written down.
     ///
     /// # Errors
     /// [`Error::Receipt`](crate::Error::Receipt) for a receipt that cannot be understood.
     pub fn watch(&self, id: &JailId) -> Result<Option<Watched>> {
-        let receipt = self.read(id)?.filter(|receipt| receipt.state() == JailState::Running);
+        let receipt = self.read(id)?.filter(Receipt::is_of_this_boot);
         let Some(vmm) = receipt.as_ref().and_then(Receipt::vmm_step) else { return Ok(None) };
+        let process = vmm.process.open()?;
         let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
-        Ok(vmm.process.open()?.map(|process| Watched {
-            process,
-            monitor,
-            store: self.clone(),
-            id: id.clone(),
-        }))
+        let alive = process.is_some() || monitor.is_some();
+        Ok(alive.then(|| Watched { process, monitor, store: self.clone(), id: id.clone() }))
     }
 }
 
 /// The VMM of a running jail, seen from any process.
 #[derive(Debug)]
 pub struct Watched {
-    process: PidFd,
+    process: Option<PidFd>,
     monitor: Option<PidFd>,
     store: Store,
     id: JailId,
@@ -99,8 +100,8 @@ impl Watched {
     ///
     /// # Errors
     /// What the kernel says of sending it.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        self.process.signal(signal)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
     }
 
     /// Waits for the VMM's end, at most until `deadline`; `None` if it still runs then.
@@ -109,13 +110,13 @@ impl Watched {
     ///
     /// # Errors
     /// What the kernel says of waiting.
-    pub fn wait_until(&self, deadline: Option<std::time::Instant>) -> Result<Option<crate::Ended>> {
-        let ended = self.process.wait_until_ended(deadline)?;
-        let written =
-            self.monitor.as_ref().map_or(Ok(ended), |monitor| monitor.wait_until_ended(deadline))?;
-        if !ended || !written {
-            return Ok(None);
+    pub fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Ended>> {
+        // The monitor ends last, when it has written down how the VMM did.
+        for process in [&self.process, &self.monitor].into_iter().flatten() {
+            if !process.wait_until_ended(deadline)? {
+                return Ok(None);
+            }
         }
-        Ok(Some(self.store.ended(&self.id).unwrap_or(crate::Ended::Unknown)))
+        Ok(Some(self.store.ended(&self.id).unwrap_or(Ended::Unknown)))
     }
 }

@@ -144,11 +144,15 @@ impl Receipt {
         })
     }
 
+    /// Whether the processes on it can still be there.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        host::boot_id().is_ok_and(|boot| boot == self.boot_id)
+    }
+
     /// How the jail is now.
     pub fn state(&self) -> JailState {
-        let this_boot = host::boot_id().is_ok_and(|boot| boot == self.boot_id);
         match self.vmm() {
-            _ if !this_boot => JailState::Dead,
+            _ if !self.is_of_this_boot() => JailState::Dead,
             Some(vmm) if vmm.is_alive() => JailState::Running,
             None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
             _ => JailState::Dead,
