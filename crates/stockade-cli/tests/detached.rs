@@ -42,12 +42,15 @@ fn state(guard: &Guard, id: &str) -> String {
     row.and_then(|row| row.split_whitespace().nth(2)).unwrap_or("gone").to_owned()
 }
 
-/// Starts the VMM; its monitor's pid and its own.
-fn start(guard: &Guard, id: &str, vmm: &[&str]) -> (i32, i32) {
-    let pid = said(guard, &[&["start", id, "--"], vmm].concat());
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap();
-    let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
-    (parent.parse().unwrap(), pid.trim().parse().unwrap())
+/// Starts the VMM; its pid.
+fn start(guard: &Guard, id: &str, vmm: &[&str]) -> i32 {
+    said(guard, &[&["start", id, "--"], vmm].concat()).trim().parse().unwrap()
+}
+
+/// The parent of a VMM that still runs.
+fn monitor_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 fn nothing_left(guard: &Guard) {
@@ -167,7 +170,7 @@ fn a_start_that_fails_leaves_the_jail_as_it_was() {
 fn a_running_jail_takes_files_and_is_removed_only_by_force() {
     privileged!(guard, {
         let id = create(&guard, "run", &[]);
-        let (_, pid) = start(&guard, &id, &["spawn=2", "sleep"]);
+        let pid = start(&guard, &id, &["spawn=2", "sleep"]);
         assert_eq!(said(&guard, &["place", &id, "/etc/passwd=hot"]), "/hot\n");
         let inside = std::fs::read(format!("/proc/{pid}/root/hot")).unwrap();
         assert_eq!(inside, std::fs::read("/etc/passwd").unwrap());
@@ -221,7 +224,8 @@ fn a_jail_that_is_not_there_is_named() {
 fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
     privileged!(guard, {
         let id = create(&guard, "small", &[]);
-        let (monitor, pid) = start(&guard, &id, &["clock", "sleep"]);
+        let pid = start(&guard, &id, &["clock", "sleep"]);
+        let monitor = monitor_of(pid);
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{monitor}/{file}")).unwrap();
         assert_eq!(read("comm"), "stockade-mon\n");
         let memory: u64 = read("smaps_rollup")
@@ -246,7 +250,7 @@ fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
 fn a_monitor_that_is_killed_costs_only_the_exit_code() {
     privileged!(guard, {
         let id = create(&guard, "orphan", &[]);
-        let (monitor, _) = start(&guard, &id, &["sleep"]);
+        let monitor = monitor_of(start(&guard, &id, &["sleep"]));
         let monitor = rustix::process::Pid::from_raw(monitor).unwrap();
         rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
         rustix::process::waitpid(Some(monitor), rustix::process::WaitOptions::empty()).unwrap();
