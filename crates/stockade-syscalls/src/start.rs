@@ -4,6 +4,8 @@
 //! twenty system calls, a quarter of all that a jail's start may make. What a program of one thread needs of
 //! it is here.
 
+use std::io::Write;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -19,12 +21,19 @@ macro_rules! start {
         // standard library defines none where the program is marked `no_main`.
         #[unsafe(no_mangle)]
         extern "C" fn main(_: i32, _: *const *const u8) -> i32 {
-            if $crate::start::settle().is_err() {
-                return 1;
+            match $crate::start::settle() {
+                Ok(()) => i32::from($run()),
+                Err(cause) => $crate::start::unsettled(cause),
             }
-            i32::from($run())
         }
     };
+}
+
+/// Tells why a program does not begin, and returns its exit code.
+pub fn unsettled(cause: Errno) -> i32 {
+    // If stderr is among what is not open there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "Failed to prepare the standard streams: {cause}");
+    1
 }
 
 /// Does what the rest of a program relies on: each of the three standard descriptors is open, so that none

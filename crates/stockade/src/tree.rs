@@ -232,6 +232,7 @@ impl Tree {
         match FileType::from_raw_mode(facts.st_mode) {
             FileType::RegularFile if facts.st_nlink > 1 => Err(Error::HardLink { path: at }),
             FileType::RegularFile => Ok(()),
+            FileType::Symlink => Err(Errno::LOOP).context(Operation::OpenPlaced, &at),
             FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
             _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
         }
