@@ -39,7 +39,7 @@ impl Guard {
                 std::env::var("CI").as_deref() != Ok("true"),
                 "{test} needs root, and CI has to run every test"
             );
-            skip(test);
+            skipped(test, "needs root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,12 +150,20 @@ pub(crate) fn unique_name() -> String {
     format!("stk{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tells that a test was skipped: on stderr, and in the file that the test command shows at its end.
-fn skip(test: &str) {
-    eprintln!("skipped: {test} needs root");
+/// Tells what a test wants to be known even if it passes: the harness shows only the failed ones' `eprintln`.
+///
+/// Whether anybody reads it is not the test's concern.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells that a test was skipped, and why ("needs root"): on stderr, and in the file that the test command
+/// shows at its end.
+pub fn skipped(test: &str, why: &str) {
+    tell(&format!("skipped: {test} {why}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
-        let _ = file.and_then(|mut file| writeln!(file, "{test} (needs root)"));
+        let _ = file.and_then(|mut file| writeln!(file, "{test} ({why})"));
     }
 }
 

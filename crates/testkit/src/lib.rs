@@ -7,7 +7,7 @@
 mod guard;
 mod programs;
 
-pub use guard::Guard;
+pub use guard::{Guard, skipped, tell};
 pub use programs::{Output, program, run, run_with};
 
 /// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is skipped and its

@@ -42,7 +42,7 @@ impl Unified {
         if found.is_none() {
             let in_vm = std::env::var("STOCKADE_VM").as_deref() == Ok("1");
             assert!(!in_vm, "{test} needs a unified hierarchy with controllers, and the machine is for that");
-            eprintln!("skipped: {test} needs a unified hierarchy with controllers");
+            testkit::skipped(&format!("cgroup_v2::{test}"), "needs a unified hierarchy with controllers");
         }
         found
     }
@@ -274,7 +274,11 @@ fn the_process_is_moved_and_the_cgroup_made_once() {
         let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         flags.extend(["--cgroup", &again]);
         let options = ["-qq", "-y", "-o", trace.to_str().unwrap(), "-e", "trace=write,mkdir,mkdirat"];
-        let Some(mut command) = strace("once", &options, &ground.command(&flags, &["exit=3"])) else {
+        let Some(mut command) = strace(
+            "cgroup_v2::the_process_is_moved_and_the_cgroup_made_once",
+            &options,
+            &ground.command(&flags, &["exit=3"]),
+        ) else {
             return;
         };
         assert_eq!(testkit::run_with(&mut command).code, 3);

@@ -74,8 +74,10 @@ fn survive(ground: &Ground<'_>, flags: &[&str], options: &[&str], fault: &str) -
     let trace = format!("trace={name}");
     let to_nowhere = ["-qq", "-o", "/dev/null", "-e", &trace, "-e", fault];
     let command = ground.command(flags, &["exit=3"]);
-    let output =
-        testkit::run_with(&mut strace("faults", &[options, &to_nowhere].concat(), &command).unwrap());
+    let output = testkit::run_with(
+        &mut strace("faults::any_single_call_…_may_fail", &[options, &to_nowhere].concat(), &command)
+            .unwrap(),
+    );
     // The end of a VMM in the background is not the jailer's.
     let done = if flags.is_empty() { 3 } else { 0 };
     if output.code != done {
@@ -94,7 +96,7 @@ fn trace(ground: &Ground<'_>, flags: &[&str], options: &[&str]) -> Option<String
     let file = ground.guard.directory().join("trace");
     let to_file = ["-qq", "-o", file.to_str().unwrap()];
     let command = ground.command(flags, &["exit=3"]);
-    let mut command = strace("faults", &[options, &to_file].concat(), &command)?;
+    let mut command = strace("faults::any_single_call_…_may_fail", &[options, &to_file].concat(), &command)?;
     assert_eq!(testkit::run_with(&mut command).code, if flags.is_empty() { 3 } else { 0 });
     Some(fs::read_to_string(&file).unwrap())
 }
@@ -106,11 +108,8 @@ fn try_all(ground: &Ground<'_>, what: &str, flags: &[&str], options: &[&str], po
     });
     let outcomes: Vec<bool> = faults.map(|fault| survive(ground, flags, options, &fault)).collect();
     let survived = outcomes.iter().filter(|survived| **survived).count();
-    eprintln!(
-        "faults tried {what}: {}, of {} calls; {survived} made no difference",
-        outcomes.len(),
-        points.len()
-    );
+    let (tried, calls) = (outcomes.len(), points.len());
+    testkit::tell(&format!("faults tried {what}: {tried}, of {calls} calls; {survived} made no difference"));
 }
 
 #[test]

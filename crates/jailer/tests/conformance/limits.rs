@@ -41,7 +41,13 @@ fn a_limit_that_the_kernel_refuses_is_named() {
         // The C library asks for a limit at its start, once or, in the original's, not at all.
         let fault = format!("inject=prlimit64,setrlimit:error=EPERM:when={}", ours_or_original("2+", "1+"));
         let command = ground.command(&["--resource-limit", "fsize=50"], &[]);
-        let Some(mut command) = strace("limits", &[&trace[..], &[&fault]].concat(), &command) else { return };
+        let Some(mut command) = strace(
+            "limits::a_limit_that_the_kernel_refuses_is_named",
+            &[&trace[..], &[&fault]].concat(),
+            &command,
+        ) else {
+            return;
+        };
         ground.id = "unused".to_owned();
         refuses(&testkit::run_with(&mut command), "Failed to set limit for resource: size of file");
     });

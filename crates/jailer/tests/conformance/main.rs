@@ -10,6 +10,7 @@ mod cgroup_v1;
 mod cgroup_v2;
 mod command_line;
 mod daemonize;
+mod differences;
 mod faults;
 mod ground;
 mod hostile;

@@ -20,13 +20,17 @@ fn a_start_with_no_optional_flag_takes_at_most_90() {
     conforms!(ground, {
         let trace = ground.guard.directory().join("trace");
         let options = ["-qq", "-o", trace.to_str().unwrap()];
-        let Some(mut command) = strace("syscalls", &options, &ground.command(&[], &["exit=3"])) else {
+        let Some(mut command) = strace(
+            "syscalls::a_start_with_no_optional_flag_takes_at_most_90",
+            &options,
+            &ground.command(&[], &["exit=3"]),
+        ) else {
             return;
         };
         assert_eq!(testkit::run_with(&mut command).code, 3);
         let text = fs::read_to_string(&trace).unwrap();
         let calls = before_exec(&text);
-        eprintln!("system calls before exec: {} (at most {MOST})", calls.len());
+        testkit::tell(&format!("system calls before exec: {} (at most {MOST})", calls.len()));
         assert!(calls.len() > 20, "the trace is whole: {text}");
         assert!(calls.len() <= ours_or_original(MOST, usize::MAX), "{}", calls.join("\n"));
         let threads = calls.iter().filter(|line| line.starts_with("clone") || line.contains("fork("));

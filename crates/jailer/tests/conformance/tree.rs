@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Stdio;
 
 use rustix::mount::UnmountFlags;
 
-use crate::ground::{GID, UID, conforms, ours_or_original, refuses, run, said, strace};
+use crate::ground::{GID, UID, conforms, ours_or_original, refuses, run, said, strace, wait_for};
 
 /// Mode, uid and gid of a path, of a link itself.
 fn facts(path: &Path) -> (u32, u32, u32) {
@@ -187,7 +188,11 @@ fn without_urandom_there_is_a_warning_and_a_vmm() {
         let inject = ["-qq", "-o", "/dev/null", "-e", "trace=mknod,mknodat"];
         let fault = "inject=mknod,mknodat:error=EPERM:when=3";
         let command = ground.command(&[], &["exit=5"]);
-        let Some(mut command) = strace("urandom", &[&inject[..], &["-e", fault]].concat(), &command) else {
+        let Some(mut command) = strace(
+            "tree::without_urandom_there_is_a_warning_and_a_vmm",
+            &[&inject[..], &["-e", fault]].concat(),
+            &command,
+        ) else {
             return;
         };
         let output = testkit::run_with(&mut command);
@@ -299,7 +304,11 @@ fn what_a_killed_start_left_is_no_obstacle() {
     conforms!(ground, {
         // Cut off at its last call but the exec, with everything made.
         let trace = ["-qq", "-o", "/dev/null", "-e", "trace=setuid", "-e", "inject=setuid:signal=KILL"];
-        let Some(mut command) = strace("killed start", &trace, &ground.command(&[], &[])) else { return };
+        let Some(mut command) =
+            strace("tree::what_a_killed_start_left_is_no_obstacle", &trace, &ground.command(&[], &[]))
+        else {
+            return;
+        };
         let cut_off = testkit::run_with(&mut command);
         assert_eq!(cut_off.code, 137, "{cut_off:?}");
         assert_eq!(ground.run(&[], &["exit=3"]).code, ours_or_original(3, 1));
@@ -316,5 +325,40 @@ fn several_jails_of_one_executable_live_side_by_side() {
         assert_eq!(fs::read_dir(ground.exec_dir()).unwrap().count(), 2);
         drop(second);
         assert!(first.proc("cmdline").starts_with(&ground.in_jail()));
+    });
+}
+
+#[test]
+fn of_many_starts_at_once_at_most_one_succeeds() {
+    conforms!(ground, {
+        for round in 0..5 {
+            ground.id = format!("jail-{round}");
+            let start = || {
+                let mut command = ground.command(&[], &["sleep"]);
+                command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            };
+            let mut children: Vec<_> = (0..6).map(|_| start()).collect();
+            // Each ends with a message or becomes the VMM.
+            let mut live = 0;
+            for child in &mut children {
+                let pid = child.id();
+                let became = wait_for("a start's outcome", || {
+                    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+                    let became = line.starts_with(ground.in_jail().as_bytes());
+                    (became || child.try_wait().unwrap().is_some()).then_some(became)
+                });
+                live += usize::from(became);
+            }
+            for mut child in children {
+                let _ = child.kill();
+                let output = child.wait_with_output().unwrap();
+                if output.status.code().is_some() {
+                    assert_eq!(output.status.code(), Some(1), "{output:?}");
+                    assert!(!output.stderr.is_empty());
+                }
+            }
+            assert!(live <= 1, "{live} live in one root");
+            assert_eq!(ground.run(&[], &["exit=3"]).code, ours_or_original(3, 1), "and the next start works");
+        }
     });
 }
