@@ -38,7 +38,7 @@ impl Guard {
                 std::env::var("CI").as_deref() != Ok("true"),
                 "{test} needs root, and CI has to run every test"
             );
-            skip(test, "root");
+            skipped(test, "needs root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,13 +149,21 @@ pub(crate) fn unique_name() -> String {
     format!("stk{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tells that a test was skipped: on stderr, and in the file that the test command shows at its end.
-pub(crate) fn skip(test: &str, needs: &str) {
-    eprintln!("skipped: {test} needs {needs}");
+/// Tells what a test wants to be known even if it passes: the harness shows only the failed ones' `eprintln`.
+///
+/// Whether anybody reads it is not the test's concern.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells that a test was skipped, and why ("needs root"): on stderr, and in the file that the test command
+/// shows at its end.
+pub fn skipped(test: &str, why: &str) {
+    tell(&format!("skipped: {test} {why}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
         // In one write: tests of other threads append to it too.
-        let line = format!("{test} (needs {needs})\n");
+        let line = format!("{test} ({why})\n");
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }

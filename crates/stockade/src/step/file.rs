@@ -24,6 +24,9 @@ pub struct PlacedFile {
     pub owner: Owner,
     /// How it gets there.
     pub how: FileHow,
+    /// Whether only a plain file of one name may be replaced; a link is replaced otherwise, never followed.
+    #[serde(default)]
+    pub expect_plain: bool,
 }
 
 /// How a file gets into a jail.
@@ -40,20 +43,26 @@ pub enum FileHow {
 impl Act for PlacedFile {
     fn apply(&self, site: &Site) -> Result<()> {
         let tree = site.tree()?;
-        let source = File::open(&self.source).context(Operation::Open, &self.source)?;
+        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
-        let temporary = site.temporary_name();
         match self.how {
-            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &temporary),
+            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &site.temporary_name()),
             FileHow::Copy => {
                 let facts = source.metadata().context(Operation::Inspect, &self.source)?;
                 let mode = facts.mode() & 0o777;
-                tree.write_file(&self.path, &temporary, mode, Some(self.owner), |target| {
-                    copy(source.as_fd(), target).context(
+                let fill = |target: BorrowedFd<'_>| {
+                    copy(source.as_fd(), target, facts.len()).context(
                         Operation::Copy,
                         format!("{} to {}", self.source, tree.host_path(&self.path)),
                     )
-                })
+                };
+                if tree.is_private() {
+                    return tree.write_private_file(&self.path, mode, self.owner, fill);
+                }
+                if self.expect_plain {
+                    tree.expect_plain(&self.path)?;
+                }
+                tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
             }
         }
     }
@@ -81,13 +90,16 @@ impl fmt::Display for PlacedFile {
     }
 }
 
-/// Copies a whole file, in the kernel where the filesystems allow it.
-fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::Result<()> {
+/// Copies a whole file, in the kernel where the filesystems allow it. `size` is what the source had when it
+/// was looked at: having copied as much is having reached its end, unless it is of those that tell no size.
+fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> std::io::Result<()> {
     const CHUNK: usize = 1 << 30;
-    loop {
+    let mut copied = 0;
+    while size == 0 || copied < size {
         match rustix::fs::copy_file_range(source, None, target, None, CHUNK) {
             Ok(0) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => (),
+            Ok(more) => copied += more as u64,
+            Err(Errno::INTR) => (),
             // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
             // kernel left off, so reading and writing goes on from there.
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -98,4 +110,5 @@ fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::Result<()> {
             Err(cause) => return Err(cause.into()),
         }
     }
+    Ok(())
 }
