@@ -192,7 +192,14 @@ impl Failure {
     /// executed something else or ended.
     pub(crate) fn receive(link: BorrowedFd<'_>) -> Result<Option<Self>, Errno> {
         let mut message = [0; 8];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(link, &mut message))?;
+        let length = loop {
+            match rustix::io::read(link, &mut message) {
+                // A child that failed without having read the word to go on: the socket tells that first,
+                // once, and then what the child had to say.
+                Err(Errno::INTR | Errno::CONNRESET) => (),
+                read => break read?,
+            }
+        };
         if length < message.len() {
             return Ok(None);
         }
