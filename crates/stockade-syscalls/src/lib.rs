@@ -7,7 +7,7 @@
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`signals`]: signals as a descriptor that can be polled
-//! * [`start`]: the beginning of a program without the standard library's runtime
+//! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod namespace;
 pub mod program;
