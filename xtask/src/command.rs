@@ -29,10 +29,18 @@ pub(crate) fn run(command: &mut Command) -> Done {
 
 /// Whether a program is on the PATH.
 pub(crate) fn is_installed(program: &str) -> bool {
+    find_installed(program).is_some()
+}
+
+/// Where on the PATH a program is.
+pub(crate) fn find_installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // As a user's PATH often lacks what root installs.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).any(|directory| directory.join(program).is_file())
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 /// The workspace's root.

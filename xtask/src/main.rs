@@ -4,16 +4,19 @@ mod check;
 mod command;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup   install what the tests need (Debian packages, as root)
-  test    the same, then run every test
-  check   formatting, lints, documentation, dependencies
-  ci      check, then test
+  setup     install what the tests need (Debian packages, as root)
+  test      the same, then run every test
+  vm-test   of these, those that need a machine with pure cgroup v2, in a virtual one
+  vm-shell  a shell in that machine
+  check     formatting, lints, documentation, dependencies
+  ci        check, then test
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["setup"] => setup::setup(),
         ["test"] => test::test(),
+        ["vm-test"] => vm::test(),
+        ["vm-shell"] => vm::shell(),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()),
         _ => {

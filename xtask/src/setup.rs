@@ -1,16 +1,26 @@
 //! What the tests need and a fresh Debian lacks.
 
-use crate::command::{Done, cargo, command, is_installed, run};
+use std::fs;
+
+use crate::command::{Done, cargo, command, find_installed, is_installed, run};
 
 /// A program and the Debian package it comes in.
-const PROGRAMS: &[(&str, &str)] = &[("gcc", "gcc"), ("ip", "iproute2"), ("strace", "strace")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("gcc", "gcc"),
+    ("ip", "iproute2"),
+    ("strace", "strace"),
+    ("strip", "binutils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("cpio", "cpio"),
+    ("busybox", "busybox-static"),
+];
 
 /// The version that checks were written for.
 const CARGO_DENY: &str = "0.20.2";
 
 /// Installs the Debian packages whose programs are missing.
 pub(crate) fn setup() -> Done {
-    let missing = PROGRAMS.iter().filter(|(program, _)| !is_installed(program));
+    let missing = PROGRAMS.iter().filter(|(program, package)| !is_present(program, package));
     let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     if packages.is_empty() {
         return Ok(());
@@ -24,6 +34,15 @@ pub(crate) fn setup() -> Done {
                 packages.join(", ")
             )
         })
+}
+
+/// Whether a program is there; from a package called static, one that needs no loader.
+fn is_present(program: &str, package: &str) -> bool {
+    let Some(path) = find_installed(program) else { return false };
+    // A program that needs a loader names its path; a static one at most its name.
+    let loader = b"/ld-linux";
+    let needs_loader = |bytes: Vec<u8>| bytes.windows(loader.len()).any(|window| window == loader);
+    !package.ends_with("-static") || fs::read(path).is_ok_and(|bytes| !needs_loader(bytes))
 }
 
 fn apt(arguments: &[&str]) -> std::process::Command {

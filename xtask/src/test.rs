@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::command::{Done, cache, cargo, root, run};
-use crate::setup;
+use crate::{setup, vm};
 
 /// How large the drop-in may be, in bytes.
 const LARGEST_JAILER: u64 = 1_500_000;
@@ -19,7 +19,7 @@ pub(crate) fn test() -> Done {
     if let Ok(names) = fs::read_to_string(&skipped) {
         eprintln!("skipped:\n{names}");
     }
-    Ok(())
+    vm::test()
 }
 
 /// The drop-in is what a host starts most often: it links nothing that it does not need.
@@ -35,7 +35,8 @@ fn jailer_is_small_and_static() -> Done {
     if size > LARGEST_JAILER {
         return Err(format!("{} is too large", path.display()));
     }
-    let unwanted = ["ld-linux", "clap_builder", "kvm_ioctls"];
+    // The path of a loader; its bare name is in every program that links glibc.
+    let unwanted = ["/ld-linux", "clap_builder", "kvm_ioctls"];
     let found =
         unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
     found.map_or(Ok(()), |word| Err(format!("{} links {word}", path.display())))

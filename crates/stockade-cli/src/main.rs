@@ -3,6 +3,7 @@
 mod args;
 mod demo;
 mod gc;
+mod jails;
 mod output;
 mod plan;
 mod ps;
@@ -12,7 +13,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use args::{Cli, Command};
 use output::Failure;
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Create(args) => jails::create(&args),
+        Command::Place(args) => jails::place(&args),
+        Command::Start(args) => jails::start(&args),
+        Command::Wait(args) => jails::wait(&args),
+        Command::Kill(args) => jails::kill(&args),
+        Command::Rm(args) => jails::rm(&args),
+        Command::Logs(args) => jails::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),
@@ -50,9 +58,23 @@ fn explain(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::FAILURE;
     }
+    Failure::new(mistake(error)).tell()
+}
+
+/// The mistake, and what was most likely meant.
+fn mistake(error: &clap::Error) -> String {
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
-    let line = lines.join(" ");
-    Failure::new(line.strip_prefix("error: ").unwrap_or(&line)).tell()
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let cause: Vec<&str> = lines
+        .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
+        .collect();
+    let cause = cause.join(" ");
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
+    let meant = kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        ContextValue::Strings(words) => words.first().cloned(),
+        _ => None,
+    });
+    meant.map_or(cause.to_owned(), |word| format!("{cause}; did you mean '{word}'?"))
 }

@@ -27,6 +27,16 @@ pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
     }
 }
 
+/// Whether a process is in a cgroup or below it.
+pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
+    let mut used = false;
+    for_each_below(cgroup, &mut |below| {
+        used |= !processes(below)?.is_empty();
+        Ok(())
+    })?;
+    Ok(used)
+}
+
 /// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
 /// stays: other jails may be in it.
 pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {

@@ -17,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// An operation on the host failed.
-    #[error("failed to {operation} {argument}: {cause}")]
+    #[error("failed to {operation} {argument}: {cause}{}", cgroup_hint(argument, *.cause))]
     Operation {
         /// What was tried.
         operation: Operation,
@@ -244,6 +244,21 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; is it executable, and its filesystem mounted without noexec?"
         }
+        (EnterStep::Clone { cgroup: Some(_), .. }, Errno::BUSY) => {
+            "; a cgroup that hands controllers down holds no process: with a setting the jail gets its own \
+             below it"
+        }
+        (EnterStep::Clone { cgroup: Some(_), .. }, Errno::OPNOTSUPP) => {
+            "; a cgroup above it has processes in it: choose another parent, or move them out"
+        }
         _ => "",
+    }
+}
+
+fn cgroup_hint(argument: &str, cause: Errno) -> &'static str {
+    if cause == Errno::BUSY && argument.ends_with("/cgroup.subtree_control") {
+        "; a cgroup with processes in it hands no controllers down: choose another parent, or move them out"
+    } else {
+        ""
     }
 }

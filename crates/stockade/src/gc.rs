@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
+use crate::step::{remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
 use crate::teardown::{Leftover, Report, tear_down};
 
@@ -68,6 +69,9 @@ impl Store {
     /// collection.
     pub fn collect(&self, dry_run: bool) -> Result<Collection> {
         let mut collection = Collection::default();
+        if !dry_run {
+            remove_unnamed(self.directory());
+        }
         for id in self.ids()? {
             match self.collect_one(&id, dry_run) {
                 Ok(report) => collection.jails.extend(report),
@@ -77,6 +81,10 @@ impl Store {
                     collection.problems.push(Leftover { what: format!("jail {id}"), reason: e.to_string() });
                 }
             }
+        }
+        if !dry_run {
+            // Made for a jail that never got its place.
+            remove_if_ours_and_empty(self.directory())?;
         }
         Ok(collection)
     }

@@ -56,8 +56,12 @@ impl Host {
     /// # Errors
     /// What the kernel says of reading `/proc` or the cgroup mounts.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        let by_version = spec.cgroup_version == Some(CgroupVersion::V2);
-        let cgroups = if spec.cgroups.is_empty() && !by_version {
+        // Without a setting a parent may still be joined: one that is named, or the default one of version 2.
+        let may_join = match spec.cgroup_version {
+            Some(version) => version == CgroupVersion::V2,
+            None => spec.parent_cgroup.is_some(),
+        };
+        let cgroups = if spec.cgroups.is_empty() && !may_join {
             CgroupLayout::default()
         } else {
             CgroupLayout::read_for(spec)?

@@ -131,10 +131,10 @@ fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
     }
 }
 
-/// Version 2 if it has every controller asked for, version 1 otherwise.
+/// Version 2 if it has every controller asked for or is all there is, version 1 otherwise.
 fn which_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
     let unified = spec.cgroups.iter().all(|setting| host.cgroups.v2_with(setting.controller()).is_some());
-    if unified { CgroupVersion::V2 } else { CgroupVersion::V1 }
+    if unified || host.cgroups.v1.is_empty() { CgroupVersion::V2 } else { CgroupVersion::V1 }
 }
 
 /// The settings of each controller, in the order in which the controllers first appear.
@@ -245,7 +245,8 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
     steps.into_iter().flatten().collect()
 }
 
-fn arguments(spec: &JailSpec) -> Vec<Argument> {
+/// The arguments of the VMM, argv0 first.
+pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
     let text = |text: &str| Argument::Text(OsString::from(text));
     let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
     if spec.profile == Profile::Firecracker {

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 use stockade::Store;
 use stockade::snapshot::Snapshot;
-use stockade::spec::HostPath;
 
 /// One test at a time in this process…
 static ALONE: Mutex<()> = Mutex::new(());
@@ -39,7 +38,7 @@ impl Guard {
                 std::env::var("CI").as_deref() != Ok("true"),
                 "{test} needs root, and CI has to run every test"
             );
-            skipped(test, "needs root");
+            skip(test, "root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,13 +156,15 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Tells that a test was skipped, and why ("needs root"): on stderr, and in the file that the test command
-/// shows at its end.
-pub fn skipped(test: &str, why: &str) {
-    tell(&format!("skipped: {test} {why}"));
+/// Tells that a test was skipped, and what it needs: on stderr, and in the file that the test command shows at
+/// its end.
+pub fn skip(test: &str, needs: &str) {
+    tell(&format!("skipped: {test} needs {needs}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
-        let _ = file.and_then(|mut file| writeln!(file, "{test} ({why})"));
+        // In one write: tests of other threads append to it too.
+        let line = format!("{test} (needs {needs})\n");
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 
@@ -185,12 +186,15 @@ fn remove_shared(name: &str) {
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
         if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            let cgroup: HostPath = Path::new(point).join(name).into();
-            let nested = std::fs::read_dir(&cgroup).into_iter().flatten().flatten();
-            for entry in nested {
-                let _ = std::fs::remove_dir(entry.path());
-            }
-            let _ = std::fs::remove_dir(&cgroup);
+            remove_bottom_up(&Path::new(point).join(name));
         }
     }
+}
+
+/// What has a process in it stays, and is a leak.
+fn remove_bottom_up(cgroup: &Path) {
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        remove_bottom_up(&entry.path());
+    }
+    let _ = std::fs::remove_dir(cgroup);
 }

@@ -6,9 +6,11 @@
 
 mod guard;
 mod programs;
+mod unified;
 
-pub use guard::{Guard, skipped, tell};
+pub use guard::{Guard, skip, tell};
 pub use programs::{Output, program, run, run_with};
+pub use unified::{has_unified, unified_mount};
 
 /// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is skipped and its
 /// name is told; with `CI=true` that is a failure.
@@ -18,6 +20,17 @@ macro_rules! privileged {
         if let Some($guard) = $crate::Guard::new(std::any::type_name_of_val(&|| ())) {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| $body));
             $guard.finish(outcome);
+        }
+    };
+}
+
+/// The body of a test that needs root and a host with nothing but cgroup version 2: `unified!(guard, { … })`.
+/// Elsewhere the test is skipped and its name is told; in the tests' virtual machine that is a failure.
+#[macro_export]
+macro_rules! unified {
+    ($guard:ident, $body:block) => {
+        if $crate::has_unified(std::any::type_name_of_val(&|| ())) {
+            $crate::privileged!($guard, $body);
         }
     };
 }

@@ -79,7 +79,8 @@ impl CgroupV1 {
 impl Act for CgroupV1 {
     fn apply(&self, _: &Site) -> Result<()> {
         let directory = self.directory();
-        make(&directory, self.exclusive)?;
+        demand_unused(&directory, self.exclusive)?;
+        make(&directory)?;
         for setting in &self.settings {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
@@ -113,17 +114,40 @@ impl CgroupV2 {
         above.reverse();
         above.into_iter()
     }
+
+    /// Has `cgroup` hand down the controllers that it does not hand down yet.
+    ///
+    /// The kernel refuses that to a cgroup with processes in it (but for the root), yet not for the controllers
+    /// that can tell threads apart: with these alone it would turn the cgroup, which may be anybody's, into
+    /// the root of threaded cgroups, where no jail can be. So it is refused here.
+    fn hand_down(&self, cgroup: &HostPath) -> Result<()> {
+        let file = cgroup.join("cgroup.subtree_control");
+        let handed_down = read_line(&file)?;
+        let missing =
+            self.controllers.iter().filter(|wanted| !handed_down.split(' ').any(|name| name == *wanted));
+        let missing: Vec<String> = missing.map(|controller| format!("+{controller}")).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // Only the root has no type.
+        let is_root = !cgroup.join("cgroup.type").as_path().exists();
+        if !is_root && !cgroup::processes(cgroup)?.is_empty() {
+            return Err(Errno::BUSY).context(Operation::Write, file);
+        }
+        write_line(&file, &missing.join(" "))
+    }
 }
 
 impl Act for CgroupV2 {
     fn apply(&self, _: &Site) -> Result<()> {
         let directory = self.directory();
-        make(&directory, self.exclusive)?;
-        for controller in &self.controllers {
-            for cgroup in self.above() {
-                write_line(&cgroup.join("cgroup.subtree_control"), &format!("+{controller}"))?;
-            }
+        demand_unused(&directory, self.exclusive)?;
+        // Level by level: where one cannot hand down, none is made below it.
+        for above in self.above() {
+            make(&above)?;
+            self.hand_down(&above)?;
         }
+        make(&directory)?;
         self.settings
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
@@ -151,14 +175,17 @@ impl fmt::Display for Settings<'_> {
     }
 }
 
-/// Makes a cgroup and those above it that are missing. One that is there is taken, unless it must be
-/// unused and is not.
-fn make(directory: &HostPath, exclusive: bool) -> Result<()> {
-    std::fs::create_dir_all(directory).context(Operation::CreateDirectory, directory)?;
-    if exclusive && !cgroup::processes(directory)?.is_empty() {
+/// Refuses a cgroup that others use, if it has to be the jail's alone.
+fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
+    if exclusive && cgroup::is_in_use(directory)? {
         return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
     }
     Ok(())
+}
+
+/// Makes a cgroup and those above it that are missing. One that is there is taken.
+fn make(directory: &HostPath) -> Result<()> {
+    std::fs::create_dir_all(directory).context(Operation::CreateDirectory, directory)
 }
 
 fn read_line(file: &HostPath) -> Result<String> {

@@ -20,6 +20,9 @@ use crate::tree::{INSIDE, Tree, open_directory, own_folder};
 /// The extended attribute that tells who made a directory; only root can set or see it.
 const MARK: &str = "trusted.stockade";
 
+/// How a directory is called until it is marked; the maker's nonce follows.
+const UNNAMED: &str = ".stockade-";
+
 /// The mark of directories that many jails use in turn.
 const SHARED: &[u8] = b"shared";
 
@@ -64,7 +67,22 @@ fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
 }
 
 fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
-    path.with_file_name(format!(".stockade-{nonce}")).into()
+    path.with_file_name(format!("{UNNAMED}{nonce}")).into()
+}
+
+/// Removes the directories beside `path` and those above it that were made and not yet named when their
+/// maker was killed.
+pub(crate) fn remove_unnamed(path: &HostPath) {
+    for parent in ancestors(path).filter_map(Path::parent) {
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let nonce = name.to_str().and_then(|name| name.strip_prefix(UNNAMED));
+            if nonce.is_some_and(Nonce::is_one) {
+                // Only an empty one goes; whoever is just making it makes it again.
+                let _ = rustix::fs::rmdir(entry.path());
+            }
+        }
+    }
 }
 
 /// Makes a directory and those above it that are missing, each marked before it gets its name.

@@ -22,7 +22,7 @@ pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
-pub(crate) use directory::{make_marked, remove_if_ours_and_empty};
+pub(crate) use directory::{make_marked, remove_if_ours_and_empty, remove_unnamed};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use ramfs::Ramfs;

@@ -1,0 +1,323 @@
+//! `run`, `plan`, `ps` and `gc`, as an operator uses them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use testkit::{Guard, Output, privileged, program, run, run_with};
+
+fn words(guard: &Guard, command: &str, id: &str, flags: &[&str], vmm: &[&str]) -> Vec<String> {
+    let (base, state) = (guard.base().display().to_string(), guard.state().display().to_string());
+    let probe = program("stockade-probe").display().to_string();
+    let id = guard.named(id);
+    let fixed =
+        [command, "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base, "--state-dir", &state];
+    let all = fixed.iter().chain(flags).copied().chain(["--"]).chain(vmm.iter().copied());
+    all.map(str::to_owned).collect()
+}
+
+fn with_state(guard: &Guard, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+}
+
+fn json(guard: &Guard, words: &[&str]) -> Value {
+    let output = with_state(guard, words);
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{words:?}: {e}: {output:?}"))
+}
+
+/// A `stockade run` whose VMM has said its first line.
+struct Started {
+    command: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Started {
+    fn new(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> Self {
+        let mut command = Command::new(program("stockade"))
+            .args(words(guard, "run", id, flags, vmm))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(command.stdout.take().unwrap());
+        said.read_line(&mut String::new()).unwrap();
+        Self { command, said }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.command.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Its exit code, and what it complained of.
+    fn end(mut self) -> (Option<i32>, String) {
+        drop(self.said);
+        let complaints = std::io::read_to_string(self.command.stderr.take().unwrap()).unwrap();
+        (self.command.wait().unwrap().code(), complaints)
+    }
+
+    /// Kills it as no signal handler could help. The VMM lives on, with the pipes.
+    fn crash(mut self) {
+        self.command.kill().unwrap();
+        assert_eq!(self.command.wait().unwrap().signal(), Some(9));
+    }
+}
+
+#[test]
+fn the_vmms_exit_code_is_that_of_run() {
+    privileged!(guard, {
+        for (word, code) in
+            [("exit=0", 0), ("exit=1", 1), ("exit=77", 77), ("signal=9", 137), ("signal=15", 143)]
+        {
+            let output = run("stockade", &words(&guard, "run", "code", &[], &[word]));
+            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{word}");
+        }
+    });
+}
+
+#[test]
+fn the_vmms_output_is_that_of_run() {
+    privileged!(guard, {
+        let output = run("stockade", &words(&guard, "run", "out", &[], &["args", "no-such-action"]));
+        assert_eq!(output.stdout, "{\"args\":[\"/stockade-probe\",\"args\",\"no-such-action\"]}\n");
+        assert_eq!(
+            (output.code, output.stderr.as_str()),
+            (2, "stockade-probe: unknown action 'no-such-action'\n")
+        );
+    });
+}
+
+#[test]
+fn every_flag_has_its_effect() {
+    privileged!(guard, {
+        let image = guard.file("image", "an image");
+        let (net, place) = (guard.named("net"), format!("{}=drives/root.img", image.display()));
+        let flags = [
+            "--uid",
+            "12345",
+            "--gid",
+            "12346",
+            "--netns",
+            &net,
+            "--new-pid-ns",
+            "--ramfs",
+            "1M",
+            "--place",
+            &place,
+            "--cgroup",
+            "pids.max=32",
+            "--parent-cgroup",
+            guard.name(),
+            "--resource-limit",
+            "no-file=64",
+            "--profile",
+            "firecracker",
+        ];
+        let output = run(
+            "stockade",
+            &words(&guard, "run", "all", &flags, &["report", "limits", "read=/drives/root.img"]),
+        );
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let said: Vec<Value> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((said[0]["uid"].as_u64(), said[0]["gid"].as_u64()), (Some(12_345), Some(12_346)));
+        assert_eq!((&said[0]["pid"], &said[0]["network"]), (&1.into(), &serde_json::json!(["lo"])));
+        let points: Vec<&str> = said[0]["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|mount| mount["point"].as_str().unwrap())
+            .collect();
+        assert_eq!(points, ["/", "/ramfs"]);
+        assert_eq!(said[1]["limits"]["no-file"], serde_json::json!([64, 64]));
+        assert_eq!(said[2]["read"], "an image");
+    });
+}
+
+#[test]
+fn ctrl_c_and_sigterm_stop_the_vmm_and_still_tear_down() {
+    privileged!(guard, {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let started = Started::new(&guard, "stop", &[], &["clock", "sleep"]);
+            started.signal(signal);
+            let (code, complaints) = started.end();
+            assert_eq!((code, complaints.as_str()), (Some(143), ""), "{signal:?}");
+            assert!(!guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_stubborn_vmm_is_killed_by_the_second_signal_or_after_its_grace() {
+    privileged!(guard, {
+        let started = Started::new(&guard, "second", &["--grace", "600"], &["ignore=15", "clock", "sleep"]);
+        started.signal(Signal::INT);
+        started.signal(Signal::TERM);
+        assert_eq!(started.end().0, Some(137));
+        let started = Started::new(&guard, "grace", &["--grace", "0"], &["ignore=15", "clock", "sleep"]);
+        started.signal(Signal::INT);
+        assert_eq!(started.end().0, Some(137));
+        // The first process of a pid namespace ignores SIGTERM unless it handles it.
+        let started = Started::new(&guard, "init", &["--grace", "0", "--new-pid-ns"], &["clock", "sleep"]);
+        started.signal(Signal::INT);
+        assert_eq!(started.end().0, Some(137));
+    });
+}
+
+#[test]
+fn a_running_jail_is_listed_and_its_id_refused() {
+    privileged!(guard, {
+        let started = Started::new(&guard, "busy", &[], &["clock", "sleep"]);
+        let jails = json(&guard, &["ps", "--json"]);
+        let [jail] = &jails.as_array().unwrap()[..] else { panic!("{jails}") };
+        assert_eq!((&jail["id"], &jail["state"]), (&guard.named("busy").into(), &"running".into()));
+        let pid = jail["pid"].as_i64().unwrap();
+        assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "stockade-probe\n");
+        assert!(jail["age_seconds"].as_u64().unwrap() < 60);
+
+        let table = with_state(&guard, &["ps"]).stdout;
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["ID", "PID", "STATE", "AGE"]);
+        assert_eq!(rows[1][..3], [guard.named("busy"), pid.to_string(), "running".to_owned()]);
+
+        let refused = run("stockade", &words(&guard, "run", "busy", &[], &[]));
+        let said = format!("stockade: jail {} is running as pid {pid}\n", guard.named("busy"));
+        assert_eq!((refused.code, refused.stderr), (1, said));
+        assert_eq!(json(&guard, &["gc", "--json"]), serde_json::json!({ "jails": [], "problems": [] }));
+        started.signal(Signal::TERM);
+        assert_eq!(started.end().0, Some(143));
+        assert_eq!(json(&guard, &["ps", "--json"]), serde_json::json!([]));
+    });
+}
+
+#[test]
+fn what_a_killed_run_left_is_found_and_removed() {
+    privileged!(guard, {
+        let net = guard.named("net");
+        let flags =
+            ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
+        let started = Started::new(&guard, "crash", &flags, &["clock", "sleep"]);
+        started.crash();
+        // The VMM runs on, so nothing is collected.
+        let jails = json(&guard, &["ps", "--json"]);
+        assert_eq!(jails[0]["state"], "running");
+        assert_eq!(with_state(&guard, &["gc"]).stdout, "no dead jails\n");
+        let vmm = Pid::from_raw(jails[0]["pid"].as_i64().unwrap().try_into().unwrap()).unwrap();
+        kill_process(vmm, Signal::KILL).unwrap();
+        // It is an orphan, so it has come to this process.
+        rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
+
+        assert_eq!(json(&guard, &["ps", "--json"])[0]["state"], "dead");
+        let before = guard.snapshot();
+        let dry = with_state(&guard, &["gc", "--dry-run"]);
+        assert!(dry.stdout.contains(&format!("would remove network namespace {net}")), "{dry:?}");
+        assert_eq!(guard.snapshot(), before, "a dry run changes nothing");
+        let report = json(&guard, &["gc", "--json"]);
+        let removed: Vec<&str> = report["jails"][0]["removed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|what| what.as_str().unwrap())
+            .collect();
+        for what in ["network namespace", "ramfs", "cgroup", "jail directory", "character device /dev/kvm"] {
+            assert!(removed.iter().any(|removed| removed.starts_with(what)), "{what}: {removed:?}");
+        }
+        assert_eq!(report["jails"][0]["left"], serde_json::json!([]));
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn an_id_left_by_a_crash_is_taken_over_and_said() {
+    privileged!(guard, {
+        let started = Started::new(&guard, "again", &[], &["clock", "sleep"]);
+        started.crash();
+        let pid = json(&guard, &["ps", "--json"])[0]["pid"].as_i64().unwrap();
+        let vmm = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        kill_process(vmm, Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
+        let output = run("stockade", &words(&guard, "run", "again", &[], &["exit=4"]));
+        let said = format!("stockade: took over jail {}, which was left by a crash", guard.named("again"));
+        assert!(output.stderr.starts_with(&said) && output.stderr.lines().count() == 1, "{output:?}");
+        assert_eq!(output.code, 4);
+    });
+}
+
+#[test]
+fn a_daemonized_jail_outlives_run_and_is_collected_once_dead() {
+    privileged!(guard, {
+        let output = run("stockade", &words(&guard, "run", "daemon", &["--daemonize"], &["sleep"]));
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let (id, pid) = output.stdout.trim_end().split_once(' ').unwrap();
+        assert_eq!(id, guard.named("daemon"));
+        let streams = [0, 1, 2].map(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap());
+        assert_eq!(streams, [std::path::Path::new("/dev/null"); 3]);
+        let pid_file = format!("{}/stockade-probe/{id}/root/stockade-probe.pid", guard.base().display());
+        assert_eq!(std::fs::read_to_string(pid_file).unwrap(), pid);
+        let vmm = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        kill_process(vmm, Signal::TERM).unwrap();
+        rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
+        assert_eq!(with_state(&guard, &["gc"]).code, 0);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn plan_prints_every_step_and_changes_nothing() {
+    privileged!(guard, {
+        let net = guard.named("net");
+        let flags = ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--place", "/etc/passwd"];
+        let before = guard.snapshot();
+        let text = run("stockade", &words(&guard, "plan", "plan", &flags, &["x"]));
+        let data =
+            run("stockade", &words(&guard, "plan", "plan", &[&flags[..], &["--json"]].concat(), &["x"]));
+        assert_eq!(guard.snapshot(), before);
+        assert!(!guard.base().exists() && !guard.state().exists());
+        assert_eq!((text.code, data.code), (0, 0), "{text:?} {data:?}");
+        let steps: Vec<Value> = serde_json::from_str(&data.stdout).unwrap();
+        for (step, number) in steps.iter().zip(1..) {
+            assert_eq!(step["number"], number);
+            let line = format!("{number:4}  {}", step["text"].as_str().unwrap());
+            assert!(text.stdout.lines().any(|printed| printed == line), "{line}");
+        }
+        let kinds: Vec<&str> = steps.iter().map(|step| step["step"]["kind"].as_str().unwrap()).collect();
+        for kind in [
+            "shared-directory",
+            "jail-directory",
+            "placed-file",
+            "folder",
+            "device-node",
+            "ramfs",
+            "named-netns",
+        ] {
+            assert!(kinds.contains(&kind), "{kind}: {kinds:?}");
+        }
+        assert_eq!(kinds.last(), Some(&"execute"));
+        assert!(text.stdout.contains("copy of /etc/passwd"), "{}", text.stdout);
+    });
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    privileged!(guard, {
+        for command in ["ps", "gc", "plan --id x --exec-file /bin/true", "--help"] {
+            let line = format!("{} {command} | true", program("stockade").display());
+            let output =
+                run_with(Command::new("sh").args(["-c", &line]).env("STOCKADE_STATE_DIR", guard.state()));
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{command}");
+        }
+    });
+}
+
+#[test]
+fn help_shows_an_example() {
+    for command in ["run", "plan", "ps", "gc", "demo"] {
+        let help = run("stockade", &[command, "--help"]);
+        assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+        assert!(help.stdout.contains("Example:"), "{}", help.stdout);
+    }
+}

@@ -1,0 +1,256 @@
+//! Wrong input: one line that names the flag or file and the cause, exit code 1, and nothing made.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+
+use testkit::{Guard, Output, privileged, run};
+
+/// A command line that would work, as flags and values.
+struct Line {
+    flags: Vec<(&'static str, String)>,
+}
+
+impl Line {
+    fn good(guard: &Guard) -> Self {
+        let flags = vec![
+            ("--id", guard.named("jail")),
+            ("--exec-file", testkit::program("stockade-probe").display().to_string()),
+            ("--chroot-base-dir", guard.base().display().to_string()),
+            ("--state-dir", guard.state().display().to_string()),
+        ];
+        Self { flags }
+    }
+
+    fn with(mut self, flag: &'static str, value: impl Into<String>) -> Self {
+        self.flags.retain(|(name, _)| *name != flag);
+        self.flags.push((flag, value.into()));
+        self
+    }
+
+    fn without(mut self, flag: &'static str) -> Self {
+        self.flags.retain(|(name, _)| *name != flag);
+        self
+    }
+
+    fn words(&self, command: &str) -> Vec<String> {
+        let flags = self.flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
+        std::iter::once(command.to_owned()).chain(flags).collect()
+    }
+
+    fn run(&self) -> Output {
+        run("stockade", &self.words("run"))
+    }
+}
+
+/// Runs a wrong command line: it must say exactly this line and make nothing.
+fn refused(guard: &Guard, line: &Line, said: &str) {
+    let output = line.run();
+    assert_eq!(output.stderr, format!("stockade: {said}\n"));
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    nothing_made(guard);
+}
+
+fn nothing_made(guard: &Guard) {
+    assert!(!guard.base().exists(), "the base was made");
+    assert!(!guard.state().exists(), "the state directory was made");
+}
+
+#[test]
+fn the_line_without_a_mistake_works() {
+    privileged!(guard, {
+        let output = Line::good(&guard).run();
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    });
+}
+
+#[test]
+fn an_unknown_flag_is_named_with_the_likeliest_meant() {
+    privileged!(guard, {
+        let mut words = Line::good(&guard).words("run");
+        words.push("--exec-fil".into());
+        let output = run("stockade", &words);
+        assert_eq!(
+            output.stderr,
+            "stockade: unexpected argument '--exec-fil' found; did you mean '--exec-file'?\n"
+        );
+        assert_eq!(output.code, 1);
+        nothing_made(&guard);
+    });
+}
+
+#[test]
+fn a_missing_flag_is_named() {
+    privileged!(guard, {
+        let line = Line::good(&guard).without("--id");
+        refused(&guard, &line, "the following required arguments were not provided: --id <ID>");
+    });
+}
+
+#[test]
+fn an_unknown_command_is_named() {
+    let output = run("stockade", &["runn"]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    assert_eq!(output.stderr, "stockade: unrecognized subcommand 'runn'; did you mean 'run'?\n");
+}
+
+#[test]
+fn a_missing_executable_is_named() {
+    privileged!(guard, {
+        let line = Line::good(&guard).with("--exec-file", "/no/such/vmm");
+        let said =
+            "--exec-file: Failed to canonicalize path /no/such/vmm: No such file or directory (os error 2)";
+        refused(&guard, &line, said);
+    });
+}
+
+#[test]
+fn a_directory_is_no_executable() {
+    privileged!(guard, {
+        refused(
+            &guard,
+            &Line::good(&guard).with("--exec-file", "/usr/bin"),
+            "--exec-file: /usr/bin is not a file",
+        );
+    });
+}
+
+#[test]
+fn ids_are_checked() {
+    privileged!(guard, {
+        let cases = [
+            ("a/b".to_owned(), "Invalid instance ID: Invalid char (/) at position 1"),
+            (String::new(), "Invalid instance ID: Invalid len (0);  the length must be between 1 and 64"),
+            ("x".repeat(65), "Invalid instance ID: Invalid len (65);  the length must be between 1 and 64"),
+        ];
+        for (id, said) in cases {
+            refused(&guard, &Line::good(&guard).with("--id", id), &format!("--id: {said}"));
+        }
+    });
+}
+
+#[test]
+fn numbers_and_settings_are_checked() {
+    privileged!(guard, {
+        let cases = [
+            ("--uid", "root", "Invalid uid: root"),
+            ("--uid", "4294967296", "Invalid uid: 4294967296"),
+            ("--gid", "-1", "Invalid gid: -1"),
+            ("--resource-limit", "cores=1", "Invalid resource argument: cores"),
+            ("--resource-limit", "no-file", "Invalid format for resources limits: no-file"),
+            ("--cgroup", "cpu.shares", "Invalid format for cgroups: cpu.shares"),
+            ("--cgroup", "../cpu.shares=1", "Cgroup invalid file: ../cpu.shares=1"),
+            ("--cgroup-version", "3", "3 is an invalid cgroup version specifier"),
+            (
+                "--parent-cgroup",
+                "/a",
+                "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'",
+            ),
+            ("--ramfs", "lots", "\"lots\" is not a size such as 1M"),
+            ("--netns", "..", "Invalid network namespace name: \"..\""),
+            (
+                "--netns",
+                "/run/netns/no-such",
+                "Failed to canonicalize path /run/netns/no-such: No such file or directory (os error 2)",
+            ),
+        ];
+        for (flag, value, said) in cases {
+            let mut words = Line::good(&guard).words("run");
+            // With an equals sign, so that a value may begin with a dash.
+            words.push(format!("{flag}={value}"));
+            let output = run("stockade", &words);
+            assert_eq!(output.stderr, format!("stockade: {flag}: {said}\n"));
+            assert_eq!(output.code, 1);
+            nothing_made(&guard);
+        }
+    });
+}
+
+#[test]
+fn a_controller_that_is_not_there_is_named() {
+    privileged!(guard, {
+        let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
+        refused(&guard, &line, "Controller nosuch is unavailable");
+    });
+}
+
+#[test]
+fn a_base_that_cannot_be_one_is_named() {
+    privileged!(guard, {
+        let file = guard.file("file", "");
+        let line = Line::good(&guard).with("--chroot-base-dir", file.display().to_string());
+        refused(&guard, &line, &format!("--chroot-base-dir: {} is not a directory", file.display()));
+        // /proc takes no directories, not even root's.
+        let line = Line::good(&guard).with("--chroot-base-dir", "/proc/jails");
+        let output = line.run();
+        assert_eq!(output.code, 1);
+        assert!(
+            output.stderr.starts_with("stockade: failed to create directory /proc/jails"),
+            "{}",
+            output.stderr
+        );
+        assert_eq!(output.stderr.lines().count(), 1);
+        nothing_made(&guard);
+    });
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_one_is_named() {
+    privileged!(guard, {
+        let file = guard.file("file", "");
+        let line = Line::good(&guard).with("--state-dir", file.display().to_string());
+        refused(&guard, &line, &format!("--state-dir: {} is not a directory", file.display()));
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
+    privileged!(guard, {
+        let line = Line::good(&guard).with("--place", "/no/such/image");
+        let said = "--place /no/such/image: Failed to canonicalize path /no/such/image: No such file or directory (os error 2)";
+        refused(&guard, &line, said);
+        let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
+        refused(&guard, &line, "--place /etc/passwd: ../escape is not a path inside a jail");
+        let line = Line::good(&guard).with("--place", "/etc");
+        refused(&guard, &line, "--place /etc: /etc is not a file");
+    });
+}
+
+#[test]
+fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
+    privileged!(guard, {
+        let script: PathBuf = guard.file("script", "#!/no/such/interpreter\n");
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let line = Line::good(&guard).with("--exec-file", script.display().to_string());
+        let said = "failed to execute /script in the jail: No such file or directory (os error 2); \
+                    the file is in the jail, so its interpreter is not: is it linked statically?";
+        refused(&guard, &line, said);
+        let plain = guard.file("plain", "no program");
+        let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
+        let said = "failed to execute /plain in the jail: Permission denied (os error 13); \
+                    is it executable, and its filesystem mounted without noexec?";
+        refused(&guard, &line, said);
+    });
+}
+
+#[test]
+fn who_is_not_root_is_told_so() {
+    privileged!(guard, {
+        use std::os::unix::process::CommandExt;
+        for command in [Line::good(&guard).words("run"), vec!["gc".into()], vec!["demo".into()]] {
+            let program = testkit::program("stockade");
+            // The build's own directory may be closed to others; the program is opened before it is nobody's.
+            let copy = guard.directory().join("stockade");
+            std::fs::copy(&program, &copy).unwrap();
+            let line = Line::good(&guard).with("--exec-file", "/bin/true").words("run");
+            let words = if command[0] == "run" { line } else { command.clone() };
+            let output =
+                testkit::run_with(std::process::Command::new(&copy).args(&words).uid(65_534).gid(65_534));
+            let said = format!(
+                "stockade: '{}' needs root, for namespaces, device nodes and owners; this is uid 65534: try sudo\n",
+                command[0]
+            );
+            assert_eq!((output.code, output.stderr), (1, said));
+            nothing_made(&guard);
+        }
+    });
+}

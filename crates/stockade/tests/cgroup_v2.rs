@@ -1,0 +1,475 @@
+//! The launcher on a host with nothing but cgroup version 2, as today's distributions are.
+//!
+//! Elsewhere these tests are skipped; `cargo xtask vm-test` runs them in a virtual machine.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
+
+use rustix::io::Errno;
+use serde_json::Value;
+use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
+use stockade::step::Step;
+use stockade::step::enter::EnterStep;
+use stockade::{Error, ErrorKind, Prepared, Running, Streams};
+use testkit::{Guard, program, unified};
+
+/// A jail below the test's own parent cgroup.
+fn spec(guard: &Guard, id: &str, words: &[&str], settings: &[&str]) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
+    spec.arguments = words.iter().map(Into::into).collect();
+    spec.cgroups = settings.iter().map(|setting| setting.parse().unwrap()).collect();
+    spec.parent_cgroup = Some(guard.name().parse().unwrap());
+    spec
+}
+
+/// A cgroup on this host.
+fn cgroup(path: impl AsRef<Path>) -> PathBuf {
+    testkit::unified_mount().unwrap().join(path)
+}
+
+/// The jail's cgroup on this host.
+fn own_cgroup(spec: &JailSpec) -> PathBuf {
+    cgroup(spec.parent_cgroup.as_ref().unwrap().as_path()).join(spec.id.as_str())
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    let file = file.as_ref();
+    fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim_end().to_owned()
+}
+
+/// The cgroup that a process is in, as the kernel tells.
+fn cgroup_of(pid: i32) -> String {
+    read(format!("/proc/{pid}/cgroup"))
+}
+
+/// The processes that a probe says it has started.
+fn spawned(said: &Value) -> Vec<i64> {
+    said["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect()
+}
+
+fn is_gone(pid: i64) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// Launches, and waits until the VMM has written its first line.
+fn launch_and_listen(prepared: Prepared) -> (Running, Value) {
+    let (from, to): (PipeReader, _) = std::io::pipe().unwrap();
+    let running = prepared.launch(Streams { stdout: Some(to.into()), ..Streams::default() }).unwrap();
+    let mut said = String::new();
+    BufReader::new(from).read_line(&mut said).unwrap();
+    (running, serde_json::from_str(&said).unwrap())
+}
+
+fn tear_down(running: Running) {
+    let report = running.teardown().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// Somebody else's process, in a cgroup.
+struct Foreign(Child);
+
+impl Foreign {
+    fn in_cgroup(cgroup: &Path) -> Self {
+        let child =
+            Command::new(program("stockade-probe")).arg("sleep").stdin(Stdio::null()).spawn().unwrap();
+        fs::write(cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();
+        Self(child)
+    }
+
+    fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
+    unified!(guard, {
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "born", &["sleep"], &["pids.max=64"]);
+            spec.cgroup_version = version;
+            let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+            assert_eq!(cgroup_of(running.pid()), format!("0::/{}/{}", guard.name(), spec.id), "{version:?}");
+            tear_down(running);
+        }
+    });
+}
+
+#[test]
+fn the_clone_itself_counts_against_the_cgroup() {
+    unified!(guard, {
+        // A process that moved in after its birth would get past this: only forks are refused.
+        let spec = spec(&guard, "unborn", &["exit=0"], &["pids.max=0"]);
+        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let Error::Enter { step, cause } = &error else { panic!("{error}") };
+        assert!(matches!(**step, EnterStep::Clone { cgroup: Some(_), .. }), "{error}");
+        assert_eq!(*cause, Errno::AGAIN, "{error}");
+        assert!(!own_cgroup(&spec).exists());
+    });
+}
+
+#[test]
+fn every_setting_is_in_force() {
+    unified!(guard, {
+        let settings = [
+            "pids.max=64",
+            "memory.max=67108864",
+            "cpu.max=50000 100000",
+            "cpuset.cpus=0",
+            "cpuset.mems=0",
+            "memory.swap.max=0",
+        ];
+        let spec = spec(&guard, "set", &["sleep"], &settings);
+        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        for setting in settings {
+            let (file, value) = setting.split_once('=').unwrap();
+            assert_eq!(read(own_cgroup(&spec).join(file)), value, "{file}");
+        }
+        let status = read(format!("/proc/{}/status", running.pid()));
+        assert!(status.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{status}");
+        assert_eq!(read(own_cgroup(&spec).join("pids.current")), "1");
+        tear_down(running);
+    });
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_leaves_nothing() {
+    unified!(guard, {
+        let spec = spec(&guard, "bad", &[], &["pids.max=no-number"]);
+        let error = guard.store().prepare(&spec).unwrap_err().to_string();
+        let file = own_cgroup(&spec).join("pids.max");
+        assert_eq!(error, format!("failed to write {}: Invalid argument (os error 22)", file.display()));
+        assert!(!own_cgroup(&spec).exists() && !guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn what_is_asked_for_is_handed_down_all_the_way_and_nothing_else() {
+    unified!(guard, {
+        // One that is there and hands nothing down, and two that are not.
+        let parent = cgroup(guard.name());
+        fs::create_dir(&parent).unwrap();
+        assert_eq!(read(parent.join("cgroup.subtree_control")), "");
+        let mut spec = spec(&guard, "nested", &["sleep"], &["pids.max=64", "memory.max=max", "pids.max=32"]);
+        spec.parent_cgroup = Some(format!("{}/a/b", guard.name()).parse().unwrap());
+        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        for above in [parent.clone(), parent.join("a"), parent.join("a/b")] {
+            assert_eq!(read(above.join("cgroup.subtree_control")), "memory pids", "{}", above.display());
+        }
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.subtree_control")), "");
+        assert_eq!(read(own_cgroup(&spec).join("pids.max")), "32", "the last one counts");
+        assert_eq!(cgroup_of(running.pid()), format!("0::/{}/a/b/{}", guard.name(), spec.id));
+        tear_down(running);
+        assert!(!own_cgroup(&spec).exists());
+        assert!(parent.join("a/b").exists(), "parents serve other jails too, and stay");
+    });
+}
+
+#[test]
+fn a_parent_alone_is_joined_and_outlives_the_jail() {
+    unified!(guard, {
+        let parent = cgroup(guard.name());
+        fs::create_dir(&parent).unwrap();
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "join", &["daemon=2", "sleep"], &[]);
+            spec.cgroup_version = version;
+            let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+            assert_eq!(cgroup_of(running.pid()), format!("0::/{}", guard.name()), "{version:?}");
+            let mut neighbour = Foreign::in_cgroup(&parent);
+            tear_down(running);
+            assert!(spawned(&said).iter().all(|pid| is_gone(*pid)));
+            assert!(neighbour.lives(), "the cgroup is not the jail's own");
+            assert!(parent.exists());
+        }
+    });
+}
+
+#[test]
+fn a_parent_alone_that_is_absent_is_ignored_and_not_made() {
+    unified!(guard, {
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "absent", &["sleep"], &[]);
+            spec.cgroup_version = version;
+            let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+            assert_eq!(cgroup_of(running.pid()), read("/proc/self/cgroup"), "{version:?}");
+            assert!(!cgroup(guard.name()).exists());
+            tear_down(running);
+        }
+    });
+}
+
+#[test]
+fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
+    unified!(guard, {
+        let parent = cgroup(guard.name());
+        fs::create_dir(&parent).unwrap();
+        let mut foreign = Foreign::in_cgroup(&parent);
+        // The kernel itself refuses for memory, not for pids: that one is handed down to threads too.
+        for (nested, setting) in [("", "memory.max=max"), ("", "pids.max=64"), ("/a", "pids.max=64")] {
+            let mut spec = spec(&guard, "busy", &[], &[setting]);
+            spec.parent_cgroup = Some(format!("{}{nested}", guard.name()).parse().unwrap());
+            let error = guard.store().prepare(&spec).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "failed to write {}/cgroup.subtree_control: Device or resource busy (os error 16); a \
+                     cgroup with processes in it hands no controllers down: choose another parent, or move \
+                     them out",
+                    parent.display()
+                )
+            );
+            assert_eq!(error.kind(), ErrorKind::System);
+            let below = fs::read_dir(&parent).unwrap().flatten();
+            let below: Vec<_> = below.filter(|entry| entry.file_type().unwrap().is_dir()).collect();
+            assert!(below.is_empty(), "{below:?}");
+            let facts = ["cgroup.subtree_control", "cgroup.type"].map(|file| read(parent.join(file)));
+            assert_eq!(facts, ["", "domain"], "somebody's cgroup is as it was");
+            assert!(!guard.base().exists() && !guard.state().exists());
+        }
+        assert!(foreign.lives());
+    });
+}
+
+#[test]
+fn a_parent_that_hands_controllers_down_cannot_be_joined() {
+    unified!(guard, {
+        let store = guard.store();
+        let other = store.prepare(&spec(&guard, "other", &[], &["memory.max=max"])).unwrap();
+        let error = store.prepare(&spec(&guard, "join", &[], &[])).unwrap().launch(Streams::default());
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!(
+                "failed to clone a child, in cgroup {}: Device or resource busy (os error 16); a cgroup \
+                 that hands controllers down holds no process: with a setting the jail gets its own below it",
+                cgroup(guard.name()).display()
+            )
+        );
+        assert_eq!(store.list().unwrap().len(), 1, "the jail that failed is gone");
+        assert!(other.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_parent_of_threads_is_an_error_that_says_so() {
+    unified!(guard, {
+        let parent = cgroup(guard.name());
+        fs::create_dir(&parent).unwrap();
+        let _foreign = Foreign::in_cgroup(&parent);
+        fs::write(parent.join("cgroup.subtree_control"), "+pids").unwrap();
+        assert_eq!(read(parent.join("cgroup.type")), "domain threaded");
+        let spec = spec(&guard, "threads", &[], &["pids.max=64"]);
+        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "failed to clone a child, in cgroup {}: Operation not supported (os error 95); a cgroup above \
+                 it has processes in it: choose another parent, or move them out",
+                own_cgroup(&spec).display()
+            )
+        );
+        assert!(!own_cgroup(&spec).exists());
+    });
+}
+
+#[test]
+fn a_cgroup_with_foreign_processes_is_refused_and_left_alone() {
+    unified!(guard, {
+        let spec = spec(&guard, "taken", &[], &["pids.max=64"]);
+        for below in ["", "deeper/down"] {
+            let place = own_cgroup(&spec).join(below);
+            fs::create_dir_all(&place).unwrap();
+            let mut foreign = Foreign::in_cgroup(&place);
+            let error = guard.store().prepare(&spec).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InTheWay, "{below:?}: {error}");
+            assert!(foreign.lives() && place.exists(), "{below:?}");
+        }
+    });
+}
+
+#[test]
+fn an_empty_cgroup_that_is_there_is_taken() {
+    unified!(guard, {
+        let spec = spec(&guard, "empty", &["sleep"], &["pids.max=64"]);
+        fs::create_dir_all(own_cgroup(&spec)).unwrap();
+        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.procs")), running.pid().to_string());
+        tear_down(running);
+        assert!(!own_cgroup(&spec).exists());
+    });
+}
+
+#[test]
+fn descendants_die_with_the_cgroup() {
+    unified!(guard, {
+        for (id, word, pid_namespace) in
+            [("children", "spawn=5", false), ("daemons", "daemon=5", false), ("pidns", "daemon=5", true)]
+        {
+            let mut spec = spec(&guard, id, &[word, "sleep"], &["pids.max=64"]);
+            spec.new_pid_ns = pid_namespace;
+            let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+            assert_eq!(spawned(&said).len(), 5, "{said}");
+            // As the host sees them: in a pid namespace they told other numbers.
+            let pids = read(own_cgroup(&spec).join("cgroup.procs"));
+            let pids: Vec<i64> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
+            assert_eq!(pids.len(), 6, "{pids:?}");
+            tear_down(running);
+            assert!(pids.iter().all(|pid| is_gone(*pid)), "{id}");
+            assert!(!own_cgroup(&spec).exists(), "{id}");
+        }
+    });
+}
+
+#[test]
+fn a_frozen_jail_dies_too() {
+    unified!(guard, {
+        let spec = spec(&guard, "frozen", &["daemon=2", "sleep"], &["pids.max=64"]);
+        let (running, _) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        fs::write(own_cgroup(&spec).join("cgroup.freeze"), "1").unwrap();
+        tear_down(running);
+        assert!(!own_cgroup(&spec).exists());
+    });
+}
+
+#[test]
+fn cgroups_below_the_jails_own_go_with_it() {
+    unified!(guard, {
+        let spec = spec(&guard, "below", &["daemon=2", "sleep"], &["pids.max=64"]);
+        let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let own = own_cgroup(&spec);
+        for below in ["one", "one/two", "one/two/three", "other"] {
+            fs::create_dir(own.join(below)).unwrap();
+        }
+        let pids = spawned(&said);
+        for (pid, below) in pids.iter().zip(["one", "one/two/three"]) {
+            fs::write(own.join(below).join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+        tear_down(running);
+        assert!(!own.exists());
+        assert!(pids.iter().all(|pid| is_gone(*pid)));
+    });
+}
+
+#[test]
+fn processes_are_killed_by_the_kernels_own_way() {
+    unified!(guard, {
+        let spec = spec(&guard, "threads", &["daemon=1", "sleep"], &["pids.max=64"]);
+        let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let (threads, pid) = (own_cgroup(&spec).join("threads"), spawned(&said)[0]);
+        fs::create_dir(&threads).unwrap();
+        fs::write(threads.join("cgroup.type"), "threaded").unwrap();
+        fs::write(threads.join("cgroup.procs"), pid.to_string()).unwrap();
+        // A threaded cgroup lists no processes: whoever kills one by one cannot find this one.
+        let list = fs::read_to_string(threads.join("cgroup.procs")).unwrap_err();
+        assert_eq!(list.raw_os_error(), Some(Errno::OPNOTSUPP.raw_os_error()));
+        tear_down(running);
+        assert!(is_gone(pid) && !own_cgroup(&spec).exists());
+    });
+}
+
+#[test]
+fn what_a_dead_vmm_left_in_its_cgroup_is_collected() {
+    unified!(guard, {
+        let store = guard.store();
+        let spec = spec(&guard, "dead", &["daemon=2", "sleep"], &["pids.max=64"]);
+        let (mut running, said) = launch_and_listen(store.prepare(&spec).unwrap());
+        running.signal(rustix::process::Signal::KILL).unwrap();
+        running.wait().unwrap();
+        drop(running);
+        let pids = spawned(&said);
+        assert!(pids.iter().all(|pid| !is_gone(*pid)), "they outlive the VMM");
+        let collection = store.collect(false).unwrap();
+        assert!(collection.is_clean() && collection.jails.len() == 1, "{collection:?}");
+        assert!(pids.iter().all(|pid| is_gone(*pid)));
+        assert!(!own_cgroup(&spec).exists() && cgroup(guard.name()).exists());
+    });
+}
+
+#[test]
+fn version_1_cannot_be_had_here() {
+    unified!(guard, {
+        let mut spec = spec(&guard, "v1", &["exit=0"], &["pids.max=64"]);
+        spec.cgroup_version = Some(CgroupVersion::V1);
+        let error = guard.store().prepare(&spec).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::InvalidSpec, "Hierarchy not found: No hierarchy found for this cgroup version.")
+        );
+        assert!(!guard.base().exists() && !guard.state().exists(), "nothing was made");
+        assert!(!cgroup(guard.name()).exists(), "no cgroup either");
+    });
+}
+
+#[test]
+fn a_controller_that_nobody_has_is_named() {
+    unified!(guard, {
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "nosuch", &[], &["pids.max=64", "nosuch.thing=1"]);
+            spec.cgroup_version = version;
+            let error = guard.store().prepare(&spec).unwrap_err();
+            assert_eq!(error.to_string(), "Controller nosuch is unavailable", "{version:?}");
+        }
+        assert!(!guard.base().exists() && !cgroup(guard.name()).exists(), "nothing was made");
+    });
+}
+
+#[test]
+fn twenty_jails_at_once_have_a_cgroup_each() {
+    unified!(guard, {
+        const JAILS: usize = 20;
+        let (store, all_run) = (guard.store(), Barrier::new(JAILS));
+        std::thread::scope(|scope| {
+            for number in 0..JAILS {
+                let (store, guard, all_run) = (&store, &guard, &all_run);
+                scope.spawn(move || {
+                    let limit = format!("pids.max={}", number + 10);
+                    let spec = spec(guard, &number.to_string(), &["sleep"], &[&limit, "memory.max=max"]);
+                    let running = store.prepare(&spec).and_then(|jail| jail.launch(Streams::default()));
+                    // All meet, whatever came of it: a failure must not keep the others waiting.
+                    all_run.wait();
+                    let running = running.unwrap();
+                    assert_eq!(
+                        read(own_cgroup(&spec).join("cgroup.procs")),
+                        running.pid().to_string(),
+                        "it and nobody else"
+                    );
+                    assert_eq!(read(own_cgroup(&spec).join("pids.max")), (number + 10).to_string());
+                    tear_down(running);
+                });
+            }
+        });
+        let left = fs::read_dir(cgroup(guard.name())).unwrap().flatten();
+        assert_eq!(left.filter(|entry| entry.file_type().unwrap().is_dir()).count(), 0);
+    });
+}
+
+#[test]
+fn the_receipt_names_one_cgroup() {
+    unified!(guard, {
+        let spec = spec(&guard, "steps", &[], &["pids.max=64", "cpu.weight=50"]);
+        let prepared = guard.store().prepare(&spec).unwrap();
+        let cgroups: Vec<_> = prepared
+            .receipt()
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::CgroupV2(step) => Some(step.directory().as_path().to_owned()),
+                Step::CgroupV1(step) => panic!("{step}"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(cgroups, [own_cgroup(&spec)]);
+        assert!(prepared.teardown().unwrap().is_clean());
+    });
+}

@@ -1,0 +1,8 @@
+#!/bin/busybox sh
+# pivot_root refuses to leave the kernel's first root, so the system moves to a tmpfs before all else.
+set -e
+/bin/busybox mkdir /new
+/bin/busybox mount -t tmpfs -o mode=755 system /new
+/bin/busybox mv /system/* /new/
+/bin/busybox cp -a /bin /new/
+exec /bin/busybox switch_root /new /init

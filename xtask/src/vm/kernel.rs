@@ -1,0 +1,58 @@
+//! Debian's kernel, fetched once and never installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{Done, cache, run};
+
+/// Always depends on the package of the newest kernel that is small and made for virtual machines.
+const PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// The kernel's image, from the cache or from Debian.
+pub(crate) fn fetch() -> Done<PathBuf> {
+    let image = cache()?.join("vmlinuz");
+    if image.is_file() {
+        return Ok(image);
+    }
+    if std::env::consts::ARCH != "x86_64" {
+        return Err("the machine runs this host's programs, so it needs an x86-64 host".to_owned());
+    }
+    let scratch = cache()?.join("kernel");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch).map_err(|e| format!("make {}: {e}", scratch.display()))?;
+    // The lists may be missing or name a version that the archive no longer has.
+    let package = download(&scratch).or_else(|_| {
+        run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        download(&scratch)
+    })?;
+    let tree = scratch.join("tree");
+    run(Command::new("dpkg").arg("-x").args([&package, &tree]))?;
+    let unpacked = find(&tree.join("boot"), "vmlinuz-")?;
+    // Last, so that an interrupted fetch leaves nothing that looks like a kernel.
+    fs::rename(&unpacked, &image).map_err(|e| format!("keep {}: {e}", unpacked.display()))?;
+    let _ = fs::remove_dir_all(&scratch);
+    Ok(image)
+}
+
+/// Downloads the package with the kernel itself.
+fn download(to: &Path) -> Done<PathBuf> {
+    let depends = Command::new("apt-cache").args(["depends", PACKAGE]).output();
+    let depends = depends.map_err(|e| format!("run apt-cache: {e}"))?.stdout;
+    let depends = String::from_utf8_lossy(&depends);
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    let package = package.ok_or(format!("apt-cache knows no kernel for {PACKAGE}"))?;
+    run(Command::new("apt-get")
+        .args(["download", "--quiet", &format!("linux-image-{package}")])
+        .current_dir(to))?;
+    find(to, "linux-image-")
+}
+
+/// The one entry of a directory whose name begins so.
+fn find(directory: &Path, beginning: &str) -> Done<PathBuf> {
+    let entries = fs::read_dir(directory).map_err(|e| format!("read {}: {e}", directory.display()))?;
+    let mut found =
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(beginning));
+    let found = found.next().ok_or(format!("{} has no {beginning}*", directory.display()))?;
+    Ok(found.path())
+}

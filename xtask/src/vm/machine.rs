@@ -1,0 +1,123 @@
+//! The machine itself: QEMU, its console, and its end.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::command::{Done, cache};
+
+/// How long the whole run may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How much of the console is worth showing.
+const LAST_LINES: usize = 60;
+
+/// QEMU without any device but serial ports. It dies with this program, however that ends.
+fn qemu(kernel: &Path, image: &Path, append: &str) -> Command {
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-M", "q35", "-m", "1024", "-smp", "2"]);
+    qemu.args(["-nodefaults", "-nic", "none", "-vga", "none", "-display", "none", "-no-reboot"]);
+    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+    // No version 1 at all, and a panic ends the machine at once.
+    let append = format!("console=ttyS0 quiet panic=-1 cgroup_no_v1=all {append}");
+    qemu.args(["-append", &append]);
+    qemu
+}
+
+/// Boots, hands each line of the second serial port to `read`, and sees the machine's end.
+///
+/// The first port is the console, which goes to a file.
+pub(crate) fn run(kernel: &Path, image: &Path, read: impl FnMut(&str)) -> Done {
+    let mut qemu = qemu(kernel, image, "");
+    qemu.arg("-serial").arg(format!("file:{}", console()?.display())).args(["-serial", "stdio"]);
+    let mut child =
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("run QEMU: {e}"))?;
+    listen(&mut child, PATIENCE, read)
+}
+
+/// The last lines of the console.
+pub(crate) fn end_of_console() -> Done<String> {
+    let text = std::fs::read(console()?).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
+}
+
+fn console() -> Done<PathBuf> {
+    Ok(cache()?.join("console.log"))
+}
+
+/// Hands on what the child says, line by line, until its end or for as long as patience lasts.
+fn listen(child: &mut Child, patience: Duration, mut read: impl FnMut(&str)) -> Done {
+    let started = Instant::now();
+    let stdout = child.stdout.take().ok_or("QEMU has no output")?;
+    let (to, lines) = channel();
+    // Its end is QEMU's: the pipe closes.
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let _ = to.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
+        }
+    });
+    let timed_out = loop {
+        match lines.recv_timeout(patience.saturating_sub(started.elapsed())) {
+            Ok(line) => read(&line),
+            Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Timeout) => break true,
+        }
+    };
+    if timed_out {
+        child.kill().map_err(|e| format!("kill QEMU: {e}"))?;
+    }
+    let status = child.wait().map_err(|e| format!("wait for QEMU: {e}"))?;
+    let _ = reader.join();
+    if timed_out {
+        return Err(format!("the machine was not done after {patience:?}"));
+    }
+    eprintln!("the machine ran for {:.1} s", started.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(format!("QEMU: {status}")) }
+}
+
+/// Boots with a shell on this terminal.
+pub(crate) fn shell(kernel: &Path, image: &Path) -> Done {
+    // The kernel hands what it does not know to init, as environment.
+    let mut qemu = qemu(kernel, image, "STOCKADE_SHELL=1");
+    let status = qemu.args(["-serial", "mon:stdio"]).status().map_err(|e| format!("run QEMU: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("QEMU: {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen_to(script: &str, patience: Duration) -> (Done, Vec<String>, Child) {
+        let mut shell = Command::new("sh");
+        let mut child = shell.args(["-c", script]).stdout(Stdio::piped()).spawn().expect("start a shell");
+        let mut lines = Vec::new();
+        let outcome = listen(&mut child, patience, |line| lines.push(line.to_owned()));
+        (outcome, lines, child)
+    }
+
+    #[test]
+    fn each_line_is_heard_without_the_carriage_returns_of_a_terminal() {
+        let (outcome, lines, _) = listen_to("printf 'one\\r\\ntwo\\n'", PATIENCE);
+        assert_eq!((outcome, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
+    }
+
+    #[test]
+    fn a_machine_that_fails_is_an_error() {
+        let (outcome, _, _) = listen_to("exit 3", PATIENCE);
+        assert_eq!(outcome, Err("QEMU: exit status: 3".to_owned()));
+    }
+
+    #[test]
+    fn a_machine_that_hangs_is_ended_and_what_it_said_is_kept() {
+        let started = Instant::now();
+        let (outcome, lines, mut child) = listen_to("echo one; exec sleep 1000", Duration::from_millis(500));
+        assert_eq!(outcome, Err("the machine was not done after 500ms".to_owned()));
+        assert_eq!(lines, ["one"]);
+        assert!(started.elapsed() < PATIENCE);
+        assert!(child.try_wait().is_ok_and(|ended| ended.is_some()), "it is gone");
+    }
+}

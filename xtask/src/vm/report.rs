@@ -1,0 +1,93 @@
+//! What the machine says of its tests: `@begin TEST`, whatever the test writes, `@end CODE`; `@done` last.
+
+/// How libtest closes when it ran one test, and that passed: an exit code of 0 alone may mean that it found
+/// none of that name.
+const ONE_PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored;";
+
+/// A test that has ended.
+pub(crate) struct Test {
+    /// `SUITE::TEST`.
+    pub(crate) name: String,
+    /// Whether it ran and passed.
+    pub(crate) passed: bool,
+    /// What it wrote.
+    pub(crate) output: String,
+}
+
+/// The report, as far as it was read.
+#[derive(Default)]
+pub(crate) struct Report {
+    /// The tests that have ended.
+    pub(crate) tests: Vec<Test>,
+    /// Whether the machine came to the end of its list.
+    pub(crate) complete: bool,
+    current: Option<(String, String)>,
+}
+
+impl Report {
+    /// Takes in a line; the test that ended with it.
+    pub(crate) fn read(&mut self, line: &str) -> Option<&Test> {
+        if let Some(name) = line.strip_prefix("@begin ") {
+            self.current = Some((name.to_owned(), String::new()));
+        } else if line == "@done" {
+            self.complete = true;
+        } else if let Some(code) = line.strip_prefix("@end ") {
+            let (name, output) = self.current.take()?;
+            let passed = code == "0" && output.lines().any(|line| line.starts_with(ONE_PASSED));
+            let output = if code == "0" { output } else { format!("{output}exit code {code}\n") };
+            self.tests.push(Test { name, passed, output });
+            return self.tests.last();
+        } else if let Some((_, output)) = &mut self.current {
+            output.push_str(line);
+            output.push('\n');
+        }
+        None
+    }
+
+    /// The test that has begun and not ended.
+    pub(crate) fn current(&self) -> Option<&str> {
+        self.current.as_ref().map(|(name, _)| name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> Report {
+        let mut report = Report::default();
+        for line in lines {
+            report.read(line);
+        }
+        report
+    }
+
+    #[test]
+    fn a_test_passes_by_its_summary_and_its_exit_code_together() {
+        let summary = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 8 filtered out";
+        let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
+        for (summary, end, passed) in
+            [(summary, "@end 0", true), (summary, "@end 101", false), (none, "@end 0", false)]
+        {
+            let report = read(&["@begin s::a", summary, end]);
+            assert_eq!(report.tests[0].passed, passed, "{summary} {end}");
+        }
+    }
+
+    #[test]
+    fn what_a_test_writes_is_kept_with_it() {
+        let report = read(&["@begin s::a", "one", "two", "@end 101", "@begin s::b", "three", "@end 139"]);
+        assert_eq!(report.tests[0].output, "one\ntwo\nexit code 101\n");
+        assert_eq!(
+            (report.tests[1].name.as_str(), report.tests[1].output.as_str()),
+            ("s::b", "three\nexit code 139\n")
+        );
+    }
+
+    #[test]
+    fn a_machine_that_dies_leaves_its_report_incomplete() {
+        let report = read(&["@begin s::a", "@end 0", "@begin s::b", "half a"]);
+        assert_eq!((report.tests.len(), report.current(), report.complete), (1, Some("s::b"), false));
+        assert!(read(&["@begin s::a", "@end 0", "@done"]).complete);
+    }
+}

@@ -1,0 +1,39 @@
+#!/bin/busybox sh
+# The machine's only process besides the tests: sets up what a host has, runs each test of the list in a
+# process of its own, and tells the second serial port how each one ended.
+set -e
+export PATH=/bin HOME=/ STOCKADE_VM=1 CI=true RUST_BACKTRACE=0
+/bin/busybox --install -s /bin
+
+mkdir -p /proc /sys /dev /tmp /var/tmp /run /etc
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/shm
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs -o mode=1777 tmp /var/tmp
+mount -t tmpfs -o mode=755 run /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo root:x:0:0:root:/:/bin/sh >/etc/passwd
+hostname stockade-vm
+ip link set lo up
+
+if [ -n "$STOCKADE_SHELL" ]; then
+    echo "The tests are in /target/deps, their names in /tests. exit, or ctrl-a x, ends the machine."
+    setsid cttyhack sh || true
+    poweroff -f
+fi
+
+set +e
+stty -F /dev/ttyS1 raw -echo
+while read -r suite test; do
+    echo "@begin $suite::$test"
+    # One that hangs is not to take the results of those after it along.
+    timeout -s KILL 100 "/target/deps/$suite" --exact "$test" --include-ignored --test-threads=1 </dev/null
+    code=$?
+    # The test may have ended in the middle of a line.
+    printf '\n@end %s\n' "$code"
+done </tests >/dev/ttyS1 2>&1
+echo "@done" >/dev/ttyS1
+poweroff -f
