@@ -176,7 +176,10 @@ fn a_parent_that_hands_controllers_down_cannot_be_moved_into() {
     unified!("a_parent_that_hands_controllers_down_cannot_be_moved_into", unified, ground, {
         let parent = unified.mount.join(ground.guard.name());
         fs::create_dir(&parent).unwrap();
-        let enable = format!("+{}", unified.first());
+        // One that cannot tell the threads of a process apart: with the others alone the parent would take
+        // the process, and be threaded.
+        let domain = unified.settings.iter().find(|(name, ..)| ["memory", "hugetlb"].contains(name));
+        let enable = format!("+{}", domain.unwrap().0);
         fs::write(unified.mount.join("cgroup.subtree_control"), &enable).unwrap();
         fs::write(parent.join("cgroup.subtree_control"), &enable).unwrap();
         let at = parent.display();

@@ -53,7 +53,7 @@ fn an_executable_that_is_not_there_or_no_file() {
     alone!({
         let text = "Failed to canonicalize path /no/such/file: No such file or directory (os error 2)";
         refused(&[("exec-file", "/no/such/file")], text);
-        refused(&[("exec-file", "/proc/../usr")], "/usr is not a file");
+        refused(&[("exec-file", "/proc/../dev")], "/dev is not a file");
         refused(&[("exec-file", "/dev/null")], "/dev/null is not a file");
     });
 }
