@@ -8,7 +8,7 @@
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`signals`]: signals as a descriptor that can be polled
-//! * [`start`]: the beginning of a program without the standard library's runtime
+//! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod monitor;
 pub mod namespace;

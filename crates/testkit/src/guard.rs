@@ -38,7 +38,7 @@ impl Guard {
                 std::env::var("CI").as_deref() != Ok("true"),
                 "{test} needs root, and CI has to run every test"
             );
-            skipped(test, "needs root");
+            skip(test, "root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,14 +156,14 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Tells that a test was skipped, and why ("needs root"): on stderr, and in the file that the test command
-/// shows at its end.
-pub fn skipped(test: &str, why: &str) {
-    tell(&format!("skipped: {test} {why}"));
+/// Tells that a test was skipped, and what it needs: on stderr, and in the file that the test command shows at
+/// its end.
+pub fn skip(test: &str, needs: &str) {
+    tell(&format!("skipped: {test} needs {needs}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
         // In one write: tests of other threads append to it too.
-        let line = format!("{test} ({why})\n");
+        let line = format!("{test} (needs {needs})\n");
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::ground::{alone, conforms, refuses, run};
+use crate::ground::{alone, conforms, ours_or_original, refuses, run, strace};
 
 /// A whole command line that would be accepted, with some flags changed; an empty value leaves a flag out.
 fn with(changes: &[(&str, &str)]) -> Vec<OsString> {
@@ -207,4 +207,74 @@ fn a_base_in_which_no_directory_can_be_made() {
             format!("Failed to create directory {}: Not a directory (os error 20)", ground.root().display());
         refuses(&ground.run(&[], &[]), &text);
     });
+}
+
+#[test]
+fn what_the_kernel_refuses_is_told_in_the_originals_words() {
+    conforms!(ground, {
+        let (root, copy) = (ground.root().display().to_string(), ground.copy().display().to_string());
+        let copied = format!("Failed to copy {} to {copy}", ground.exec.display());
+        let tree = format!("Failed to create directory {root}");
+        let owner = format!("Failed to change owner for {copy}");
+        let null = "Failed to open file /dev/null".to_owned();
+        let text = str::to_owned;
+        // The call that is refused, as ours and as the original makes it (the latter by its order of effects),
+        // the flag, and the message.
+        let rows = [
+            ("mkdirat:when=2", "mkdir,mkdirat:when=1", "", tree),
+            ("fchownat:when=1", "fchown:when=1", "", owner),
+            ("copy_file_range", "copy_file_range,sendfile,read:when=1", "", copied),
+            ("fchmodat:when=1", "chmod,fchmodat:when=2", "", text("Failed to change permissions on /dev")),
+            (
+                "fchmodat:when=2",
+                "chmod,fchmodat:when=3",
+                "",
+                text("Failed to change permissions on /dev/net"),
+            ),
+            ("fchmod:when=1", "chmod,fchmodat:when=1", "", text("Failed to change permissions on /")),
+            ("fchownat:when=4", "chown,fchownat:when=4", "", text("Failed to change owner for /run")),
+            (
+                "mknodat:when=2",
+                "mknod,mknodat:when=2",
+                "",
+                text("Failed to create /dev/kvm via mknod inside the jail"),
+            ),
+            ("unshare", "unshare", "", text("Failed to unshare into new mount namespace")),
+            ("mount", "mount:when=1", "", text("Failed to change the propagation type to slave")),
+            ("open_tree", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
+            ("move_mount", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
+            ("fchdir:when=1", "chdir:when=1", "", text("Failed to change current directory")),
+            ("pivot_root", "pivot_root", "", text("Failed to pivot root")),
+            ("umount2", "umount2", "", text("Failed to unmount the old jail root")),
+            ("chdir", "chdir:when=2", "", text("Failed to chdir into chroot directory")),
+            ("setgid", "setgid", "", text("Failed to exec into Firecracker")),
+            ("setgroups", "setgroups", "", text("Failed to exec into Firecracker")),
+            ("setuid", "setuid", "", text("Failed to exec into Firecracker")),
+            ("clone3", "clone,clone3", "--new-pid-ns", text("Failed cloning into a new child process")),
+            ("clone3", "clone,clone3,fork", "--daemonize", text("Failed to daemonize")),
+            ("setsid", "setsid", "--daemonize", text("Failed to daemonize: setsid")),
+            ("dup2,dup3", "dup2,dup3", "--daemonize", text("Failed to duplicate fd")),
+            // The last file that is opened before any step of the process.
+            ("open:when=1", "open:when=4", "--daemonize", null),
+        ];
+        for (ours, original, flag, message) in rows {
+            if flag == "--daemonize" && !ours_or_original(true, false) {
+                // It has reported success by then.
+                continue;
+            }
+            let _ = std::fs::remove_dir_all(ground.exec_dir());
+            let (calls, when) = split(ours_or_original(ours, original));
+            let (only, fault) = (format!("trace={calls}"), format!("inject={calls}:error=EACCES{when}"));
+            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &only, "-e", &fault];
+            let flags: Vec<&str> = if flag.is_empty() { vec![] } else { vec![flag] };
+            let name = "messages::what_the_kernel_refuses_is_told_in_the_originals_words";
+            let Some(mut command) = strace(name, &options, &ground.command(&flags, &[])) else { return };
+            refuses(&testkit::run_with(&mut command), &format!("{message}: Permission denied (os error 13)"));
+        }
+    });
+}
+
+/// The calls, and which of them.
+fn split(fault: &str) -> (&str, &str) {
+    fault.split_at(fault.find(':').unwrap_or(fault.len()))
 }

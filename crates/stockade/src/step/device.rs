@@ -24,7 +24,7 @@ pub struct DeviceNode {
     /// Who owns it.
     pub owner: Owner,
     /// Whether the VMM can do without it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct PlacedFile {
     /// How it gets there.
     pub how: FileHow,
     /// Whether only a plain file of one name may be replaced; a link is replaced otherwise, never followed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expect_plain: bool,
 }
 
