@@ -43,6 +43,7 @@ mod open;
 mod plan;
 mod prepare;
 mod process;
+mod ready;
 mod receipt;
 mod running;
 pub mod snapshot;
