@@ -127,8 +127,10 @@ impl JailArgs {
         let base = HostPath::future_directory(&self.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?;
         let mut spec = JailSpec::new(id, exec_file, base);
         spec.owner = Owner {
-            uid: self.uid.parse().map_err(|_| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
-            gid: self.gid.parse().map_err(|_| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
+            uid: Owner::parse_number(&self.uid)
+                .ok_or_else(|| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
+            gid: Owner::parse_number(&self.gid)
+                .ok_or_else(|| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
         };
         spec.netns = match &self.netns {
             Some(argument) => Netns::from_argument(argument).map_err(in_flag("netns"))?,

@@ -396,7 +396,7 @@ mod details {
             std::fs::write(foreign.join("image"), "another's").unwrap();
             let error = steps[1].apply(&ground.site).expect_err("it is in the way");
             assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-            assert!(matches!(steps[1].undo(&ground.site), Undone::Left(_)));
+            assert!(matches!(steps[1].undo(&ground.site), Undone::Kept(_)));
             assert_eq!(std::fs::read_to_string(foreign.join("image")).unwrap(), "another's");
             std::fs::remove_dir_all(ground.layout().jail_dir()).unwrap();
             undo_all(&ground, &steps);

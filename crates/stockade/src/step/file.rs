@@ -68,7 +68,7 @@ impl Act for PlacedFile {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
-        let Some(tree) = site.find_tree()? else { return Ok(Undone::NeverThere) };
+        let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
         let (folder, _) = self.path.split();
         // What a copy that was cut off has left.
         let temporary = JailPath::new(folder.join(site.temporary_name()))?;
