@@ -158,6 +158,7 @@ fn apply(jail: Held) -> Result<Held> {
         let Held { lock, mut receipt, .. } = jail;
         // The first error is the one to tell; what is left stays on the receipt for gc.
         receipt.steps = remaining;
+        receipt.over = true;
         let _ = if receipt.steps.is_empty() { lock.remove() } else { lock.write(&receipt) };
         return Err(error);
     }

@@ -68,6 +68,8 @@ pub struct Receipt {
     /// The process that made it, with whose death the jail is dead; `None` for a jail that stands by itself
     /// until somebody launches its VMM or removes it.
     pub keeper: Option<ProcessRef>,
+    /// Whether it was torn down: the steps still here could not be undone, and are to be tried again.
+    pub over: bool,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
     /// What was made, or was going to be.
@@ -120,6 +122,7 @@ impl Receipt {
             layout: Layout::new(&spec),
             spec,
             keeper: Some(ProcessRef::myself()),
+            over: false,
             created_ms: now_ms(),
             made: plan.prepare.len(),
             steps: plan.prepare,
@@ -166,6 +169,7 @@ impl Receipt {
         match self.vmm() {
             _ if !self.is_of_this_boot() => JailState::Dead,
             _ if self.pid_namespace != host::pid_namespace() => JailState::Elsewhere,
+            _ if self.over => JailState::Dead,
             Some(vmm) if vmm.is_alive() => JailState::Running,
             // It stood by itself, and only whoever made it stand removes it.
             Some(_) if self.keeper.is_none() => JailState::Ended,

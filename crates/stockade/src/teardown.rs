@@ -67,6 +67,7 @@ pub(crate) fn tear_down(lock: Lock, mut receipt: Receipt, site: &Site) -> Result
         lock.remove()?;
     } else {
         receipt.steps = remaining;
+        receipt.over = true;
         lock.write(&receipt)?;
     }
     Ok(report)
