@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use stockade::closure::Closure;
 use stockade::spec::{
     CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
     ParentCgroup, Profile, ResourceLimit, SpecError,
@@ -50,13 +51,18 @@ impl StateArgs {
 
 /// What a jail is to be: the flags of Firecracker's jailer, and some more.
 #[derive(Debug, Args)]
+// One for each flag that is on or off.
+#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct JailArgs {
     /// Name of the jail: 1 to 64 letters, digits and dashes.
     #[arg(long)]
     id: String,
-    /// The VMM's executable; it is copied into the jail.
+    /// The VMM's executable; it is copied into the jail, with the libraries that it needs.
     #[arg(long, value_name = "FILE")]
     exec_file: PathBuf,
+    /// Do not place the loader and the libraries that a dynamically linked VMM needs.
+    #[arg(long)]
+    no_closure: bool,
     /// User that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
@@ -111,6 +117,10 @@ impl JailArgs {
         let exec_file = ExecFile::new(&self.exec_file).map_err(in_flag("exec-file"))?;
         let base = HostPath::future_directory(&self.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?;
         let mut spec = JailSpec::new(id, exec_file, base);
+        if !self.no_closure {
+            spec.closure = Closure::of(&spec.exec_file)
+                .map_err(|error| Failure::new(format!("--exec-file: {error} (see --no-closure)")))?;
+        }
         spec.owner = Owner {
             uid: self.uid.parse().map_err(|_| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
             gid: self.gid.parse().map_err(|_| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,

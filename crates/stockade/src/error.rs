@@ -4,6 +4,7 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use crate::closure::ClosureError;
 use crate::spec::{HostPath, JailId, SpecError};
 use crate::step::enter::EnterStep;
 
@@ -16,6 +17,9 @@ pub enum Error {
     /// The specification cannot be met; nothing was made.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// What the VMM's loader needs is not all there; nothing was made.
+    #[error(transparent)]
+    Closure(#[from] ClosureError),
     /// An operation on the host failed.
     #[error("failed to {operation} {argument}: {cause}{}", cgroup_hint(argument, *.cause))]
     Operation {
@@ -94,7 +98,7 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) => ErrorKind::InvalidSpec,
+            Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
             Self::Running { .. } | Self::Locked { .. } | Self::Exists(_) => ErrorKind::InUse,
             Self::InTheWay { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
@@ -218,7 +222,7 @@ pub(crate) fn errno(error: &std::io::Error) -> Errno {
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     match (step, cause) {
         (EnterStep::Execute { .. }, Errno::NOENT) => {
-            "; the file is in the jail, so its interpreter is not: is it linked statically?"
+            "; the file is in the jail, so its interpreter is not: link it statically, or place its closure too"
         }
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; is it executable, and its filesystem mounted without noexec?"

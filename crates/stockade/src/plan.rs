@@ -45,6 +45,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     let layout = Layout::new(spec);
     let cgroups = cgroups(spec, host, way)?;
     let mut prepare = directories(spec, &layout, way);
+    prepare.extend(closure(spec));
     prepare.extend(device_nodes(spec, host));
     prepare.extend(ramfs(spec));
     if let Netns::Make(name) = &spec.netns {
@@ -70,6 +71,14 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
     ];
     steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
     steps
+}
+
+/// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
+fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
+    spec.closure.files.iter().map(|file| {
+        let (source, path) = (file.source.clone(), file.path.clone());
+        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy }.into()
+    })
 }
 
 fn device_nodes(spec: &JailSpec, host: &Host) -> Vec<Step> {

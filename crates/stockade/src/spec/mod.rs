@@ -23,6 +23,8 @@ pub use limit::{Limits, ResourceLimit};
 pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use paths::{HostPath, JailPath};
 
+use crate::closure::Closure;
+
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 
@@ -61,6 +63,8 @@ pub struct JailSpec {
     pub id: JailId,
     /// The VMM.
     pub exec_file: ExecFile,
+    /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Closure::of`]).
+    pub closure: Closure,
     /// Who it runs as.
     pub owner: Owner,
     /// The directory it is made in.
@@ -97,6 +101,7 @@ impl JailSpec {
         Self {
             id,
             exec_file,
+            closure: Closure::default(),
             owner: DEFAULT_OWNER,
             base,
             netns: Netns::Host,
