@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::Signal;
 use stockade::closure::Closure;
 use stockade::spec::{
     CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
@@ -25,6 +26,20 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
     Run(RunArgs),
+    /// Make a jail, and leave it to be filled and started.
+    Create(CreateArgs),
+    /// Place files or devices into a jail; print where the jail finds them.
+    Place(PlaceArgs),
+    /// Start the VMM of a jail that was created, and return.
+    Start(StartArgs),
+    /// Wait until VMMs have ended; print their exit codes.
+    Wait(IdsArgs),
+    /// Send VMMs a signal.
+    Kill(KillArgs),
+    /// Remove jails.
+    Rm(RmArgs),
+    /// Print what the VMM of a jail has written.
+    Logs(LogsArgs),
     /// Print what `run` would do, and do nothing.
     Plan(PlanArgs),
     /// List the jails.
@@ -137,7 +152,7 @@ impl JailArgs {
         let parent = self.parent_cgroup.as_deref().map(str::parse::<ParentCgroup>);
         spec.parent_cgroup = parent.transpose().map_err(in_flag("parent-cgroup"))?;
         spec.limits.extend(parse_all::<ResourceLimit>(&self.resource_limit, "resource-limit")?);
-        spec.ramfs = self.ramfs.as_deref().map(size).transpose()?;
+        spec.ramfs = self.ramfs.as_deref().map(|text| size("ramfs", text)).transpose()?;
         match self.profile.as_deref() {
             Some("plain") => spec.profile = Profile::Plain,
             Some(_) => spec.profile = Profile::Firecracker,
@@ -173,7 +188,7 @@ fn cgroup_version(text: &str) -> Result<CgroupVersion, Failure> {
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
-fn size(text: &str) -> Result<u64, Failure> {
+fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let (digits, factor) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
         text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1 << 20),
@@ -182,7 +197,7 @@ fn size(text: &str) -> Result<u64, Failure> {
     };
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::new(format!("--ramfs: {text:?} is not a size such as 1M")))
+    bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
 }
 
 /// `SRC=NAME`, unless there is a file of that whole name; the last `=` counts.
@@ -223,6 +238,132 @@ pub(crate) struct PlanArgs {
     /// Print a list for programs.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade create --id vm-1 --exec-file /usr/local/bin/firecracker --netns vm-1")]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    pub(crate) jail: JailArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+/// Arguments of `place`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade place vm-1 vmlinux rootfs.img=drives/root.img")]
+pub(crate) struct PlaceArgs {
+    /// Name of the jail.
+    pub(crate) id: JailId,
+    /// What to place, and under which name.
+    #[arg(required = true, value_name = "SRC[=NAME]")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+impl PlaceArgs {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, Option<&Path>)> {
+        self.files.iter().map(split_placement)
+    }
+}
+
+/// Arguments of `start`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade start vm-1 -- --config-file /vm.json")]
+pub(crate) struct StartArgs {
+    /// Name of the jail.
+    pub(crate) id: JailId,
+    /// The most that the log of the VMM's output may hold; 0 drops the output.
+    #[arg(long, value_name = "SIZE", default_value = "1M")]
+    log_size: String,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Arguments for the VMM, in the place of those given to `create`.
+    #[arg(last = true, value_name = "VMM ARGUMENTS")]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+impl StartArgs {
+    pub(crate) fn log_bytes(&self) -> Result<u64, Failure> {
+        if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
+    }
+}
+
+/// Arguments of commands that take several jails.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade wait vm-1 vm-2")]
+pub(crate) struct IdsArgs {
+    /// Names of the jails.
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<JailId>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade kill -s TERM vm-1")]
+pub(crate) struct KillArgs {
+    /// The signal, by name or number.
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
+    #[command(flatten)]
+    pub(crate) jails: IdsArgs,
+}
+
+impl KillArgs {
+    pub(crate) fn signal(&self) -> Result<Signal, Failure> {
+        let name = self.signal.to_ascii_uppercase();
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
+        let by_number =
+            || name.parse().ok().filter(|number| (1..32).contains(number)).and_then(Signal::from_named_raw);
+        by_name
+            .or_else(by_number)
+            .ok_or_else(|| Failure::new(format!("--signal: {} is not a signal", self.signal)))
+    }
+}
+
+const SIGNALS: &[(&str, Signal)] = &[
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+    ("TERM", Signal::TERM),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
+];
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade rm --force vm-1 vm-2")]
+pub(crate) struct RmArgs {
+    /// Kill a VMM that runs.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) jails: IdsArgs,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade logs vm-1")]
+pub(crate) struct LogsArgs {
+    /// Name of the jail.
+    pub(crate) id: JailId,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 /// Arguments of `ps`.
@@ -280,10 +421,10 @@ mod tests {
     #[test]
     fn sizes_have_units() {
         for (text, bytes) in [("1", 1), ("1K", 1 << 10), ("2MiB", 2 << 20), ("1gb", 1 << 30)] {
-            assert_eq!(size(text).ok(), Some(bytes), "{text}");
+            assert_eq!(size("x", text).ok(), Some(bytes), "{text}");
         }
         for text in ["", "0", "M", "-1", "1T", "99999999999G"] {
-            assert!(size(text).is_err(), "{text}");
+            assert!(size("x", text).is_err(), "{text}");
         }
     }
 

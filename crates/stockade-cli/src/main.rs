@@ -3,6 +3,7 @@
 mod args;
 mod demo;
 mod gc;
+mod jails;
 mod output;
 mod plan;
 mod ps;
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Create(args) => jails::create(&args),
+        Command::Place(args) => jails::place(&args),
+        Command::Start(args) => jails::start(&args),
+        Command::Wait(args) => jails::wait(&args),
+        Command::Kill(args) => jails::kill(&args),
+        Command::Rm(args) => jails::rm(&args),
+        Command::Logs(args) => jails::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use stockade::{Ended, Error, How, Report, Running, Streams};
+use stockade::spec::JailSpec;
+use stockade::{Ended, Error, How, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::args::RunArgs;
+use crate::args::{JailArgs, RunArgs};
 use crate::output::{Failure, note, print, require_root};
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -19,18 +20,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let store = args.state.store()?;
     // From here on a signal waits until the VMM can be stopped and the jail be removed.
     let signals = stop_signals()?;
-    let mut prepared = store.prepare(&spec)?;
-    if let Some(report) = prepared.taken_over() {
-        let many = report.removed.len();
-        note(&format!(
-            "took over jail {}, which was left by a crash, and removed {many} things of it",
-            spec.id
-        ));
-    }
-    for (source, name) in args.jail.placements() {
-        let failed = |e: Error| Failure::new(format!("--place {}: {e}", source.display()));
-        prepared.place(source, name, How::Auto).map_err(failed)?;
-    }
+    let prepared = prepare(&store, &spec, &args.jail)?;
     let mut running = prepared.launch(Streams::default())?;
     if spec.daemonize {
         return print(&format!("{} {}\n", spec.id, running.pid())).map(|()| ExitCode::SUCCESS);
@@ -38,6 +28,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let ended = watch(&mut running, &signals, Duration::from_secs(args.grace))?;
     let report = running.teardown()?;
     Ok(finish(ended, &report))
+}
+
+/// Makes the jail and places into it what the flags say.
+pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Result<Prepared, Failure> {
+    let mut prepared = store.prepare(spec)?;
+    if let Some(report) = prepared.taken_over() {
+        let many = report.removed.len();
+        note(&format!(
+            "took over jail {}, which was left by a crash, and removed {many} things of it",
+            spec.id
+        ));
+    }
+    for (source, name) in flags.placements() {
+        let failed = |e: Error| Failure::new(format!("--place {}: {e}", source.display()));
+        prepared.place(source, name, How::Auto).map_err(failed)?;
+    }
+    Ok(prepared)
 }
 
 /// The signals that ask a command to end.
@@ -97,11 +104,16 @@ fn further(running: &Running, stop: Stop, grace: Duration) -> Result<Stop, Failu
     }
 }
 
-/// The VMM's exit code is ours, unless something of the jail is left.
-fn finish(ended: Ended, report: &Report) -> ExitCode {
+/// Tells what could not be removed.
+pub(crate) fn tell_left(report: &Report) {
     for left in &report.left {
         note(&format!("left: {}: {}", left.what, left.reason));
     }
+}
+
+/// The VMM's exit code is ours, unless something of the jail is left.
+fn finish(ended: Ended, report: &Report) -> ExitCode {
+    tell_left(report);
     if !report.is_clean() && ended == Ended::Exited(0) {
         return ExitCode::FAILURE;
     }

@@ -9,33 +9,63 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use testkit::{Guard, Output, privileged, program, run_with};
 
-/// A run with everything that a jail can have, under strace with further options.
-fn traced(guard: &Guard, options: &[&str]) -> Output {
+/// A command under strace with further options.
+fn traced(guard: &Guard, options: &[String], words: &[String]) -> Output {
     let mut command = Command::new("strace");
     command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options).arg(program("stockade"));
-    command.args(["run", "--id", &guard.named("jail"), "--exec-file"]).arg(program("stockade-probe"));
-    command.arg("--chroot-base-dir").arg(guard.base()).arg("--state-dir").arg(guard.state());
-    command.args(["--netns", &guard.named("net"), "--ramfs", "1M", "--place", "/etc/passwd"]);
-    command.args(["--cgroup", "pids.max=9", "--parent-cgroup", guard.name(), "--", "exit=0"]);
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
     run_with(command.stderr(Stdio::null()))
 }
 
-/// Every system call of such a run, each with its number among those of its name.
-fn calls(guard: &Guard) -> Vec<(String, usize)> {
-    assert_eq!(traced(guard, &[]).code, 0, "is strace installed?");
+/// Flags of a jail with everything that a jail can have.
+fn flags(guard: &Guard, command: &str) -> Vec<String> {
+    let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
+    let (id, net) = (guard.named("jail"), guard.named("net"));
+    let words = [
+        command,
+        "--id",
+        &id,
+        "--exec-file",
+        &probe,
+        "--chroot-base-dir",
+        &base,
+        "--netns",
+        &net,
+        "--ramfs",
+        "1M",
+        "--place",
+        "/etc/passwd",
+        "--cgroup",
+        "pids.max=9",
+        "--parent-cgroup",
+        guard.name(),
+        "--",
+        "exit=0",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// Every system call of such a command, each with its number among those of its name.
+fn calls(guard: &Guard, words: &[String]) -> Vec<(String, usize)> {
+    assert_eq!(traced(guard, &[], words).code, 0, "is strace installed?");
     let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
     let mut counts = BTreeMap::new();
     let names = trace.lines().filter_map(|line| Some(line.split_once('(')?.0.to_owned()));
-    let named = names.filter(|name| {
+    let plain = |name: &String| {
         name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-    });
-    named
+    };
+    names
+        .filter(plain)
         .map(|name| {
             let count = counts.entry(name.clone()).or_insert(0);
             *count += 1;
             (name, *count)
         })
         .collect()
+}
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
 }
 
 /// Waits for everything that the killed run had started: orphans come to this process.
@@ -60,23 +90,50 @@ fn leftovers(guard: &Guard) -> Vec<&'static str> {
     checks.into_iter().filter(|(_, left)| *left).map(|(what, _)| what).collect()
 }
 
+/// Kills a command at each of its system calls, after `before`; `after` has to clear everything away.
+fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {
+    before();
+    let calls = calls(guard, words);
+    wait_for_orphans();
+    after();
+    let mut killed = 0;
+    for (name, number) in &calls {
+        before();
+        let inject = format!("inject={name}:signal=KILL:when={number}");
+        killed += usize::from(traced(guard, &["-e".to_owned(), inject], words).code == 137);
+        wait_for_orphans();
+        let cleared = after();
+        assert_eq!(
+            (cleared.code, cleared.stderr.as_str()),
+            (0, ""),
+            "killed at {name} number {number}: {cleared:?}"
+        );
+        let left = leftovers(guard);
+        assert!(left.is_empty(), "killed at {name} number {number}: left {left:?}; said: {}", cleared.stdout);
+    }
+    eprintln!("killed at {killed} of {} system calls", calls.len());
+    // Calls that the timing decides about, such as polls, may not come up again.
+    assert!(killed * 10 >= calls.len() * 9, "only {killed} of {} runs were killed", calls.len());
+}
+
 #[test]
 fn a_run_killed_at_any_system_call_is_cleared_away_by_gc() {
     privileged!(guard, {
-        let calls = calls(&guard);
-        let mut killed = 0;
-        for (name, number) in &calls {
-            let output = traced(&guard, &["-e", &format!("inject={name}:signal=KILL:when={number}")]);
-            killed += usize::from(output.code == 137);
-            wait_for_orphans();
-            let mut gc = Command::new(program("stockade"));
-            let gc = run_with(gc.arg("gc").env("STOCKADE_STATE_DIR", guard.state()));
-            assert_eq!((gc.code, gc.stderr.as_str()), (0, ""), "killed at {name} number {number}: {gc:?}");
-            let left = leftovers(&guard);
-            assert!(left.is_empty(), "killed at {name} number {number}: left {left:?}; gc: {}", gc.stdout);
-        }
-        eprintln!("killed at {killed} of {} system calls", calls.len());
-        // Calls that the timing decides about, such as polls, may not come up again.
-        assert!(killed * 10 >= calls.len() * 9, "only {killed} of {} runs were killed", calls.len());
+        killed_everywhere(&guard, &flags(&guard, "run"), &|| (), &|| stockade(&guard, &["gc"]));
+    });
+}
+
+#[test]
+fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        let create = || {
+            let words = flags(&guard, "create");
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(stockade(&guard, &words).code, 0);
+        };
+        killed_everywhere(&guard, &["start".to_owned(), id.clone()], &create, &|| {
+            stockade(&guard, &["rm", &id])
+        });
     });
 }

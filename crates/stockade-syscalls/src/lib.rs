@@ -5,9 +5,11 @@
 //!
 //! * [`program`]: what a process does between `clone` and `exec`, as data
 //! * [`spawn`]: `clone3` of a child that carries out a program
+//! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`signals`]: signals as a descriptor that can be polled
 
+pub mod monitor;
 pub mod namespace;
 pub mod program;
 pub mod signals;

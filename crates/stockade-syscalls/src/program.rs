@@ -504,7 +504,7 @@ pub fn close_inherited() -> Result<(), Errno> {
     close_range(3, u32::MAX)
 }
 
-fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: in a child that will execute or end, and in a program that owns its whole process, no code
     // runs later that would use the closed descriptors: those of the program are outside the range.
     let refused = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };

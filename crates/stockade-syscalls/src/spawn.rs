@@ -26,7 +26,7 @@ pub struct Child {
     pub pid: Pid,
     /// Its pidfd.
     pub pidfd: OwnedFd,
-    link: OwnedFd,
+    pub(crate) link: OwnedFd,
 }
 
 impl Child {
@@ -61,6 +61,14 @@ impl Child {
 pub fn spawn(program: &mut Program, birth: Birth<'_>) -> Result<Child, Errno> {
     let (ours, theirs) = link()?;
     program.seal(Some(theirs.as_fd()));
+    match clone_with_pidfd(birth)? {
+        None => program.run_in_child(theirs),
+        Some((pid, pidfd)) => Ok(Child { pid, pidfd, link: ours }),
+    }
+}
+
+/// Clones a child with its pidfd and without signal handlers; `None` in the child.
+pub(crate) fn clone_with_pidfd(birth: Birth<'_>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     let mut flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     if birth.pid_namespace {
         flags |= libc::CLONE_NEWPID as u64;
@@ -75,15 +83,9 @@ pub fn spawn(program: &mut Program, birth: Birth<'_>) -> Result<Child, Errno> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
-    match clone3(&args)? {
-        None => program.run_in_child(theirs),
-        Some(pid) => {
-            // SAFETY: with CLONE_PIDFD the kernel has put a new descriptor there, and this is its only
-            // owner.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Child { pid, pidfd, link: ours })
-        }
-    }
+    let Some(pid) = clone3(&args)? else { return Ok(None) };
+    // SAFETY: with CLONE_PIDFD the kernel has put a new descriptor there, and this is its only owner.
+    Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })))
 }
 
 /// A plain fork with further clone `flags` and no exit signal where a namespace is made, SIGCHLD otherwise;

@@ -1,12 +1,15 @@
 //! Launching the VMM in a prepared jail.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use stockade_syscalls::spawn::{Birth, spawn};
+use rustix::pipe::{PipeFlags, pipe_with};
+use stockade_syscalls::monitor::{Duty, spawn_monitored};
+use stockade_syscalls::spawn::{Birth, Child, spawn};
 
 use crate::enter::Entry;
 use crate::error::{Context, Error, Operation, Result};
-use crate::prepare::{Jail, Prepared};
+use crate::prepare::{Held, Prepared};
 use crate::process::{PidFd, ProcessRef};
 use crate::running::Running;
 use crate::spec::{JailPath, Netns};
@@ -23,50 +26,124 @@ pub struct Streams {
     pub stderr: Option<OwnedFd>,
 }
 
+/// Who waits for the VMM's end.
+enum Parent {
+    /// This process.
+    Launcher(Streams),
+    /// A monitor, which keeps a log of so many bytes.
+    Monitor { log_bytes: u64 },
+}
+
 impl Prepared {
-    /// Starts the VMM in the jail.
+    /// Starts the VMM in the jail, as a child of this process.
     ///
     /// The pid is on the receipt before the VMM's first instruction: if this process is killed on the way,
     /// the VMM never runs, or can be found.
     ///
     /// # Errors
-    /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then.
-    pub fn launch(mut self, streams: Streams) -> Result<Running> {
+    /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then, unless it
+    /// stands by itself (see [`Prepared::leave`]).
+    pub fn launch(self, streams: Streams) -> Result<Running> {
+        self.start(Parent::Launcher(streams))
+    }
+
+    /// Starts the VMM in the jail as the child of a small monitor, which outlives this process, copies the
+    /// VMM's output to a log, and writes down how it ended (see [`Store::ended`](crate::Store::ended) and
+    /// [`Store::logs`](crate::Store::logs)).
+    ///
+    /// # Arguments
+    /// `log_bytes` is the most that the log may hold; the older half goes when it is full. With 0 the output
+    /// is dropped.
+    ///
+    /// # Errors
+    /// As for [`Prepared::launch`].
+    pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
+        self.start(Parent::Monitor { log_bytes })
+    }
+
+    fn start(mut self, parent: Parent) -> Result<Running> {
         let mut jail = self.take();
-        match start(&mut jail, streams) {
-            Ok(process) => Ok(Running::new(jail, process)),
+        match start(&mut jail, parent) {
+            Ok((process, monitor)) => Ok(Running::new(jail, process, monitor)),
             Err(error) => {
                 // The first error is the one to tell; what is left stays on the receipt for gc.
-                let _ = jail.tear_down();
+                let _ = jail.give_up();
                 Err(error)
             }
         }
     }
 }
 
-fn start(jail: &mut Jail, streams: Streams) -> Result<PidFd> {
-    let streams = [streams.stdin, streams.stdout, streams.stderr];
-    let mut entry = Entry::new(&jail.enter, &jail.site, streams)?;
+fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
+    let id = jail.receipt.id.clone();
+    let (streams, log) = match parent {
+        Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
+        Parent::Monitor { log_bytes } => {
+            let (streams, output) = log_streams(log_bytes).context(Operation::Open, "the VMM's streams")?;
+            (streams, Some((output, log_bytes)))
+        }
+    };
+    let mut entry = Entry::new(&jail.receipt.enter, &jail.site, streams)?;
     let cgroup = entry.cgroup.take();
     let birth = Birth {
-        pid_namespace: jail.spec.new_pid_ns,
-        network_namespace: jail.spec.netns == Netns::New,
+        pid_namespace: jail.receipt.spec.new_pid_ns,
+        network_namespace: jail.receipt.spec.netns == Netns::New,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
     };
-    let child = spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?;
+    let (child, monitor) = match &log {
+        None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
+        Some((output, log_bytes)) => {
+            let place = jail.lock.place()?;
+            let duty = Duty {
+                place: place.as_fd(),
+                log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
+                title: CString::new(id.as_str()).unwrap_or_default(),
+            };
+            let spawned = spawn_monitored(&mut entry.program, birth, &duty);
+            let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
+            (child, Some(PidFd::new(monitor.pidfd, monitor.pid.as_raw_nonzero().get())))
+        }
+    };
+    // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
+    drop(log);
+    let outcome = let_go(jail, &entry, child, monitor.as_ref());
+    if outcome.is_err()
+        && let Some(monitor) = &monitor
+    {
+        monitor.reap()?;
+    }
+    Ok((outcome?, monitor))
+}
+
+/// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.
+fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<OwnedFd>)> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = OwnedFd::from(null);
+    if log_bytes == 0 {
+        let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
+        return Ok(([Some(null), Some(stdout), Some(stderr)], None));
+    }
+    let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let stderr = stdout.try_clone()?;
+    Ok(([Some(null), Some(stdout), Some(stderr)], Some(output)))
+}
+
+/// Records the child, lets it go on, and waits until it has become the VMM.
+fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>) -> Result<PidFd> {
     let pid = child.pid;
-    let recorded = record(jail, ProcessRef::of(pid));
+    let recorded = record(jail, ProcessRef::of(pid), monitor.map(PidFd::reference));
     if recorded.is_ok() {
         // A child that is gone already has said why.
         let _ = child.go();
     }
     // Unrecorded, the child ends when its link closes.
     recorded?;
-    let (pidfd, failure) = child.outcome().context(Operation::Spawn, &jail.spec.id)?;
+    let (pidfd, failure) = child.outcome().context(Operation::Spawn, &jail.receipt.id)?;
     let process = PidFd::new(pidfd, pid.as_raw_nonzero().get());
     match failure {
         None => Ok(process),
         Some(failure) => {
+            process.wait_until_ended(None)?;
             process.reap()?;
             Err(entry.error(failure.call, failure.errno))
         }
@@ -74,9 +151,10 @@ fn start(jail: &mut Jail, streams: Streams) -> Result<PidFd> {
 }
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.
-fn record(jail: &mut Jail, process: ProcessRef) -> Result<()> {
-    let search = jail.spec.cgroups.is_empty() && !jail.spec.new_pid_ns;
-    jail.append(Vmm { process, search }.into())?;
+fn record(jail: &mut Held, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
+    let spec = &jail.receipt.spec;
+    let search = spec.cgroups.is_empty() && !spec.new_pid_ns;
+    jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
     let temporary = jail.site.temporary_name();
     jail.site.tree()?.write_file(&path, &temporary, 0o644, None, |file| {

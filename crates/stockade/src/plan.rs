@@ -240,7 +240,8 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
     steps.into_iter().flatten().collect()
 }
 
-fn arguments(spec: &JailSpec) -> Vec<Argument> {
+/// The arguments of the VMM, argv0 first.
+pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
     let text = |text: &str| Argument::Text(OsString::from(text));
     let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
     if spec.profile == Profile::Firecracker {

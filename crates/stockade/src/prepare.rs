@@ -1,13 +1,13 @@
 //! Preparing a jail: plan, receipt, apply.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::host::Host;
-use crate::layout::Layout;
-use crate::plan::{Plan, Way, plan};
+use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailPath, JailSpec, Owner, SpecError};
 use crate::step::enter::EnterStep;
@@ -15,26 +15,47 @@ use crate::step::{DeviceNode, FileHow, PlacedFile, Site, Step};
 use crate::store::{Lock, Store};
 use crate::teardown::{Report, tear_down, undo};
 
-/// A jail that is made and waits for its VMM. Dropping it tears it down.
+/// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
+/// [`Prepared::leave`]).
 #[derive(Debug)]
 pub struct Prepared {
-    jail: Option<Jail>,
+    jail: Option<Held>,
     taken_over: Option<Report>,
 }
 
 /// What a prepared jail and a running one have in common.
 #[derive(Debug)]
-pub(crate) struct Jail {
+pub(crate) struct Held {
     pub(crate) lock: Lock,
     pub(crate) receipt: Receipt,
     pub(crate) site: Site,
-    pub(crate) spec: JailSpec,
-    pub(crate) enter: Vec<EnterStep>,
 }
 
-impl Jail {
+impl Held {
     pub(crate) fn tear_down(self) -> Result<Report> {
         tear_down(self.lock, self.receipt, &self.site)
+    }
+
+    /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
+    pub(crate) fn give_up(mut self) -> Result<()> {
+        if self.receipt.keeper.is_some() {
+            return self.tear_down().map(drop);
+        }
+        self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
+        self.lock.write(&self.receipt)
+    }
+
+    /// Decides how to place a file, writes that down, and does it.
+    pub(crate) fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
+        let step = placement(self.receipt.spec.owner, &self.receipt.root(), source, name, how)?;
+        self.append(step.clone())?;
+        match step.apply(&self.site) {
+            Ok(()) => Ok(path_of(&step)),
+            Err(error) => {
+                step.undo(&self.site);
+                Err(error)
+            }
+        }
     }
 
     /// Writes down a step that is about to be carried out.
@@ -58,6 +79,12 @@ pub enum How {
     Node,
 }
 
+impl Prepared {
+    pub(crate) fn reopened(jail: Held) -> Self {
+        Self { jail: Some(jail), taken_over: None }
+    }
+}
+
 impl Store {
     /// Makes a jail: works out the plan, writes it down, and carries it out. If a step fails, those before
     /// it are undone. What a dead jail of the same id left is removed first.
@@ -67,11 +94,11 @@ impl Store {
     /// refused at which step.
     pub fn prepare(&self, spec: &JailSpec) -> Result<Prepared> {
         let host = Host::read_for(spec)?;
-        let Plan { prepare, enter } = plan(spec, &host, Way::Launch)?;
+        let plan = plan(spec, &host, Way::Launch)?;
         let (lock, taken_over) = self.take_over(spec)?;
-        let receipt = Receipt::new(spec.id.clone(), Layout::new(spec), host.boot_id, prepare);
+        let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         lock.write(&receipt)?;
-        let jail = Jail { site: receipt.site(), lock, receipt, spec: spec.clone(), enter };
+        let jail = Held { site: receipt.site(), lock, receipt };
         Ok(Prepared { jail: Some(apply(jail)?), taken_over })
     }
 
@@ -95,14 +122,14 @@ impl Store {
 }
 
 /// Carries out all steps, or none.
-fn apply(jail: Jail) -> Result<Jail> {
+fn apply(jail: Held) -> Result<Held> {
     for (index, step) in jail.receipt.steps.iter().enumerate() {
         let Err(error) = step.apply(&jail.site) else { continue };
         // What is in the way is not ours to undo.
         let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
         undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.site, &mut remaining);
-        let Jail { lock, mut receipt, .. } = jail;
+        let Held { lock, mut receipt, .. } = jail;
         // The first error is the one to tell; what is left stays on the receipt for gc.
         receipt.steps = remaining;
         let _ = if receipt.steps.is_empty() { lock.remove() } else { lock.write(&receipt) };
@@ -136,14 +163,32 @@ impl Prepared {
     /// What was refused; [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source is missing
     /// or cannot be placed in this way. Nothing of it stays in the jail then.
     pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
-        let step = placement(self.jail().spec.owner, &self.root(), source, name, how)?;
-        let jail = self.jail_mut();
-        jail.append(step.clone())?;
-        match step.apply(&jail.site) {
-            Ok(()) => Ok(path_of(&step)),
-            Err(error) => {
-                step.undo(&jail.site);
-                Err(error)
+        self.jail_mut().place(source, name, how)
+    }
+
+    /// Leaves the jail standing by itself: it is no longer torn down with this value or this process, and
+    /// waits to be opened again (see [`Store::open`]).
+    ///
+    /// # Errors
+    /// What the kernel says of writing the receipt; the jail is torn down then.
+    pub fn leave(mut self) -> Result<()> {
+        let mut jail = self.take();
+        jail.receipt.keeper = None;
+        let left = jail.lock.write(&jail.receipt);
+        if left.is_err() {
+            // The first error is the one to tell.
+            let _ = jail.tear_down();
+        }
+        left
+    }
+
+    /// Sets the VMM's own arguments, in the place of those that the specification had.
+    pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
+        let receipt = &mut self.jail_mut().receipt;
+        receipt.spec.arguments = arguments;
+        for step in &mut receipt.enter {
+            if let EnterStep::Execute { arguments, .. } = step {
+                *arguments = crate::plan::arguments(&receipt.spec);
             }
         }
     }
@@ -158,21 +203,21 @@ impl Prepared {
     }
 
     /// Takes the jail out; the value is never used again.
-    pub(crate) fn take(&mut self) -> Jail {
+    pub(crate) fn take(&mut self) -> Held {
         match self.jail.take() {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is taken once, by what consumes it"),
         }
     }
 
-    fn jail(&self) -> &Jail {
+    fn jail(&self) -> &Held {
         match &self.jail {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is there until it is consumed"),
         }
     }
 
-    fn jail_mut(&mut self) -> &mut Jail {
+    fn jail_mut(&mut self) -> &mut Held {
         match &mut self.jail {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is there until it is consumed"),
@@ -182,7 +227,8 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        if let Some(jail) = self.jail.take() {
+        // A jail that stands by itself is not this value's to remove.
+        if let Some(jail) = self.jail.take().filter(|jail| jail.receipt.keeper.is_some()) {
             // What cannot be removed now stays on the receipt.
             let _ = jail.tear_down();
         }

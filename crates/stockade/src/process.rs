@@ -83,6 +83,11 @@ impl PidFd {
         }
     }
 
+    /// The process, to be found again.
+    pub(crate) fn reference(&self) -> ProcessRef {
+        ProcessRef { pid: self.pid, started: stat(self.pid).map_or(0, |stat| stat.started) }
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::host;
 use crate::layout::Layout;
+use crate::plan::Plan;
 use crate::process::ProcessRef;
-use crate::spec::{HostPath, JailId};
-use crate::step::{Site, Step};
+use crate::spec::{HostPath, JailId, JailSpec};
+use crate::step::enter::EnterStep;
+use crate::step::{Site, Step, Vmm};
 
 /// The version of the format; a receipt of a later one is reported and left alone.
 const VERSION: u32 = 1;
@@ -59,12 +61,17 @@ pub struct Receipt {
     pub nonce: Nonce,
     /// Where the jail is.
     pub layout: Layout,
-    /// The process that made it; while that lives and holds the lock, the jail is its affair.
-    pub keeper: ProcessRef,
+    /// What the jail is to be.
+    pub spec: JailSpec,
+    /// The process that made it, with whose death the jail is dead; `None` for a jail that stands by itself
+    /// until somebody launches its VMM or removes it.
+    pub keeper: Option<ProcessRef>,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
     /// What was made, or was going to be.
     pub steps: Vec<Step>,
+    /// What the VMM's process does to itself when it is launched.
+    pub enter: Vec<EnterStep>,
 }
 
 /// How a jail is, as its receipt and the host tell.
@@ -93,16 +100,18 @@ impl fmt::Display for JailState {
 }
 
 impl Receipt {
-    pub(crate) fn new(id: JailId, layout: Layout, boot_id: String, steps: Vec<Step>) -> Self {
+    pub(crate) fn new(spec: JailSpec, boot_id: String, plan: Plan) -> Self {
         Self {
             version: VERSION,
-            id,
+            id: spec.id.clone(),
             boot_id,
             nonce: Nonce::new(),
-            layout,
-            keeper: ProcessRef::myself(),
+            layout: Layout::new(&spec),
+            spec,
+            keeper: Some(ProcessRef::myself()),
             created_ms: now_ms(),
-            steps,
+            steps: plan.prepare,
+            enter: plan.enter,
         }
     }
 
@@ -125,19 +134,27 @@ impl Receipt {
 
     /// The VMM's process, once it was started.
     pub fn vmm(&self) -> Option<ProcessRef> {
+        self.vmm_step().map(|vmm| vmm.process)
+    }
+
+    pub(crate) fn vmm_step(&self) -> Option<&Vmm> {
         self.steps.iter().rev().find_map(|step| match step {
-            Step::Vmm(vmm) => Some(vmm.process),
+            Step::Vmm(vmm) => Some(vmm),
             _ => None,
         })
     }
 
+    /// Whether the processes on it can still be there.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        host::boot_id().is_ok_and(|boot| boot == self.boot_id)
+    }
+
     /// How the jail is now.
     pub fn state(&self) -> JailState {
-        let this_boot = host::boot_id().is_ok_and(|boot| boot == self.boot_id);
         match self.vmm() {
-            _ if !this_boot => JailState::Dead,
+            _ if !self.is_of_this_boot() => JailState::Dead,
             Some(vmm) if vmm.is_alive() => JailState::Running,
-            None if self.keeper.is_alive() => JailState::Prepared,
+            None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
             _ => JailState::Dead,
         }
     }

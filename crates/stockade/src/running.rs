@@ -1,27 +1,31 @@
 //! A jail with its VMM running.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::prepare::Jail;
+use crate::prepare::{Held, How};
 use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
+use crate::spec::JailPath;
 use crate::teardown::Report;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
 #[derive(Debug)]
 pub struct Running {
-    jail: Jail,
+    jail: Held,
     process: PidFd,
+    /// The VMM's parent, if that is not this process.
+    monitor: Option<PidFd>,
     ended: Option<Ended>,
 }
 
 impl Running {
-    pub(crate) fn new(jail: Jail, process: PidFd) -> Self {
-        Self { jail, process, ended: None }
+    pub(crate) fn new(jail: Held, process: PidFd, monitor: Option<PidFd>) -> Self {
+        Self { jail, process, monitor, ended: None }
     }
 
     /// The VMM's pid, as this process sees it.
@@ -32,6 +36,14 @@ impl Running {
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
         &self.jail.receipt
+    }
+
+    /// Places a file or device into the running jail, as [`Prepared::place`](crate::Prepared::place) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
+        self.jail.place(source, name, how)
     }
 
     /// Sends a signal to the VMM; one that has ended needs none.
@@ -63,11 +75,20 @@ impl Running {
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
-        if self.ended.is_none() && self.process.wait_until_ended(deadline)? {
-            // Where the host process ignores SIGCHLD the kernel keeps no status; all that is known then is
-            // that it ended.
-            self.ended = Some(self.process.reap()?.unwrap_or(Ended::Unknown));
+        if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
+            return Ok(self.ended);
         }
+        let status = match &self.monitor {
+            // Not yet written down: the deadline came between the two ends.
+            Some(monitor) if !monitor.wait_until_ended(deadline)? => return Ok(None),
+            Some(monitor) => {
+                monitor.reap()?;
+                self.jail.lock.ended()
+            }
+            None => self.process.reap()?,
+        };
+        // Where this process is not the parent, or ignores SIGCHLD, all that is known is that it ended.
+        self.ended = Some(status.unwrap_or(Ended::Unknown));
         Ok(self.ended)
     }
 

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Operation, Result};
+use crate::process::Ended;
 use crate::receipt::{JailState, Nonce, Receipt};
 use crate::spec::{HostPath, JailId, SpecError};
 use crate::step::{make_marked, remove_if_ours_and_empty};
@@ -19,6 +20,10 @@ use crate::tree::open_directory;
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
 
 const RECEIPT: &str = "receipt.json";
+const ENDED: &str = "ended";
+
+/// Everything that can be in a jail's place: the receipt, what the monitor writes, and either half-done.
+const FILES: &[&str] = &[RECEIPT, "receipt.json.new", ENDED, "ended.new", "log", "log.1"];
 
 /// A state directory. It is made with the first jail, and goes with the last.
 #[derive(Clone, Debug)]
@@ -67,6 +72,18 @@ impl Store {
             Err(Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, directory),
         }
+    }
+
+    /// How a jail's VMM ended, if it was watched and has.
+    pub fn ended(&self, id: &JailId) -> Option<Ended> {
+        read_ended(&self.directory.join(id.as_str()))
+    }
+
+    /// Where the output of a jail's VMM is, if it was launched with a log: the older part, then the newer.
+    pub fn logs(&self, id: &JailId) -> Vec<HostPath> {
+        let place = self.directory.join(id.as_str());
+        let parts = ["log.1", "log"].into_iter().map(|name| place.join(name));
+        parts.filter(|path| path.as_path().is_file()).collect()
     }
 
     /// Takes the lock of a jail, making its place here.
@@ -146,10 +163,22 @@ impl Lock {
             .context(Operation::Rename, at)
     }
 
+    /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
+    /// first and would live as long as the monitor.
+    pub(crate) fn place(&self) -> Result<OwnedFd> {
+        let directory = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
+        directory.context(Operation::Open, &self.path)
+    }
+
+    /// How the VMM ended, if its monitor has written that down.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        read_ended(&self.path)
+    }
+
     /// Removes the jail's place: it is gone without a trace.
     pub(crate) fn remove(self) -> Result<()> {
-        for name in [RECEIPT, "receipt.json.new"] {
-            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+        for name in FILES {
+            match rustix::fs::unlinkat(&self.directory, *name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => (),
                 Err(cause) => return Err(cause).context(Operation::Remove, self.path.join(name)),
             }
@@ -180,6 +209,18 @@ fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Opt
     let mut text = Vec::new();
     file.read_to_end(&mut text).context(Operation::Read, &at)?;
     Receipt::parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+}
+
+/// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
+fn read_ended(place: &HostPath) -> Option<Ended> {
+    let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
+    let (word, number) = text.trim_end().split_once(' ')?;
+    let number = number.parse().ok()?;
+    match word {
+        "exited" => Some(Ended::Exited(number)),
+        "killed" => Some(Ended::Killed(number)),
+        _ => None,
+    }
 }
 
 /// Who holds the lock, as `/proc/locks` tells.

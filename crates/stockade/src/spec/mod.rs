@@ -57,7 +57,7 @@ pub enum Profile {
 }
 
 /// What a jail is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailSpec {
     /// Its name.
     pub id: JailId,

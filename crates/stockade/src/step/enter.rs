@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::spec::{HostPath, JailPath};
 
 /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
 /// be undone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum EnterStep {
     /// Begin to exist, with namespaces and cgroup.
@@ -105,19 +105,44 @@ pub enum EnterStep {
 }
 
 /// An argument of the VMM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Argument {
     /// A text known beforehand.
-    Text(#[serde(serialize_with = "lossy")] OsString),
+    Text(#[serde(with = "text")] OsString),
     /// The processor time of the process at that moment, in microseconds.
     CpuTime,
     /// The processor time of the processes before it, in microseconds.
     EarlierCpuTime,
 }
 
-fn lossy<S: serde::Serializer>(text: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&text.to_string_lossy())
+/// Arguments on a receipt: as text where they are text, as bytes where they are not.
+mod text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(text: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
+        match text.to_str() {
+            Some(text) => text.serialize(serializer),
+            None => text.as_bytes().serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Text(text) => text.into(),
+            Either::Bytes(bytes) => OsString::from_vec(bytes),
+        })
+    }
 }
 
 impl fmt::Display for Argument {

@@ -21,6 +21,8 @@ pub struct Vmm {
     /// Whether its descendants have to be searched by their root directory, since neither a cgroup nor a
     /// pid namespace holds them together.
     pub search: bool,
+    /// The process that waits for its end and writes that down, if there is one.
+    pub monitor: Option<ProcessRef>,
 }
 
 impl Act for Vmm {
@@ -38,6 +40,9 @@ impl Act for Vmm {
             process.reap()?;
             outcome = Undone::Removed;
         }
+        if let Some(monitor) = self.monitor {
+            end_monitor(monitor)?;
+        }
         if self.search
             && let Some(tree) = site.find_tree()?
             && kill_rooted_at(tree.root(), PATIENCE)? > 0
@@ -46,6 +51,16 @@ impl Act for Vmm {
         }
         Ok(outcome)
     }
+}
+
+/// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
+fn end_monitor(monitor: ProcessRef) -> Result<()> {
+    let Some(monitor) = monitor.open()? else { return Ok(()) };
+    if !monitor.wait_until_ended(Some(Instant::now() + PATIENCE))? {
+        monitor.signal(Signal::KILL)?;
+        monitor.wait_until_ended(Some(Instant::now() + PATIENCE))?;
+    }
+    monitor.reap().map(drop)
 }
 
 impl fmt::Display for Vmm {

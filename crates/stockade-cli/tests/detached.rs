@@ -1,0 +1,264 @@
+//! Jails that outlive the command that made them: `create`, `place`, `start`, `wait`, `kill`, `logs`, `rm`, each
+//! from a process of its own.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::{Command, Stdio};
+
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn command(guard: &Guard, words: &[&str]) -> Command {
+    let mut command = Command::new(program("stockade"));
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
+    command
+}
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(&mut command(guard, words))
+}
+
+/// What a command that must succeed prints.
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+fn refused(guard: &Guard, words: &[&str], line: &str) {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", format!("stockade: {line}\n")));
+}
+
+fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
+    let id = guard.named(id);
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    assert_eq!(said(guard, &[&fixed[..], flags].concat()), format!("{id}\n"));
+    id
+}
+
+fn state(guard: &Guard, id: &str) -> String {
+    let table = said(guard, &["ps"]);
+    let row = table.lines().find(|line| line.split_whitespace().next() == Some(id));
+    row.and_then(|row| row.split_whitespace().nth(2)).unwrap_or("gone").to_owned()
+}
+
+/// Starts the VMM; its pid.
+fn start(guard: &Guard, id: &str, vmm: &[&str]) -> i32 {
+    said(guard, &[&["start", id, "--"], vmm].concat()).trim().parse().unwrap()
+}
+
+/// The parent of a VMM that still runs.
+fn monitor_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn nothing_left(guard: &Guard) {
+    assert!(!guard.base().exists() && !guard.state().exists());
+}
+
+#[test]
+fn a_jail_lives_through_commands_of_their_own() {
+    privileged!(guard, {
+        let net = guard.named("net");
+        let flags =
+            ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
+        let id = create(&guard, "life", &flags);
+        assert_eq!(state(&guard, &id), "prepared");
+        assert_eq!(said(&guard, &["gc"]), "no dead jails\n", "a jail that waits is not dead");
+        let image = guard.file("image", "an image").display().to_string();
+        let placed = said(&guard, &["place", &id, &image, &format!("{image}=drives/root.img")]);
+        assert_eq!(placed, "/image\n/drives/root.img\n");
+        start(&guard, &id, &["read=/image", "read=/drives/root.img", "exit=7"]);
+        assert_eq!(said(&guard, &["wait", &id]), "7\n");
+        assert_eq!(state(&guard, &id), "dead");
+        let log = said(&guard, &["logs", &id]);
+        assert_eq!(log, "{\"read\":\"an image\"}\n{\"read\":\"an image\"}\n");
+        assert_eq!(said(&guard, &["wait", &id]), "7\n", "it is still known");
+        assert_eq!(said(&guard, &["rm", &id]), format!("{id}\n"));
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn the_vmms_end_is_recorded_though_its_launcher_is_gone() {
+    privileged!(guard, {
+        for (word, code) in
+            [("exit=0", "0\n"), ("exit=255", "255\n"), ("signal=9", "137\n"), ("signal=15", "143\n")]
+        {
+            let id = create(&guard, "end", &[]);
+            start(&guard, &id, &["sleep-ms=50", word]);
+            assert_eq!(said(&guard, &["wait", &id]), code, "{word}");
+            assert_eq!(said(&guard, &["gc", "--json"]).matches("\"id\"").count(), 1);
+        }
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn several_are_waited_for_in_order_and_signals_have_names_and_numbers() {
+    privileged!(guard, {
+        let ids = ["a", "b", "c"].map(|id| create(&guard, id, &[]));
+        for id in &ids {
+            start(&guard, id, &["sleep"]);
+        }
+        let mut waiting = command(&guard, &["wait", &ids[0], &ids[1], &ids[2]]);
+        let waiting = waiting.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        for (signal, id) in ["SIGTERM", "int", "9"].iter().zip(&ids) {
+            assert_eq!(said(&guard, &["kill", "-s", signal, id]), "");
+        }
+        let codes = String::from_utf8(waiting.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(codes, "143\n130\n137\n");
+        assert_eq!(said(&guard, &["rm", &ids[0], &ids[1], &ids[2]]).lines().count(), 3);
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn the_log_keeps_the_end_within_its_bound() {
+    privileged!(guard, {
+        let id = create(&guard, "log", &[]);
+        let mut words = vec!["start", &id, "--log-size", "8K", "--"];
+        words.extend(vec!["clock"; 3_000]);
+        words.push("args-of-no-action");
+        said(&guard, &words);
+        assert_eq!(said(&guard, &["wait", &id]), "2\n");
+        let log = said(&guard, &["logs", &id]);
+        assert!(log.len() <= 8 << 10 && log.len() > 2 << 10, "{} bytes", log.len());
+        assert!(
+            log.ends_with("stockade-probe: unknown action 'args-of-no-action'\n"),
+            "the last words are kept"
+        );
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn without_a_log_the_output_is_dropped() {
+    privileged!(guard, {
+        let id = create(&guard, "nolog", &[]);
+        said(&guard, &["start", &id, "--log-size", "0", "--", "clock", "exit=3"]);
+        assert_eq!(said(&guard, &["wait", &id]), "3\n");
+        assert_eq!(said(&guard, &["logs", &id]), "");
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_jail_as_it_was() {
+    privileged!(guard, {
+        let id = create(&guard, "fail", &[]);
+        let root = format!("{}/stockade-probe/{id}/root", guard.base().display());
+        // Made useless, then whole again.
+        std::fs::rename(format!("{root}/stockade-probe"), format!("{root}/away")).unwrap();
+        let failed = stockade(&guard, &["start", &id]);
+        assert_eq!(failed.code, 1);
+        assert!(
+            failed.stderr.starts_with("stockade: failed to execute /stockade-probe in the jail"),
+            "{failed:?}"
+        );
+        assert_eq!(state(&guard, &id), "prepared");
+        std::fs::rename(format!("{root}/away"), format!("{root}/stockade-probe")).unwrap();
+        start(&guard, &id, &["sleep-ms=20", "exit=4"]);
+        assert_eq!(said(&guard, &["wait", &id]), "4\n");
+        said(&guard, &["rm", &id]);
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn a_running_jail_takes_files_and_is_removed_only_by_force() {
+    privileged!(guard, {
+        let id = create(&guard, "run", &[]);
+        let pid = start(&guard, &id, &["spawn=2", "sleep"]);
+        assert_eq!(said(&guard, &["place", &id, "/etc/passwd=hot"]), "/hot\n");
+        let inside = std::fs::read(format!("/proc/{pid}/root/hot")).unwrap();
+        assert_eq!(inside, std::fs::read("/etc/passwd").unwrap());
+        refused(&guard, &["start", &id], &format!("jail {id} is running as pid {pid}"));
+        let line = format!("jail {id} is running as pid {pid}; stop it first, or use --force");
+        refused(&guard, &["rm", &id], &line);
+        assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn a_dead_jail_is_only_removed() {
+    privileged!(guard, {
+        let id = create(&guard, "dead", &[]);
+        start(&guard, &id, &["sleep-ms=20"]);
+        said(&guard, &["wait", &id]);
+        let line = format!("jail {id} is dead: stockade rm {id} removes it");
+        refused(&guard, &["start", &id], &line);
+        refused(&guard, &["place", &id, "/etc/passwd"], &line);
+        refused(&guard, &["kill", &id], &format!("jail {id} does not run"));
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_jail_that_is_not_there_is_named() {
+    privileged!(guard, {
+        let line = "there is no jail nobody: stockade ps lists those that are";
+        for words in [
+            &["place", "nobody", "/etc/passwd"][..],
+            &["start", "nobody"],
+            &["wait", "nobody"],
+            &["kill", "nobody"],
+            &["logs", "nobody"],
+            &["rm", "nobody"],
+        ] {
+            refused(&guard, words, line);
+        }
+        nothing_left(&guard);
+        refused(&guard, &["kill", "-s", "NOPE", "x"], "--signal: NOPE is not a signal");
+        refused(
+            &guard,
+            &["rm", "a/b"],
+            "invalid value 'a/b' for '<ID>...': Invalid instance ID: Invalid char (/) at position 1",
+        );
+    });
+}
+
+#[test]
+fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
+    privileged!(guard, {
+        let id = create(&guard, "small", &[]);
+        let pid = start(&guard, &id, &["clock", "sleep"]);
+        let monitor = monitor_of(pid);
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{monitor}/{file}")).unwrap();
+        assert_eq!(read("comm"), "stockade-mon\n");
+        let memory: u64 = read("smaps_rollup")
+            .lines()
+            .filter(|line| line.starts_with("Private_"))
+            .map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
+            .sum();
+        eprintln!("the monitor's private memory: {memory} KiB");
+        assert!(memory <= 300, "{memory} KiB");
+        assert_eq!(std::fs::read_dir(format!("/proc/{monitor}/task")).unwrap().count(), 1);
+        // The place, the pidfd, the pipe, and the log once there is something in it.
+        assert!(std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count() <= 4);
+        assert_eq!(std::fs::read_link(format!("/proc/{monitor}/cwd")).unwrap(), std::path::Path::new("/"));
+        let links = [0, 1, 2].map(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap());
+        assert_eq!(links[0], std::path::Path::new("/dev/null"));
+        assert_eq!(links[1], links[2], "both go to the log");
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_monitor_that_is_killed_costs_only_the_exit_code() {
+    privileged!(guard, {
+        let id = create(&guard, "orphan", &[]);
+        let monitor = monitor_of(start(&guard, &id, &["sleep"]));
+        let monitor = rustix::process::Pid::from_raw(monitor).unwrap();
+        rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(monitor), rustix::process::WaitOptions::empty()).unwrap();
+        assert_eq!(state(&guard, &id), "running");
+        said(&guard, &["kill", &id]);
+        let line = format!("jail {id} does not run, and how its VMM ended is not known");
+        refused(&guard, &["wait", &id], &line);
+        said(&guard, &["rm", &id]);
+        nothing_left(&guard);
+    });
+}
