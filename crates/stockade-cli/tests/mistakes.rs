@@ -210,8 +210,22 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         refused(&guard, &line, "--place /etc/passwd: ../escape is not a path inside a jail");
-        let line = Line::good(&guard).with("--place", "/etc");
-        refused(&guard, &line, "--place /etc: /etc is not a file");
+        let socket = guard.directory().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let line = Line::good(&guard).with("--place", socket.display().to_string());
+        refused(&guard, &line, &format!("--place {0}: {0} is not a file", socket.display()));
+        drop(listener);
+        let directory = guard.directory().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        let link = directory.join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let line = Line::good(&guard).with("--place", directory.display().to_string());
+        let said = format!(
+            "--place {}: {} is a link to /etc/passwd, which is not in the directory that is placed",
+            directory.display(),
+            link.display()
+        );
+        refused(&guard, &line, &said);
     });
 }
 

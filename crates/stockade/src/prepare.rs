@@ -11,7 +11,7 @@ use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailPath, JailSpec, Owner, SpecError};
 use crate::step::enter::EnterStep;
-use crate::step::{DeviceNode, FileHow, PlacedFile, Site, Step};
+use crate::step::{DeviceNode, FileHow, PlacedFile, PlacedTree, Site, Step};
 use crate::store::{Lock, Store};
 use crate::teardown::{Report, tear_down, undo};
 
@@ -48,6 +48,12 @@ impl Held {
     /// Decides how to place a file, writes that down, and does it.
     pub(crate) fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
         let step = placement(self.receipt.spec.owner, &self.receipt.root(), source, name, how)?;
+        if let Step::PlacedTree(PlacedTree { path, .. }) = &step
+            && self.site.tree()?.look(path)?.is_some()
+        {
+            // Decided before the step is written down: undoing it would take away what is there.
+            return Err(SpecError::TreeTaken(path.clone()).into());
+        }
         self.append(step.clone())?;
         match step.apply(&self.site) {
             Ok(()) => Ok(path_of(&step)),
@@ -68,12 +74,13 @@ impl Held {
 /// How a file is to be placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
-    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy.
+    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy; a
+    /// directory as a copy.
     #[default]
     Auto,
     /// A further name of the same file.
     Link,
-    /// A copy.
+    /// A copy; of a directory, with everything in it.
     Copy,
     /// A device node.
     Node,
@@ -238,12 +245,13 @@ impl Drop for Prepared {
 fn path_of(step: &Step) -> JailPath {
     match step {
         Step::PlacedFile(file) => file.path.clone(),
+        Step::PlacedTree(tree) => tree.path.clone(),
         Step::DeviceNode(node) => node.path.clone(),
         _ => JailPath::root(),
     }
 }
 
-/// Decides how a file gets into a jail.
+/// Decides how a file, directory or device gets into a jail.
 ///
 /// # Arguments
 /// `near` is a directory on the mount that the jail is on: its root, or what exists of the way there.
@@ -278,6 +286,7 @@ pub fn placement(
             };
             Ok(PlacedFile { source, path, owner, how }.into())
         }
+        (FileType::Directory, How::Auto | How::Copy) => Ok(PlacedTree { source, path, owner }.into()),
         _ => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Context, Operation, Result};
@@ -141,6 +141,36 @@ impl Tree {
         }
         fill(target.as_fd())?;
         rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+    }
+
+    /// Makes a new folder and gives it to `fill`; it appears under its name, where nothing may be yet, only
+    /// when it is complete. Until then it is root's alone.
+    ///
+    /// # Arguments
+    /// `temporary` is a name that nobody else uses.
+    pub(crate) fn write_folder(
+        &self,
+        path: &JailPath,
+        temporary: &str,
+        mode: u32,
+        owner: Owner,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::mkdirat(&parent, temporary, Mode::RWXU).context(Operation::CreateDirectory, &at)?;
+        let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
+        let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
+            .context(Operation::CreateDirectory, &at)?;
+        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's.
+        let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
+            return Err(Errno::EXIST).context(Operation::CreateDirectory, &at);
+        }
+        fill(folder.as_fd())?;
+        own_folder(folder.as_fd(), mode, owner, &at)?;
+        rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE)
+            .context(Operation::Rename, &at)
     }
 
     /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.

@@ -9,7 +9,7 @@ use std::process::Command;
 use stockade::closure::Closure;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::step::Step;
-use stockade::{Ended, ErrorKind, Prepared, Streams};
+use stockade::{Ended, ErrorKind, How, Prepared, Streams};
 use testkit::{Guard, privileged};
 
 /// A jail for a program, with its closure.
@@ -114,5 +114,62 @@ fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
         let said = "failed to execute /layered in the jail: No such file or directory (os error 2); the file is \
                     in the jail, so its interpreter is not: link it statically, or place its closure too";
         assert_eq!(error.to_string(), said);
+    });
+}
+
+#[test]
+fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stays() {
+    privileged!(guard, {
+        let spec = spec(&guard, &layered(&guard), &[]);
+        let mut prepared = guard.store().prepare(&spec).unwrap();
+        let steps = prepared.receipt().steps.len();
+        let directory = guard.directory().join("lib");
+        let error = prepared.place(&directory, None, How::Auto).expect_err("/lib has the C library in it");
+        assert_eq!(
+            error.to_string(),
+            "/lib is in the jail already, and a directory is placed only where nothing is"
+        );
+        assert_eq!(error.kind(), ErrorKind::InvalidSpec);
+        assert_eq!(prepared.receipt().steps.len(), steps, "it is not on the receipt");
+        let placed = prepared.place(&directory, Some(Path::new("opt/lib")), How::Auto).unwrap();
+        assert_eq!(placed.to_string(), "/opt/lib");
+        assert_eq!(live(prepared).1, Ended::Exited(42));
+    });
+}
+
+/// Python's standard library without what is only there for Debian's own tools: links to files elsewhere, and
+/// the parts of it that are large and not needed here.
+fn standard_library(guard: &Guard, from: &Path) -> PathBuf {
+    let to = guard.directory().join("library");
+    let copied = testkit::run_with(Command::new("cp").arg("-r").arg(from).arg(&to));
+    assert_eq!(copied.code, 0, "{copied:?}");
+    let entries = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+    for entry in entries {
+        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+        if entry.is_symlink() || name == "test" {
+            fs::remove_file(&entry).or_else(|_| fs::remove_dir_all(&entry)).unwrap();
+        } else if name.starts_with("config-") {
+            fs::remove_dir_all(&entry).unwrap();
+        }
+    }
+    to
+}
+
+#[test]
+fn python_runs_in_a_jail_with_its_standard_library() {
+    let python = Path::new("/usr/bin/python3");
+    if !testkit::has(python.exists(), std::any::type_name_of_val(&|| ()), "/usr/bin/python3") {
+        return;
+    }
+    privileged!(guard, {
+        let python = python.canonicalize().unwrap();
+        let version = python.file_name().unwrap().to_str().unwrap();
+        let library = Path::new("/usr/lib").join(version);
+        // Debian's own has links that lead out of it.
+        let spec =
+            spec(&guard, &python, &["-c", "import json, math; print(json.dumps(1 + 1), math.floor(2.5))"]);
+        let mut prepared = guard.store().prepare(&spec).unwrap();
+        prepared.place(&standard_library(&guard, &library), Some(&library), How::Auto).unwrap();
+        assert_eq!(live(prepared), ("2 2\n".to_owned(), Ended::Exited(0)));
     });
 }

@@ -30,6 +30,8 @@ mod walk;
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 pub use error::ClosureError;
 
 use crate::spec::{ExecFile, HostPath, JailPath};
@@ -38,14 +40,15 @@ use loader::Loader;
 use walk::Walk;
 
 /// Everything that an executable's loader asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Closure {
     /// The loader first, then the libraries in the order in which they are loaded.
     pub files: Vec<ClosureFile>,
 }
 
 /// One file of a closure.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosureFile {
     /// Where its content is on the host, all links resolved.
     pub source: HostPath,

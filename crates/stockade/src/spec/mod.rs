@@ -64,6 +64,7 @@ pub struct JailSpec {
     /// The VMM.
     pub exec_file: ExecFile,
     /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Closure::of`]).
+    #[serde(default)]
     pub closure: Closure,
     /// Who it runs as.
     pub owner: Owner,
@@ -186,6 +187,18 @@ pub enum SpecError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
     #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
+    /// A directory that cannot be placed, since something of that name is in the jail.
+    #[error("{0} is in the jail already, and a directory is placed only where nothing is")]
+    TreeTaken(JailPath),
+    /// Something in a directory that is neither file, directory nor link.
+    #[error("{} is neither a file, a directory nor a link", .0.display())]
+    TreeSpecial(PathBuf),
+    /// A link in a directory that leads out of it.
+    #[error("{} is a link to {}, which is not in the directory that is placed", .0.display(), .1.display())]
+    TreeLink(PathBuf, PathBuf),
+    /// A directory that has the jail itself in it.
+    #[error("{} has the jail itself in it", .0.display())]
+    TreeHoldsJail(PathBuf),
     /// A path that would leave the jail, or that names nothing.
     #[error("{} is not a path inside a jail", .0.display())]
     JailPath(PathBuf),

@@ -4,11 +4,13 @@
 //! crash nobody knows how far the list had come.
 
 mod cgroup;
+mod copy;
 mod device;
 mod directory;
 pub mod enter;
 mod file;
 mod netns;
+mod placed_tree;
 mod ramfs;
 mod vmm;
 
@@ -23,6 +25,7 @@ pub use directory::{Folder, JailDirectory, SharedDirectory};
 pub(crate) use directory::{make_marked, remove_if_ours_and_empty, remove_unnamed};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
+pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;
 pub use vmm::Vmm;
 
@@ -138,6 +141,8 @@ steps! {
     DeviceNode,
     /// A file in the jail.
     PlacedFile,
+    /// A directory in the jail, with everything in it.
+    PlacedTree,
     /// A ramfs in the jail.
     Ramfs,
     /// A network namespace with a name.
