@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 /// One flag.
+#[derive(Debug)]
 pub(crate) struct Flag {
     pub(crate) name: &'static str,
     /// Whether the next word is its value.
@@ -55,43 +56,56 @@ pub(crate) const FLAGS: &[Flag] = &[
 ];
 
 /// What the command line asks for.
-pub(crate) enum Asked<'a> {
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// What the flags are.
     Help,
+    /// Which version this is.
     Version,
+    /// A jail.
     Jail(Given<'a>),
 }
 
 /// The flags that were given, with their values, and the words behind `--`.
-pub(crate) struct Given<'a> {
+#[derive(Debug)]
+pub struct Given<'a> {
     flags: Vec<(&'static Flag, &'a str)>,
-    pub(crate) extra: &'a [OsString],
+    /// The words behind the first `--`, for the VMM.
+    pub extra: &'a [OsString],
 }
 
 impl<'a> Given<'a> {
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Whether a flag was given.
+    pub fn has(&self, name: &str) -> bool {
         self.values(name).next().is_some()
     }
 
-    pub(crate) fn optional(&self, name: &str) -> Option<&'a str> {
+    /// The value of a flag, the first if it was given several times.
+    pub fn optional(&self, name: &str) -> Option<&'a str> {
         self.values(name).next()
     }
 
     /// The value of a required flag.
-    pub(crate) fn value(&self, name: &str) -> &'a str {
+    pub fn value(&self, name: &str) -> &'a str {
         self.optional(name).unwrap_or_default()
     }
 
-    pub(crate) fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
+    /// Every value of a flag, in the order given.
+    pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
         self.flags.iter().filter(move |(flag, _)| flag.name == name).map(|(_, value)| *value)
     }
 }
 
 /// What is wrong with the command line.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum FlagError {
+pub enum FlagError {
+    /// A required flag was not given.
     Missing(&'static str),
+    /// A flag has no value.
     NoValue(&'static str),
+    /// A flag that may be given once was given again.
     Twice(&'static str),
+    /// A word that is no flag; a flag's name without its dashes.
     Unexpected(String),
 }
 
@@ -111,7 +125,10 @@ impl fmt::Display for FlagError {
 }
 
 /// Reads the words of a command line, the program's name not among them.
-pub(crate) fn parse(words: &[OsString]) -> Result<Asked<'_>, FlagError> {
+///
+/// # Errors
+/// The first mistake, reading from the left; what is missing counts last.
+pub fn parse(words: &[OsString]) -> Result<Asked<'_>, FlagError> {
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (words, extra) = (&words[..end], words.get(end + 1..).unwrap_or_default());
     // Help wins over version, and both over every error.
@@ -159,7 +176,7 @@ mod tests {
 
     fn error(line: &str) -> FlagError {
         let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        parse(&words).err().expect("the line must be refused")
+        parse(&words).expect_err("the line must be refused")
     }
 
     const WHOLE: &str = "--id a --exec-file b --uid 1 --gid 2";

@@ -8,12 +8,14 @@
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`signals`]: signals as a descriptor that can be polled
+//! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod monitor;
 pub mod namespace;
 pub mod program;
 pub mod signals;
 pub mod spawn;
+pub mod start;
 
 #[cfg(feature = "probe")]
 pub mod attempt;

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -42,7 +43,9 @@ pub enum Call {
     },
     /// Go to a directory (`fchdir`). Before the mount namespace is copied: the working directory is carried
     /// over into the copy, a descriptor is not.
-    ChangeDirectory(OwnedFd),
+    ///
+    /// Shared with whoever holds the directory open for other work.
+    ChangeDirectory(Arc<OwnedFd>),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
     /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
@@ -61,9 +64,12 @@ pub enum Call {
     ChangeToRoot,
     /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
     Redirect([Option<OwnedFd>; 3]),
-    /// Go on in a grandchild, in a session that it does not lead; the process itself stays behind until it
-    /// is known how the program ended (see [`Program::run`]).
+    /// Go on in a child; the process itself stays behind until it is known how the program ended (see
+    /// [`Program::run`]).
     Daemonize,
+    /// Go on in a child once more and end the process itself: the child is in its session and does not
+    /// lead it, so that it can never get a terminal again. Must come after [`Call::Daemonize`].
+    ForkAgain,
     /// Go on in a child that is the first process of a new pid namespace. Must be followed, some calls
     /// later, by [`Call::WritePidFile`], at which the child waits.
     NewPidNamespace,
@@ -186,7 +192,14 @@ impl Failure {
     /// executed something else or ended.
     pub(crate) fn receive(link: BorrowedFd<'_>) -> Result<Option<Self>, Errno> {
         let mut message = [0; 8];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(link, &mut message))?;
+        let length = loop {
+            match rustix::io::read(link, &mut message) {
+                // A child that failed without having read the word to go on: the socket tells that first,
+                // once, and then what the child had to say.
+                Err(Errno::INTR | Errno::CONNRESET) => (),
+                read => break read?,
+            }
+        };
         if length < message.len() {
             return Ok(None);
         }
@@ -319,6 +332,7 @@ impl Program {
     fn call(&mut self, index: usize, tree: &mut Option<OwnedFd>) -> Result<(), Stop> {
         match &mut self.calls[index] {
             Call::Daemonize => self.daemonize(),
+            Call::ForkAgain => Ok(fork_again()?),
             Call::NewPidNamespace => Ok(self.new_pid_namespace()?),
             Call::WritePidFile(_) => self.write_pid_file(index),
             Call::WaitForGo => Ok(self.wait_for_go()?),
@@ -330,8 +344,7 @@ impl Program {
         }
     }
 
-    /// The double fork: the caller's process waits for the outcome, the child leads a session and ends, the
-    /// grandchild goes on and can never get a terminal again.
+    /// The first fork of a daemon: the caller's process waits for the outcome, the child goes on.
     fn daemonize(&mut self) -> Result<(), Stop> {
         let (ours, theirs) = spawn::link()?;
         self.earlier_cpu_us += cpu_time_us();
@@ -341,10 +354,6 @@ impl Program {
         }
         drop(ours);
         self.position = Position::Descendant { link: theirs };
-        rustix::process::setsid()?;
-        if spawn::clone(0)?.is_some() {
-            exit_now(0);
-        }
         Ok(())
     }
 
@@ -460,6 +469,7 @@ impl Call {
             // These concern more than one process: the program makes them itself.
             Self::CloseOthers
             | Self::Daemonize
+            | Self::ForkAgain
             | Self::NewPidNamespace
             | Self::WritePidFile(_)
             | Self::WaitForGo
@@ -469,12 +479,19 @@ impl Call {
 
     fn descriptors(&self) -> Vec<RawFd> {
         match self {
-            Self::JoinNetwork(fd) | Self::ChangeDirectory(fd) | Self::Write { file: fd, .. } => {
-                vec![fd.as_raw_fd()]
-            }
+            Self::JoinNetwork(fd) | Self::Write { file: fd, .. } => vec![fd.as_raw_fd()],
+            Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+/// The second fork of a daemon.
+fn fork_again() -> Result<(), Errno> {
+    match spawn::clone(0)? {
+        Some(_) => exit_now(0),
+        None => Ok(()),
     }
 }
 
@@ -555,7 +572,7 @@ mod tests {
     fn all_descriptors_but_the_needed_are_closed() {
         let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY, Mode::empty()).expect("open /dev/null");
         let raw = null.as_raw_fd().unsigned_abs();
-        let mut program = Program::new(vec![Call::CloseOthers, Call::ChangeDirectory(null)]);
+        let mut program = Program::new(vec![Call::CloseOthers, Call::ChangeDirectory(Arc::new(null))]);
         program.seal(None);
         let closed = |fd: u32| program.gaps.iter().any(|&(first, last)| first <= fd && fd <= last);
         assert!(!closed(0) && !closed(1) && !closed(2), "the standard descriptors stay open");

@@ -2,7 +2,7 @@
 //! allocated.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -71,13 +71,14 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::Clone { .. } | EnterStep::TakeStreams => return Ok(None),
         EnterStep::CloseDescriptors => Call::CloseOthers,
         EnterStep::NewSession => Call::NewSession,
-        EnterStep::JoinNetns { path } => Call::JoinNetwork(open(path, OFlags::RDONLY)?),
+        EnterStep::JoinNetns { path } => Call::JoinNetwork(open(path, OFlags::RDONLY, Operation::Open)?),
         EnterStep::LimitFileSize { bytes } => Call::Limit { resource: Resource::Fsize, value: *bytes },
         EnterStep::LimitOpenFiles { count } => Call::Limit { resource: Resource::Nofile, value: *count },
-        EnterStep::JoinCgroup { file } => Call::Write { file: open(file, OFlags::WRONLY)?, text: b"0" },
+        EnterStep::JoinCgroup { file } => {
+            Call::Write { file: open(file, OFlags::WRONLY, Operation::Write)?, text: b"0" }
+        }
         EnterStep::GoToRoot { path } => {
-            let root = rustix::io::fcntl_dupfd_cloexec(site.tree()?.root(), 3);
-            Call::ChangeDirectory(root.context(Operation::Open, path)?)
+            Call::ChangeDirectory(site.tree()?.shared_root().context(Operation::Open, path)?)
         }
         EnterStep::UnshareMounts => Call::UnshareMounts,
         EnterStep::MakeMountsSlaves => Call::MakeMountsSlaves,
@@ -88,10 +89,13 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::DetachOldRoot => Call::DetachOldRoot,
         EnterStep::ChangeToRoot => Call::ChangeToRoot,
         EnterStep::NullStreams => {
-            let null = || open(&std::path::PathBuf::from("/dev/null").into(), OFlags::RDWR).map(Some);
+            let null = || {
+                open(&std::path::PathBuf::from("/dev/null").into(), OFlags::RDWR, Operation::Open).map(Some)
+            };
             Call::Redirect([null()?, null()?, null()?])
         }
         EnterStep::Daemonize => Call::Daemonize,
+        EnterStep::ForkAgain => Call::ForkAgain,
         EnterStep::NewPidNamespace => Call::NewPidNamespace,
         EnterStep::WritePidFile { path } => Call::WritePidFile(path.to_c_string()),
         EnterStep::WaitForGo => Call::WaitForGo,
@@ -121,6 +125,7 @@ fn raw_argument(argument: &Argument) -> Result<RawArgument> {
 fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
     let mut own = [None, None, None];
     for (slot, stream) in own.iter_mut().zip(streams) {
+        // Even one with a high number: its owner may not have marked it to end with the exec.
         let copied = stream.map(|stream| rustix::io::fcntl_dupfd_cloexec(stream, 3)).transpose();
         *slot = copied.context(Operation::Open, "a standard stream")?;
     }
@@ -128,8 +133,13 @@ fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
 }
 
 /// Opens a file for the child, clear of the standard streams' numbers.
-fn open(path: &HostPath, flags: OFlags) -> Result<OwnedFd> {
-    let file = rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty())
-        .context(Operation::Open, path)?;
-    rustix::io::fcntl_dupfd_cloexec(file, 3).context(Operation::Open, path)
+fn open(path: &HostPath, flags: OFlags, operation: Operation) -> Result<OwnedFd> {
+    rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty())
+        .and_then(clear_of_standard)
+        .context(operation, path)
+}
+
+/// A descriptor of the same file that has no standard stream's number; it ends with the exec.
+pub(crate) fn clear_of_standard(fd: OwnedFd) -> std::result::Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(fd, 3) }
 }

@@ -57,6 +57,20 @@ pub enum Error {
         /// The directory, cgroup or namespace.
         what: String,
     },
+    /// A file that is to be replaced has other names, and so is not the jail's alone.
+    #[error("{path} is a hard link, and is not replaced")]
+    HardLink {
+        /// Where it is.
+        path: HostPath,
+    },
+    /// This process cannot be moved into the cgroup that jails are made in.
+    #[error("failed to move into cgroup {cgroup}: {cause}")]
+    MoveToParent {
+        /// The cgroup.
+        cgroup: HostPath,
+        /// What the kernel said.
+        cause: Errno,
+    },
     /// The VMM's process failed on its way into the jail.
     #[error("failed to {step}: {cause}{}", hint(.step, *.cause))]
     Enter {
@@ -100,13 +114,15 @@ impl Error {
         match self {
             Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
             Self::Running { .. } | Self::Locked { .. } | Self::Exists(_) => ErrorKind::InUse,
-            Self::InTheWay { .. } => ErrorKind::InTheWay,
+            Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
-            Self::Operation { cause, .. } | Self::Enter { cause, .. } => match *cause {
-                Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
-                Errno::NOENT => ErrorKind::NotFound,
-                _ => ErrorKind::System,
-            },
+            Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
+                match *cause {
+                    Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
+                    Errno::NOENT => ErrorKind::NotFound,
+                    _ => ErrorKind::System,
+                }
+            }
         }
     }
 }
@@ -118,8 +134,12 @@ pub enum Operation {
     CreateDirectory,
     /// Open a file or directory.
     Open,
+    /// Open a file that is placed into the jail, or its source.
+    OpenPlaced,
     /// Read a file.
     Read,
+    /// Read the first line of a file.
+    ReadLine,
     /// Write a file.
     Write,
     /// Copy a file into the jail.
@@ -160,8 +180,9 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CreateDirectory => "create directory",
-            Self::Open => "open",
+            Self::Open | Self::OpenPlaced => "open",
             Self::Read => "read",
+            Self::ReadLine => "read the first line of",
             Self::Write => "write",
             Self::Copy => "copy",
             Self::Link => "link",

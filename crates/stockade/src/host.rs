@@ -3,10 +3,12 @@
 //! A plain structure: the plan is worked out from it and from nothing else, and a test can write one by
 //! hand.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Context, Operation, Result};
-use crate::spec::{CgroupVersion, HostPath, JailSpec};
+use crate::error::{Context, Error, Operation, Result, errno};
+use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, SpecError};
 
 /// What a plan needs to know of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,16 +64,33 @@ impl Host {
         let cgroups = if spec.cgroups.is_empty() && !may_join {
             CgroupLayout::default()
         } else {
-            CgroupLayout::read(&parent_cgroup(spec))?
+            CgroupLayout::read_for(spec)?
         };
+        Ok(Self { boot_id: boot_id()?, ..Self::with_cgroups(cgroups)? })
+    }
+
+    /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared
+    /// with another boot.
+    ///
+    /// # Errors
+    /// What the kernel says of reading `/proc/misc`.
+    pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
         let misc = read("/proc/misc")?;
-        Ok(Self { boot_id: boot_id()?, userfaultfd_minor: minor_of(&misc, "userfaultfd"), cgroups })
+        Ok(Self { boot_id: String::new(), userfaultfd_minor: minor_of(&misc, "userfaultfd"), cgroups })
     }
 }
 
 impl CgroupLayout {
+    /// Reads the mount table, and whether the parent cgroup of a jail of this specification exists.
+    ///
+    /// # Errors
+    /// What the kernel says of reading.
+    pub fn read_for(spec: &JailSpec) -> Result<Self> {
+        Self::read(&parent_cgroup(spec))
+    }
+
     /// Reads the mount table; `parent` is the cgroup whose existence matters.
-    pub(crate) fn read(parent: &Path) -> Result<Self> {
+    fn read(parent: &Path) -> Result<Self> {
         let mut layout = Self::parse(&read("/proc/mounts")?);
         if let Some(unified) = &mut layout.v2 {
             let file = unified.mount.join("cgroup.controllers");
@@ -104,6 +123,53 @@ impl CgroupLayout {
         layout
     }
 
+    /// Whether there is a hierarchy of this version.
+    ///
+    /// # Errors
+    /// [`SpecError::NoHierarchy`] if there is none.
+    pub fn has(&self, version: CgroupVersion) -> std::result::Result<(), SpecError> {
+        match version {
+            CgroupVersion::V1 if !self.v1.is_empty() => Ok(()),
+            CgroupVersion::V2 if self.v2.is_some() => Ok(()),
+            CgroupVersion::V2 => Err(SpecError::NoHierarchy("cgroupsv2 hierarchy missing")),
+            _ => Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.")),
+        }
+    }
+
+    /// Whether a hierarchy of this version has the controller of a setting.
+    ///
+    /// # Errors
+    /// [`SpecError::NoHierarchy`] or [`SpecError::NoController`].
+    pub fn offers(
+        &self,
+        version: CgroupVersion,
+        setting: &CgroupSetting,
+    ) -> std::result::Result<(), SpecError> {
+        self.has(version)?;
+        let controller = setting.controller();
+        let found = match version {
+            CgroupVersion::V1 => self.v1_with(controller).is_some(),
+            _ => self.v2_with(controller).is_some(),
+        };
+        if found { Ok(()) } else { Err(SpecError::NoController(controller.to_owned())) }
+    }
+
+    /// The parent cgroup of version 2, if there is one.
+    pub(crate) fn existing_parent(&self, parent: &Path) -> Option<HostPath> {
+        self.v2.as_ref().filter(|unified| unified.has_parent).map(|unified| unified.mount.join(parent))
+    }
+
+    /// Moves this process into the parent cgroup of version 2, if there is one; where there is none, nothing
+    /// is made.
+    ///
+    /// # Errors
+    /// [`Error::MoveToParent`]: EBUSY if the cgroup hands controllers down.
+    pub fn move_into_parent(&self, spec: &JailSpec) -> Result<()> {
+        let Some(cgroup) = self.existing_parent(&parent_cgroup(spec)) else { return Ok(()) };
+        std::fs::write(cgroup.join("cgroup.procs"), "0")
+            .map_err(|cause| Error::MoveToParent { cgroup, cause: errno(&cause) })
+    }
+
     /// The first hierarchy of version 1 that has `controller`.
     pub fn v1_with(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|hierarchy| hierarchy.options.iter().any(|option| option == controller))
@@ -128,8 +194,17 @@ pub(crate) fn boot_id() -> Result<String> {
     Ok(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// No table of the kernel is longer.
+const LONGEST: u64 = 1 << 24;
+
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).context(Operation::Read, path)
+    // Large enough for most of what is read here, so that it comes in one call.
+    let mut text = String::with_capacity(4096);
+    // Through `take`, which asks for no size: files of the kernel have none.
+    File::open(path)
+        .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
+        .map(|_| text)
+        .context(Operation::Read, path)
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

@@ -14,8 +14,12 @@ pub use stockade_syscalls::program::close_inherited;
 ///
 /// There is no receipt and nobody stays behind: what is made is left to the caller, as with the original. A
 /// tree that is there already is taken over. The process must have no other thread.
-pub fn enter_in_place(spec: &JailSpec) -> Error {
-    match prepare(spec) {
+///
+/// # Arguments
+/// `host` as it was found while the specification was checked; `warn` is told of what the jail has to do
+/// without.
+pub fn enter_in_place(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Error {
+    match prepare(spec, host, warn) {
         Ok(mut entry) => {
             let failure = entry.program.run();
             entry.error(failure.call, failure.errno)
@@ -24,10 +28,14 @@ pub fn enter_in_place(spec: &JailSpec) -> Error {
     }
 }
 
-fn prepare(spec: &JailSpec) -> Result<Entry> {
-    let host = Host::read_for(spec)?;
-    let Plan { prepare, enter } = plan(spec, &host, Way::InPlace)?;
+fn prepare(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Result<Entry> {
+    let Plan { prepare, enter } = plan(spec, host, Way::InPlace)?;
     let site = Site::new(Layout::new(spec), None);
-    prepare.iter().try_for_each(|step| step.apply(&site))?;
+    for step in &prepare {
+        match step.apply(&site) {
+            Err(error) if step.is_optional() => warn(&error),
+            applied => applied?,
+        }
+    }
     Entry::new(&enter, &site, [None, None, None])
 }

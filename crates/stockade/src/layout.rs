@@ -25,6 +25,16 @@ impl Layout {
         &self.base
     }
 
+    /// The name of the executable.
+    pub(crate) fn exec_name(&self) -> &str {
+        &self.exec_name
+    }
+
+    /// The name of the jail.
+    pub(crate) fn id(&self) -> &JailId {
+        &self.id
+    }
+
     /// The directory of all jails of this executable.
     pub fn exec_dir(&self) -> HostPath {
         self.base.join(&self.exec_name)

@@ -14,8 +14,8 @@ use crate::layout::Layout;
 use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Profile, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
-    CgroupV1, CgroupV2, DeviceNode, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, Ramfs,
-    SharedDirectory, Step,
+    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
+    PlacedFile, Ramfs, SharedDirectory, Step,
 };
 
 /// Who carries the plan out.
@@ -46,8 +46,13 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     let cgroups = cgroups(spec, host, way)?;
     let mut prepare = directories(spec, &layout, way);
     prepare.extend(closure(spec));
-    prepare.extend(device_nodes(spec, host));
+    prepare.extend(cpu_info(spec));
+    prepare.extend(device_nodes(spec, host, way));
     prepare.extend(ramfs(spec));
+    if way == Way::InPlace {
+        // Until here a new root was closed to everyone else.
+        prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
+    }
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
@@ -66,6 +71,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
             path: spec.exec_file.in_jail(),
             owner,
             how: FileHow::Copy,
+            expect_plain: way == Way::InPlace,
         }
         .into(),
     ];
@@ -77,15 +83,25 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
     spec.closure.files.iter().map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
-        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy }.into()
+        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy, expect_plain: false }.into()
     })
 }
 
-fn device_nodes(spec: &JailSpec, host: &Host) -> Vec<Step> {
+/// What a VMM on arm64 has to know of the processor.
+fn cpu_info(spec: &JailSpec) -> Option<Step> {
+    let target = JailPath::new(FIRST_CPU).ok().filter(|_| cfg!(target_arch = "aarch64"))?;
+    Some(CpuInfo { source: Path::new(FIRST_CPU).to_owned().into(), target, owner: spec.owner }.into())
+}
+
+fn device_nodes(spec: &JailSpec, host: &Host, way: Way) -> Vec<Step> {
     let mut nodes = vec![("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9)];
     nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
     let step = |(path, major, minor)| {
-        JailPath::new(path).map(|path| DeviceNode::character(path, major, minor, spec.owner).into())
+        JailPath::new(path).map(|path| {
+            // The original goes on without a source of randomness, and so does its drop-in.
+            let optional = way == Way::InPlace && (major, minor) == (1, 9);
+            DeviceNode { optional, ..DeviceNode::character(path, major, minor, spec.owner) }.into()
+        })
     };
     nodes.into_iter().filter_map(|node| step(node).ok()).collect()
 }
@@ -111,18 +127,16 @@ fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
     let version = spec.cgroup_version.unwrap_or_else(|| which_version(spec, host));
     let exclusive = way == Way::Launch;
     if spec.cgroups.is_empty() {
-        // A parent that exists is moved into, in version 2 only; one that does not is not made.
-        let existing = host.cgroups.v2.as_ref().filter(|unified| unified.has_parent);
-        let unified =
-            existing.filter(|_| version == CgroupVersion::V2).map(|unified| unified.mount.join(&parent));
+        // A parent that exists is moved into, in version 2 only; one that does not is not made. A process
+        // that enters in place is there already, since `CgroupLayout::move_into_parent`.
+        let asked = version == CgroupVersion::V2 && way == Way::Launch;
+        let unified = host.cgroups.existing_parent(&parent).filter(|_| asked);
         return Ok(Cgroups { unified, ..Cgroups::default() });
     }
     match version {
         CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),
         CgroupVersion::V2 => cgroups_v2(&spec.cgroups, host, &path, exclusive),
-        CgroupVersion::Unknown(_) => {
-            Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.").into())
-        }
+        CgroupVersion::Unknown(_) => Ok(host.cgroups.has(version).map(|()| Cgroups::default())?),
     }
 }
 
@@ -145,9 +159,7 @@ fn by_controller(settings: &[CgroupSetting]) -> Vec<(&str, Vec<CgroupSetting>)> 
 }
 
 fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
-    if host.cgroups.v1.is_empty() {
-        return Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.").into());
-    }
+    host.cgroups.has(CgroupVersion::V1)?;
     let mut cgroups = Cgroups::default();
     for (controller, settings) in by_controller(settings) {
         let hierarchy = host.cgroups.v1_with(controller);
@@ -232,6 +244,8 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
         }
         Way::InPlace => vec![
             asked(spec.daemonize, EnterStep::Daemonize),
+            asked(spec.daemonize, EnterStep::NewSession),
+            asked(spec.daemonize, EnterStep::ForkAgain),
             asked(spec.daemonize, EnterStep::NullStreams),
             asked(spec.new_pid_ns, EnterStep::NewPidNamespace),
             pid_file.ok(),

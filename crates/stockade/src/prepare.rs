@@ -272,7 +272,15 @@ pub fn placement(
     match (FileType::from_raw_mode(facts.st_mode), how) {
         (kind @ (FileType::BlockDevice | FileType::CharacterDevice), How::Auto | How::Node) => {
             let (major, minor) = (rustix::fs::major(facts.st_rdev), rustix::fs::minor(facts.st_rdev));
-            Ok(DeviceNode { path, block: kind == FileType::BlockDevice, major, minor, owner }.into())
+            Ok(DeviceNode {
+                path,
+                block: kind == FileType::BlockDevice,
+                major,
+                minor,
+                owner,
+                optional: false,
+            }
+            .into())
         }
         (FileType::RegularFile, How::Auto | How::Link | How::Copy) => {
             let owned = (facts.st_uid, facts.st_gid) == (owner.uid, owner.gid);
@@ -284,7 +292,7 @@ pub fn placement(
                 How::Auto if owned && same_mount(&source, near)? => FileHow::Link,
                 _ => FileHow::Copy,
             };
-            Ok(PlacedFile { source, path, owner, how }.into())
+            Ok(PlacedFile { source, path, owner, how, expect_plain: false }.into())
         }
         (FileType::Directory, How::Auto | How::Copy) => Ok(PlacedTree { source, path, owner }.into()),
         _ => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),

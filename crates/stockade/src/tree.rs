@@ -4,14 +4,16 @@
 //! (`openat2`). Whatever the jail's uid renames, links or replaces meanwhile, nothing outside the tree is
 //! reached; at worst an operation fails.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use crate::error::{Context, Operation, Result};
+use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::{Removal, remove};
 
@@ -22,8 +24,11 @@ pub(crate) const INSIDE: ResolveFlags =
 /// A jail's root, held open.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     path: HostPath,
+    /// Whether the root was made by this process and still belongs to root alone: then nobody else can have
+    /// put anything there, and what is made is named from the root in one call each.
+    private: Cell<bool>,
 }
 
 impl Tree {
@@ -33,10 +38,23 @@ impl Tree {
         let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
             .and_then(|base| open_directory(base.as_fd(), below, INSIDE));
         match opened {
-            Ok(root) => Ok(Some(Self { root, path })),
+            Ok(root) => Ok(Some(Self::held(root, path, false))),
             Err(Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, path),
         }
+    }
+
+    /// The tree whose root is open here.
+    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool) -> Self {
+        Self { root: Arc::new(root), path, private: Cell::new(private) }
+    }
+
+    /// The root, shared with the process that enters it, clear of the standard streams' numbers.
+    pub(crate) fn shared_root(&self) -> std::result::Result<Arc<OwnedFd>, Errno> {
+        if self.root.as_raw_fd() > 2 {
+            return Ok(Arc::clone(&self.root));
+        }
+        rustix::io::fcntl_dupfd_cloexec(self.root(), 3).map(Arc::new)
     }
 
     /// The root's descriptor.
@@ -62,6 +80,13 @@ impl Tree {
     /// taken over.
     pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
         let at = self.host_path(path);
+        if *path == JailPath::root() {
+            self.private.set(false);
+            return own_folder(self.root(), mode, owner, &at);
+        }
+        if self.private.get() {
+            return self.make_private_folder(path, mode, owner, &at);
+        }
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => (),
@@ -70,6 +95,18 @@ impl Tree {
         let folder = open_directory(parent.as_fd(), Path::new(name), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
         own_folder(folder.as_fd(), mode, owner, &at)
+    }
+
+    fn make_private_folder(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+        let (name, mode) = (path.relative(), Mode::from_raw_mode(mode));
+        rustix::fs::mkdirat(self.root(), name, mode).context(Operation::CreateDirectory, at)?;
+        rustix::fs::chmodat(self.root(), name, mode, AtFlags::empty()).context(Operation::ChangeMode, at)?;
+        self.give_away_private(path, owner).context(Operation::ChangeOwner, at)
+    }
+
+    fn give_away_private(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        rustix::fs::chownat(self.root(), path.relative(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Makes every folder on the way to `path` that is not there, for the owner alone.
@@ -93,12 +130,18 @@ impl Tree {
     /// Makes a device node, replacing a node, file or link that is there.
     pub(crate) fn make_node(&self, path: &JailPath, kind: FileType, device: u64, owner: Owner) -> Result<()> {
         let at = self.host_path(path);
-        let (parent, name) = self.parent(path)?;
         let mode = Mode::RUSR | Mode::WUSR;
+        if self.private.get() {
+            rustix::fs::mknodat(self.root(), path.relative(), kind, mode, device)
+                .context(Operation::MakeNode, path)?;
+            return self.give_away_private(path, owner).context(Operation::ChangeOwner, &at);
+        }
+        let (parent, name) = self.parent(path)?;
         let make = || rustix::fs::mknodat(&parent, name, kind, mode, device);
         match make() {
             Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).context(Operation::Remove, &at)?;
+                // What cannot be unlinked, a folder, is still in the way then.
+                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
                 make()
             }
             other => other,
@@ -134,13 +177,65 @@ impl Tree {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE)
-            .context(Operation::Open, &at)?;
-        if let Some(owner) = owner {
-            give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        let open = || rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE);
+        let target = match open() {
+            // Left by a process of the same number that was killed here.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| open())
+            }
+            opened => opened,
         }
-        fill(target.as_fd())?;
-        rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+        .context(Operation::OpenPlaced, &at)?;
+        let complete = || {
+            if let Some(owner) = owner {
+                give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+            }
+            fill(target.as_fd())?;
+            rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+        };
+        complete().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
+        })
+    }
+
+    /// Whether this process made the root, and nobody else has had access to it yet.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private.get()
+    }
+
+    /// Makes a new file in a private tree under its own name, for `fill` to complete.
+    pub(crate) fn write_private_file(
+        &self,
+        path: &JailPath,
+        mode: u32,
+        owner: Owner,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.host_path(path);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
+            .context(Operation::OpenPlaced, &at)?;
+        give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        fill(target.as_fd())
+    }
+
+    /// Refuses to put a file in the place of a link, of anything that is no file, or of a file that has
+    /// other names, which somebody put there to have them overwritten.
+    pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<()> {
+        let at = self.host_path(path);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+            Err(Errno::NOENT) => return Ok(()),
+            found => found.context(Operation::OpenPlaced, &at)?,
+        };
+        let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
+        match FileType::from_raw_mode(facts.st_mode) {
+            FileType::RegularFile if facts.st_nlink > 1 => Err(Error::HardLink { path: at }),
+            FileType::RegularFile => Ok(()),
+            FileType::Symlink => Err(Errno::LOOP).context(Operation::OpenPlaced, &at),
+            FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
+            _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
+        }
     }
 
     /// Makes a new folder and gives it to `fill`; it appears under its name, where nothing may be yet, only
@@ -197,7 +292,7 @@ impl Tree {
     pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
-            Err(crate::Error::Operation { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
+            Err(Error::Operation { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
                 return Ok(Removal::NeverThere);
             }
             Err(e) => return Err(e),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use stockade::step::{
-    CgroupV1, CgroupV2, DeviceNode, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, PlacedTree,
-    Ramfs, SharedDirectory, Site, Step, Undone,
+    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile,
+    PlacedTree, Ramfs, SharedDirectory, Site, Step, Undone,
 };
 use stockade::{Host, Layout, Nonce};
 use testkit::{Guard, privileged};
@@ -166,7 +166,13 @@ step!(device_node, |ground: &Ground<'_>| {
 
 step!(copied_file, |ground: &Ground<'_>| {
     let source = HostPath::existing(&ground.guard.file("image", "content")).unwrap();
-    let step = PlacedFile { source, path: JailPath::new("image").unwrap(), owner: OWNER, how: FileHow::Copy };
+    let step = PlacedFile {
+        source,
+        path: JailPath::new("image").unwrap(),
+        owner: OWNER,
+        how: FileHow::Copy,
+        expect_plain: false,
+    };
     path_case(ground.jail(), step, ground.inside("image"))
 });
 
@@ -174,7 +180,13 @@ step!(linked_file, |ground: &Ground<'_>| {
     let file = ground.guard.file("image", "content");
     std::os::unix::fs::chown(&file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
     let source = HostPath::existing(&file).unwrap();
-    let step = PlacedFile { source, path: JailPath::new("image").unwrap(), owner: OWNER, how: FileHow::Link };
+    let step = PlacedFile {
+        source,
+        path: JailPath::new("image").unwrap(),
+        owner: OWNER,
+        how: FileHow::Link,
+        expect_plain: false,
+    };
     path_case(ground.jail(), step, ground.inside("image"))
 });
 
@@ -212,6 +224,27 @@ step!(ramfs, |ground: &Ground<'_>| {
     };
     Case { before: ground.jail(), step: step.into(), seen: Box::new(seen) }
 });
+
+step!(cpu_info, |ground: &Ground<'_>| {
+    let source = HostPath::from(cpu(ground.guard, &["size"]));
+    let step = CpuInfo { source, target: JailPath::new("sys/cpu0").unwrap(), owner: OWNER };
+    path_case(ground.jail(), step, ground.inside("sys/cpu0"))
+});
+
+/// A processor's directory, with these files for each of two caches.
+fn cpu(guard: &Guard, told: &[&str]) -> PathBuf {
+    let cpu = guard.directory().join("cpu0");
+    for cache in ["index0", "index1"] {
+        std::fs::create_dir_all(cpu.join("cache").join(cache)).unwrap();
+        for file in told {
+            std::fs::write(cpu.join("cache").join(cache).join(file), format!("{cache} {file}\nmore\n"))
+                .unwrap();
+        }
+    }
+    std::fs::create_dir_all(cpu.join("regs/identification")).unwrap();
+    std::fs::write(cpu.join("regs/identification/midr_el1"), "0x00000000410fd0c0\n").unwrap();
+    cpu
+}
 
 step!(named_netns, |ground: &Ground<'_>| {
     let name = ground.guard.named("net");
@@ -288,7 +321,13 @@ mod details {
             std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
             let source = HostPath::existing(&file).unwrap();
             let path = JailPath::new("usr/bin/tool").unwrap();
-            let step = Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy });
+            let step = Step::from(PlacedFile {
+                source,
+                path,
+                owner: OWNER,
+                how: FileHow::Copy,
+                expect_plain: false,
+            });
             // An older, longer one is replaced as a whole.
             std::fs::create_dir_all(ground.inside("usr/bin")).unwrap();
             std::fs::write(ground.inside("usr/bin/tool"), "older ".repeat(50_000)).unwrap();
@@ -316,7 +355,10 @@ mod details {
             std::fs::rename(&file, folder.join("disk")).unwrap();
             let source = HostPath::existing(&folder.join("disk")).unwrap();
             let path = JailPath::new("disk").unwrap();
-            apply_all(&ground, &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy }.into()]);
+            apply_all(
+                &ground,
+                &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }.into()],
+            );
             apply_all(&ground, &[placed_tree(&folder, "disks").into()]);
             for copied in ["disk", "disks/disk"] {
                 let facts = std::fs::metadata(ground.inside(copied)).unwrap();
@@ -340,7 +382,11 @@ mod details {
             for file in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
                 let source = HostPath::existing(Path::new(file)).unwrap();
                 let path = JailPath::new("made").unwrap();
-                apply_all(&ground, &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy }.into()]);
+                apply_all(
+                    &ground,
+                    &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }
+                        .into()],
+                );
                 let copied = std::fs::read(ground.inside("made")).unwrap();
                 assert!(copied.ends_with(b"\n"), "{file}: {copied:?}");
                 assert_eq!(copied.len(), std::fs::read(file).unwrap().len(), "{file}");
@@ -541,6 +587,37 @@ mod details {
     }
 
     #[test]
+    fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
+        privileged!(guard, {
+            let ground = Ground::new(&guard);
+            apply_all(&ground, &ground.jail());
+            let source = cpu(&guard, &["size", "level", "secret"]);
+            let step = CpuInfo {
+                source: source.clone().into(),
+                target: JailPath::new("sys/cpu0").unwrap(),
+                owner: OWNER,
+            };
+            let step = Step::from(step);
+            // A second time, too: a dead jail may have left the first copy.
+            apply_all(&ground, &[step.clone(), step.clone()]);
+            let at = ground.inside("sys/cpu0");
+            let read = |file: &str| std::fs::read_to_string(at.join(file)).unwrap();
+            assert_eq!(read("cache/index1/size"), "index1 size\n", "the first line alone");
+            assert_eq!(read("cache/index0/level"), "index0 level\n");
+            assert_eq!(read("regs/identification/midr_el1"), "0x00000000410fd0c0\n");
+            assert_eq!(std::fs::read_dir(at.join("cache")).unwrap().count(), 2);
+            assert_eq!(std::fs::read_dir(at.join("cache/index0")).unwrap().count(), 2, "nothing else");
+            let facts = std::fs::metadata(at.join("cache/index0/size")).unwrap();
+            assert_eq!((facts.uid(), facts.gid()), (OWNER.uid, OWNER.gid));
+
+            std::fs::remove_file(source.join("regs/identification/midr_el1")).unwrap();
+            let error = step.apply(&ground.site).expect_err("no VMM can do without it");
+            assert_eq!(error.kind(), stockade::ErrorKind::NotFound, "{error}");
+            undo_all(&ground, &ground.jail());
+        });
+    }
+
+    #[test]
     fn nothing_is_written_through_a_link_in_the_jail() {
         privileged!(guard, {
             let ground = Ground::new(&guard);
@@ -556,7 +633,13 @@ mod details {
             Step::from(node).apply(&ground.site).expect_err("a link on the way to a node is refused");
             let source = HostPath::existing(&guard.file("new", "new")).unwrap();
             let path = JailPath::new("image").unwrap();
-            let file = Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy });
+            let file = Step::from(PlacedFile {
+                source,
+                path,
+                owner: OWNER,
+                how: FileHow::Copy,
+                expect_plain: false,
+            });
             // The link itself is replaced, never followed.
             apply_all(&ground, &[file]);
             assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");

@@ -165,9 +165,17 @@ pub fn has(is_there: bool, test: &str, needs: &str) -> bool {
     is_there
 }
 
-/// Tells that a test was skipped: on stderr, and in the file that the test command shows at its end.
-pub(crate) fn skip(test: &str, needs: &str) {
-    eprintln!("skipped: {test} needs {needs}");
+/// Tells what a test wants to be known even if it passes: the harness shows only the failed ones' `eprintln`.
+///
+/// Whether anybody reads it is not the test's concern.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells that a test was skipped, and what it needs: on stderr, and in the file that the test command shows at
+/// its end.
+pub fn skip(test: &str, needs: &str) {
+    tell(&format!("skipped: {test} needs {needs}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
         // In one write: tests of other threads append to it too.

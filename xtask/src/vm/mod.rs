@@ -16,7 +16,7 @@ use image::Suite;
 use report::Report;
 
 /// What runs in the machine: the folder of a package, and one of its test targets.
-const SUITES: &[(&str, &str)] = &[("crates/stockade", "cgroup_v2")];
+const SUITES: &[(&str, &str)] = &[("crates/stockade", "cgroup_v2"), ("crates/jailer", "conformance")];
 
 /// The programs that tests ask for by name.
 const PROGRAMS: &[&str] = &["stockade-probe", "jailer", "stockade"];

@@ -1,6 +1,8 @@
 //! The jail's cgroups.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -45,25 +47,32 @@ impl CgroupV1 {
         self.hierarchy.join(&self.path)
     }
 
-    /// Gives `file` of the cgroup `below` the hierarchy a value if it has none, taking the parent's; the
-    /// parent gets its own in the same way, as deep as the path has components.
+    /// Gives `file` of the cgroup `below` the hierarchy its parent's value; a parent without one gets its
+    /// own in the same way first, as deep as the path has components.
     fn inherit(&self, below: &Path, file: &str) -> Result<()> {
         let own = self.hierarchy.join(below).join(file);
-        if !read_line(&own)?.is_empty() {
-            return Ok(());
-        }
-        let Some(parent) = below.parent() else {
-            return Err(Errno::NODATA).context(Operation::InheritCgroup, own);
-        };
+        let without = || Errno::NODATA;
+        let parent = below.parent().ok_or_else(without).context(Operation::InheritCgroup, &own)?;
         let above = self.hierarchy.join(parent).join(file);
-        if !parent.as_os_str().is_empty() {
-            self.inherit(parent, file)?;
+        let mut value = read_line(&above)?;
+        if value.is_empty() && !parent.as_os_str().is_empty() {
+            match self.inherit(parent, file) {
+                // Another jail that starts at this moment may have given it a value, and processes.
+                Ok(()) | Err(Error::Operation { operation: Operation::Write, .. }) => (),
+                Err(error) => return Err(error),
+            }
+            value = read_line(&above)?;
         }
-        let value = read_line(&above)?;
         if value.is_empty() {
-            return Err(Errno::NODATA).context(Operation::InheritCgroup, own);
+            return Err(without()).context(Operation::InheritCgroup, own);
         }
         write_line(&own, &value)
+    }
+
+    /// The same for a file that nobody asked for, unless it has a value.
+    fn inherit_if_empty(&self, file: &str) -> Result<()> {
+        let own = self.directory().join(file);
+        if read_line(&own)?.is_empty() { self.inherit(&self.path, file) } else { Ok(()) }
     }
 }
 
@@ -79,7 +88,7 @@ impl Act for CgroupV1 {
         // A cpuset takes no process before it has both, and a caller may have given only one.
         let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
         let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
-        needed.iter().try_for_each(|file| self.inherit(&self.path, file))
+        needed.iter().try_for_each(|file| self.inherit_if_empty(file))
     }
 
     fn undo(&self, _: &Site) -> Result<Undone> {
@@ -180,7 +189,9 @@ fn make(directory: &HostPath) -> Result<()> {
 }
 
 fn read_line(file: &HostPath) -> Result<String> {
-    let text = std::fs::read_to_string(file).context(Operation::Read, file)?;
+    let mut opened = File::open(file).context(Operation::Open, file)?;
+    let mut text = String::with_capacity(256);
+    opened.read_to_string(&mut text).context(Operation::ReadLine, file)?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

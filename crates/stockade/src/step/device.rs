@@ -23,12 +23,15 @@ pub struct DeviceNode {
     pub minor: u32,
     /// Who owns it.
     pub owner: Owner,
+    /// Whether the VMM can do without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 impl DeviceNode {
     /// A character device.
     pub fn character(path: JailPath, major: u32, minor: u32, owner: Owner) -> Self {
-        Self { path, block: false, major, minor, owner }
+        Self { path, block: false, major, minor, owner, optional: false }
     }
 }
 

@@ -4,17 +4,18 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, RenameFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
-use crate::error::{Context, Error, Operation, Result};
+use crate::error::{Context, Error, Operation, Result, errno};
 use crate::layout::Layout;
+use crate::process::rooted_at;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
-use crate::tree::{INSIDE, open_directory, own_folder};
+use crate::tree::{INSIDE, Tree, open_directory, own_folder};
 
 /// The extended attribute that tells who made a directory; only root can set or see it.
 const MARK: &str = "trusted.stockade";
@@ -37,7 +38,10 @@ impl Act for SharedDirectory {
     fn apply(&self, site: &Site) -> Result<()> {
         match &site.mark {
             Some(nonce) => make_marked(&self.path, nonce),
-            None => std::fs::create_dir_all(&self.path).context(Operation::CreateDirectory, &self.path),
+            // Without a receipt it is made for one root, which is what its failure is told of.
+            None => std::fs::create_dir_all(&self.path)
+                .map_err(|e| if errno(&e) == Errno::EXIST { Errno::NOTDIR } else { errno(&e) })
+                .context(Operation::CreateDirectory, site.layout.root()),
         }
     }
 
@@ -171,7 +175,10 @@ fn read_mark(directory: BorrowedFd<'_>) -> Mark {
     }
 }
 
-/// The jail's own directory, which belongs to root, and its root in it, which belongs to the jail's owner.
+/// The jail's own directory, which belongs to root, and its root in it.
+///
+/// If it may be taken over the root stays root's until a [`Folder`] step gives it away, so that until then
+/// nobody else can come in between. Otherwise it is the owner's at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailDirectory {
     /// Where it is.
@@ -183,6 +190,28 @@ pub struct JailDirectory {
 }
 
 impl JailDirectory {
+    /// Makes or takes over the directory and its root by name: all on the way is root's, and nothing has to
+    /// be marked.
+    fn take_over(&self, site: &Site) -> Result<()> {
+        let at = site.layout.root();
+        let make = |path: &HostPath, mode| match rustix::fs::mkdir(path.as_path(), Mode::from_raw_mode(mode))
+        {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(cause) => Err(cause).context(Operation::CreateDirectory, &at),
+        };
+        make(&self.path, 0o755)?;
+        let made = make(&at, 0o700)?;
+        let root = open_directory(CWD, at.as_path(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
+            .context(Operation::CreateDirectory, &at)?;
+        let tree = Tree::held(root, at, made);
+        if !made {
+            clear_of_the_dead(&tree, site)?;
+        }
+        site.hold(tree);
+        Ok(())
+    }
+
     fn open(&self) -> std::result::Result<OwnedFd, Errno> {
         let (Some(parent), Some(name)) = (self.path.as_path().parent(), self.path.as_path().file_name())
         else {
@@ -195,11 +224,13 @@ impl JailDirectory {
 
 impl Act for JailDirectory {
     fn apply(&self, site: &Site) -> Result<()> {
+        if self.take_over {
+            return self.take_over(site);
+        }
         // The shared directory above may vanish with the last jail before it is entered here.
         for _ in 0..1000 {
             match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(0o755)) {
                 Ok(()) => break,
-                Err(Errno::EXIST) if self.take_over => break,
                 Err(Errno::EXIST) => {
                     return Err(Error::InTheWay { what: format!("directory {}", self.path) });
                 }
@@ -215,11 +246,8 @@ impl Act for JailDirectory {
                 .context(Operation::CreateDirectory, &self.path)?;
         }
         let at = site.layout.root();
-        match rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(0o700)) {
-            Ok(()) => (),
-            Err(Errno::EXIST) if self.take_over => (),
-            Err(cause) => return Err(cause).context(Operation::CreateDirectory, at),
-        }
+        rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(0o700))
+            .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
         own_folder(root.as_fd(), 0o700, self.owner, &at)
@@ -261,7 +289,35 @@ impl fmt::Display for JailDirectory {
     }
 }
 
-/// A folder in the jail, for its owner alone.
+/// Refuses a root that a jail still lives in, and takes away the pid of a dead one.
+///
+/// Only a root that a jail has been in is looked at so closely: one that the caller has merely put files
+/// into has neither a pid file nor an executable.
+fn clear_of_the_dead(tree: &Tree, site: &Site) -> Result<()> {
+    let there = |name: &str| {
+        let path = JailPath::new(name)?;
+        // A link, or whatever else cannot be opened, is there.
+        Ok(!matches!(tree.look(&path), Ok(None)))
+    };
+    let pid_file = site.layout.pid_file();
+    let has_pid: Result<bool> = there(&pid_file);
+    let has_pid = has_pid?;
+    let has_executable: Result<bool> = there(site.layout.exec_name());
+    if !has_pid && !has_executable? {
+        return Ok(());
+    }
+    if let Some(&pid) = rooted_at(tree.root()).first() {
+        return Err(Error::Running { id: site.layout.id().clone(), pid });
+    }
+    if has_pid {
+        // Whoever wrote it was in the root by then, so it is the number of a dead process. If it cannot be
+        // removed it is in the way of the new one, which says so.
+        let _ = rustix::fs::unlinkat(tree.root(), &pid_file, AtFlags::empty());
+    }
+    Ok(())
+}
+
+/// A folder in the jail, for its owner alone; the root itself among them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folder {
     /// Where it is in the jail.
@@ -276,6 +332,10 @@ impl Act for Folder {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
+        if self.path == JailPath::root() {
+            // It goes with the jail's directory.
+            return Ok(Undone::NeverThere);
+        }
         let tree = site.find_tree()?;
         Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
     }

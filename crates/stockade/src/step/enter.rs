@@ -72,6 +72,8 @@ pub enum EnterStep {
     NullStreams,
     /// Go on in the background.
     Daemonize,
+    /// Go on in a process that does not lead its session.
+    ForkAgain,
     /// Go on as the first process of a pid namespace.
     NewPidNamespace,
     /// Write the pid file.
@@ -184,6 +186,7 @@ impl fmt::Display for EnterStep {
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
             Self::Daemonize => f.write_str("go on in the background"),
+            Self::ForkAgain => f.write_str("go on without leading the session"),
             Self::NewPidNamespace => f.write_str("go on in a new pid namespace"),
             Self::WritePidFile { path } => write!(f, "write the pid to {path} in the jail"),
             Self::WaitForGo => f.write_str("wait until the launcher has written down the pid"),

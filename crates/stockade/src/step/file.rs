@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::copy::copy;
+use super::copy::{Extent, copy};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
@@ -24,6 +24,9 @@ pub struct PlacedFile {
     pub owner: Owner,
     /// How it gets there.
     pub how: FileHow,
+    /// Whether only a plain file of one name may be replaced; a link is replaced otherwise, never followed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expect_plain: bool,
 }
 
 /// How a file gets into a jail.
@@ -40,20 +43,27 @@ pub enum FileHow {
 impl Act for PlacedFile {
     fn apply(&self, site: &Site) -> Result<()> {
         let tree = site.tree()?;
-        let source = File::open(&self.source).context(Operation::Open, &self.source)?;
+        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
-        let temporary = site.temporary_name();
         match self.how {
-            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &temporary),
+            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &site.temporary_name()),
             FileHow::Copy => {
                 let facts = source.metadata().context(Operation::Inspect, &self.source)?;
                 let mode = facts.mode() & 0o777;
-                tree.write_file(&self.path, &temporary, mode, Some(self.owner), |target| {
-                    copy(source.as_fd(), target).context(
-                        Operation::Copy,
-                        format!("{} to {}", self.source, tree.host_path(&self.path)),
-                    )
-                })
+                let fill = |target: BorrowedFd<'_>| {
+                    copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() })
+                        .context(
+                            Operation::Copy,
+                            format!("{} to {}", self.source, tree.host_path(&self.path)),
+                        )
+                };
+                if tree.is_private() {
+                    return tree.write_private_file(&self.path, mode, self.owner, fill);
+                }
+                if self.expect_plain {
+                    tree.expect_plain(&self.path)?;
+                }
+                tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
             }
         }
     }

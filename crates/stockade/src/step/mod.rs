@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod copy;
+mod cpu_info;
 mod device;
 mod directory;
 pub mod enter;
@@ -20,6 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use cgroup::{CgroupV1, CgroupV2};
+pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
 pub(crate) use directory::{make_marked, remove_if_ours_and_empty, remove_unnamed};
@@ -65,6 +67,12 @@ impl Site {
             return Ok(Some(self.tree.get_or_init(|| tree)));
         }
         Ok(self.tree.get())
+    }
+
+    /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.
+    pub(crate) fn hold(&self, tree: Tree) {
+        // One that is held already is the same.
+        let _ = self.tree.set(tree);
     }
 
     /// A name in the jail's tree that nobody else uses.
@@ -143,6 +151,8 @@ steps! {
     PlacedFile,
     /// A directory in the jail, with everything in it.
     PlacedTree,
+    /// What the jail may know of the processor.
+    CpuInfo,
     /// A ramfs in the jail.
     Ramfs,
     /// A network namespace with a name.
@@ -163,6 +173,11 @@ impl Step {
     /// nothing was made.
     pub fn apply(&self, site: &Site) -> Result<()> {
         self.act().apply(site)
+    }
+
+    /// Whether a jail is of use without it.
+    pub(crate) fn is_optional(&self) -> bool {
+        matches!(self, Self::DeviceNode(DeviceNode { optional: true, .. }))
     }
 
     /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Sta
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::copy::copy;
+use super::copy::{Extent, copy};
 use super::file::take_out;
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
@@ -109,7 +109,8 @@ impl Copying<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
-        copy(source.as_fd(), target.as_fd()).context(Operation::Copy, at)?;
+        let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
+        copy(source.as_fd(), target.as_fd(), seen).context(Operation::Copy, at)?;
         let mode = Mode::from_raw_mode(facts.st_mode & PERMISSIONS);
         rustix::fs::fchmod(&target, mode).context(Operation::ChangeMode, at)?;
         give_away(target.as_fd(), self.owner).context(Operation::ChangeOwner, at)

@@ -1,0 +1,280 @@
+//! Section 5: what is refused before anything is made, and in which order.
+
+use std::ffi::OsString;
+
+use crate::ground::{alone, conforms, ours_or_original, refuses, run, strace};
+
+/// A whole command line that would be accepted, with some flags changed; an empty value leaves a flag out.
+fn with(changes: &[(&str, &str)]) -> Vec<OsString> {
+    let exec = std::env::current_exe().unwrap();
+    let mut flags = vec![
+        ("id", OsString::from("a")),
+        ("exec-file", exec.into_os_string()),
+        ("uid", "1".into()),
+        ("gid", "1".into()),
+        ("chroot-base-dir", "/".into()),
+    ];
+    for (name, value) in changes {
+        match flags.iter_mut().find(|(known, _)| known == name && *name != "cgroup") {
+            Some(flag) => flag.1 = value.into(),
+            None => flags.push((name, value.into())),
+        }
+    }
+    flags.into_iter().flat_map(|(name, value)| [format!("--{name}").into(), value]).collect()
+}
+
+fn refused(changes: &[(&str, &str)], message: &str) {
+    refuses(&run(&with(changes)), message);
+}
+
+#[test]
+fn an_id_of_no_or_too_many_bytes() {
+    alone!({
+        let text =
+            |n| format!("Invalid instance ID: Invalid len ({n});  the length must be between 1 and 64");
+        refused(&[("id", "")], &text(0));
+        refused(&[("id", &"x".repeat(65))], &text(65));
+        // Bytes count, not letters.
+        refused(&[("id", &"ü".repeat(33))], &text(66));
+    });
+}
+
+#[test]
+fn an_id_with_other_characters() {
+    alone!({
+        for (id, c, at) in [("a_b", '_', 1), ("../x", '.', 0), ("ü/", '/', 1), ("a b", ' ', 1)] {
+            refused(&[("id", id)], &format!("Invalid instance ID: Invalid char ({c}) at position {at}"));
+        }
+    });
+}
+
+#[test]
+fn an_executable_that_is_not_there_or_no_file() {
+    alone!({
+        let text = "Failed to canonicalize path /no/such/file: No such file or directory (os error 2)";
+        refused(&[("exec-file", "/no/such/file")], text);
+        refused(&[("exec-file", "/proc/../dev")], "/dev is not a file");
+        refused(&[("exec-file", "/dev/null")], "/dev/null is not a file");
+    });
+}
+
+#[test]
+fn a_base_that_is_not_there_or_no_directory() {
+    alone!({
+        let text = "Failed to canonicalize path /no/such/base: No such file or directory (os error 2)";
+        refused(&[("chroot-base-dir", "/no/such/base")], text);
+        refused(&[("chroot-base-dir", "/proc/../dev/null")], "/dev/null is not a directory");
+    });
+}
+
+#[test]
+fn a_uid_or_gid_that_is_no_number_of_32_bits() {
+    alone!({
+        for bad in ["x", "-1", "4294967296", "", "1 "] {
+            refused(&[("uid", bad)], &format!("Invalid uid: {bad}"));
+            refused(&[("gid", bad)], &format!("Invalid gid: {bad}"));
+        }
+    });
+}
+
+#[test]
+fn a_parent_cgroup_that_leaves_the_hierarchy() {
+    alone!({
+        for bad in ["/abs", "..", "a/../b", "./a", "a/.."] {
+            refused(
+                &[("parent-cgroup", bad)],
+                "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'",
+            );
+        }
+    });
+}
+
+#[test]
+fn a_cgroup_version_that_is_no_number_of_8_bits() {
+    alone!({
+        for bad in ["v2", "256", "-1", ""] {
+            refused(&[("cgroup-version", bad)], &format!("{bad} is an invalid cgroup version specifier"));
+        }
+    });
+}
+
+#[test]
+fn a_cgroup_version_that_does_not_exist() {
+    alone!({
+        let text = "Hierarchy not found: No hierarchy found for this cgroup version.";
+        refused(&[("cgroup-version", "3"), ("cgroup", "cpu.shares=1")], text);
+        refused(&[("cgroup-version", "0"), ("cgroup", "cpu.shares=1")], text);
+    });
+}
+
+#[test]
+fn a_cgroup_that_is_no_file_and_value() {
+    alone!({
+        for bad in ["cpu.shares", "cpu.shares=", "cpu.shares=1=2", "=", ""] {
+            refused(&any_version(bad), &format!("Invalid format for cgroups: {bad}"));
+        }
+    });
+}
+
+#[test]
+fn a_cgroup_file_that_leaves_its_directory_or_has_no_controller() {
+    alone!({
+        for bad in ["../cpu.shares=1", "/etc/cpu.shares=1", "./cpu.shares=1", "a/../cpu.shares=1"] {
+            refused(&any_version(bad), &format!("Cgroup invalid file: {bad}"));
+        }
+        refused(&any_version("shares=1"), "Cgroup invalid file: shares");
+    });
+}
+
+#[test]
+fn a_controller_that_the_host_has_not() {
+    alone!({
+        refused(&any_version("nosuch.thing=1"), "Controller nosuch is unavailable");
+        // A controller is a whole word among the options of a mount.
+        refused(&any_version("re.latime=1"), "Controller re is unavailable");
+    });
+}
+
+/// The setting, in a version of cgroups that this host has.
+fn any_version(setting: &str) -> Vec<(&'static str, &str)> {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let first = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup"));
+    vec![("cgroup-version", if first { "1" } else { "2" }), ("cgroup", setting)]
+}
+
+#[test]
+fn a_limit_of_no_known_form_name_or_value() {
+    alone!({
+        refused(&[("resource-limit", "fsize")], "Invalid format for resources limits: fsize");
+        refused(&[("resource-limit", "cores=1")], "Invalid resource argument: cores");
+        let text = "Invalid limit value for resource: ";
+        refused(&[("resource-limit", "fsize=x")], &format!("{text}x: invalid digit found in string"));
+        refused(&[("resource-limit", "no-file=1=2")], &format!("{text}1=2: invalid digit found in string"));
+        refused(&[("resource-limit", "fsize=")], &format!("{text}: cannot parse integer from empty string"));
+        refused(
+            &[("resource-limit", "no-file=18446744073709551616")],
+            &format!("{text}18446744073709551616: number too large to fit in target type"),
+        );
+    });
+}
+
+#[test]
+fn the_first_mistake_in_the_order_of_checks_is_told() {
+    alone!({
+        let version = any_version("nosuch.x=1")[0].1;
+        // Each with the message that it alone leads to.
+        let mistakes = [
+            ("id", "a_b", "Invalid instance ID: Invalid char (_) at position 1"),
+            ("exec-file", "/dev/null", "/dev/null is not a file"),
+            ("chroot-base-dir", "/dev/null", "/dev/null is not a directory"),
+            ("uid", "x", "Invalid uid: x"),
+            ("gid", "x", "Invalid gid: x"),
+            (
+                "parent-cgroup",
+                "..",
+                "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'",
+            ),
+            ("cgroup-version", "x", "x is an invalid cgroup version specifier"),
+            ("cgroup", "nosuch.x=1", "Controller nosuch is unavailable"),
+            ("cgroup", "bad", "Invalid format for cgroups: bad"),
+            ("resource-limit", "cores=1", "Invalid resource argument: cores"),
+        ];
+        for first in 0..mistakes.len() {
+            let mut changes: Vec<_> =
+                mistakes[first..].iter().map(|(name, value, _)| (*name, *value)).collect();
+            if first > 6 {
+                changes.push(("cgroup-version", version));
+            }
+            refused(&changes, mistakes[first].2);
+        }
+    });
+}
+
+#[test]
+fn nothing_is_made_for_what_is_refused() {
+    conforms!(ground, {
+        let output = ground.run(&["--resource-limit", "cores=1"], &[]);
+        refuses(&output, "Invalid resource argument: cores");
+        assert_eq!(std::fs::read_dir(&ground.base).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_base_in_which_no_directory_can_be_made() {
+    conforms!(ground, {
+        std::fs::write(ground.exec_dir(), "a file").unwrap();
+        let text =
+            format!("Failed to create directory {}: Not a directory (os error 20)", ground.root().display());
+        refuses(&ground.run(&[], &[]), &text);
+    });
+}
+
+#[test]
+fn what_the_kernel_refuses_is_told_in_the_originals_words() {
+    conforms!(ground, {
+        let (root, copy) = (ground.root().display().to_string(), ground.copy().display().to_string());
+        let copied = format!("Failed to copy {} to {copy}", ground.exec.display());
+        let tree = format!("Failed to create directory {root}");
+        let owner = format!("Failed to change owner for {copy}");
+        let null = "Failed to open file /dev/null".to_owned();
+        let text = str::to_owned;
+        // The call that is refused, as ours and as the original makes it (the latter by its order of effects),
+        // the flag, and the message.
+        let rows = [
+            ("mkdirat:when=2", "mkdir,mkdirat:when=1", "", tree),
+            ("fchownat:when=1", "fchown:when=1", "", owner),
+            ("copy_file_range", "copy_file_range,sendfile,read:when=1", "", copied),
+            ("fchmodat:when=1", "chmod,fchmodat:when=2", "", text("Failed to change permissions on /dev")),
+            (
+                "fchmodat:when=2",
+                "chmod,fchmodat:when=3",
+                "",
+                text("Failed to change permissions on /dev/net"),
+            ),
+            ("fchmod:when=1", "chmod,fchmodat:when=1", "", text("Failed to change permissions on /")),
+            ("fchownat:when=4", "chown,fchownat:when=4", "", text("Failed to change owner for /run")),
+            (
+                "mknodat:when=2",
+                "mknod,mknodat:when=2",
+                "",
+                text("Failed to create /dev/kvm via mknod inside the jail"),
+            ),
+            ("unshare", "unshare", "", text("Failed to unshare into new mount namespace")),
+            ("mount", "mount:when=1", "", text("Failed to change the propagation type to slave")),
+            ("open_tree", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
+            ("move_mount", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
+            ("fchdir:when=1", "chdir:when=1", "", text("Failed to change current directory")),
+            ("pivot_root", "pivot_root", "", text("Failed to pivot root")),
+            ("umount2", "umount2", "", text("Failed to unmount the old jail root")),
+            ("chdir", "chdir:when=2", "", text("Failed to chdir into chroot directory")),
+            ("setgid", "setgid", "", text("Failed to exec into Firecracker")),
+            ("setgroups", "setgroups", "", text("Failed to exec into Firecracker")),
+            ("setuid", "setuid", "", text("Failed to exec into Firecracker")),
+            ("clone3", "clone,clone3", "--new-pid-ns", text("Failed cloning into a new child process")),
+            ("clone3", "clone,clone3,fork", "--daemonize", text("Failed to daemonize")),
+            ("setsid", "setsid", "--daemonize", text("Failed to daemonize: setsid")),
+            ("dup2,dup3", "dup2,dup3", "--daemonize", text("Failed to duplicate fd")),
+            // The last file that is opened before any step of the process.
+            ("open:when=1", "open:when=4", "--daemonize", null),
+        ];
+        for (ours, original, flag, message) in rows {
+            if flag == "--daemonize" && !ours_or_original(true, false) {
+                // It has reported success by then.
+                continue;
+            }
+            let _ = std::fs::remove_dir_all(ground.exec_dir());
+            let (calls, when) = split(ours_or_original(ours, original));
+            let (only, fault) = (format!("trace={calls}"), format!("inject={calls}:error=EACCES{when}"));
+            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &only, "-e", &fault];
+            let flags: Vec<&str> = if flag.is_empty() { vec![] } else { vec![flag] };
+            let name = "messages::what_the_kernel_refuses_is_told_in_the_originals_words";
+            let Some(mut command) = strace(name, &options, &ground.command(&flags, &[])) else { return };
+            refuses(&testkit::run_with(&mut command), &format!("{message}: Permission denied (os error 13)"));
+        }
+    });
+}
+
+/// The calls, and which of them.
+fn split(fault: &str) -> (&str, &str) {
+    fault.split_at(fault.find(':').unwrap_or(fault.len()))
+}

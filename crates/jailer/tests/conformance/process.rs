@@ -1,0 +1,174 @@
+//! Section 2, step 16: the process that becomes the VMM.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::ground::{GID, Ground, UID, conforms, no_text, ours_or_original, refuses, said, session, status};
+
+#[test]
+fn the_callers_child_becomes_the_vmm() {
+    conforms!(ground, {
+        let live = ground.start(&[]);
+        assert_eq!(fs::read_link(format!("/proc/{}/root", live.pid())).unwrap().as_os_str().len(), 1);
+        assert_eq!(status(live.pid(), "Uid"), vec![UID.to_string(); 4]);
+        assert_eq!(status(live.pid(), "PPid"), [std::process::id().to_string()]);
+        assert_eq!(status(live.pid(), "Threads"), ["1"]);
+        let myself = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(session(live.pid()), session(myself), "in the caller's session");
+    });
+}
+
+#[test]
+fn the_vmms_end_is_the_jailers() {
+    conforms!(ground, {
+        for (word, code) in [("exit=0", 0), ("exit=7", 7), ("signal=9", 137)] {
+            let output = ground.run(&[], &[word]);
+            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{word}");
+            fs::remove_dir_all(ground.root()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_vmm_runs_as_the_owner_with_no_other_group() {
+    conforms!(ground, {
+        let report = ground.report(&[]);
+        for (field, id) in [("uid", UID), ("euid", UID), ("gid", GID), ("egid", GID)] {
+            assert_eq!(report[field], id, "{field}");
+        }
+        assert_eq!(report["groups"], json!([]));
+        assert_eq!(report["capabilities"]["effective"], "0x0");
+        assert_eq!(report["capabilities"]["permitted"], "0x0");
+    });
+}
+
+#[test]
+fn neither_environment_nor_descriptors_reach_the_vmm() {
+    conforms!(ground, {
+        // Without close-on-exec, as careless callers have them, at low and at high numbers.
+        let file = fs::File::open("/dev/null").unwrap();
+        let held = [3, 50, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&file, least).unwrap());
+        for fd in &held {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+        }
+        let mut command = ground.command(&[], &["report"]);
+        let report = said(&testkit::run_with(command.env("SECRET", "secret"))).remove(0);
+        drop(held);
+        assert_eq!(report["environment"], json!([]));
+        assert_eq!(report["descriptors"], json!([0, 1, 2]));
+    });
+}
+
+#[test]
+fn standard_streams_that_the_caller_has_closed_are_never_another_file() {
+    conforms!(ground, {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" 0<&- 2>&-"]).arg(crate::ground::jailer());
+        let output = testkit::run_with(shell.args(ground.words(&[], &["report"])));
+        let report = said(&output).remove(0);
+        assert_eq!(report["descriptors"], json!([0, 1, 2]));
+    });
+}
+
+#[test]
+fn the_standard_streams_are_the_callers() {
+    conforms!(ground, {
+        let mut child = ground
+            .command(&[], &["hold", "clock", "nonsense"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"x").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.starts_with(b"{\"monotonic_ns\""));
+        assert!(output.stderr.ends_with(b"unknown action 'nonsense'\n"));
+    });
+}
+
+#[test]
+fn the_vmm_is_in_the_root_with_default_signals() {
+    conforms!(ground, {
+        let report = ground.report(&[]);
+        assert_eq!(report["cwd"], "/");
+        assert_eq!(report["signals"]["blocked"], json!([]));
+        let ignored = report["signals"]["ignored"].as_array().unwrap();
+        // Those from 32 on are the C library's; SIGPIPE, which jailers ignore, is at its default.
+        assert!(ignored.iter().all(|signal| signal.as_u64().unwrap() >= 32), "{ignored:?}");
+    });
+}
+
+#[test]
+fn the_arguments_are_those_of_firecracker_and_then_the_callers() {
+    conforms!(ground, {
+        let before = monotonic_us();
+        let words = ground.said(&[], &["args", "--x", "y", "--"]).remove(0);
+        let after = monotonic_us();
+        let words: Vec<&str> =
+            words["args"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+        let [
+            path,
+            "--id",
+            id,
+            "--start-time-us",
+            t,
+            "--start-time-cpu-us",
+            c,
+            "--parent-cpu-time-us",
+            p,
+            rest @ ..,
+        ] = &words[..]
+        else {
+            panic!("{words:?}")
+        };
+        assert_eq!((*path, *id), (ground.in_jail().as_str(), "jail-1"));
+        let (t, c, p): (u64, u64, u64) = (t.parse().unwrap(), c.parse().unwrap(), p.parse().unwrap());
+        assert!((before..=after).contains(&t), "{before} {t} {after}");
+        assert!(c <= after - before && p <= c, "{c} {p}");
+        assert_eq!(rest, ["args", "--x", "y", "--"]);
+    });
+}
+
+fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
+}
+
+#[test]
+fn extra_arguments_need_not_be_text() {
+    conforms!(ground, {
+        let mut words = ground.words(&[], &["sleep"]);
+        words.push(no_text());
+        if !ours_or_original(true, false) {
+            assert_eq!(crate::ground::run(&words).code, 101);
+            return;
+        }
+        let mut child = std::process::Command::new(crate::ground::jailer()).args(words).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        ground.becomes_vmm(pid);
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let last: OsString = no_text();
+        assert!(line.ends_with(&[b"sleep\0", last.as_bytes(), b"\0"].concat()), "{line:?}");
+    });
+}
+
+#[test]
+fn an_executable_that_cannot_be_executed() {
+    conforms!(ground = Ground::with_script, {
+        let text = "Failed to exec into Firecracker: No such file or directory (os error 2)";
+        refuses(&ground.run(&[], &[]), text);
+        fs::set_permissions(&ground.exec, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        ground.id = "other".to_owned();
+        let text = "Failed to exec into Firecracker: Permission denied (os error 13)";
+        refuses(&ground.run(&[], &[]), text);
+    });
+}
