@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Make a jail, and leave it to be filled and started.
     Create(CreateArgs),
-    /// Place files or devices into a jail; print where the jail finds them.
+    /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(PlaceArgs),
     /// Start the VMM of a jail that was created, and return.
     Start(StartArgs),
@@ -114,7 +114,7 @@ pub(crate) struct JailArgs {
     /// Put a ramfs on /ramfs in the jail. Its size is nominal: only a memory cgroup limits it.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place a file or device into the jail (repeatable).
+    /// Place a file, directory or device into the jail (repeatable).
     #[arg(long, value_name = "SRC[=NAME]")]
     place: Vec<OsString>,
     /// Further arguments for the VMM: none (plain), or those of Firecracker's jailer.

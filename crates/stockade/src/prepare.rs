@@ -161,7 +161,7 @@ impl Prepared {
         self.jail().receipt.root()
     }
 
-    /// Places a file or device of the host into the jail, owned by the jail's owner.
+    /// Places a file, directory or device of the host into the jail, owned by the jail's owner.
     ///
     /// # Arguments
     /// `source` on the host; `name` in the jail, or `None` for the source's own name in the root.
