@@ -168,7 +168,8 @@ impl JailArgs {
     }
 }
 
-fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
+/// Says in which flag the mistake is.
+pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
     move |error| Failure::new(format!("--{flag}: {error}"))
 }
 
@@ -274,13 +275,19 @@ impl PlaceArgs {
 /// Arguments of `start`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  stockade start vm-1 -- --config-file /vm.json")]
+  stockade start vm-1 --ready run/firecracker.socket -- --config-file /vm.json")]
 pub(crate) struct StartArgs {
     /// Name of the jail.
     pub(crate) id: JailId,
     /// The most that the log of the VMM's output may hold; 0 drops the output.
     #[arg(long, value_name = "SIZE", default_value = "1M")]
     log_size: String,
+    /// Return only once the VMM accepts connections at this Unix socket in the jail.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) ready: Option<PathBuf>,
+    /// Seconds that it may take until then.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
+    pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) state: StateArgs,
     /// Arguments for the VMM, in the place of those given to `create`.

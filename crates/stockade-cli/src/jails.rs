@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use stockade::spec::{JailId, JailPath};
 use stockade::{Dead, Ended, Error, How, Jail, Prepared, Report, Running, Store};
 
-use crate::args::{CreateArgs, IdsArgs, KillArgs, LogsArgs, PlaceArgs, RmArgs, StartArgs};
+use crate::args::{CreateArgs, IdsArgs, KillArgs, LogsArgs, PlaceArgs, RmArgs, StartArgs, in_flag};
 use crate::output::{Failure, note, print, require_root};
 use crate::run::{prepare, tell_left};
 
@@ -53,7 +54,11 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());
     }
-    let running = prepared.launch_watched(log_bytes)?;
+    let ready = args.ready.as_deref().map(JailPath::new).transpose().map_err(in_flag("ready"))?;
+    let mut running = prepared.launch_watched(log_bytes)?;
+    if let Some(socket) = ready {
+        running.wait_ready(&socket, Duration::from_secs(args.timeout))?;
+    }
     print(&format!("{}\n", running.pid())).map(|()| ExitCode::SUCCESS)
 }
 

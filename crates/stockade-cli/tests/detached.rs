@@ -221,6 +221,53 @@ fn a_jail_that_is_not_there_is_named() {
 }
 
 #[test]
+fn start_returns_once_the_vmm_can_be_talked_to() {
+    privileged!(guard, {
+        let id = create(&guard, "ready", &[]);
+        let socket = "/run/api.sock";
+        said(
+            &guard,
+            &["start", &id, "--ready", socket, "--", "sleep-ms=100", "listen=/run/api.sock", "sleep"],
+        );
+        let inside = format!("{}/stockade-probe/{id}/root{socket}", guard.base().display());
+
+        assert!(std::path::Path::new(&inside).exists());
+        assert_eq!(state(&guard, &id), "running");
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_vmm_that_dies_before_it_is_ready_is_told_with_its_last_words() {
+    privileged!(guard, {
+        let id = create(&guard, "early", &[]);
+        let words = ["start", &id, "--ready", "/run/api.sock", "--", "read=/no/kernel", "exit=148"];
+        let line = format!(
+            "the VMM of jail {id} ended before it was ready: exit code 148\n  \
+             {{\"read_error\":\"ENOENT\"}}"
+        );
+        refused(&guard, &words, &line);
+        assert_eq!(said(&guard, &["wait", &id]), "148\n");
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_vmm_that_does_not_get_ready_in_time_runs_on() {
+    privileged!(guard, {
+        let id = create(&guard, "late", &[]);
+        let words = ["start", &id, "--ready", "/run/api.sock", "--timeout", "0", "--", "sleep"];
+        refused(
+            &guard,
+            &words,
+            &format!("the VMM of jail {id} accepts no connection at /run/api.sock after 0 s"),
+        );
+        assert_eq!(state(&guard, &id), "running");
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
 fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
     privileged!(guard, {
         let id = create(&guard, "small", &[]);

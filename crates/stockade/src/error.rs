@@ -1,11 +1,13 @@
 //! One error: which operation on which argument failed, and why.
 
 use std::fmt;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::closure::ClosureError;
-use crate::spec::{HostPath, JailId, SpecError};
+use crate::process::Ended;
+use crate::spec::{HostPath, JailId, JailPath, SpecError};
 use crate::step::enter::EnterStep;
 
 /// The result of whatever can fail here.
@@ -79,6 +81,26 @@ pub enum Error {
         /// What the kernel said.
         cause: Errno,
     },
+    /// The VMM ended before it could be talked to.
+    #[error("the VMM of jail {id} ended before it was ready: {ended}{}", indented(.last_lines))]
+    EndedEarly {
+        /// Which jail.
+        id: JailId,
+        /// How it ended.
+        ended: Ended,
+        /// The last of what it wrote, if it was launched with a log.
+        last_lines: Vec<String>,
+    },
+    /// The VMM cannot be talked to.
+    #[error("the VMM of jail {id} accepts no connection at {socket} after {} s", .waited.as_secs_f32())]
+    NotReady {
+        /// Which jail.
+        id: JailId,
+        /// Where.
+        socket: JailPath,
+        /// For how long that was tried.
+        waited: Duration,
+    },
     /// A receipt cannot be understood.
     #[error("receipt {path} {problem}")]
     Receipt {
@@ -104,6 +126,8 @@ pub enum ErrorKind {
     NotFound,
     /// A receipt is damaged or foreign.
     BadReceipt,
+    /// The VMM ended, or did not get ready in time.
+    NotReady,
     /// Anything else that the kernel refused.
     System,
 }
@@ -116,6 +140,7 @@ impl Error {
             Self::Running { .. } | Self::Locked { .. } | Self::Exists(_) => ErrorKind::InUse,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
+            Self::EndedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
             Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
                 match *cause {
                     Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
@@ -238,6 +263,11 @@ impl From<std::io::Error> for Cause {
 /// The number behind an error of the standard library; EINVAL where the library itself refused.
 pub(crate) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+/// Each on a line of its own below the error's.
+fn indented(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| ["\n  ", line]).collect()
 }
 
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {

@@ -44,6 +44,7 @@ mod open;
 mod plan;
 mod prepare;
 mod process;
+mod ready;
 mod receipt;
 mod running;
 pub mod snapshot;

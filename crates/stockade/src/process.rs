@@ -139,6 +139,16 @@ pub enum Ended {
     Unknown,
 }
 
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Self::Unknown => f.write_str("how is not known"),
+        }
+    }
+}
+
 impl Ended {
     /// The exit code as a shell reports it: 128 and the signal's number for a process that was killed.
     pub fn shell_code(self) -> u8 {

@@ -12,6 +12,7 @@ use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
 use crate::spec::JailPath;
 use crate::teardown::Report;
+use crate::tree::Tree;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
 #[derive(Debug)]
@@ -44,6 +45,18 @@ impl Running {
     /// As there.
     pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
         self.jail.place(source, name, how)
+    }
+
+    pub(crate) fn tree(&self) -> Result<&Tree> {
+        self.jail.site.tree()
+    }
+
+    /// The end of what the VMM has written, if it is launched with a log.
+    pub(crate) fn last_lines(&self, most: usize) -> Vec<String> {
+        let parts = self.jail.lock.logs().into_iter();
+        let text: String = parts.map(|part| std::fs::read(&part).unwrap_or_default()).map(lossy).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(most)..].iter().map(|line| (*line).to_owned()).collect()
     }
 
     /// Sends a signal to the VMM; one that has ended needs none.
@@ -112,6 +125,10 @@ impl Running {
     pub fn teardown(self) -> Result<Report> {
         self.jail.tear_down()
     }
+}
+
+fn lossy(text: Vec<u8>) -> String {
+    String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 impl AsFd for Running {

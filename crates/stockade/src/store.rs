@@ -81,9 +81,7 @@ impl Store {
 
     /// Where the output of a jail's VMM is, if it was launched with a log: the older part, then the newer.
     pub fn logs(&self, id: &JailId) -> Vec<HostPath> {
-        let place = self.directory.join(id.as_str());
-        let parts = ["log.1", "log"].into_iter().map(|name| place.join(name));
-        parts.filter(|path| path.as_path().is_file()).collect()
+        logs(&self.directory.join(id.as_str()))
     }
 
     /// Takes the lock of a jail, making its place here.
@@ -170,6 +168,11 @@ impl Lock {
         directory.context(Operation::Open, &self.path)
     }
 
+    /// The parts of the VMM's log, the older first.
+    pub(crate) fn logs(&self) -> Vec<HostPath> {
+        logs(&self.path)
+    }
+
     /// How the VMM ended, if its monitor has written that down.
     pub(crate) fn ended(&self) -> Option<Ended> {
         read_ended(&self.path)
@@ -209,6 +212,12 @@ fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Opt
     let mut text = Vec::new();
     file.read_to_end(&mut text).context(Operation::Read, &at)?;
     Receipt::parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+}
+
+/// The parts of the log in a jail's place, the older first.
+fn logs(place: &HostPath) -> Vec<HostPath> {
+    let parts = ["log.1", "log"].into_iter().map(|name| place.join(name));
+    parts.filter(|path| path.as_path().is_file()).collect()
 }
 
 /// What a monitor wrote: `exited CODE` or `killed SIGNAL`.

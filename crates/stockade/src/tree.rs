@@ -76,6 +76,11 @@ impl Tree {
         Ok((opened, name))
     }
 
+    /// Opens the folder that `path` is in, to watch it.
+    pub(crate) fn folder_of(&self, path: &JailPath) -> Result<OwnedFd> {
+        self.parent(path).map(|(folder, _)| folder)
+    }
+
     /// Makes a folder, its parents being there already, and gives it mode and owner. One that is there is
     /// taken over.
     pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
