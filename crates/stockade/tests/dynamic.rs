@@ -131,6 +131,10 @@ fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stay
         );
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
         assert_eq!(prepared.receipt().steps.len(), steps, "it is not on the receipt");
+        for how in [How::Link, How::Node] {
+            let error = prepared.place(&directory, Some(Path::new("opt/lib")), how).expect_err("no such way");
+            assert_eq!(error.to_string(), format!("{} is not a file", directory.display()));
+        }
         let placed = prepared.place(&directory, Some(Path::new("opt/lib")), How::Auto).unwrap();
         assert_eq!(placed.to_string(), "/opt/lib");
         assert_eq!(live(prepared).1, Ended::Exited(42));

@@ -16,9 +16,14 @@ pub(super) struct Extent {
     pub(super) blocks: u64,
 }
 
+/// The least that must be saved in holes: linkers leave some in every program, and looking for them takes
+/// longer than copying them.
+const WORTHWHILE: u64 = 1 << 20;
+
 /// Copies a whole file into a new one.
 pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, seen: Extent) -> std::io::Result<()> {
-    if seen.blocks.saturating_mul(512) < seen.size && copy_data(source, target, seen.size)? {
+    let holes = seen.size.saturating_sub(seen.blocks.saturating_mul(512));
+    if holes >= WORTHWHILE && copy_data(source, target, seen.size)? {
         return Ok(());
     }
     // Having copied as much as the size says is having reached the end, unless it says nothing.
