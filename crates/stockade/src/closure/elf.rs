@@ -50,6 +50,10 @@ pub(super) struct Kind {
 /// Looks what is in a file.
 pub(super) fn read(path: &Path) -> Result<Content, ClosureError> {
     let failed = |e: &std::io::Error| ClosureError::Read { path: path.to_owned(), cause: errno(e) };
+    // The executable decides which paths are looked at: opening a device or a pipe may do something.
+    if !std::fs::metadata(path).map_err(|e| failed(&e))?.is_file() {
+        return Ok(Content::Other);
+    }
     let mut file = File::open(path).map_err(|e| failed(&e))?;
     let mut beginning = Vec::new();
     // The kernel reads no more of a script's first line either.
