@@ -274,8 +274,13 @@ fn a_library_for_another_machine_is_passed_over() {
     bench.file("wrong/liba.so", &bytes);
     bench.file("text/liba.so", b"INPUT(liba.so.1)\n");
     std::fs::create_dir_all(bench.path("folder/liba.so")).expect("make a directory in the way");
-    let rpath =
-        ["wrong", "text", "folder", "good"].map(|name| bench.path(name).display().to_string()).join(":");
+    // Opening a pipe would wait for somebody to write to it.
+    std::fs::create_dir(bench.path("pipe")).expect("make a directory");
+    let (mode, kind) = (rustix::fs::Mode::RWXU, rustix::fs::FileType::Fifo);
+    rustix::fs::mknodat(rustix::fs::CWD, bench.path("pipe/liba.so"), kind, mode, 0).expect("make a pipe");
+    let rpath = ["wrong", "text", "folder", "pipe", "good"]
+        .map(|name| bench.path(name).display().to_string())
+        .join(":");
     bench.program("main", &["good/liba.so", &format!("-Wl,-rpath,{rpath}")]);
     let kept = bench.path("good/liba.so").display().to_string();
     assert_eq!(bench.placed("main"), map(&[(&kept, "good/liba.so")]));
