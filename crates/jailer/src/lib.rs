@@ -50,7 +50,7 @@ fn check(given: &Given) -> Result<(JailSpec, Host), Error> {
     let mut spec = JailSpec::new(id, exec_file, HostPath::directory(Path::new(base))?);
     let number = |name, error: fn(String) -> SpecError| {
         let text = given.value(name);
-        text.parse().map_err(|_| error(text.to_owned()))
+        Owner::parse_number(text).ok_or_else(|| error(text.to_owned()))
     };
     spec.owner = Owner { uid: number("uid", SpecError::Uid)?, gid: number("gid", SpecError::Gid)? };
     spec.profile = Profile::Firecracker;

@@ -134,6 +134,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         EnterStep::Clone { .. }
         | EnterStep::CloseDescriptors
         | EnterStep::TakeStreams
+        | EnterStep::DefaultSignals
         | EnterStep::WaitForGo => return None,
     };
     Some(format!("{what}: {cause}"))

@@ -137,8 +137,10 @@ impl JailArgs {
                 .map_err(|error| Failure::new(format!("--exec-file: {error} (see --no-closure)")))?;
         }
         spec.owner = Owner {
-            uid: self.uid.parse().map_err(|_| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
-            gid: self.gid.parse().map_err(|_| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
+            uid: Owner::parse_number(&self.uid)
+                .ok_or_else(|| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
+            gid: Owner::parse_number(&self.gid)
+                .ok_or_else(|| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
         };
         spec.netns = match &self.netns {
             Some(argument) => Netns::from_argument(argument).map_err(in_flag("netns"))?,

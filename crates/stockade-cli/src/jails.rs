@@ -24,7 +24,7 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     for (source, name) in args.files() {
         let placed = place_one(&mut jail, source, name)?;
         let failed = |e: Error| Failure::new(format!("{}: {e}", source.display()));
-        print(&format!("{}\n", placed.map_err(failed)?))?;
+        go_on(print(&format!("{}\n", placed.map_err(failed)?)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -103,7 +103,7 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     let mut code = ExitCode::SUCCESS;
     for id in &args.jails.ids {
         match remove(&store, id, args.force) {
-            Ok(report) if report.is_clean() => print(&format!("{id}\n"))?,
+            Ok(report) if report.is_clean() => go_on(print(&format!("{id}\n")))?,
             Ok(report) => {
                 tell_left(&report);
                 code = ExitCode::FAILURE;
@@ -142,6 +142,14 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         std::io::copy(&mut part, &mut stdout)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is left to do is done even if nobody reads of it any more.
+fn go_on(printed: Result<(), Failure>) -> Result<(), Failure> {
+    match printed {
+        Err(Failure::ReaderGone) => Ok(()),
+        other => other,
+    }
 }
 
 fn open(store: &Store, id: &JailId) -> Result<Jail, Failure> {

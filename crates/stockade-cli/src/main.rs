@@ -24,6 +24,9 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
     }
+    // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
+    // a VMM ended.
+    let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(words) {
         Ok(cli) => dispatch(cli).unwrap_or_else(Failure::tell),
         Err(error) => explain(&error),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use stockade::spec::JailSpec;
 use stockade::{Ended, Error, How, Prepared, Report, Running, Store, Streams};
-use stockade_syscalls::signals::SignalFd;
+use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use crate::args::{JailArgs, RunArgs};
 use crate::output::{Failure, note, print, require_root};
@@ -49,15 +49,20 @@ pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Resul
 
 /// The signals that ask a command to end.
 pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
-    SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])
-        .map_err(|e| Failure::new(format!("failed to block signals: {e}")))
+    let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+    // What the caller ignores stays ignored: nohup means it.
+    let heeded: Vec<Signal> = signals.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    SignalFd::block(&heeded).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 
 /// How far the VMM has been asked to end.
 #[derive(Clone, Copy)]
 enum Stop {
     Never,
-    Asked { kill_at: Instant },
+    /// Asked, and to be killed at that time; one beyond reckoning never comes.
+    Asked {
+        kill_at: Option<Instant>,
+    },
     Killed,
 }
 
@@ -70,10 +75,10 @@ fn watch(running: &mut Running, signals: &SignalFd, grace: Duration) -> Result<E
             return Ok(ended);
         }
         let left = match stop {
-            Stop::Asked { kill_at } => {
+            Stop::Asked { kill_at: Some(kill_at) } => {
                 Timespec::try_from(kill_at.saturating_duration_since(Instant::now())).ok()
             }
-            Stop::Never | Stop::Killed => None,
+            _ => None,
         };
         let mut waiting =
             [PollFd::from_borrowed_fd(running.as_fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
@@ -95,7 +100,7 @@ fn further(running: &Running, stop: Stop, grace: Duration) -> Result<Stop, Failu
     match stop {
         Stop::Never => {
             running.signal(Signal::TERM)?;
-            Ok(Stop::Asked { kill_at: Instant::now() + grace })
+            Ok(Stop::Asked { kill_at: Instant::now().checked_add(grace) })
         }
         Stop::Asked { .. } | Stop::Killed => {
             running.signal(Signal::KILL)?;

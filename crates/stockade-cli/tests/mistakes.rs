@@ -134,6 +134,7 @@ fn numbers_and_settings_are_checked() {
         let cases = [
             ("--uid", "root", "Invalid uid: root"),
             ("--uid", "4294967296", "Invalid uid: 4294967296"),
+            ("--uid", "4294967295", "Invalid uid: 4294967295"),
             ("--gid", "-1", "Invalid gid: -1"),
             ("--resource-limit", "cores=1", "Invalid resource argument: cores"),
             ("--resource-limit", "no-file", "Invalid format for resources limits: no-file"),

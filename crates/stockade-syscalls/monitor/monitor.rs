@@ -105,7 +105,9 @@ extern "C" fn main(stack: *const usize) -> ! {
         }
         // Only when nothing more is waiting in the pipe: the last words belong to the log.
         if waiting[0].revents != 0 && waiting[1].revents == 0 {
-            write_down(status());
+            if let Some(end) = status() {
+                write_down(end);
+            }
             exit();
         }
         if ready < 0 {
@@ -202,14 +204,19 @@ fn create(name: &core::ffi::CStr) -> isize {
     call(number::OPENAT, PLACE, name.as_ptr() as usize, flags, 0o600, 0)
 }
 
-/// How the VMM ended: the code and status of waitid.
-fn status() -> (i32, i32) {
+/// How the VMM ended: the code and status of waitid; nothing if the kernel has kept none.
+fn status() -> Option<(i32, i32)> {
     const P_PIDFD: usize = 3;
     const WEXITED: usize = 4;
     // A siginfo_t: signo, errno, code, (padding,) pid, uid, status.
     let mut info = [0_i32; 32];
-    while call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED, 0) == EINTR {}
-    (info[2], info[6])
+    loop {
+        match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED, 0) {
+            0 => return Some((info[2], info[6])),
+            EINTR => (),
+            _ => return None,
+        }
+    }
 }
 
 /// Writes `exited N` or `killed N`, whole or not at all.

@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use crate::program::{Program, close_range, exit_now, last_errno};
+use crate::program::{Failure, Program, close_range, default_signal, exit_now, last_errno};
 use crate::spawn::{Birth, Child, clone_with_pidfd, link};
 
 /// The monitor's program, compiled by the build script from `monitor/monitor.rs`.
@@ -39,10 +39,6 @@ pub struct Monitor {
     pub pidfd: OwnedFd,
 }
 
-/// What the monitor tells first: the child's pid, or why there is none.
-const STARTED: i32 = 1;
-const REFUSED: i32 = 2;
-
 /// Clones a monitor, which clones a child that carries out `program`.
 ///
 /// # Errors
@@ -52,23 +48,28 @@ pub fn spawn_monitored(
     birth: Birth<'_>,
     duty: &Duty<'_>,
 ) -> Result<(Child, Monitor), Errno> {
-    let executable = rustix::fs::memfd_create("stockade-monitor", MemfdFlags::CLOEXEC)?;
-    let written = rustix::io::write(&executable, ELF)?;
-    if written < ELF.len() {
-        return Err(Errno::NOSPC);
-    }
+    let executable = executable()?;
     let limit = CString::new(duty.log.map_or(0, |(_, limit)| limit).to_string()).unwrap_or_default();
     let (ours, theirs) = link()?;
+    // The monitor has a link of its own: the child's closes with the child, and each tells of one process.
+    let (word, to_launcher) = link()?;
     program.seal(Some(theirs.as_fd()));
     let Some((pid, pidfd)) = clone_with_pidfd(Birth::default())? else {
-        watch(program, birth, duty, &executable, &limit, theirs)
+        drop((ours, word));
+        watch(program, birth, duty, &executable, &limit, theirs, &to_launcher)
     };
-    drop(theirs);
+    drop((theirs, to_launcher));
     let monitor = Monitor { pid, pidfd };
-    match hear(&ours)? {
+    // Its end, without a failure, means that the monitor has executed its program, or was killed.
+    let heard = hear(&word).and_then(|child| match Failure::receive(word.as_fd())? {
+        None => Ok(child),
+        Some(failure) => Err(failure.errno),
+    });
+    match heard {
         Ok((pid, pidfd)) => Ok((Child { pid, pidfd, link: ours }, monitor)),
         Err(cause) => {
-            // It has ended, having nothing to watch.
+            // The child, if there is one, ends when its link closes; the monitor has nothing to watch.
+            drop(ours);
             let _ = rustix::process::waitid(
                 rustix::process::WaitId::PidFd(monitor.pidfd.as_fd()),
                 rustix::process::WaitIdOptions::EXITED,
@@ -76,6 +77,20 @@ pub fn spawn_monitored(
             Err(cause)
         }
     }
+}
+
+/// The monitor's program as a file without a name.
+fn executable() -> Result<OwnedFd, Errno> {
+    let name = c"stockade-monitor";
+    let executable = match rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every one of these may be executed.
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC),
+        made => made,
+    }?;
+    if rustix::io::write(&executable, ELF)? < ELF.len() {
+        return Err(Errno::NOSPC);
+    }
+    Ok(executable)
 }
 
 /// The monitor's life, from here on with system calls alone.
@@ -86,32 +101,37 @@ fn watch(
     executable: &OwnedFd,
     limit: &CString,
     link: OwnedFd,
+    word: &OwnedFd,
 ) -> ! {
-    let child = match clone_with_pidfd(birth) {
-        Ok(None) => program.run_in_child(link),
-        Ok(Some((pid, child))) => {
-            if tell(&link, STARTED, pid.as_raw_nonzero().get(), Some(child.as_fd())).is_err() {
-                // The launcher is gone, and with it the word for the child to go on.
-                exit_now(1);
-            }
-            child
+    // Above the numbers that the monitor's program expects something at; it ends with the exec.
+    let Ok(word) = rustix::io::fcntl_dupfd_cloexec(word, 16) else { exit_now(1) };
+    // Where the launcher ignores SIGCHLD the kernel would keep no status of the child for the monitor.
+    let failed = default_signal(libc::SIGCHLD).and_then(|()| match clone_with_pidfd(birth)? {
+        None => program.run_in_child(link),
+        Some((pid, child)) => {
+            // The child's link is the child's alone from here on.
+            drop(link);
+            tell(&word, pid, child.as_fd())?;
+            rustix::process::setsid()?;
+            rustix::process::chdir(c"/")?;
+            take_over(duty, executable, &child, limit, &word)
         }
-        Err(cause) => {
-            let _ = tell(&link, REFUSED, cause.raw_os_error(), None);
-            exit_now(1);
-        }
-    };
-    // A failure from here on leaves the child without a monitor, as if that had been killed: it runs, and
-    // only the way it ends is not known.
-    let _ = rustix::process::setsid();
-    let _ = rustix::process::chdir(c"/");
-    let _ = take_over(duty, executable, &child, limit);
+    });
+    if let Err(errno) = failed {
+        Failure { call: 0, errno }.send(word.as_fd());
+    }
     exit_now(1)
 }
 
 /// Puts every descriptor where the monitor's program expects it, and becomes that.
-fn take_over(duty: &Duty<'_>, executable: &OwnedFd, child: &OwnedFd, limit: &CString) -> Result<(), Errno> {
-    // Out of the way of their places first.
+fn take_over(
+    duty: &Duty<'_>,
+    executable: &OwnedFd,
+    child: &OwnedFd,
+    limit: &CString,
+    word: &OwnedFd,
+) -> Result<(), Errno> {
+    // Out of the way of their places first; the program ends with the exec.
     let clear = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 16);
     let (executable, place, child) = (clear(executable.as_fd())?, clear(duty.place)?, clear(child.as_fd())?);
     let output = duty.log.map(|(output, _)| clear(output)).transpose()?;
@@ -120,12 +140,18 @@ fn take_over(duty: &Duty<'_>, executable: &OwnedFd, child: &OwnedFd, limit: &CSt
     if let Some(output) = &output {
         put(output, 5)?;
     }
+    let first = if output.is_some() { 6 } else { 5 };
+    let mut kept = [word.as_raw_fd().unsigned_abs(), executable.as_raw_fd().unsigned_abs()];
+    kept.sort_unstable();
     close_range(0, 2)?;
-    // The link among them: the launcher waits for the child's executing alone.
-    let end = if output.is_some() { 6 } else { 5 };
-    let keep = executable.as_raw_fd().unsigned_abs();
-    close_range(end, keep - 1)?;
-    close_range(keep + 1, u32::MAX)?;
+    let mut from = first;
+    for fd in kept {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, u32::MAX)?;
     let arguments =
         [c"stockade-monitor".as_ptr(), limit.as_ptr(), duty.title.as_ptr(), std::ptr::null::<libc::c_char>()];
     let environment = [std::ptr::null::<libc::c_char>()];
@@ -151,43 +177,38 @@ fn put(fd: &OwnedFd, number: i32) -> Result<(), Errno> {
     if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-fn tell(link: &OwnedFd, word: i32, number: i32, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let mut message = [0; 8];
-    message[..4].copy_from_slice(&word.to_ne_bytes());
-    message[4..].copy_from_slice(&number.to_ne_bytes());
+/// Tells the launcher the child's pid, with its pidfd.
+fn tell(word: &OwnedFd, pid: Pid, child: BorrowedFd<'_>) -> Result<(), Errno> {
+    let message = pid.as_raw_nonzero().get().to_ne_bytes();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.as_slice();
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    let fds = [child];
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(Errno::NOBUFS);
     }
-    rustix::net::sendmsg(link, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    rustix::net::sendmsg(word, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// What the monitor told: the child, or why there is none.
-fn hear(link: &OwnedFd) -> Result<Result<(Pid, OwnedFd), Errno>, Errno> {
+/// What the monitor tells first: the child, or why there is none.
+fn hear(word: &OwnedFd) -> Result<(Pid, OwnedFd), Errno> {
     let mut message = [0; 8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            link,
-            &mut [IoSliceMut::new(&mut message)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
+        let mut parts = [IoSliceMut::new(&mut message)];
+        rustix::net::recvmsg(word, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
-    let (word, number) = message.split_at(4);
-    let word = i32::from_ne_bytes(word.try_into().unwrap_or_default());
-    let number = i32::from_ne_bytes(number.try_into().unwrap_or_default());
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    match (word, fd, received.bytes) {
-        (STARTED, Some(fd), 8) if number > 0 => Ok(Ok((Pid::from_raw(number).ok_or(Errno::SRCH)?, fd))),
-        (REFUSED, _, 8) => Ok(Err(Errno::from_raw_os_error(number))),
+    let (first, second) = message.split_at(4);
+    let number = |bytes: &[u8]| i32::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    match (received.bytes, fd) {
+        (4, Some(fd)) if number(first) > 0 => Ok((Pid::from_raw(number(first)).ok_or(Errno::SRCH)?, fd)),
+        // A failure: the number of the call, which is of no interest, and the cause.
+        (8, None) => Err(Errno::from_raw_os_error(number(second))),
         // The monitor was killed before it could tell.
-        _ => Ok(Err(Errno::CONNRESET)),
+        _ => Err(Errno::CONNRESET),
     }
 }

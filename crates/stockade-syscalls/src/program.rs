@@ -85,6 +85,8 @@ pub enum Call {
     SetUid(u32),
     /// SIGPIPE at its default, no signal blocked.
     ResetSignals,
+    /// Every signal at its default.
+    DefaultSignals,
     /// Become another program (`execve`), with an empty environment.
     Execute(Execute),
 }
@@ -466,6 +468,10 @@ impl Call {
             Self::ClearGroups => rustix::thread::set_thread_groups(&[]),
             Self::SetUid(uid) => rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(*uid)),
             Self::ResetSignals => reset_signals(),
+            Self::DefaultSignals => {
+                default_signals();
+                Ok(())
+            }
             // These concern more than one process: the program makes them itself.
             Self::CloseOthers
             | Self::Daemonize
@@ -528,11 +534,23 @@ pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-fn reset_signals() -> Result<(), Errno> {
-    // SAFETY: SIG_DFL installs no handler, so no code of ours can be run by it.
-    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(last_errno());
+/// Every signal at its default. What the caller ignores would stay ignored in the VMM, which a hang-up or an
+/// interrupt then no longer reached.
+fn default_signals() {
+    for signal in 1..=64 {
+        // The C library keeps two of them to itself, and two others cannot be changed.
+        let _ = default_signal(signal);
     }
+}
+
+/// A signal at its default.
+pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
+    // SAFETY: SIG_DFL installs no handler, so no code of ours can be run by it.
+    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+}
+
+fn reset_signals() -> Result<(), Errno> {
+    default_signal(libc::SIGPIPE)?;
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };

@@ -64,3 +64,24 @@ impl AsFd for SignalFd {
         self.0.as_fd()
     }
 }
+
+/// Whether this process ignores a signal.
+pub fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set, and the pointer is valid for writing a sigaction.
+    let refused = unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), action.as_mut_ptr()) };
+    if refused != 0 {
+        return false;
+    }
+    // SAFETY: the call succeeded, so it has written the structure.
+    let action = unsafe { action.assume_init() };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Keeps the status of children that end, though whoever started this process may ignore them.
+///
+/// # Errors
+/// None that the kernel knows of.
+pub fn heed_children() -> io::Result<()> {
+    Ok(crate::program::default_signal(libc::SIGCHLD)?)
+}

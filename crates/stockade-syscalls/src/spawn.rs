@@ -30,23 +30,19 @@ pub struct Child {
 }
 
 impl Child {
-    /// Lets the child go past `Call::WaitForGo`.
-    ///
-    /// # Errors
-    /// EPIPE if the child has already failed; [`Child::outcome`] then says where.
-    pub fn go(&self) -> Result<(), Errno> {
-        rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL).map(drop)
-    }
-
-    /// Waits until the child has executed its program (`None`) or failed (where, and why).
+    /// Lets the child go past `Call::WaitForGo`, and waits until it has executed its program (`None`) or
+    /// failed (where, and why). Its pidfd is returned whatever happens.
     ///
     /// A child that is killed on the way counts as executed: its exit status tells.
-    ///
-    /// # Errors
-    /// What the kernel says of reading from the child.
-    pub fn outcome(self) -> Result<(OwnedFd, Option<Failure>), Errno> {
-        let failure = Failure::receive(self.link.as_fd())?;
-        Ok((self.pidfd, failure))
+    pub fn go_and_tell(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
+        // A child that is gone already has said why.
+        let _ = rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL);
+        (self.pidfd, Failure::receive(self.link.as_fd()))
+    }
+
+    /// Closes the link, at which the child ends.
+    pub fn abandon(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
+        (self.pidfd, Ok(None))
     }
 }
 
@@ -97,7 +93,12 @@ pub(crate) fn clone(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
 
 /// A pair of connected sockets that keep messages whole and whose end is seen at the other.
 pub(crate) fn link() -> Result<(OwnedFd, OwnedFd), Errno> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+    let pair =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    // Clear of the standard streams, which a caller may have closed and a program may replace.
+    let clear =
+        |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(fd, 3) };
+    Ok((clear(pair.0)?, clear(pair.1)?))
 }
 
 // In the kernel's headers from 5.5 and 5.7; libc has them as i32, where the second does not fit.

@@ -86,8 +86,11 @@ fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
         for_each_below(cgroup, &mut |below| {
             for pid in processes(below)? {
                 let Some(process) = PidFd::open(pid)? else { continue };
-                process.signal(Signal::KILL)?;
-                ending.push(process);
+                // Looked at again with the descriptor held: the pid may be another's by now.
+                if processes(below)?.contains(&pid) {
+                    process.signal(Signal::KILL)?;
+                    ending.push(process);
+                }
             }
             Ok(())
         })?;

@@ -103,6 +103,7 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::ClearGroups => Call::ClearGroups,
         EnterStep::SetUid { uid } => Call::SetUid(*uid),
         EnterStep::ResetSignals => Call::ResetSignals,
+        EnterStep::DefaultSignals => Call::DefaultSignals,
         EnterStep::Execute { path, arguments } => {
             let arguments = arguments.iter().map(raw_argument).collect::<Result<_>>()?;
             Call::Execute(Execute::new(path.to_c_string(), arguments))

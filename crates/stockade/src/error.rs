@@ -51,6 +51,12 @@ pub enum Error {
     /// A jail of that id is prepared and waits to be launched.
     #[error("jail {0} exists already; remove it first, or choose another id")]
     Exists(JailId),
+    /// The VMM of a jail of that id has ended, and the jail was not removed yet.
+    #[error("the VMM of jail {0} has ended; remove the jail first, or choose another id")]
+    Ended(JailId),
+    /// A jail of that id is kept in another pid namespace.
+    #[error("jail {0} was made in another pid namespace; work on it there")]
+    Elsewhere(JailId),
     /// Something that stockade did not make is in the way.
     #[error(
         "{what} exists already and was not made by stockade for this jail; remove it, or choose another id"
@@ -137,7 +143,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
-            Self::Running { .. } | Self::Locked { .. } | Self::Exists(_) => ErrorKind::InUse,
+            Self::Running { .. }
+            | Self::Locked { .. }
+            | Self::Exists(_)
+            | Self::Ended(_)
+            | Self::Elsewhere(_) => ErrorKind::InUse,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::EndedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,

@@ -90,12 +90,17 @@ impl Store {
     }
 
     fn collect_one(&self, id: &JailId, dry_run: bool) -> Result<Option<Report>> {
+        // First without the lock, which would be in the way of those whose jails these are.
+        let dead = |receipt: &Receipt| receipt.state() == JailState::Dead;
+        if self.read(id)?.is_some_and(|receipt| !dead(&receipt)) {
+            return Ok(None);
+        }
         let Some(lock) = self.try_lock(id)? else { return Ok(None) };
         match lock.read()? {
             // Killed between taking the place and writing the receipt: nothing else was made.
             None if dry_run => Ok(None),
-            None => lock.remove().map(|()| None),
-            Some(receipt) if receipt.state() != JailState::Dead => Ok(None),
+            None => lock.remove_unused().map(|()| None),
+            Some(receipt) if !dead(&receipt) => Ok(None),
             Some(receipt) if dry_run => Ok(Some(would_remove(&receipt))),
             Some(receipt) => {
                 let site = receipt.site();

@@ -189,6 +189,11 @@ pub(crate) fn parent_cgroup(spec: &JailSpec) -> std::path::PathBuf {
     }
 }
 
+/// The pid namespace of this process, by the inode of its file; 0 if it cannot be told.
+pub(crate) fn pid_namespace() -> u64 {
+    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino)
+}
+
 /// The kernel's name for this boot.
 pub(crate) fn boot_id() -> Result<String> {
     Ok(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())

@@ -9,10 +9,10 @@ use stockade_syscalls::spawn::{Birth, Child, spawn};
 
 use crate::enter::Entry;
 use crate::error::{Context, Error, Operation, Result};
-use crate::prepare::{Held, Prepared};
+use crate::prepare::{Held, Prepared, renew_arguments};
 use crate::process::{PidFd, ProcessRef};
 use crate::running::Running;
-use crate::spec::{JailPath, Netns};
+use crate::spec::{JailPath, Netns, monotonic_us};
 use crate::step::Vmm;
 
 /// The VMM's standard streams; `None` is the caller's own.
@@ -75,6 +75,12 @@ impl Prepared {
 }
 
 fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
+    if jail.receipt.keeper.is_none() {
+        // It was made some time ago, and may have been started in vain.
+        jail.lock.forget_end()?;
+        jail.receipt.spec.started_us = monotonic_us();
+        renew_arguments(&mut jail.receipt);
+    }
     let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
         Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
@@ -132,22 +138,19 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
 fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>) -> Result<PidFd> {
     let pid = child.pid;
     let recorded = record(jail, ProcessRef::of(pid), monitor.map(PidFd::reference));
-    if recorded.is_ok() {
-        // A child that is gone already has said why.
-        let _ = child.go();
-    }
     // Unrecorded, the child ends when its link closes.
-    recorded?;
-    let (pidfd, failure) = child.outcome().context(Operation::Spawn, &jail.receipt.id)?;
+    let (pidfd, outcome) = if recorded.is_ok() { child.go_and_tell() } else { child.abandon() };
     let process = PidFd::new(pidfd, pid.as_raw_nonzero().get());
-    match failure {
-        None => Ok(process),
-        Some(failure) => {
-            process.wait_until_ended(None)?;
-            process.reap()?;
-            Err(entry.error(failure.call, failure.errno))
-        }
-    }
+    let failed = match (recorded, outcome) {
+        (Ok(()), Ok(None)) => return Ok(process),
+        (Err(error), _) => error,
+        (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno),
+        (_, Err(cause)) => entry.clone_error(cause),
+    };
+    process.signal(rustix::process::Signal::KILL)?;
+    process.wait_until_ended(None)?;
+    process.reap()?;
+    Err(failed)
 }
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.

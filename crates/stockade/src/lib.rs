@@ -40,6 +40,7 @@ mod host;
 mod in_place;
 mod launch;
 mod layout;
+mod mark;
 mod open;
 mod plan;
 mod prepare;

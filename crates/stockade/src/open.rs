@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::prepare::{Held, Prepared};
 use crate::process::{Ended, PidFd};
 use crate::receipt::{JailState, Receipt};
@@ -54,11 +54,12 @@ impl Store {
         let Some(lock) = self.try_lock(id)? else { return Ok(None) };
         let Some(receipt) = lock.read()? else {
             // Killed between taking the place and writing the receipt: nothing else was made.
-            return lock.remove().map(|()| None);
+            return lock.remove_unused().map(|()| None);
         };
         let held = Held { site: receipt.site(), lock, receipt };
         let vmm = held.receipt.vmm_step().cloned();
         Ok(Some(match (held.receipt.state(), vmm) {
+            (JailState::Elsewhere, _) => return Err(Error::Elsewhere(id.clone())),
             (JailState::Prepared, _) => Jail::Prepared(Prepared::reopened(held)),
             (JailState::Running, Some(vmm)) => {
                 let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
@@ -77,7 +78,8 @@ impl Store {
     /// # Errors
     /// [`Error::Receipt`](crate::Error::Receipt) for a receipt that cannot be understood.
     pub fn watch(&self, id: &JailId) -> Result<Option<Watched>> {
-        let receipt = self.read(id)?.filter(Receipt::is_of_this_boot);
+        let here = |state| !matches!(state, JailState::Dead | JailState::Elsewhere | JailState::Damaged);
+        let receipt = self.read(id)?.filter(|receipt| here(receipt.state()));
         let Some(vmm) = receipt.as_ref().and_then(Receipt::vmm_step) else { return Ok(None) };
         let process = vmm.process.open()?;
         let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();

@@ -43,6 +43,7 @@ pub struct Plan {
 /// asks for.
 pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     let layout = Layout::new(spec);
+    demand_free_name(spec)?;
     let cgroups = cgroups(spec, host, way)?;
     let mut prepare = directories(spec, &layout, way);
     prepare.extend(closure(spec));
@@ -58,6 +59,15 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     }
     prepare.extend(cgroups.steps.iter().cloned());
     Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, way) })
+}
+
+/// Refuses an executable whose name is that of something else in the jail's root.
+fn demand_free_name(spec: &JailSpec) -> Result<()> {
+    let name = spec.exec_file.name();
+    if ["dev", "run"].contains(&name) || (name == "ramfs" && spec.ramfs.is_some()) {
+        return Err(SpecError::Taken(spec.exec_file.in_jail()).into());
+    }
+    Ok(())
 }
 
 fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
@@ -203,8 +213,11 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
         Netns::Make(name) => steps.push(EnterStep::JoinNetns { path: name.path() }),
         Netns::Join(path) => steps.push(EnterStep::JoinNetns { path: path.to_owned() }),
     }
-    steps.extend(spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes }));
-    steps.push(EnterStep::LimitOpenFiles { count: spec.limits.open_files });
+    let limits = spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes });
+    let limits = limits.into_iter().chain([EnterStep::LimitOpenFiles { count: spec.limits.open_files }]);
+    if way == Way::InPlace {
+        steps.extend(limits.clone());
+    }
     steps.extend(cgroups.join.iter().map(|file| EnterStep::JoinCgroup { file: file.clone() }));
     if way == Way::InPlace
         && let Some(unified) = &cgroups.unified
@@ -223,6 +236,11 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
         EnterStep::ChangeToRoot,
     ]);
     steps.extend(detach(spec, layout, way));
+    if way == Way::Launch {
+        // Late, so that they limit the VMM and not the way into the jail.
+        steps.extend(limits);
+        steps.push(EnterStep::DefaultSignals);
+    }
     let owner = spec.owner;
     steps.extend([
         EnterStep::SetGid { gid: owner.gid },

@@ -42,26 +42,43 @@ impl Held {
             return self.tear_down().map(drop);
         }
         self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
+        self.lock.forget_end()?;
         self.lock.write(&self.receipt)
     }
 
     /// Decides how to place a file, writes that down, and does it.
     pub(crate) fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
         let step = placement(self.receipt.spec.owner, &self.receipt.root(), source, name, how)?;
-        if let Step::PlacedTree(PlacedTree { path, .. }) = &step
-            && self.site.tree()?.look(path)?.is_some()
-        {
-            // Decided before the step is written down: undoing it would take away what is there.
-            return Err(SpecError::TreeTaken(path.clone()).into());
+        let path = path_of(&step);
+        if matches!(step, Step::PlacedTree(_)) && self.site.tree()?.look(&path)?.is_some() {
+            return Err(SpecError::TreeTaken(path).into());
         }
+        self.demand_free(&path)?;
         self.append(step.clone())?;
-        match step.apply(&self.site) {
-            Ok(()) => Ok(path_of(&step)),
-            Err(error) => {
-                step.undo(&self.site);
-                Err(error)
-            }
+        if let Err(error) = step.apply(&self.site) {
+            // Nothing was placed, and what was there before stays; it is only taken off the list again.
+            self.receipt.steps.pop();
+            self.lock.write(&self.receipt)?;
+            return Err(error);
         }
+        Ok(path)
+    }
+
+    /// Refuses to place something over a folder, or over what the jail itself is made of.
+    fn demand_free(&self, path: &JailPath) -> Result<()> {
+        let made = &self.receipt.steps[..self.receipt.made];
+        let part_of_jail = made.iter().any(|step| match step {
+            Step::PlacedFile(file) => &file.path == path,
+            Step::DeviceNode(node) => &node.path == path,
+            _ => false,
+        });
+        let is_folder = self.site.tree()?.look(path)?.is_some_and(|found| {
+            rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
+        });
+        if part_of_jail || is_folder {
+            return Err(SpecError::Taken(path.clone()).into());
+        }
+        Ok(())
     }
 
     /// Writes down a step that is about to be carried out.
@@ -104,7 +121,11 @@ impl Store {
         let plan = plan(spec, &host, Way::Launch)?;
         let (lock, taken_over) = self.take_over(spec)?;
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
-        lock.write(&receipt)?;
+        if let Err(error) = lock.write(&receipt) {
+            // Nothing was made; a place without a receipt is nothing to keep.
+            let _ = lock.remove();
+            return Err(error);
+        }
         let jail = Held { site: receipt.site(), lock, receipt };
         Ok(Prepared { jail: Some(apply(jail)?), taken_over })
     }
@@ -115,6 +136,8 @@ impl Store {
         let Some(receipt) = lock.read()? else { return Ok((lock, None)) };
         match (receipt.state(), receipt.vmm()) {
             (JailState::Running, Some(vmm)) => Err(Error::Running { id: spec.id.clone(), pid: vmm.pid }),
+            (JailState::Ended, _) => Err(Error::Ended(spec.id.clone())),
+            (JailState::Elsewhere, _) => Err(Error::Elsewhere(spec.id.clone())),
             (JailState::Dead, _) => {
                 let site = receipt.site();
                 let report = tear_down(lock, receipt, &site)?;
@@ -193,11 +216,7 @@ impl Prepared {
     pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
         let receipt = &mut self.jail_mut().receipt;
         receipt.spec.arguments = arguments;
-        for step in &mut receipt.enter {
-            if let EnterStep::Execute { arguments, .. } = step {
-                *arguments = crate::plan::arguments(&receipt.spec);
-            }
-        }
+        renew_arguments(receipt);
     }
 
     /// Removes the jail.
@@ -248,6 +267,15 @@ fn path_of(step: &Step) -> JailPath {
         Step::PlacedTree(tree) => tree.path.clone(),
         Step::DeviceNode(node) => node.path.clone(),
         _ => JailPath::root(),
+    }
+}
+
+/// Works the VMM's arguments out again, after something that is among them has changed.
+pub(crate) fn renew_arguments(receipt: &mut Receipt) {
+    for step in &mut receipt.enter {
+        if let EnterStep::Execute { arguments, .. } = step {
+            *arguments = crate::plan::arguments(&receipt.spec);
+        }
     }
 }
 

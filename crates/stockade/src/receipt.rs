@@ -57,6 +57,8 @@ pub struct Receipt {
     pub id: JailId,
     /// In which boot it was made.
     pub boot_id: String,
+    /// In which pid namespace, by the inode of its file: pids mean other processes elsewhere.
+    pub pid_namespace: u64,
     /// What marks the things made for it.
     pub nonce: Nonce,
     /// Where the jail is.
@@ -70,6 +72,8 @@ pub struct Receipt {
     pub created_ms: u64,
     /// What was made, or was going to be.
     pub steps: Vec<Step>,
+    /// How many of the steps make the jail itself; those after them came later.
+    pub made: usize,
     /// What the VMM's process does to itself when it is launched.
     pub enter: Vec<EnterStep>,
 }
@@ -82,8 +86,12 @@ pub enum JailState {
     Prepared,
     /// Its VMM runs.
     Running,
+    /// Its VMM has ended, and it waits to be removed: how it ended and what it wrote can be asked for.
+    Ended,
     /// Its VMM has ended, or its maker has before there was one.
     Dead,
+    /// It was made in another pid namespace of this host: what becomes of it is known there alone.
+    Elsewhere,
     /// Its receipt cannot be understood.
     Damaged,
 }
@@ -93,7 +101,9 @@ impl fmt::Display for JailState {
         f.pad(match self {
             Self::Prepared => "prepared",
             Self::Running => "running",
+            Self::Ended => "ended",
             Self::Dead => "dead",
+            Self::Elsewhere => "elsewhere",
             Self::Damaged => "damaged",
         })
     }
@@ -105,11 +115,13 @@ impl Receipt {
             version: VERSION,
             id: spec.id.clone(),
             boot_id,
+            pid_namespace: host::pid_namespace(),
             nonce: Nonce::new(),
             layout: Layout::new(&spec),
             spec,
             keeper: Some(ProcessRef::myself()),
             created_ms: now_ms(),
+            made: plan.prepare.len(),
             steps: plan.prepare,
             enter: plan.enter,
         }
@@ -153,7 +165,10 @@ impl Receipt {
     pub fn state(&self) -> JailState {
         match self.vmm() {
             _ if !self.is_of_this_boot() => JailState::Dead,
+            _ if self.pid_namespace != host::pid_namespace() => JailState::Elsewhere,
             Some(vmm) if vmm.is_alive() => JailState::Running,
+            // It stood by itself, and only whoever made it stand removes it.
+            Some(_) if self.keeper.is_none() => JailState::Ended,
             None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
             _ => JailState::Dead,
         }
@@ -164,13 +179,13 @@ impl Receipt {
         Duration::from_millis(now_ms().saturating_sub(self.created_ms))
     }
 
-    /// The jail's executable, by the name of its directory.
+    /// The jail's root on the host.
     pub fn root(&self) -> HostPath {
         self.layout.root()
     }
 
     pub(crate) fn site(&self) -> Site {
-        Site::new(self.layout.clone(), Some(self.nonce.clone()))
+        Site::new(self.layout.clone(), Some(self.nonce.clone())).of_boot(self.is_of_this_boot())
     }
 }
 

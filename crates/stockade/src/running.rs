@@ -84,7 +84,7 @@ impl Running {
     /// # Errors
     /// What the kernel says of waiting.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<Ended>> {
-        self.wait_until(Some(Instant::now() + timeout))
+        self.wait_until(Instant::now().checked_add(timeout))
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {

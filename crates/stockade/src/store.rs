@@ -10,10 +10,11 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Operation, Result};
+use crate::mark::{self, Mark};
 use crate::process::Ended;
 use crate::receipt::{JailState, Nonce, Receipt};
 use crate::spec::{HostPath, JailId, SpecError};
-use crate::step::{make_marked, remove_if_ours_and_empty};
+use crate::step::{make_marked, make_one, remove_if_ours_and_empty};
 use crate::tree::open_directory;
 
 /// Where receipts are kept unless told otherwise.
@@ -22,8 +23,10 @@ pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
 const RECEIPT: &str = "receipt.json";
 const ENDED: &str = "ended";
 
-/// Everything that can be in a jail's place: the receipt, what the monitor writes, and either half-done.
-const FILES: &[&str] = &[RECEIPT, "receipt.json.new", ENDED, "ended.new", "log", "log.1"];
+const RECEIPT_NEW: &str = "receipt.json.new";
+
+/// What the monitor writes into a jail's place.
+const MONITOR_FILES: &[&str] = &["log", "log.1", "ended.new", ENDED];
 
 /// A state directory. It is made with the first jail, and goes with the last.
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ impl Store {
         // Whoever removes a jail removes its place; then another has to be made.
         for _ in 0..1000 {
             make_marked(&self.directory, &nonce)?;
-            match rustix::fs::mkdir(path.as_path(), Mode::RWXU) {
+            match make_one(&path, 0o700, PLACE, &nonce) {
                 Ok(()) | Err(Errno::EXIST) => (),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
@@ -149,15 +152,14 @@ impl Lock {
     /// Replaces the receipt as a whole. No sync to disk: after a power failure only directories remain, and
     /// their place is known.
     pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
-        let temporary = "receipt.json.new";
         let at = self.path.join(RECEIPT);
         let text = serde_json::to_vec(receipt)
             .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::openat(&self.directory, RECEIPT_NEW, flags, Mode::RUSR | Mode::WUSR)
             .context(Operation::Open, &at)?;
         File::from(file).write_all(&text).context(Operation::Write, &at)?;
-        rustix::fs::renameat(&self.directory, temporary, &self.directory, RECEIPT)
+        rustix::fs::renameat(&self.directory, RECEIPT_NEW, &self.directory, RECEIPT)
             .context(Operation::Rename, at)
     }
 
@@ -178,21 +180,52 @@ impl Lock {
         read_ended(&self.path)
     }
 
-    /// Removes the jail's place: it is gone without a trace.
+    /// Removes what a monitor has written for a VMM that was started before.
+    pub(crate) fn forget_end(&self) -> Result<()> {
+        MONITOR_FILES.iter().try_for_each(|name| self.unlink(name))
+    }
+
+    /// Removes the jail's place: it is gone without a trace. The receipt goes last, so that a place that
+    /// cannot be removed is still known.
     pub(crate) fn remove(self) -> Result<()> {
-        for name in FILES {
-            match rustix::fs::unlinkat(&self.directory, *name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => (),
-                Err(cause) => return Err(cause).context(Operation::Remove, self.path.join(name)),
-            }
+        self.forget_end()?;
+        self.unlink(RECEIPT_NEW)?;
+        let foreign = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
+        if let Some(foreign) = foreign.flatten().find(|entry| entry.file_name() != RECEIPT) {
+            return Err(Errno::NOTEMPTY).context(Operation::Remove, foreign.path().display());
         }
+        self.unlink(RECEIPT)?;
+        self.remove_empty()
+    }
+
+    /// Removes a place that has no receipt, if stockade made it: whoever made it was killed before anything
+    /// else was made. Anything else in the state directory is not ours to touch.
+    pub(crate) fn remove_unused(self) -> Result<()> {
+        if mark::read(self.directory.as_fd()) != Mark::Is(PLACE.into()) {
+            return Ok(());
+        }
+        self.unlink(RECEIPT_NEW)?;
+        self.remove_empty()
+    }
+
+    fn remove_empty(self) -> Result<()> {
         match rustix::fs::rmdir(self.path.as_path()) {
             Ok(()) | Err(Errno::NOENT) => (),
             Err(cause) => return Err(cause).context(Operation::Remove, self.path),
         }
         remove_if_ours_and_empty(&self.store).map(drop)
     }
+
+    fn unlink(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(cause) => Err(cause).context(Operation::Remove, self.path.join(name)),
+        }
+    }
 }
+
+/// What tells that a directory in the state directory is a jail's place.
+const PLACE: &str = "place";
 
 fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);

@@ -267,10 +267,15 @@ impl Tree {
         if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
             return Err(Errno::EXIST).context(Operation::CreateDirectory, &at);
         }
-        fill(folder.as_fd())?;
-        own_folder(folder.as_fd(), mode, owner, &at)?;
-        rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE)
-            .context(Operation::Rename, &at)
+        let complete = || {
+            fill(folder.as_fd())?;
+            own_folder(folder.as_fd(), mode, owner, &at)?;
+            rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE)
+                .context(Operation::Rename, &at)
+        };
+        complete().inspect_err(|_| {
+            remove(parent.as_fd(), OsStr::new(temporary), &at);
+        })
     }
 
     /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.

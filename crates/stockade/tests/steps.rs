@@ -17,6 +17,7 @@ const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 struct Ground<'g> {
     guard: &'g Guard,
     spec: JailSpec,
+    nonce: Nonce,
     site: Site,
 }
 
@@ -26,8 +27,9 @@ impl<'g> Ground<'g> {
         let id: JailId = guard.named("jail").parse().unwrap();
         let mut spec = JailSpec::new(id, exec_file, HostPath::future_directory(&guard.base()).unwrap());
         spec.owner = OWNER;
-        let site = Site::new(Layout::new(&spec), Some(Nonce::new()));
-        Self { guard, spec, site }
+        let nonce = Nonce::new();
+        let site = Site::new(Layout::new(&spec), Some(nonce.clone()));
+        Self { guard, spec, nonce, site }
     }
 
     fn layout(&self) -> Layout {
@@ -452,7 +454,7 @@ mod details {
                 );
                 assert_eq!(error.to_string(), said);
                 assert!(!ground.inside("firmware").exists(), "nothing of it is seen");
-                assert_eq!(step.undo(&ground.site), Undone::Removed, "what was cut off is taken away");
+                assert_eq!(step.undo(&ground.site), Undone::NeverThere, "nothing of it is left");
                 std::fs::remove_file(link).unwrap();
             }
             // One that leads nowhere, but would lead inside, does no harm.
@@ -485,9 +487,26 @@ mod details {
                 let error = step.apply(&ground.site).expect_err("it is refused");
                 let said = format!("{} is neither a file, a directory nor a link", special.display());
                 assert_eq!(error.to_string(), said, "{kind:?}");
-                assert_eq!(step.undo(&ground.site), Undone::Removed);
+                assert_eq!(step.undo(&ground.site), Undone::NeverThere);
                 std::fs::remove_file(&special).unwrap();
             }
+            undo_all(&ground, &ground.jail());
+        });
+    }
+
+    #[test]
+    fn a_tree_that_was_cut_off_by_a_kill_is_taken_away() {
+        privileged!(guard, {
+            let ground = Ground::new(&guard);
+            apply_all(&ground, &ground.jail());
+            let step = Step::from(placed_tree(&firmware(&guard), "usr/share/firmware"));
+            apply_all(&ground, std::slice::from_ref(&step));
+            // As a kill before the last call leaves it: complete, under the name that only this receipt uses.
+            let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
+            std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
+            assert_eq!(step.undo(&ground.site), Undone::Removed);
+            assert!(!cut_off.exists());
+            assert_eq!(step.undo(&ground.site), Undone::NeverThere);
             undo_all(&ground, &ground.jail());
         });
     }
@@ -503,7 +522,7 @@ mod details {
                 error.to_string(),
                 format!("{} has the jail itself in it", guard.directory().display())
             );
-            assert_eq!(step.undo(&ground.site), Undone::Removed);
+            assert_eq!(step.undo(&ground.site), Undone::NeverThere);
             undo_all(&ground, &ground.jail());
         });
     }
@@ -662,7 +681,7 @@ mod details {
             std::fs::write(foreign.join("image"), "another's").unwrap();
             let error = steps[1].apply(&ground.site).expect_err("it is in the way");
             assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-            assert!(matches!(steps[1].undo(&ground.site), Undone::Left(_)));
+            assert!(matches!(steps[1].undo(&ground.site), Undone::Kept(_)));
             assert_eq!(std::fs::read_to_string(foreign.join("image")).unwrap(), "another's");
             std::fs::remove_dir_all(ground.layout().jail_dir()).unwrap();
             undo_all(&ground, &steps);

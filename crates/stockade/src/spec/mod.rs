@@ -46,6 +46,13 @@ impl std::fmt::Display for Owner {
     }
 }
 
+impl Owner {
+    /// A uid or gid: any number but the last, by which the kernel means "leave it as it is".
+    pub fn parse_number(text: &str) -> Option<u32> {
+        text.parse().ok().filter(|number| *number != u32::MAX)
+    }
+}
+
 /// Which arguments the VMM gets besides those that are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
@@ -120,7 +127,7 @@ impl JailSpec {
     }
 }
 
-fn monotonic_us() -> u64 {
+pub(crate) fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
 }
@@ -187,6 +194,9 @@ pub enum SpecError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
     #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
+    /// A place in the jail that is not free for a file.
+    #[error("{0} in the jail is a folder, or part of the jail itself")]
+    Taken(JailPath),
     /// A directory that cannot be placed, since something of that name is in the jail.
     #[error("{0} is in the jail already, and a directory is placed only where nothing is")]
     TreeTaken(JailPath),

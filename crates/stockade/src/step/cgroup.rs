@@ -3,15 +3,19 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
 use crate::cgroup;
 use crate::error::{Context, Error, Operation, Result};
+use crate::mark::{self, Mark};
 use crate::spec::{CgroupSetting, HostPath};
+use crate::tree::open_directory;
 
 /// The jail's cgroup in one hierarchy of version 1, with all settings of one controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +81,10 @@ impl CgroupV1 {
 }
 
 impl Act for CgroupV1 {
-    fn apply(&self, _: &Site) -> Result<()> {
+    fn apply(&self, site: &Site) -> Result<()> {
         let directory = self.directory();
         demand_unused(&directory, self.exclusive)?;
-        make(&directory)?;
+        make_own(&directory, site)?;
         for setting in &self.settings {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
@@ -91,8 +95,8 @@ impl Act for CgroupV1 {
         needed.iter().try_for_each(|file| self.inherit_if_empty(file))
     }
 
-    fn undo(&self, _: &Site) -> Result<Undone> {
-        cgroup::empty_and_remove(&self.directory())
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        remove_own(&self.directory(), site)
     }
 }
 
@@ -139,7 +143,7 @@ impl CgroupV2 {
 }
 
 impl Act for CgroupV2 {
-    fn apply(&self, _: &Site) -> Result<()> {
+    fn apply(&self, site: &Site) -> Result<()> {
         let directory = self.directory();
         demand_unused(&directory, self.exclusive)?;
         // Level by level: where one cannot hand down, none is made below it.
@@ -147,14 +151,14 @@ impl Act for CgroupV2 {
             make(&above)?;
             self.hand_down(&above)?;
         }
-        make(&directory)?;
+        make_own(&directory, site)?;
         self.settings
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
     }
 
-    fn undo(&self, _: &Site) -> Result<Undone> {
-        cgroup::empty_and_remove(&self.directory())
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        remove_own(&self.directory(), site)
     }
 }
 
@@ -181,6 +185,42 @@ fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
         return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
     }
     Ok(())
+}
+
+/// Makes the jail's own cgroup and marks it. An empty one that nobody has marked is taken.
+fn make_own(directory: &HostPath, site: &Site) -> Result<()> {
+    make(directory)?;
+    let Some(nonce) = &site.mark else { return Ok(()) };
+    let opened = open(directory).context(Operation::Open, directory)?;
+    match mark::read(opened.as_fd()) {
+        Mark::Is(other) if other != nonce.as_str().as_bytes() => {
+            Err(Error::InTheWay { what: format!("cgroup {directory}") })
+        }
+        _ => mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory),
+    }
+}
+
+/// Empties and removes the jail's own cgroup; another's stays as it is.
+fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
+    let Some(nonce) = &site.mark else { return cgroup::empty_and_remove(directory) };
+    let opened = match open(directory) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Err(cause) => return Err(cause).context(Operation::Open, directory),
+    };
+    match mark::read(opened.as_fd()) {
+        Mark::Is(found) if found == nonce.as_str().as_bytes() => cgroup::empty_and_remove(directory),
+        Mark::Is(_) => Ok(Undone::Kept("it was not made for this jail".into())),
+        // Killed between making and marking it: then there is nothing in it.
+        Mark::None | Mark::Unsupported => Ok(match rustix::fs::rmdir(directory.as_path()) {
+            Ok(()) => Undone::Removed,
+            Err(_) => Undone::Kept("it was not made for this jail".into()),
+        }),
+    }
+}
+
+fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
+    open_directory(CWD, directory.as_path(), ResolveFlags::empty())
 }
 
 /// Makes a cgroup and those above it that are missing. One that is there is taken.

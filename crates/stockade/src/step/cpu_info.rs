@@ -64,7 +64,7 @@ impl Act for CpuInfo {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
-        let tree = site.find_tree()?;
+        let tree = site.own_tree()?;
         Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.target))?.into())
     }
 }

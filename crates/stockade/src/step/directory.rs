@@ -4,27 +4,25 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::layout::Layout;
+use crate::mark::{self, Mark};
 use crate::process::rooted_at;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{INSIDE, Tree, open_directory, own_folder};
 
-/// The extended attribute that tells who made a directory; only root can set or see it.
-const MARK: &str = "trusted.stockade";
-
 /// How a directory is called until it is marked; the maker's nonce follows.
 const UNNAMED: &str = ".stockade-";
 
 /// The mark of directories that many jails use in turn.
-const SHARED: &[u8] = b"shared";
+const SHARED: &str = "shared";
 
 /// A directory that all jails of an executable share, with those above it that are missing. The last jail
 /// to go takes along what stockade made of them.
@@ -70,10 +68,10 @@ fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
     path.with_file_name(format!("{UNNAMED}{nonce}")).into()
 }
 
-/// Removes the directories beside `path` and those above it that were made and not yet named when their
-/// maker was killed.
+/// Removes the directories in `path` and in those above it that were made and not yet named when their maker
+/// was killed.
 pub(crate) fn remove_unnamed(path: &HostPath) {
-    for parent in ancestors(path).filter_map(Path::parent) {
+    for parent in path.as_path().ancestors() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let nonce = name.to_str().and_then(|name| name.strip_prefix(UNNAMED));
@@ -88,6 +86,7 @@ pub(crate) fn remove_unnamed(path: &HostPath) {
 /// Makes a directory and those above it that are missing, each marked before it gets its name.
 pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
     // Another jail's teardown may take an empty parent away while its child is being made.
+    let mut last = Errno::AGAIN;
     for _ in 0..1000 {
         match rustix::fs::stat(path.as_path()) {
             Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => return Ok(()),
@@ -98,22 +97,28 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
         if let Some(parent) = path.as_path().parent() {
             make_marked(&parent.to_owned().into(), nonce)?;
         }
-        match make_one(path, nonce) {
-            Err(Errno::NOENT | Errno::EXIST) => (),
+        match make_one(path, 0o755, SHARED, nonce) {
+            Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
             made => return made.context(Operation::CreateDirectory, path),
         }
     }
-    Err(Errno::AGAIN).context(Operation::CreateDirectory, path)
+    Err(last).context(Operation::CreateDirectory, path)
 }
 
-fn make_one(path: &HostPath, nonce: &Nonce) -> std::result::Result<(), Errno> {
+/// Makes a directory that carries `text` as its mark from the moment it has its name.
+pub(crate) fn make_one(
+    path: &HostPath,
+    mode: u32,
+    text: &str,
+    nonce: &Nonce,
+) -> std::result::Result<(), Errno> {
     let unnamed = unnamed(path.as_path(), nonce);
-    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(0o755)) {
+    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => (),
         Err(cause) => return Err(cause),
     }
     let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
-        .and_then(|directory| mark(directory.as_fd(), SHARED))
+        .and_then(|directory| mark::set(directory.as_fd(), text))
         .and_then(|()| {
             rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
         });
@@ -137,7 +142,7 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
             Err(Errno::NOENT) => continue,
             Err(cause) => return Err(cause).context(Operation::Open, path.display()),
         };
-        if read_mark(directory.as_fd()) != Mark::Is(SHARED.to_vec()) {
+        if mark::read(directory.as_fd()) != Mark::Is(SHARED.into()) {
             return Ok(keep(path, outcome, "it was there before stockade"));
         }
         match rustix::fs::rmdir(path) {
@@ -148,31 +153,6 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
         }
     }
     Ok(outcome)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Mark {
-    Is(Vec<u8>),
-    None,
-    /// The filesystem keeps no such attributes.
-    Unsupported,
-}
-
-fn mark(directory: BorrowedFd<'_>, text: &[u8]) -> std::result::Result<(), Errno> {
-    match rustix::fs::fsetxattr(directory, MARK, text, XattrFlags::empty()) {
-        // Without a mark the directory is never taken for one of ours.
-        Err(Errno::OPNOTSUPP) => Ok(()),
-        marked => marked,
-    }
-}
-
-fn read_mark(directory: BorrowedFd<'_>) -> Mark {
-    let mut text = [0; 64];
-    match rustix::fs::fgetxattr(directory, MARK, &mut text) {
-        Ok(length) => Mark::Is(text[..length].to_vec()),
-        Err(Errno::OPNOTSUPP) => Mark::Unsupported,
-        Err(_) => Mark::None,
-    }
 }
 
 /// The jail's own directory, which belongs to root, and its root in it.
@@ -241,9 +221,10 @@ impl Act for JailDirectory {
             }
         }
         let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
-        if let Some(nonce) = &site.mark {
-            mark(directory.as_fd(), nonce.as_str().as_bytes())
-                .context(Operation::CreateDirectory, &self.path)?;
+        if let Some(marker) = site.marker() {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            rustix::fs::openat(&directory, &marker, flags, Mode::RUSR)
+                .context(Operation::CreateDirectory, self.path.join(marker))?;
         }
         let at = site.layout.root();
         rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(0o700))
@@ -256,30 +237,46 @@ impl Act for JailDirectory {
     fn undo(&self, site: &Site) -> Result<Undone> {
         let directory = match self.open() {
             Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            // A name that is too long cannot have been made.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Undone::NeverThere),
             Err(cause) => return Err(cause).context(Operation::Open, &self.path),
         };
-        let ours = match (read_mark(directory.as_fd()), &site.mark) {
-            (Mark::Is(found), Some(nonce)) => found == nonce.as_str().as_bytes(),
-            // The receipt is the only evidence on such a filesystem.
-            (Mark::Unsupported, Some(_)) | (_, None) => true,
-            // Killed between making and marking it, or another's; an empty one is nobody's loss.
-            (Mark::None, Some(_)) => false,
-        };
-        drop(directory);
-        if !ours {
-            return match rustix::fs::rmdir(self.path.as_path()) {
-                Ok(()) => Ok(Undone::Removed),
-                Err(_) => Ok(Undone::Left(format!("{} was not made for this jail", self.path))),
-            };
+        if site.is_own()?
+            && let Some((path, why)) = self.empty(directory.as_fd(), site)?
+        {
+            return Ok(Undone::Left(format!("{path}: {why}")));
         }
-        let parent = self.path.as_path().parent().unwrap_or(Path::new("/"));
-        let name = self.path.as_path().file_name().unwrap_or_default();
-        match open_directory(CWD, parent, ResolveFlags::empty()) {
-            Ok(parent) => Ok(crate::sweep::remove(parent.as_fd(), name, &self.path).into()),
+        // One without a marker that is empty was just being made or removed.
+        match rustix::fs::rmdir(self.path.as_path()) {
+            Ok(()) => Ok(Undone::Removed),
             Err(Errno::NOENT) => Ok(Undone::NeverThere),
-            Err(cause) => Err(cause).context(Operation::Open, parent.display()),
+            Err(Errno::NOTEMPTY) => Ok(Undone::Kept("it was not made for this jail".into())),
+            Err(cause) => Err(cause).context(Operation::Remove, &self.path),
         }
+    }
+}
+
+impl JailDirectory {
+    /// Removes everything in the directory, its marker last: who is killed here finds it marked again.
+    /// Returns what could not be removed.
+    fn empty(&self, directory: BorrowedFd<'_>, site: &Site) -> Result<Option<(HostPath, String)>> {
+        let marker = site.marker();
+        let entries = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            if marker.as_deref().is_some_and(|marker| name == marker) {
+                continue;
+            }
+            if let Removal::Left(path, why) = crate::sweep::remove(directory, &name, &self.path.join(&name)) {
+                return Ok(Some((path, why)));
+            }
+        }
+        if let Some(marker) = marker {
+            match rustix::fs::unlinkat(directory, &marker, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(cause) => return Err(cause).context(Operation::Remove, self.path.join(marker)),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -336,7 +333,7 @@ impl Act for Folder {
             // It goes with the jail's directory.
             return Ok(Undone::NeverThere);
         }
-        let tree = site.find_tree()?;
+        let tree = site.own_tree()?;
         Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
     }
 }

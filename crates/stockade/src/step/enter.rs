@@ -95,8 +95,10 @@ pub enum EnterStep {
         /// The user.
         uid: u32,
     },
-    /// Reset signals.
+    /// SIGPIPE at its default, no signal blocked.
     ResetSignals,
+    /// Every signal at its default, whatever the launcher ignores.
+    DefaultSignals,
     /// Become the VMM.
     Execute {
         /// Its executable in the jail.
@@ -194,6 +196,7 @@ impl fmt::Display for EnterStep {
             Self::ClearGroups => f.write_str("drop supplementary groups"),
             Self::SetUid { uid } => write!(f, "set the user to {uid}"),
             Self::ResetSignals => f.write_str("reset signals"),
+            Self::DefaultSignals => f.write_str("put every signal at its default"),
             Self::Execute { path, arguments } => {
                 write!(f, "execute {path} in the jail")?;
                 arguments.iter().skip(1).try_for_each(|argument| write!(f, " {argument}"))

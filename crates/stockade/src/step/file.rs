@@ -75,7 +75,7 @@ impl Act for PlacedFile {
 
 /// Takes out what was placed, and what is left of it if it was cut off.
 pub(super) fn take_out(site: &Site, path: &JailPath) -> Result<Undone> {
-    let Some(tree) = site.find_tree()? else { return Ok(Undone::NeverThere) };
+    let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
     let (folder, _) = path.split();
     let temporary = JailPath::new(folder.join(site.temporary_name()))?;
     let cut_off = tree.remove(&temporary)?;

@@ -18,13 +18,14 @@ mod vmm;
 use std::cell::OnceCell;
 use std::fmt;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
-pub(crate) use directory::{make_marked, remove_if_ours_and_empty, remove_unnamed};
+pub(crate) use directory::{make_marked, make_one, remove_if_ours_and_empty, remove_unnamed};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
@@ -44,6 +45,8 @@ pub struct Site {
     pub(crate) layout: Layout,
     /// What marks the things made for this jail's receipt; `None` if there is no receipt.
     pub(crate) mark: Option<Nonce>,
+    /// Whether the processes on the receipt are of this boot; otherwise they are gone, and their pids others'.
+    pub(crate) this_boot: bool,
     tree: OnceCell<Tree>,
 }
 
@@ -51,12 +54,16 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, tree: OnceCell::new() }
+        Self { layout, mark, this_boot: true, tree: OnceCell::new() }
+    }
+
+    pub(crate) fn of_boot(self, this_boot: bool) -> Self {
+        Self { this_boot, ..self }
     }
 
     /// The jail's tree, which must be there.
     pub(crate) fn tree(&self) -> Result<&Tree> {
-        self.find_tree()?.ok_or(rustix::io::Errno::NOENT).context(Operation::Open, self.layout.root())
+        self.find_tree()?.ok_or(Errno::NOENT).context(Operation::Open, self.layout.root())
     }
 
     /// The jail's tree, if it is there.
@@ -67,6 +74,29 @@ impl Site {
             return Ok(Some(self.tree.get_or_init(|| tree)));
         }
         Ok(self.tree.get())
+    }
+
+    /// The jail's tree, if it is there and was made for this receipt. Whoever undoes asks for this one: a
+    /// jail of the same name may be somebody else's.
+    pub(crate) fn own_tree(&self) -> Result<Option<&Tree>> {
+        if self.is_own()? { self.find_tree() } else { Ok(None) }
+    }
+
+    /// Whether the jail's directory was made for this receipt; without a receipt it is whatever is there.
+    pub(crate) fn is_own(&self) -> Result<bool> {
+        let Some(marker) = self.marker() else { return Ok(true) };
+        let marker = self.layout.jail_dir().join(marker);
+        match rustix::fs::lstat(marker.as_path()) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(false),
+            Err(cause) => Err(cause).context(Operation::Inspect, marker),
+        }
+    }
+
+    /// The file beside the jail's root that tells for which receipt the directory was made. Both belong to
+    /// root, so the jail's uid cannot touch it.
+    pub(crate) fn marker(&self) -> Option<String> {
+        self.mark.as_ref().map(|nonce| format!(".stockade-{nonce}"))
     }
 
     /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.

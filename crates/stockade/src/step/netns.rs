@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -113,16 +114,25 @@ fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Er
 fn shared_directory() -> Result<OwnedFd> {
     let at: HostPath = Path::new(NETNS_DIRECTORY).to_owned().into();
     std::fs::create_dir_all(&at).context(Operation::CreateDirectory, &at)?;
-    // Two first uses at once would mount it twice.
-    let lock = open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(Operation::Lock, &at)?;
     let share = || {
         let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         rustix::mount::mount_change(at.as_path(), flags)
     };
+    let mount = || rustix::mount::mount_bind_recursive(at.as_path(), at.as_path()).and_then(|()| share());
     match share() {
+        // Not a mount yet. Two first uses at once would mount it twice, so they take turns; but anybody may
+        // open and lock a directory, so nobody is waited for for long.
         Err(Errno::INVAL) => {
-            rustix::mount::mount_bind_recursive(at.as_path(), at.as_path()).and_then(|()| share())
+            let lock =
+                open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)?;
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+                && share().is_err()
+                && Instant::now() < deadline
+            {
+                std::thread::yield_now();
+            }
+            share().or_else(|_| mount())
         }
         shared => shared,
     }

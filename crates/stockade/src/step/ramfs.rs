@@ -51,7 +51,7 @@ impl Act for Ramfs {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
-        let Some(tree) = site.find_tree()? else { return Ok(Undone::NeverThere) };
+        let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
         let unmounted = self.unmount(tree)?;
         let removal = tree.remove(&self.path)?;
         Ok(if unmounted == Undone::Removed { unmounted } else { removal.into() })

@@ -32,6 +32,9 @@ impl Act for Vmm {
 
     fn undo(&self, site: &Site) -> Result<Undone> {
         let mut outcome = Undone::NeverThere;
+        if !site.this_boot {
+            return Ok(outcome);
+        }
         if let Some(process) = self.process.open()? {
             process.signal(Signal::KILL)?;
             if !process.wait_until_ended(Some(Instant::now() + PATIENCE))? {
@@ -44,7 +47,7 @@ impl Act for Vmm {
             end_monitor(monitor)?;
         }
         if self.search
-            && let Some(tree) = site.find_tree()?
+            && let Some(tree) = site.own_tree()?
             && kill_rooted_at(tree.root(), PATIENCE)? > 0
         {
             outcome = Undone::Removed;

@@ -1,0 +1,257 @@
+//! What is not this jail's is neither changed nor removed nor killed, whoever crashes or mistypes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn stockade(state: &Path, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", state))
+}
+
+fn said(state: &Path, words: &[&str]) -> String {
+    let output = stockade(state, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+fn words<'w>(guard: &Guard, command: &'w str, more: &[&'w str]) -> Vec<String> {
+    let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
+    let id = guard.named("jail");
+    let fixed = [command, "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
+}
+
+fn create(guard: &Guard, state: &Path, more: &[&str]) -> String {
+    let words = words(guard, "create", more);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    said(state, &words).trim().to_owned()
+}
+
+fn root(guard: &Guard) -> PathBuf {
+    guard.base().join("stockade-probe").join(guard.named("jail")).join("root")
+}
+
+#[test]
+fn a_crash_in_one_state_directory_never_touches_a_jail_of_another() {
+    privileged!(guard, {
+        let other = guard.directory().join("other-state");
+        let cgroup = ["--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
+        let id = create(&guard, &guard.state(), &cgroup);
+        said(&guard.state(), &["start", &id, "--", "sleep"]);
+        let whole = guard.snapshot();
+        let alive = || said(&guard.state(), &["ps"]).contains("running");
+
+        // The same id, base and cgroup, from another state directory: in the way, and killed at every call.
+        let run = words(&guard, "run", &[&cgroup[..], &["--ramfs", "1M", "--", "exit=0"]].concat());
+        let traced = |options: &[&str]| {
+            let mut command = Command::new("strace");
+            command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options);
+            command.arg(program("stockade")).args(&run).env("STOCKADE_STATE_DIR", &other);
+            run_with(&mut command)
+        };
+        let refused = traced(&[]);
+        assert_eq!(refused.code, 1);
+        assert!(refused.stderr.contains("was not made by stockade for this jail"), "{refused:?}");
+        let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
+        let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+        for name in trace.lines().filter_map(|line| Some(line.split_once('(')?.0)) {
+            let number = counts.entry(name).or_default();
+            *number += 1;
+            traced(&["-e", &format!("inject={name}:signal=KILL:when={number}")]);
+            let gc = stockade(&other, &["gc"]);
+            assert_eq!((gc.code, gc.stderr.as_str()), (0, ""), "killed at {name} {number}");
+            let now = guard.snapshot();
+            let lost: Vec<&str> = whole.removed(&now).collect();
+            assert!(lost.is_empty(), "killed at {name} {number}: lost {lost:?}: {}", gc.stdout);
+            assert!(!other.exists(), "killed at {name} {number}: {}", gc.stdout);
+        }
+        assert!(alive(), "the jail has seen nothing of all this");
+        said(&guard.state(), &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_cgroup_of_another_jail_is_in_the_way() {
+    privileged!(guard, {
+        let other = guard.directory().join("other-state");
+        let cgroup = ["--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
+        let id = create(&guard, &guard.state(), &cgroup);
+        // Another base, so that only the cgroup is shared; and nothing is in it yet.
+        let elsewhere = guard.directory().join("other-base").display().to_string();
+        let mut run = words(&guard, "run", &cgroup);
+        let base = run.iter().position(|word| word == "--chroot-base-dir").unwrap();
+        run[base + 1] = elsewhere;
+        let run: Vec<&str> = run.iter().map(String::as_str).collect();
+        let refused = stockade(&other, &run);
+        assert_eq!(refused.code, 1);
+        assert!(
+            refused.stderr.contains("cgroup") && refused.stderr.contains("exists already"),
+            "{refused:?}"
+        );
+        assert!(Path::new("/sys/fs/cgroup/pids").join(guard.name()).join(&id).exists());
+        assert_eq!(said(&guard.state(), &["rm", &id]), format!("{id}\n"));
+    });
+}
+
+#[test]
+fn a_file_is_not_placed_over_a_folder_or_a_part_of_the_jail() {
+    privileged!(guard, {
+        let state = guard.state();
+        let id = create(&guard, &state, &[]);
+        for name in ["dev", "run", "dev/kvm", "stockade-probe"] {
+            let before = guard.snapshot();
+            let refused = stockade(&state, &["place", &id, &format!("/etc/passwd={name}")]);
+            let line = format!(
+                "stockade: /etc/passwd: /{name} in the jail is a folder, or part of the jail itself\n"
+            );
+            assert_eq!((refused.code, refused.stderr), (1, line));
+            assert_eq!(guard.snapshot(), before);
+        }
+        // What was placed is replaced.
+        let first = guard.file("first", "first").display().to_string();
+        let second = guard.file("second", "second").display().to_string();
+        said(&state, &["place", &id, &format!("{first}=image")]);
+        said(&state, &["place", &id, &format!("{second}=image")]);
+        assert_eq!(std::fs::read_to_string(root(&guard).join("image")).unwrap(), "second");
+        said(&state, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_mistyped_state_directory_loses_nothing() {
+    privileged!(guard, {
+        let project = guard.directory().join("project");
+        for file in ["app/log", "app/ended", "app/log.1"] {
+            std::fs::create_dir_all(project.join("app")).unwrap();
+            std::fs::write(project.join(file), "precious").unwrap();
+        }
+        std::fs::create_dir(project.join("empty")).unwrap();
+        said(&project, &["gc"]);
+        assert_eq!(stockade(&project, &["rm", "app", "empty"]).code, 1);
+        assert_eq!(std::fs::read_dir(project.join("app")).unwrap().count(), 3);
+        assert!(project.join("empty").exists());
+        std::fs::remove_dir_all(&project).unwrap();
+    });
+}
+
+#[test]
+fn a_receipt_of_another_boot_kills_nobody() {
+    privileged!(guard, {
+        let state = guard.state();
+        let id = create(&guard, &state, &[]);
+        let pid = said(&state, &["start", &id, "--", "sleep"]).trim().to_owned();
+        let receipt = state.join(&id).join("receipt.json");
+        let mut text: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&receipt).unwrap()).unwrap();
+        text["boot_id"] = "00000000-0000-0000-0000-000000000000".into();
+        std::fs::write(&receipt, text.to_string()).unwrap();
+        assert!(said(&state, &["gc"]).contains("removed jail directory"), "only directories outlive a boot");
+        assert!(Path::new("/proc").join(&pid).join("root").exists(), "its pid may be anybody's now");
+        let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        // Its monitor, which has come to this process, ends with it.
+        while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
+    });
+}
+
+#[test]
+fn a_jail_of_another_pid_namespace_is_left_alone() {
+    privileged!(guard, {
+        let state = guard.state();
+        let (stockade_program, probe) = (program("stockade"), program("stockade-probe"));
+        let id = guard.named("jail");
+        let script = format!(
+            "{s} create --id {id} --exec-file {p} --chroot-base-dir {b} && {s} start {id} -- sleep && read end; {s} rm -f {id}",
+            s = stockade_program.display(),
+            p = probe.display(),
+            b = guard.base().display()
+        );
+        let mut inside = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "sh", "-c", &script])
+            .env("STOCKADE_STATE_DIR", &state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(inside.stdout.take().unwrap());
+        for _ in 0..2 {
+            std::io::BufRead::read_line(&mut lines, &mut String::new()).unwrap();
+        }
+        assert!(said(&state, &["ps"]).contains("elsewhere"));
+        assert_eq!(said(&state, &["gc"]), "no dead jails\n");
+        let refused = stockade(&state, &["rm", "--force", &id]);
+        assert_eq!(
+            refused.stderr,
+            format!("stockade: jail {id} was made in another pid namespace; work on it there\n")
+        );
+        drop(inside.stdin.take());
+        assert_eq!(inside.wait().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn an_ended_jail_waits_to_be_removed() {
+    privileged!(guard, {
+        let state = guard.state();
+        let id = create(&guard, &state, &[]);
+        said(&state, &["start", &id, "--", "exit=3"]);
+        said(&state, &["wait", &id]);
+        let words = words(&guard, "run", &["--", "exit=0"]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let refused = stockade(&state, &words);
+        let line = format!(
+            "stockade: the VMM of jail {id} has ended; remove the jail first, or choose another id\n"
+        );
+        assert_eq!((refused.code, refused.stderr), (1, line));
+        assert_eq!(said(&state, &["wait", &id]), "3\n");
+        said(&state, &["rm", &id]);
+    });
+}
+
+/// Runs a VMM from a shell that ignores signals.
+fn from_shell_ignoring(guard: &Guard, signals: &str, vmm: &str) -> Command {
+    let mut run = words(guard, "run", &["--grace", "18446744073709551615", "--"]);
+    run.push(vmm.to_owned());
+    let line = format!("trap '' {signals}; exec {} {}", program("stockade").display(), run.join(" "));
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).env("STOCKADE_STATE_DIR", guard.state());
+    command
+}
+
+#[test]
+fn what_the_caller_ignores_the_vmm_does_not() {
+    privileged!(guard, {
+        let output = run_with(&mut from_shell_ignoring(&guard, "HUP INT TERM CHLD", "report"));
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        for number in [1, 2, 13, 15, 17] {
+            let ignored = report["signals"]["ignored"].as_array().unwrap();
+            assert!(!ignored.contains(&number.into()), "signal {number} is ignored: {ignored:?}");
+        }
+    });
+}
+
+#[test]
+fn the_exit_code_is_known_to_a_caller_that_ignores_its_children() {
+    privileged!(guard, {
+        assert_eq!(run_with(&mut from_shell_ignoring(&guard, "CHLD", "exit=7")).code, 7);
+    });
+}
+
+#[test]
+fn a_hang_up_that_the_caller_ignores_stops_nothing() {
+    privileged!(guard, {
+        let mut command = from_shell_ignoring(&guard, "HUP", "sleep");
+        let mut run = command.stdin(Stdio::null()).spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(run.id().try_into().unwrap()).unwrap();
+        while !said(&guard.state(), &["ps"]).contains("running") {
+            std::thread::yield_now();
+        }
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        // The second is heeded, so the first was not: it would have been the first of two.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(run.wait().unwrap().code(), Some(143));
+    });
+}
