@@ -49,6 +49,17 @@ pub(crate) fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
+/// A file that cargo has built, whichever target it is for.
+///
+/// # Arguments
+/// `path` below the target's directory, such as `release/jailer`.
+pub(crate) fn built(path: &str) -> Done<PathBuf> {
+    let target = root().join("target");
+    let targets = std::fs::read_dir(&target).map_err(|e| format!("read {}: {e}", target.display()))?;
+    let mut files = targets.flatten().map(|entry| entry.path().join(path));
+    files.find(|path| path.is_file()).ok_or(format!("the build made no {path}"))
+}
+
 /// Where tasks keep what they made or fetched.
 pub(crate) fn cache() -> Done<PathBuf> {
     let cache = root().join("target").join("xtask");

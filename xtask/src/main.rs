@@ -2,6 +2,7 @@
 
 mod check;
 mod command;
+mod qemu;
 mod setup;
 mod test;
 mod vm;
@@ -15,6 +16,7 @@ usage: cargo xtask COMMAND
   test      the same, then run every test
   vm-test   of these, those that need a machine with pure cgroup v2, in a virtual one
   vm-shell  a shell in that machine
+  qemu      boot a kernel under QEMU in a jail (the example examples/qemu.sh)
   check     formatting, lints, documentation, dependencies
   ci        check, then test
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["test"] => test::test(),
         ["vm-test"] => vm::test(),
         ["vm-shell"] => vm::shell(),
+        ["qemu"] => qemu::qemu(),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()),
         _ => {

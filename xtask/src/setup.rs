@@ -10,6 +10,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("strace", "strace"),
     ("strip", "binutils"),
+    // Debian's own, whatever else is called so.
+    ("/usr/bin/python3", "python3"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("cpio", "cpio"),
     ("busybox", "busybox-static"),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::Signal;
+use stockade::closure::Closure;
 use stockade::spec::{
     CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
     ParentCgroup, Profile, ResourceLimit, SpecError,
@@ -27,7 +28,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Make a jail, and leave it to be filled and started.
     Create(CreateArgs),
-    /// Place files or devices into a jail; print where the jail finds them.
+    /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(PlaceArgs),
     /// Start the VMM of a jail that was created, and return.
     Start(StartArgs),
@@ -65,13 +66,18 @@ impl StateArgs {
 
 /// What a jail is to be: the flags of Firecracker's jailer, and some more.
 #[derive(Debug, Args)]
+// One for each flag that is on or off.
+#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct JailArgs {
     /// Name of the jail: 1 to 64 letters, digits and dashes.
     #[arg(long)]
     id: String,
-    /// The VMM's executable; it is copied into the jail.
+    /// The VMM's executable; it is copied into the jail, with the libraries that it needs.
     #[arg(long, value_name = "FILE")]
     exec_file: PathBuf,
+    /// Do not place the loader and the libraries that a dynamically linked VMM needs.
+    #[arg(long)]
+    no_closure: bool,
     /// User that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
@@ -108,7 +114,7 @@ pub(crate) struct JailArgs {
     /// Put a ramfs on /ramfs in the jail. Its size is nominal: only a memory cgroup limits it.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place a file or device into the jail (repeatable).
+    /// Place a file, directory or device into the jail (repeatable).
     #[arg(long, value_name = "SRC[=NAME]")]
     place: Vec<OsString>,
     /// Further arguments for the VMM: none (plain), or those of Firecracker's jailer.
@@ -126,6 +132,10 @@ impl JailArgs {
         let exec_file = ExecFile::new(&self.exec_file).map_err(in_flag("exec-file"))?;
         let base = HostPath::future_directory(&self.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?;
         let mut spec = JailSpec::new(id, exec_file, base);
+        if !self.no_closure {
+            spec.closure = Closure::of(&spec.exec_file)
+                .map_err(|error| Failure::new(format!("--exec-file: {error} (see --no-closure)")))?;
+        }
         spec.owner = Owner {
             uid: Owner::parse_number(&self.uid)
                 .ok_or_else(|| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,

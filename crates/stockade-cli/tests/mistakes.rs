@@ -211,8 +211,22 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         refused(&guard, &line, "--place /etc/passwd: ../escape is not a path inside a jail");
-        let line = Line::good(&guard).with("--place", "/etc");
-        refused(&guard, &line, "--place /etc: /etc is not a file");
+        let socket = guard.directory().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let line = Line::good(&guard).with("--place", socket.display().to_string());
+        refused(&guard, &line, &format!("--place {0}: {0} is not a file", socket.display()));
+        drop(listener);
+        let directory = guard.directory().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        let link = directory.join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let line = Line::good(&guard).with("--place", directory.display().to_string());
+        let said = format!(
+            "--place {}: {} is a link to /etc/passwd, which is not in the directory that is placed",
+            directory.display(),
+            link.display()
+        );
+        refused(&guard, &line, &said);
     });
 }
 
@@ -222,9 +236,20 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
         let script: PathBuf = guard.file("script", "#!/no/such/interpreter\n");
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let line = Line::good(&guard).with("--exec-file", script.display().to_string());
-        let said = "failed to execute /script in the jail: No such file or directory (os error 2); \
-                    the file is in the jail, so its interpreter is not: is it linked statically?";
-        refused(&guard, &line, said);
+        let said = format!(
+            "--exec-file: {} is a script for /no/such/interpreter: \
+             jail that program, and place the script as a file (see --no-closure)",
+            script.display()
+        );
+        refused(&guard, &line, &said);
+        let mut words = line.words("run");
+        words.push("--no-closure".into());
+        let output = run("stockade", &words);
+        let said = "stockade: failed to execute /script in the jail: No such file or directory (os error 2); \
+                    the file is in the jail, so its interpreter is not: \
+                    link it statically, or place its closure too\n";
+        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        nothing_made(&guard);
         let plain = guard.file("plain", "no program");
         let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
         let said = "failed to execute /plain in the jail: Permission denied (os error 13); \

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::closure::ClosureError;
 use crate::process::Ended;
 use crate::spec::{HostPath, JailId, JailPath, SpecError};
 use crate::step::enter::EnterStep;
@@ -18,6 +19,9 @@ pub enum Error {
     /// The specification cannot be met; nothing was made.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// What the VMM's loader needs is not all there; nothing was made.
+    #[error(transparent)]
+    Closure(#[from] ClosureError),
     /// An operation on the host failed.
     #[error("failed to {operation} {argument}: {cause}{}", cgroup_hint(argument, *.cause))]
     Operation {
@@ -138,7 +142,7 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) => ErrorKind::InvalidSpec,
+            Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
             Self::Running { .. }
             | Self::Locked { .. }
             | Self::Exists(_)
@@ -279,7 +283,7 @@ fn indented(lines: &[String]) -> String {
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     match (step, cause) {
         (EnterStep::Execute { .. }, Errno::NOENT) => {
-            "; the file is in the jail, so its interpreter is not: is it linked statically?"
+            "; the file is in the jail, so its interpreter is not: link it statically, or place its closure too"
         }
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; is it executable, and its filesystem mounted without noexec?"

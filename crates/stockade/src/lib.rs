@@ -32,6 +32,7 @@
 //! find it by its receipt.
 
 mod cgroup;
+pub mod closure;
 mod enter;
 mod error;
 mod gc;

@@ -46,6 +46,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     demand_free_name(spec)?;
     let cgroups = cgroups(spec, host, way)?;
     let mut prepare = directories(spec, &layout, way);
+    prepare.extend(closure(spec));
     prepare.extend(cpu_info(spec));
     prepare.extend(device_nodes(spec, host, way));
     prepare.extend(ramfs(spec));
@@ -86,6 +87,14 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
     ];
     steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
     steps
+}
+
+/// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
+fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
+    spec.closure.files.iter().map(|file| {
+        let (source, path) = (file.source.clone(), file.path.clone());
+        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy, expect_plain: false }.into()
+    })
 }
 
 /// What a VMM on arm64 has to know of the processor.

@@ -11,7 +11,7 @@ use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailPath, JailSpec, Owner, SpecError};
 use crate::step::enter::EnterStep;
-use crate::step::{DeviceNode, FileHow, PlacedFile, Site, Step};
+use crate::step::{DeviceNode, FileHow, PlacedFile, PlacedTree, Site, Step};
 use crate::store::{Lock, Store};
 use crate::teardown::{Report, tear_down, undo};
 
@@ -50,6 +50,9 @@ impl Held {
     pub(crate) fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
         let step = placement(self.receipt.spec.owner, &self.receipt.root(), source, name, how)?;
         let path = path_of(&step);
+        if matches!(step, Step::PlacedTree(_)) && self.site.tree()?.look(&path)?.is_some() {
+            return Err(SpecError::TreeTaken(path).into());
+        }
         self.demand_free(&path)?;
         self.append(step.clone())?;
         if let Err(error) = step.apply(&self.site) {
@@ -88,12 +91,13 @@ impl Held {
 /// How a file is to be placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
-    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy.
+    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy; a
+    /// directory as a copy.
     #[default]
     Auto,
     /// A further name of the same file.
     Link,
-    /// A copy.
+    /// A copy; of a directory, with everything in it.
     Copy,
     /// A device node.
     Node,
@@ -181,7 +185,7 @@ impl Prepared {
         self.jail().receipt.root()
     }
 
-    /// Places a file or device of the host into the jail, owned by the jail's owner.
+    /// Places a file, directory or device of the host into the jail, owned by the jail's owner.
     ///
     /// # Arguments
     /// `source` on the host; `name` in the jail, or `None` for the source's own name in the root.
@@ -261,6 +265,7 @@ impl Drop for Prepared {
 fn path_of(step: &Step) -> JailPath {
     match step {
         Step::PlacedFile(file) => file.path.clone(),
+        Step::PlacedTree(tree) => tree.path.clone(),
         Step::DeviceNode(node) => node.path.clone(),
         _ => JailPath::root(),
     }
@@ -275,7 +280,7 @@ pub(crate) fn renew_arguments(receipt: &mut Receipt) {
     }
 }
 
-/// Decides how a file gets into a jail.
+/// Decides how a file, directory or device gets into a jail.
 ///
 /// # Arguments
 /// `near` is a directory on the mount that the jail is on: its root, or what exists of the way there.
@@ -318,6 +323,7 @@ pub fn placement(
             };
             Ok(PlacedFile { source, path, owner, how, expect_plain: false }.into())
         }
+        (FileType::Directory, How::Auto | How::Copy) => Ok(PlacedTree { source, path, owner }.into()),
         _ => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
     }
 }

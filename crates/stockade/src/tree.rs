@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Operation, Result};
@@ -241,6 +241,41 @@ impl Tree {
             FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
             _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
         }
+    }
+
+    /// Makes a new folder and gives it to `fill`; it appears under its name, where nothing may be yet, only
+    /// when it is complete. Until then it is root's alone.
+    ///
+    /// # Arguments
+    /// `temporary` is a name that nobody else uses.
+    pub(crate) fn write_folder(
+        &self,
+        path: &JailPath,
+        temporary: &str,
+        mode: u32,
+        owner: Owner,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::mkdirat(&parent, temporary, Mode::RWXU).context(Operation::CreateDirectory, &at)?;
+        let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
+        let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
+            .context(Operation::CreateDirectory, &at)?;
+        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's.
+        let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
+            return Err(Errno::EXIST).context(Operation::CreateDirectory, &at);
+        }
+        let complete = || {
+            fill(folder.as_fd())?;
+            own_folder(folder.as_fd(), mode, owner, &at)?;
+            rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE)
+                .context(Operation::Rename, &at)
+        };
+        complete().inspect_err(|_| {
+            remove(parent.as_fd(), OsStr::new(temporary), &at);
+        })
     }
 
     /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.

@@ -149,6 +149,22 @@ pub(crate) fn unique_name() -> String {
     format!("stk{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Whether what a test needs is there. If not, the test's name and its need are told.
+///
+/// # Panics
+/// If it is not there, and `CI=true`.
+pub fn has(is_there: bool, test: &str, needs: &str) -> bool {
+    let test = test.trim_end_matches("::{{closure}}");
+    if !is_there {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{test} needs {needs}, and CI has to run every test"
+        );
+        skip(test, needs);
+    }
+    is_there
+}
+
 /// Tells what a test wants to be known even if it passes: the harness shows only the failed ones' `eprintln`.
 ///
 /// Whether anybody reads it is not the test's concern.

@@ -8,7 +8,7 @@ mod guard;
 mod programs;
 mod unified;
 
-pub use guard::{Guard, skip, tell};
+pub use guard::{Guard, has, skip, tell};
 pub use programs::{Output, program, run, run_with};
 pub use unified::{has_unified, unified_mount};
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::command::Done;
 use crate::setup;
 use image::Suite;
+pub(crate) use kernel::fetch as fetch_kernel;
 use report::Report;
 
 /// What runs in the machine: the folder of a package, and one of its test targets.

@@ -23,6 +23,8 @@ pub use limit::{Limits, ResourceLimit};
 pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use paths::{HostPath, JailPath};
 
+use crate::closure::Closure;
+
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 
@@ -68,6 +70,9 @@ pub struct JailSpec {
     pub id: JailId,
     /// The VMM.
     pub exec_file: ExecFile,
+    /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Closure::of`]).
+    #[serde(default)]
+    pub closure: Closure,
     /// Who it runs as.
     pub owner: Owner,
     /// The directory it is made in.
@@ -104,6 +109,7 @@ impl JailSpec {
         Self {
             id,
             exec_file,
+            closure: Closure::default(),
             owner: DEFAULT_OWNER,
             base,
             netns: Netns::Host,
@@ -191,6 +197,18 @@ pub enum SpecError {
     /// A place in the jail that is not free for a file.
     #[error("{0} in the jail is a folder, or part of the jail itself")]
     Taken(JailPath),
+    /// A directory that cannot be placed, since something of that name is in the jail.
+    #[error("{0} is in the jail already, and a directory is placed only where nothing is")]
+    TreeTaken(JailPath),
+    /// Something in a directory that is neither file, directory nor link.
+    #[error("{} is neither a file, a directory nor a link", .0.display())]
+    TreeSpecial(PathBuf),
+    /// A link in a directory that leads out of it.
+    #[error("{} is a link to {}, which is not in the directory that is placed", .0.display(), .1.display())]
+    TreeLink(PathBuf, PathBuf),
+    /// A directory that has the jail itself in it.
+    #[error("{} has the jail itself in it", .0.display())]
+    TreeHoldsJail(PathBuf),
     /// A path that would leave the jail, or that names nothing.
     #[error("{} is not a path inside a jail", .0.display())]
     JailPath(PathBuf),

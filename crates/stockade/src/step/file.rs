@@ -5,9 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::copy::{Extent, copy};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
@@ -51,10 +51,11 @@ impl Act for PlacedFile {
                 let facts = source.metadata().context(Operation::Inspect, &self.source)?;
                 let mode = facts.mode() & 0o777;
                 let fill = |target: BorrowedFd<'_>| {
-                    copy(source.as_fd(), target, facts.len()).context(
-                        Operation::Copy,
-                        format!("{} to {}", self.source, tree.host_path(&self.path)),
-                    )
+                    copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() })
+                        .context(
+                            Operation::Copy,
+                            format!("{} to {}", self.source, tree.host_path(&self.path)),
+                        )
                 };
                 if tree.is_private() {
                     return tree.write_private_file(&self.path, mode, self.owner, fill);
@@ -68,15 +69,19 @@ impl Act for PlacedFile {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
-        let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
-        let (folder, _) = self.path.split();
-        // What a copy that was cut off has left.
-        let temporary = JailPath::new(folder.join(site.temporary_name()))?;
-        let cut_off = tree.remove(&temporary)?;
-        match tree.remove(&self.path)? {
-            Removal::NeverThere => Ok(cut_off.into()),
-            removal => Ok(removal.into()),
-        }
+        take_out(site, &self.path)
+    }
+}
+
+/// Takes out what was placed, and what is left of it if it was cut off.
+pub(super) fn take_out(site: &Site, path: &JailPath) -> Result<Undone> {
+    let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
+    let (folder, _) = path.split();
+    let temporary = JailPath::new(folder.join(site.temporary_name()))?;
+    let cut_off = tree.remove(&temporary)?;
+    match tree.remove(path)? {
+        Removal::NeverThere => Ok(cut_off.into()),
+        removal => Ok(removal.into()),
     }
 }
 
@@ -88,27 +93,4 @@ impl fmt::Display for PlacedFile {
         };
         write!(f, "file {}, a {how} of {}, owner {}", self.path, self.source, self.owner)
     }
-}
-
-/// Copies a whole file, in the kernel where the filesystems allow it. `size` is what the source had when it
-/// was looked at: having copied as much is having reached its end, unless it is of those that tell no size.
-fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> std::io::Result<()> {
-    const CHUNK: usize = 1 << 30;
-    let mut copied = 0;
-    while size == 0 || copied < size {
-        match rustix::fs::copy_file_range(source, None, target, None, CHUNK) {
-            Ok(0) => return Ok(()),
-            Ok(more) => copied += more as u64,
-            Err(Errno::INTR) => (),
-            // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
-            // kernel left off, so reading and writing goes on from there.
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                let mut from = File::from(source.try_clone_to_owned()?);
-                let mut to = File::from(target.try_clone_to_owned()?);
-                return std::io::copy(&mut from, &mut to).map(drop);
-            }
-            Err(cause) => return Err(cause.into()),
-        }
-    }
-    Ok(())
 }

@@ -4,12 +4,14 @@
 //! crash nobody knows how far the list had come.
 
 mod cgroup;
+mod copy;
 mod cpu_info;
 mod device;
 mod directory;
 pub mod enter;
 mod file;
 mod netns;
+mod placed_tree;
 mod ramfs;
 mod vmm;
 
@@ -26,6 +28,7 @@ pub use directory::{Folder, JailDirectory, SharedDirectory};
 pub(crate) use directory::{make_marked, make_one, remove_if_ours_and_empty, remove_unnamed};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
+pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;
 pub use vmm::Vmm;
 
@@ -176,6 +179,8 @@ steps! {
     DeviceNode,
     /// A file in the jail.
     PlacedFile,
+    /// A directory in the jail, with everything in it.
+    PlacedTree,
     /// What the jail may know of the processor.
     CpuInfo,
     /// A ramfs in the jail.

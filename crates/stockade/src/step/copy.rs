@@ -1,0 +1,82 @@
+//! Copying a file's content: in the kernel where the filesystems allow it, holes as holes.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+/// What was seen of a file before it is copied.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    /// Its size in bytes; 0 also for files that are made as they are read, as in /proc.
+    pub(super) size: u64,
+    /// How much of it is stored, in blocks of 512 bytes.
+    pub(super) blocks: u64,
+}
+
+/// The least that must be saved in holes: linkers leave some in every program, and looking for them takes
+/// longer than copying them.
+const WORTHWHILE: u64 = 1 << 20;
+
+/// Copies a whole file into a new one.
+pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, seen: Extent) -> std::io::Result<()> {
+    let holes = seen.size.saturating_sub(seen.blocks.saturating_mul(512));
+    if holes >= WORTHWHILE && copy_data(source, target, seen.size)? {
+        return Ok(());
+    }
+    // Having copied as much as the size says is having reached the end, unless it says nothing.
+    range(source, target, if seen.size == 0 { u64::MAX } else { seen.size })
+}
+
+/// Copies what is between a file's holes; tells whether that could be done.
+fn copy_data(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> std::io::Result<bool> {
+    let mut end = 0;
+    loop {
+        let start = match rustix::fs::seek(source, SeekFrom::Data(end)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            // A filesystem that knows of no holes.
+            Err(Errno::INVAL) if end == 0 => return Ok(false),
+            Err(cause) => return Err(cause.into()),
+        };
+        end = rustix::fs::seek(source, SeekFrom::Hole(start))?;
+        if start == 0 && end >= size {
+            // No hole at all: a file in /sys, for one, whose size says more than is in it.
+            rustix::fs::seek(source, SeekFrom::Start(0))?;
+            return Ok(false);
+        }
+        for file in [source, target] {
+            rustix::fs::seek(file, SeekFrom::Start(start))?;
+        }
+        range(source, target, end - start)?;
+    }
+    // A hole at the end is not written, so the size has to be told.
+    rustix::fs::ftruncate(target, size)?;
+    Ok(true)
+}
+
+/// Copies so many bytes from where both files stand, or fewer if the file ends before.
+fn range(source: BorrowedFd<'_>, target: BorrowedFd<'_>, mut length: u64) -> std::io::Result<()> {
+    const CHUNK: u64 = 1 << 30;
+    while length > 0 {
+        let chunk = usize::try_from(length.min(CHUNK)).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(source, None, target, None, chunk) {
+            Ok(0) if length < u64::MAX => return Ok(()),
+            Ok(copied @ 1..) => length -= copied as u64,
+            Err(Errno::INTR) => (),
+            // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
+            // kernel left off, so reading and writing goes on from there. Kernels before that also find
+            // nothing in files that tell no size.
+            Ok(0) | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let from = File::from(source.try_clone_to_owned()?);
+                let mut to = File::from(target.try_clone_to_owned()?);
+                return std::io::copy(&mut from.take(length), &mut to).map(drop);
+            }
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Directories of the host placed into the jail with everything in them: firmware, modules, scripts.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::copy::{Extent, copy};
+use super::file::take_out;
+use super::{Act, Site, Undone};
+use crate::error::{Context, Operation, Result};
+use crate::spec::{HostPath, JailPath, Owner, SpecError};
+use crate::tree::{INSIDE, give_away, open_directory, own_folder};
+
+/// A directory of the host that is copied into the jail.
+///
+/// Files, directories and links have the source's permissions and the jail's owner. A link may lead nowhere
+/// but into the directory itself, and there may be nothing else in it: no device, socket or pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedTree {
+    /// Where it is on the host.
+    pub source: HostPath,
+    /// Where it goes in the jail; missing folders on the way are made, and it must not be there yet.
+    pub path: JailPath,
+    /// Who owns it there.
+    pub owner: Owner,
+}
+
+impl Act for PlacedTree {
+    fn apply(&self, site: &Site) -> Result<()> {
+        let tree = site.tree()?;
+        let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
+            .context(Operation::Open, &self.source)?;
+        let mode = inspect(&top, &self.source)?.st_mode & PERMISSIONS;
+        let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, site.layout.root())?;
+        let copying = Copying { top: top.as_fd(), source: &self.source, owner: self.owner, root };
+        tree.make_parents(&self.path, self.owner)?;
+        tree.write_folder(&self.path, &site.temporary_name(), mode, self.owner, |target| {
+            copying.contents(top.as_fd(), target, Path::new(""))
+        })
+    }
+
+    fn undo(&self, site: &Site) -> Result<Undone> {
+        take_out(site, &self.path)
+    }
+}
+
+impl fmt::Display for PlacedTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "directory {}, a copy of {}, owner {}", self.path, self.source, self.owner)
+    }
+}
+
+/// What of a mode is kept: who may read, write and execute, and nothing that makes a file more powerful.
+const PERMISSIONS: u32 = 0o777;
+
+/// One tree on its way. Its target is root's alone until it is complete, so no one changes it meanwhile.
+struct Copying<'a> {
+    top: BorrowedFd<'a>,
+    source: &'a HostPath,
+    owner: Owner,
+    /// The jail's own root, which must not be met on the way.
+    root: Stat,
+}
+
+impl Copying<'_> {
+    /// Copies what is in a directory. `below` is its path, from the top.
+    fn contents(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, below: &Path) -> Result<()> {
+        for name in names(from).context(Operation::Read, self.source.join(below))? {
+            let below = below.join(OsStr::from_bytes(name.to_bytes()));
+            let at = self.source.join(&below);
+            let facts = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW);
+            match FileType::from_raw_mode(facts.context(Operation::Inspect, &at)?.st_mode) {
+                FileType::Directory => self.folder(from, to, &name, &below)?,
+                FileType::RegularFile => self.file(from, to, &name, &at)?,
+                FileType::Symlink => self.link(from, to, &name, &below)?,
+                _ => return Err(SpecError::TreeSpecial(at.as_path().to_owned()).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
+        let at = self.source.join(below);
+        let source = open(from, name, OFlags::DIRECTORY).context(Operation::Open, &at)?;
+        let facts = inspect(&source, &at)?;
+        if (facts.st_dev, facts.st_ino) == (self.root.st_dev, self.root.st_ino) {
+            return Err(SpecError::TreeHoldsJail(self.source.as_path().to_owned()).into());
+        }
+        let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
+        let target = made.context(Operation::Copy, &at)?;
+        self.contents(source.as_fd(), target.as_fd(), below)?;
+        own_folder(target.as_fd(), facts.st_mode & PERMISSIONS, self.owner, &at)
+    }
+
+    fn file(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
+        // Should it have become a pipe meanwhile, opening does not wait for a writer.
+        let source = open(from, name, OFlags::NONBLOCK).context(Operation::Open, at)?;
+        let facts = inspect(&source, at)?;
+        if !FileType::from_raw_mode(facts.st_mode).is_file() {
+            return Err(SpecError::TreeSpecial(at.as_path().to_owned()).into());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
+        let target = target.context(Operation::Copy, at)?;
+        let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
+        copy(source.as_fd(), target.as_fd(), seen).context(Operation::Copy, at)?;
+        let mode = Mode::from_raw_mode(facts.st_mode & PERMISSIONS);
+        rustix::fs::fchmod(&target, mode).context(Operation::ChangeMode, at)?;
+        give_away(target.as_fd(), self.owner).context(Operation::ChangeOwner, at)
+    }
+
+    fn link(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
+        let at = self.source.join(below);
+        let target = rustix::fs::readlinkat(from, name, Vec::new()).context(Operation::Read, &at)?;
+        let leads_to = Path::new(OsStr::from_bytes(target.to_bytes()));
+        if !self.stays_inside(below, leads_to).context(Operation::Inspect, &at)? {
+            return Err(SpecError::TreeLink(at.as_path().to_owned(), leads_to.to_owned()).into());
+        }
+        let (uid, gid) =
+            (rustix::fs::Uid::from_raw(self.owner.uid), rustix::fs::Gid::from_raw(self.owner.gid));
+        rustix::fs::symlinkat(&target, to, name).context(Operation::Copy, &at)?;
+        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .context(Operation::ChangeOwner, &at)
+    }
+
+    /// Whether the link at `below` leads into the tree. The kernel decides, since only it knows what other
+    /// links on the way do; for one that leads nowhere its text does.
+    fn stays_inside(&self, below: &Path, leads_to: &Path) -> std::result::Result<bool, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(self.top, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Ok(_) => Ok(true),
+            Err(Errno::XDEV) => Ok(false),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(climbs_no_higher(below, leads_to)),
+            Err(cause) => Err(cause),
+        }
+    }
+}
+
+/// Whether `leads_to`, seen from the link at `below`, takes no more steps up than it has above it.
+fn climbs_no_higher(below: &Path, leads_to: &Path) -> bool {
+    let mut depth = below.components().count() - 1;
+    leads_to.components().all(|part| match part {
+        Component::Normal(_) => {
+            depth += 1;
+            true
+        }
+        Component::CurDir => true,
+        Component::ParentDir => {
+            let stays = depth > 0;
+            depth = depth.saturating_sub(1);
+            stays
+        }
+        Component::RootDir | Component::Prefix(_) => false,
+    })
+}
+
+/// Opens an entry of a directory for reading, if it is no link.
+fn open(from: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, name, flags, Mode::empty(), INSIDE)
+}
+
+fn inspect(file: &OwnedFd, at: &HostPath) -> Result<Stat> {
+    rustix::fs::fstat(file).context(Operation::Inspect, at)
+}
+
+/// What is in a directory. All of it at once: a tree is as deep as the host likes, and a buffer in every
+/// frame would fill the stack.
+fn names(folder: BorrowedFd<'_>) -> std::result::Result<Vec<CString>, Errno> {
+    let mut buffer = vec![MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_leads_nowhere_may_not_climb_above_the_top() {
+        for (below, leads_to, stays) in [
+            ("a/link", "../b", true),
+            ("a/link", "b/../../c", true),
+            ("a/link", "../../b", false),
+            ("link", "..", false),
+            ("link", "./b", true),
+            ("link", "/b", false),
+        ] {
+            assert_eq!(
+                climbs_no_higher(Path::new(below), Path::new(leads_to)),
+                stays,
+                "{below} -> {leads_to}"
+            );
+        }
+    }
+}
