@@ -75,7 +75,7 @@ pub enum Call {
     NewPidNamespace,
     /// Write the pid of the process that will execute into a new file at this path.
     WritePidFile(CString),
-    /// Wait until the parent has said go (see [`spawn::Child::go`]); end if the parent is gone.
+    /// Wait until the parent has said go (see [`spawn::Child::go_and_tell`]); end if the parent is gone.
     WaitForGo,
     /// Set the group (`setgid`).
     SetGid(u32),

@@ -48,8 +48,8 @@ impl Store {
     /// Opens a jail that is there, and holds its lock; `None` if there is none of that id.
     ///
     /// # Errors
-    /// [`Error::Locked`](crate::Error::Locked) or [`Error::Running`](crate::Error::Running) while another
-    /// process holds it, [`Error::Receipt`](crate::Error::Receipt) for a receipt that cannot be understood.
+    /// [`Error::Locked`] or [`Error::Running`] while another
+    /// process holds it, [`Error::Receipt`] for a receipt that cannot be understood.
     pub fn open(&self, id: &JailId) -> Result<Option<Jail>> {
         let Some(lock) = self.try_lock(id)? else { return Ok(None) };
         let Some(receipt) = lock.read()? else {
@@ -76,7 +76,7 @@ impl Store {
     /// process has that; `None` if it does not run and its end is not just being written down.
     ///
     /// # Errors
-    /// [`Error::Receipt`](crate::Error::Receipt) for a receipt that cannot be understood.
+    /// [`Error::Receipt`] for a receipt that cannot be understood.
     pub fn watch(&self, id: &JailId) -> Result<Option<Watched>> {
         let here = |state| !matches!(state, JailState::Dead | JailState::Elsewhere | JailState::Damaged);
         let receipt = self.read(id)?.filter(|receipt| here(receipt.state()));

@@ -50,10 +50,8 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     prepare.extend(cpu_info(spec));
     prepare.extend(device_nodes(spec, host, way));
     prepare.extend(ramfs(spec));
-    if way == Way::InPlace {
-        // Until here a new root was closed to everyone else.
-        prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
-    }
+    // Until here a new root was closed to everyone else.
+    prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
@@ -75,7 +73,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
     let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
-        JailDirectory { path: layout.jail_dir(), owner, take_over: way == Way::InPlace }.into(),
+        JailDirectory { path: layout.jail_dir(), take_over: way == Way::InPlace }.into(),
         PlacedFile {
             source: spec.exec_file.path().clone(),
             path: spec.exec_file.in_jail(),

@@ -69,7 +69,8 @@ impl Sweep {
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
         let folder = match open_directory(parent, Path::new(OsStr::from_bytes(name.to_bytes())), resolve) {
             Ok(folder) => folder,
-            Err(Errno::NOENT) => return,
+            // Swapped for something else meanwhile: the next pass over the folder above finds that.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return,
             Err(cause) => return self.leave(at, cause),
         };
         let folder = std::os::fd::AsFd::as_fd(&folder);
@@ -82,7 +83,7 @@ impl Sweep {
             let before = self.brought_up;
             self.contents(folder, at, below);
             match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => return,
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => return,
                 Err(Errno::NOTEMPTY) if self.left.is_none() => (),
                 Err(cause) => return self.leave(at, cause),
             }
@@ -102,6 +103,8 @@ impl Sweep {
         while let Some(entry) = entries.next() {
             let name = match entry {
                 Ok(entry) => entry.file_name().to_owned(),
+                // Somebody has removed the folder itself.
+                Err(Errno::NOENT) => return,
                 Err(cause) => return self.leave(at, cause),
             };
             if !matches!(name.to_bytes(), b"." | b"..") {

@@ -44,6 +44,7 @@ impl Report {
 /// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
 pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec<Step>) -> Report {
     let mut report = Report::new(id.clone());
+    site.close();
     for step in steps.iter().rev() {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
         match step.undo(site) {

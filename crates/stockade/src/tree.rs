@@ -302,7 +302,7 @@ impl Tree {
     pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
-            Err(Error::Operation { cause: Errno::NOENT | Errno::NOTDIR, .. }) => {
+            Err(Error::Operation { cause: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => {
                 return Ok(Removal::NeverThere);
             }
             Err(e) => return Err(e),

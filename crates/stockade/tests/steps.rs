@@ -39,8 +39,9 @@ impl<'g> Ground<'g> {
     /// The steps that others build on, in order.
     fn jail(&self) -> Vec<Step> {
         let shared = SharedDirectory { path: self.layout().exec_dir() };
-        let jail = JailDirectory { path: self.layout().jail_dir(), owner: OWNER, take_over: false };
-        vec![shared.into(), jail.into()]
+        let jail = JailDirectory { path: self.layout().jail_dir(), take_over: false };
+        let root = Folder { path: JailPath::root(), owner: OWNER };
+        vec![shared.into(), jail.into(), root.into()]
     }
 
     fn inside(&self, path: &str) -> PathBuf {
@@ -152,7 +153,8 @@ step!(shared_directory, |ground: &Ground<'_>| {
 
 step!(jail_directory, |ground: &Ground<'_>| {
     let mut steps = ground.jail();
-    let step = steps.pop().unwrap();
+    let step = steps.remove(1);
+    steps.truncate(1);
     path_case(steps, step, ground.layout().jail_dir().as_path().to_owned())
 });
 

@@ -16,7 +16,7 @@ use crate::process::rooted_at;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
-use crate::tree::{INSIDE, Tree, open_directory, own_folder};
+use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How a directory is called until it is marked; the maker's nonce follows.
 const UNNAMED: &str = ".stockade-";
@@ -157,14 +157,12 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
 
 /// The jail's own directory, which belongs to root, and its root in it.
 ///
-/// If it may be taken over the root stays root's until a [`Folder`] step gives it away, so that until then
-/// nobody else can come in between. Otherwise it is the owner's at once.
+/// The root stays root's until a [`Folder`] step gives it away, so that until then nobody else can come in
+/// between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailDirectory {
     /// Where it is.
     pub path: HostPath,
-    /// Who owns the root in it.
-    pub owner: Owner,
     /// Whether a directory that is there already is taken over, with what is in it.
     pub take_over: bool,
 }
@@ -231,7 +229,8 @@ impl Act for JailDirectory {
             .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        own_folder(root.as_fd(), 0o700, self.owner, &at)
+        site.hold(Tree::held(root, at, true));
+        Ok(())
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
@@ -282,7 +281,7 @@ impl JailDirectory {
 
 impl fmt::Display for JailDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "jail directory {}, its root owned by {}", self.path, self.owner)
+        write!(f, "jail directory {}", self.path)
     }
 }
 

@@ -35,8 +35,9 @@ pub use vmm::Vmm;
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
 use crate::receipt::Nonce;
+use crate::spec::Owner;
 use crate::sweep::Removal;
-use crate::tree::Tree;
+use crate::tree::{Tree, own_folder};
 
 /// Where steps are carried out: one jail, its tree opened once.
 #[derive(Debug)]
@@ -80,6 +81,15 @@ impl Site {
     /// jail of the same name may be somebody else's.
     pub(crate) fn own_tree(&self) -> Result<Option<&Tree>> {
         if self.is_own()? { self.find_tree() } else { Ok(None) }
+    }
+
+    /// Closes the jail's tree to everyone but root, so that nobody swaps anything in it while it is removed.
+    /// Who holds a folder of it open may go on in there, which the removal bears with.
+    pub(crate) fn close(&self) {
+        // If it cannot be closed it is removed as it is.
+        if let Ok(Some(tree)) = self.own_tree() {
+            let _ = own_folder(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
+        }
     }
 
     /// Whether the jail's directory was made for this receipt; without a receipt it is whatever is there.
