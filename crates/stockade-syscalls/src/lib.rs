@@ -3,6 +3,7 @@
 //! This crate is the project's only home of unsafe code. It holds mechanism, no policy: what to call, in
 //! which order and with which arguments is decided above.
 //!
+//! * [`call`]: one thing that a process does to itself
 //! * [`program`]: what a process does between `clone` and `exec`, as data
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
@@ -10,6 +11,7 @@
 //! * [`signals`]: signals as a descriptor that can be polled
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
+pub mod call;
 pub mod monitor;
 pub mod namespace;
 pub mod program;

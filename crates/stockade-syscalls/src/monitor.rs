@@ -13,7 +13,8 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use crate::program::{Failure, Program, close_range, default_signal, exit_now, last_errno};
+use crate::call::default_signal;
+use crate::program::{Failure, Program, close_range, exit_now, last_errno};
 use crate::spawn::{Birth, Child, clone_with_pidfd, link};
 
 /// The monitor's program, compiled by the build script from `monitor/monitor.rs`.

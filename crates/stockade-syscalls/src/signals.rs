@@ -83,5 +83,5 @@ pub fn is_ignored(signal: Signal) -> bool {
 /// # Errors
 /// None that the kernel knows of.
 pub fn heed_children() -> io::Result<()> {
-    Ok(crate::program::default_signal(libc::SIGCHLD)?)
+    Ok(crate::call::default_signal(libc::SIGCHLD)?)
 }

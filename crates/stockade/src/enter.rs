@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
-use stockade_syscalls::program::{Argument as RawArgument, Call, Execute, Program};
+use stockade_syscalls::call::{Argument as RawArgument, Call, Execute};
+use stockade_syscalls::program::Program;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::HostPath;

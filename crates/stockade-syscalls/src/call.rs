@@ -1,0 +1,286 @@
+//! What a process does to itself between `clone` and `exec`, call by call.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::program::last_errno;
+
+/// One thing that a process does to itself on its way into a jail: one system call, or a few that are one
+/// act.
+#[derive(Debug)]
+pub enum Call {
+    /// Close every descriptor from 3 up that no call of the program needs (`close_range`).
+    CloseOthers,
+    /// Become the leader of a new session, without a terminal (`setsid`).
+    NewSession,
+    /// Join the network namespace behind the descriptor (`setns`).
+    JoinNetwork(OwnedFd),
+    /// Set a resource limit, soft and hard alike (`setrlimit`).
+    Limit {
+        /// What is limited.
+        resource: Resource,
+        /// The limit, in the resource's own unit.
+        value: u64,
+    },
+    /// Write a text to a file with one `write`, as cgroup files want it.
+    Write {
+        /// The file, open for writing.
+        file: OwnedFd,
+        /// The text.
+        text: &'static [u8],
+    },
+    /// Go to a directory (`fchdir`). Before the mount namespace is copied: the working directory is carried
+    /// over into the copy, a descriptor is not.
+    ///
+    /// Shared with whoever holds the directory open for other work.
+    ChangeDirectory(Arc<OwnedFd>),
+    /// Copy the mount namespace (`unshare`).
+    UnshareMounts,
+    /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
+    MakeMountsSlaves,
+    /// Take a copy of the working directory with the mounts below it (`open_tree`).
+    CloneTree,
+    /// Mount the copy onto the working directory (`move_mount`).
+    AttachTree,
+    /// Go to the root of the copy (`fchdir`).
+    EnterTree,
+    /// Make the working directory the root, the old root stacked upon it (`pivot_root`).
+    PivotRoot,
+    /// Take the old root away (`umount2`).
+    DetachOldRoot,
+    /// Go to the new root (`chdir`).
+    ChangeToRoot,
+    /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
+    Redirect([Option<OwnedFd>; 3]),
+    /// Go on in a child; the process itself stays behind until it is known how the program ended (see
+    /// [`Program::run`]).
+    Daemonize,
+    /// Go on in a child once more and end the process itself: the child is in its session and does not
+    /// lead it, so that it can never get a terminal again. Must come after [`Call::Daemonize`].
+    ForkAgain,
+    /// Go on in a child that is the first process of a new pid namespace. Must be followed, some calls
+    /// later, by [`Call::WritePidFile`], at which the child waits.
+    NewPidNamespace,
+    /// Write the pid of the process that will execute into a new file at this path.
+    WritePidFile(CString),
+    /// Wait until the parent has said go (see [`Child::go_and_tell`](crate::spawn::Child::go_and_tell)); end if the parent is gone.
+    WaitForGo,
+    /// Set the group (`setgid`).
+    SetGid(u32),
+    /// Drop every supplementary group (`setgroups`).
+    ClearGroups,
+    /// Set the user (`setuid`).
+    SetUid(u32),
+    /// SIGPIPE at its default, no signal blocked.
+    ResetSignals,
+    /// Every signal at its default.
+    DefaultSignals,
+    /// Become another program (`execve`), with an empty environment.
+    Execute(Execute),
+}
+
+/// An argument of the program to execute.
+#[derive(Debug)]
+pub enum Argument {
+    /// A text known beforehand.
+    Text(CString),
+    /// The processor time of the executing process at that moment, in microseconds.
+    CpuTime,
+    /// The processor time of the processes that came before it since the program began, in microseconds.
+    EarlierCpuTime,
+}
+
+/// How often an executable that is open for writing is tried: for two seconds in all.
+const MOST_TRIES: u32 = 10_000;
+const TRY_AGAIN_AFTER: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 200_000 };
+
+/// What to execute. Every byte it needs is allocated when it is made.
+#[derive(Debug)]
+pub struct Execute {
+    path: CString,
+    arguments: Vec<Argument>,
+    numbers: Vec<Decimal>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Execute {
+    /// The file at `path` (as seen after all calls before), with `arguments`, the first of which is argv0.
+    pub fn new(path: CString, arguments: Vec<Argument>) -> Self {
+        let numbers = arguments.iter().map(|_| Decimal::default()).collect();
+        let pointers = vec![std::ptr::null(); arguments.len() + 1];
+        Self { path, arguments, numbers, pointers }
+    }
+
+    /// Returns only if it failed.
+    pub(crate) fn run(&mut self, earlier_cpu_us: u64) -> Errno {
+        let slots = self.arguments.iter().zip(&mut self.numbers).zip(&mut self.pointers);
+        for ((argument, number), pointer) in slots {
+            *pointer = match argument {
+                Argument::Text(text) => text.as_ptr(),
+                Argument::CpuTime => number.set(cpu_time_us()).as_ptr(),
+                Argument::EarlierCpuTime => number.set(earlier_cpu_us).as_ptr(),
+            };
+        }
+        let environment = [std::ptr::null::<c_char>()];
+        for _ in 0..MOST_TRIES {
+            // SAFETY: `pointers` holds one pointer per argument, each to a NUL-terminated string owned by
+            // `self`, and ends with a null pointer (it is one longer than `arguments`); so does
+            // `environment`.
+            unsafe { libc::execve(self.path.as_ptr(), self.pointers.as_ptr(), environment.as_ptr()) };
+            if last_errno() != Errno::TXTBSY {
+                break;
+            }
+            // Another thread forked while the executable was being written, and its child still holds the
+            // descriptor until it executes. The kernel has nothing to wait at for that.
+            let _ = rustix::thread::nanosleep(&TRY_AGAIN_AFTER);
+        }
+        last_errno()
+    }
+}
+
+/// Room for a number in decimal, closed by a NUL.
+#[derive(Debug, Default)]
+pub(crate) struct Decimal {
+    text: [u8; 21],
+}
+
+impl Decimal {
+    pub(crate) fn set(&mut self, mut number: u64) -> &CStr {
+        let mut at = self.text.len() - 1;
+        self.text[at] = 0;
+        loop {
+            at -= 1;
+            self.text[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        CStr::from_bytes_until_nul(&self.text[at..]).unwrap_or_default()
+    }
+}
+
+impl Call {
+    /// Makes a call that concerns this process alone. `tree` holds the jail's tree between the calls that
+    /// clone and enter it.
+    pub(crate) fn make(&mut self, tree: &mut Option<OwnedFd>) -> Result<(), Errno> {
+        match self {
+            Self::NewSession => rustix::process::setsid().map(drop),
+            Self::JoinNetwork(netns) => {
+                rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+            }
+            Self::Limit { resource, value } => {
+                rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
+            }
+            Self::Write { file, text } => rustix::io::write(&*file, text).map(drop),
+            Self::ChangeDirectory(directory) => rustix::process::fchdir(&*directory),
+            Self::UnshareMounts => {
+                // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS touches no descriptor.
+                unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+            }
+            Self::MakeMountsSlaves => {
+                let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+                rustix::mount::mount_change(c"/", slave)
+            }
+            Self::CloneTree => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::AT_RECURSIVE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                *tree = Some(rustix::mount::open_tree(CWD, c".", flags)?);
+                Ok(())
+            }
+            Self::AttachTree => {
+                let tree = tree.as_ref().ok_or(Errno::BADF)?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                rustix::mount::move_mount(tree, c"", CWD, c".", flags)
+            }
+            // Taken, so that it is closed here: nothing of the jail's own tree is needed from outside.
+            Self::EnterTree => rustix::process::fchdir(tree.take().ok_or(Errno::BADF)?),
+            Self::PivotRoot => rustix::process::pivot_root(c".", c"."),
+            Self::DetachOldRoot => rustix::mount::unmount(c".", UnmountFlags::DETACH),
+            Self::ChangeToRoot => rustix::process::chdir(c"/"),
+            Self::Redirect([stdin, stdout, stderr]) => {
+                stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
+                stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
+                stderr.as_ref().map_or(Ok(()), rustix::stdio::dup2_stderr)
+            }
+            Self::SetGid(gid) => rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(*gid)),
+            Self::ClearGroups => rustix::thread::set_thread_groups(&[]),
+            Self::SetUid(uid) => rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(*uid)),
+            Self::ResetSignals => reset_signals(),
+            Self::DefaultSignals => {
+                default_signals();
+                Ok(())
+            }
+            // These concern more than one process: the program makes them itself.
+            Self::CloseOthers
+            | Self::Daemonize
+            | Self::ForkAgain
+            | Self::NewPidNamespace
+            | Self::WritePidFile(_)
+            | Self::WaitForGo
+            | Self::Execute(_) => Err(Errno::INVAL),
+        }
+    }
+
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        match self {
+            Self::JoinNetwork(fd) | Self::Write { file: fd, .. } => vec![fd.as_raw_fd()],
+            Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
+            Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Every signal at its default. What the caller ignores would stay ignored in the VMM, which a hang-up or an
+/// interrupt then no longer reached.
+fn default_signals() {
+    for signal in 1..=64 {
+        // The C library keeps two of them to itself, and two others cannot be changed.
+        let _ = default_signal(signal);
+    }
+}
+
+/// A signal at its default.
+pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
+    // SAFETY: SIG_DFL installs no handler, so no code of ours can be run by it.
+    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+}
+
+fn reset_signals() -> Result<(), Errno> {
+    default_signal(libc::SIGPIPE)?;
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: initialised just above; the old mask is not asked for.
+    let refused = unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+    if refused == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// What this process has used of the processors, in microseconds.
+pub(crate) fn cpu_time_us() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_in_decimal() {
+        let mut number = Decimal::default();
+        assert_eq!(number.set(0).to_bytes(), b"0");
+        assert_eq!(number.set(1_234).to_bytes(), b"1234");
+        assert_eq!(number.set(u64::MAX).to_bytes(), b"18446744073709551615");
+    }
+}
