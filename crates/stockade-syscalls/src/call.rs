@@ -61,7 +61,7 @@ pub enum Call {
     /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
     Redirect([Option<OwnedFd>; 3]),
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
-    /// [`Program::run`]).
+    /// [`Program::run`](crate::program::Program::run)).
     Daemonize,
     /// Go on in a child once more and end the process itself: the child is in its session and does not
     /// lead it, so that it can never get a terminal again. Must come after [`Call::Daemonize`].
