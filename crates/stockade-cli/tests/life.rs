@@ -36,7 +36,10 @@ struct Started {
 
 impl Started {
     fn new(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> Self {
-        let mut command = Command::new(program("stockade"))
+        // Whoever runs these tests in the background has them ignore Ctrl-C, and so would the command.
+        let mut command = Command::new("env")
+            .arg("--default-signal")
+            .arg(program("stockade"))
             .args(words(guard, "run", id, flags, vmm))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
