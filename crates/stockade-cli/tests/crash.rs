@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use testkit::{Guard, Output, privileged, program, run_with};
+use testkit::{Guard, Output, privileged, program, run_with, tell};
 
 /// A command under strace with further options.
 fn traced(guard: &Guard, options: &[String], words: &[String]) -> Output {
@@ -111,7 +111,7 @@ fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: 
         let left = leftovers(guard);
         assert!(left.is_empty(), "killed at {name} number {number}: left {left:?}; said: {}", cleared.stdout);
     }
-    eprintln!("killed at {killed} of {} system calls", calls.len());
+    tell(&format!("{} killed at {killed} of {} system calls", words[0], calls.len()));
     // Calls that the timing decides about, such as polls, may not come up again.
     assert!(killed * 10 >= calls.len() * 9, "only {killed} of {} runs were killed", calls.len());
 }
@@ -120,6 +120,97 @@ fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: 
 fn a_run_killed_at_any_system_call_is_cleared_away_by_gc() {
     privileged!(guard, {
         killed_everywhere(&guard, &flags(&guard, "run"), &|| (), &|| stockade(&guard, &["gc"]));
+    });
+}
+
+/// A jail whose VMM ended while nobody was there to remove it.
+fn leave_a_dead_jail(guard: &Guard) {
+    let mut words = flags(guard, "run");
+    words.insert(1, "--daemonize".to_owned());
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &words).code, 0);
+    wait_for_orphans();
+}
+
+#[test]
+fn a_gc_killed_at_any_system_call_is_finished_by_the_next() {
+    privileged!(guard, {
+        let before = || leave_a_dead_jail(&guard);
+        killed_everywhere(&guard, &["gc".to_owned()], &before, &|| stockade(&guard, &["gc"]));
+    });
+}
+
+#[test]
+fn an_rm_killed_at_any_system_call_is_finished_by_gc_or_another() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        let create = || {
+            let words = flags(&guard, "create");
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(stockade(&guard, &words).code, 0);
+        };
+        // Killed early the jail is whole, and not for gc to take; after that it is gc's.
+        let after = || {
+            let gc = stockade(&guard, &["gc"]);
+            if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
+        };
+        killed_everywhere(&guard, &["rm".to_owned(), id.clone()], &create, &after);
+    });
+}
+
+#[test]
+fn two_collections_at_once_share_the_work() {
+    privileged!(guard, {
+        for _ in 0..20 {
+            leave_a_dead_jail(&guard);
+            let spawn = || {
+                let mut gc = Command::new(program("stockade"));
+                gc.arg("gc").env("STOCKADE_STATE_DIR", guard.state()).stdout(Stdio::null()).spawn().unwrap()
+            };
+            for mut gc in [spawn(), spawn()] {
+                assert_eq!(gc.wait().unwrap().code(), Some(0));
+            }
+            assert_eq!(leftovers(&guard), Vec::<&str>::new());
+        }
+    });
+}
+
+#[test]
+fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
+    privileged!(guard, {
+        let words = flags(&guard, "run");
+        let calls = calls(&guard, &words);
+        // Rust's runtime before main, its allocator and its hash tables end the process when they are refused
+        // something; and some calls the kernel cannot refuse.
+        let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
+        let before_main = trace.lines().take_while(|line| !line.contains("SIGCHLD")).count();
+        let runtime =
+            ["brk", "mmap", "munmap", "mprotect", "mremap", "sigaltstack", "exit_group", "getrandom"];
+        // One that is refused is not made here, while a real close always closes.
+        let infallible = ["geteuid", "getpid", "gettid", "clock_gettime", "close"];
+        let calls = calls
+            .iter()
+            .skip(before_main)
+            .filter(|(name, _)| !runtime.iter().chain(&infallible).any(|passed_over| passed_over == name));
+        let calls: Vec<_> = calls.collect();
+        let mut tried = 0;
+        for error in ["EIO", "EMFILE"] {
+            for (name, number) in &calls {
+                let inject = format!("inject={name}:error={error}:when={number}");
+                let mut command = Command::new("strace");
+                command.args(["-qq", "-o", "/dev/null", "-e", &inject]).arg(program("stockade")).args(&words);
+                let output = run_with(command.env("STOCKADE_STATE_DIR", guard.state()));
+                tried += 1;
+                let at = format!("{error} at {name} number {number}: {output:?}");
+                assert!(!output.stderr.contains("panicked"), "{at}");
+                wait_for_orphans();
+                let gc = stockade(&guard, &["gc"]);
+                assert_eq!((gc.code, gc.stderr.as_str()), (0, ""), "{at}");
+                let left = leftovers(&guard);
+                assert!(left.is_empty(), "{at}: left {left:?}");
+            }
+        }
+        tell(&format!("made {tried} system calls fail"));
     });
 }
 

@@ -35,9 +35,13 @@ impl Child {
     ///
     /// A child that is killed on the way counts as executed: its exit status tells.
     pub fn go_and_tell(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
-        // A child that is gone already has said why.
-        let _ = rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL);
-        (self.pidfd, Failure::receive(self.link.as_fd()))
+        let outcome = match rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL) {
+            // A child that is gone already has said why.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Failure::receive(self.link.as_fd()),
+            // The child waits on, until the link closes.
+            Err(cause) => Err(cause),
+        };
+        (self.pidfd, outcome)
     }
 
     /// Closes the link, at which the child ends.

@@ -40,8 +40,10 @@ pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
 /// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
 /// stays: other jails may be in it.
 pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
-    if !cgroup.as_path().is_dir() {
-        return Ok(Undone::NeverThere);
+    match rustix::fs::stat(cgroup.as_path()) {
+        Ok(_) => (),
+        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Err(cause) => return Err(cause).context(Operation::Inspect, cgroup),
     }
     let deadline = Instant::now() + PATIENCE;
     if !kill_at_once(cgroup)? {

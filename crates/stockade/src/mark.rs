@@ -27,11 +27,14 @@ pub(crate) fn set(directory: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
 }
 
 /// Reads the mark of a directory.
-pub(crate) fn read(directory: BorrowedFd<'_>) -> Mark {
+pub(crate) fn read(directory: BorrowedFd<'_>) -> Result<Mark, Errno> {
     let mut text = [0; 64];
     match rustix::fs::fgetxattr(directory, NAME, &mut text) {
-        Ok(length) => Mark::Is(text[..length].to_vec()),
-        Err(Errno::OPNOTSUPP) => Mark::Unsupported,
-        Err(_) => Mark::None,
+        Ok(length) => Ok(Mark::Is(text[..length].to_vec())),
+        Err(Errno::NODATA) => Ok(Mark::None),
+        Err(Errno::OPNOTSUPP) => Ok(Mark::Unsupported),
+        // One of another length was not set by us.
+        Err(Errno::RANGE) => Ok(Mark::Is(Vec::new())),
+        Err(cause) => Err(cause),
     }
 }

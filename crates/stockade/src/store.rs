@@ -201,7 +201,9 @@ impl Lock {
     /// Removes a place that has no receipt, if stockade made it: whoever made it was killed before anything
     /// else was made. Anything else in the state directory is not ours to touch.
     pub(crate) fn remove_unused(self) -> Result<()> {
-        if mark::read(self.directory.as_fd()) != Mark::Is(PLACE.into()) {
+        if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
+            != Mark::Is(PLACE.into())
+        {
             return Ok(());
         }
         self.unlink(RECEIPT_NEW)?;

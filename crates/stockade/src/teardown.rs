@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::receipt::Receipt;
+use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
 use crate::step::{Site, Step, Undone};
 use crate::store::Lock;
@@ -50,7 +50,13 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec
         match step.undo(site) {
             Undone::Removed => report.removed.push(step.to_string()),
             Undone::NeverThere => (),
-            Undone::Kept(reason) => report.kept.push(leftover(reason)),
+            Undone::Kept(reason) => {
+                report.kept.push(leftover(reason));
+                // It may be only what is left of this very jail that keeps it.
+                if !remaining.is_empty() {
+                    remaining.insert(0, step.clone());
+                }
+            }
             Undone::Left(reason) => {
                 report.left.push(leftover(reason));
                 remaining.insert(0, step.clone());
@@ -62,6 +68,11 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec
 
 /// Undoes everything on a receipt and removes it, or keeps on it what is left.
 pub(crate) fn tear_down(lock: Lock, mut receipt: Receipt, site: &Site) -> Result<Report> {
+    if receipt.state() != JailState::Dead {
+        // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
+        receipt.over = true;
+        lock.write(&receipt)?;
+    }
     let mut remaining = Vec::new();
     let report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
     if remaining.is_empty() {

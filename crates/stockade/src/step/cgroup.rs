@@ -192,7 +192,7 @@ fn make_own(directory: &HostPath, site: &Site) -> Result<()> {
     make(directory)?;
     let Some(nonce) = &site.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
-    match mark::read(opened.as_fd()) {
+    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
         Mark::Is(other) if other != nonce.as_str().as_bytes() => {
             Err(Error::InTheWay { what: format!("cgroup {directory}") })
         }
@@ -208,7 +208,7 @@ fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
         Err(Errno::NOENT) => return Ok(Undone::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Open, directory),
     };
-    match mark::read(opened.as_fd()) {
+    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
         Mark::Is(found) if found == nonce.as_str().as_bytes() => cgroup::empty_and_remove(directory),
         Mark::Is(_) => Ok(Undone::Kept("it was not made for this jail".into())),
         // Killed between making and marking it: then there is nothing in it.

@@ -142,7 +142,9 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Undone> {
             Err(Errno::NOENT) => continue,
             Err(cause) => return Err(cause).context(Operation::Open, path.display()),
         };
-        if mark::read(directory.as_fd()) != Mark::Is(SHARED.into()) {
+        if mark::read(directory.as_fd()).context(Operation::Inspect, path.display())?
+            != Mark::Is(SHARED.into())
+        {
             return Ok(keep(path, outcome, "it was there before stockade"));
         }
         match rustix::fs::rmdir(path) {
@@ -261,7 +263,9 @@ impl JailDirectory {
     fn empty(&self, directory: BorrowedFd<'_>, site: &Site) -> Result<Option<(HostPath, String)>> {
         let marker = site.marker();
         let entries = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
-        for name in entries.flatten().map(|entry| entry.file_name()) {
+        for entry in entries {
+            // An entry that cannot be read is one that may be left.
+            let name = entry.context(Operation::Read, &self.path)?.file_name();
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
             }
