@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use stockade::spec::{JailId, JailPath};
-use stockade::{Dead, Ended, Error, How, Jail, Prepared, Report, Running, Store};
+use stockade::{Dead, Ended, Error, How, Jail, JailState, Prepared, Report, Running, Store};
 
 use crate::args::{CreateArgs, IdsArgs, KillArgs, LogsArgs, PlaceArgs, RmArgs, StartArgs, in_flag};
 use crate::output::{Failure, note, print, require_root};
@@ -67,8 +67,13 @@ pub(crate) fn wait(args: &IdsArgs) -> Result<ExitCode, Failure> {
     for id in &args.ids {
         let ended = match store.watch(id)? {
             Some(watched) => watched.wait_until(None)?,
-            None if store.read(id)?.is_none() => return Err(no_jail(id)),
-            None => store.ended(id),
+            None => match store.read(id)? {
+                None => return Err(no_jail(id)),
+                Some(receipt) if receipt.vmm().is_none() => {
+                    return Err(Failure::new(format!("jail {id} was not started")));
+                }
+                Some(_) => store.ended(id),
+            },
         };
         match ended {
             Some(ended) if ended != Ended::Unknown => print(&format!("{}\n", ended.shell_code()))?,
@@ -135,8 +140,12 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     if store.read(&args.id)?.is_none() {
         return Err(no_jail(&args.id));
     }
+    let parts = store.logs(&args.id);
+    if parts.is_empty() {
+        note(&format!("jail {} has no log: it has written nothing, or was not started with start", args.id));
+    }
     let mut stdout = std::io::stdout().lock();
-    for part in store.logs(&args.id) {
+    for part in parts {
         let failed = |e| Failure::new(format!("failed to open {part}: {e}"));
         let mut part = std::fs::File::open(&part).map_err(failed)?;
         std::io::copy(&mut part, &mut stdout)?;
@@ -161,5 +170,8 @@ fn no_jail(id: &JailId) -> Failure {
 }
 
 fn is_dead(dead: &Dead) -> Failure {
-    Failure::new(format!("jail {} is dead: stockade rm {0} removes it", dead.receipt().id))
+    let receipt = dead.receipt();
+    let what = if receipt.state() == JailState::Ended { "the VMM of jail" } else { "jail" };
+    let how = if receipt.state() == JailState::Ended { "has ended" } else { "is dead" };
+    Failure::new(format!("{what} {id} {how}: stockade rm {id} removes the jail", id = receipt.id))
 }

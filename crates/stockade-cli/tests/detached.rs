@@ -140,7 +140,11 @@ fn without_a_log_the_output_is_dropped() {
         let id = create(&guard, "nolog", &[]);
         said(&guard, &["start", &id, "--log-size", "0", "--", "clock", "exit=3"]);
         assert_eq!(said(&guard, &["wait", &id]), "3\n");
-        assert_eq!(said(&guard, &["logs", &id]), "");
+        let logs = stockade(&guard, &["logs", &id]);
+        let line = format!(
+            "stockade: jail {id} has no log: it has written nothing, or was not started with start\n"
+        );
+        assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (0, "", line));
         said(&guard, &["rm", &id]);
     });
 }
@@ -155,7 +159,7 @@ fn a_start_that_fails_leaves_the_jail_as_it_was() {
         let failed = stockade(&guard, &["start", &id]);
         assert_eq!(failed.code, 1);
         assert!(
-            failed.stderr.starts_with("stockade: failed to execute /stockade-probe in the jail"),
+            failed.stderr.starts_with("stockade: failed to execute in the jail: /stockade-probe"),
             "{failed:?}"
         );
         assert_eq!(state(&guard, &id), "prepared");
@@ -189,7 +193,7 @@ fn a_dead_jail_is_only_removed() {
         let id = create(&guard, "dead", &[]);
         start(&guard, &id, &["sleep-ms=20"]);
         said(&guard, &["wait", &id]);
-        let line = format!("jail {id} is dead: stockade rm {id} removes it");
+        let line = format!("the VMM of jail {id} has ended: stockade rm {id} removes the jail");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
         refused(&guard, &["kill", &id], &format!("jail {id} does not run"));

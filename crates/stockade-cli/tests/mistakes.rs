@@ -245,14 +245,14 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
         let mut words = line.words("run");
         words.push("--no-closure".into());
         let output = run("stockade", &words);
-        let said = "stockade: failed to execute /script in the jail: No such file or directory (os error 2); \
+        let said = "stockade: failed to execute in the jail: /script: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
         assert_eq!((output.code, output.stderr.as_str()), (1, said));
         nothing_made(&guard);
         let plain = guard.file("plain", "no program");
         let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
-        let said = "failed to execute /plain in the jail: Permission denied (os error 13); \
+        let said = "failed to execute in the jail: /plain: Permission denied (os error 13); \
                     is it executable, and its filesystem mounted without noexec?";
         refused(&guard, &line, said);
     });

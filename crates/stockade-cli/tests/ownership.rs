@@ -100,7 +100,7 @@ fn a_file_is_not_placed_over_a_folder_or_a_part_of_the_jail() {
     privileged!(guard, {
         let state = guard.state();
         let id = create(&guard, &state, &[]);
-        for name in ["dev", "run", "dev/kvm", "stockade-probe"] {
+        for name in ["dev", "run", "dev/kvm", "stockade-probe", "stockade-probe.pid"] {
             let before = guard.snapshot();
             let refused = stockade(&state, &["place", &id, &format!("/etc/passwd={name}")]);
             let line = format!(

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::receipt::{JailState, Receipt};
-use crate::spec::JailId;
-use crate::step::{remove_if_ours_and_empty, remove_unnamed};
+use crate::spec::{JailId, JailPath};
+use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
 use crate::teardown::{Leftover, Report, tear_down};
 
@@ -117,6 +117,12 @@ fn listing(receipt: &Receipt) -> Listing {
 }
 
 fn would_remove(receipt: &Receipt) -> Report {
-    let removed = receipt.steps.iter().rev().map(ToString::to_string).collect();
+    // A dead jail's process is gone, and its root goes with its directory.
+    let there = |step: &&Step| match step {
+        Step::Vmm(_) => false,
+        Step::Folder(folder) => folder.path != JailPath::root(),
+        _ => true,
+    };
+    let removed = receipt.steps.iter().rev().filter(there).map(ToString::to_string).collect();
     Report { id: receipt.id.clone(), removed, kept: Vec::new(), left: Vec::new() }
 }

@@ -72,6 +72,7 @@ impl Held {
             Step::DeviceNode(node) => &node.path == path,
             _ => false,
         });
+        let part_of_jail = part_of_jail || path == &JailPath::new(self.receipt.layout.pid_file())?;
         let is_folder = self.site.tree()?.look(path)?.is_some_and(|found| {
             rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
         });

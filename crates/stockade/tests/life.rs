@@ -252,7 +252,9 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with("failed to execute /script in the jail: No such file or directory (os error 2)"),
+            text.starts_with(
+                "failed to execute in the jail: /script: No such file or directory (os error 2)"
+            ),
             "{text}"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);

@@ -198,7 +198,7 @@ impl fmt::Display for EnterStep {
             Self::ResetSignals => f.write_str("reset signals"),
             Self::DefaultSignals => f.write_str("put every signal at its default"),
             Self::Execute { path, arguments } => {
-                write!(f, "execute {path} in the jail")?;
+                write!(f, "execute in the jail: {path}")?;
                 arguments.iter().skip(1).try_for_each(|argument| write!(f, " {argument}"))
             }
         }
