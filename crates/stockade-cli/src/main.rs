@@ -79,5 +79,11 @@ fn mistake(error: &clap::Error) -> String {
         ContextValue::Strings(words) => words.first().cloned(),
         _ => None,
     });
-    meant.map_or(cause.to_owned(), |word| format!("{cause}; did you mean '{word}'?"))
+    // A word where only flags may stand: most likely the VMM's.
+    let stray = error.kind() == ErrorKind::UnknownArgument && !cause.contains("'-");
+    match meant {
+        Some(word) => format!("{cause}; did you mean '{word}'?"),
+        None if stray => format!("{cause}; arguments for the VMM go behind --"),
+        None => cause.to_owned(),
+    }
 }

@@ -11,6 +11,7 @@ use stockade::{Host, How, Layout, Way, placement};
 
 use crate::args::PlanArgs;
 use crate::output::{Failure, print, print_json};
+use crate::run::not_placed;
 
 /// A step of either list.
 #[derive(Serialize)]
@@ -35,7 +36,8 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let mut plan = stockade::plan(&spec, &host, Way::Launch)?;
     let near = existing_part(&spec);
     for (source, name) in args.jail.placements() {
-        plan.prepare.push(placement(spec.owner, &near, source, name, How::Auto)?);
+        let placed = placement(spec.owner, &near, source, name, How::Auto);
+        plan.prepare.push(placed.map_err(|e| not_placed(source, &e))?);
     }
     let prepare = plan.prepare.iter().map(|step| ("prepare", step.to_string(), Detail::Prepare(step)));
     let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step)));

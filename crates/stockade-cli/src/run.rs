@@ -1,6 +1,7 @@
 //! `stockade run`: prepare, place, launch, wait, tear down.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,10 +42,14 @@ pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Resul
         ));
     }
     for (source, name) in flags.placements() {
-        let failed = |e: Error| Failure::new(format!("--place {}: {e}", source.display()));
-        prepared.place(source, name, How::Auto).map_err(failed)?;
+        prepared.place(source, name, How::Auto).map_err(|e| not_placed(source, &e))?;
     }
     Ok(prepared)
+}
+
+/// Says which `--place` it was that failed.
+pub(crate) fn not_placed(source: &Path, error: &Error) -> Failure {
+    Failure::new(format!("--place {}: {error}", source.display()))
 }
 
 /// The signals that ask a command to end.

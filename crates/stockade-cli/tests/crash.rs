@@ -123,6 +123,13 @@ fn a_run_killed_at_any_system_call_is_cleared_away_by_gc() {
     });
 }
 
+/// A jail that stands by itself.
+fn create(guard: &Guard) {
+    let words = flags(guard, "create");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &words).code, 0);
+}
+
 /// A jail whose VMM ended while nobody was there to remove it.
 fn leave_a_dead_jail(guard: &Guard) {
     let mut words = flags(guard, "run");
@@ -144,11 +151,7 @@ fn a_gc_killed_at_any_system_call_is_finished_by_the_next() {
 fn an_rm_killed_at_any_system_call_is_finished_by_gc_or_another() {
     privileged!(guard, {
         let id = guard.named("jail");
-        let create = || {
-            let words = flags(&guard, "create");
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            assert_eq!(stockade(&guard, &words).code, 0);
-        };
+        let create = || create(&guard);
         // Killed early the jail is whole, and not for gc to take; after that it is gc's.
         let after = || {
             let gc = stockade(&guard, &["gc"]);
@@ -218,11 +221,7 @@ fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
 fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
     privileged!(guard, {
         let id = guard.named("jail");
-        let create = || {
-            let words = flags(&guard, "create");
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            assert_eq!(stockade(&guard, &words).code, 0);
-        };
+        let create = || create(&guard);
         killed_everywhere(&guard, &["start".to_owned(), id.clone()], &create, &|| {
             stockade(&guard, &["rm", &id])
         });

@@ -35,7 +35,7 @@ fn run_places_the_closure_unless_it_is_told_not_to() {
         assert_eq!((output.code, output.stderr.as_str()), (7, ""));
         words.push("--no-closure".into());
         let output = run("stockade", &words);
-        let said = "stockade: failed to execute /vmm in the jail: No such file or directory (os error 2); \
+        let said = "stockade: failed to execute in the jail: /vmm: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
         assert_eq!((output.code, output.stderr.as_str()), (1, said));

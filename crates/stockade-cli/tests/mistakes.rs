@@ -79,6 +79,18 @@ fn an_unknown_flag_is_named_with_the_likeliest_meant() {
 }
 
 #[test]
+fn a_stray_word_is_taken_for_the_vmms() {
+    privileged!(guard, {
+        let mut words = Line::good(&guard).words("run");
+        words.push("boot".into());
+        let output = run("stockade", &words);
+        let said = "stockade: unexpected argument 'boot' found; arguments for the VMM go behind --\n";
+        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        nothing_made(&guard);
+    });
+}
+
+#[test]
 fn a_missing_flag_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).without("--id");
@@ -210,7 +222,7 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         let said = "--place /no/such/image: Failed to canonicalize path /no/such/image: No such file or directory (os error 2)";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
-        refused(&guard, &line, "--place /etc/passwd: ../escape is not a path inside a jail");
+        refused(&guard, &line, "--place /etc/passwd: \"../escape\" is not a path inside a jail");
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let line = Line::good(&guard).with("--place", socket.display().to_string());

@@ -111,7 +111,7 @@ fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
         spec.closure = Closure::default();
         let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        let said = "failed to execute /layered in the jail: No such file or directory (os error 2); the file is \
+        let said = "failed to execute in the jail: /layered: No such file or directory (os error 2); the file is \
                     in the jail, so its interpreter is not: link it statically, or place its closure too";
         assert_eq!(error.to_string(), said);
     });

@@ -210,6 +210,6 @@ pub enum SpecError {
     #[error("{} has the jail itself in it", .0.display())]
     TreeHoldsJail(PathBuf),
     /// A path that would leave the jail, or that names nothing.
-    #[error("{} is not a path inside a jail", .0.display())]
+    #[error("{:?} is not a path inside a jail", .0)]
     JailPath(PathBuf),
 }
