@@ -1,6 +1,5 @@
 //! The commands for jails that outlive the command: each finds its jail by the receipt.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,23 +21,15 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     require_root("place")?;
     let mut jail = open(&args.state.store()?, &args.id)?;
     for (source, name) in args.files() {
-        let placed = place_one(&mut jail, source, name)?;
+        let placed = match &mut jail {
+            Jail::Prepared(prepared) => prepared.place(source, name, How::Auto),
+            Jail::Running(running) => running.place(source, name, How::Auto),
+            Jail::Dead(dead) => return Err(is_dead(dead)),
+        };
         let failed = |e: Error| Failure::new(format!("{}: {e}", source.display()));
         go_on(print(&format!("{}\n", placed.map_err(failed)?)))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn place_one(
-    jail: &mut Jail,
-    source: &Path,
-    name: Option<&Path>,
-) -> Result<Result<JailPath, Error>, Failure> {
-    match jail {
-        Jail::Prepared(prepared) => Ok(prepared.place(source, name, How::Auto)),
-        Jail::Running(running) => Ok(running.place(source, name, How::Auto)),
-        Jail::Dead(dead) => Err(is_dead(dead)),
-    }
 }
 
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {

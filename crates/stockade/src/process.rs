@@ -1,7 +1,6 @@
 //! Processes, told apart for good: a pid alone may mean another one tomorrow.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -172,23 +171,26 @@ pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
     let Ok(root) = rustix::fs::fstat(root) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let theirs = rustix::fs::stat(Path::new("/proc").join(pid.to_string()).join("root"));
-        theirs.is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (root.st_dev, root.st_ino))
-    })
-    .collect()
+    pids.filter(|pid| is_rooted_at(*pid, &root)).collect()
+}
+
+/// Whether a process has this root directory.
+fn is_rooted_at(pid: i32, root: &rustix::fs::Stat) -> bool {
+    let theirs = rustix::fs::stat(format!("/proc/{pid}/root"));
+    theirs.is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (root.st_dev, root.st_ino))
 }
 
 /// Kills every process whose root directory is the one open here, until there is none.
 pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result<usize> {
     let deadline = Instant::now() + patience;
+    let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
     let mut killed = 0;
     loop {
         let mut ending = Vec::new();
         for pid in rooted_at(root) {
             let Some(process) = PidFd::open(pid)? else { continue };
             // Again with the descriptor held: the pid may have gone to another process meanwhile.
-            if rooted_at_this(root, pid) && !zombie(pid) {
+            if is_rooted_at(pid, &facts) && !zombie(pid) {
                 process.signal(Signal::KILL)?;
                 ending.push(process);
             }
@@ -201,12 +203,6 @@ pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result
             process.wait_until_ended(Some(deadline))?;
         }
     }
-}
-
-fn rooted_at_this(root: BorrowedFd<'_>, pid: i32) -> bool {
-    let theirs = rustix::fs::stat(format!("/proc/{pid}/root"));
-    let ours = rustix::fs::fstat(root);
-    matches!((theirs, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
 fn zombie(pid: i32) -> bool {

@@ -1,0 +1,544 @@
+//! What single kinds of steps promise beyond being applied and undone.
+
+use super::*;
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+#[test]
+fn a_device_node_is_its_owners_alone_and_replaces_what_was_there() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        std::fs::write(ground.inside("null"), "in the way").unwrap();
+        let step = Step::from(DeviceNode::character(JailPath::new("null").unwrap(), 1, 3, OWNER));
+        apply_all(&ground, &[step]);
+        let facts = std::fs::metadata(ground.inside("null")).unwrap();
+        assert!(facts.file_type().is_char_device());
+        assert_eq!(facts.rdev(), rustix::fs::makedev(1, 3));
+        assert_eq!((facts.mode() & 0o7777, facts.uid(), facts.gid()), (0o600, OWNER.uid, OWNER.gid));
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let file = guard.file("tool", &"content ".repeat(10_000));
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+        let source = HostPath::existing(&file).unwrap();
+        let path = JailPath::new("usr/bin/tool").unwrap();
+        let step =
+            Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false });
+        // An older, longer one is replaced as a whole.
+        std::fs::create_dir_all(ground.inside("usr/bin")).unwrap();
+        std::fs::write(ground.inside("usr/bin/tool"), "older ".repeat(50_000)).unwrap();
+        apply_all(&ground, &[step]);
+        let placed = ground.inside("usr/bin/tool");
+        assert_eq!(std::fs::read(&placed).unwrap(), std::fs::read(&file).unwrap());
+        let facts = std::fs::metadata(&placed).unwrap();
+        assert_eq!((facts.mode() & 0o7777, facts.uid(), facts.gid()), (0o750, OWNER.uid, OWNER.gid));
+        assert_eq!(std::fs::metadata(&file).unwrap().uid(), 0, "the host's file keeps its owner");
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn holes_stay_holes_and_the_size_stays_the_size() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let size = 10 << 30;
+        let (file, folder) = (guard.directory().join("disk"), guard.directory().join("disks"));
+        let disk = std::fs::File::create(&file).unwrap();
+        disk.set_len(size).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&disk, b"middle", 5 << 30).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::rename(&file, folder.join("disk")).unwrap();
+        let source = HostPath::existing(&folder.join("disk")).unwrap();
+        let path = JailPath::new("disk").unwrap();
+        apply_all(
+            &ground,
+            &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }.into()],
+        );
+        apply_all(&ground, &[placed_tree(&folder, "disks").into()]);
+        for copied in ["disk", "disks/disk"] {
+            let facts = std::fs::metadata(ground.inside(copied)).unwrap();
+            assert_eq!(facts.len(), size, "{copied}");
+            assert!(facts.blocks() * 512 < 1 << 20, "{copied} takes {} blocks", facts.blocks());
+            let copied = std::fs::File::open(ground.inside(copied)).unwrap();
+            let mut content = [0; 8];
+            std::os::unix::fs::FileExt::read_exact_at(&copied, &mut content, (5 << 30) - 1).unwrap();
+            assert_eq!(&content, b"\0middle\0");
+        }
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn files_that_are_made_as_they_are_read_are_copied_whole() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        // One has no size, the other a larger one than is in it.
+        for file in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
+            let source = HostPath::existing(Path::new(file)).unwrap();
+            let path = JailPath::new("made").unwrap();
+            apply_all(
+                &ground,
+                &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }.into()],
+            );
+            let copied = std::fs::read(ground.inside("made")).unwrap();
+            assert!(copied.ends_with(b"\n"), "{file}: {copied:?}");
+            assert_eq!(copied.len(), std::fs::read(file).unwrap().len(), "{file}");
+        }
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_has_the_sources_content_modes_and_links_and_the_jails_owner() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = firmware(&guard);
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        // More than the umask would let through, less than a folder can be made with, and a set-uid bit.
+        mode(&source, 0o775);
+        mode(&source.join("roms/old"), 0o555);
+        mode(&source.join("bios.bin"), 0o4662);
+        apply_all(&ground, &[placed_tree(&source, "usr/share/firmware").into()]);
+        let at = ground.inside("usr/share/firmware");
+        for (name, mode) in [("", 0o775), ("roms", 0o755), ("roms/old", 0o555), ("bios.bin", 0o662)] {
+            let facts = std::fs::symlink_metadata(at.join(name)).unwrap();
+            let seen = (facts.mode() & 0o7777, facts.uid(), facts.gid());
+            assert_eq!(seen, (mode, OWNER.uid, OWNER.gid), "{name}: {:o}", seen.0);
+        }
+        for (name, leads_to, content) in
+            [("net.rom", "roms/old/net.rom", "rom"), ("roms/bios.bin", "../bios.bin", "bios")]
+        {
+            assert_eq!(std::fs::read_link(at.join(name)).unwrap(), Path::new(leads_to));
+            assert_eq!(std::fs::read_to_string(at.join(name)).unwrap(), content);
+            assert_eq!(std::fs::symlink_metadata(at.join(name)).unwrap().uid(), OWNER.uid);
+        }
+        assert_eq!(std::fs::read_dir(&at).unwrap().count(), 3, "and nothing else");
+        assert_eq!(std::fs::metadata(source.join("bios.bin")).unwrap().uid(), 0, "the host's stays root's");
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_with_a_link_that_leads_out_of_it_is_refused_with_the_links_path() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = firmware(&guard);
+        // Through the link `up`, which stays inside, one step back is one too many.
+        std::fs::create_dir_all(source.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("../..", source.join("a/b/up")).unwrap();
+        for leads_to in ["/etc/passwd", "../outside", "a/b/up/..", "a/b/up/../outside", "/no/such"] {
+            let link = source.join("link");
+            std::os::unix::fs::symlink(leads_to, &link).unwrap();
+            let step = Step::from(placed_tree(&source, "firmware"));
+            let error = step.apply(&ground.site).expect_err(leads_to);
+            let said = format!(
+                "{} is a link to {leads_to}, which is not in the directory that is placed",
+                link.display()
+            );
+            assert_eq!(error.to_string(), said);
+            assert!(!ground.inside("firmware").exists(), "nothing of it is seen");
+            assert_eq!(step.undo(&ground.site), Undone::NeverThere, "nothing of it is left");
+            std::fs::remove_file(link).unwrap();
+        }
+        // One that leads nowhere, but would lead inside, does no harm.
+        std::os::unix::fs::symlink("roms/../missing", source.join("link")).unwrap();
+        apply_all(&ground, &[placed_tree(&source, "firmware").into()]);
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = firmware(&guard);
+        let special = source.join("roms/special");
+        let node = |kind| {
+            let mode = rustix::fs::Mode::RUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, &special, kind, mode, rustix::fs::makedev(1, 3)).unwrap();
+        };
+        for kind in [
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::FileType::BlockDevice,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::FileType::Socket,
+        ] {
+            node(kind);
+            let step = Step::from(placed_tree(&source, "firmware"));
+            let error = step.apply(&ground.site).expect_err("it is refused");
+            let said = format!("{} is neither a file, a directory nor a link", special.display());
+            assert_eq!(error.to_string(), said, "{kind:?}");
+            assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+            std::fs::remove_file(&special).unwrap();
+        }
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_that_was_cut_off_by_a_kill_is_taken_away() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let step = Step::from(placed_tree(&firmware(&guard), "usr/share/firmware"));
+        apply_all(&ground, std::slice::from_ref(&step));
+        // As a kill before the last call leaves it: complete, under the name that only this receipt uses.
+        let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
+        std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
+        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        assert!(!cut_off.exists());
+        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_that_has_the_jail_in_it_is_refused() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let step = Step::from(placed_tree(guard.directory(), "all"));
+        let error = step.apply(&ground.site).expect_err("it would never end");
+        assert_eq!(error.to_string(), format!("{} has the jail itself in it", guard.directory().display()));
+        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_tree_is_placed_only_where_nothing_is_and_through_no_link() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = firmware(&guard);
+        let outside = guard.directory().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, ground.inside("link")).unwrap();
+        for path in ["link", "link/below"] {
+            let step = Step::from(placed_tree(&source, path));
+            step.apply(&ground.site).expect_err(path);
+            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
+            assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
+        }
+        assert!(ground.inside("link").is_symlink(), "what is there stays");
+        // A source that became a link after it was looked at is not followed either.
+        let step = Step::from(placed_tree(&source, "firmware"));
+        std::fs::rename(&source, guard.directory().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("/etc", &source).unwrap();
+        step.apply(&ground.site).expect_err("the source is a link now");
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+/// A process that ends with the test, however that ends.
+struct Hostile(std::process::Child);
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_tree_is_made_beside_a_jail_that_moves_and_replaces_it_and_nothing_outside_changes() {
+    privileged!(guard, {
+        use std::os::unix::process::CommandExt;
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = firmware(&guard);
+        let outside = guard.directory().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("bios.bin"), "precious").unwrap();
+        let script = format!(
+            "while :; do for t in .stockade-*; do \
+             mv -T \"$t\" moved$((n=n+1)) && ln -s {} \"$t\"; done; mkdir -p .stockade-x; done 2>/dev/null",
+            outside.display()
+        );
+        let hostile = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(ground.inside(""))
+            .uid(OWNER.uid)
+            .gid(OWNER.gid)
+            .spawn();
+        let hostile = Hostile(hostile.unwrap());
+        let step = Step::from(placed_tree(&source, "firmware"));
+        let (mut made, mut prevented) = (0, 0);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while (made < 100 || prevented < 10) && std::time::Instant::now() < deadline {
+            match step.apply(&ground.site) {
+                Ok(()) => made += 1,
+                Err(_) => prevented += 1,
+            }
+            step.undo(&ground.site);
+            let seen = std::fs::metadata(&outside).unwrap();
+            assert_eq!((seen.uid(), seen.mode() & 0o777), (0, 0o755));
+            assert_eq!(std::fs::read_to_string(outside.join("bios.bin")).unwrap(), "precious");
+            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside");
+        }
+        drop(hostile);
+        println!("{made} trees made, {prevented} prevented");
+        assert!(made > 0 && prevented > 0, "{made} made, {prevented} prevented: there was no race");
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let source = cpu(&guard, &["size", "level", "secret"]);
+        let step = CpuInfo {
+            source: source.clone().into(),
+            target: JailPath::new("sys/cpu0").unwrap(),
+            owner: OWNER,
+        };
+        let step = Step::from(step);
+        // A second time, too: a dead jail may have left the first copy.
+        apply_all(&ground, &[step.clone(), step.clone()]);
+        let at = ground.inside("sys/cpu0");
+        let read = |file: &str| std::fs::read_to_string(at.join(file)).unwrap();
+        assert_eq!(read("cache/index1/size"), "index1 size\n", "the first line alone");
+        assert_eq!(read("cache/index0/level"), "index0 level\n");
+        assert_eq!(read("regs/identification/midr_el1"), "0x00000000410fd0c0\n");
+        assert_eq!(std::fs::read_dir(at.join("cache")).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(at.join("cache/index0")).unwrap().count(), 2, "nothing else");
+        let facts = std::fs::metadata(at.join("cache/index0/size")).unwrap();
+        assert_eq!((facts.uid(), facts.gid()), (OWNER.uid, OWNER.gid));
+
+        std::fs::remove_file(source.join("regs/identification/midr_el1")).unwrap();
+        let error = step.apply(&ground.site).expect_err("no VMM can do without it");
+        assert_eq!(error.kind(), stockade::ErrorKind::NotFound, "{error}");
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn nothing_is_written_through_a_link_in_the_jail() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let outside = guard.directory().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let precious = guard.file("precious", "precious");
+        std::os::unix::fs::symlink(&outside, ground.inside("dev")).unwrap();
+        std::os::unix::fs::symlink(&precious, ground.inside("image")).unwrap();
+        let folder = Step::from(Folder { path: JailPath::new("dev").unwrap(), owner: OWNER });
+        folder.apply(&ground.site).expect_err("a link in a folder's place is refused");
+        let node = DeviceNode::character(JailPath::new("dev/null").unwrap(), 1, 3, OWNER);
+        Step::from(node).apply(&ground.site).expect_err("a link on the way to a node is refused");
+        let source = HostPath::existing(&guard.file("new", "new")).unwrap();
+        let path = JailPath::new("image").unwrap();
+        let file =
+            Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false });
+        // The link itself is replaced, never followed.
+        apply_all(&ground, &[file]);
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(std::fs::metadata(&precious).unwrap().uid(), 0);
+        assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
+        undo_all(&ground, &ground.jail());
+        assert!(precious.exists() && outside.exists(), "removal follows no link");
+    });
+}
+
+#[test]
+fn a_jail_directory_of_another_is_neither_taken_nor_removed() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        let steps = ground.jail();
+        apply_all(&ground, &steps[..1]);
+        let foreign = ground.layout().jail_dir().as_path().join("root");
+        std::fs::create_dir_all(&foreign).unwrap();
+        std::fs::write(foreign.join("image"), "another's").unwrap();
+        let error = steps[1].apply(&ground.site).expect_err("it is in the way");
+        assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
+        assert!(matches!(steps[1].undo(&ground.site), Undone::Kept(_)));
+        assert_eq!(std::fs::read_to_string(foreign.join("image")).unwrap(), "another's");
+        std::fs::remove_dir_all(ground.layout().jail_dir()).unwrap();
+        undo_all(&ground, &steps);
+    });
+}
+
+#[test]
+fn a_base_that_was_there_before_stays() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        std::fs::create_dir(guard.base()).unwrap();
+        apply_all(&ground, &ground.jail());
+        undo_all(&ground, &ground.jail());
+        assert_eq!(std::fs::read_dir(guard.base()).unwrap().count(), 0, "only the base itself stays");
+        std::fs::remove_dir(guard.base()).unwrap();
+    });
+}
+
+#[test]
+fn a_tree_of_thousands_of_nested_folders_is_removed() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        // By descriptor: the path of the deepest is far longer than a path may be.
+        let root = std::fs::File::open(ground.inside("")).unwrap();
+        let mut here: rustix::fd::OwnedFd = root.into();
+        for depth in 0..3_000 {
+            rustix::fs::mkdirat(&here, "d", rustix::fs::Mode::RWXU).unwrap();
+            if depth % 100 == 0 {
+                let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+                rustix::fs::openat(&here, "f", flags, rustix::fs::Mode::RUSR).unwrap();
+            }
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            here = rustix::fs::openat(&here, "d", flags, rustix::fs::Mode::empty()).unwrap();
+        }
+        drop(here);
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_mount_below_the_jail_is_never_crossed() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let images = guard.directory().join("images");
+        std::fs::create_dir(&images).unwrap();
+        std::fs::write(images.join("precious"), "precious").unwrap();
+        let inside = ground.inside("images");
+        std::fs::create_dir(&inside).unwrap();
+        rustix::mount::mount_bind(&images, &inside).unwrap();
+        let jail = &ground.jail()[1];
+        let Undone::Left(reason) = jail.undo(&ground.site) else { panic!("the mount must be reported") };
+        assert!(reason.contains("images") && reason.contains("mounted"), "{reason}");
+        assert_eq!(std::fs::read_to_string(images.join("precious")).unwrap(), "precious");
+        rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty()).unwrap();
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_ramfs_is_its_owners_and_a_foreign_mount_in_its_place_is_left() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        apply_all(&ground, &ground.jail());
+        let step = Step::from(Ramfs {
+            path: JailPath::new("ramfs").unwrap(),
+            name: guard.named("ramfs"),
+            size: 1 << 20,
+            owner: OWNER,
+        });
+        apply_all(&ground, std::slice::from_ref(&step));
+        let at = ground.inside("ramfs");
+        let facts = std::fs::metadata(&at).unwrap();
+        assert_eq!((facts.mode() & 0o7777, facts.uid(), facts.gid()), (0o700, OWNER.uid, OWNER.gid));
+        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        std::fs::create_dir(&at).unwrap();
+        rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        assert!(matches!(step.undo(&ground.site), Undone::Left(_)), "a tmpfs is not our ramfs");
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty()).unwrap();
+        undo_all(&ground, &ground.jail());
+    });
+}
+
+#[test]
+fn a_namespace_of_another_with_the_same_name_is_kept() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        let name = guard.named("net");
+        let add = testkit::run_with(std::process::Command::new("ip").args(["netns", "add", &name]));
+        assert_eq!(add.code, 0, "{add:?}");
+        let step = Step::from(NamedNetns { name: name.parse().unwrap() });
+        let error = step.apply(&ground.site).expect_err("the name is taken");
+        assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
+        assert!(matches!(step.undo(&ground.site), Undone::Kept(_)));
+        let delete = testkit::run_with(std::process::Command::new("ip").args(["netns", "delete", &name]));
+        assert_eq!(delete.code, 0, "it is still there for its maker: {delete:?}");
+    });
+}
+
+#[test]
+fn a_namespace_is_known_to_ip_and_has_only_a_loopback() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        let name = guard.named("net");
+        let step = Step::from(NamedNetns { name: name.parse().unwrap() });
+        apply_all(&ground, std::slice::from_ref(&step));
+        let links = testkit::run_with(
+            std::process::Command::new("ip").args(["netns", "exec", &name, "ip", "-o", "link"]),
+        );
+        assert_eq!(links.stdout.lines().count(), 1, "{links:?}");
+        assert!(links.stdout.contains("lo:"), "{links:?}");
+        undo_all(&ground, &[step]);
+    });
+}
+
+#[test]
+fn a_cgroup_is_emptied_of_processes_before_it_is_removed() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        for step in [Step::from(cgroup_v1(&guard, &["pids.max=64"])), v2(&guard)] {
+            apply_all(&ground, std::slice::from_ref(&step));
+            let directory = match &step {
+                Step::CgroupV1(step) => step.directory(),
+                Step::CgroupV2(step) => step.directory(),
+                _ => unreachable!(),
+            };
+            std::fs::create_dir(directory.join("below")).unwrap();
+            let mut sleepers = Vec::new();
+            for place in [directory.clone(), directory.join("below")] {
+                let sleeper = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+                std::fs::write(place.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+                sleepers.push(sleeper);
+            }
+            assert_eq!(step.undo(&ground.site), Undone::Removed);
+            assert!(!directory.as_path().exists());
+            for mut sleeper in sleepers {
+                use std::os::unix::process::ExitStatusExt;
+                assert_eq!(sleeper.wait().unwrap().signal(), Some(9));
+            }
+        }
+    });
+}
+
+fn v2(guard: &Guard) -> Step {
+    let path = Path::new(guard.name()).join("jail");
+    CgroupV2 { hierarchy: unified_mount(), path, controllers: vec![], settings: vec![], exclusive: true }
+        .into()
+}
+
+#[test]
+fn cpusets_are_inherited_and_every_setting_is_written() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        let mut step = cgroup_v1(&guard, &["cpuset.cpus=0"]);
+        step.path = Path::new(guard.name()).join("nested").join("jail");
+        let own = Step::from(step.clone());
+        apply_all(&ground, std::slice::from_ref(&own));
+        let read = |file: &str| std::fs::read_to_string(step.directory().join(file)).unwrap();
+        assert_eq!(read("cpuset.cpus").trim(), "0");
+        let parent = step.directory().as_path().parent().unwrap().join("cpuset.cpus");
+        assert!(!std::fs::read_to_string(parent).unwrap().trim().is_empty(), "the parent inherited too");
+        undo_all(&ground, &[own]);
+    });
+}
+
+#[test]
+fn facts_of_this_host_name_its_boot() {
+    privileged!(guard, {
+        let host = Host::read_for(&Ground::new(&guard).spec).unwrap();
+        assert_eq!(host.boot_id.len(), 36, "{host:?}");
+    });
+}
