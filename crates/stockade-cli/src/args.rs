@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use rustix::process::Signal;
 use stockade::closure::Closure;
 use stockade::spec::{
     CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
@@ -25,29 +24,29 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(RunArgs),
+    Run(crate::run::RunArgs),
     /// Make a jail, and leave it to be filled and started.
-    Create(CreateArgs),
+    Create(crate::create::CreateArgs),
     /// Place files, directories or devices into a jail; print where the jail finds them.
-    Place(PlaceArgs),
+    Place(crate::place::PlaceArgs),
     /// Start the VMM of a jail that was created, and return.
-    Start(StartArgs),
+    Start(crate::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
-    Wait(IdsArgs),
+    Wait(crate::jails::IdsArgs),
     /// Send VMMs a signal.
-    Kill(KillArgs),
+    Kill(crate::kill::KillArgs),
     /// Remove jails.
-    Rm(RmArgs),
+    Rm(crate::rm::RmArgs),
     /// Print what the VMM of a jail has written.
-    Logs(LogsArgs),
+    Logs(crate::logs::LogsArgs),
     /// Print what `run` would do, and do nothing.
-    Plan(PlanArgs),
+    Plan(crate::plan::PlanArgs),
     /// List the jails.
-    Ps(PsArgs),
+    Ps(crate::ps::PsArgs),
     /// Remove what dead jails left.
-    Gc(GcArgs),
+    Gc(crate::gc::GcArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
-    Demo(DemoArgs),
+    Demo(crate::demo::DemoArgs),
 }
 
 /// Where the receipts are.
@@ -191,7 +190,7 @@ fn cgroup_version(text: &str) -> Result<CgroupVersion, Failure> {
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
-fn size(flag: &str, text: &str) -> Result<u64, Failure> {
+pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let (digits, factor) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
         text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1 << 20),
@@ -204,7 +203,7 @@ fn size(flag: &str, text: &str) -> Result<u64, Failure> {
 }
 
 /// `SRC=NAME`, unless there is a file of that whole name; the last `=` counts.
-fn split_placement(argument: &OsString) -> (&Path, Option<&Path>) {
+pub(crate) fn split_placement(argument: &OsString) -> (&Path, Option<&Path>) {
     use std::os::unix::ffi::OsStrExt;
     let bytes = argument.as_bytes();
     let split = bytes.iter().rposition(|byte| *byte == b'=').filter(|_| !Path::new(argument).exists());
@@ -213,208 +212,6 @@ fn split_placement(argument: &OsString) -> (&Path, Option<&Path>) {
         Some(at) => (path(&bytes[..at]), Some(path(&bytes[at + 1..]))),
         None => (Path::new(argument), None),
     }
-}
-
-/// Arguments of `run`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'")]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub(crate) grace: u64,
-}
-
-/// Arguments of `plan`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade plan --id vm-1 --exec-file /usr/bin/busybox --cgroup pids.max=64 --json")]
-pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Print a list for programs.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `create`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade create --id vm-1 --exec-file /usr/local/bin/firecracker --netns vm-1")]
-pub(crate) struct CreateArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-}
-
-/// Arguments of `place`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade place vm-1 vmlinux rootfs.img=drives/root.img")]
-pub(crate) struct PlaceArgs {
-    /// Name of the jail.
-    pub(crate) id: JailId,
-    /// What to place, and under which name.
-    #[arg(required = true, value_name = "SRC[=NAME]")]
-    files: Vec<OsString>,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-}
-
-impl PlaceArgs {
-    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, Option<&Path>)> {
-        self.files.iter().map(split_placement)
-    }
-}
-
-/// Arguments of `start`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade start vm-1 --ready run/firecracker.socket -- --config-file /vm.json")]
-pub(crate) struct StartArgs {
-    /// Name of the jail.
-    pub(crate) id: JailId,
-    /// The most that the log of the VMM's output may hold; 0 drops the output.
-    #[arg(long, value_name = "SIZE", default_value = "1M")]
-    log_size: String,
-    /// Return only once the VMM accepts connections at this Unix socket in the jail.
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) ready: Option<PathBuf>,
-    /// Seconds that it may take until then.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
-    pub(crate) timeout: u64,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Arguments for the VMM, in the place of those given to `create`.
-    #[arg(last = true, value_name = "VMM ARGUMENTS")]
-    pub(crate) arguments: Vec<OsString>,
-}
-
-impl StartArgs {
-    pub(crate) fn log_bytes(&self) -> Result<u64, Failure> {
-        if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
-    }
-}
-
-/// Arguments of commands that take several jails.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade wait vm-1 vm-2")]
-pub(crate) struct IdsArgs {
-    /// Names of the jails.
-    #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<JailId>,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-}
-
-/// Arguments of `kill`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade kill -s TERM vm-1")]
-pub(crate) struct KillArgs {
-    /// The signal, by name or number.
-    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
-    signal: String,
-    #[command(flatten)]
-    pub(crate) jails: IdsArgs,
-}
-
-impl KillArgs {
-    pub(crate) fn signal(&self) -> Result<Signal, Failure> {
-        let name = self.signal.to_ascii_uppercase();
-        let name = name.strip_prefix("SIG").unwrap_or(&name);
-        let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
-        let by_number =
-            || name.parse().ok().filter(|number| (1..32).contains(number)).and_then(Signal::from_named_raw);
-        by_name
-            .or_else(by_number)
-            .ok_or_else(|| Failure::new(format!("--signal: {} is not a signal", self.signal)))
-    }
-}
-
-const SIGNALS: &[(&str, Signal)] = &[
-    ("HUP", Signal::HUP),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("KILL", Signal::KILL),
-    ("USR1", Signal::USR1),
-    ("USR2", Signal::USR2),
-    ("TERM", Signal::TERM),
-    ("CONT", Signal::CONT),
-    ("STOP", Signal::STOP),
-];
-
-/// Arguments of `rm`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade rm --force vm-1 vm-2")]
-pub(crate) struct RmArgs {
-    /// Kill a VMM that runs.
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) jails: IdsArgs,
-}
-
-/// Arguments of `logs`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade logs vm-1")]
-pub(crate) struct LogsArgs {
-    /// Name of the jail.
-    pub(crate) id: JailId,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-}
-
-/// Arguments of `ps`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade ps --json")]
-pub(crate) struct PsArgs {
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Print a list for programs.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `gc`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade gc --dry-run")]
-pub(crate) struct GcArgs {
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Say what would be removed, and remove nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Print a report for programs.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `demo`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  sudo stockade demo")]
-pub(crate) struct DemoArgs {
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    /// Directory that the jail is made in.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
-    pub(crate) chroot_base_dir: PathBuf,
-    /// Print a report for programs.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[cfg(test)]

@@ -3,10 +3,26 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use clap::Args;
 use stockade::Collection;
 
-use crate::args::GcArgs;
+use crate::args::StateArgs;
 use crate::output::{Failure, note, print, print_json, require_root};
+
+/// Arguments of `gc`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade gc --dry-run")]
+pub(crate) struct GcArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print a report for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     require_root("gc")?;

@@ -1,13 +1,20 @@
 //! The `stockade` command.
 
 mod args;
+mod create;
 mod demo;
 mod gc;
 mod jails;
+mod kill;
+mod logs;
 mod output;
+mod place;
 mod plan;
 mod ps;
+mod rm;
 mod run;
+mod start;
+mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,13 +43,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Create(args) => jails::create(&args),
-        Command::Place(args) => jails::place(&args),
-        Command::Start(args) => jails::start(&args),
-        Command::Wait(args) => jails::wait(&args),
-        Command::Kill(args) => jails::kill(&args),
-        Command::Rm(args) => jails::rm(&args),
-        Command::Logs(args) => jails::logs(&args),
+        Command::Create(args) => create::create(&args),
+        Command::Place(args) => place::place(&args),
+        Command::Start(args) => start::start(&args),
+        Command::Wait(args) => wait::wait(&args),
+        Command::Kill(args) => kill::kill(&args),
+        Command::Rm(args) => rm::rm(&args),
+        Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),

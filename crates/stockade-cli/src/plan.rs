@@ -3,13 +3,14 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use clap::Args;
 use serde::Serialize;
 use stockade::spec::{HostPath, JailSpec};
 use stockade::step::Step;
 use stockade::step::enter::EnterStep;
 use stockade::{Host, How, Layout, Way, placement};
 
-use crate::args::PlanArgs;
+use crate::args::{JailArgs, StateArgs};
 use crate::output::{Failure, print, print_json};
 use crate::run::not_placed;
 
@@ -28,6 +29,20 @@ struct Row<'a> {
 enum Detail<'a> {
     Prepare(&'a Step),
     Enter(&'a EnterStep),
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade plan --id vm-1 --exec-file /usr/bin/busybox --cgroup pids.max=64 --json")]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) jail: JailArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Print a list for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {

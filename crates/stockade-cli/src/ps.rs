@@ -3,10 +3,23 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use clap::Args;
 use stockade::Listing;
 
-use crate::args::PsArgs;
+use crate::args::StateArgs;
 use crate::output::{Failure, note, print, print_json};
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade ps --json")]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Print a list for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
     let listings = args.state.store()?.list()?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -12,8 +13,22 @@ use stockade::spec::JailSpec;
 use stockade::{Ended, Error, How, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
-use crate::args::{JailArgs, RunArgs};
+use crate::args::{JailArgs, StateArgs};
 use crate::output::{Failure, note, print, require_root};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) jail: JailArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(crate) grace: u64,
+}
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.jail.spec()?;

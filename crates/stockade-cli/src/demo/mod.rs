@@ -4,20 +4,21 @@ mod conversation;
 mod report;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 use serde_json::Value;
 use stockade::snapshot::Snapshot;
-use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Profile};
+use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
 use stockade::{How, Streams};
 
-use crate::args::DemoArgs;
+use crate::args::StateArgs;
 use crate::output::{Failure, print, print_json, require_root};
 use crate::run::stop_signals;
 use conversation::Conversation;
@@ -56,6 +57,21 @@ pub(crate) struct Phases {
     teardown_us: u64,
     /// All of it.
     total_us: u64,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sudo stockade demo")]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Directory that the jail is made in.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
+    pub(crate) chroot_base_dir: PathBuf,
+    /// Print a report for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {

@@ -1,0 +1,57 @@
+//! `stockade rm`: jails removed.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use stockade::spec::JailId;
+use stockade::{Dead, Error, Jail, Prepared, Report, Running, Store};
+
+use crate::jails::{IdsArgs, go_on, open};
+use crate::output::{Failure, note, print, require_root};
+use crate::run::tell_left;
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade rm --force vm-1 vm-2")]
+pub(crate) struct RmArgs {
+    /// Kill a VMM that runs.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) jails: IdsArgs,
+}
+
+/// Removes what can be removed of the jails, and tells of each that cannot.
+pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
+    require_root("rm")?;
+    let store = args.jails.state.store()?;
+    let mut code = ExitCode::SUCCESS;
+    for id in &args.jails.ids {
+        match remove(&store, id, args.force) {
+            Ok(report) if report.is_clean() => go_on(print(&format!("{id}\n")))?,
+            Ok(report) => {
+                tell_left(&report);
+                code = ExitCode::FAILURE;
+            }
+            Err(Failure::Told(line)) => {
+                note(&line);
+                code = ExitCode::FAILURE;
+            }
+            Err(gone) => return Err(gone),
+        }
+    }
+    Ok(code)
+}
+
+fn remove(store: &Store, id: &JailId, force: bool) -> Result<Report, Failure> {
+    Ok(match open(store, id)? {
+        Jail::Prepared(prepared) => Prepared::teardown(prepared)?,
+        Jail::Dead(dead) => Dead::teardown(dead)?,
+        Jail::Running(running) if force => Running::teardown(running)?,
+        Jail::Running(running) => {
+            let running = Error::Running { id: id.clone(), pid: running.pid() };
+            return Err(Failure::new(format!("{running}; stop it first, or use --force")));
+        }
+    })
+}
