@@ -31,6 +31,7 @@
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
 
+mod adopt;
 mod cgroup;
 pub mod closure;
 mod enter;
@@ -56,6 +57,7 @@ mod sweep;
 mod teardown;
 mod tree;
 
+pub use adopt::{AdoptSpec, Adopted, Wants};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use gc::{Collection, Listing};
 pub use host::{CgroupLayout, Hierarchy, Host, Unified};

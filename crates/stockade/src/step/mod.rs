@@ -3,6 +3,7 @@
 //! Undoing is idempotent, and tolerates a step that never happened or was cut off in its middle: after a
 //! crash nobody knows how far the list had come.
 
+mod by_name;
 mod cgroup;
 mod copy;
 mod cpu_info;
@@ -21,6 +22,8 @@ use std::fmt;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use by_name::{ByName, Named};
+pub(crate) use by_name::{directory_and_processes, make_root};
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
@@ -201,6 +204,8 @@ steps! {
     CgroupV1,
     /// The jail's cgroup in the unified hierarchy.
     CgroupV2,
+    /// What another program makes for the jail.
+    ByName,
     /// The VMM's process.
     Vmm,
 }
