@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -14,10 +14,10 @@ use crate::cgroup;
 use crate::error::{Context, Error, Operation, Result};
 use crate::layout::Layout;
 use crate::mark::{self, Mark};
-use crate::process::{kill_rooted_at, rooted_at};
+use crate::process::{kill_if_rooted_at, kill_rooted_at, rooted_at};
 use crate::receipt::Nonce;
 use crate::spec::HostPath;
-use crate::tree::open_directory;
+use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How long a process may take to end once killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -150,13 +150,29 @@ fn end_processes(site: &Site) -> Result<Undone> {
         return Ok(Undone::NeverThere);
     }
     let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
-    let killed = kill_rooted_at(tree.root(), PATIENCE)?;
-    let living = rooted_at(tree.root());
-    Ok(match (killed, living.first()) {
-        (_, Some(pid)) => Undone::Left(format!("process {pid} in {} does not end", site.layout.root())),
-        (0, None) => Undone::NeverThere,
-        (_, None) => Undone::Removed,
-    })
+    let deadline = Instant::now() + PATIENCE;
+    // The pid file spares the first search. Anybody in the jail may have written it, so it is only a hint.
+    let mut killed = 0;
+    if let Some(pid) = read_pid(tree, &site.layout) {
+        killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
+    }
+    killed += kill_rooted_at(tree.root(), PATIENCE)?;
+    if Instant::now() >= deadline
+        && let Some(pid) = rooted_at(tree.root()).first()
+    {
+        return Ok(Undone::Left(format!("process {pid} in {} does not end", site.layout.root())));
+    }
+    Ok(if killed == 0 { Undone::NeverThere } else { Undone::Removed })
+}
+
+/// What the pid file in the jail says.
+fn read_pid(tree: &Tree, layout: &Layout) -> Option<i32> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(tree.root(), layout.pid_file(), flags, Mode::empty(), INSIDE).ok()?;
+    let mut text = [0; 16];
+    // A pipe that somebody put in its place has nothing to say.
+    let length = rustix::io::read(file, &mut text).unwrap_or_default();
+    str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
 fn remove_cgroup(path: &HostPath, site: &Site) -> Result<Undone> {
