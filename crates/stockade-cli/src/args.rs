@@ -4,11 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use stockade::closure::Closure;
-use stockade::spec::{
-    CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
-    ParentCgroup, Profile, ResourceLimit, SpecError,
-};
+use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
 use stockade::{DEFAULT_STATE_DIRECTORY, Store};
 
 use crate::output::Failure;
@@ -41,6 +37,8 @@ pub(crate) enum Command {
     Logs(crate::logs::LogsArgs),
     /// Print what `run` would do, and do nothing.
     Plan(crate::plan::PlanArgs),
+    /// List what is known of VMMs, or print one profile.
+    Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
     Ps(crate::ps::PsArgs),
     /// Remove what dead jails left.
@@ -116,9 +114,12 @@ pub(crate) struct JailArgs {
     /// Place a file, directory or device into the jail (repeatable).
     #[arg(long, value_name = "SRC[=NAME]")]
     place: Vec<OsString>,
-    /// Further arguments for the VMM: none (plain), or those of Firecracker's jailer.
-    #[arg(long, value_name = "NAME", value_parser = ["plain", "firecracker"])]
+    /// What is known of the VMM, by name or TOML file; chosen by the executable's name unless given.
+    #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
+    /// Directory of further profiles.
+    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", default_value = DEFAULT_PROFILE_DIRECTORY)]
+    profile_dir: PathBuf,
     /// Arguments for the VMM.
     #[arg(last = true, value_name = "VMM ARGUMENTS")]
     arguments: Vec<OsString>,
@@ -127,40 +128,35 @@ pub(crate) struct JailArgs {
 impl JailArgs {
     /// The specification, or what is wrong with which flag.
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
-        let id: JailId = self.id.parse().map_err(in_flag("id"))?;
-        let exec_file = ExecFile::new(&self.exec_file).map_err(in_flag("exec-file"))?;
-        let base = HostPath::future_directory(&self.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?;
-        let mut spec = JailSpec::new(id, exec_file, base);
-        if !self.no_closure {
-            spec.closure = Closure::of(&spec.exec_file)
-                .map_err(|error| Failure::new(format!("--exec-file: {error} (see --no-closure)")))?;
+        let mut builder = JailSpec::builder(&self.id, &self.exec_file)
+            .closure(!self.no_closure)
+            .uid(&self.uid)
+            .gid(&self.gid)
+            .base(&self.chroot_base_dir)
+            .new_pid_ns(self.new_pid_ns)
+            .daemonize(self.daemonize)
+            .profiles(Profiles::new(&self.profile_dir))
+            .arguments(&self.arguments);
+        if let Some(netns) = &self.netns {
+            builder = builder.netns(netns);
+        } else if self.new_net_ns {
+            builder = builder.new_netns();
         }
-        spec.owner = Owner {
-            uid: Owner::parse_number(&self.uid)
-                .ok_or_else(|| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
-            gid: Owner::parse_number(&self.gid)
-                .ok_or_else(|| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
-        };
-        spec.netns = match &self.netns {
-            Some(argument) => Netns::from_argument(argument).map_err(in_flag("netns"))?,
-            None if self.new_net_ns => Netns::New,
-            None => Netns::Host,
-        };
-        spec.new_pid_ns = self.new_pid_ns;
-        spec.daemonize = self.daemonize;
-        spec.cgroups = parse_all::<CgroupSetting>(&self.cgroup, "cgroup")?;
-        spec.cgroup_version = self.cgroup_version.as_deref().map(cgroup_version).transpose()?;
-        let parent = self.parent_cgroup.as_deref().map(str::parse::<ParentCgroup>);
-        spec.parent_cgroup = parent.transpose().map_err(in_flag("parent-cgroup"))?;
-        spec.limits.extend(parse_all::<ResourceLimit>(&self.resource_limit, "resource-limit")?);
-        spec.ramfs = self.ramfs.as_deref().map(|text| size("ramfs", text)).transpose()?;
-        match self.profile.as_deref() {
-            Some("plain") => spec.profile = Profile::Plain,
-            Some(_) => spec.profile = Profile::Firecracker,
-            None => (),
+        builder = self.cgroup.iter().fold(builder, JailBuilder::cgroup);
+        builder = self.resource_limit.iter().fold(builder, JailBuilder::resource_limit);
+        if let Some(version) = &self.cgroup_version {
+            builder = builder.cgroup_version(version);
         }
-        spec.arguments.clone_from(&self.arguments);
-        Ok(spec)
+        if let Some(parent) = &self.parent_cgroup {
+            builder = builder.parent_cgroup(parent);
+        }
+        if let Some(text) = &self.ramfs {
+            builder = builder.ramfs(size("ramfs", text)?);
+        }
+        if let Some(profile) = &self.profile {
+            builder = builder.profile(profile);
+        }
+        Ok(builder.build()?)
     }
 
     /// What is to be placed, and under which name.
@@ -172,21 +168,6 @@ impl JailArgs {
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
     move |error| Failure::new(format!("--{flag}: {error}"))
-}
-
-fn parse_all<T: std::str::FromStr<Err = SpecError>>(
-    texts: &[String],
-    flag: &'static str,
-) -> Result<Vec<T>, Failure> {
-    texts.iter().map(|text| text.parse().map_err(in_flag(flag))).collect()
-}
-
-fn cgroup_version(text: &str) -> Result<CgroupVersion, Failure> {
-    match text.parse() {
-        Ok(CgroupVersion::Unknown(_)) => Err(SpecError::CgroupVersion(text.to_owned())),
-        parsed => parsed,
-    }
-    .map_err(in_flag("cgroup-version"))
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.

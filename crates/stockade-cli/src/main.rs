@@ -10,6 +10,7 @@ mod logs;
 mod output;
 mod place;
 mod plan;
+mod profiles;
 mod ps;
 mod rm;
 mod run;
@@ -51,6 +52,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rm(args) => rm::rm(&args),
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Profiles(args) => profiles::profiles(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::Demo(args) => demo::demo(&args),

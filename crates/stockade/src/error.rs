@@ -19,6 +19,14 @@ pub enum Error {
     /// The specification cannot be met; nothing was made.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A part of what was asked for is wrong; nothing was made.
+    #[error("{name}: {cause}")]
+    Argument {
+        /// Which part, by the name that the command line's flag has.
+        name: &'static str,
+        /// What is wrong with it.
+        cause: Box<Error>,
+    },
     /// What the VMM's loader needs is not all there; nothing was made.
     #[error(transparent)]
     Closure(#[from] ClosureError),
@@ -142,7 +150,7 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
+            Self::Spec(_) | Self::Closure(_) | Self::Argument { .. } => ErrorKind::InvalidSpec,
             Self::Running { .. }
             | Self::Locked { .. }
             | Self::Exists(_)

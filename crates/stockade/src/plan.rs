@@ -3,7 +3,6 @@
 //! Pure: from a specification and the host's facts, with no system call. Printed it is the dry run, written
 //! down it is the receipt, undone from its end it is the teardown.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
-use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Profile, SpecError};
+use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, ProfileArgument, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
     CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
@@ -272,20 +271,15 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
 
 /// The arguments of the VMM, argv0 first.
 pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
-    let text = |text: &str| Argument::Text(OsString::from(text));
+    let of_profile = |argument: &ProfileArgument| match argument {
+        ProfileArgument::Text(text) => Argument::Text(text.into()),
+        ProfileArgument::Id => Argument::Text(spec.id.as_str().into()),
+        ProfileArgument::StartTime => Argument::Text(spec.started_us.to_string().into()),
+        ProfileArgument::CpuTime => Argument::CpuTime,
+        ProfileArgument::ParentCpuTime => Argument::EarlierCpuTime,
+    };
     let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
-    if spec.profile == Profile::Firecracker {
-        arguments.extend([
-            text("--id"),
-            text(spec.id.as_str()),
-            text("--start-time-us"),
-            text(&spec.started_us.to_string()),
-            text("--start-time-cpu-us"),
-            Argument::CpuTime,
-            text("--parent-cpu-time-us"),
-            Argument::EarlierCpuTime,
-        ]);
-    }
+    arguments.extend(spec.profile.arguments.iter().map(of_profile));
     arguments.extend(spec.arguments.iter().cloned().map(Argument::Text));
     arguments
 }

@@ -128,7 +128,12 @@ impl Store {
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
-        Ok(Prepared { jail: Some(apply(jail)?), taken_over })
+        let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over };
+        // Dropped on an error, it takes the jail with it.
+        for file in spec.profile.files() {
+            prepared.place(&file.source, file.name.as_ref().map(JailPath::relative), How::Auto)?;
+        }
+        Ok(prepared)
     }
 
     /// Locks the id, and clears away what a dead jail of that id left.

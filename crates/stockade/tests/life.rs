@@ -91,7 +91,7 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
     privileged!(guard, {
         let mut spec = spec(&guard, "limits", &["limits", "args"]);
         spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
-        spec.profile = Profile::Firecracker;
+        spec.profile = Profile::firecracker();
         let (said, _) = live(guard.store().prepare(&spec).unwrap());
         assert_eq!(said[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
         let words: Vec<&str> =

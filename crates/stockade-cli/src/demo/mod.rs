@@ -150,7 +150,7 @@ fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
         .map_err(|e| Failure::new(format!("failed to make up an id: {e}")))?;
     let id = format!("demo-{:08x}", u32::from_ne_bytes(random)).parse()?;
     let mut spec = JailSpec::new(id, ExecFile::new(&myself)?, base);
-    spec.profile = Profile::Plain;
+    spec.profile = Profile::plain();
     spec.netns = Netns::New;
     spec.new_pid_ns = true;
     spec.arguments = ["probe", "report", "hold", "read=/placed", "guest"].map(Into::into).to_vec();

@@ -2,12 +2,15 @@
 //!
 //! Every error about a user's input comes from here. What has one of these types needs no second look.
 
+mod builder;
 mod cgroup;
 mod exec_file;
 mod id;
 mod limit;
 mod netns;
 mod paths;
+mod profile;
+mod profiles;
 
 use std::ffi::OsString;
 use std::num::ParseIntError;
@@ -16,12 +19,15 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use builder::JailBuilder;
 pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
 pub use exec_file::ExecFile;
 pub use id::JailId;
 pub use limit::{Limits, ResourceLimit};
 pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use paths::{HostPath, JailPath};
+pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
+pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::closure::Closure;
 
@@ -51,16 +57,6 @@ impl Owner {
     pub fn parse_number(text: &str) -> Option<u32> {
         text.parse().ok().filter(|number| *number != u32::MAX)
     }
-}
-
-/// Which arguments the VMM gets besides those that are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Profile {
-    /// None.
-    Plain,
-    /// Those that Firecracker's jailer passes: `--id`, `--start-time-us`, `--start-time-cpu-us` and
-    /// `--parent-cpu-time-us`.
-    Firecracker,
 }
 
 /// What a jail is to be.
@@ -93,7 +89,7 @@ pub struct JailSpec {
     pub limits: Limits,
     /// The size of a ramfs on `/ramfs`, in bytes. The kernel's ramfs takes note of it and enforces nothing.
     pub ramfs: Option<u64>,
-    /// Which arguments the VMM gets besides `arguments`.
+    /// What is known of the VMM, and so gets it further arguments and files.
     pub profile: Profile,
     /// When the start was asked for, by CLOCK_MONOTONIC in microseconds; Firecracker reports from it.
     pub started_us: u64,
@@ -103,9 +99,9 @@ pub struct JailSpec {
 
 impl JailSpec {
     /// A jail called `id` for `exec_file` below `base`, everything else at its default: uid and gid 1234,
-    /// the host's network, no cgroup, 2048 descriptors, and Firecracker's arguments if that is what it is.
+    /// the host's network, no cgroup, 2048 descriptors, and the built-in profile for an executable of that name.
     pub fn new(id: JailId, exec_file: ExecFile, base: HostPath) -> Self {
-        let profile = if exec_file.is_firecracker() { Profile::Firecracker } else { Profile::Plain };
+        let profile = Profile::built_in().into_iter().find(|profile| profile.is_for(exec_file.name()));
         Self {
             id,
             exec_file,
@@ -120,10 +116,15 @@ impl JailSpec {
             parent_cgroup: None,
             limits: Limits::default(),
             ramfs: None,
-            profile,
+            profile: profile.unwrap_or_else(Profile::plain),
             started_us: monotonic_us(),
             arguments: Vec::new(),
         }
+    }
+
+    /// The Unix socket in the jail at which the VMM can be talked to, if that is known.
+    pub fn socket(&self) -> Option<JailPath> {
+        self.profile.socket(&self.arguments)
     }
 }
 
@@ -209,6 +210,17 @@ pub enum SpecError {
     /// A directory that has the jail itself in it.
     #[error("{} has the jail itself in it", .0.display())]
     TreeHoldsJail(PathBuf),
+    /// An argument of a profile in braces that stands for nothing.
+    #[error(
+        "{0} is no placeholder: there are {{id}}, {{start-time-us}}, {{cpu-time-us}} and {{parent-cpu-time-us}}"
+    )]
+    Placeholder(String),
+    /// A profile that is neither built in nor in the directory of profiles.
+    #[error("there is no profile {0}: there are {1}")]
+    UnknownProfile(String, String),
+    /// A profile's file that cannot be read or understood.
+    #[error("profile {}: {problem}", .0.display(), problem = .1)]
+    ProfileFile(PathBuf, String),
     /// A path that would leave the jail, or that names nothing.
     #[error("{:?} is not a path inside a jail", .0)]
     JailPath(PathBuf),
