@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Ps(crate::ps::PsArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
+    /// Make what starts jails faster on a host with many mounts; the first jail does the same.
+    HostSetup(crate::host_setup::HostSetupArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
 }

@@ -4,6 +4,7 @@ mod args;
 mod create;
 mod demo;
 mod gc;
+mod host_setup;
 mod jails;
 mod kill;
 mod logs;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Profiles(args) => profiles::profiles(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),
+        Command::HostSetup(args) => host_setup::host_setup(&args),
         Command::Demo(args) => demo::demo(&args),
     }
 }

@@ -14,6 +14,7 @@ use stockade::{Ended, Error, How, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use crate::args::{JailArgs, StateArgs};
+use crate::host_setup;
 use crate::output::{Failure, note, print, require_root};
 
 /// Arguments of `run`.
@@ -33,6 +34,7 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.jail.spec()?;
     require_root("run")?;
+    host_setup::on_the_side();
     let store = args.state.store()?;
     // From here on a signal waits until the VMM can be stopped and the jail be removed.
     let signals = stop_signals()?;

@@ -10,6 +10,7 @@ use stockade::spec::{JailId, JailPath, JailSpec};
 use stockade::{Error, Jail};
 
 use crate::args::{StateArgs, in_flag, size};
+use crate::host_setup;
 use crate::jails::{is_dead, open};
 use crate::output::{Failure, print, require_root};
 
@@ -61,6 +62,7 @@ impl StartArgs {
 
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
+    host_setup::on_the_side();
     let log_bytes = args.log_bytes()?;
     let mut prepared = match open(&args.state.store()?, &args.id)? {
         Jail::Prepared(prepared) => prepared,

@@ -42,6 +42,9 @@ pub enum Call {
     ///
     /// Shared with whoever holds the directory open for other work.
     ChangeDirectory(Arc<OwnedFd>),
+    /// Join the mount namespace behind the descriptor, and go to its root (`setns`). Needs a process that shares
+    /// its root and working directory with no other.
+    JoinMounts(OwnedFd),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
     /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
@@ -52,6 +55,8 @@ pub enum Call {
     AttachTree,
     /// Go to the root of the copy (`fchdir`).
     EnterTree,
+    /// Make the mounts from the working directory down slaves (`mount`).
+    MakeTreeSlave,
     /// Make the working directory the root, the old root stacked upon it (`pivot_root`).
     PivotRoot,
     /// Take the old root away (`umount2`).
@@ -97,6 +102,9 @@ pub enum Argument {
     /// The processor time of the processes that came before it since the program began, in microseconds.
     EarlierCpuTime,
 }
+
+/// All mounts from one down, slaves: what happens there goes no further.
+const SLAVES: MountPropagationFlags = MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
 
 /// How often an executable that is open for writing is tried: for two seconds in all.
 const MOST_TRIES: u32 = 10_000;
@@ -177,6 +185,9 @@ impl Call {
             Self::JoinNetwork(netns) => {
                 rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
             }
+            Self::JoinMounts(mounts) => {
+                rustix::thread::move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+            }
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -186,10 +197,8 @@ impl Call {
                 // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS touches no descriptor.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             }
-            Self::MakeMountsSlaves => {
-                let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-                rustix::mount::mount_change(c"/", slave)
-            }
+            Self::MakeMountsSlaves => rustix::mount::mount_change(c"/", SLAVES),
+            Self::MakeTreeSlave => rustix::mount::mount_change(c".", SLAVES),
             Self::CloneTree => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::AT_RECURSIVE
@@ -233,7 +242,9 @@ impl Call {
 
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         match self {
-            Self::JoinNetwork(fd) | Self::Write { file: fd, .. } => vec![fd.as_raw_fd()],
+            Self::JoinNetwork(fd) | Self::JoinMounts(fd) | Self::Write { file: fd, .. } => {
+                vec![fd.as_raw_fd()]
+            }
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             _ => Vec::new(),

@@ -81,11 +81,13 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::GoToRoot { path } => {
             Call::ChangeDirectory(site.tree()?.shared_root().context(Operation::Open, path)?)
         }
+        EnterStep::JoinSkeleton { path } => Call::JoinMounts(open(path, OFlags::RDONLY, Operation::Open)?),
         EnterStep::UnshareMounts => Call::UnshareMounts,
         EnterStep::MakeMountsSlaves => Call::MakeMountsSlaves,
         EnterStep::CloneTree => Call::CloneTree,
         EnterStep::AttachTree => Call::AttachTree,
         EnterStep::EnterTree => Call::EnterTree,
+        EnterStep::MakeTreeSlave => Call::MakeTreeSlave,
         EnterStep::PivotRoot => Call::PivotRoot,
         EnterStep::DetachOldRoot => Call::DetachOldRoot,
         EnterStep::ChangeToRoot => Call::ChangeToRoot,

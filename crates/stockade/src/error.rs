@@ -207,6 +207,8 @@ pub enum Operation {
     Rename,
     /// Make a network namespace.
     CreateNetns,
+    /// Make a mount namespace.
+    CreateMounts,
     /// Take over a cgroup setting from the parent cgroup.
     InheritCgroup,
     /// Start a process.
@@ -238,6 +240,7 @@ impl fmt::Display for Operation {
             Self::Remove => "remove",
             Self::Rename => "rename",
             Self::CreateNetns => "create network namespace",
+            Self::CreateMounts => "create the skeleton mount namespace in",
             Self::InheritCgroup => "inherit the parent's value of",
             Self::Spawn => "start a process for",
             Self::Wait => "wait for",

@@ -55,7 +55,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
     prepare.extend(cgroups.steps.iter().cloned());
-    Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, way) })
+    Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, host, way) })
 }
 
 /// Refuses an executable whose name is that of something else in the jail's root.
@@ -194,7 +194,7 @@ fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
     Ok(Cgroups { unified: Some(step.directory()), steps: vec![step.into()], join: Vec::new() })
 }
 
-fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<EnterStep> {
+fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: Way) -> Vec<EnterStep> {
     let mut steps = Vec::new();
     if way == Way::Launch {
         steps.push(EnterStep::Clone {
@@ -221,17 +221,7 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
     {
         steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
     }
-    steps.extend([
-        EnterStep::GoToRoot { path: layout.root() },
-        EnterStep::UnshareMounts,
-        EnterStep::MakeMountsSlaves,
-        EnterStep::CloneTree,
-        EnterStep::AttachTree,
-        EnterStep::EnterTree,
-        EnterStep::PivotRoot,
-        EnterStep::DetachOldRoot,
-        EnterStep::ChangeToRoot,
-    ]);
+    steps.extend(change_root(layout, host));
     steps.extend(detach(spec, layout, way));
     if way == Way::Launch {
         // Late, so that they limit the VMM and not the way into the jail.
@@ -246,6 +236,30 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
         EnterStep::ResetSignals,
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
     ]);
+    steps
+}
+
+/// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
+    let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
+    match &host.skeleton {
+        Some(skeleton) => steps.extend([
+            EnterStep::CloneTree,
+            EnterStep::JoinSkeleton { path: skeleton.pin().clone() },
+            EnterStep::UnshareMounts,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+            EnterStep::MakeTreeSlave,
+        ]),
+        None => steps.extend([
+            EnterStep::UnshareMounts,
+            EnterStep::MakeMountsSlaves,
+            EnterStep::CloneTree,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+        ]),
+    }
+    steps.extend([EnterStep::PivotRoot, EnterStep::DetachOldRoot, EnterStep::ChangeToRoot]);
     steps
 }
 

@@ -85,7 +85,7 @@ impl Profile {
     pub fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut profile: Self = toml::from_str(text).map_err(|e| {
             let before = e.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = text[..before].matches('\n').count() + 1;
             format!("line {line}: {}", e.message().replace('\n', " "))
         })?;
         if profile.name.is_empty() {

@@ -50,6 +50,11 @@ pub enum EnterStep {
         /// The root.
         path: HostPath,
     },
+    /// Join the skeleton mount namespace.
+    JoinSkeleton {
+        /// Its file.
+        path: HostPath,
+    },
     /// Copy the mount namespace.
     UnshareMounts,
     /// Keep mounts made here from spreading to the host.
@@ -60,6 +65,8 @@ pub enum EnterStep {
     AttachTree,
     /// Go to its root.
     EnterTree,
+    /// Keep mounts made here from spreading to the host.
+    MakeTreeSlave,
     /// Make it the root.
     PivotRoot,
     /// Take the host's root away.
@@ -177,11 +184,13 @@ impl fmt::Display for EnterStep {
             Self::LimitOpenFiles { count } => write!(f, "limit the number of descriptors to {count}"),
             Self::JoinCgroup { file } => write!(f, "move into the cgroup through {file}"),
             Self::GoToRoot { path } => write!(f, "go to {path}"),
+            Self::JoinSkeleton { path } => write!(f, "join the skeleton mount namespace {path}"),
             Self::UnshareMounts => f.write_str("copy the mount namespace"),
             Self::MakeMountsSlaves => f.write_str("make all mounts slaves"),
             Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
             Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
             Self::EnterTree => f.write_str("enter the mounted tree"),
+            Self::MakeTreeSlave => f.write_str("make the tree's mounts slaves"),
             Self::PivotRoot => f.write_str("pivot the root to it"),
             Self::DetachOldRoot => f.write_str("detach the host's root"),
             Self::ChangeToRoot => f.write_str("go to the new root"),
