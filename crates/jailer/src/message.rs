@@ -137,6 +137,8 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::Execute { .. } => "Failed to exec into Firecracker",
         EnterStep::Clone { .. }
         | EnterStep::CloseDescriptors
+        | EnterStep::Attach(_)
+        | EnterStep::JoinMounts
         | EnterStep::TakeStreams
         | EnterStep::DefaultSignals
         | EnterStep::WaitForGo => return None,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
-use stockade::{DEFAULT_STATE_DIRECTORY, Store};
+use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
 use crate::output::Failure;
+use crate::placements::{demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Create(crate::create::CreateArgs),
     /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(crate::place::PlaceArgs),
+    /// Take out of a jail what was placed.
+    Unplace(crate::unplace::UnplaceArgs),
     /// Start the VMM of a jail that was created, and return.
     Start(crate::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
@@ -113,8 +116,9 @@ pub(crate) struct JailArgs {
     /// Put a ramfs on /ramfs in the jail. Its size is nominal: only a memory cgroup limits it.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place a file, directory or device into the jail (repeatable).
-    #[arg(long, value_name = "SRC[=NAME]")]
+    /// Place a file, directory or device into the jail (repeatable). Options are ro (read-only) and how:
+    /// bind, copy, link, node or reflink.
+    #[arg(long, value_name = "SRC[=NAME][:OPTION]...")]
     place: Vec<OsString>,
     /// What is known of the VMM, by name or TOML file; chosen by the executable's name unless given.
     #[arg(long, value_name = "NAME|FILE")]
@@ -161,11 +165,19 @@ impl JailArgs {
         Ok(builder.build()?)
     }
 
-    /// What is to be placed, and under which name.
-    pub(crate) fn placements(&self) -> impl Iterator<Item = (&Path, Option<&Path>)> {
-        self.place.iter().map(|argument| split_placement(argument))
+    /// What is to be placed, each to a place of its own.
+    pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
+        let parsed = self.place.iter().map(|argument| {
+            parse(argument, &|source: &Path| Placement::new(source))
+                .map_err(|wrong| Failure::new(format!("{PLACE_FLAG}{}: {wrong}", argument.display())))
+        });
+        let placements = parsed.collect::<Result<Vec<_>, _>>()?;
+        demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
+
+/// What stands before a source in a message.
+pub(crate) const PLACE_FLAG: &str = "--place ";
 
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
@@ -183,18 +195,6 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
-}
-
-/// `SRC=NAME`, unless there is a file of that whole name; the last `=` counts.
-pub(crate) fn split_placement(argument: &OsString) -> (&Path, Option<&Path>) {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = argument.as_bytes();
-    let split = bytes.iter().rposition(|byte| *byte == b'=').filter(|_| !Path::new(argument).exists());
-    let path = |bytes| Path::new(std::ffi::OsStr::from_bytes(bytes));
-    match split {
-        Some(at) => (path(&bytes[..at]), Some(path(&bytes[at + 1..]))),
-        None => (Path::new(argument), None),
-    }
 }
 
 #[cfg(test)]
@@ -215,12 +215,5 @@ mod tests {
         for text in ["", "0", "M", "-1", "1T", "99999999999G"] {
             assert!(size("x", text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_placement_has_a_name_behind_its_last_equals_sign() {
-        let argument = OsString::from("/no/such=file=disk.img");
-        let (source, name) = split_placement(&argument);
-        assert_eq!((source, name), (Path::new("/no/such=file"), Some(Path::new("disk.img"))));
     }
 }

@@ -10,12 +10,15 @@ mod kill;
 mod logs;
 mod output;
 mod place;
+mod placements;
 mod plan;
 mod profiles;
+mod progress;
 mod ps;
 mod rm;
 mod run;
 mod start;
+mod unplace;
 mod wait;
 
 use std::ffi::OsString;
@@ -47,6 +50,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&args),
         Command::Create(args) => create::create(&args),
         Command::Place(args) => place::place(&args),
+        Command::Unplace(args) => unplace::unplace(&args),
         Command::Start(args) => start::start(&args),
         Command::Wait(args) => wait::wait(&args),
         Command::Kill(args) => kill::kill(&args),

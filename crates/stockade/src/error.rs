@@ -79,6 +79,14 @@ pub enum Error {
         /// Where it is.
         path: HostPath,
     },
+    /// What was placed cannot be taken out.
+    #[error("{path} is still in the jail: {reason}")]
+    NotTakenOut {
+        /// What.
+        path: JailPath,
+        /// Why.
+        reason: String,
+    },
     /// This process cannot be moved into the cgroup that jails are made in.
     #[error("failed to move into cgroup {cgroup}: {cause}")]
     MoveToParent {
@@ -158,6 +166,7 @@ impl Error {
             | Self::Elsewhere(_) => ErrorKind::InUse,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
+            Self::NotTakenOut { .. } => ErrorKind::System,
             Self::EndedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
             Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
                 match *cause {
@@ -197,6 +206,8 @@ pub enum Operation {
     MakeNode,
     /// Look at a file.
     Inspect,
+    /// Take a mount of a file or directory of the host.
+    Bind,
     /// Mount something.
     Mount,
     /// Unmount something.
@@ -235,6 +246,7 @@ impl fmt::Display for Operation {
             Self::ChangeMode => "change the mode of",
             Self::MakeNode => "make device node",
             Self::Inspect => "inspect",
+            Self::Bind => "bind",
             Self::Mount => "mount",
             Self::Unmount => "unmount",
             Self::Remove => "remove",

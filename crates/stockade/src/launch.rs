@@ -92,7 +92,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
             (streams, Some((output, log_bytes)))
         }
     };
-    let mut entry = Entry::new(&jail.receipt.enter, &jail.site, streams)?;
+    let mut entry = Entry::new(&jail.entry()?, &jail.site, streams)?;
     let cgroup = entry.cgroup.take();
     let birth = Birth {
         pid_namespace: jail.receipt.spec.new_pid_ns,

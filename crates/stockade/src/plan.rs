@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, ProfileArgument, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
-    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
+    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
     PlacedFile, Ramfs, SharedDirectory, Step,
 };
 
@@ -33,6 +33,28 @@ pub struct Plan {
     pub prepare: Vec<Step>,
     /// What the VMM's process does to itself.
     pub enter: Vec<EnterStep>,
+}
+
+impl Plan {
+    /// Adds what will be placed before the VMM is launched.
+    pub fn place(&mut self, step: Step) {
+        if let Step::Bind(bind) = &step {
+            self.enter = with_binds(&self.enter, [bind]);
+        }
+        self.prepare.push(step);
+    }
+}
+
+/// What the VMM's process does to itself, with binds that are attached as soon as the jail's root is its own.
+pub(crate) fn with_binds<'b>(
+    enter: &[EnterStep],
+    binds: impl IntoIterator<Item = &'b Bind>,
+) -> Vec<EnterStep> {
+    let attach = |step: &EnterStep| matches!(step, EnterStep::ChangeToRoot | EnterStep::Attach(_));
+    let mut steps = enter.to_vec();
+    let at = steps.iter().rposition(attach).map_or(steps.len(), |last| last + 1);
+    steps.splice(at..at, binds.into_iter().cloned().map(EnterStep::Attach));
+    steps
 }
 
 /// Works out the plan of a jail.
@@ -79,6 +101,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
             owner,
             how: FileHow::Copy,
             expect_plain: way == Way::InPlace,
+            read_only: false,
         }
         .into(),
     ];
@@ -90,7 +113,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
     spec.closure.files.iter().map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
-        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy, expect_plain: false }.into()
+        PlacedFile::copy(source, path, spec.owner).into()
     })
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stockade::snapshot::Snapshot;
 use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
-use stockade::{How, Streams};
+use stockade::{Placement, Streams};
 
 use crate::args::StateArgs;
 use crate::output::{Failure, print, print_json, require_root};
@@ -102,8 +102,7 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let mut prepared = timed(&mut phases.prepare_us, || store.prepare(&spec))?;
     let root = prepared.root().to_string();
     let source = something_to_place()?;
-    let placed =
-        timed(&mut phases.place_us, || prepared.place(source, Some(Path::new("placed")), How::Auto))?;
+    let placed = timed(&mut phases.place_us, || prepared.place(Placement::new(source).named("placed")))?;
     let (streams, conversation) = streams()?;
     let mut running = timed(&mut phases.launch_us, || prepared.launch(streams))?;
     let lived = Instant::now();

@@ -30,6 +30,7 @@ pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::closure::Closure;
+use crate::placement::How;
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
@@ -195,6 +196,33 @@ pub enum SpecError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
     #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
+    /// A file that cannot be linked into the jail read-only.
+    #[error("{} cannot be a read-only link: {owner} has to be able to read it, and nobody but its owner to write it: copy it", .0.display(), owner = .1)]
+    LinkReadOnly(PathBuf, Owner),
+    /// A file that cannot be linked into the jail, since that is elsewhere.
+    #[error("{} is not on the jail's filesystem, and a link would have to be: copy it", .0.display())]
+    LinkElsewhere(PathBuf),
+    /// A file whose blocks the jail cannot share.
+    #[error("{} cannot be reflinked into the jail: {}", .0.display(), no_reflink(*.1))]
+    Reflink(PathBuf, Errno),
+    /// Something that there is no such way to place.
+    #[error("{} cannot be placed by {how}: a node is for devices, a link or reflink for files, a bind or copy for files and directories", .0.display(), how = .1)]
+    NoSuchWay(PathBuf, How),
+    /// A read-only placement whose owner could change that.
+    #[error("{0} cannot own what is read-only: uid {uid} is the jail's own, and could make it writable", uid = .0.uid)]
+    ReadOnlyOwner(Owner),
+    /// A bind with an owner.
+    #[error("{} is bound as it is, and its owner stays: leave the owner out, or copy it", .0.display())]
+    BindOwner(PathBuf),
+    /// A source that is another file or directory by now.
+    #[error("{} is not what it was when it was placed", .0.display())]
+    Exchanged(PathBuf),
+    /// A path that was not placed.
+    #[error("{0} was not placed into the jail")]
+    NotPlaced(JailPath),
+    /// A place below a bind.
+    #[error("{0} in the jail is below {1}, which is a bind: put the file into the bound directory itself")]
+    BelowBind(JailPath, JailPath),
     /// A place in the jail that is not free for a file.
     #[error("{0} in the jail is a folder, or part of the jail itself")]
     Taken(JailPath),
@@ -224,4 +252,12 @@ pub enum SpecError {
     /// A path that would leave the jail, or that names nothing.
     #[error("{:?} is not a path inside a jail", .0)]
     JailPath(PathBuf),
+}
+
+fn no_reflink(cause: Errno) -> String {
+    match cause {
+        Errno::XDEV => "it is on another filesystem".to_owned(),
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL => "its filesystem has no reflinks".to_owned(),
+        other => other.to_string(),
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{JailPath, SpecError};
+use crate::placement::{How, Placement};
 
 /// What stockade knows of a kind of VMM. Some are built in; a TOML file with these keys adds another
 /// ([`Profiles`](super::Profiles)).
@@ -111,6 +112,21 @@ pub struct ProfileFile {
     pub required: bool,
 }
 
+impl ProfileFile {
+    /// `None` where the host lacks it and the VMM can do without.
+    fn placement(&self) -> Option<Placement> {
+        let name = self.name.as_ref().map_or_else(|| self.source.clone(), JailPath::absolute);
+        let placement = Placement::new(&self.source).named(name);
+        match std::fs::metadata(&self.source) {
+            // Nothing has to be copied of a directory, and the host's own is as it is updated.
+            Ok(facts) if facts.is_dir() => Some(placement.how(How::Bind).read_only()),
+            Ok(facts) if facts.is_file() => Some(placement.read_only()),
+            Ok(_) => Some(placement),
+            Err(_) => self.required.then_some(placement),
+        }
+    }
+}
+
 impl Profile {
     /// A VMM of which nothing is known.
     pub fn plain() -> Self {
@@ -184,9 +200,9 @@ impl Profile {
         [Self::firecracker(), Self::qemu(), Self::cloud_hypervisor(), Self::plain()]
     }
 
-    /// What this host has of the files that the VMM opens by itself.
-    pub fn files(&self) -> impl Iterator<Item = &ProfileFile> {
-        self.place.iter().filter(|file| file.required || file.source.exists())
+    /// What this host has of the files that the VMM opens by itself, for it to read.
+    pub fn placements(&self) -> impl Iterator<Item = Placement> {
+        self.place.iter().filter_map(ProfileFile::placement)
     }
 
     /// Whether it is for an executable of this name.

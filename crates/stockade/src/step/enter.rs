@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Bind;
 use crate::spec::{HostPath, JailPath};
 
 /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
@@ -73,6 +74,10 @@ pub enum EnterStep {
     DetachOldRoot,
     /// Go to the new root.
     ChangeToRoot,
+    /// Attach a file or directory of the host in the jail.
+    Attach(Bind),
+    /// Join the mount namespace of a VMM that runs.
+    JoinMounts,
     /// Take the standard streams that the launcher gives.
     TakeStreams,
     /// Put the standard streams on `/dev/null`.
@@ -194,6 +199,11 @@ impl fmt::Display for EnterStep {
             Self::PivotRoot => f.write_str("pivot the root to it"),
             Self::DetachOldRoot => f.write_str("detach the host's root"),
             Self::ChangeToRoot => f.write_str("go to the new root"),
+            Self::Attach(bind) => {
+                let how = if bind.read_only { ", read-only" } else { "" };
+                write!(f, "attach {} at {}{how}", bind.source, bind.path)
+            }
+            Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
             Self::Daemonize => f.write_str("go on in the background"),

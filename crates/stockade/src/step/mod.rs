@@ -3,6 +3,7 @@
 //! Undoing is idempotent, and tolerates a step that never happened or was cut off in its middle: after a
 //! crash nobody knows how far the list had come.
 
+mod bind;
 mod cgroup;
 mod copy;
 mod cpu_info;
@@ -17,11 +18,14 @@ mod vmm;
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use bind::{Bind, Inode};
 pub use cgroup::{CgroupV1, CgroupV2};
+pub use copy::Progress;
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
@@ -35,7 +39,7 @@ pub use vmm::Vmm;
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
 use crate::receipt::Nonce;
-use crate::spec::Owner;
+use crate::spec::{JailPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{Tree, own_folder};
 
@@ -48,6 +52,8 @@ pub struct Site {
     pub(crate) mark: Option<Nonce>,
     /// Whether the processes on the receipt are of this boot; otherwise they are gone, and their pids others'.
     pub(crate) this_boot: bool,
+    /// The VMM's mount namespace, if what is placed has to be attached there at once.
+    pub(crate) mounts: Option<OwnedFd>,
     tree: OnceCell<Tree>,
 }
 
@@ -55,7 +61,7 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, this_boot: true, tree: OnceCell::new() }
+        Self { layout, mark, this_boot: true, mounts: None, tree: OnceCell::new() }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
@@ -153,6 +159,11 @@ trait Act: fmt::Display {
     /// Makes what the step is for. What failed half-way is left to `undo`.
     fn apply(&self, site: &Site) -> Result<()>;
 
+    /// The same, telling how far it has come, for what can take long.
+    fn apply_telling(&self, site: &Site, _tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.apply(site)
+    }
+
     /// Removes it again.
     fn undo(&self, site: &Site) -> Result<Undone>;
 }
@@ -191,6 +202,8 @@ steps! {
     PlacedFile,
     /// A directory in the jail, with everything in it.
     PlacedTree,
+    /// A file or directory of the host itself, attached in the jail.
+    Bind,
     /// What the jail may know of the processor.
     CpuInfo,
     /// A ramfs in the jail.
@@ -213,6 +226,22 @@ impl Step {
     /// nothing was made.
     pub fn apply(&self, site: &Site) -> Result<()> {
         self.act().apply(site)
+    }
+
+    /// The same, telling how far a long copy has come.
+    pub(crate) fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.act().apply_telling(site, tell)
+    }
+
+    /// Where in the jail it puts a file, directory or device of the host.
+    pub(crate) fn placed_at(&self) -> Option<&JailPath> {
+        match self {
+            Self::PlacedFile(file) => Some(&file.path),
+            Self::PlacedTree(tree) => Some(&tree.path),
+            Self::DeviceNode(node) => Some(&node.path),
+            Self::Bind(bind) => Some(&bind.path),
+            _ => None,
+        }
     }
 
     /// Whether a jail is of use without it.
