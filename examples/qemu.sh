@@ -28,14 +28,11 @@ chmod 755 "$work/root/init"
 (cd "$work/root" && printf '%s\n' bin bin/busybox init | cpio --create --quiet --format=newc --owner=0:0) \
     > "$work/initramfs"
 
-# The libraries come along by themselves. What QEMU opens only while it runs has to be listed: the module that
-# emulates processors, which it looks for relative to its own place, and the firmware.
-modules=lib/x86_64-linux-gnu/qemu
+# The libraries come along by themselves, and so does what QEMU opens only while it runs, its module that emulates
+# processors and its firmware: stockade's profile of QEMU lists that (`stockade profiles qemu`).
 "${STOCKADE:-stockade}" run --id "${JAIL:-qemu}" --exec-file /usr/bin/qemu-system-x86_64 \
     --new-pid-ns --new-net-ns "$@" \
-    --place "/usr/$modules/accel-tcg-x86_64.so=$modules/accel-tcg-x86_64.so" \
-    --place /usr/share/qemu=usr/share/qemu --place /usr/share/seabios=usr/share/seabios \
     --place "$kernel=vmlinuz" --place "$work/initramfs=initramfs" \
-    -- -accel tcg -M q35 -m 256 -L /usr/share/qemu -L /usr/share/seabios \
+    -- -accel tcg -M q35 -m 256 \
     -nodefaults -nic none -vga none -display none -serial stdio -no-reboot \
     -kernel /vmlinuz -initrd /initramfs -append 'console=ttyS0 quiet panic=-1'

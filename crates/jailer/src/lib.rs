@@ -53,7 +53,7 @@ fn check(given: &Given) -> Result<(JailSpec, Host), Error> {
         Owner::parse_number(text).ok_or_else(|| error(text.to_owned()))
     };
     spec.owner = Owner { uid: number("uid", SpecError::Uid)?, gid: number("gid", SpecError::Gid)? };
-    spec.profile = Profile::Firecracker;
+    spec.profile = Profile::firecracker();
     spec.netns =
         given.optional("netns").map_or(Netns::Host, |path| Netns::Join(Path::new(path).to_owned().into()));
     spec.daemonize = given.has("daemonize");

@@ -115,8 +115,12 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         EnterStep::JoinCgroup { file } => return Some(format!("Failed to write to {file}: {cause}")),
         EnterStep::WritePidFile { path } => return Some(format!("Failed to open file {path}: {cause}")),
         EnterStep::JoinNetns { .. } => "Failed to join network namespace: netns",
-        EnterStep::UnshareMounts => "Failed to unshare into new mount namespace",
-        EnterStep::MakeMountsSlaves => "Failed to change the propagation type to slave",
+        EnterStep::JoinSkeleton { .. } | EnterStep::UnshareMounts => {
+            "Failed to unshare into new mount namespace"
+        }
+        EnterStep::MakeMountsSlaves | EnterStep::MakeTreeSlave => {
+            "Failed to change the propagation type to slave"
+        }
         EnterStep::CloneTree | EnterStep::AttachTree => "Failed to bind mount the jail root directory",
         EnterStep::GoToRoot { .. } | EnterStep::EnterTree => "Failed to change current directory",
         EnterStep::PivotRoot => "Failed to pivot root",
@@ -133,6 +137,8 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::Execute { .. } => "Failed to exec into Firecracker",
         EnterStep::Clone { .. }
         | EnterStep::CloseDescriptors
+        | EnterStep::Attach(_)
+        | EnterStep::JoinMounts
         | EnterStep::TakeStreams
         | EnterStep::DefaultSignals
         | EnterStep::WaitForGo => return None,

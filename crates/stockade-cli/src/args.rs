@@ -4,14 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use stockade::closure::Closure;
-use stockade::spec::{
-    CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailId, JailSpec, Netns, Owner,
-    ParentCgroup, Profile, ResourceLimit, SpecError,
-};
-use stockade::{DEFAULT_STATE_DIRECTORY, Store};
+use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
+use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
 use crate::output::Failure;
+use crate::placements::{demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
@@ -29,6 +26,8 @@ pub(crate) enum Command {
     Create(crate::create::CreateArgs),
     /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(crate::place::PlaceArgs),
+    /// Take out of a jail what was placed.
+    Unplace(crate::unplace::UnplaceArgs),
     /// Start the VMM of a jail that was created, and return.
     Start(crate::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
@@ -41,10 +40,14 @@ pub(crate) enum Command {
     Logs(crate::logs::LogsArgs),
     /// Print what `run` would do, and do nothing.
     Plan(crate::plan::PlanArgs),
+    /// List what is known of VMMs, or print one profile.
+    Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
     Ps(crate::ps::PsArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
+    /// Make what starts jails faster on a host with many mounts; the first jail does the same.
+    HostSetup(crate::host_setup::HostSetupArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
 }
@@ -113,12 +116,16 @@ pub(crate) struct JailArgs {
     /// Put a ramfs on /ramfs in the jail. Its size is nominal: only a memory cgroup limits it.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place a file, directory or device into the jail (repeatable).
-    #[arg(long, value_name = "SRC[=NAME]")]
+    /// Place a file, directory or device into the jail (repeatable). Options are ro (read-only) and how:
+    /// bind, copy, link, node or reflink.
+    #[arg(long, value_name = "SRC[=NAME][:OPTION]...")]
     place: Vec<OsString>,
-    /// Further arguments for the VMM: none (plain), or those of Firecracker's jailer.
-    #[arg(long, value_name = "NAME", value_parser = ["plain", "firecracker"])]
+    /// What is known of the VMM, by name or TOML file; chosen by the executable's name unless given.
+    #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
+    /// Directory of further profiles.
+    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", default_value = DEFAULT_PROFILE_DIRECTORY)]
+    profile_dir: PathBuf,
     /// Arguments for the VMM.
     #[arg(last = true, value_name = "VMM ARGUMENTS")]
     arguments: Vec<OsString>,
@@ -127,66 +134,54 @@ pub(crate) struct JailArgs {
 impl JailArgs {
     /// The specification, or what is wrong with which flag.
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
-        let id: JailId = self.id.parse().map_err(in_flag("id"))?;
-        let exec_file = ExecFile::new(&self.exec_file).map_err(in_flag("exec-file"))?;
-        let base = HostPath::future_directory(&self.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?;
-        let mut spec = JailSpec::new(id, exec_file, base);
-        if !self.no_closure {
-            spec.closure = Closure::of(&spec.exec_file)
-                .map_err(|error| Failure::new(format!("--exec-file: {error} (see --no-closure)")))?;
+        let mut builder = JailSpec::builder(&self.id, &self.exec_file)
+            .closure(!self.no_closure)
+            .uid(&self.uid)
+            .gid(&self.gid)
+            .base(&self.chroot_base_dir)
+            .new_pid_ns(self.new_pid_ns)
+            .daemonize(self.daemonize)
+            .profiles(Profiles::new(&self.profile_dir))
+            .arguments(&self.arguments);
+        if let Some(netns) = &self.netns {
+            builder = builder.netns(netns);
+        } else if self.new_net_ns {
+            builder = builder.new_netns();
         }
-        spec.owner = Owner {
-            uid: Owner::parse_number(&self.uid)
-                .ok_or_else(|| in_flag("uid")(SpecError::Uid(self.uid.clone())))?,
-            gid: Owner::parse_number(&self.gid)
-                .ok_or_else(|| in_flag("gid")(SpecError::Gid(self.gid.clone())))?,
-        };
-        spec.netns = match &self.netns {
-            Some(argument) => Netns::from_argument(argument).map_err(in_flag("netns"))?,
-            None if self.new_net_ns => Netns::New,
-            None => Netns::Host,
-        };
-        spec.new_pid_ns = self.new_pid_ns;
-        spec.daemonize = self.daemonize;
-        spec.cgroups = parse_all::<CgroupSetting>(&self.cgroup, "cgroup")?;
-        spec.cgroup_version = self.cgroup_version.as_deref().map(cgroup_version).transpose()?;
-        let parent = self.parent_cgroup.as_deref().map(str::parse::<ParentCgroup>);
-        spec.parent_cgroup = parent.transpose().map_err(in_flag("parent-cgroup"))?;
-        spec.limits.extend(parse_all::<ResourceLimit>(&self.resource_limit, "resource-limit")?);
-        spec.ramfs = self.ramfs.as_deref().map(|text| size("ramfs", text)).transpose()?;
-        match self.profile.as_deref() {
-            Some("plain") => spec.profile = Profile::Plain,
-            Some(_) => spec.profile = Profile::Firecracker,
-            None => (),
+        builder = self.cgroup.iter().fold(builder, JailBuilder::cgroup);
+        builder = self.resource_limit.iter().fold(builder, JailBuilder::resource_limit);
+        if let Some(version) = &self.cgroup_version {
+            builder = builder.cgroup_version(version);
         }
-        spec.arguments.clone_from(&self.arguments);
-        Ok(spec)
+        if let Some(parent) = &self.parent_cgroup {
+            builder = builder.parent_cgroup(parent);
+        }
+        if let Some(text) = &self.ramfs {
+            builder = builder.ramfs(size("ramfs", text)?);
+        }
+        if let Some(profile) = &self.profile {
+            builder = builder.profile(profile);
+        }
+        Ok(builder.build()?)
     }
 
-    /// What is to be placed, and under which name.
-    pub(crate) fn placements(&self) -> impl Iterator<Item = (&Path, Option<&Path>)> {
-        self.place.iter().map(|argument| split_placement(argument))
+    /// What is to be placed, each to a place of its own.
+    pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
+        let parsed = self.place.iter().map(|argument| {
+            parse(argument, &|source: &Path| Placement::new(source))
+                .map_err(|wrong| Failure::new(format!("{PLACE_FLAG}{}: {wrong}", argument.display())))
+        });
+        let placements = parsed.collect::<Result<Vec<_>, _>>()?;
+        demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
+
+/// What stands before a source in a message.
+pub(crate) const PLACE_FLAG: &str = "--place ";
 
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
     move |error| Failure::new(format!("--{flag}: {error}"))
-}
-
-fn parse_all<T: std::str::FromStr<Err = SpecError>>(
-    texts: &[String],
-    flag: &'static str,
-) -> Result<Vec<T>, Failure> {
-    texts.iter().map(|text| text.parse().map_err(in_flag(flag))).collect()
-}
-
-fn cgroup_version(text: &str) -> Result<CgroupVersion, Failure> {
-    match text.parse() {
-        Ok(CgroupVersion::Unknown(_)) => Err(SpecError::CgroupVersion(text.to_owned())),
-        parsed => parsed,
-    }
-    .map_err(in_flag("cgroup-version"))
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
@@ -200,18 +195,6 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
-}
-
-/// `SRC=NAME`, unless there is a file of that whole name; the last `=` counts.
-pub(crate) fn split_placement(argument: &OsString) -> (&Path, Option<&Path>) {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = argument.as_bytes();
-    let split = bytes.iter().rposition(|byte| *byte == b'=').filter(|_| !Path::new(argument).exists());
-    let path = |bytes| Path::new(std::ffi::OsStr::from_bytes(bytes));
-    match split {
-        Some(at) => (path(&bytes[..at]), Some(path(&bytes[at + 1..]))),
-        None => (Path::new(argument), None),
-    }
 }
 
 #[cfg(test)]
@@ -232,12 +215,5 @@ mod tests {
         for text in ["", "0", "M", "-1", "1T", "99999999999G"] {
             assert!(size("x", text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_placement_has_a_name_behind_its_last_equals_sign() {
-        let argument = OsString::from("/no/such=file=disk.img");
-        let (source, name) = split_placement(&argument);
-        assert_eq!((source, name), (Path::new("/no/such=file"), Some(Path::new("disk.img"))));
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::args::{JailArgs, StateArgs};
+use crate::host_setup;
 use crate::output::{Failure, print, require_root};
 use crate::run::prepare;
 
@@ -22,6 +23,7 @@ pub(crate) struct CreateArgs {
 pub(crate) fn create(args: &CreateArgs) -> Result<ExitCode, Failure> {
     let spec = args.jail.spec()?;
     require_root("create")?;
+    host_setup::on_the_side();
     prepare(&args.state.store()?, &spec, &args.jail)?.leave()?;
     print(&format!("{}\n", spec.id)).map(|()| ExitCode::SUCCESS)
 }

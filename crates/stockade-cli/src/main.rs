@@ -4,16 +4,21 @@ mod args;
 mod create;
 mod demo;
 mod gc;
+mod host_setup;
 mod jails;
 mod kill;
 mod logs;
 mod output;
 mod place;
+mod placements;
 mod plan;
+mod profiles;
+mod progress;
 mod ps;
 mod rm;
 mod run;
 mod start;
+mod unplace;
 mod wait;
 
 use std::ffi::OsString;
@@ -45,14 +50,17 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&args),
         Command::Create(args) => create::create(&args),
         Command::Place(args) => place::place(&args),
+        Command::Unplace(args) => unplace::unplace(&args),
         Command::Start(args) => start::start(&args),
         Command::Wait(args) => wait::wait(&args),
         Command::Kill(args) => kill::kill(&args),
         Command::Rm(args) => rm::rm(&args),
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Profiles(args) => profiles::profiles(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Gc(args) => gc::gc(&args),
+        Command::HostSetup(args) => host_setup::host_setup(&args),
         Command::Demo(args) => demo::demo(&args),
     }
 }

@@ -33,6 +33,12 @@ impl Failure {
 
 impl From<stockade::Error> for Failure {
     fn from(error: stockade::Error) -> Self {
+        // A part of a specification is called what its flag is.
+        if let stockade::Error::Argument { name, cause } = error {
+            let way_out =
+                if matches!(*cause, stockade::Error::Closure(_)) { " (see --no-closure)" } else { "" };
+            return Self::Told(format!("--{name}: {cause}{way_out}"));
+        }
         Self::Told(error.to_string())
     }
 }

@@ -8,11 +8,11 @@ use serde::Serialize;
 use stockade::spec::{HostPath, JailSpec};
 use stockade::step::Step;
 use stockade::step::enter::EnterStep;
-use stockade::{Host, How, Layout, Way, placement};
+use stockade::{Host, Layout, Way, placement};
 
-use crate::args::{JailArgs, StateArgs};
+use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::output::{Failure, print, print_json};
-use crate::run::not_placed;
+use crate::placements::not_placed;
 
 /// A step of either list.
 #[derive(Serialize)]
@@ -50,9 +50,9 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let host = Host::read_for(&spec)?;
     let mut plan = stockade::plan(&spec, &host, Way::Launch)?;
     let near = existing_part(&spec);
-    for (source, name) in args.jail.placements() {
-        let placed = placement(spec.owner, &near, source, name, How::Auto);
-        plan.prepare.push(placed.map_err(|e| not_placed(source, &e))?);
+    for asked in args.jail.placements()? {
+        let placed = placement(spec.owner, &near, &asked);
+        plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, asked.source(), &error))?);
     }
     let prepare = plan.prepare.iter().map(|step| ("prepare", step.to_string(), Detail::Prepare(step)));
     let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step)));

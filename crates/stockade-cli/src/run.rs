@@ -1,7 +1,6 @@
 //! `stockade run`: prepare, place, launch, wait, tear down.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,11 +9,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use stockade::spec::JailSpec;
-use stockade::{Ended, Error, How, Prepared, Report, Running, Store, Streams};
+use stockade::{Ended, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
-use crate::args::{JailArgs, StateArgs};
+use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::host_setup;
 use crate::output::{Failure, note, print, require_root};
+use crate::placements::not_placed;
+use crate::progress::Bar;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -33,6 +35,7 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.jail.spec()?;
     require_root("run")?;
+    host_setup::on_the_side();
     let store = args.state.store()?;
     // From here on a signal waits until the VMM can be stopped and the jail be removed.
     let signals = stop_signals()?;
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 
 /// Makes the jail and places into it what the flags say.
 pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Result<Prepared, Failure> {
+    let placements = flags.placements()?;
     let mut prepared = store.prepare(spec)?;
     if let Some(report) = prepared.taken_over() {
         let many = report.removed.len();
@@ -56,15 +60,13 @@ pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Resul
             spec.id
         ));
     }
-    for (source, name) in flags.placements() {
-        prepared.place(source, name, How::Auto).map_err(|e| not_placed(source, &e))?;
+    for placement in placements {
+        let source = placement.source().to_owned();
+        let mut bar = Bar::new(&source);
+        let placed = prepared.place_with_progress(placement, &mut |progress| bar.show(progress));
+        placed.map_err(|error| not_placed(PLACE_FLAG, &source, &error))?;
     }
     Ok(prepared)
-}
-
-/// Says which `--place` it was that failed.
-pub(crate) fn not_placed(source: &Path, error: &Error) -> Failure {
-    Failure::new(format!("--place {}: {error}", source.display()))
 }
 
 /// The signals that ask a command to end.

@@ -43,7 +43,11 @@ fn the_report_for_programs_has_every_fact() {
         }
         assert_eq!(probe["descriptors"], serde_json::json!([0, 1, 2]));
         assert_eq!(probe["environment"], serde_json::json!([]));
-        assert_eq!(probe["mounts"].as_array().unwrap().len(), 1);
+        match probe["mounts"].as_array() {
+            Some(mounts) => assert_eq!(mounts.len(), 1),
+            // Before Linux 6.8 nobody can tell without /proc.
+            None => assert!(probe["mounts"].to_string().contains("ENOSYS"), "{}", probe["mounts"]),
+        }
         let escapes = probe["escapes"].as_array().unwrap();
         let names: std::collections::BTreeSet<&str> =
             escapes.iter().map(|escape| escape["name"].as_str().unwrap()).collect();

@@ -232,7 +232,15 @@ fn start_returns_once_the_vmm_can_be_talked_to() {
         let socket = "/run/api.sock";
         said(
             &guard,
-            &["start", &id, "--ready", socket, "--", "sleep-ms=100", "listen=/run/api.sock", "sleep"],
+            &[
+                "start",
+                &id,
+                &format!("--ready={socket}"),
+                "--",
+                "sleep-ms=100",
+                "listen=/run/api.sock",
+                "sleep",
+            ],
         );
         let inside = format!("{}/stockade-probe/{id}/root{socket}", guard.base().display());
 
@@ -246,7 +254,7 @@ fn start_returns_once_the_vmm_can_be_talked_to() {
 fn a_vmm_that_dies_before_it_is_ready_is_told_with_its_last_words() {
     privileged!(guard, {
         let id = create(&guard, "early", &[]);
-        let words = ["start", &id, "--ready", "/run/api.sock", "--", "read=/no/kernel", "exit=148"];
+        let words = ["start", &id, "--ready=/run/api.sock", "--", "read=/no/kernel", "exit=148"];
         let line = format!(
             "the VMM of jail {id} ended before it was ready: exit code 148\n  \
              {{\"read_error\":\"ENOENT\"}}"
@@ -261,7 +269,7 @@ fn a_vmm_that_dies_before_it_is_ready_is_told_with_its_last_words() {
 fn a_vmm_that_does_not_get_ready_in_time_runs_on() {
     privileged!(guard, {
         let id = create(&guard, "late", &[]);
-        let words = ["start", &id, "--ready", "/run/api.sock", "--timeout", "0", "--", "sleep"];
+        let words = ["start", &id, "--ready=/run/api.sock", "--timeout", "0", "--", "sleep"];
         refused(
             &guard,
             &words,

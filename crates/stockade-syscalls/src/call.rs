@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -42,6 +42,9 @@ pub enum Call {
     ///
     /// Shared with whoever holds the directory open for other work.
     ChangeDirectory(Arc<OwnedFd>),
+    /// Join the mount namespace behind the descriptor, and go to its root (`setns`). Needs a process that shares
+    /// its root and working directory with no other.
+    JoinMounts(OwnedFd),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
     /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
@@ -52,12 +55,22 @@ pub enum Call {
     AttachTree,
     /// Go to the root of the copy (`fchdir`).
     EnterTree,
+    /// Make the mounts from the working directory down slaves (`mount`).
+    MakeTreeSlave,
     /// Make the working directory the root, the old root stacked upon it (`pivot_root`).
     PivotRoot,
     /// Take the old root away (`umount2`).
     DetachOldRoot,
     /// Go to the new root (`chdir`).
     ChangeToRoot,
+    /// Attach a mount that is attached nowhere yet, at a path below the working directory that leads through
+    /// no link (`openat2`, `move_mount`).
+    Attach {
+        /// The mount.
+        mount: OwnedFd,
+        /// Where, relative to the working directory.
+        at: CString,
+    },
     /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
     Redirect([Option<OwnedFd>; 3]),
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
@@ -85,6 +98,8 @@ pub enum Call {
     DefaultSignals,
     /// Become another program (`execve`), with an empty environment.
     Execute(Execute),
+    /// End, with nothing more to do.
+    End,
 }
 
 /// An argument of the program to execute.
@@ -97,6 +112,9 @@ pub enum Argument {
     /// The processor time of the processes that came before it since the program began, in microseconds.
     EarlierCpuTime,
 }
+
+/// All mounts from one down, slaves: what happens there goes no further.
+const SLAVES: MountPropagationFlags = MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
 
 /// How often an executable that is open for writing is tried: for two seconds in all.
 const MOST_TRIES: u32 = 10_000;
@@ -177,6 +195,9 @@ impl Call {
             Self::JoinNetwork(netns) => {
                 rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
             }
+            Self::JoinMounts(mounts) => {
+                rustix::thread::move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+            }
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -186,10 +207,8 @@ impl Call {
                 // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS touches no descriptor.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             }
-            Self::MakeMountsSlaves => {
-                let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-                rustix::mount::mount_change(c"/", slave)
-            }
+            Self::MakeMountsSlaves => rustix::mount::mount_change(c"/", SLAVES),
+            Self::MakeTreeSlave => rustix::mount::mount_change(c".", SLAVES),
             Self::CloneTree => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::AT_RECURSIVE
@@ -207,6 +226,7 @@ impl Call {
             Self::PivotRoot => rustix::process::pivot_root(c".", c"."),
             Self::DetachOldRoot => rustix::mount::unmount(c".", UnmountFlags::DETACH),
             Self::ChangeToRoot => rustix::process::chdir(c"/"),
+            Self::Attach { mount, at } => attach(mount, at),
             Self::Redirect([stdin, stdout, stderr]) => {
                 stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
                 stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
@@ -227,18 +247,32 @@ impl Call {
             | Self::NewPidNamespace
             | Self::WritePidFile(_)
             | Self::WaitForGo
-            | Self::Execute(_) => Err(Errno::INVAL),
+            | Self::Execute(_)
+            | Self::End => Err(Errno::INVAL),
         }
     }
 
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         match self {
-            Self::JoinNetwork(fd) | Self::Write { file: fd, .. } => vec![fd.as_raw_fd()],
+            Self::JoinNetwork(fd)
+            | Self::JoinMounts(fd)
+            | Self::Write { file: fd, .. }
+            | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             _ => Vec::new(),
         }
     }
+}
+
+/// Attaches a mount where `at` leads, which whoever owns the tree may exchange at any moment: at worst for
+/// something else in the tree.
+fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let point = rustix::fs::openat2(CWD, at, flags, Mode::empty(), inside)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", point, c"", flags)
 }
 
 /// Every signal at its default. What the caller ignores would stay ignored in the VMM, which a hang-up or an

@@ -7,12 +7,14 @@
 //! * [`program`]: what a process does between `clone` and `exec`, as data
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
+//! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`signals`]: signals as a descriptor that can be polled
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod call;
 pub mod monitor;
+pub mod mounts;
 pub mod namespace;
 pub mod program;
 pub mod signals;

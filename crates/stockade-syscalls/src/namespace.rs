@@ -1,10 +1,13 @@
-//! A network namespace, made without leaving one's own.
+//! Namespaces, made without leaving one's own.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
+
+use crate::call::Call;
 
 /// Makes a network namespace and returns a descriptor of it; the caller stays where it is.
 ///
@@ -15,17 +18,55 @@ use rustix::thread::UnshareFlags;
 /// What the kernel says of `unshare` (EPERM without CAP_SYS_ADMIN, ENOSPC over the limit), of opening
 /// `/proc/thread-self/ns/net`, or of starting a thread.
 pub fn new_network() -> io::Result<OwnedFd> {
-    // A thread has a network namespace of its own, and takes it along when it ends: only the
-    // descriptor remains. Nothing has to be switched back, so nothing can be left switched.
-    std::thread::Builder::new()
-        .name("netns".into())
-        .spawn(|| -> io::Result<OwnedFd> {
-            // SAFETY: only CLONE_FILES makes unshare unsafe (descriptors would mean different files in
-            // different threads); CLONE_NEWNET touches no descriptor.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            Ok(rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())?)
-        })?
-        .join()
-        .map_err(|_| io::Error::other("the thread that made the network namespace panicked"))?
+    in_a_thread(|| {
+        // SAFETY: only CLONE_FILES makes unshare unsafe (descriptors would mean different files in
+        // different threads); CLONE_NEWNET touches no descriptor.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+        Ok(open("/proc/thread-self/ns/net")?)
+    })
+}
+
+/// Makes a mount namespace with one mount in it, the directory `root`, and returns a descriptor of it; the
+/// caller stays where it is.
+///
+/// The namespace lives as long as the descriptor, a process in it, or a mount of it.
+///
+/// # Errors
+/// What the kernel says of `unshare`, `open_tree`, `move_mount` or `pivot_root` (EPERM without CAP_SYS_ADMIN),
+/// of opening `/proc/thread-self/ns/mnt`, or of starting a thread.
+pub fn new_mounts(root: OwnedFd) -> io::Result<OwnedFd> {
+    in_a_thread(move || {
+        // A working directory of the thread's own, which the copy of the mounts then leads over.
+        // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_FS touches no descriptor.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        rustix::process::fchdir(&root)?;
+        let mut tree = None;
+        Call::UnshareMounts.make(&mut tree)?;
+        // While there still is a /proc.
+        let mounts = open("/proc/thread-self/ns/mnt")?;
+        for mut call in [
+            Call::MakeMountsSlaves,
+            Call::CloneTree,
+            Call::AttachTree,
+            Call::EnterTree,
+            Call::PivotRoot,
+            Call::DetachOldRoot,
+        ] {
+            call.make(&mut tree)?;
+        }
+        Ok(mounts)
+    })
+}
+
+/// A thread has namespaces of its own, and takes them along when it ends: only a descriptor remains. Nothing
+/// has to be switched back, so nothing can be left switched.
+fn in_a_thread(make: impl FnOnce() -> io::Result<OwnedFd> + Send) -> io::Result<OwnedFd> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, make)?;
+        thread.join().map_err(|_| io::Error::other("the thread that made the namespace panicked"))?
+    })
+}
+
+fn open(path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }

@@ -183,6 +183,7 @@ impl Program {
             Call::CloseOthers => {
                 Ok(self.gaps.iter().try_for_each(|&(first, last)| close_range(first, last))?)
             }
+            Call::End => exit_now(0),
             Call::Execute(execute) => Err(execute.run(self.earlier_cpu_us).into()),
             simple => Ok(simple.make(tree)?),
         }

@@ -10,15 +10,15 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::host::{self, CgroupLayout};
 use crate::layout::Layout;
+use crate::placement::{How, Placed, Placement, placement as decide, way_of};
 use crate::plan::Plan;
-use crate::prepare::{Held, How, placement};
+use crate::prepare::Held;
 use crate::receipt::Receipt;
 use crate::spec::{
-    CgroupSetting, ExecFile, HostPath, JailId, JailPath, JailSpec, NetnsName, Owner, ParentCgroup,
+    CgroupSetting, ExecFile, HostPath, JailId, JailSpec, NetnsName, Owner, ParentCgroup, SpecError,
 };
 use crate::step::{
-    ByName, Named, NamedNetns, PlacedFile, Ramfs, SharedDirectory, Site, Step, directory_and_processes,
-    make_root,
+    ByName, Named, NamedNetns, Ramfs, SharedDirectory, Site, Step, directory_and_processes, make_root,
 };
 use crate::store::Store;
 use crate::teardown::{Report, undo};
@@ -110,21 +110,22 @@ impl Adopted {
     }
 
     /// Places a file or device of the host into the jail's root, which has to be there, in the place of
-    /// whatever has its name.
+    /// whatever has its name. Nothing can be bound: that takes the process that becomes the VMM.
     ///
     /// # Errors
     /// As of [`Prepared::place`](crate::Prepared::place).
-    pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How, owner: Owner) -> Result<JailPath> {
+    pub fn place(&mut self, placement: impl Into<Placement>, owner: Owner) -> Result<Placed> {
         let site = self.jail().receipt.site();
-        site.tree()?;
-        let step = placement(owner, &site.layout.root(), source, name, how)?;
+        let tree = site.tree()?;
+        let asked = placement.into();
+        let step = decide(owner, &site.layout.root(), &asked)?;
+        if let Step::Bind(bind) = &step {
+            return Err(SpecError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
+        }
+        let placed = Placed { path: asked.target()?, how: way_of(&step) };
+        tree.make_parents(&placed.path, owner)?;
         step.apply(&site)?;
-        Ok(match step {
-            Step::PlacedFile(PlacedFile { path, .. }) => path,
-            Step::DeviceNode(node) => node.path,
-            Step::PlacedTree(tree) => tree.path,
-            _ => JailPath::root(),
-        })
+        Ok(placed)
     }
 
     /// Removes the jail: kills what runs in it, and undoes everything on its receipt.

@@ -69,7 +69,7 @@ impl Entry {
 /// The call that a step is; `None` for the clone itself.
 fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
     Ok(Some(match step {
-        EnterStep::Clone { .. } | EnterStep::TakeStreams => return Ok(None),
+        EnterStep::Clone { .. } | EnterStep::TakeStreams | EnterStep::JoinMounts => return Ok(None),
         EnterStep::CloseDescriptors => Call::CloseOthers,
         EnterStep::NewSession => Call::NewSession,
         EnterStep::JoinNetns { path } => Call::JoinNetwork(open(path, OFlags::RDONLY, Operation::Open)?),
@@ -81,14 +81,19 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::GoToRoot { path } => {
             Call::ChangeDirectory(site.tree()?.shared_root().context(Operation::Open, path)?)
         }
+        EnterStep::JoinSkeleton { path } => Call::JoinMounts(open(path, OFlags::RDONLY, Operation::Open)?),
         EnterStep::UnshareMounts => Call::UnshareMounts,
         EnterStep::MakeMountsSlaves => Call::MakeMountsSlaves,
         EnterStep::CloneTree => Call::CloneTree,
         EnterStep::AttachTree => Call::AttachTree,
         EnterStep::EnterTree => Call::EnterTree,
+        EnterStep::MakeTreeSlave => Call::MakeTreeSlave,
         EnterStep::PivotRoot => Call::PivotRoot,
         EnterStep::DetachOldRoot => Call::DetachOldRoot,
         EnterStep::ChangeToRoot => Call::ChangeToRoot,
+        EnterStep::Attach(bind) => {
+            Call::Attach { mount: bind.detached()?, at: bind.path.to_relative_c_string() }
+        }
         EnterStep::NullStreams => {
             let null = || {
                 open(&std::path::PathBuf::from("/dev/null").into(), OFlags::RDWR, Operation::Open).map(Some)

@@ -19,6 +19,14 @@ pub enum Error {
     /// The specification cannot be met; nothing was made.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A part of what was asked for is wrong; nothing was made.
+    #[error("{name}: {cause}")]
+    Argument {
+        /// Which part, by the name that the command line's flag has.
+        name: &'static str,
+        /// What is wrong with it.
+        cause: Box<Error>,
+    },
     /// What the VMM's loader needs is not all there; nothing was made.
     #[error(transparent)]
     Closure(#[from] ClosureError),
@@ -70,6 +78,14 @@ pub enum Error {
     HardLink {
         /// Where it is.
         path: HostPath,
+    },
+    /// What was placed cannot be taken out.
+    #[error("{path} is still in the jail: {reason}")]
+    NotTakenOut {
+        /// What.
+        path: JailPath,
+        /// Why.
+        reason: String,
     },
     /// This process cannot be moved into the cgroup that jails are made in.
     #[error("failed to move into cgroup {cgroup}: {cause}")]
@@ -142,7 +158,7 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) | Self::Closure(_) => ErrorKind::InvalidSpec,
+            Self::Spec(_) | Self::Closure(_) | Self::Argument { .. } => ErrorKind::InvalidSpec,
             Self::Running { .. }
             | Self::Locked { .. }
             | Self::Exists(_)
@@ -150,6 +166,7 @@ impl Error {
             | Self::Elsewhere(_) => ErrorKind::InUse,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
+            Self::NotTakenOut { .. } => ErrorKind::System,
             Self::EndedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
             Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
                 match *cause {
@@ -189,6 +206,8 @@ pub enum Operation {
     MakeNode,
     /// Look at a file.
     Inspect,
+    /// Take a mount of a file or directory of the host.
+    Bind,
     /// Mount something.
     Mount,
     /// Unmount something.
@@ -199,6 +218,8 @@ pub enum Operation {
     Rename,
     /// Make a network namespace.
     CreateNetns,
+    /// Make a mount namespace.
+    CreateMounts,
     /// Take over a cgroup setting from the parent cgroup.
     InheritCgroup,
     /// Start a process.
@@ -225,11 +246,13 @@ impl fmt::Display for Operation {
             Self::ChangeMode => "change the mode of",
             Self::MakeNode => "make device node",
             Self::Inspect => "inspect",
+            Self::Bind => "bind",
             Self::Mount => "mount",
             Self::Unmount => "unmount",
             Self::Remove => "remove",
             Self::Rename => "rename",
             Self::CreateNetns => "create network namespace",
+            Self::CreateMounts => "create the skeleton mount namespace in",
             Self::InheritCgroup => "inherit the parent's value of",
             Self::Spawn => "start a process for",
             Self::Wait => "wait for",

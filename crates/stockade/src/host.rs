@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Context, Error, Operation, Result, errno};
+use crate::skeleton::Skeleton;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, SpecError};
 
 /// What a plan needs to know of the host.
@@ -19,6 +20,8 @@ pub struct Host {
     pub userfaultfd_minor: Option<u32>,
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
+    /// The mount namespace to copy in the place of the host's, if there is one.
+    pub skeleton: Option<Skeleton>,
 }
 
 /// Which cgroup hierarchies are mounted where.
@@ -76,7 +79,12 @@ impl Host {
     /// What the kernel says of reading `/proc/misc`.
     pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
         let misc = read("/proc/misc")?;
-        Ok(Self { boot_id: String::new(), userfaultfd_minor: minor_of(&misc, "userfaultfd"), cgroups })
+        Ok(Self {
+            boot_id: String::new(),
+            userfaultfd_minor: minor_of(&misc, "userfaultfd"),
+            cgroups,
+            skeleton: Skeleton::find().ok(),
+        })
     }
 }
 

@@ -9,7 +9,9 @@ use stockade_syscalls::spawn::{Birth, Child, spawn};
 
 use crate::enter::Entry;
 use crate::error::{Context, Error, Operation, Result};
-use crate::prepare::{Held, Prepared, renew_arguments};
+use crate::host::Host;
+use crate::plan::{Way, plan};
+use crate::prepare::{Held, Prepared};
 use crate::process::{PidFd, ProcessRef};
 use crate::running::Running;
 use crate::spec::{JailPath, Netns, monotonic_us};
@@ -79,7 +81,8 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         // It was made some time ago, and may have been started in vain.
         jail.lock.forget_end()?;
         jail.receipt.spec.started_us = monotonic_us();
-        renew_arguments(&mut jail.receipt);
+        let host = Host::read_for(&jail.receipt.spec)?;
+        jail.receipt.enter = plan(&jail.receipt.spec, &host, Way::Launch)?.enter;
     }
     let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
@@ -89,7 +92,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
             (streams, Some((output, log_bytes)))
         }
     };
-    let mut entry = Entry::new(&jail.receipt.enter, &jail.site, streams)?;
+    let mut entry = Entry::new(&jail.entry()?, &jail.site, streams)?;
     let cgroup = entry.cgroup.take();
     let birth = Birth {
         pid_namespace: jail.receipt.spec.new_pid_ns,

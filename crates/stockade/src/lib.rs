@@ -8,7 +8,7 @@
 //! ```no_run
 //! use std::path::Path;
 //! use stockade::spec::{ExecFile, HostPath, JailSpec};
-//! use stockade::{How, Store, Streams};
+//! use stockade::{Placement, Store, Streams};
 //!
 //! # fn main() -> stockade::Result<()> {
 //! let store = Store::new(Path::new("/var/lib/stockade"))?;
@@ -17,7 +17,8 @@
 //! let spec = JailSpec::new("vm-1".parse()?, vmm, base);
 //!
 //! let mut prepared = store.prepare(&spec)?;
-//! let kernel = prepared.place(Path::new("/images/vmlinux"), None, How::Auto)?;
+//! let kernel = prepared.place("/images/vmlinux")?;
+//! prepared.place(Placement::new("/images/root.img").named("drives/root.img").read_only())?;
 //! println!("the VMM finds its kernel at {kernel}");
 //! let mut running = prepared.launch(Streams::default())?;
 //! let ended = running.wait()?;
@@ -43,12 +44,15 @@ mod launch;
 mod layout;
 mod mark;
 mod open;
+mod place;
+mod placement;
 mod plan;
 mod prepare;
 mod process;
 mod ready;
 mod receipt;
 mod running;
+mod skeleton;
 pub mod snapshot;
 pub mod spec;
 pub mod step;
@@ -65,10 +69,13 @@ pub use in_place::{close_inherited, enter_in_place};
 pub use launch::Streams;
 pub use layout::Layout;
 pub use open::{Dead, Jail, Watched};
+pub use placement::{How, Placed, Placement, placement};
 pub use plan::{Plan, Way, plan};
-pub use prepare::{How, Prepared, placement};
+pub use prepare::Prepared;
 pub use process::{Ended, ProcessRef};
 pub use receipt::{JailState, Nonce, Receipt};
 pub use running::Running;
+pub use skeleton::{RUNTIME_DIRECTORY, Skeleton};
+pub use step::Progress;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report};

@@ -3,7 +3,6 @@
 //! Pure: from a specification and the host's facts, with no system call. Printed it is the dry run, written
 //! down it is the receipt, undone from its end it is the teardown.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,10 +10,10 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
-use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Profile, SpecError};
+use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, ProfileArgument, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
-    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
+    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
     PlacedFile, Ramfs, SharedDirectory, Step,
 };
 
@@ -34,6 +33,28 @@ pub struct Plan {
     pub prepare: Vec<Step>,
     /// What the VMM's process does to itself.
     pub enter: Vec<EnterStep>,
+}
+
+impl Plan {
+    /// Adds what will be placed before the VMM is launched.
+    pub fn place(&mut self, step: Step) {
+        if let Step::Bind(bind) = &step {
+            self.enter = with_binds(&self.enter, [bind]);
+        }
+        self.prepare.push(step);
+    }
+}
+
+/// What the VMM's process does to itself, with binds that are attached as soon as the jail's root is its own.
+pub(crate) fn with_binds<'b>(
+    enter: &[EnterStep],
+    binds: impl IntoIterator<Item = &'b Bind>,
+) -> Vec<EnterStep> {
+    let attach = |step: &EnterStep| matches!(step, EnterStep::ChangeToRoot | EnterStep::Attach(_));
+    let mut steps = enter.to_vec();
+    let at = steps.iter().rposition(attach).map_or(steps.len(), |last| last + 1);
+    steps.splice(at..at, binds.into_iter().cloned().map(EnterStep::Attach));
+    steps
 }
 
 /// Works out the plan of a jail.
@@ -56,7 +77,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
     prepare.extend(cgroups.steps.iter().cloned());
-    Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, way) })
+    Ok(Plan { prepare, enter: enter(spec, &layout, &cgroups, host, way) })
 }
 
 /// Refuses an executable whose name is that of something else in the jail's root.
@@ -80,6 +101,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
             owner,
             how: FileHow::Copy,
             expect_plain: way == Way::InPlace,
+            read_only: false,
         }
         .into(),
     ];
@@ -91,7 +113,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
     spec.closure.files.iter().map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
-        PlacedFile { source, path, owner: spec.owner, how: FileHow::Copy, expect_plain: false }.into()
+        PlacedFile::copy(source, path, spec.owner).into()
     })
 }
 
@@ -195,7 +217,7 @@ fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
     Ok(Cgroups { unified: Some(step.directory()), steps: vec![step.into()], join: Vec::new() })
 }
 
-fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<EnterStep> {
+fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: Way) -> Vec<EnterStep> {
     let mut steps = Vec::new();
     if way == Way::Launch {
         steps.push(EnterStep::Clone {
@@ -222,17 +244,7 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
     {
         steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
     }
-    steps.extend([
-        EnterStep::GoToRoot { path: layout.root() },
-        EnterStep::UnshareMounts,
-        EnterStep::MakeMountsSlaves,
-        EnterStep::CloneTree,
-        EnterStep::AttachTree,
-        EnterStep::EnterTree,
-        EnterStep::PivotRoot,
-        EnterStep::DetachOldRoot,
-        EnterStep::ChangeToRoot,
-    ]);
+    steps.extend(change_root(layout, host));
     steps.extend(detach(spec, layout, way));
     if way == Way::Launch {
         // Late, so that they limit the VMM and not the way into the jail.
@@ -247,6 +259,30 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, way: Way) -> Vec<E
         EnterStep::ResetSignals,
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
     ]);
+    steps
+}
+
+/// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
+    let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
+    match &host.skeleton {
+        Some(skeleton) => steps.extend([
+            EnterStep::CloneTree,
+            EnterStep::JoinSkeleton { path: skeleton.pin().clone() },
+            EnterStep::UnshareMounts,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+            EnterStep::MakeTreeSlave,
+        ]),
+        None => steps.extend([
+            EnterStep::UnshareMounts,
+            EnterStep::MakeMountsSlaves,
+            EnterStep::CloneTree,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+        ]),
+    }
+    steps.extend([EnterStep::PivotRoot, EnterStep::DetachOldRoot, EnterStep::ChangeToRoot]);
     steps
 }
 
@@ -272,20 +308,15 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
 
 /// The arguments of the VMM, argv0 first.
 pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
-    let text = |text: &str| Argument::Text(OsString::from(text));
+    let of_profile = |argument: &ProfileArgument| match argument {
+        ProfileArgument::Text(text) => Argument::Text(text.into()),
+        ProfileArgument::Id => Argument::Text(spec.id.as_str().into()),
+        ProfileArgument::StartTime => Argument::Text(spec.started_us.to_string().into()),
+        ProfileArgument::CpuTime => Argument::CpuTime,
+        ProfileArgument::ParentCpuTime => Argument::EarlierCpuTime,
+    };
     let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
-    if spec.profile == Profile::Firecracker {
-        arguments.extend([
-            text("--id"),
-            text(spec.id.as_str()),
-            text("--start-time-us"),
-            text(&spec.started_us.to_string()),
-            text("--start-time-cpu-us"),
-            Argument::CpuTime,
-            text("--parent-cpu-time-us"),
-            Argument::EarlierCpuTime,
-        ]);
-    }
+    arguments.extend(spec.profile.arguments.iter().map(of_profile));
     arguments.extend(spec.arguments.iter().cloned().map(Argument::Text));
     arguments
 }

@@ -1,17 +1,14 @@
 //! Preparing a jail: plan, receipt, apply.
 
 use std::ffi::OsString;
-use std::path::Path;
 
-use rustix::fs::FileType;
-
-use crate::error::{Context, Error, Operation, Result};
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{HostPath, JailId, JailPath, JailSpec, Owner, SpecError};
+use crate::spec::{HostPath, JailId, JailSpec};
 use crate::step::enter::EnterStep;
-use crate::step::{DeviceNode, FileHow, PlacedFile, PlacedTree, Site, Step};
+use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
 use crate::teardown::{Report, tear_down, undo};
 
@@ -46,62 +43,11 @@ impl Held {
         self.lock.write(&self.receipt)
     }
 
-    /// Decides how to place a file, writes that down, and does it.
-    pub(crate) fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
-        let step = placement(self.receipt.spec.owner, &self.receipt.root(), source, name, how)?;
-        let path = path_of(&step);
-        if matches!(step, Step::PlacedTree(_)) && self.site.tree()?.look(&path)?.is_some() {
-            return Err(SpecError::TreeTaken(path).into());
-        }
-        self.demand_free(&path)?;
-        self.append(step.clone())?;
-        if let Err(error) = step.apply(&self.site) {
-            // Nothing was placed, and what was there before stays; it is only taken off the list again.
-            self.receipt.steps.pop();
-            self.lock.write(&self.receipt)?;
-            return Err(error);
-        }
-        Ok(path)
-    }
-
-    /// Refuses to place something over a folder, or over what the jail itself is made of.
-    fn demand_free(&self, path: &JailPath) -> Result<()> {
-        let made = &self.receipt.steps[..self.receipt.made];
-        let part_of_jail = made.iter().any(|step| match step {
-            Step::PlacedFile(file) => &file.path == path,
-            Step::DeviceNode(node) => &node.path == path,
-            _ => false,
-        });
-        let part_of_jail = part_of_jail || path == &JailPath::new(self.receipt.layout.pid_file())?;
-        let is_folder = self.site.tree()?.look(path)?.is_some_and(|found| {
-            rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
-        });
-        if part_of_jail || is_folder {
-            return Err(SpecError::Taken(path.clone()).into());
-        }
-        Ok(())
-    }
-
     /// Writes down a step that is about to be carried out.
     pub(crate) fn append(&mut self, step: Step) -> Result<()> {
         self.receipt.steps.push(step);
         self.lock.write(&self.receipt)
     }
-}
-
-/// How a file is to be placed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum How {
-    /// A device as a node; a file as a link where that needs no change of owner, otherwise as a copy; a
-    /// directory as a copy.
-    #[default]
-    Auto,
-    /// A further name of the same file.
-    Link,
-    /// A copy; of a directory, with everything in it.
-    Copy,
-    /// A device node.
-    Node,
 }
 
 impl Prepared {
@@ -128,7 +74,12 @@ impl Store {
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
-        Ok(Prepared { jail: Some(apply(jail)?), taken_over })
+        let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over };
+        // Dropped on an error, it takes the jail with it.
+        for placement in spec.profile.placements() {
+            prepared.place(placement)?;
+        }
+        Ok(prepared)
     }
 
     /// Locks the id, and clears away what a dead jail of that id left.
@@ -186,18 +137,6 @@ impl Prepared {
         self.jail().receipt.root()
     }
 
-    /// Places a file, directory or device of the host into the jail, owned by the jail's owner.
-    ///
-    /// # Arguments
-    /// `source` on the host; `name` in the jail, or `None` for the source's own name in the root.
-    ///
-    /// # Errors
-    /// What was refused; [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source is missing
-    /// or cannot be placed in this way. Nothing of it stays in the jail then.
-    pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
-        self.jail_mut().place(source, name, how)
-    }
-
     /// Leaves the jail standing by itself: it is no longer torn down with this value or this process, and
     /// waits to be opened again (see [`Store::open`]).
     ///
@@ -245,7 +184,7 @@ impl Prepared {
         }
     }
 
-    fn jail_mut(&mut self) -> &mut Held {
+    pub(crate) fn jail_mut(&mut self) -> &mut Held {
         match &mut self.jail {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is there until it is consumed"),
@@ -263,15 +202,6 @@ impl Drop for Prepared {
     }
 }
 
-fn path_of(step: &Step) -> JailPath {
-    match step {
-        Step::PlacedFile(file) => file.path.clone(),
-        Step::PlacedTree(tree) => tree.path.clone(),
-        Step::DeviceNode(node) => node.path.clone(),
-        _ => JailPath::root(),
-    }
-}
-
 /// Works the VMM's arguments out again, after something that is among them has changed.
 pub(crate) fn renew_arguments(receipt: &mut Receipt) {
     for step in &mut receipt.enter {
@@ -279,62 +209,4 @@ pub(crate) fn renew_arguments(receipt: &mut Receipt) {
             *arguments = crate::plan::arguments(&receipt.spec);
         }
     }
-}
-
-/// Decides how a file, directory or device gets into a jail.
-///
-/// # Arguments
-/// `near` is a directory on the mount that the jail is on: its root, or what exists of the way there.
-///
-/// # Errors
-/// [`SpecError::NotFound`] for a missing source, [`SpecError::NotAFile`] for one that cannot be placed in
-/// this way, [`SpecError::LinkOwner`] for a link that would need a change of owner.
-pub fn placement(
-    owner: Owner,
-    near: &HostPath,
-    source: &Path,
-    name: Option<&Path>,
-    how: How,
-) -> Result<Step> {
-    let source = HostPath::existing(source)?;
-    let path = JailPath::new(name.unwrap_or(Path::new(source.as_path().file_name().unwrap_or_default())))?;
-    let facts = rustix::fs::stat(source.as_path()).context(Operation::Inspect, &source)?;
-    match (FileType::from_raw_mode(facts.st_mode), how) {
-        (kind @ (FileType::BlockDevice | FileType::CharacterDevice), How::Auto | How::Node) => {
-            let (major, minor) = (rustix::fs::major(facts.st_rdev), rustix::fs::minor(facts.st_rdev));
-            Ok(DeviceNode {
-                path,
-                block: kind == FileType::BlockDevice,
-                major,
-                minor,
-                owner,
-                optional: false,
-            }
-            .into())
-        }
-        (FileType::RegularFile, How::Auto | How::Link | How::Copy) => {
-            let owned = (facts.st_uid, facts.st_gid) == (owner.uid, owner.gid);
-            let how = match how {
-                How::Link if !owned => {
-                    return Err(SpecError::LinkOwner(source.as_path().to_owned(), owner).into());
-                }
-                How::Link => FileHow::Link,
-                How::Auto if owned && same_mount(&source, near)? => FileHow::Link,
-                _ => FileHow::Copy,
-            };
-            Ok(PlacedFile { source, path, owner, how, expect_plain: false }.into())
-        }
-        (FileType::Directory, How::Auto | How::Copy) => Ok(PlacedTree { source, path, owner }.into()),
-        _ => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
-    }
-}
-
-/// Whether two paths are on one mount, as a hard link needs.
-fn same_mount(one: &HostPath, other: &HostPath) -> Result<bool> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let mount = |path: &HostPath| {
-        let facts = statx(CWD, path.as_path(), AtFlags::empty(), StatxFlags::MNT_ID);
-        facts.map(|facts| facts.stx_mnt_id).context(Operation::Inspect, path)
-    };
-    Ok(mount(one)? == mount(other)?)
 }

@@ -113,6 +113,17 @@ impl PidFd {
         }
     }
 
+    /// Its mount namespace, to attach something in it.
+    pub(crate) fn mount_namespace(&self) -> Result<OwnedFd> {
+        let at = || format!("the mount namespace of process {}", self.pid);
+        let namespace = stockade_syscalls::mounts::mount_namespace(self.pid);
+        // First the namespace, then the look: while the process lives its pid is nobody else's.
+        if self.wait_until_ended(Some(Instant::now()))? {
+            return Err(Errno::SRCH).context(Operation::Open, at());
+        }
+        namespace.context(Operation::Open, at())
+    }
+
     /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
     pub(crate) fn reap(&self) -> Result<Option<Ended>> {
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {

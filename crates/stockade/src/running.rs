@@ -1,16 +1,14 @@
 //! A jail with its VMM running.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::prepare::{Held, How};
+use crate::prepare::Held;
 use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
-use crate::spec::JailPath;
 use crate::teardown::Report;
 use crate::tree::Tree;
 
@@ -39,12 +37,8 @@ impl Running {
         &self.jail.receipt
     }
 
-    /// Places a file or device into the running jail, as [`Prepared::place`](crate::Prepared::place) does.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn place(&mut self, source: &Path, name: Option<&Path>, how: How) -> Result<JailPath> {
-        self.jail.place(source, name, how)
+    pub(crate) fn jail_and_vmm(&mut self) -> (&mut Held, &PidFd) {
+        (&mut self.jail, &self.process)
     }
 
     pub(crate) fn tree(&self) -> Result<&Tree> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::{Context, Operation, Result};
 use crate::host::unescape;
+use crate::skeleton::RUNTIME_DIRECTORY;
 use crate::spec::NETNS_DIRECTORY;
 
 /// The mounts, network namespaces, cgroups and chosen directories of a host at one moment.
@@ -14,7 +15,7 @@ pub struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
     /// Looks at the mount table, the named network namespaces, the cgroups of every mounted hierarchy, and
-    /// everything below `directories`.
+    /// everything below `directories`. What stockade keeps for all jails in [`RUNTIME_DIRECTORY`] is not looked at.
     ///
     /// # Errors
     /// What the kernel says of reading the mount table.
@@ -23,7 +24,9 @@ impl Snapshot {
             fs::read_to_string("/proc/self/mountinfo").context(Operation::Read, "/proc/self/mountinfo")?;
         let mut seen = BTreeSet::new();
         for line in table.lines() {
-            let Some(mount) = Mount::parse(line) else { continue };
+            let Some(mount) = Mount::parse(line).filter(|mount| !is_stockades_own(&mount.point)) else {
+                continue;
+            };
             seen.insert(format!("mount {} ({}, {})", mount.point, mount.kind, mount.source));
             if mount.kind.starts_with("cgroup") {
                 below(Path::new(&mount.point), true, &mut |path| {
@@ -51,6 +54,10 @@ impl Snapshot {
     pub fn removed<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a str> {
         self.0.difference(&later.0).map(String::as_str)
     }
+}
+
+fn is_stockades_own(point: &str) -> bool {
+    Path::new(point).starts_with(RUNTIME_DIRECTORY)
 }
 
 struct Mount {

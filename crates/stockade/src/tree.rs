@@ -133,37 +133,39 @@ impl Tree {
     }
 
     /// Makes a device node, replacing a node, file or link that is there.
-    pub(crate) fn make_node(&self, path: &JailPath, kind: FileType, device: u64, owner: Owner) -> Result<()> {
+    ///
+    /// # Arguments
+    /// `temporary` is a name that nobody else uses.
+    pub(crate) fn make_node(&self, path: &JailPath, temporary: &str, node: &Node) -> Result<()> {
         let at = self.host_path(path);
-        let mode = Mode::RUSR | Mode::WUSR;
         if self.private.get() {
-            rustix::fs::mknodat(self.root(), path.relative(), kind, mode, device)
+            rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
                 .context(Operation::MakeNode, path)?;
-            return self.give_away_private(path, owner).context(Operation::ChangeOwner, &at);
+            return self.give_away_private(path, node.owner).context(Operation::ChangeOwner, &at);
         }
         let (parent, name) = self.parent(path)?;
-        let make = || rustix::fs::mknodat(&parent, name, kind, mode, device);
-        match make() {
-            Err(Errno::EXIST) => {
-                // What cannot be unlinked, a folder, is still in the way then.
-                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
-                make()
+        let make = |name: &OsStr| rustix::fs::mknodat(&parent, name, node.kind, node.mode, node.device);
+        match make(name) {
+            Err(Errno::EXIST) => (),
+            made => {
+                made.context(Operation::MakeNode, path)?;
+                return give_away_node(parent.as_fd(), name, node, path, &at);
             }
-            other => other,
         }
-        .context(Operation::MakeNode, path)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node =
-            rustix::fs::openat2(&parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
-        // The folder may belong to the jail's uid, which may have put another file there meanwhile, even a
-        // hard link to one of the host's: only the node just made is given away.
-        let found = rustix::fs::fstat(&node).context(Operation::Inspect, &at)?;
-        let same =
-            FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == device && found.st_nlink == 1;
-        if !same {
-            return Err(Errno::EXIST).context(Operation::MakeNode, path);
-        }
-        give_away(node.as_fd(), owner).context(Operation::ChangeOwner, &at)
+        // Beside what is there, and then in its place.
+        let aside = OsStr::new(temporary);
+        let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
+        make(aside).context(Operation::MakeNode, path)?;
+        let complete = || {
+            give_away_node(parent.as_fd(), aside, node, path, &at)?;
+            rustix::fs::renameat(&parent, aside, &parent, name)
+                // A folder is in the way.
+                .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
+                .context(Operation::MakeNode, path)
+        };
+        complete().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
+        })
     }
 
     /// Makes a new file and gives it to `fill`; it appears under its name only when it is complete, in the
@@ -258,7 +260,15 @@ impl Tree {
     ) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        rustix::fs::mkdirat(&parent, temporary, Mode::RWXU).context(Operation::CreateDirectory, &at)?;
+        match rustix::fs::mkdirat(&parent, temporary, Mode::RWXU) {
+            // Left by whoever was killed here.
+            Err(Errno::EXIST) => {
+                remove(parent.as_fd(), OsStr::new(temporary), &at);
+                rustix::fs::mkdirat(&parent, temporary, Mode::RWXU)
+            }
+            made => made,
+        }
+        .context(Operation::CreateDirectory, &at)?;
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
         let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
             .context(Operation::CreateDirectory, &at)?;
@@ -282,9 +292,19 @@ impl Tree {
     pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH)
-            .context(Operation::Link, &at)?;
-        rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+        let link = || rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH);
+        match link() {
+            // Left by whoever was killed here.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| link())
+            }
+            linked => linked,
+        }
+        .context(Operation::Link, &at)?;
+        let renamed = rustix::fs::renameat(&parent, temporary, &parent, name);
+        // Renaming does nothing where both names are of one file already.
+        let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
+        renamed.context(Operation::Rename, &at)
     }
 
     /// Opens something in the tree, which may be of any kind but a link, to look at it; `None` if it is not
@@ -309,6 +329,42 @@ impl Tree {
         };
         Ok(remove(parent.as_fd(), name, &self.host_path(path)))
     }
+}
+
+/// A device node to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct Node {
+    pub(crate) kind: FileType,
+    pub(crate) device: u64,
+    pub(crate) mode: Mode,
+    pub(crate) owner: Owner,
+}
+
+/// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
+/// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
+fn give_away_node(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    node: &Node,
+    path: &JailPath,
+    at: &HostPath,
+) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made =
+        rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, at)?;
+    let found = rustix::fs::fstat(&made).context(Operation::Inspect, at)?;
+    let same = FileType::from_raw_mode(found.st_mode) == node.kind
+        && found.st_rdev == node.device
+        && found.st_nlink == 1;
+    if !same {
+        return Err(Errno::EXIST).context(Operation::MakeNode, path);
+    }
+    if found.st_mode & 0o777 != node.mode.as_raw_mode() {
+        // The umask has taken something away; a descriptor like this one has no other way to its mode.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
+            .context(Operation::ChangeMode, at)?;
+    }
+    give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, at)
 }
 
 /// Gives away what a descriptor, even one that is only good for that, is open on.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use stockade::spec::{HostPath, JailPath, Owner};
 use stockade::step::{Ramfs, Step};
-use stockade::{AdoptSpec, Adopted, Error, How, JailState, Layout, Store, Wants};
+use stockade::{AdoptSpec, Adopted, Error, JailState, Layout, Store, Wants};
 use testkit::{Guard, has, privileged, program, run_with};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -183,13 +183,13 @@ fn a_file_replaces_what_has_its_name_and_the_hosts_keeps_its_owner() {
     privileged!(guard, {
         let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
         let source = guard.file("image", "new");
-        let placed = adopted.place(&source, None, How::Auto, OWNER);
+        let placed = adopted.place(&source, OWNER);
         assert!(placed.is_err(), "there is no root yet");
         adopted.make_root().unwrap();
         // A link to a file of the host, as the jail's uid may have put there.
         let victim = guard.file("victim", "old");
         std::os::unix::fs::symlink(&victim, root(&adopted).join("image")).unwrap();
-        assert_eq!(adopted.place(&source, None, How::Auto, OWNER).unwrap().to_string(), "/image");
+        assert_eq!(adopted.place(&source, OWNER).unwrap().to_string(), "/image");
         let placed = fs::symlink_metadata(root(&adopted).join("image")).unwrap();
         assert!(placed.is_file());
         assert_eq!((placed.uid(), placed.gid()), (OWNER.uid, OWNER.gid));

@@ -9,7 +9,7 @@ use std::process::Command;
 use stockade::closure::Closure;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::step::Step;
-use stockade::{Ended, ErrorKind, How, Prepared, Streams};
+use stockade::{Ended, ErrorKind, How, Placement, Prepared, Streams};
 use testkit::{Guard, privileged};
 
 /// A jail for a program, with its closure.
@@ -124,7 +124,7 @@ fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stay
         let mut prepared = guard.store().prepare(&spec).unwrap();
         let steps = prepared.receipt().steps.len();
         let directory = guard.directory().join("lib");
-        let error = prepared.place(&directory, None, How::Auto).expect_err("/lib has the C library in it");
+        let error = prepared.place(&directory).expect_err("/lib has the C library in it");
         assert_eq!(
             error.to_string(),
             "/lib is in the jail already, and a directory is placed only where nothing is"
@@ -132,10 +132,13 @@ fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stay
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
         assert_eq!(prepared.receipt().steps.len(), steps, "it is not on the receipt");
         for how in [How::Link, How::Node] {
-            let error = prepared.place(&directory, Some(Path::new("opt/lib")), how).expect_err("no such way");
-            assert_eq!(error.to_string(), format!("{} is not a file", directory.display()));
+            let error = prepared
+                .place(Placement::new(&directory).named("opt/lib").how(how))
+                .expect_err("no such way");
+            let begin = format!("{} cannot be placed by {how}: ", directory.display());
+            assert!(error.to_string().starts_with(&begin), "{error}");
         }
-        let placed = prepared.place(&directory, Some(Path::new("opt/lib")), How::Auto).unwrap();
+        let placed = prepared.place(Placement::new(&directory).named("opt/lib")).unwrap();
         assert_eq!(placed.to_string(), "/opt/lib");
         assert_eq!(live(prepared).1, Ended::Exited(42));
     });
@@ -173,7 +176,7 @@ fn python_runs_in_a_jail_with_its_standard_library() {
         let spec =
             spec(&guard, &python, &["-c", "import json, math; print(json.dumps(1 + 1), math.floor(2.5))"]);
         let mut prepared = guard.store().prepare(&spec).unwrap();
-        prepared.place(&standard_library(&guard, &library), Some(&library), How::Auto).unwrap();
+        prepared.place(Placement::new(standard_library(&guard, &library)).named(&library)).unwrap();
         assert_eq!(live(prepared), ("2 2\n".to_owned(), Ended::Exited(0)));
     });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Gid, Uid};
 use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
-use stockade::{How, Prepared};
+use stockade::{How, Placement, Prepared};
 use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -153,7 +153,7 @@ fn placing_and_removing_against_whoever_swaps_the_tree() {
                 (Path::new("/dev/null"), "a/b/null", How::Node),
             ] {
                 // To be refused is all right; to be led astray is not.
-                let _ = prepared.place(source, Some(Path::new(name)), how);
+                let _ = prepared.place(Placement::new(source).named(name).how(how));
             }
             let report = prepared.teardown().unwrap();
             assert!(report.is_clean(), "{report:?}");
@@ -171,8 +171,8 @@ fn placing_into_one_jail_against_whoever_swaps_the_tree() {
         let prepared = std::cell::RefCell::new(prepare(&guard));
         let (swaps, rounds) = against_a_racer(&guard, &canaries, || {
             let mut prepared = prepared.borrow_mut();
-            let _ = prepared.place(&canaries.image, Some(Path::new("a/b/image")), How::Copy);
-            let _ = prepared.place(Path::new("/dev/null"), Some(Path::new("a/b/image")), How::Node);
+            let _ = prepared.place(Placement::new(&canaries.image).named("a/b/image").how(How::Copy));
+            let _ = prepared.place(Placement::new("/dev/null").named("a/b/image").how(How::Node));
         });
         tell(&format!("{swaps} swaps against {rounds} pairs of placements"));
         canaries.unharmed();

@@ -4,12 +4,12 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
-use stockade::{Ended, Error, ErrorKind, How, JailState, Prepared, Streams};
+use stockade::{Ended, Error, ErrorKind, How, JailState, Placement, Prepared, Streams};
 use testkit::{Guard, privileged, program};
 
 fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
@@ -91,7 +91,7 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
     privileged!(guard, {
         let mut spec = spec(&guard, "limits", &["limits", "args"]);
         spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
-        spec.profile = Profile::Firecracker;
+        spec.profile = Profile::firecracker();
         let (said, _) = live(guard.store().prepare(&spec).unwrap());
         assert_eq!(said[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
         let words: Vec<&str> =
@@ -192,10 +192,10 @@ fn placed_files_are_found_by_the_vmm() {
         let own = guard.file("own", "the jail's own");
         std::os::unix::fs::chown(&own, Some(12_345), Some(12_346)).unwrap();
         let mut prepared = guard.store().prepare(&spec).unwrap();
-        assert_eq!(prepared.place(&image, None, How::Auto).unwrap().to_string(), "/image");
-        let deep = prepared.place(&image, Some(Path::new("deep/er/name")), How::Copy).unwrap();
+        assert_eq!(prepared.place(&image).unwrap().to_string(), "/image");
+        let deep = prepared.place(Placement::new(&image).named("deep/er/name").how(How::Copy)).unwrap();
         assert_eq!(deep.to_string(), "/deep/er/name");
-        prepared.place(&own, None, How::Auto).unwrap();
+        prepared.place(&own).unwrap();
         let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
         let root = prepared.root();
         assert_ne!(
@@ -217,7 +217,7 @@ fn placed_files_are_found_by_the_vmm() {
 fn a_device_is_placed_as_a_node() {
     privileged!(guard, {
         let mut prepared = guard.store().prepare(&spec(&guard, "node", &[])).unwrap();
-        prepared.place(Path::new("/dev/null"), Some(Path::new("nothing")), How::Auto).unwrap();
+        prepared.place(Placement::new("/dev/null").named("nothing")).unwrap();
         let facts = fs::metadata(prepared.root().join("nothing")).unwrap();
         assert_eq!(
             (facts.rdev(), facts.mode() & 0o777, facts.uid()),
@@ -233,11 +233,11 @@ fn what_cannot_be_placed_is_refused_and_leaves_the_jail_usable() {
         let mut prepared = guard.store().prepare(&spec(&guard, "refuse", &["exit=3"])).unwrap();
         let file = guard.file("file", "");
         let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::InvalidSpec, "{error}");
-        refused(prepared.place(Path::new("/no/such/file"), None, How::Auto).unwrap_err());
-        refused(prepared.place(Path::new("/etc"), None, How::Auto).unwrap_err());
-        refused(prepared.place(&file, Some(Path::new("../out")), How::Auto).unwrap_err());
-        refused(prepared.place(&file, None, How::Link).unwrap_err());
-        refused(prepared.place(&file, None, How::Node).unwrap_err());
+        refused(prepared.place("/no/such/file").unwrap_err());
+        refused(prepared.place("/etc").unwrap_err());
+        refused(prepared.place(Placement::new(&file).named("../out")).unwrap_err());
+        refused(prepared.place(Placement::new(&file).how(How::Link)).unwrap_err());
+        refused(prepared.place(Placement::new(&file).how(How::Node)).unwrap_err());
         assert_eq!(live(prepared).1, Ended::Exited(3));
     });
 }

@@ -1,11 +1,10 @@
 //! A thousand jails, and many at once: nothing is left, and nothing grows.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns};
-use stockade::{Ended, How, Store, Streams};
+use stockade::{Ended, Store, Streams};
 use testkit::{Guard, privileged, program, tell};
 
 /// A jail with everything: pid and network namespace, cgroup, ramfs, a placed file.
@@ -24,7 +23,7 @@ fn spec(guard: &Guard, number: u32) -> JailSpec {
 
 fn live(store: &Store, spec: &JailSpec) {
     let mut prepared = store.prepare(spec).unwrap();
-    prepared.place(Path::new("/etc/passwd"), None, How::Auto).unwrap();
+    prepared.place("/etc/passwd").unwrap();
     let mut running = prepared.launch(Streams::default()).unwrap();
     assert_eq!(running.wait().unwrap(), Ended::Exited(5));
     let report = running.teardown().unwrap();

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stockade::snapshot::Snapshot;
 use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
-use stockade::{How, Streams};
+use stockade::{Placement, Streams};
 
 use crate::args::StateArgs;
 use crate::output::{Failure, print, print_json, require_root};
@@ -102,8 +102,7 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let mut prepared = timed(&mut phases.prepare_us, || store.prepare(&spec))?;
     let root = prepared.root().to_string();
     let source = something_to_place()?;
-    let placed =
-        timed(&mut phases.place_us, || prepared.place(source, Some(Path::new("placed")), How::Auto))?;
+    let placed = timed(&mut phases.place_us, || prepared.place(Placement::new(source).named("placed")))?;
     let (streams, conversation) = streams()?;
     let mut running = timed(&mut phases.launch_us, || prepared.launch(streams))?;
     let lived = Instant::now();
@@ -150,7 +149,7 @@ fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
         .map_err(|e| Failure::new(format!("failed to make up an id: {e}")))?;
     let id = format!("demo-{:08x}", u32::from_ne_bytes(random)).parse()?;
     let mut spec = JailSpec::new(id, ExecFile::new(&myself)?, base);
-    spec.profile = Profile::Plain;
+    spec.profile = Profile::plain();
     spec.netns = Netns::New;
     spec.new_pid_ns = true;
     spec.arguments = ["probe", "report", "hold", "read=/placed", "guest"].map(Into::into).to_vec();

@@ -50,9 +50,4 @@ impl ExecFile {
         // The name is the last component of a resolved path, so it is one plain component.
         JailPath::new(&self.name).unwrap_or_else(|_| JailPath::root())
     }
-
-    /// Whether it is Firecracker, by the beginning of its name.
-    pub fn is_firecracker(&self) -> bool {
-        self.name.starts_with("firecracker")
-    }
 }

@@ -2,12 +2,15 @@
 //!
 //! Every error about a user's input comes from here. What has one of these types needs no second look.
 
+mod builder;
 mod cgroup;
 mod exec_file;
 mod id;
 mod limit;
 mod netns;
 mod paths;
+mod profile;
+mod profiles;
 
 use std::ffi::OsString;
 use std::num::ParseIntError;
@@ -16,14 +19,18 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use builder::JailBuilder;
 pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
 pub use exec_file::ExecFile;
 pub use id::JailId;
 pub use limit::{Limits, ResourceLimit};
 pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use paths::{HostPath, JailPath};
+pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
+pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::closure::Closure;
+use crate::placement::How;
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
@@ -51,16 +58,6 @@ impl Owner {
     pub fn parse_number(text: &str) -> Option<u32> {
         text.parse().ok().filter(|number| *number != u32::MAX)
     }
-}
-
-/// Which arguments the VMM gets besides those that are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Profile {
-    /// None.
-    Plain,
-    /// Those that Firecracker's jailer passes: `--id`, `--start-time-us`, `--start-time-cpu-us` and
-    /// `--parent-cpu-time-us`.
-    Firecracker,
 }
 
 /// What a jail is to be.
@@ -93,7 +90,7 @@ pub struct JailSpec {
     pub limits: Limits,
     /// The size of a ramfs on `/ramfs`, in bytes. The kernel's ramfs takes note of it and enforces nothing.
     pub ramfs: Option<u64>,
-    /// Which arguments the VMM gets besides `arguments`.
+    /// What is known of the VMM, and so gets it further arguments and files.
     pub profile: Profile,
     /// When the start was asked for, by CLOCK_MONOTONIC in microseconds; Firecracker reports from it.
     pub started_us: u64,
@@ -103,9 +100,9 @@ pub struct JailSpec {
 
 impl JailSpec {
     /// A jail called `id` for `exec_file` below `base`, everything else at its default: uid and gid 1234,
-    /// the host's network, no cgroup, 2048 descriptors, and Firecracker's arguments if that is what it is.
+    /// the host's network, no cgroup, 2048 descriptors, and the built-in profile for an executable of that name.
     pub fn new(id: JailId, exec_file: ExecFile, base: HostPath) -> Self {
-        let profile = if exec_file.is_firecracker() { Profile::Firecracker } else { Profile::Plain };
+        let profile = Profile::built_in().into_iter().find(|profile| profile.is_for(exec_file.name()));
         Self {
             id,
             exec_file,
@@ -120,10 +117,15 @@ impl JailSpec {
             parent_cgroup: None,
             limits: Limits::default(),
             ramfs: None,
-            profile,
+            profile: profile.unwrap_or_else(Profile::plain),
             started_us: monotonic_us(),
             arguments: Vec::new(),
         }
+    }
+
+    /// The Unix socket in the jail at which the VMM can be talked to, if that is known.
+    pub fn socket(&self) -> Option<JailPath> {
+        self.profile.socket(&self.arguments)
     }
 }
 
@@ -194,6 +196,33 @@ pub enum SpecError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
     #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
+    /// A file that cannot be linked into the jail read-only.
+    #[error("{} cannot be a read-only link: {owner} has to be able to read it, and nobody but its owner to write it: copy it", .0.display(), owner = .1)]
+    LinkReadOnly(PathBuf, Owner),
+    /// A file that cannot be linked into the jail, since that is elsewhere.
+    #[error("{} is not on the jail's filesystem, and a link would have to be: copy it", .0.display())]
+    LinkElsewhere(PathBuf),
+    /// A file whose blocks the jail cannot share.
+    #[error("{} cannot be reflinked into the jail: {}", .0.display(), no_reflink(*.1))]
+    Reflink(PathBuf, Errno),
+    /// Something that there is no such way to place.
+    #[error("{} cannot be placed by {how}: a node is for devices, a link or reflink for files, a bind or copy for files and directories", .0.display(), how = .1)]
+    NoSuchWay(PathBuf, How),
+    /// A read-only placement whose owner could change that.
+    #[error("{0} cannot own what is read-only: uid {uid} is the jail's own, and could make it writable", uid = .0.uid)]
+    ReadOnlyOwner(Owner),
+    /// A bind with an owner.
+    #[error("{} is bound as it is, and its owner stays: leave the owner out, or copy it", .0.display())]
+    BindOwner(PathBuf),
+    /// A source that is another file or directory by now.
+    #[error("{} is not what it was when it was placed", .0.display())]
+    Exchanged(PathBuf),
+    /// A path that was not placed.
+    #[error("{0} was not placed into the jail")]
+    NotPlaced(JailPath),
+    /// A place below a bind.
+    #[error("{0} in the jail is below {1}, which is a bind: put the file into the bound directory itself")]
+    BelowBind(JailPath, JailPath),
     /// A place in the jail that is not free for a file.
     #[error("{0} in the jail is a folder, or part of the jail itself")]
     Taken(JailPath),
@@ -209,7 +238,26 @@ pub enum SpecError {
     /// A directory that has the jail itself in it.
     #[error("{} has the jail itself in it", .0.display())]
     TreeHoldsJail(PathBuf),
+    /// An argument of a profile in braces that stands for nothing.
+    #[error(
+        "{0} is no placeholder: there are {{id}}, {{start-time-us}}, {{cpu-time-us}} and {{parent-cpu-time-us}}"
+    )]
+    Placeholder(String),
+    /// A profile that is neither built in nor in the directory of profiles.
+    #[error("there is no profile {0}: there are {1}")]
+    UnknownProfile(String, String),
+    /// A profile's file that cannot be read or understood.
+    #[error("profile {}: {problem}", .0.display(), problem = .1)]
+    ProfileFile(PathBuf, String),
     /// A path that would leave the jail, or that names nothing.
     #[error("{:?} is not a path inside a jail", .0)]
     JailPath(PathBuf),
+}
+
+fn no_reflink(cause: Errno) -> String {
+    match cause {
+        Errno::XDEV => "it is on another filesystem".to_owned(),
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL => "its filesystem has no reflinks".to_owned(),
+        other => other.to_string(),
+    }
 }

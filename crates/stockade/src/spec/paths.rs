@@ -126,6 +126,16 @@ impl JailPath {
         (self.0.parent().unwrap_or(Path::new("")), self.0.file_name().unwrap_or(OsStr::new(".")))
     }
 
+    /// Whether something is this or below it.
+    pub(crate) fn holds(&self, other: &Self) -> bool {
+        other.0.starts_with(&self.0)
+    }
+
+    /// Something in the same folder.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        Self(self.0.with_file_name(name))
+    }
+
     /// As the jail sees it, with the leading slash.
     pub fn absolute(&self) -> PathBuf {
         Path::new("/").join(&self.0)
@@ -135,6 +145,11 @@ impl JailPath {
     pub(crate) fn to_c_string(&self) -> std::ffi::CString {
         // `new` lets no NUL through.
         std::ffi::CString::new(self.absolute().into_os_string().into_vec()).unwrap_or_default()
+    }
+
+    /// Relative to the jail's root, for a process that stands there.
+    pub(crate) fn to_relative_c_string(&self) -> std::ffi::CString {
+        std::ffi::CString::new(self.0.as_os_str().as_bytes()).unwrap_or_default()
     }
 }
 

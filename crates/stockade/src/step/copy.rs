@@ -2,10 +2,20 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// So many bytes are copied, or known to be holes.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
+}
 
 /// What was seen of a file before it is copied.
 #[derive(Clone, Copy)]
@@ -20,18 +30,32 @@ pub(super) struct Extent {
 /// longer than copying them.
 const WORTHWHILE: u64 = 1 << 20;
 
-/// Copies a whole file into a new one.
-pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, seen: Extent) -> std::io::Result<()> {
+/// How much is copied between two words about it.
+const CHUNK: u64 = 16 << 20;
+
+/// Copies a whole file into a new one, telling how far it has come.
+pub(super) fn copy(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    seen: Extent,
+    tell: &mut dyn FnMut(Progress),
+) -> std::io::Result<()> {
     let holes = seen.size.saturating_sub(seen.blocks.saturating_mul(512));
-    if holes >= WORTHWHILE && copy_data(source, target, seen.size)? {
+    let mut reached = |done: u64| tell(Progress { done, total: seen.size.max(done) });
+    if holes >= WORTHWHILE && copy_data(source, target, seen.size, &mut reached)? {
         return Ok(());
     }
     // Having copied as much as the size says is having reached the end, unless it says nothing.
-    range(source, target, if seen.size == 0 { u64::MAX } else { seen.size })
+    range(source, target, 0..if seen.size == 0 { u64::MAX } else { seen.size }, &mut reached)
 }
 
 /// Copies what is between a file's holes; tells whether that could be done.
-fn copy_data(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> std::io::Result<bool> {
+fn copy_data(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    size: u64,
+    reached: &mut dyn FnMut(u64),
+) -> std::io::Result<bool> {
     let mut end = 0;
     loop {
         let start = match rustix::fs::seek(source, SeekFrom::Data(end)) {
@@ -51,32 +75,57 @@ fn copy_data(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> std::
         for file in [source, target] {
             rustix::fs::seek(file, SeekFrom::Start(start))?;
         }
-        range(source, target, end - start)?;
+        range(source, target, start..end, reached)?;
     }
     // A hole at the end is not written, so the size has to be told.
     rustix::fs::ftruncate(target, size)?;
+    reached(size);
     Ok(true)
 }
 
-/// Copies so many bytes from where both files stand, or fewer if the file ends before.
-fn range(source: BorrowedFd<'_>, target: BorrowedFd<'_>, mut length: u64) -> std::io::Result<()> {
-    const CHUNK: u64 = 1 << 30;
-    while length > 0 {
-        let chunk = usize::try_from(length.min(CHUNK)).unwrap_or(usize::MAX);
+/// Copies what is in a range at whose beginning both files stand, or less if the file ends before.
+fn range(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    range: Range<u64>,
+    reached: &mut dyn FnMut(u64),
+) -> std::io::Result<()> {
+    let Range { mut start, end } = range;
+    while start < end {
+        let chunk = usize::try_from((end - start).min(CHUNK)).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(source, None, target, None, chunk) {
-            Ok(0) if length < u64::MAX => return Ok(()),
-            Ok(copied @ 1..) => length -= copied as u64,
-            Err(Errno::INTR) => (),
+            Ok(0) if end < u64::MAX => return Ok(()),
+            Ok(copied @ 1..) => start += copied as u64,
+            Err(Errno::INTR) => continue,
             // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
             // kernel left off, so reading and writing goes on from there. Kernels before that also find
             // nothing in files that tell no size.
             Ok(0) | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                let from = File::from(source.try_clone_to_owned()?);
-                let mut to = File::from(target.try_clone_to_owned()?);
-                return std::io::copy(&mut from.take(length), &mut to).map(drop);
+                return by_hand(source, target, start..end, reached);
             }
             Err(cause) => return Err(cause.into()),
         }
+        reached(start);
+    }
+    Ok(())
+}
+
+/// The same by reading and writing.
+fn by_hand(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    range: Range<u64>,
+    reached: &mut dyn FnMut(u64),
+) -> std::io::Result<()> {
+    let Range { mut start, end } = range;
+    let mut from = File::from(source.try_clone_to_owned()?);
+    let mut to = File::from(target.try_clone_to_owned()?);
+    while start < end {
+        match std::io::copy(&mut from.by_ref().take((end - start).min(CHUNK)), &mut to)? {
+            0 => return Ok(()),
+            copied => start += copied,
+        }
+        reached(start);
     }
     Ok(())
 }

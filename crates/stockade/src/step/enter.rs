@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Bind;
 use crate::spec::{HostPath, JailPath};
 
 /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
@@ -50,6 +51,11 @@ pub enum EnterStep {
         /// The root.
         path: HostPath,
     },
+    /// Join the skeleton mount namespace.
+    JoinSkeleton {
+        /// Its file.
+        path: HostPath,
+    },
     /// Copy the mount namespace.
     UnshareMounts,
     /// Keep mounts made here from spreading to the host.
@@ -60,12 +66,18 @@ pub enum EnterStep {
     AttachTree,
     /// Go to its root.
     EnterTree,
+    /// Keep mounts made here from spreading to the host.
+    MakeTreeSlave,
     /// Make it the root.
     PivotRoot,
     /// Take the host's root away.
     DetachOldRoot,
     /// Go to the new root.
     ChangeToRoot,
+    /// Attach a file or directory of the host in the jail.
+    Attach(Bind),
+    /// Join the mount namespace of a VMM that runs.
+    JoinMounts,
     /// Take the standard streams that the launcher gives.
     TakeStreams,
     /// Put the standard streams on `/dev/null`.
@@ -177,14 +189,21 @@ impl fmt::Display for EnterStep {
             Self::LimitOpenFiles { count } => write!(f, "limit the number of descriptors to {count}"),
             Self::JoinCgroup { file } => write!(f, "move into the cgroup through {file}"),
             Self::GoToRoot { path } => write!(f, "go to {path}"),
+            Self::JoinSkeleton { path } => write!(f, "join the skeleton mount namespace {path}"),
             Self::UnshareMounts => f.write_str("copy the mount namespace"),
             Self::MakeMountsSlaves => f.write_str("make all mounts slaves"),
             Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
             Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
             Self::EnterTree => f.write_str("enter the mounted tree"),
+            Self::MakeTreeSlave => f.write_str("make the tree's mounts slaves"),
             Self::PivotRoot => f.write_str("pivot the root to it"),
             Self::DetachOldRoot => f.write_str("detach the host's root"),
             Self::ChangeToRoot => f.write_str("go to the new root"),
+            Self::Attach(bind) => {
+                let how = if bind.read_only { ", read-only" } else { "" };
+                write!(f, "attach {} at {}{how}", bind.source, bind.path)
+            }
+            Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
             Self::Daemonize => f.write_str("go on in the background"),

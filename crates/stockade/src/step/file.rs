@@ -5,9 +5,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Extent, copy};
+use super::copy::{Extent, Progress, copy};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
@@ -27,45 +28,79 @@ pub struct PlacedFile {
     /// Whether only a plain file of one name may be replaced; a link is replaced otherwise, never followed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expect_plain: bool,
+    /// Whether its group may only read it, and execute it if the source is executable, and nobody else
+    /// anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// How a file gets into a jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileHow {
-    /// A further name of the same file, which must have the jail's owner already: the owner of a file that
-    /// others use is never changed.
+    /// A further name of the same file, whose owner and mode are right already: those of a file that others
+    /// use are never changed.
     Link,
     /// A copy with the source's mode.
     Copy,
+    /// A copy that shares the source's blocks until one of the two is written to.
+    Reflink,
+}
+
+impl PlacedFile {
+    /// A copy with the source's mode.
+    pub fn copy(source: HostPath, path: JailPath, owner: Owner) -> Self {
+        Self { source, path, owner, how: FileHow::Copy, expect_plain: false, read_only: false }
+    }
+
+    fn put(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        let tree = site.tree()?;
+        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
+        tree.make_parents(&self.path, self.owner)?;
+        if self.how == FileHow::Link {
+            return tree.link_file(source.as_fd(), &self.path, &site.temporary_name());
+        }
+        let facts = source.metadata().context(Operation::Inspect, &self.source)?;
+        let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
+        let fill = |target: BorrowedFd<'_>| {
+            let filled = if self.how == FileHow::Reflink {
+                rustix::fs::ioctl_ficlone(target, &source).map_err(Into::into)
+            } else {
+                copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() }, tell)
+            };
+            filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))?;
+            if self.read_only {
+                // Whatever the umask has left of it.
+                rustix::fs::fchmod(target, Mode::from_raw_mode(mode))
+                    .context(Operation::ChangeMode, tree.host_path(&self.path))?;
+            }
+            Ok(())
+        };
+        if tree.is_private() {
+            return tree.write_private_file(&self.path, mode, self.owner, fill);
+        }
+        if self.expect_plain {
+            tree.expect_plain(&self.path)?;
+        }
+        tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
+    }
+}
+
+/// What of a mode is kept: who may read, write and execute, and nothing that makes a file more powerful.
+pub(super) const PERMISSIONS: u32 = 0o777;
+
+/// The mode of what its group may only read: whoever is in it can neither write it nor change that.
+pub(super) fn read_only(mode: u32) -> u32 {
+    if mode & 0o111 == 0 { 0o440 } else { 0o550 }
 }
 
 impl Act for PlacedFile {
     fn apply(&self, site: &Site) -> Result<()> {
-        let tree = site.tree()?;
-        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
-        tree.make_parents(&self.path, self.owner)?;
-        match self.how {
-            FileHow::Link => tree.link_file(source.as_fd(), &self.path, &site.temporary_name()),
-            FileHow::Copy => {
-                let facts = source.metadata().context(Operation::Inspect, &self.source)?;
-                let mode = facts.mode() & 0o777;
-                let fill = |target: BorrowedFd<'_>| {
-                    copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() })
-                        .context(
-                            Operation::Copy,
-                            format!("{} to {}", self.source, tree.host_path(&self.path)),
-                        )
-                };
-                if tree.is_private() {
-                    return tree.write_private_file(&self.path, mode, self.owner, fill);
-                }
-                if self.expect_plain {
-                    tree.expect_plain(&self.path)?;
-                }
-                tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
-            }
-        }
+        self.put(site, &mut |_| ())
+    }
+
+    fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.put(site, tell)
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
@@ -90,7 +125,9 @@ impl fmt::Display for PlacedFile {
         let how = match self.how {
             FileHow::Link => "link",
             FileHow::Copy => "copy",
+            FileHow::Reflink => "reflink",
         };
-        write!(f, "file {}, a {how} of {}, owner {}", self.path, self.source, self.owner)
+        write!(f, "file {}, a {how} of {}, owner {}", self.path, self.source, self.owner)?;
+        f.write_str(if self.read_only { ", read-only" } else { "" })
     }
 }

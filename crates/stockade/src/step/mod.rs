@@ -3,6 +3,7 @@
 //! Undoing is idempotent, and tolerates a step that never happened or was cut off in its middle: after a
 //! crash nobody knows how far the list had come.
 
+mod bind;
 mod by_name;
 mod cgroup;
 mod copy;
@@ -18,13 +19,16 @@ mod vmm;
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use bind::{Bind, Inode};
 pub use by_name::{ByName, Named};
 pub(crate) use by_name::{directory_and_processes, make_root};
 pub use cgroup::{CgroupV1, CgroupV2};
+pub use copy::Progress;
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
@@ -38,7 +42,7 @@ pub use vmm::Vmm;
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
 use crate::receipt::Nonce;
-use crate::spec::Owner;
+use crate::spec::{JailPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{Tree, own_folder};
 
@@ -51,6 +55,8 @@ pub struct Site {
     pub(crate) mark: Option<Nonce>,
     /// Whether the processes on the receipt are of this boot; otherwise they are gone, and their pids others'.
     pub(crate) this_boot: bool,
+    /// The VMM's mount namespace, if what is placed has to be attached there at once.
+    pub(crate) mounts: Option<OwnedFd>,
     tree: OnceCell<Tree>,
 }
 
@@ -58,7 +64,7 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, this_boot: true, tree: OnceCell::new() }
+        Self { layout, mark, this_boot: true, mounts: None, tree: OnceCell::new() }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
@@ -156,6 +162,11 @@ trait Act: fmt::Display {
     /// Makes what the step is for. What failed half-way is left to `undo`.
     fn apply(&self, site: &Site) -> Result<()>;
 
+    /// The same, telling how far it has come, for what can take long.
+    fn apply_telling(&self, site: &Site, _tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.apply(site)
+    }
+
     /// Removes it again.
     fn undo(&self, site: &Site) -> Result<Undone>;
 }
@@ -194,6 +205,8 @@ steps! {
     PlacedFile,
     /// A directory in the jail, with everything in it.
     PlacedTree,
+    /// A file or directory of the host itself, attached in the jail.
+    Bind,
     /// What the jail may know of the processor.
     CpuInfo,
     /// A ramfs in the jail.
@@ -218,6 +231,22 @@ impl Step {
     /// nothing was made.
     pub fn apply(&self, site: &Site) -> Result<()> {
         self.act().apply(site)
+    }
+
+    /// The same, telling how far a long copy has come.
+    pub(crate) fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.act().apply_telling(site, tell)
+    }
+
+    /// Where in the jail it puts a file, directory or device of the host.
+    pub(crate) fn placed_at(&self) -> Option<&JailPath> {
+        match self {
+            Self::PlacedFile(file) => Some(&file.path),
+            Self::PlacedTree(tree) => Some(&tree.path),
+            Self::DeviceNode(node) => Some(&node.path),
+            Self::Bind(bind) => Some(&bind.path),
+            _ => None,
+        }
     }
 
     /// Whether a jail is of use without it.

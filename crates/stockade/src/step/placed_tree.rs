@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Sta
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Extent, copy};
-use super::file::take_out;
+use super::copy::{Extent, Progress, copy};
+use super::file::{PERMISSIONS, read_only, take_out};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
@@ -30,20 +30,37 @@ pub struct PlacedTree {
     pub path: JailPath,
     /// Who owns it there.
     pub owner: Owner,
+    /// Whether its group may only read it, and nobody else anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
-impl Act for PlacedTree {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl PlacedTree {
+    fn put(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
         let tree = site.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
-        let mode = inspect(&top, &self.source)?.st_mode & PERMISSIONS;
+        let mode = self.mode(inspect(&top, &self.source)?.st_mode);
         let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, site.layout.root())?;
-        let copying = Copying { top: top.as_fd(), source: &self.source, owner: self.owner, root };
+        let mut copying = Copying { top: top.as_fd(), step: self, source: &self.source, root, done: 0, tell };
         tree.make_parents(&self.path, self.owner)?;
         tree.write_folder(&self.path, &site.temporary_name(), mode, self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })
+    }
+
+    fn mode(&self, mode: u32) -> u32 {
+        if self.read_only { read_only(mode) } else { mode & PERMISSIONS }
+    }
+}
+
+impl Act for PlacedTree {
+    fn apply(&self, site: &Site) -> Result<()> {
+        self.put(site, &mut |_| ())
+    }
+
+    fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.put(site, tell)
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
@@ -53,25 +70,26 @@ impl Act for PlacedTree {
 
 impl fmt::Display for PlacedTree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "directory {}, a copy of {}, owner {}", self.path, self.source, self.owner)
+        write!(f, "directory {}, a copy of {}, owner {}", self.path, self.source, self.owner)?;
+        f.write_str(if self.read_only { ", read-only" } else { "" })
     }
 }
-
-/// What of a mode is kept: who may read, write and execute, and nothing that makes a file more powerful.
-const PERMISSIONS: u32 = 0o777;
 
 /// One tree on its way. Its target is root's alone until it is complete, so no one changes it meanwhile.
 struct Copying<'a> {
     top: BorrowedFd<'a>,
+    step: &'a PlacedTree,
     source: &'a HostPath,
-    owner: Owner,
     /// The jail's own root, which must not be met on the way.
     root: Stat,
+    /// The bytes of the files that are copied already.
+    done: u64,
+    tell: &'a mut dyn FnMut(Progress),
 }
 
 impl Copying<'_> {
     /// Copies what is in a directory. `below` is its path, from the top.
-    fn contents(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, below: &Path) -> Result<()> {
+    fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, below: &Path) -> Result<()> {
         for name in names(from).context(Operation::Read, self.source.join(below))? {
             let below = below.join(OsStr::from_bytes(name.to_bytes()));
             let at = self.source.join(&below);
@@ -86,7 +104,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn folder(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
+    fn folder(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
         let at = self.source.join(below);
         let source = open(from, name, OFlags::DIRECTORY).context(Operation::Open, &at)?;
         let facts = inspect(&source, &at)?;
@@ -96,10 +114,10 @@ impl Copying<'_> {
         let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
         let target = made.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
-        own_folder(target.as_fd(), facts.st_mode & PERMISSIONS, self.owner, &at)
+        own_folder(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)
     }
 
-    fn file(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
+    fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
         // Should it have become a pipe meanwhile, opening does not wait for a writer.
         let source = open(from, name, OFlags::NONBLOCK).context(Operation::Open, at)?;
         let facts = inspect(&source, at)?;
@@ -110,10 +128,16 @@ impl Copying<'_> {
         let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
         let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
-        copy(source.as_fd(), target.as_fd(), seen).context(Operation::Copy, at)?;
-        let mode = Mode::from_raw_mode(facts.st_mode & PERMISSIONS);
+        let before = self.done;
+        // How much is still to come nobody has counted.
+        let mut tell = |Progress { done, total }| {
+            (self.tell)(Progress { done: before + done, total: before + total });
+        };
+        copy(source.as_fd(), target.as_fd(), seen, &mut tell).context(Operation::Copy, at)?;
+        self.done += seen.size;
+        let mode = Mode::from_raw_mode(self.step.mode(facts.st_mode));
         rustix::fs::fchmod(&target, mode).context(Operation::ChangeMode, at)?;
-        give_away(target.as_fd(), self.owner).context(Operation::ChangeOwner, at)
+        give_away(target.as_fd(), self.step.owner).context(Operation::ChangeOwner, at)
     }
 
     fn link(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
@@ -124,7 +148,7 @@ impl Copying<'_> {
             return Err(SpecError::TreeLink(at.as_path().to_owned(), leads_to.to_owned()).into());
         }
         let (uid, gid) =
-            (rustix::fs::Uid::from_raw(self.owner.uid), rustix::fs::Gid::from_raw(self.owner.gid));
+            (rustix::fs::Uid::from_raw(self.step.owner.uid), rustix::fs::Gid::from_raw(self.step.owner.gid));
         rustix::fs::symlinkat(&target, to, name).context(Operation::Copy, &at)?;
         rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .context(Operation::ChangeOwner, &at)

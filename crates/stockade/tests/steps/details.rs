@@ -29,8 +29,7 @@ fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
         let source = HostPath::existing(&file).unwrap();
         let path = JailPath::new("usr/bin/tool").unwrap();
-        let step =
-            Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false });
+        let step = Step::from(PlacedFile::copy(source, path, OWNER));
         // An older, longer one is replaced as a whole.
         std::fs::create_dir_all(ground.inside("usr/bin")).unwrap();
         std::fs::write(ground.inside("usr/bin/tool"), "older ".repeat(50_000)).unwrap();
@@ -58,10 +57,7 @@ fn holes_stay_holes_and_the_size_stays_the_size() {
         std::fs::rename(&file, folder.join("disk")).unwrap();
         let source = HostPath::existing(&folder.join("disk")).unwrap();
         let path = JailPath::new("disk").unwrap();
-        apply_all(
-            &ground,
-            &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }.into()],
-        );
+        apply_all(&ground, &[PlacedFile::copy(source, path, OWNER).into()]);
         apply_all(&ground, &[placed_tree(&folder, "disks").into()]);
         for copied in ["disk", "disks/disk"] {
             let facts = std::fs::metadata(ground.inside(copied)).unwrap();
@@ -85,10 +81,7 @@ fn files_that_are_made_as_they_are_read_are_copied_whole() {
         for file in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
             let source = HostPath::existing(Path::new(file)).unwrap();
             let path = JailPath::new("made").unwrap();
-            apply_all(
-                &ground,
-                &[PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false }.into()],
-            );
+            apply_all(&ground, &[PlacedFile::copy(source, path, OWNER).into()]);
             let copied = std::fs::read(ground.inside("made")).unwrap();
             assert!(copied.ends_with(b"\n"), "{file}: {copied:?}");
             assert_eq!(copied.len(), std::fs::read(file).unwrap().len(), "{file}");
@@ -344,8 +337,7 @@ fn nothing_is_written_through_a_link_in_the_jail() {
         Step::from(node).apply(&ground.site).expect_err("a link on the way to a node is refused");
         let source = HostPath::existing(&guard.file("new", "new")).unwrap();
         let path = JailPath::new("image").unwrap();
-        let file =
-            Step::from(PlacedFile { source, path, owner: OWNER, how: FileHow::Copy, expect_plain: false });
+        let file = Step::from(PlacedFile::copy(source, path, OWNER));
         // The link itself is replaced, never followed.
         apply_all(&ground, &[file]);
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");

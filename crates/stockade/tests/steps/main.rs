@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use stockade::step::{
-    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile,
-    PlacedTree, Ramfs, SharedDirectory, Site, Step, Undone, Vmm,
+    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
+    PlacedFile, PlacedTree, Ramfs, SharedDirectory, Site, Step, Undone, Vmm,
 };
 use stockade::{Host, Layout, Nonce, ProcessRef};
 use testkit::{Guard, privileged};
@@ -179,6 +179,7 @@ step!(copied_file, |ground: &Ground<'_>| {
         owner: OWNER,
         how: FileHow::Copy,
         expect_plain: false,
+        read_only: false,
     };
     path_case(ground.jail(), step, ground.inside("image"))
 });
@@ -193,9 +194,29 @@ step!(linked_file, |ground: &Ground<'_>| {
         owner: OWNER,
         how: FileHow::Link,
         expect_plain: false,
+        read_only: false,
     };
     path_case(ground.jail(), step, ground.inside("image"))
 });
+
+step!(bind, |ground: &Ground<'_>| {
+    let file = ground.guard.file("image", "content");
+    let step = bind(&file, "drives/image");
+    path_case(ground.jail(), step, ground.inside("drives/image"))
+});
+
+step!(bound_directory, |ground: &Ground<'_>| {
+    let step = bind(&firmware(ground.guard), "firmware");
+    path_case(ground.jail(), step, ground.inside("firmware"))
+});
+
+fn bind(source: &Path, path: &str) -> Bind {
+    use std::os::unix::fs::MetadataExt;
+    let facts = std::fs::metadata(source).unwrap();
+    let inode = Inode { device: facts.dev(), number: facts.ino(), directory: facts.is_dir() };
+    let source = HostPath::existing(source).unwrap();
+    Bind { source, inode, path: JailPath::new(path).unwrap(), read_only: true }
+}
 
 step!(placed_tree, |ground: &Ground<'_>| {
     let step = placed_tree(&firmware(ground.guard), "usr/share/firmware");
@@ -215,7 +236,7 @@ fn firmware(guard: &Guard) -> PathBuf {
 
 fn placed_tree(source: &Path, path: &str) -> PlacedTree {
     let source = HostPath::directory(source).unwrap();
-    PlacedTree { source, path: JailPath::new(path).unwrap(), owner: OWNER }
+    PlacedTree { source, path: JailPath::new(path).unwrap(), owner: OWNER, read_only: false }
 }
 
 step!(ramfs, |ground: &Ground<'_>| {

@@ -1,0 +1,52 @@
+//! How far a long copy has come, for whoever looks at a terminal.
+
+use std::io::{IsTerminal, stderr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use stockade::Progress;
+
+/// What takes no longer is not worth a word.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A bar on stderr that appears if a copy takes long, and goes when it is done.
+pub(crate) struct Bar<'a> {
+    source: &'a Path,
+    begun: Instant,
+    shown: Option<ProgressBar>,
+}
+
+impl<'a> Bar<'a> {
+    pub(crate) fn new(source: &'a Path) -> Self {
+        Self { source, begun: Instant::now(), shown: None }
+    }
+
+    pub(crate) fn show(&mut self, progress: Progress) {
+        if self.shown.is_none() && self.begun.elapsed() > PATIENCE && stderr().is_terminal() {
+            self.shown = Some(self.begin());
+        }
+        if let Some(bar) = &self.shown {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        }
+    }
+
+    fn begin(&self) -> ProgressBar {
+        let bar = ProgressBar::new(0).with_elapsed(self.begun.elapsed());
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+        // The template is checked by a test; another would be shown in its place.
+        let style = ProgressStyle::with_template(template);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(self.source.display().to_string());
+        bar
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What is known of VMMs: chosen by name, by file, by the executable.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    let mut command = Command::new(program("stockade"));
+    run_with(
+        command
+            .args(words)
+            .env("STOCKADE_STATE_DIR", guard.state())
+            .env("STOCKADE_PROFILE_DIR", profiles(guard)),
+    )
+}
+
+fn profiles(guard: &Guard) -> String {
+    guard.directory().join("profiles").display().to_string()
+}
+
+/// Adds a profile to the directory, which is made with the first.
+fn add(guard: &Guard, name: &str, text: &str) -> String {
+    std::fs::create_dir_all(profiles(guard)).unwrap();
+    let path = format!("{}/{name}.toml", profiles(guard));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Flags of a jail for the probe.
+fn flags(guard: &Guard, command: &str, id: &str) -> Vec<String> {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base].map(str::to_owned).to_vec()
+}
+
+fn with<'a>(flags: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
+    flags.iter().map(String::as_str).chain(further.iter().copied()).collect()
+}
+
+#[test]
+fn a_profile_in_a_file_gives_arguments_a_socket_and_files() {
+    privileged!(guard, {
+        let firmware = guard.file("firmware.bin", "some firmware");
+        let text = format!(
+            "executables = ['stockade-pro*']\narguments = ['read=/fw/firmware.bin', 'listen=/run/vmm.sock']\n\
+             [socket]\npath = '/run/vmm.sock'\n[[place]]\nsource = {firmware:?}\nname = '/fw/firmware.bin'\n\
+             [[place]]\nsource = '/no/such/{name}'\n",
+            name = guard.name(),
+        );
+        add(&guard, "probe", &text);
+        let id = guard.named("jail");
+        let made = stockade(&guard, &with(&flags(&guard, "create", &id), &[]));
+        assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+        let started = stockade(&guard, &["start", &id, "--ready", "--", "sleep"]);
+        assert_eq!((started.code, started.stderr.as_str()), (0, ""));
+        let logged = stockade(&guard, &["logs", &id]).stdout;
+        assert!(logged.contains("some firmware"), "{logged}");
+        assert_eq!(stockade(&guard, &["rm", "--force", &id]).code, 0);
+    });
+}
+
+#[test]
+fn a_placeholder_is_the_jails_own() {
+    privileged!(guard, {
+        let path = add(&guard, "named", "arguments = ['read=/etc/nothing', '{id}']");
+        let id = guard.named("jail");
+        let planned =
+            stockade(&guard, &with(&flags(&guard, "plan", &id), &["--profile", &path, "--", "last"]));
+        assert_eq!(planned.code, 0, "{}", planned.stderr);
+        let wanted = format!("/stockade-probe read=/etc/nothing {id} last");
+        assert!(planned.stdout.contains(&wanted), "{}", planned.stdout);
+    });
+}
+
+#[test]
+fn a_profile_that_cannot_be_had_is_one_line() {
+    privileged!(guard, {
+        let bad = add(&guard, "bad", "executables = []\n\nargument = []\n");
+        let id = guard.named("jail");
+        let refused = |profile: &str, line: &str| {
+            let told = stockade(&guard, &with(&flags(&guard, "run", &id), &["--profile", profile]));
+            assert_eq!((told.code, told.stdout.as_str()), (1, ""));
+            assert!(told.stderr.starts_with(&format!("stockade: --profile: {line}")), "{}", told.stderr);
+            assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+        };
+        refused(&bad, &format!("profile {bad}: line 3: unknown field `argument`"));
+        refused("./no/such.toml", "profile ./no/such.toml: No such file or directory");
+        std::fs::remove_file(&bad).unwrap();
+        refused("qmeu", "there is no profile qmeu: there are firecracker, qemu, cloud-hypervisor, plain");
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn a_required_file_that_is_missing_leaves_nothing() {
+    privileged!(guard, {
+        let path = add(&guard, "needy", "[[place]]\nsource = '/no/such/firmware'\nrequired = true\n");
+        let told =
+            stockade(&guard, &with(&flags(&guard, "run", &guard.named("jail")), &["--profile", &path]));
+        assert_eq!((told.code, told.stdout.as_str()), (1, ""));
+        assert!(told.stderr.contains("/no/such/firmware"), "{}", told.stderr);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn ready_without_a_socket_asks_for_one_where_none_is_known() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        assert_eq!(stockade(&guard, &with(&flags(&guard, "create", &id), &[])).code, 0);
+        let told = stockade(&guard, &["start", &id, "--ready"]);
+        let line = "stockade: --ready: with these arguments the profile plain knows no socket of the VMM: name one, as in \
+                    --ready=run/vmm.sock\n";
+        assert_eq!((told.code, told.stderr.as_str()), (1, line));
+        assert_eq!(stockade(&guard, &["rm", &id]).code, 0, "it still stands");
+    });
+}
+
+#[test]
+fn the_profiles_are_listed_and_printed() {
+    privileged!(guard, {
+        add(&guard, "mine", "executables = ['a', 'b-*']\n");
+        let table = stockade(&guard, &["profiles"]).stdout;
+        assert_eq!(table.lines().nth(1), Some("mine              a b-*"), "{table}");
+        let printed = stockade(&guard, &["profiles", "firecracker"]).stdout;
+        let copy = add(&guard, "copy", &printed);
+        assert_eq!(
+            stockade(&guard, &["profiles", &copy]).stdout,
+            printed,
+            "what is printed can be read again"
+        );
+        assert!(stockade(&guard, &["profiles", "--json"]).stdout.starts_with("[\n"));
+    });
+}

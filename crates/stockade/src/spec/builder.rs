@@ -1,0 +1,287 @@
+//! A specification from words, as a command line, a file or a program has them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{
+    CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns, Owner, Profiles,
+    SpecError,
+};
+use crate::closure::Closure;
+use crate::error::{Error, Result};
+
+/// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
+/// the part that is wrong as the command line names its flag.
+///
+/// ```no_run
+/// # fn main() -> stockade::Result<()> {
+/// let spec = stockade::spec::JailSpec::builder("vm-1", "/usr/local/bin/firecracker")
+///     .netns("vm-1")
+///     .new_pid_ns(true)
+///     .cgroup("pids.max=64")
+///     .arguments(["--config-file", "/vm.json"])
+///     .build()?;
+/// # let _ = spec;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder makes nothing until it builds"]
+pub struct JailBuilder {
+    id: String,
+    exec_file: PathBuf,
+    closure: bool,
+    uid: String,
+    gid: String,
+    base: PathBuf,
+    netns: NetnsWish,
+    daemonize: bool,
+    new_pid_ns: bool,
+    cgroups: Vec<String>,
+    cgroup_version: Option<String>,
+    parent_cgroup: Option<String>,
+    limits: Vec<String>,
+    ramfs: Option<u64>,
+    profile: Option<String>,
+    profiles: Profiles,
+    arguments: Vec<OsString>,
+}
+
+#[derive(Clone, Debug)]
+enum NetnsWish {
+    Host,
+    New,
+    Named(String),
+}
+
+impl JailSpec {
+    /// Begins a specification of a jail called `id` for the executable `exec_file`.
+    pub fn builder(id: impl Into<String>, exec_file: impl Into<PathBuf>) -> JailBuilder {
+        JailBuilder {
+            id: id.into(),
+            exec_file: exec_file.into(),
+            closure: true,
+            uid: DEFAULT_OWNER.uid.to_string(),
+            gid: DEFAULT_OWNER.gid.to_string(),
+            base: DEFAULT_BASE.into(),
+            netns: NetnsWish::Host,
+            daemonize: false,
+            new_pid_ns: false,
+            cgroups: Vec::new(),
+            cgroup_version: None,
+            parent_cgroup: None,
+            limits: Vec::new(),
+            ramfs: None,
+            profile: None,
+            profiles: Profiles::default(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+impl JailBuilder {
+    /// Who the VMM runs as, and owns its files; 1234 unless given. A number or the text of one.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
+    pub fn uid(mut self, uid: impl ToString) -> Self {
+        self.uid = uid.to_string();
+        self
+    }
+
+    /// The group that the VMM runs as; 1234 unless given. A number or the text of one.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
+    pub fn gid(mut self, gid: impl ToString) -> Self {
+        self.gid = gid.to_string();
+        self
+    }
+
+    /// The directory that the jail is made in; made if it is missing. `/srv/jailer` unless given.
+    pub fn base(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.base = directory.into();
+        self
+    }
+
+    /// A network namespace: a name, made and removed with the jail unless it exists; with a slash in it, the
+    /// path of one to join.
+    pub fn netns(mut self, name_or_path: impl Into<String>) -> Self {
+        self.netns = NetnsWish::Named(name_or_path.into());
+        self
+    }
+
+    /// A network namespace without a name, which ends with the VMM.
+    pub fn new_netns(mut self) -> Self {
+        self.netns = NetnsWish::New;
+        self
+    }
+
+    /// Whether the VMM is the first process of a pid namespace of its own.
+    pub fn new_pid_ns(mut self, new: bool) -> Self {
+        self.new_pid_ns = new;
+        self
+    }
+
+    /// Whether the VMM's standard streams are `/dev/null`.
+    pub fn daemonize(mut self, daemonize: bool) -> Self {
+        self.daemonize = daemonize;
+        self
+    }
+
+    /// A cgroup setting such as `pids.max=64`; may be given again.
+    pub fn cgroup(mut self, setting: impl Into<String>) -> Self {
+        self.cgroups.push(setting.into());
+        self
+    }
+
+    /// The cgroup version, 1 or 2; the one that has the controllers unless given.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
+    pub fn cgroup_version(mut self, version: impl ToString) -> Self {
+        self.cgroup_version = Some(version.to_string());
+        self
+    }
+
+    /// The cgroup that the jail's own is made in; the executable's name unless given.
+    pub fn parent_cgroup(mut self, path: impl Into<String>) -> Self {
+        self.parent_cgroup = Some(path.into());
+        self
+    }
+
+    /// A limit of the process, `no-file=COUNT` or `fsize=BYTES`; may be given again.
+    pub fn resource_limit(mut self, limit: impl Into<String>) -> Self {
+        self.limits.push(limit.into());
+        self
+    }
+
+    /// A ramfs on `/ramfs`, of nominally so many bytes.
+    pub fn ramfs(mut self, bytes: u64) -> Self {
+        self.ramfs = Some(bytes);
+        self
+    }
+
+    /// The profile, by name or file (see [`Profiles::named`]); the one for the executable unless given.
+    pub fn profile(mut self, name_or_file: impl Into<String>) -> Self {
+        self.profile = Some(name_or_file.into());
+        self
+    }
+
+    /// Where profiles are looked for.
+    pub fn profiles(mut self, profiles: Profiles) -> Self {
+        self.profiles = profiles;
+        self
+    }
+
+    /// Whether the loader and the libraries of a dynamically linked VMM are placed, as they are unless this
+    /// says otherwise.
+    pub fn closure(mut self, place: bool) -> Self {
+        self.closure = place;
+        self
+    }
+
+    /// A further argument for the VMM.
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Further arguments for the VMM.
+    pub fn arguments<T: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks everything, and finds on this host what is named.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the name of the first part that is wrong, and why.
+    pub fn build(&self) -> Result<JailSpec> {
+        let id = self.id.parse().map_err(wrong("id"))?;
+        let exec_file = ExecFile::new(&self.exec_file).map_err(wrong("exec-file"))?;
+        let base = HostPath::future_directory(&self.base).map_err(wrong("chroot-base-dir"))?;
+        let profile = match &self.profile {
+            Some(name) => self.profiles.named(name),
+            None => self.profiles.for_executable(&exec_file),
+        };
+        let mut spec = JailSpec::new(id, exec_file, base);
+        spec.profile = profile.map_err(wrong("profile"))?;
+        if self.closure {
+            spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;
+        }
+        spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
+        spec.netns = match &self.netns {
+            NetnsWish::Host => Netns::Host,
+            NetnsWish::New => Netns::New,
+            NetnsWish::Named(name) => Netns::from_argument(name).map_err(wrong("netns"))?,
+        };
+        spec.daemonize = self.daemonize;
+        spec.new_pid_ns = self.new_pid_ns;
+        spec.cgroups = all("cgroup", &self.cgroups)?;
+        let version = self.cgroup_version.as_deref().map(known_version).transpose();
+        spec.cgroup_version = version.map_err(wrong("cgroup-version"))?;
+        let parent = self.parent_cgroup.as_deref().map(str::parse).transpose();
+        spec.parent_cgroup = parent.map_err(wrong("parent-cgroup"))?;
+        spec.limits.extend(all("resource-limit", &self.limits)?);
+        spec.ramfs = self.ramfs;
+        spec.arguments.clone_from(&self.arguments);
+        Ok(spec)
+    }
+}
+
+fn wrong<E: Into<Error>>(name: &'static str) -> impl Fn(E) -> Error {
+    move |cause| Error::Argument { name, cause: Box::new(cause.into()) }
+}
+
+fn number(name: &'static str, text: &str) -> Result<u32> {
+    let error = if name == "uid" { SpecError::Uid } else { SpecError::Gid };
+    Owner::parse_number(text).ok_or_else(|| wrong(name)(error(text.to_owned())))
+}
+
+fn all<T: std::str::FromStr<Err = SpecError>>(name: &'static str, texts: &[String]) -> Result<Vec<T>> {
+    texts.iter().map(|text| text.parse().map_err(wrong(name))).collect()
+}
+
+/// The original takes any number here and finds later that there is no such hierarchy.
+fn known_version(text: &str) -> std::result::Result<CgroupVersion, SpecError> {
+    match text.parse()? {
+        CgroupVersion::Unknown(_) => Err(SpecError::CgroupVersion(text.to_owned())),
+        version => Ok(version),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_part_that_is_wrong() {
+        let good = || JailSpec::builder("vm-1", "/bin/sh").closure(false);
+        let told = |builder: JailBuilder| builder.build().expect_err("must be refused").to_string();
+        for (builder, name) in [
+            (JailSpec::builder("vm_1", "/bin/sh"), "id"),
+            (JailSpec::builder("vm-1", "/no/such"), "exec-file"),
+            (good().base("/proc/version"), "chroot-base-dir"),
+            (good().uid("root"), "uid"),
+            (good().gid(u32::MAX), "gid"),
+            (good().netns("../x"), "netns"),
+            (good().netns(".x"), "netns"),
+            (good().cgroup("pids.max"), "cgroup"),
+            (good().cgroup_version(3), "cgroup-version"),
+            (good().parent_cgroup("/x"), "parent-cgroup"),
+            (good().resource_limit("cpu=1"), "resource-limit"),
+            (good().profile("no-such"), "profile"),
+        ] {
+            let told = told(builder);
+            assert!(told.starts_with(&format!("{name}: ")), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_at_its_default() {
+        let built = JailSpec::builder("vm-1", "/bin/sh").closure(false).build().expect("all is well");
+        let plain = JailSpec::new(
+            "vm-1".parse().expect("an id"),
+            ExecFile::new(Path::new("/bin/sh")).expect("a shell"),
+            HostPath::future_directory(Path::new(DEFAULT_BASE)).expect("a base"),
+        );
+        assert_eq!(JailSpec { started_us: 0, ..built }, JailSpec { started_us: 0, ..plain });
+    }
+}

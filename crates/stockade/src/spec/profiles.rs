@@ -1,0 +1,154 @@
+//! Profiles by name: those that are built in, and those in TOML files.
+
+use std::path::{Path, PathBuf};
+
+use super::{ExecFile, Profile, SpecError};
+
+/// Where profiles are looked for unless another directory is given.
+pub const DEFAULT_PROFILE_DIRECTORY: &str = "/etc/stockade/profiles";
+
+/// A directory of profiles, each in a file `NAME.toml`, and those that are built in. A file goes before a
+/// built-in profile of the same name or for the same executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profiles {
+    directory: PathBuf,
+}
+
+impl Default for Profiles {
+    fn default() -> Self {
+        Self::new(Path::new(DEFAULT_PROFILE_DIRECTORY))
+    }
+}
+
+impl Profiles {
+    /// The profiles in a directory, which need not exist.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The profile that `argument` means: a file if it has a slash or ends in `.toml`, a name otherwise.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownProfile`] for a name that is neither, [`SpecError::ProfileFile`] for a file that
+    /// cannot be read or understood.
+    pub fn named(&self, argument: &str) -> Result<Profile, SpecError> {
+        let path = Path::new(argument);
+        if argument.contains('/') || is_toml(path) {
+            return read(path);
+        }
+        let all = self.all()?;
+        let names = || all.iter().map(|profile| profile.name.clone()).collect::<Vec<_>>().join(", ");
+        let found = all.iter().find(|profile| profile.name == argument);
+        found.cloned().ok_or_else(|| SpecError::UnknownProfile(argument.to_owned(), names()))
+    }
+
+    /// The first profile that is for an executable; a plain one if none is.
+    ///
+    /// # Errors
+    /// [`SpecError::ProfileFile`] for a file that cannot be read or understood.
+    pub fn for_executable(&self, exec_file: &ExecFile) -> Result<Profile, SpecError> {
+        let found = self.all()?.into_iter().find(|profile| profile.is_for(exec_file.name()));
+        Ok(found.unwrap_or_else(Profile::plain))
+    }
+
+    /// Every profile: those in files first, by name, then those that are built in.
+    ///
+    /// # Errors
+    /// [`SpecError::ProfileFile`] for a file that cannot be read or understood.
+    pub fn all(&self) -> Result<Vec<Profile>, SpecError> {
+        let mut all = self.files()?.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let built_in = Profile::built_in().into_iter();
+        let hidden = |profile: &Profile| all.iter().any(|other| other.name == profile.name);
+        let built_in: Vec<_> = built_in.filter(|profile| !hidden(profile)).collect();
+        all.extend(built_in);
+        Ok(all)
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, SpecError> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(problem(&self.directory, &e)),
+        };
+        let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        files.retain(|path| is_toml(path));
+        files.sort();
+        Ok(files)
+    }
+}
+
+impl Profile {
+    /// A profile from the text of a TOML file; without a name in it, it is called `name`.
+    ///
+    /// # Errors
+    /// What is wrong, in which line.
+    pub fn parse(text: &str, name: &str) -> Result<Self, String> {
+        let mut profile: Self = toml::from_str(text).map_err(|e| {
+            let before = e.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text[..before].matches('\n').count() + 1;
+            format!("line {line}: {}", e.message().replace('\n', " "))
+        })?;
+        if profile.name.is_empty() {
+            name.clone_into(&mut profile.name);
+        }
+        Ok(profile)
+    }
+
+    /// The profile as a TOML file has it, to begin another one with.
+    pub fn to_toml(&self) -> String {
+        // Texts, lists and tables only: nothing that TOML could not hold.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+fn is_toml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
+}
+
+fn read(path: &Path) -> Result<Profile, SpecError> {
+    let text = std::fs::read_to_string(path).map_err(|e| problem(path, &e))?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Profile::parse(&text, &name).map_err(|e| problem(path, &e))
+}
+
+fn problem(path: &Path, problem: &dyn std::fmt::Display) -> SpecError {
+    SpecError::ProfileFile(path.to_owned(), problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_profile_survives_its_toml() {
+        for profile in Profile::built_in() {
+            let text = profile.to_toml();
+            assert_eq!(Profile::parse(&text, "other").as_ref(), Ok(&profile), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_a_profile() {
+        let page = include_str!("../../../../docs/profiles.md");
+        let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let profile = Profile::parse(example.expect("an example"), "my-vmm").expect("a profile");
+        assert!(profile.is_for("my-vmm-2") && profile.place[0].required);
+        let socket = profile.socket(&["--control=unix:/run/other.sock,x".into()]);
+        assert_eq!(socket.map(|path| path.to_string()).as_deref(), Some("/run/other.sock"));
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        for (text, expected) in [
+            ("executables = ['x']\nargumets = []\n", "line 2: unknown field `argumets`"),
+            ("arguments = ['{pid}']", "line 1: {pid} is no placeholder"),
+            ("executables = 'x'", "line 1: invalid type"),
+            ("[[place]]\nname = 'a'\n", "line 1: missing field `source`"),
+            ("[socket]\npath = '../x'\n", "line 2: \"../x\" is not a path inside a jail"),
+        ] {
+            let told = Profile::parse(text, "x").expect_err(text);
+            assert!(told.starts_with(expected), "{told}");
+            assert!(!told.contains('\n'), "{told:?}");
+        }
+    }
+}

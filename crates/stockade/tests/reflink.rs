@@ -1,0 +1,110 @@
+//! Files that share their blocks, on filesystems that are made for the test in an image.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code, reason = "the other tests of placements need more of it")]
+#[path = "placement/common.rs"]
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use stockade::{How, Placement};
+use testkit::{Guard, privileged};
+
+use common::*;
+
+/// A test with mounts of its own: it is run again in a mount namespace that goes with it, whatever becomes of
+/// it, and so do the loop devices. Whether this is that run.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "STOCKADE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() || !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let again = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .status();
+    assert!(again.unwrap().success(), "{test} failed in a mount namespace of its own");
+    false
+}
+
+fn run(program: &str, arguments: &[&Path]) {
+    let status = Command::new(program).args(arguments).stdout(std::process::Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?}");
+}
+
+/// A new filesystem, mounted in the test's directory.
+fn mounted(guard: &Guard, kind: &str) -> PathBuf {
+    let (image, at) = (guard.directory().join(format!("{kind}.img")), guard.directory().join(kind));
+    fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+    run(&format!("mkfs.{kind}"), &[Path::new("-q"), &image]);
+    fs::create_dir(&at).unwrap();
+    run("mount", &[Path::new("-o"), Path::new("loop"), &image, &at]);
+    at
+}
+
+/// The part of the test that is the same for each filesystem.
+fn shares_blocks(guard: &Guard, kind: &str) {
+    let directory = mounted(guard, kind);
+    let (first, second) = (directory.join("first"), directory.join("second"));
+    let content = "content ".repeat(1 << 17);
+    for file in [&first, &second] {
+        fs::write(file, &content).unwrap();
+    }
+    // Not yet on the disk they would take no blocks, and nothing could be told from that.
+    run("sync", &[]);
+    let free = |path: &Path| rustix::fs::statvfs(path).unwrap().f_bfree;
+    let spec = spec(guard, &directory.join("base"), &["write=/auto=x"]);
+    let mut prepared = guard.store().prepare(&spec).unwrap();
+    replaces_and_is_taken_out(&mut prepared, &first, &second, How::Reflink);
+    run("sync", &[]);
+    let before = free(&directory);
+    // A link would do as well, but a jail that writes to it writes to the host's file.
+    std::os::unix::fs::chown(&first, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
+    assert_eq!(prepared.place(Placement::new(&first).named("auto")).unwrap().how, How::Reflink, "{kind}");
+    for number in 0..20 {
+        let placement = Placement::new(&first).named(format!("image-{number}")).how(How::Reflink);
+        prepared.place(if number % 2 == 0 { placement } else { placement.read_only() }).unwrap();
+    }
+    let facts = fs::metadata(prepared.root().join("image-1")).unwrap();
+    assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o777), (0, OWNER.gid, 0o440));
+    assert_eq!(fs::read_to_string(prepared.root().join("image-1")).unwrap(), content);
+    run("sync", &[]);
+    let taken = (before.saturating_sub(free(&directory))) * 4096;
+    assert!(taken < 10 << 20, "{kind}: 21 reflinks of 1 MiB took {taken} bytes");
+    let elsewhere = guard.file("elsewhere", "");
+    let error = prepared.place(Placement::new(&elsewhere).how(How::Reflink)).unwrap_err().to_string();
+    assert!(error.ends_with("cannot be reflinked into the jail: it is on another filesystem"), "{error}");
+    assert_eq!(prepared.place(Placement::new(&elsewhere)).unwrap().how, How::Copy);
+    let mut talk = Talk::begin(prepared);
+    assert_eq!(talk.hear()["write"], "ok");
+    talk.end();
+    assert_eq!(fs::read_to_string(&first).unwrap(), content, "what the jail writes is its own");
+    run("umount", &[&directory]);
+}
+
+fn on(kind: &str, test: &str, needs: &str) {
+    if !is_alone(test) {
+        return;
+    }
+    privileged!(guard, {
+        let has = Command::new(format!("mkfs.{kind}")).arg("-V").output().is_ok();
+        if testkit::has(has, test, needs) {
+            shares_blocks(&guard, kind);
+        }
+    });
+}
+
+#[test]
+fn a_reflink_shares_its_blocks_on_xfs() {
+    on("xfs", "a_reflink_shares_its_blocks_on_xfs", "mkfs.xfs");
+}
+
+#[test]
+fn a_reflink_shares_its_blocks_on_btrfs() {
+    on("btrfs", "a_reflink_shares_its_blocks_on_btrfs", "mkfs.btrfs");
+}

@@ -1,0 +1,144 @@
+//! The skeleton mount namespace: seen from inside, a jail that was started by it is the same.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use stockade::spec::{ExecFile, HostPath, JailSpec};
+use stockade::{Ended, Error, Jail, RUNTIME_DIRECTORY, Skeleton, Streams};
+use testkit::{Guard, privileged, program};
+
+fn spec(guard: &Guard, id: &str) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
+    spec.arguments = vec!["sleep".into()];
+    spec
+}
+
+/// The mounts that the VMM of a jail has, without their numbers.
+fn mounts(guard: &Guard, id: &str) -> Vec<String> {
+    let mut spec = spec(guard, id);
+    spec.ramfs = Some(1 << 20);
+    let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+    let table = fs::read_to_string(format!("/proc/{}/mountinfo", running.pid())).unwrap();
+    assert!(running.teardown().unwrap().is_clean());
+    let table = table.replace(guard.named(id).as_str(), "ID");
+    table.lines().map(|line| line.splitn(3, ' ').last().unwrap().to_owned()).collect()
+}
+
+fn uses_the_skeleton(guard: &Guard, id: &str) -> bool {
+    let running = guard.store().prepare(&spec(guard, id)).unwrap().launch(Streams::default()).unwrap();
+    let used = running.receipt().enter.iter().any(|step| step.to_string().contains("skeleton"));
+    assert!(running.teardown().unwrap().is_clean());
+    used
+}
+
+/// Takes everything of the skeleton away, whatever state a test has left it in.
+fn remove_all() {
+    Skeleton::remove().unwrap();
+    assert!(!Path::new(RUNTIME_DIRECTORY).exists());
+}
+
+#[test]
+fn what_a_jail_sees_does_not_depend_on_the_skeleton() {
+    privileged!(guard, {
+        // On a shared mount, whose copies have a master to name.
+        fs::create_dir(guard.base()).unwrap();
+        rustix::mount::mount("stockade-test", guard.base(), "tmpfs", MountFlags::empty(), None).unwrap();
+        rustix::mount::mount_change(guard.base(), MountPropagationFlags::SHARED).unwrap();
+        remove_all();
+        let by_copy = mounts(&guard, "copy");
+        Skeleton::make().unwrap();
+        let by_skeleton = mounts(&guard, "skel");
+        rustix::mount::unmount(guard.base(), UnmountFlags::empty()).unwrap();
+        fs::remove_dir(guard.base()).unwrap();
+        assert_eq!(by_copy.len(), 2, "the root and the ramfs: {by_copy:?}");
+        assert!(by_copy[0].contains(" master:"), "{by_copy:?}");
+        assert_eq!(by_skeleton, by_copy);
+    });
+}
+
+#[test]
+fn without_a_skeleton_the_hosts_mounts_are_copied() {
+    privileged!(guard, {
+        remove_all();
+        assert!(Skeleton::find().unwrap_err().contains("host-setup"));
+        assert!(!uses_the_skeleton(&guard, "none"));
+        Skeleton::make().unwrap();
+        assert!(uses_the_skeleton(&guard, "some"));
+    });
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_not_trusted() {
+    privileged!(guard, {
+        remove_all();
+        fs::create_dir(RUNTIME_DIRECTORY).unwrap();
+        fs::set_permissions(RUNTIME_DIRECTORY, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Skeleton::make(), Err(Error::InTheWay { .. })));
+        assert!(!uses_the_skeleton(&guard, "open"));
+        fs::remove_dir(RUNTIME_DIRECTORY).unwrap();
+        // Nor is one that was opened up afterwards.
+        Skeleton::make().unwrap();
+        fs::set_permissions(RUNTIME_DIRECTORY, fs::Permissions::from_mode(0o707)).unwrap();
+        assert!(!uses_the_skeleton(&guard, "later"));
+        remove_all();
+    });
+}
+
+#[test]
+fn what_a_killed_call_has_left_is_used() {
+    privileged!(_guard, {
+        let directory = Path::new(RUNTIME_DIRECTORY);
+        for made in 0..4 {
+            remove_all();
+            fs::DirBuilder::new().create(directory).unwrap();
+            if made > 0 {
+                rustix::mount::mount_bind(directory, directory).unwrap();
+            }
+            if made > 1 {
+                fs::create_dir(directory.join("empty")).unwrap();
+            }
+            if made > 2 {
+                fs::write(directory.join("mounts"), "").unwrap();
+            }
+            assert!(Skeleton::find().is_err());
+            Skeleton::make().unwrap();
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            assert_eq!(table.lines().filter(|line| line.contains(RUNTIME_DIRECTORY)).count(), 2, "{table}");
+        }
+    });
+}
+
+#[test]
+fn sixteen_at_once_make_one() {
+    privileged!(_guard, {
+        remove_all();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(Skeleton::make)).collect();
+            assert!(all.into_iter().all(|one| one.join().unwrap().is_ok()));
+        });
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(table.lines().filter(|line| line.contains(RUNTIME_DIRECTORY)).count(), 2, "{table}");
+    });
+}
+
+#[test]
+fn a_jail_that_was_prepared_by_it_starts_without_it() {
+    privileged!(guard, {
+        Skeleton::make().unwrap();
+        let spec = spec(&guard, "kept");
+        guard.store().prepare(&spec).unwrap().leave().unwrap();
+        remove_all();
+        let Some(Jail::Prepared(prepared)) = guard.store().open(&spec.id).unwrap() else {
+            panic!("it stands")
+        };
+        let mut running = prepared.launch(Streams::default()).unwrap();
+        running.signal(rustix::process::Signal::KILL).unwrap();
+        assert_eq!(running.wait().unwrap(), Ended::Killed(9));
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}
