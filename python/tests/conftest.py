@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, Iterator, List, Set
 
 import pytest
 
@@ -93,6 +93,9 @@ class Guard:
         for mount in set(cgroup_mounts().values()):
             for folder, below, _ in os.walk(mount):
                 seen.update(os.path.join(folder, name) for name in below if self.name in name)
+        for task in os.listdir("/proc/self/task"):
+            listed = Path(f"/proc/self/task/{task}/children").read_text().split()
+            seen.update(f"child {pid}" for pid in listed)
         return seen - {"mount /run/netns"}
 
     def named(self, suffix: str) -> str:
@@ -177,10 +180,3 @@ def ramfs_mounts(under: "os.PathLike[str] | str") -> List[str]:
     lines = Path("/proc/mounts").read_text().splitlines()
     return [line for line in lines if f" {os.fspath(under)}" in line and " ramfs " in line]
 
-
-def wait_gone(pid: int) -> Optional[int]:
-    """Reaps a child, whichever it is; its status."""
-    try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return None
