@@ -6,19 +6,13 @@
 //! teardown ([`Report`]). Found on disk after a crash, it is what [`Store::collect`] undoes.
 //!
 //! ```no_run
-//! use std::path::Path;
-//! use stockade::spec::{ExecFile, HostPath, JailSpec};
-//! use stockade::{Placement, Store, Streams};
+//! use stockade::spec::JailSpec;
+//! use stockade::{Store, Streams};
 //!
 //! # fn main() -> stockade::Result<()> {
-//! let store = Store::new(Path::new("/var/lib/stockade"))?;
-//! let vmm = ExecFile::new(Path::new("/usr/local/bin/firecracker"))?;
-//! let base = HostPath::future_directory(Path::new("/srv/jailer"))?;
-//! let spec = JailSpec::new("vm-1".parse()?, vmm, base);
-//!
-//! let mut prepared = store.prepare(&spec)?;
+//! let spec = JailSpec::builder("vm-1", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
+//! let mut prepared = Store::from_environment()?.prepare(&spec)?;
 //! let kernel = prepared.place("/images/vmlinux")?;
-//! prepared.place(Placement::new("/images/root.img").named("drives/root.img").read_only())?;
 //! println!("the VMM finds its kernel at {kernel}");
 //! let mut running = prepared.launch(Streams::default())?;
 //! let ended = running.wait()?;
@@ -28,6 +22,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`guide`] walks through a life, step by step; the crate's `examples` are whole programs.
 //!
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
@@ -59,6 +55,9 @@ mod store;
 mod sweep;
 mod teardown;
 mod tree;
+
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use gc::{Collection, Listing};

@@ -43,6 +43,15 @@ impl Store {
         Ok(Self { directory: HostPath::future_directory(path)? })
     }
 
+    /// The state directory that `STOCKADE_STATE_DIR` names, as for the command; `/var/lib/stockade` without it.
+    ///
+    /// # Errors
+    /// As for [`Store::new`].
+    pub fn from_environment() -> std::result::Result<Self, SpecError> {
+        let directory = std::env::var_os("STOCKADE_STATE_DIR");
+        Self::new(Path::new(directory.as_deref().unwrap_or(DEFAULT_STATE_DIRECTORY.as_ref())))
+    }
+
     /// Where it is.
     pub fn directory(&self) -> &HostPath {
         &self.directory
