@@ -30,6 +30,7 @@
 
 mod cgroup;
 pub mod closure;
+mod decision;
 mod enter;
 mod error;
 mod gc;
@@ -59,6 +60,7 @@ mod tree;
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
+pub use decision::placement;
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use gc::{Collection, Listing};
 pub use host::{CgroupLayout, Hierarchy, Host, Unified};
@@ -66,7 +68,7 @@ pub use in_place::{close_inherited, enter_in_place};
 pub use launch::Streams;
 pub use layout::Layout;
 pub use open::{Dead, Jail, Watched};
-pub use placement::{How, Placed, Placement, placement};
+pub use placement::{How, Placed, Placement};
 pub use plan::{Plan, Way, plan};
 pub use prepare::Prepared;
 pub use process::{Ended, ProcessRef};

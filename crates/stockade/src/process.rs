@@ -1,6 +1,7 @@
 //! Processes, told apart for good: a pid alone may mean another one tomorrow.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,6 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Operation, Result};
+use crate::host::unescape;
+use crate::spec::JailPath;
 
 /// A process by its pid and the moment it started, which together never come again within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +125,15 @@ impl PidFd {
             return Err(Errno::SRCH).context(Operation::Open, at());
         }
         namespace.context(Operation::Open, at())
+    }
+
+    /// Where something is mounted, as it sees it itself.
+    pub(crate) fn mount_points(&self) -> Result<Vec<JailPath>> {
+        let at = format!("/proc/{}/mountinfo", self.pid);
+        let table = std::fs::read(&at).context(Operation::Read, &at)?;
+        let table = String::from_utf8_lossy(&table);
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+        Ok(points.filter_map(|point| JailPath::try_from(PathBuf::from(point)).ok()).collect())
     }
 
     /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
