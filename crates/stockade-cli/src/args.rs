@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Plan(crate::plan::PlanArgs),
     /// List the jails.
     Ps(crate::ps::PsArgs),
+    /// Print what happens to jails, as it happens.
+    Events(crate::events::EventsArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.

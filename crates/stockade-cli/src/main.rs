@@ -3,6 +3,7 @@
 mod args;
 mod create;
 mod demo;
+mod events;
 mod gc;
 mod jails;
 mod kill;
@@ -14,6 +15,7 @@ mod ps;
 mod rm;
 mod run;
 mod start;
+mod time;
 mod wait;
 
 use std::ffi::OsString;
@@ -52,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Ps(args) => ps::ps(&args),
+        Command::Events(args) => events::events(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::Demo(args) => demo::demo(&args),
     }

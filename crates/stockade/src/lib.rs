@@ -35,6 +35,7 @@ mod cgroup;
 pub mod closure;
 mod enter;
 mod error;
+mod events;
 mod gc;
 mod host;
 mod in_place;
@@ -57,6 +58,7 @@ mod teardown;
 mod tree;
 
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use events::{Event, EventKind, Events};
 pub use gc::{Collection, Listing};
 pub use host::{CgroupLayout, Hierarchy, Host, Unified};
 pub use in_place::{close_inherited, enter_in_place};

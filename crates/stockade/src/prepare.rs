@@ -124,7 +124,7 @@ impl Store {
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
             // Nothing was made; a place without a receipt is nothing to keep.
-            let _ = lock.remove();
+            let _ = lock.remove(None);
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
@@ -164,7 +164,11 @@ fn apply(jail: Held) -> Result<Held> {
         // The first error is the one to tell; what is left stays on the receipt for gc.
         receipt.steps = remaining;
         receipt.over = true;
-        let _ = if receipt.steps.is_empty() { lock.remove() } else { lock.write(&receipt) };
+        let _ = if receipt.steps.is_empty() {
+            lock.remove(Some(&receipt.parting(None)))
+        } else {
+            lock.write(&receipt)
+        };
         return Err(error);
     }
     Ok(jail)

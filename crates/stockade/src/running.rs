@@ -98,11 +98,21 @@ impl Running {
                 monitor.reap()?;
                 self.jail.lock.ended()
             }
-            None => self.process.reap()?,
+            None => self.reap()?,
         };
         // Where this process is not the parent, or ignores SIGCHLD, all that is known is that it ended.
         self.ended = Some(status.unwrap_or(Ended::Unknown));
         Ok(self.ended)
+    }
+
+    /// Takes the end of the VMM, this process's child, and writes it down for others.
+    fn reap(&self) -> Result<Option<Ended>> {
+        let ended = self.process.reap()?;
+        if let Some(ended) = ended {
+            // This caller knows it in any case; a full disk must not keep it from that.
+            let _ = self.jail.lock.write_end(ended);
+        }
+        Ok(ended)
     }
 
     /// Asks the VMM to end (SIGTERM), and kills it if it has not after `grace`.

@@ -15,7 +15,7 @@ mod placed_tree;
 mod ramfs;
 mod vmm;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 
 use rustix::io::Errno;
@@ -34,6 +34,7 @@ pub use vmm::Vmm;
 
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
+use crate::process::Ended;
 use crate::receipt::Nonce;
 use crate::spec::Owner;
 use crate::sweep::Removal;
@@ -48,6 +49,8 @@ pub struct Site {
     pub(crate) mark: Option<Nonce>,
     /// Whether the processes on the receipt are of this boot; otherwise they are gone, and their pids others'.
     pub(crate) this_boot: bool,
+    /// How the VMM ended, if that was learnt while it was torn down.
+    ended: Cell<Option<Ended>>,
     tree: OnceCell<Tree>,
 }
 
@@ -55,11 +58,20 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, this_boot: true, tree: OnceCell::new() }
+        Self { layout, mark, this_boot: true, ended: Cell::new(None), tree: OnceCell::new() }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
         Self { this_boot, ..self }
+    }
+
+    /// Keeps how the VMM ended, for whoever is told that the jail is gone.
+    pub(crate) fn note_end(&self, ended: Option<Ended>) {
+        self.ended.set(ended.or(self.ended.get()));
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.get()
     }
 
     /// The jail's tree, which must be there.
