@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Start the VMM of a jail that was created, and return.
     Start(crate::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
-    Wait(crate::jails::IdsArgs),
+    Wait(crate::wait::WaitArgs),
     /// Send VMMs a signal.
     Kill(crate::kill::KillArgs),
     /// Remove jails.

@@ -107,6 +107,11 @@ impl PidFd {
         }
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.wait_until_ended(Some(Instant::now())), Ok(true))
+    }
+
     /// Waits for its end; false if the deadline came first.
     pub(crate) fn wait_until_ended(&self, deadline: Option<Instant>) -> Result<bool> {
         loop {

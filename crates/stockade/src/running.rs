@@ -87,6 +87,30 @@ impl Running {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
+    /// Where to wait for the VMM's end in an event loop: readable once [`Running::wait_timeout`] may have news.
+    /// `None` once the end is known, and [`Running::wait`] returns it at once.
+    ///
+    /// A jail with a monitor has two such descriptors, one after the other: the VMM's pidfd, and then that of the
+    /// monitor, which has the end to write down. With the `readable` of whatever runtime (tokio's `AsyncFd`, for
+    /// instance) this waits for the end, can be cancelled at any await, and needs no thread:
+    ///
+    /// ```text
+    /// while let Some(fd) = running.waits_at()? {
+    ///     readable(fd).await?;
+    /// }
+    /// let ended = running.wait()?;
+    /// ```
+    ///
+    /// # Errors
+    /// What the kernel says of waiting.
+    pub fn waits_at(&mut self) -> Result<Option<BorrowedFd<'_>>> {
+        if self.wait_timeout(Duration::ZERO)?.is_some() {
+            return Ok(None);
+        }
+        let monitor = self.monitor.as_ref().filter(|_| self.process.has_ended());
+        Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
+    }
+
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
         if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
             return Ok(self.ended);

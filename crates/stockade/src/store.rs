@@ -252,10 +252,18 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing alone: a child that another thread has just cloned holds a copy of the descriptor until
+        // it executes its program, and with it the lock.
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+    }
+}
+
 /// What tells that a directory in the state directory is a jail's place.
 const PLACE: &str = "place";
 
-fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
+pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, RECEIPT, flags, Mode::empty()) {

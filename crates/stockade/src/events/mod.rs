@@ -1,5 +1,6 @@
 //! What happens to jails, for whoever wants to know: no daemon tells, no thread listens, nothing is asked in turn.
 
+mod ends;
 mod event;
 mod parting;
 mod presence;
@@ -11,6 +12,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+pub use ends::Ends;
 pub use event::{Event, EventKind};
 pub(crate) use parting::Parting;
 pub(crate) use presence::remove_strays;
@@ -42,7 +44,9 @@ pub struct Events {
     sources: Sources,
     stories: Stories,
     /// Keeps the state directory.
-    presence: Presence,
+    presence: Option<Presence>,
+    /// The jails that it is about; every one if there are none.
+    only: Option<BTreeSet<JailId>>,
 }
 
 impl Store {
@@ -64,11 +68,7 @@ impl Store {
     /// As for [`Store::events`].
     pub fn events_from_the_start(&self) -> Result<Events> {
         let presence = Presence::in_directory(self.directory())?;
-        let sources = Sources::of(self.directory())?;
-        let mut events = Events { store: self.clone(), sources, stories: Stories::default(), presence };
-        let there = events.all()?;
-        events.look_at(there)?;
-        Ok(events)
+        Events::of(self, Some(presence), None)
     }
 
     /// Calls back for everything that happens to jails from here on, until the callback breaks with a value.
@@ -88,6 +88,15 @@ impl Store {
 }
 
 impl Events {
+    /// From the start.
+    fn of(store: &Store, presence: Option<Presence>, only: Option<BTreeSet<JailId>>) -> Result<Self> {
+        let sources = Sources::of(store.directory())?;
+        let mut events = Self { store: store.clone(), sources, stories: Stories::default(), presence, only };
+        let there = events.all()?;
+        events.look_at(there)?;
+        Ok(events)
+    }
+
     /// The next event, waited for until `deadline` at most; `None` if there is none by then. With a deadline
     /// that has passed nothing is waited for.
     ///
@@ -124,6 +133,7 @@ impl Events {
         let mut changed = BTreeSet::new();
         for heard in heard {
             match heard {
+                Heard::Parted(Parting { id, .. }) | Heard::Changed(id) if !self.concerns(&id) => (),
                 Heard::Changed(id) => drop(changed.insert(id)),
                 Heard::Parted(parting) => {
                     self.sources.leave(&parting.id);
@@ -135,8 +145,10 @@ impl Events {
                 }
                 Heard::DirectoryGone => {
                     self.stories.missed();
-                    self.presence = Presence::in_directory(self.store.directory())?;
-                    self.sources = Sources::of(self.store.directory())?;
+                    if self.presence.is_some() {
+                        self.presence = Some(Presence::in_directory(self.store.directory())?);
+                        self.sources = Sources::of(self.store.directory())?;
+                    }
                     changed.extend(self.all()?);
                 }
             }
@@ -146,7 +158,17 @@ impl Events {
 
     /// The jails that are there, and those that were.
     fn all(&self) -> Result<BTreeSet<JailId>> {
-        Ok(self.store.ids()?.into_iter().chain(self.stories.ids()).collect())
+        let all = self.store.ids()?.into_iter().chain(self.stories.ids());
+        Ok(all.filter(|id| self.concerns(id)).collect())
+    }
+
+    /// Whether a jail is there, as far as was told.
+    fn knows(&self, id: &JailId) -> bool {
+        self.stories.knows(id)
+    }
+
+    fn concerns(&self, id: &JailId) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(id))
     }
 
     /// Looks how a jail is now, and returns those that have to be looked at because of what was noted meanwhile.

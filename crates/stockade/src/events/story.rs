@@ -46,6 +46,10 @@ impl Stories {
         self.told.keys().cloned().collect()
     }
 
+    pub(super) fn knows(&self, id: &JailId) -> bool {
+        self.told.contains_key(id)
+    }
+
     pub(super) fn missed(&mut self) {
         self.queue.push_back(Event { time_ms: now_ms(), id: None, kind: EventKind::Missed });
     }
