@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Plan(crate::plan::PlanArgs),
     /// List the jails.
     Ps(crate::ps::PsArgs),
+    /// Print everything that is known of a jail.
+    Inspect(crate::inspect::InspectArgs),
     /// Print what happens to jails, as it happens.
     Events(crate::events::EventsArgs),
     /// Remove what dead jails left.

@@ -5,6 +5,7 @@ mod create;
 mod demo;
 mod events;
 mod gc;
+mod inspect;
 mod jails;
 mod kill;
 mod logs;
@@ -54,6 +55,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Ps(args) => ps::ps(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::Events(args) => events::events(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::Demo(args) => demo::demo(&args),

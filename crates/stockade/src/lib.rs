@@ -39,6 +39,7 @@ mod events;
 mod gc;
 mod host;
 mod in_place;
+pub mod inspect;
 mod launch;
 mod layout;
 mod log;

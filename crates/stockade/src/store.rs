@@ -302,7 +302,7 @@ fn read_ended(place: &HostPath) -> Option<Ended> {
 }
 
 /// Who holds the lock, as `/proc/locks` tells.
-fn lock_holder(directory: &OwnedFd) -> Option<i32> {
+pub(crate) fn lock_holder(directory: &OwnedFd) -> Option<i32> {
     let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
     let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
     let wanted = format!("{major:02x}:{minor:02x}:{}", facts.st_ino);

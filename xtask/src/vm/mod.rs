@@ -17,7 +17,8 @@ pub(crate) use kernel::fetch as fetch_kernel;
 use report::Report;
 
 /// What runs in the machine: the folder of a package, and one of its test targets.
-const SUITES: &[(&str, &str)] = &[("crates/stockade", "cgroup_v2"), ("crates/jailer", "conformance")];
+const SUITES: &[(&str, &str)] =
+    &[("crates/stockade", "cgroup_v2"), ("crates/stockade", "refused"), ("crates/jailer", "conformance")];
 
 /// The programs that tests ask for by name.
 const PROGRAMS: &[&str] = &["stockade-probe", "jailer", "stockade"];

@@ -15,7 +15,7 @@ mod placed_tree;
 mod ramfs;
 mod vmm;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 
 use rustix::io::Errno;
@@ -36,7 +36,7 @@ use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
 use crate::process::Ended;
 use crate::receipt::Nonce;
-use crate::spec::Owner;
+use crate::spec::{HostPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{Tree, own_folder};
 
@@ -51,6 +51,8 @@ pub struct Site {
     pub(crate) this_boot: bool,
     /// How the VMM ended, if that was learnt while it was torn down.
     ended: Cell<Option<Ended>>,
+    /// The cgroups above the jail's own that this process has made.
+    parents: RefCell<Vec<HostPath>>,
     tree: OnceCell<Tree>,
 }
 
@@ -58,11 +60,31 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, this_boot: true, ended: Cell::new(None), tree: OnceCell::new() }
+        Self {
+            layout,
+            mark,
+            this_boot: true,
+            ended: Cell::new(None),
+            parents: RefCell::default(),
+            tree: OnceCell::new(),
+        }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
         Self { this_boot, ..self }
+    }
+
+    /// Remembers a cgroup above the jail's own that was not there before.
+    pub(crate) fn note_parent(&self, cgroup: HostPath) {
+        self.parents.borrow_mut().push(cgroup);
+    }
+
+    /// Removes the cgroups that were made above that of a jail in which no VMM has run. The kernel keeps those
+    /// in which others are by now.
+    pub(crate) fn remove_parents(&self) {
+        for cgroup in self.parents.take().iter().rev() {
+            let _ = rustix::fs::rmdir(cgroup.as_path());
+        }
     }
 
     /// Keeps how the VMM ended, for whoever is told that the jail is gone.
