@@ -33,11 +33,14 @@ pub mod closure;
 mod decision;
 mod enter;
 mod error;
+mod events;
 mod gc;
 mod host;
 mod in_place;
+pub mod inspect;
 mod launch;
 mod layout;
+mod log;
 mod mark;
 mod open;
 mod place;
@@ -62,11 +65,13 @@ pub mod guide {}
 
 pub use decision::placement;
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use events::{Ends, Event, EventKind, Events};
 pub use gc::{Collection, Listing};
 pub use host::{CgroupLayout, Hierarchy, Host, Unified};
 pub use in_place::{close_inherited, enter_in_place};
 pub use launch::Streams;
 pub use layout::Layout;
+pub use log::Log;
 pub use open::{Dead, Jail, Watched};
 pub use placement::{How, Placed, Placement};
 pub use plan::{Plan, Way, plan};

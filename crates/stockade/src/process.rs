@@ -40,6 +40,11 @@ impl ProcessRef {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
     }
 
+    /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
+    pub(crate) fn status(&self) -> Option<Ended> {
+        stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
+    }
+
     /// A descriptor of it; `None` if it is gone.
     pub(crate) fn open(&self) -> Result<Option<PidFd>> {
         // First the descriptor, then the check: what the descriptor means cannot change in between.
@@ -51,6 +56,8 @@ impl ProcessRef {
 struct Stat {
     started: u64,
     ended: bool,
+    /// How it ended, as far as the kernel tells this process.
+    status: Option<Ended>,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
@@ -59,7 +66,8 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let ended = matches!(fields.next()?, "Z" | "X");
     let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { started, ended })
+    let status = fields.nth(29).and_then(|status| status.trim_end().parse().ok()).map(Ended::from_status);
+    Some(Stat { started, ended, status })
 }
 
 /// A process held by descriptor.
@@ -100,6 +108,11 @@ impl PidFd {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(cause) => Err(cause).context(Operation::Kill, self.pid),
         }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.wait_until_ended(Some(Instant::now())), Ok(true))
     }
 
     /// Waits for its end; false if the deadline came first.
@@ -172,6 +185,14 @@ impl std::fmt::Display for Ended {
 }
 
 impl Ended {
+    /// What `wait` would tell.
+    fn from_status(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Exited((status >> 8) & 0xff),
+            signal => Self::Killed(signal),
+        }
+    }
+
     /// The exit code as a shell reports it: 128 and the signal's number for a process that was killed.
     pub fn shell_code(self) -> u8 {
         let code = match self {
