@@ -109,6 +109,11 @@ impl CgroupLayout {
         Ok(layout)
     }
 
+    /// Reads where hierarchies are mounted, and nothing of what is in them.
+    pub(crate) fn read_mounts() -> Result<Self> {
+        Ok(Self::parse(&read("/proc/mounts")?))
+    }
+
     fn parse(mounts: &str) -> Self {
         let mut layout = Self::default();
         for line in mounts.lines() {

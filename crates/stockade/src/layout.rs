@@ -4,20 +4,38 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{HostPath, JailId, JailSpec};
+use crate::spec::{HostPath, JailId, JailPath, JailSpec, SpecError};
 
 /// Where a jail is on the host: `BASE/EXECUTABLE/ID/root`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     base: HostPath,
     exec_name: String,
-    id: JailId,
+    id: String,
 }
 
 impl Layout {
     /// The layout that the specification asks for.
     pub fn new(spec: &JailSpec) -> Self {
-        Self { base: spec.base.clone(), exec_name: spec.exec_file.name().to_owned(), id: spec.id.clone() }
+        Self {
+            base: spec.base.clone(),
+            exec_name: spec.exec_file.name().to_owned(),
+            id: spec.id.as_str().to_owned(),
+        }
+    }
+
+    /// The layout of a jail that another program makes, which may be called as that allows.
+    ///
+    /// # Errors
+    /// [`SpecError::JailPath`] for a name that is not one plain component of a path.
+    pub fn named(base: HostPath, exec_name: &str, id: &str) -> Result<Self, SpecError> {
+        for name in [exec_name, id] {
+            let plain = JailPath::new(name)?;
+            if plain.relative() != Path::new(name) || name.contains('/') {
+                return Err(SpecError::JailPath(name.into()));
+            }
+        }
+        Ok(Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() })
     }
 
     /// The directory that jails are made in.
@@ -31,8 +49,8 @@ impl Layout {
     }
 
     /// The name of the jail.
-    pub(crate) fn id(&self) -> &JailId {
-        &self.id
+    pub(crate) fn id(&self) -> JailId {
+        JailId::of_directory(&self.id)
     }
 
     /// The directory of all jails of this executable.
@@ -42,7 +60,7 @@ impl Layout {
 
     /// The directory of this jail, which belongs to root.
     pub fn jail_dir(&self) -> HostPath {
-        self.exec_dir().join(self.id.as_str())
+        self.exec_dir().join(&self.id)
     }
 
     /// The jail's root, which belongs to the jail's owner.
@@ -52,7 +70,7 @@ impl Layout {
 
     /// The jail's root, relative to the base.
     pub(crate) fn root_below_base(&self) -> PathBuf {
-        Path::new(&self.exec_name).join(self.id.as_str()).join(Self::ROOT)
+        Path::new(&self.exec_name).join(&self.id).join(Self::ROOT)
     }
 
     /// The file in the jail's root that tells the VMM's pid.

@@ -28,6 +28,7 @@
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
 
+mod adopt;
 mod cgroup;
 pub mod closure;
 mod decision;
@@ -63,6 +64,7 @@ mod tree;
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
+pub use adopt::{AdoptSpec, Adopted, Wants};
 pub use decision::placement;
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use events::{Ends, Event, EventKind, Events};

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{HostPath, JailSpec};
+use crate::spec::{HostPath, JailId, JailSpec};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
@@ -73,7 +73,7 @@ impl Store {
     pub fn prepare(&self, spec: &JailSpec) -> Result<Prepared> {
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, Way::Launch)?;
-        let (lock, taken_over) = self.take_over(spec)?;
+        let (lock, taken_over) = self.take_over(&spec.id)?;
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
             // Nothing was made; a place without a receipt is nothing to keep.
@@ -90,22 +90,22 @@ impl Store {
     }
 
     /// Locks the id, and clears away what a dead jail of that id left.
-    fn take_over(&self, spec: &JailSpec) -> Result<(Lock, Option<Report>)> {
-        let lock = self.lock(&spec.id)?;
+    pub(crate) fn take_over(&self, id: &JailId) -> Result<(Lock, Option<Report>)> {
+        let lock = self.lock(id)?;
         let Some(receipt) = lock.read()? else { return Ok((lock, None)) };
         match (receipt.state(), receipt.vmm()) {
-            (JailState::Running, Some(vmm)) => Err(Error::Running { id: spec.id.clone(), pid: vmm.pid }),
-            (JailState::Ended, _) => Err(Error::Ended(spec.id.clone())),
-            (JailState::Elsewhere, _) => Err(Error::Elsewhere(spec.id.clone())),
+            (JailState::Running, Some(vmm)) => Err(Error::Running { id: id.clone(), pid: vmm.pid }),
+            (JailState::Ended, _) => Err(Error::Ended(id.clone())),
+            (JailState::Elsewhere, _) => Err(Error::Elsewhere(id.clone())),
             (JailState::Dead, _) => {
                 let site = receipt.site();
                 let report = tear_down(lock, receipt, &site)?;
                 match report.left.first() {
-                    None => Ok((self.lock(&spec.id)?, Some(report))),
+                    None => Ok((self.lock(id)?, Some(report))),
                     Some(left) => Err(Error::InTheWay { what: format!("{} ({})", left.what, left.reason) }),
                 }
             }
-            _ => Err(Error::Exists(spec.id.clone())),
+            _ => Err(Error::Exists(id.clone())),
         }
     }
 }

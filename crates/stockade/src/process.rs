@@ -224,6 +224,18 @@ fn is_rooted_at(pid: i32, root: &rustix::fs::Stat) -> bool {
     theirs.is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (root.st_dev, root.st_ino))
 }
 
+/// Kills the process of this pid if its root directory is the one open here, and waits for its end.
+pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instant) -> Result<bool> {
+    let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
+    let Some(process) = PidFd::open(pid)? else { return Ok(false) };
+    // Looked at with the descriptor held: the pid cannot go to another process then.
+    if !is_rooted_at(pid, &facts) || zombie(pid) {
+        return Ok(false);
+    }
+    process.signal(Signal::KILL)?;
+    process.wait_until_ended(Some(deadline))
+}
+
 /// Kills every process whose root directory is the one open here, until there is none.
 pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result<usize> {
     let deadline = Instant::now() + patience;

@@ -29,6 +29,12 @@ impl ExecFile {
         Ok(Self { path, name })
     }
 
+    /// The executable of a jail that another program makes: that looks at it itself.
+    pub(crate) fn unseen(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { path: path.to_owned().into(), name }
+    }
+
     /// Where it is on the host.
     pub fn path(&self) -> &HostPath {
         &self.path

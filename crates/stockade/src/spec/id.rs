@@ -15,6 +15,11 @@ pub struct JailId(String);
 impl JailId {
     const LONGEST: usize = 64;
 
+    /// What the jail in this directory is called, whether it is an id or not.
+    pub(crate) fn of_directory(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

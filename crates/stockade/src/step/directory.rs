@@ -19,7 +19,7 @@ use crate::sweep::Removal;
 use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How a directory is called until it is marked; the maker's nonce follows.
-const UNNAMED: &str = ".stockade-";
+pub(super) const UNNAMED: &str = ".stockade-";
 
 /// The mark of directories that many jails use in turn.
 const SHARED: &str = "shared";
@@ -307,7 +307,7 @@ fn clear_of_the_dead(tree: &Tree, site: &Site) -> Result<()> {
         return Ok(());
     }
     if let Some(&pid) = rooted_at(tree.root()).first() {
-        return Err(Error::Running { id: site.layout.id().clone(), pid });
+        return Err(Error::Running { id: site.layout.id(), pid });
     }
     if has_pid {
         // Whoever wrote it was in the root by then, so it is the number of a dead process. If it cannot be

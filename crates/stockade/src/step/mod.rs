@@ -4,6 +4,7 @@
 //! crash nobody knows how far the list had come.
 
 mod bind;
+mod by_name;
 mod cgroup;
 mod copy;
 mod cpu_info;
@@ -24,6 +25,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use bind::{Bind, Inode};
+pub use by_name::{ByName, Named};
+pub(crate) use by_name::{directory_and_processes, make_root};
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use copy::Progress;
 pub use cpu_info::{CpuInfo, FIRST_CPU};
@@ -249,6 +252,8 @@ steps! {
     CgroupV1,
     /// The jail's cgroup in the unified hierarchy.
     CgroupV2,
+    /// What another program makes for the jail.
+    ByName,
     /// The VMM's process.
     Vmm,
 }

@@ -63,28 +63,32 @@ impl Act for NamedNetns {
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
-        let path = self.name.path();
-        let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
-            Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
-        };
-        let _ = rustix::fs::unlinkat(&directory, site.temporary_name(), AtFlags::empty());
-        match mark_below(&directory, self.name.as_str()) {
-            Ok(found) if found == mark(site) => (),
-            Ok(_) => return Ok(Undone::Kept("it was not made for this jail".into())),
-            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
-            Err(cause) => return Err(cause).context(Operation::Read, &path),
-        }
-        match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            // EINVAL: not a mount, since it was cut off before.
-            Ok(()) | Err(Errno::INVAL) => (),
-            Err(cause) => return Err(cause).context(Operation::Unmount, &path),
-        }
-        rustix::fs::unlinkat(&directory, self.name.as_str(), AtFlags::empty())
-            .context(Operation::Remove, &path)?;
-        Ok(Undone::Removed)
+        remove(self.name.as_str(), site, |found| found == mark(site))
     }
+}
+
+/// Removes the namespace of this name if `may_go` says so of what the file under the mount holds.
+pub(super) fn remove(name: &str, site: &Site, may_go: impl Fn(&str) -> bool) -> Result<Undone> {
+    let path: HostPath = Path::new(NETNS_DIRECTORY).join(name).into();
+    let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
+    };
+    let _ = rustix::fs::unlinkat(&directory, site.temporary_name(), AtFlags::empty());
+    match mark_below(&directory, name) {
+        Ok(found) if may_go(&found) => (),
+        Ok(_) => return Ok(Undone::Kept("it was not made for this jail".into())),
+        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Err(cause) => return Err(cause).context(Operation::Read, &path),
+    }
+    match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // EINVAL: not a mount, since it was cut off before.
+        Ok(()) | Err(Errno::INVAL) => (),
+        Err(cause) => return Err(cause).context(Operation::Unmount, &path),
+    }
+    rustix::fs::unlinkat(&directory, name, AtFlags::empty()).context(Operation::Remove, &path)?;
+    Ok(Undone::Removed)
 }
 
 impl fmt::Display for NamedNetns {
@@ -93,8 +97,11 @@ impl fmt::Display for NamedNetns {
     }
 }
 
-fn mark(site: &Site) -> String {
-    format!("stockade {}\n", site.temporary_name())
+/// How the mark of any jail begins.
+pub(super) const MARKED: &str = "stockade ";
+
+pub(super) fn mark(site: &Site) -> String {
+    format!("{MARKED}{}\n", site.temporary_name())
 }
 
 /// Reads the file under the mount, through a copy of the directory without what is mounted below it.

@@ -1,0 +1,138 @@
+"""A whole life through JailerContext, and through a straightforward class that runs programs, side by side.
+
+    python benches/context.py JAILER VMM [ROUNDS]
+
+A life is: setup with a ramfs and a network namespace, one placed file, launch, cleanup. Both run in turn, on tmpfs (/dev/shm), with the same jailer
+and the same VMM, which sleeps until it is ended. What is printed are medians, and their ratio; it ends with 1
+if JailerContext takes more than a fifth.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Sequence
+
+from stockade import JailerContext
+
+AT_MOST = 0.2
+UID, GID = 12345, 12346
+SETTINGS = ["cpu.shares=100", "pids.max=50", "memory.limit_in_bytes=268435456"]
+
+
+def run_cmd(command: str, check: bool = True) -> str:
+    """A line for the shell, as test frameworks run programs."""
+    done = subprocess.run(command, shell=True, check=check, capture_output=True, text=True)
+    return done.stdout
+
+
+class ByPrograms:
+    """What a test author writes first: every step is a program that is run."""
+
+    def __init__(self, jailer_id: str, exec_file: str, base: str, cgroups: Optional[Sequence[str]]) -> None:
+        self.id, self.exec_file, self.base, self.cgroups = jailer_id, exec_file, base, cgroups
+        self.name = os.path.basename(exec_file)
+        self.directory = f"{base}/{self.name}/{jailer_id}"
+        self.ramfs = f"{self.directory}/root/ramfs"
+
+    def setup(self) -> None:
+        os.makedirs(self.ramfs, exist_ok=True)
+        run_cmd(f"mount -t ramfs -o size=1M ramfs-{self.id} {self.ramfs}")
+        run_cmd(f"chown {UID}:{GID} {self.ramfs}")
+        if self.id not in run_cmd("ip netns list").split():
+            run_cmd(f"ip netns add {self.id}")
+
+    def place(self, file: str) -> None:
+        target = f"{self.directory}/root{file}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(file, target)
+        run_cmd(f"chown {UID}:{GID} {target}")
+
+    def parameters(self) -> List[str]:
+        words = ["--id", self.id, "--exec-file", self.exec_file, "--uid", str(UID), "--gid", str(GID)]
+        words += ["--chroot-base-dir", self.base, "--netns", f"/var/run/netns/{self.id}", "--daemonize"]
+        for setting in self.cgroups or []:
+            words += ["--cgroup", setting]
+        return words
+
+    def cleanup(self) -> None:
+        os.kill(int(Path(self.directory, "root", f"{self.name}.pid").read_text()), 9)
+        run_cmd(f"umount {self.ramfs}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        run_cmd(f"ip netns del {self.id}")
+        for controller in {setting.split(".")[0] for setting in self.cgroups or []}:
+            cgroup = f"/sys/fs/cgroup/{controller}/{self.name}/{self.id}"
+            while run_cmd(f"cat {cgroup}/tasks"):
+                time.sleep(0.001)
+            run_cmd(f"find {cgroup} -depth -type d -exec rmdir {{}} \\;", check=False)
+
+
+class Ours(JailerContext):
+    def setup(self) -> None:  # type: ignore[override]
+        super().setup(use_ramdisk=True)
+
+    def place(self, file: str) -> None:
+        self.copy_into_root(file)
+
+    def parameters(self) -> List[str]:
+        return self.construct_param_list()
+
+
+def life(jail: Any, jailer: str, file: str) -> List[float]:
+    """How long it took, and of that the launch, which is the jailer's."""
+    start = time.perf_counter()
+    jail.setup()
+    jail.place(file)
+    before = time.perf_counter()
+    subprocess.run([jailer, *jail.parameters(), "--", "sleep"], check=True, stdin=subprocess.DEVNULL)
+    after = time.perf_counter()
+    jail.cleanup()
+    return [time.perf_counter() - start, after - before]
+
+
+def compare(jailer: str, vmm: str, base: Path, rounds: int, cgroups: Optional[List[str]]) -> bool:
+    image = base / "image"
+    image.write_bytes(b"x" * 65536)
+    makers: List[Callable[[int], Any]] = [
+        lambda number: Ours(f"bench-{os.getpid()}-{number}", vmm, UID, GID, str(base / "jails"), cgroups=cgroups),
+        lambda number: ByPrograms(f"bench-{os.getpid()}-{number}", vmm, str(base / "jails"), cgroups),
+    ]
+    times: List[List[List[float]]] = [[], []]
+    for number in range(rounds + 1):
+        for which, make in enumerate(makers):
+            taken = life(make(number), jailer, str(image))
+            # The first warms up.
+            if number:
+                times[which].append(taken)
+    ours, theirs = ([statistics.median(part) for part in zip(*lives)] for lives in times)
+    ratio = ours[0] / theirs[0]
+    with_settings = f"{len(cgroups)} cgroup settings" if cgroups else "no cgroup setting"
+    print(
+        f"{with_settings}: JailerContext {ours[0] * 1e3:.2f} ms (launch {ours[1] * 1e3:.2f}), "
+        f"by programs {theirs[0] * 1e3:.2f} ms (launch {theirs[1] * 1e3:.2f}), ratio {ratio:.3f}"
+    )
+    return ratio <= AT_MOST
+
+
+def main(jailer: str, vmm: str, rounds: str = "50") -> int:
+    base = Path(tempfile.mkdtemp(prefix="stockade-bench-", dir="/dev/shm"))
+    os.environ["STOCKADE_STATE_DIR"] = str(base / "state")
+    try:
+        results = [compare(jailer, vmm, base, int(rounds), cgroups) for cgroups in (None, SETTINGS)]
+    finally:
+        shutil.rmtree(base)
+        for controller in {setting.split(".")[0] for setting in SETTINGS}:
+            parent = Path("/sys/fs/cgroup", controller, os.path.basename(vmm))
+            if parent.is_dir():
+                parent.rmdir()
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

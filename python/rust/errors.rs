@@ -1,0 +1,76 @@
+//! The library's one error as an exception of Python's hierarchy, which `stockade/errors.py` holds.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use rustix::io::Errno;
+use stockade::spec::SpecError;
+use stockade::{Error, ErrorKind};
+
+/// What the library's result is turned into.
+pub(crate) trait Raise<T> {
+    /// Raises the error, if it is one.
+    fn or_raise(self) -> PyResult<T>;
+
+    /// The same, for what was said in one argument.
+    fn of_argument(self, name: &str) -> PyResult<T>;
+}
+
+impl<T, E: Into<Error>> Raise<T> for Result<T, E> {
+    fn or_raise(self) -> PyResult<T> {
+        self.map_err(|error| exception(&error.into(), None))
+    }
+
+    fn of_argument(self, name: &str) -> PyResult<T> {
+        self.map_err(|error| exception(&error.into(), Some(name)))
+    }
+}
+
+/// The Python exception for an error.
+///
+/// # Arguments
+/// `argument` is the name of what the caller gave wrongly, if that is known.
+pub(crate) fn exception(error: &Error, argument: Option<&str>) -> PyErr {
+    let text = argument.map_or_else(|| error.to_string(), |name| format!("{name}: {error}"));
+    let (operation, path, cause) = parts(error);
+    Python::attach(|py| {
+        let made = py.import("stockade.errors").and_then(|errors| {
+            let number = cause.map(Errno::raw_os_error);
+            errors.call_method1("_of", (kind(error.kind()), text, operation, path, number))
+        });
+        made.map_or_else(|failure| failure, PyErr::from_value)
+    })
+}
+
+fn kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidSpec => "invalid-spec",
+        ErrorKind::InUse => "in-use",
+        ErrorKind::InTheWay => "in-the-way",
+        ErrorKind::PermissionDenied => "permission-denied",
+        ErrorKind::NotFound => "not-found",
+        ErrorKind::BadReceipt => "bad-receipt",
+        ErrorKind::NotReady => "not-ready",
+        ErrorKind::System => "system",
+    }
+}
+
+/// Which operation failed, on which path, and what the kernel said.
+fn parts(error: &Error) -> (Option<String>, Option<PathBuf>, Option<Errno>) {
+    match error {
+        Error::Operation { operation, argument, cause } => {
+            let path = argument.starts_with('/').then(|| PathBuf::from(argument));
+            (Some(operation.to_string()), path, Some(*cause))
+        }
+        Error::Enter { step, cause } => (Some(step.to_string()), None, Some(*cause)),
+        Error::MoveToParent { cgroup, cause } => {
+            (Some("move into cgroup".into()), Some(cgroup.as_path().into()), Some(*cause))
+        }
+        Error::HardLink { path } | Error::Receipt { path, .. } => (None, Some(path.as_path().into()), None),
+        Error::Spec(SpecError::NotFound(path, cause)) => (None, Some(path.clone()), Some(*cause)),
+        Error::Spec(SpecError::NotAFile(path) | SpecError::NotADirectory(path) | SpecError::ExecName(path)) => {
+            (None, Some(path.clone()), None)
+        }
+        _ => (None, None, None),
+    }
+}

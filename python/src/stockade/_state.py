@@ -1,0 +1,10 @@
+"""Where receipts are kept."""
+
+from __future__ import annotations
+
+import os
+
+
+def default_state_dir() -> str:
+    """The state directory: that of the environment, or the command's default."""
+    return os.environ.get("STOCKADE_STATE_DIR") or "/var/lib/stockade"

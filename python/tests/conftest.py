@@ -1,0 +1,180 @@
+"""What the tests share: a guard that finds leaks, unique names, and the programs that they run."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+import pytest
+
+from stockade import JailerContext
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).resolve().parents[2]
+UID, GID = 12345, 12346
+_COUNT = itertools.count()
+
+
+def program(name: str) -> Path:
+    """A program of the workspace, the one built last."""
+    built = sorted(ROOT.glob(f"target/*/debug/{name}"), key=lambda path: path.stat().st_mtime)
+    assert built, f"{name} is missing: build it with cargo build --workspace"
+    return built[-1]
+
+
+def cgroup_mounts() -> Dict[str, Path]:
+    """Where each controller of version 1 is mounted, and the unified hierarchy as ``unified``."""
+    mounts = {}
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, at, kind, options, *_ = line.split(" ")
+        if kind == "cgroup2":
+            mounts.setdefault("unified", Path(at))
+        elif kind == "cgroup":
+            mounts.update({option: Path(at) for option in options.split(",")})
+    return mounts
+
+
+def needs_v1(controller: str) -> Path:
+    """Where a controller of version 1 is; elsewhere the test is skipped."""
+    mounts = cgroup_mounts()
+    if controller not in mounts:
+        pytest.skip(f"needs cgroup version 1 with {controller}")
+    return mounts[controller]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and does not merely wait for its parent to look at it."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def living() -> Set[int]:
+    """The processes that tests run in jails."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and Path(f"/proc/{entry}/comm").read_text() == "stockade-probe\n":
+                found.add(int(entry))
+        except OSError:
+            continue
+    return {pid for pid in found if is_running(pid)}
+
+
+class Guard:
+    """A test that touches the host, from its beginning to the comparison at its end."""
+
+    def __init__(self) -> None:
+        self.name = f"stk{os.getpid()}py{next(_COUNT)}"
+        self.directory = Path("/var/tmp") / self.name
+        self.base = self.directory / "base"
+        self.state = self.directory / "state"
+        self.vmm = program("stockade-probe")
+        self.jailer = program("jailer")
+        self.processes: List["subprocess.Popen[str]"] = []
+        self.directory.mkdir()
+        self.before = self.look()
+
+    def look(self) -> Set[str]:
+        seen = {f"process {pid}" for pid in living()}
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            seen.add("mount " + line.split(" ")[4])
+        for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
+            seen.add(f"network namespace {name}")
+        for mount in set(cgroup_mounts().values()):
+            for folder, below, _ in os.walk(mount):
+                seen.update(os.path.join(folder, name) for name in below if self.name in name)
+        return seen - {"mount /run/netns"}
+
+    def named(self, suffix: str) -> str:
+        return f"{self.name}-{suffix}"
+
+    def file(self, name: str, content: str = "content\n") -> Path:
+        path = self.directory / name
+        path.write_text(content)
+        return path
+
+    def context(self, suffix: str = "vm", **fields: Any) -> JailerContext:
+        fields = {"uid": UID, "gid": GID, "chroot_base": str(self.base), **fields}
+        exec_file = fields.pop("exec_file", str(self.vmm))
+        return JailerContext(self.named(suffix), exec_file, **fields)
+
+    def start(self, context: JailerContext, *words: str) -> int:
+        """Has the jailer start the VMM, as a test author would; its pid."""
+        parameters = context.construct_param_list()
+        separator = [] if "--" in parameters else ["--"]
+        command = [str(self.jailer), *parameters, *separator, *(words or ["sleep"])]
+        if context.daemonize:
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=20)
+            return self.pid(context)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        return process.pid
+
+    def pid(self, context: JailerContext) -> int:
+        name = Path(context.exec_file).name
+        return int(Path(context.chroot_path(), f"{name}.pid").read_text())
+
+    def stockade(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(program("stockade")), *arguments, "--state-dir", str(self.state)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    def netns(self, name: str) -> bool:
+        return os.path.exists(f"/run/netns/{name}")
+
+    def finish(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        for mount in set(cgroup_mounts().values()):
+            # Parent cgroups outlive their jails on purpose; those of this test go with it.
+            for folder, _, _ in os.walk(mount / self.name, topdown=False):
+                os.rmdir(folder)
+        leaks = self.look() - self.before
+        leaks |= {str(path) for path in (self.base, self.state) if path.exists()}
+        for leak in leaks:
+            if leak.startswith("process "):
+                os.kill(int(leak.split()[1]), signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert not leaks, f"the test leaked: {sorted(leaks)}"
+
+
+@pytest.fixture
+def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+    """Waits for its turn on this machine, and compares the host before and after."""
+    if os.geteuid() != 0:
+        assert os.environ.get("CI") != "true", "CI has to run every test, and this one needs root"
+        pytest.skip("needs root")
+    with open(Path(tempfile.gettempdir()) / "stockade-tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = Guard()
+        monkeypatch.setenv("STOCKADE_STATE_DIR", str(made.state))
+        yield made
+        made.finish()
+
+
+def owner(path: "os.PathLike[str] | str", follow: bool = False) -> "tuple[int, int]":
+    facts = os.stat(path, follow_symlinks=follow)
+    return facts.st_uid, facts.st_gid
+
+
+def ramfs_mounts(under: "os.PathLike[str] | str") -> List[str]:
+    lines = Path("/proc/mounts").read_text().splitlines()
+    return [line for line in lines if f" {os.fspath(under)}" in line and " ramfs " in line]
+
+
+def wait_gone(pid: int) -> Optional[int]:
+    """Reaps a child, whichever it is; its status."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
