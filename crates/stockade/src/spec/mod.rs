@@ -7,6 +7,7 @@ mod cgroup;
 mod cgroup_files;
 mod exec_file;
 mod id;
+mod jailer_arguments;
 mod limit;
 mod netns;
 mod paths;
