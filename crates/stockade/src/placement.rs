@@ -106,8 +106,8 @@ impl Placement {
     /// Where it goes in the jail.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`] for a missing source, [`SpecError::JailPath`] for a name that would leave the
-    /// jail.
+    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) for a missing source, or for a name that would
+    /// leave the jail.
     pub fn target(&self) -> Result<JailPath> {
         self.target_of(&HostPath::existing(&self.source)?)
     }

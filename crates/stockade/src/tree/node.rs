@@ -23,8 +23,13 @@ impl Tree {
     /// Makes a device node, replacing a node, file or link that is there.
     ///
     /// # Arguments
-    /// `temporary` is a name that nobody else uses.
-    pub(crate) fn make_node(&self, path: &JailPath, temporary: &str, node: &Node) -> Result<()> {
+    /// `temporary` gives a name that nobody else uses.
+    pub(crate) fn make_node(
+        &self,
+        path: &JailPath,
+        temporary: impl FnOnce() -> String,
+        node: &Node,
+    ) -> Result<()> {
         let at = self.host_path(path);
         if self.private.get() {
             rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
@@ -41,7 +46,8 @@ impl Tree {
             }
         }
         // Beside what is there, and then in its place.
-        let aside = OsStr::new(temporary);
+        let temporary = temporary();
+        let aside = OsStr::new(&temporary);
         let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
         make(aside).context(Operation::MakeNode, path)?;
         let complete = || {
