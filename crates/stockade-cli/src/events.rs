@@ -13,7 +13,7 @@ use stockade::{Event, EventKind, Events};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::args::StateArgs;
-use crate::output::{Failure, TIMED_OUT, print, print_json_line, require_root};
+use crate::output::{Failure, TIMED_OUT, print, print_json_line, require_root_to_look};
 use crate::run::stop_signals;
 use crate::time::{timestamp, until};
 
@@ -68,7 +68,7 @@ impl Until {
 }
 
 pub(crate) fn events(args: &EventsArgs) -> Result<ExitCode, Failure> {
-    require_root("events")?;
+    require_root_to_look("events")?;
     let store = args.state.store()?;
     let deadline = until(args.timeout);
     let signals = stop_signals()?;

@@ -9,7 +9,7 @@ use stockade::spec::JailId;
 
 use crate::args::StateArgs;
 use crate::jails::no_jail;
-use crate::output::{Failure, print, print_json, require_root};
+use crate::output::{Failure, print, print_json, require_root_to_look};
 use crate::ps::short;
 
 /// Arguments of `inspect`.
@@ -27,7 +27,7 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
-    require_root("inspect")?;
+    require_root_to_look("inspect")?;
     let found = args.state.store()?.inspect(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
     let printed = if args.json { print_json(&found) } else { print(&text(&found)) };
     printed.map(|()| ExitCode::SUCCESS)

@@ -87,12 +87,18 @@ pub(crate) const TIMED_OUT: u8 = 124;
 
 /// Refuses early, in words, what the kernel would refuse late, in numbers.
 pub(crate) fn require_root(command: &str) -> Result<(), Failure> {
+    require_root_for(command, "for namespaces, device nodes and owners")
+}
+
+/// The same for commands that only look.
+pub(crate) fn require_root_to_look(command: &str) -> Result<(), Failure> {
+    require_root_for(command, "to read the receipts")
+}
+
+fn require_root_for(command: &str, what: &str) -> Result<(), Failure> {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "'{command}' needs root, for namespaces, device nodes and owners; this is uid {}: try sudo",
-        uid.as_raw()
-    )))
+    Err(Failure::new(format!("'{command}' needs root, {what}; this is uid {}: try sudo", uid.as_raw())))
 }

@@ -9,7 +9,7 @@ use stockade::spec::JailId;
 use stockade::{Ended, Store};
 
 use crate::jails::{IdsArgs, no_jail};
-use crate::output::{Failure, TIMED_OUT, note, print, print_json_line, require_root};
+use crate::output::{Failure, TIMED_OUT, note, print, print_json_line, require_root_to_look};
 use crate::time::until;
 
 /// Arguments of `wait`.
@@ -40,7 +40,7 @@ struct End<'a> {
 }
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
-    require_root("wait")?;
+    require_root_to_look("wait")?;
     let store = args.jails.state.store()?;
     let ids = &args.jails.ids;
     ids.iter().try_for_each(|id| demand_started(&store, id))?;
