@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Start the VMM of a jail that was created, and return.
     Start(crate::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
-    Wait(crate::jails::IdsArgs),
+    Wait(crate::wait::WaitArgs),
     /// Send VMMs a signal.
     Kill(crate::kill::KillArgs),
     /// Remove jails.
@@ -44,6 +44,10 @@ pub(crate) enum Command {
     Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
     Ps(crate::ps::PsArgs),
+    /// Print everything that is known of a jail.
+    Inspect(crate::inspect::InspectArgs),
+    /// Print what happens to jails, as it happens.
+    Events(crate::events::EventsArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts; the first jail does the same.

@@ -9,8 +9,6 @@ use crate::output::Failure;
 
 /// Arguments of commands that take several jails.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade wait vm-1 vm-2")]
 pub(crate) struct IdsArgs {
     /// Names of the jails.
     #[arg(required = true, value_name = "ID")]

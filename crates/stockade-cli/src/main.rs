@@ -3,8 +3,10 @@
 mod args;
 mod create;
 mod demo;
+mod events;
 mod gc;
 mod host_setup;
+mod inspect;
 mod jails;
 mod kill;
 mod logs;
@@ -18,6 +20,7 @@ mod ps;
 mod rm;
 mod run;
 mod start;
+mod time;
 mod unplace;
 mod wait;
 
@@ -59,6 +62,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(args) => plan::plan(&args),
         Command::Profiles(args) => profiles::profiles(&args),
         Command::Ps(args) => ps::ps(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Events(args) => events::events(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::HostSetup(args) => host_setup::host_setup(&args),
         Command::Demo(args) => demo::demo(&args),

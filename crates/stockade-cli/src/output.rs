@@ -76,14 +76,29 @@ pub(crate) fn print_json(data: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// Data for programs that read line by line.
+pub(crate) fn print_json_line(data: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(data).map_err(|e| Failure::new(e.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+/// The exit code where something did not come in time, as that of timeout(1).
+pub(crate) const TIMED_OUT: u8 = 124;
+
 /// Refuses early, in words, what the kernel would refuse late, in numbers.
 pub(crate) fn require_root(command: &str) -> Result<(), Failure> {
+    require_root_for(command, "for namespaces, device nodes and owners")
+}
+
+/// The same for commands that only look.
+pub(crate) fn require_root_to_look(command: &str) -> Result<(), Failure> {
+    require_root_for(command, "to read the receipts")
+}
+
+fn require_root_for(command: &str, what: &str) -> Result<(), Failure> {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "'{command}' needs root, for namespaces, device nodes and owners; this is uid {}: try sudo",
-        uid.as_raw()
-    )))
+    Err(Failure::new(format!("'{command}' needs root, {what}; this is uid {}: try sudo", uid.as_raw())))
 }

@@ -87,7 +87,9 @@ pub(crate) fn demand_distinct(placements: &[Placement], flag: &str) -> Result<()
         let target = placement.target().map_err(|error| not_placed(flag, source, &error))?;
         if let Some(earlier) = taken.insert(target.clone(), source) {
             let (source, earlier) = (source.display(), earlier.display());
-            return Err(Failure::new(format!("{flag}{source}: {earlier} goes to {target} already")));
+            return Err(Failure::new(format!(
+                "{flag}{source}: {target} is taken by {flag}{earlier} already"
+            )));
         }
     }
     Ok(())

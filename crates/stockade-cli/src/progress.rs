@@ -10,6 +10,8 @@ use stockade::Progress;
 /// What takes no longer is not worth a word.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+const TEMPLATE: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+
 /// A bar on stderr that appears if a copy takes long, and goes when it is done.
 pub(crate) struct Bar<'a> {
     source: &'a Path,
@@ -34,9 +36,8 @@ impl<'a> Bar<'a> {
 
     fn begin(&self) -> ProgressBar {
         let bar = ProgressBar::new(0).with_elapsed(self.begun.elapsed());
-        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
-        // The template is checked by a test; another would be shown in its place.
-        let style = ProgressStyle::with_template(template);
+        // A test checks that there is nothing to fall back from.
+        let style = ProgressStyle::with_template(TEMPLATE);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(self.source.display().to_string());
         bar
@@ -48,5 +49,13 @@ impl Drop for Bar<'_> {
         if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_bars_template_is_one() {
+        super::ProgressStyle::with_template(super::TEMPLATE).expect("a valid template");
     }
 }

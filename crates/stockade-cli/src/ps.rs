@@ -46,7 +46,7 @@ fn table(listings: &[Listing]) -> String {
 }
 
 /// A time in seconds, to the nearest unit that makes it readable.
-fn short(seconds: u64) -> String {
+pub(crate) fn short(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m", seconds / 60),

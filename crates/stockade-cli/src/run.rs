@@ -20,8 +20,13 @@ use crate::progress::Bar;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'")]
+#[command(
+    after_help = "Ctrl-C asks the VMM to end. Ctrl-Z stops this command alone: the VMM, in a session of its
+own, runs on, and its jail is removed after fg.
+
+Example:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'"
+)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,

@@ -1,33 +1,90 @@
 //! `stockade wait`: until VMMs have ended.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use stockade::Ended;
+use clap::Args;
+use serde::Serialize;
+use stockade::spec::JailId;
+use stockade::{Ended, Store};
 
 use crate::jails::{IdsArgs, no_jail};
-use crate::output::{Failure, print};
+use crate::output::{Failure, TIMED_OUT, note, print, print_json_line, require_root_to_look};
+use crate::time::until;
 
-pub(crate) fn wait(args: &IdsArgs) -> Result<ExitCode, Failure> {
-    let store = args.state.store()?;
-    for id in &args.ids {
-        let ended = match store.watch(id)? {
-            Some(watched) => watched.wait_until(None)?,
-            None => match store.read(id)? {
-                None => return Err(no_jail(id)),
-                Some(receipt) if receipt.vmm().is_none() => {
-                    return Err(Failure::new(format!("jail {id} was not started")));
-                }
-                Some(_) => store.ended(id),
-            },
-        };
-        match ended {
-            Some(ended) if ended != Ended::Unknown => print(&format!("{}\n", ended.shell_code()))?,
-            _ => {
-                return Err(Failure::new(format!(
-                    "jail {id} does not run, and how its VMM ended is not known"
-                )));
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade wait --any --timeout 60 vm-1 vm-2")]
+pub(crate) struct WaitArgs {
+    /// Return when the first has ended, and print its name before its exit code.
+    #[arg(long)]
+    any: bool,
+    /// Wait no longer than so many seconds; then the exit code is 124.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Print one JSON object a line, in the order in which the VMMs end.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    jails: IdsArgs,
+}
+
+/// How a VMM ended, for programs.
+#[derive(Serialize)]
+struct End<'a> {
+    id: &'a JailId,
+    ended: Ended,
+    /// As a shell tells it; `None` if it is not known.
+    code: Option<u8>,
+}
+
+pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("wait")?;
+    let store = args.jails.state.store()?;
+    let ids = &args.jails.ids;
+    ids.iter().try_for_each(|id| demand_started(&store, id))?;
+    let deadline = until(args.timeout);
+    let mut ends = store.ends(ids)?;
+    let mut known = BTreeMap::new();
+    let mut told = 0;
+    let mut code = ExitCode::SUCCESS;
+    while let Some((id, ended)) = ends.next(deadline)? {
+        if ended == Ended::Unknown {
+            note(&format!("jail {id} does not run, and how its VMM ended is not known"));
+            code = ExitCode::FAILURE;
+        }
+        if args.json {
+            let code = (ended != Ended::Unknown).then(|| ended.shell_code());
+            print_json_line(&End { id: &id, ended, code })?;
+        } else if args.any && ended != Ended::Unknown {
+            print(&format!("{id} {}\n", ended.shell_code()))?;
+        }
+        if args.any {
+            return Ok(code);
+        }
+        known.insert(id, ended);
+        // In the order of the command line, each as soon as those before it are known.
+        while let Some(ended) = ids.get(told).and_then(|id| known.get(id)) {
+            if !args.json && *ended != Ended::Unknown {
+                print(&format!("{}\n", ended.shell_code()))?;
             }
+            told += 1;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let late: Vec<&str> = ends.waiting().map(JailId::as_str).collect();
+    if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
+        let verb = if late.len() == 1 { "runs" } else { "run" };
+        note(&format!("{} still {verb} after {seconds} s", late.join(", ")));
+        return Ok(ExitCode::from(TIMED_OUT));
+    }
+    Ok(code)
+}
+
+fn demand_started(store: &Store, id: &JailId) -> Result<(), Failure> {
+    match store.read(id)? {
+        None => Err(no_jail(id)),
+        Some(receipt) if receipt.vmm().is_none() => Err(Failure::new(format!("jail {id} was not started"))),
+        Some(_) => Ok(()),
+    }
 }

@@ -217,6 +217,96 @@ fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
     });
 }
 
+/// Files to be placed in three ways, and what must stay as it is of them.
+fn sources(guard: &Guard) -> Vec<String> {
+    let share = guard.directory().join("share");
+    std::fs::create_dir(&share).unwrap();
+    std::fs::write(share.join("file"), "precious").unwrap();
+    let file = guard.file("image", "precious").display().to_string();
+    vec![format!("{}=a/share:bind", share.display()), format!("{file}=a/bound:bind"), format!("{file}=copy")]
+}
+
+fn unharmed(guard: &Guard) {
+    for file in ["share/file", "image"] {
+        assert_eq!(std::fs::read_to_string(guard.directory().join(file)).unwrap(), "precious");
+    }
+}
+
+/// Takes out whatever of it is there, places it again, and removes the jail.
+fn place_again_and_remove(guard: &Guard, id: &str, sources: &[String]) -> Output {
+    for path in ["a/share", "a/bound", "copy"] {
+        let output = stockade(guard, &["unplace", id, path]);
+        let never_there = format!("stockade: /{path} was not placed into the jail\n");
+        assert!(output.code == 0 || output.stderr == never_there, "{output:?}");
+    }
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let again = stockade(guard, &[&["place", id], &sources[..]].concat());
+    assert_eq!((again.code, again.stderr.as_str()), (0, ""), "{again:?}");
+    let removed = stockade(guard, &["rm", "--force", id]);
+    unharmed(guard);
+    removed
+}
+
+#[test]
+fn a_place_killed_at_any_system_call_leaves_a_jail_that_is_whole() {
+    privileged!(guard, {
+        let (id, sources) = (guard.named("jail"), sources(&guard));
+        let words = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
+        let after = || {
+            // With or without the files, the VMM runs.
+            assert_eq!(stockade(&guard, &["start", &id, "--", "exit=0"]).code, 0);
+            let ended = stockade(&guard, &["wait", &id]);
+            assert_eq!((ended.code, ended.stdout.as_str()), (0, "0\n"));
+            stockade(&guard, &["rm", &id])
+        };
+        killed_everywhere(&guard, &words, &|| create(&guard), &after);
+        unharmed(&guard);
+        killed_everywhere(&guard, &words, &|| create(&guard), &|| {
+            place_again_and_remove(&guard, &id, &sources)
+        });
+    });
+}
+
+#[test]
+fn an_unplace_killed_at_any_system_call_can_be_repeated() {
+    privileged!(guard, {
+        let (id, sources) = (guard.named("jail"), sources(&guard));
+        let words = ["unplace", &id, "a/share", "a/bound", "copy"].map(str::to_owned);
+        let before = || {
+            create(&guard);
+            let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+            assert_eq!(stockade(&guard, &[&["place", &id], &sources[..]].concat()).code, 0);
+        };
+        killed_everywhere(&guard, &words, &before, &|| place_again_and_remove(&guard, &id, &sources));
+    });
+}
+
+#[test]
+fn a_place_into_a_running_jail_killed_at_any_system_call_can_be_repeated() {
+    privileged!(guard, {
+        let (id, sources) = (guard.named("jail"), sources(&guard));
+        let words = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
+        let before = || {
+            create(&guard);
+            assert_eq!(stockade(&guard, &["start", &id, "--", "sleep"]).code, 0);
+        };
+        before();
+        let calls = calls(&guard, &words);
+        assert_eq!(place_again_and_remove(&guard, &id, &sources).code, 0);
+        // Before the jail is opened it does not matter whether its VMM runs.
+        let opened = calls.iter().position(|(name, _)| name == "flock").unwrap();
+        for (name, number) in &calls[opened..] {
+            before();
+            let inject = format!("inject={name}:signal=KILL:when={number}");
+            traced(&guard, &["-e".to_owned(), inject], &words);
+            let removed = place_again_and_remove(&guard, &id, &sources);
+            assert_eq!((removed.code, removed.stderr.as_str()), (0, ""), "killed at {name} number {number}");
+            let left = leftovers(&guard);
+            assert!(left.is_empty(), "killed at {name} number {number}: left {left:?}");
+        }
+    });
+}
+
 #[test]
 fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
     privileged!(guard, {

@@ -310,12 +310,16 @@ fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
 fn a_monitor_that_is_killed_costs_only_the_exit_code() {
     privileged!(guard, {
         let id = create(&guard, "orphan", &[]);
-        let monitor = monitor_of(start(&guard, &id, &["sleep"]));
+        let vmm = start(&guard, &id, &["sleep"]);
+        let monitor = monitor_of(vmm);
         let monitor = rustix::process::Pid::from_raw(monitor).unwrap();
         rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
         rustix::process::waitpid(Some(monitor), rustix::process::WaitOptions::empty()).unwrap();
         assert_eq!(state(&guard, &id), "running");
         said(&guard, &["kill", &id]);
+        // The orphan has come to this process, as it comes to init elsewhere, which takes its status away.
+        rustix::process::waitpid(rustix::process::Pid::from_raw(vmm), rustix::process::WaitOptions::empty())
+            .unwrap();
         let line = format!("jail {id} does not run, and how its VMM ended is not known");
         refused(&guard, &["wait", &id], &line);
         said(&guard, &["rm", &id]);

@@ -7,10 +7,11 @@
 
 use std::path::Path;
 
+use crate::decision::{placement as decide, way_of};
 use crate::error::{Error, Result};
 use crate::host::{self, CgroupLayout};
 use crate::layout::Layout;
-use crate::placement::{How, Placed, Placement, placement as decide, way_of};
+use crate::placement::{How, Placed, Placement};
 use crate::plan::Plan;
 use crate::prepare::Held;
 use crate::receipt::Receipt;

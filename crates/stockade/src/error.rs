@@ -179,6 +179,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether it is only this process, or the host at this moment, that lacks something.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::Operation { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. })
+    }
+}
+
 /// What can be tried on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -226,6 +233,8 @@ pub enum Operation {
     Spawn,
     /// Wait for a process.
     Wait,
+    /// Be told of changes of a directory.
+    Watch,
     /// Send a signal.
     Kill,
     /// Lock a jail.
@@ -256,6 +265,7 @@ impl fmt::Display for Operation {
             Self::InheritCgroup => "inherit the parent's value of",
             Self::Spawn => "start a process for",
             Self::Wait => "wait for",
+            Self::Watch => "watch",
             Self::Kill => "kill",
             Self::Lock => "lock",
         })

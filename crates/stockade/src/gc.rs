@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::events::remove_strays;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{JailId, JailPath};
 use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
@@ -71,6 +72,7 @@ impl Store {
         let mut collection = Collection::default();
         if !dry_run {
             remove_unnamed(self.directory());
+            remove_strays(self.directory());
         }
         for id in self.ids()? {
             match self.collect_one(&id, dry_run) {

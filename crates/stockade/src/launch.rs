@@ -152,7 +152,7 @@ fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>)
     };
     process.signal(rustix::process::Signal::KILL)?;
     process.wait_until_ended(None)?;
-    process.reap()?;
+    jail.site.note_end(process.reap()?);
     Err(failed)
 }
 

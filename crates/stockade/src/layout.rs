@@ -68,6 +68,12 @@ impl Layout {
         self.jail_dir().join(Self::ROOT)
     }
 
+    /// Where something of the jail is on the host. What is there belongs to the jail's owner: it is to be opened
+    /// with that in mind.
+    pub fn on_host(&self, path: &JailPath) -> HostPath {
+        self.root().join(path.relative())
+    }
+
     /// The jail's root, relative to the base.
     pub(crate) fn root_below_base(&self) -> PathBuf {
         Path::new(&self.exec_name).join(&self.id).join(Self::ROOT)

@@ -6,19 +6,13 @@
 //! teardown ([`Report`]). Found on disk after a crash, it is what [`Store::collect`] undoes.
 //!
 //! ```no_run
-//! use std::path::Path;
-//! use stockade::spec::{ExecFile, HostPath, JailSpec};
-//! use stockade::{Placement, Store, Streams};
+//! use stockade::spec::JailSpec;
+//! use stockade::{Store, Streams};
 //!
 //! # fn main() -> stockade::Result<()> {
-//! let store = Store::new(Path::new("/var/lib/stockade"))?;
-//! let vmm = ExecFile::new(Path::new("/usr/local/bin/firecracker"))?;
-//! let base = HostPath::future_directory(Path::new("/srv/jailer"))?;
-//! let spec = JailSpec::new("vm-1".parse()?, vmm, base);
-//!
-//! let mut prepared = store.prepare(&spec)?;
+//! let spec = JailSpec::builder("vm-1", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
+//! let mut prepared = Store::from_environment()?.prepare(&spec)?;
 //! let kernel = prepared.place("/images/vmlinux")?;
-//! prepared.place(Placement::new("/images/root.img").named("drives/root.img").read_only())?;
 //! println!("the VMM finds its kernel at {kernel}");
 //! let mut running = prepared.launch(Streams::default())?;
 //! let ended = running.wait()?;
@@ -29,19 +23,25 @@
 //! # }
 //! ```
 //!
+//! [`guide`] walks through a life, step by step; the crate's `examples` are whole programs.
+//!
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
 
 mod adopt;
 mod cgroup;
 pub mod closure;
+mod decision;
 mod enter;
 mod error;
+mod events;
 mod gc;
 mod host;
 mod in_place;
+pub mod inspect;
 mod launch;
 mod layout;
+mod log;
 mod mark;
 mod open;
 mod place;
@@ -61,15 +61,21 @@ mod sweep;
 mod teardown;
 mod tree;
 
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
 pub use adopt::{AdoptSpec, Adopted, Wants};
+pub use decision::placement;
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use events::{Ends, Event, EventKind, Events};
 pub use gc::{Collection, Listing};
 pub use host::{CgroupLayout, Hierarchy, Host, Unified};
 pub use in_place::{close_inherited, enter_in_place};
 pub use launch::Streams;
 pub use layout::Layout;
+pub use log::Log;
 pub use open::{Dead, Jail, Watched};
-pub use placement::{How, Placed, Placement, placement};
+pub use placement::{How, Placed, Placement};
 pub use plan::{Plan, Way, plan};
 pub use prepare::Prepared;
 pub use process::{Ended, ProcessRef};

@@ -108,7 +108,8 @@ impl Watched {
 
     /// Waits for the VMM's end, at most until `deadline`; `None` if it still runs then.
     ///
-    /// How it ended is known if it has a monitor, and the jail was not removed in the same moment.
+    /// How it ended is known if its parent has written that down, and the jail was not removed in the same
+    /// moment: [`Store::ends`] misses nothing.
     ///
     /// # Errors
     /// What the kernel says of waiting.

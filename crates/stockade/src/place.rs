@@ -2,8 +2,9 @@
 
 use rustix::fs::FileType;
 
+use crate::decision::{placement, way_of};
 use crate::error::{Error, Result};
-use crate::placement::{Placed, Placement, placement, way_of};
+use crate::placement::{Placed, Placement};
 use crate::plan::with_binds;
 use crate::prepare::{Held, Prepared};
 use crate::process::PidFd;
@@ -20,7 +21,7 @@ impl Prepared {
     /// What was refused; [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source is missing
     /// or cannot be placed in this way. Nothing of it stays in the jail then.
     pub fn place(&mut self, placement: impl Into<Placement>) -> Result<Placed> {
-        self.place_with_progress(placement, &mut |_| ())
+        self.jail_mut().place(&placement.into(), None, None)
     }
 
     /// The same, telling how far a copy has come: every 16 MiB, and at the end of each file.
@@ -32,7 +33,7 @@ impl Prepared {
         placement: impl Into<Placement>,
         tell: &mut dyn FnMut(Progress),
     ) -> Result<Placed> {
-        self.jail_mut().place(&placement.into(), tell, None)
+        self.jail_mut().place(&placement.into(), Some(tell), None)
     }
 
     /// Takes out what was placed. The host's file stays as it is, however it was placed.
@@ -51,7 +52,8 @@ impl Running {
     /// # Errors
     /// As there.
     pub fn place(&mut self, placement: impl Into<Placement>) -> Result<Placed> {
-        self.place_with_progress(placement, &mut |_| ())
+        let (jail, vmm) = self.jail_and_vmm();
+        jail.place(&placement.into(), None, Some(vmm))
     }
 
     /// The same, telling how far a copy has come.
@@ -64,7 +66,7 @@ impl Running {
         tell: &mut dyn FnMut(Progress),
     ) -> Result<Placed> {
         let (jail, vmm) = self.jail_and_vmm();
-        jail.place(&placement.into(), tell, Some(vmm))
+        jail.place(&placement.into(), Some(tell), Some(vmm))
     }
 
     /// Takes out what was placed, as [`Prepared::unplace`] does. What the VMM holds open it keeps.
@@ -72,11 +74,13 @@ impl Running {
     /// # Errors
     /// As there; also if the VMM has moved the folder that a bind is in, and so would keep it.
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
-        let (jail, _) = self.jail_and_vmm();
+        let (jail, vmm) = self.jail_and_vmm();
         if let Some(bind) = jail.placed(path).and_then(as_bind)
             && !bind.is_in_place(&jail.site)?
+            && jail.has_stray(&vmm.mount_points()?)
         {
-            return Err(Error::InTheWay { what: format!("what the VMM has put in the place of {path}") });
+            let reason = "the VMM has moved the folder it was in, and keeps it until it ends".to_owned();
+            return Err(Error::NotTakenOut { path: path.clone(), reason });
         }
         jail.unplace(path)
     }
@@ -87,19 +91,24 @@ impl Held {
     fn place(
         &mut self,
         asked: &Placement,
-        tell: &mut dyn FnMut(Progress),
+        tell: Option<&mut dyn FnMut(Progress)>,
         vmm: Option<&PidFd>,
     ) -> Result<Placed> {
         let owner = self.receipt.spec.owner;
         let step = placement(owner, &self.receipt.root(), asked)?;
-        let placed = Placed { path: asked.target()?, how: way_of(&step) };
+        let path = step.placed_at().cloned().unwrap_or_else(JailPath::root);
+        let placed = Placed { path, how: way_of(&step) };
         self.demand_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
             self.site.mounts = Some(vmm.mount_namespace()?);
         }
         self.append(step.clone())?;
         let parents = self.site.tree().and_then(|tree| tree.make_parents(&placed.path, owner));
-        if let Err(error) = parents.and_then(|()| step.apply_telling(&self.site, tell)) {
+        let apply = || match tell {
+            Some(tell) => step.apply_telling(&self.site, tell),
+            None => step.apply(&self.site),
+        };
+        if let Err(error) = parents.and_then(|()| apply()) {
             // Nothing was placed, and what was there before stays; it is only taken off the list again.
             self.receipt.steps.pop();
             self.lock.write(&self.receipt)?;
@@ -164,6 +173,21 @@ impl Held {
             number <= made || step.placed_at() != Some(path)
         });
         self.lock.write(&self.receipt)
+    }
+
+    /// Whether one of a VMM's mount points is where nothing was mounted for it.
+    fn has_stray(&self, mount_points: &[JailPath]) -> bool {
+        let temporary = self.site.temporary_name();
+        let is_known = |point: &JailPath| {
+            let mounted = |step: &Step| match step {
+                Step::Ramfs(ramfs) => ramfs.path == *point,
+                // Or at the name that it has until it is complete.
+                Step::Bind(bind) => bind.path == *point || bind.path.beside(&temporary) == *point,
+                _ => false,
+            };
+            *point == JailPath::root() || self.receipt.steps.iter().any(mounted)
+        };
+        !mount_points.iter().all(is_known)
     }
 
     /// What the VMM's process does to itself, every bind attached; the mount points are there then.

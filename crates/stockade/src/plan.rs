@@ -163,6 +163,9 @@ fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
         let unified = host.cgroups.existing_parent(&parent).filter(|_| asked);
         return Ok(Cgroups { unified, ..Cgroups::default() });
     }
+    if way == Way::Launch {
+        spec.cgroups.iter().try_for_each(|setting| setting.demand_version(version))?;
+    }
     match version {
         CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),
         CgroupVersion::V2 => cgroups_v2(&spec.cgroups, host, &path, exclusive),

@@ -30,13 +30,20 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn tear_down(self) -> Result<Report> {
-        tear_down(self.lock, self.receipt, &self.site)
+        let never_ran = self.receipt.vmm().is_none();
+        let report = tear_down(self.lock, self.receipt, &self.site);
+        if never_ran {
+            self.site.remove_parents();
+        }
+        report
     }
 
     /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
     pub(crate) fn give_up(mut self) -> Result<()> {
         if self.receipt.keeper.is_some() {
-            return self.tear_down().map(drop);
+            let report = tear_down(self.lock, self.receipt, &self.site);
+            self.site.remove_parents();
+            return report.map(drop);
         }
         self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
         self.lock.forget_end()?;
@@ -70,7 +77,7 @@ impl Store {
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
             // Nothing was made; a place without a receipt is nothing to keep.
-            let _ = lock.remove();
+            let _ = lock.remove(None);
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
@@ -111,11 +118,16 @@ fn apply(jail: Held) -> Result<Held> {
         let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
         undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.site, &mut remaining);
+        jail.site.remove_parents();
         let Held { lock, mut receipt, .. } = jail;
         // The first error is the one to tell; what is left stays on the receipt for gc.
         receipt.steps = remaining;
         receipt.over = true;
-        let _ = if receipt.steps.is_empty() { lock.remove() } else { lock.write(&receipt) };
+        let _ = if receipt.steps.is_empty() {
+            lock.remove(Some(&receipt.parting(None)))
+        } else {
+            lock.write(&receipt)
+        };
         return Err(error);
     }
     Ok(jail)

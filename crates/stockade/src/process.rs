@@ -1,6 +1,7 @@
 //! Processes, told apart for good: a pid alone may mean another one tomorrow.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,6 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Operation, Result};
+use crate::host::unescape;
+use crate::spec::JailPath;
 
 /// A process by its pid and the moment it started, which together never come again within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,11 @@ impl ProcessRef {
         }
     }
 
+    /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
+    pub(crate) fn status(&self) -> Option<Ended> {
+        stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
+    }
+
     /// A descriptor of it; `None` if it is gone.
     pub(crate) fn open(&self) -> Result<Option<PidFd>> {
         // First the descriptor, then the check: what the descriptor means cannot change in between.
@@ -57,6 +65,8 @@ impl ProcessRef {
 struct Stat {
     started: u64,
     ended: bool,
+    /// How it ended, as far as the kernel tells this process.
+    status: Option<Ended>,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
@@ -65,7 +75,8 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let ended = matches!(fields.next()?, "Z" | "X");
     let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { started, ended })
+    let status = fields.nth(29).and_then(|status| status.trim_end().parse().ok()).map(Ended::from_status);
+    Some(Stat { started, ended, status })
 }
 
 /// A process held by descriptor.
@@ -108,6 +119,11 @@ impl PidFd {
         }
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.wait_until_ended(Some(Instant::now())), Ok(true))
+    }
+
     /// Waits for its end; false if the deadline came first.
     pub(crate) fn wait_until_ended(&self, deadline: Option<Instant>) -> Result<bool> {
         loop {
@@ -131,6 +147,15 @@ impl PidFd {
             return Err(Errno::SRCH).context(Operation::Open, at());
         }
         namespace.context(Operation::Open, at())
+    }
+
+    /// Where something is mounted, as it sees it itself.
+    pub(crate) fn mount_points(&self) -> Result<Vec<JailPath>> {
+        let at = format!("/proc/{}/mountinfo", self.pid);
+        let table = std::fs::read(&at).context(Operation::Read, &at)?;
+        let table = String::from_utf8_lossy(&table);
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+        Ok(points.filter_map(|point| JailPath::try_from(PathBuf::from(point)).ok()).collect())
     }
 
     /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
@@ -169,6 +194,14 @@ impl std::fmt::Display for Ended {
 }
 
 impl Ended {
+    /// What `wait` would tell.
+    fn from_status(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Exited((status >> 8) & 0xff),
+            signal => Self::Killed(signal),
+        }
+    }
+
     /// The exit code as a shell reports it: 128 and the signal's number for a process that was killed.
     pub fn shell_code(self) -> u8 {
         let code = match self {

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::Parting;
 use crate::host;
 use crate::layout::Layout;
 use crate::plan::Plan;
-use crate::process::ProcessRef;
+use crate::process::{Ended, ProcessRef};
 use crate::spec::{HostPath, JailId, JailSpec};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step, Vmm};
@@ -35,6 +36,11 @@ impl Nonce {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// One that was written down.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::is_one(text).then(|| Self(text.to_owned()))
     }
 
     /// Whether a text looks like one.
@@ -164,6 +170,11 @@ impl Receipt {
         host::boot_id().is_ok_and(|boot| boot == self.boot_id)
     }
 
+    /// Whether the pids on it mean what they meant to whoever wrote it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.is_of_this_boot() && self.pid_namespace == host::pid_namespace()
+    }
+
     /// How the jail is now.
     pub fn state(&self) -> JailState {
         match self.vmm() {
@@ -176,6 +187,12 @@ impl Receipt {
             None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
             _ => JailState::Dead,
         }
+    }
+
+    /// What is told of the jail when it goes.
+    pub(crate) fn parting(&self, ended: Option<Ended>) -> Parting {
+        let vmm = self.vmm().map(|vmm| (vmm.pid, ended.unwrap_or(Ended::Unknown)));
+        Parting { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
     }
 
     /// How long ago it was made.
@@ -193,7 +210,7 @@ impl Receipt {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

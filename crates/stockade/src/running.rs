@@ -81,6 +81,30 @@ impl Running {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
+    /// Where to wait for the VMM's end in an event loop: readable once [`Running::wait_timeout`] may have news.
+    /// `None` once the end is known, and [`Running::wait`] returns it at once.
+    ///
+    /// A jail with a monitor has two such descriptors, one after the other: the VMM's pidfd, and then that of the
+    /// monitor, which has the end to write down. With the `readable` of whatever runtime (tokio's `AsyncFd`, for
+    /// instance) this waits for the end, can be cancelled at any await, and needs no thread:
+    ///
+    /// ```text
+    /// while let Some(fd) = running.waits_at()? {
+    ///     readable(fd).await?;
+    /// }
+    /// let ended = running.wait()?;
+    /// ```
+    ///
+    /// # Errors
+    /// What the kernel says of waiting.
+    pub fn waits_at(&mut self) -> Result<Option<BorrowedFd<'_>>> {
+        if self.wait_timeout(Duration::ZERO)?.is_some() {
+            return Ok(None);
+        }
+        let monitor = self.monitor.as_ref().filter(|_| self.process.has_ended());
+        Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
+    }
+
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
         if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
             return Ok(self.ended);
@@ -92,11 +116,21 @@ impl Running {
                 monitor.reap()?;
                 self.jail.lock.ended()
             }
-            None => self.process.reap()?,
+            None => self.reap()?,
         };
         // Where this process is not the parent, or ignores SIGCHLD, all that is known is that it ended.
         self.ended = Some(status.unwrap_or(Ended::Unknown));
         Ok(self.ended)
+    }
+
+    /// Takes the end of the VMM, this process's child, and writes it down for others.
+    fn reap(&self) -> Result<Option<Ended>> {
+        let ended = self.process.reap()?;
+        if let Some(ended) = ended {
+            // This caller knows it in any case; a full disk must not keep it from that.
+            let _ = self.jail.lock.write_end(ended);
+        }
+        Ok(ended)
     }
 
     /// Asks the VMM to end (SIGTERM), and kills it if it has not after `grace`.

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Operation, Result};
+use crate::events::Parting;
 use crate::mark::{self, Mark};
 use crate::process::Ended;
 use crate::receipt::{JailState, Nonce, Receipt};
@@ -20,13 +21,15 @@ use crate::tree::open_directory;
 /// Where receipts are kept unless told otherwise.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
 
-const RECEIPT: &str = "receipt.json";
-const ENDED: &str = "ended";
+pub(crate) const RECEIPT: &str = "receipt.json";
+pub(crate) const ENDED: &str = "ended";
 
 const RECEIPT_NEW: &str = "receipt.json.new";
 
+const ENDED_NEW: &str = "ended.new";
+
 /// What the monitor writes into a jail's place.
-const MONITOR_FILES: &[&str] = &["log", "log.1", "ended.new", ENDED];
+const MONITOR_FILES: &[&str] = &["log", "log.1", ENDED_NEW, ENDED];
 
 /// A state directory. It is made with the first jail, and goes with the last.
 #[derive(Clone, Debug)]
@@ -41,6 +44,15 @@ impl Store {
     /// [`SpecError::NotADirectory`] if something else is there.
     pub fn new(path: &Path) -> std::result::Result<Self, SpecError> {
         Ok(Self { directory: HostPath::future_directory(path)? })
+    }
+
+    /// The state directory that `STOCKADE_STATE_DIR` names, as for the command; `/var/lib/stockade` without it.
+    ///
+    /// # Errors
+    /// As for [`Store::new`].
+    pub fn from_environment() -> std::result::Result<Self, SpecError> {
+        let directory = std::env::var_os("STOCKADE_STATE_DIR");
+        Self::new(Path::new(directory.as_deref().unwrap_or(DEFAULT_STATE_DIRECTORY.as_ref())))
     }
 
     /// Where it is.
@@ -155,12 +167,17 @@ impl Lock {
         let at = self.path.join(RECEIPT);
         let text = serde_json::to_vec(receipt)
             .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
+        self.replace(RECEIPT, RECEIPT_NEW, &text)
+    }
+
+    /// Replaces a file of the place as a whole, by way of another name.
+    fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
+        let at = self.path.join(name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, RECEIPT_NEW, flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::openat(&self.directory, new, flags, Mode::RUSR | Mode::WUSR)
             .context(Operation::Open, &at)?;
-        File::from(file).write_all(&text).context(Operation::Write, &at)?;
-        rustix::fs::renameat(&self.directory, RECEIPT_NEW, &self.directory, RECEIPT)
-            .context(Operation::Rename, at)
+        File::from(file).write_all(text).context(Operation::Write, &at)?;
+        rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
     }
 
     /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
@@ -180,26 +197,43 @@ impl Lock {
         read_ended(&self.path)
     }
 
+    /// Writes down how the VMM ended, as a monitor does, whole or not at all.
+    pub(crate) fn write_end(&self, ended: Ended) -> Result<()> {
+        let text = match ended {
+            Ended::Exited(code) => format!("exited {code}\n"),
+            Ended::Killed(signal) => format!("killed {signal}\n"),
+            Ended::Unknown => return Ok(()),
+        };
+        self.replace(ENDED, ENDED_NEW, text.as_bytes())
+    }
+
     /// Removes what a monitor has written for a VMM that was started before.
     pub(crate) fn forget_end(&self) -> Result<()> {
         MONITOR_FILES.iter().try_for_each(|name| self.unlink(name))
     }
 
-    /// Removes the jail's place: it is gone without a trace. The receipt goes last, so that a place that
-    /// cannot be removed is still known.
-    pub(crate) fn remove(self) -> Result<()> {
-        self.forget_end()?;
-        self.unlink(RECEIPT_NEW)?;
+    /// Removes the jail's place: it is gone without a trace. The receipt goes late, so that a place that
+    /// cannot be removed is still known; yet before the VMM's end, so that whoever finds a receipt and no end
+    /// knows that none was written. With `parting`, subscribers are told of it (see [`Parting`]).
+    pub(crate) fn remove(self, parting: Option<&Parting>) -> Result<()> {
+        let passing = MONITOR_FILES.iter().filter(|name| **name != ENDED).chain([&RECEIPT_NEW]);
+        passing.copied().try_for_each(|name| self.unlink(name))?;
         let foreign = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
-        if let Some(foreign) = foreign.flatten().find(|entry| entry.file_name() != RECEIPT) {
+        let is_foreign =
+            |entry: &std::fs::DirEntry| ![RECEIPT, ENDED].iter().any(|name| entry.file_name() == *name);
+        if let Some(foreign) = foreign.flatten().find(is_foreign) {
             return Err(Errno::NOTEMPTY).context(Operation::Remove, foreign.path().display());
         }
         self.unlink(RECEIPT)?;
-        self.remove_empty()
+        self.unlink(ENDED)?;
+        let last = parting.map(|parting| self.store.join(parting.name()));
+        // Where it cannot be renamed subscribers are told less.
+        let last = last.filter(|last| rustix::fs::rename(self.path.as_path(), last.as_path()).is_ok());
+        self.remove_empty(last.as_ref().unwrap_or(&self.path))
     }
 
     /// Removes a place that has no receipt, if stockade made it: whoever made it was killed before anything
-    /// else was made. Anything else in the state directory is not ours to touch.
+    /// else was made, or after everything was removed. Anything else in the state directory is not ours to touch.
     pub(crate) fn remove_unused(self) -> Result<()> {
         if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
             != Mark::Is(PLACE.into())
@@ -207,13 +241,14 @@ impl Lock {
             return Ok(());
         }
         self.unlink(RECEIPT_NEW)?;
-        self.remove_empty()
+        self.unlink(ENDED)?;
+        self.remove_empty(&self.path)
     }
 
-    fn remove_empty(self) -> Result<()> {
-        match rustix::fs::rmdir(self.path.as_path()) {
+    fn remove_empty(&self, place: &HostPath) -> Result<()> {
+        match rustix::fs::rmdir(place.as_path()) {
             Ok(()) | Err(Errno::NOENT) => (),
-            Err(cause) => return Err(cause).context(Operation::Remove, self.path),
+            Err(cause) => return Err(cause).context(Operation::Remove, place),
         }
         remove_if_ours_and_empty(&self.store).map(drop)
     }
@@ -226,10 +261,18 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing alone: a child that another thread has just cloned holds a copy of the descriptor until
+        // it executes its program, and with it the lock.
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+    }
+}
+
 /// What tells that a directory in the state directory is a jail's place.
 const PLACE: &str = "place";
 
-fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
+pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, RECEIPT, flags, Mode::empty()) {
@@ -268,7 +311,7 @@ fn read_ended(place: &HostPath) -> Option<Ended> {
 }
 
 /// Who holds the lock, as `/proc/locks` tells.
-fn lock_holder(directory: &OwnedFd) -> Option<i32> {
+pub(crate) fn lock_holder(directory: &OwnedFd) -> Option<i32> {
     let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
     let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
     let wanted = format!("{major:02x}:{minor:02x}:{}", facts.st_ino);

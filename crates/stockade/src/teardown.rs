@@ -76,7 +76,8 @@ pub(crate) fn tear_down(lock: Lock, mut receipt: Receipt, site: &Site) -> Result
     let mut remaining = Vec::new();
     let report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
     if remaining.is_empty() {
-        lock.remove()?;
+        let parting = receipt.parting(lock.ended().or(site.ended()));
+        lock.remove(Some(&parting))?;
     } else {
         receipt.steps = remaining;
         receipt.over = true;

@@ -4,6 +4,8 @@
 //! (`openat2`). Whatever the jail's uid renames, links or replaces meanwhile, nothing outside the tree is
 //! reached; at worst an operation fails.
 
+mod node;
+
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,6 +14,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
+
+pub(crate) use node::Node;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
@@ -129,42 +133,6 @@ impl Tree {
             // Every ancestor of a path inside the jail is one too.
             let folder = JailPath::new(folder)?;
             self.make_folder(&folder, 0o700, owner)
-        })
-    }
-
-    /// Makes a device node, replacing a node, file or link that is there.
-    ///
-    /// # Arguments
-    /// `temporary` is a name that nobody else uses.
-    pub(crate) fn make_node(&self, path: &JailPath, temporary: &str, node: &Node) -> Result<()> {
-        let at = self.host_path(path);
-        if self.private.get() {
-            rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
-                .context(Operation::MakeNode, path)?;
-            return self.give_away_private(path, node.owner).context(Operation::ChangeOwner, &at);
-        }
-        let (parent, name) = self.parent(path)?;
-        let make = |name: &OsStr| rustix::fs::mknodat(&parent, name, node.kind, node.mode, node.device);
-        match make(name) {
-            Err(Errno::EXIST) => (),
-            made => {
-                made.context(Operation::MakeNode, path)?;
-                return give_away_node(parent.as_fd(), name, node, path, &at);
-            }
-        }
-        // Beside what is there, and then in its place.
-        let aside = OsStr::new(temporary);
-        let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
-        make(aside).context(Operation::MakeNode, path)?;
-        let complete = || {
-            give_away_node(parent.as_fd(), aside, node, path, &at)?;
-            rustix::fs::renameat(&parent, aside, &parent, name)
-                // A folder is in the way.
-                .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
-                .context(Operation::MakeNode, path)
-        };
-        complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
         })
     }
 
@@ -329,42 +297,6 @@ impl Tree {
         };
         Ok(remove(parent.as_fd(), name, &self.host_path(path)))
     }
-}
-
-/// A device node to be made.
-#[derive(Clone, Copy)]
-pub(crate) struct Node {
-    pub(crate) kind: FileType,
-    pub(crate) device: u64,
-    pub(crate) mode: Mode,
-    pub(crate) owner: Owner,
-}
-
-/// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
-/// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
-fn give_away_node(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    node: &Node,
-    path: &JailPath,
-    at: &HostPath,
-) -> Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made =
-        rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, at)?;
-    let found = rustix::fs::fstat(&made).context(Operation::Inspect, at)?;
-    let same = FileType::from_raw_mode(found.st_mode) == node.kind
-        && found.st_rdev == node.device
-        && found.st_nlink == 1;
-    if !same {
-        return Err(Errno::EXIST).context(Operation::MakeNode, path);
-    }
-    if found.st_mode & 0o777 != node.mode.as_raw_mode() {
-        // The umask has taken something away; a descriptor like this one has no other way to its mode.
-        rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
-            .context(Operation::ChangeMode, at)?;
-    }
-    give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, at)
 }
 
 /// Gives away what a descriptor, even one that is only good for that, is open on.

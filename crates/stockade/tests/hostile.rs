@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Gid, Uid};
-use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
-use stockade::{How, Placement, Prepared};
+use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
+use stockade::{How, Placement, Prepared, Streams};
 use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -151,6 +151,8 @@ fn placing_and_removing_against_whoever_swaps_the_tree() {
                 (canaries.image.as_path(), "a/b/image", How::Copy),
                 (canaries.image.as_path(), "image", How::Auto),
                 (Path::new("/dev/null"), "a/b/null", How::Node),
+                (canaries.directory.as_path(), "a/b/folder", How::Bind),
+                (canaries.image.as_path(), "a/b/bound", How::Bind),
             ] {
                 // To be refused is all right; to be led astray is not.
                 let _ = prepared.place(Placement::new(source).named(name).how(how));
@@ -173,11 +175,39 @@ fn placing_into_one_jail_against_whoever_swaps_the_tree() {
             let mut prepared = prepared.borrow_mut();
             let _ = prepared.place(Placement::new(&canaries.image).named("a/b/image").how(How::Copy));
             let _ = prepared.place(Placement::new("/dev/null").named("a/b/image").how(How::Node));
+            let _ = prepared.place(Placement::new(&canaries.image).named("a/b/image").read_only());
+            let _ = prepared.unplace(&JailPath::new("a/b/image").unwrap());
         });
         tell(&format!("{swaps} swaps against {rounds} pairs of placements"));
         canaries.unharmed();
         assert!(swaps > 1_000 && rounds > 20, "the race was none: {swaps} swaps, {rounds} rounds");
         let report = prepared.into_inner().teardown().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        canaries.unharmed();
+    });
+}
+
+#[test]
+fn binding_into_a_running_jail_against_whoever_swaps_the_tree() {
+    privileged!(guard, {
+        let canaries = Canaries::new(&guard);
+        let mut prepared = prepare(&guard);
+        prepared.set_arguments(vec!["sleep".into()]);
+        let running = std::cell::RefCell::new(prepared.launch(Streams::default()).unwrap());
+        let bound = std::cell::Cell::new(0);
+        let (swaps, rounds) = against_a_racer(&guard, &canaries, || {
+            let mut running = running.borrow_mut();
+            for (source, name) in [(&canaries.directory, "a/b/folder"), (&canaries.image, "a/b/image")] {
+                let bind = Placement::new(source).named(name).how(How::Bind);
+                bound.set(bound.get() + u32::from(running.place(bind).is_ok()));
+                let _ = running.unplace(&JailPath::new(name).unwrap());
+            }
+        });
+        tell(&format!("{swaps} swaps against {} binds in {rounds} rounds", bound.get()));
+        canaries.unharmed();
+        assert!(swaps > 1_000 && bound.get() > 20, "the race was none: {swaps} swaps, {} binds", bound.get());
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(guard.name()));
+        let report = running.into_inner().teardown().unwrap();
         assert!(report.is_clean(), "{report:?}");
         canaries.unharmed();
     });

@@ -28,27 +28,27 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing until it builds"]
 pub struct JailBuilder {
-    id: String,
-    exec_file: PathBuf,
-    closure: bool,
-    uid: String,
-    gid: String,
-    base: PathBuf,
-    netns: NetnsWish,
-    daemonize: bool,
-    new_pid_ns: bool,
-    cgroups: Vec<String>,
-    cgroup_version: Option<String>,
-    parent_cgroup: Option<String>,
-    limits: Vec<String>,
-    ramfs: Option<u64>,
-    profile: Option<String>,
-    profiles: Profiles,
-    arguments: Vec<OsString>,
+    pub(super) id: String,
+    pub(super) exec_file: PathBuf,
+    pub(super) closure: bool,
+    pub(super) uid: String,
+    pub(super) gid: String,
+    pub(super) base: PathBuf,
+    pub(super) netns: NetnsWish,
+    pub(super) daemonize: bool,
+    pub(super) new_pid_ns: bool,
+    pub(super) cgroups: Vec<String>,
+    pub(super) cgroup_version: Option<String>,
+    pub(super) parent_cgroup: Option<String>,
+    pub(super) limits: Vec<String>,
+    pub(super) ramfs: Option<u64>,
+    pub(super) profile: Option<String>,
+    pub(super) profiles: Profiles,
+    pub(super) arguments: Vec<OsString>,
 }
 
 #[derive(Clone, Debug)]
-enum NetnsWish {
+pub(super) enum NetnsWish {
     Host,
     New,
     Named(String),

@@ -4,8 +4,10 @@
 
 mod builder;
 mod cgroup;
+mod cgroup_files;
 mod exec_file;
 mod id;
+mod jailer_arguments;
 mod limit;
 mod netns;
 mod paths;
@@ -178,6 +180,19 @@ pub enum SpecError {
     /// A setting whose file is not one of a cgroup.
     #[error("Cgroup invalid file: {0}")]
     CgroupFile(String),
+    /// A setting whose file only the other version has.
+    #[error(
+        "{file} is a file of cgroup version {theirs}, and the jail's cgroup is of version {}: there it is {instead}",
+        3 - .theirs
+    )]
+    OtherCgroupVersion {
+        /// The file.
+        file: String,
+        /// Which version has it.
+        theirs: u8,
+        /// What does the same in the other.
+        instead: &'static str,
+    },
     /// A controller that this host does not offer.
     #[error("Controller {0} is unavailable")]
     NoController(String),

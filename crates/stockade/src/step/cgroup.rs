@@ -6,16 +6,19 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, ResolveFlags};
+use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
 use crate::cgroup;
-use crate::error::{Context, Error, Operation, Result};
+use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::mark::{self, Mark};
 use crate::spec::{CgroupSetting, HostPath};
 use crate::tree::open_directory;
+
+/// How often a cgroup is made anew whose parent others take away.
+const ROUNDS: u32 = 100;
 
 /// The jail's cgroup in one hierarchy of version 1, with all settings of one controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +122,26 @@ impl CgroupV2 {
         above.into_iter()
     }
 
+    /// Makes the jail's own cgroup, and has every one above it hand down its controllers.
+    fn make_below(&self, site: &Site) -> Result<()> {
+        let mut round = 0;
+        loop {
+            // Level by level: where one cannot hand down, none is made below it.
+            let made = self.above().try_for_each(|above| {
+                if make(&above, site)? {
+                    site.note_parent(above.clone());
+                }
+                self.hand_down(&above)
+            });
+            round += 1;
+            match made.and_then(|()| make_own(&self.directory(), site)) {
+                // A jail that was refused has just taken along an empty parent of its own making.
+                Err(error) if error.kind() == ErrorKind::NotFound && round < ROUNDS => (),
+                made => return made,
+            }
+        }
+    }
+
     /// Has `cgroup` hand down the controllers that it does not hand down yet.
     ///
     /// The kernel refuses that to a cgroup with processes in it (but for the root), yet not for the controllers
@@ -146,12 +169,7 @@ impl Act for CgroupV2 {
     fn apply(&self, site: &Site) -> Result<()> {
         let directory = self.directory();
         demand_unused(&directory, self.exclusive)?;
-        // Level by level: where one cannot hand down, none is made below it.
-        for above in self.above() {
-            make(&above)?;
-            self.hand_down(&above)?;
-        }
-        make_own(&directory, site)?;
+        self.make_below(site)?;
         self.settings
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
@@ -189,7 +207,7 @@ fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
 
 /// Makes the jail's own cgroup and marks it. An empty one that nobody has marked is taken.
 fn make_own(directory: &HostPath, site: &Site) -> Result<()> {
-    make(directory)?;
+    make(directory, site)?;
     let Some(nonce) = &site.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
     match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
@@ -223,9 +241,32 @@ fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
     open_directory(CWD, directory.as_path(), ResolveFlags::empty())
 }
 
-/// Makes a cgroup and those above it that are missing. One that is there is taken.
-fn make(directory: &HostPath) -> Result<()> {
-    std::fs::create_dir_all(directory).context(Operation::CreateDirectory, directory)
+/// Makes a cgroup and those above it that are missing, which the site remembers. One that is there is taken;
+/// then the answer is false.
+fn make(directory: &HostPath, site: &Site) -> Result<bool> {
+    make_with_parents(directory, site).context(Operation::CreateDirectory, directory)
+}
+
+fn make_with_parents(directory: &HostPath, site: &Site) -> std::result::Result<bool, Errno> {
+    let mut round = 0;
+    loop {
+        round += 1;
+        match rustix::fs::mkdir(directory.as_path(), Mode::from_raw_mode(0o777)) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => return Ok(false),
+            // Again, since a jail that was refused may just have taken along the parent that it had made.
+            Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, site)?,
+            Err(cause) => return Err(cause),
+        }
+    }
+}
+
+fn make_parent(directory: &HostPath, site: &Site) -> std::result::Result<(), Errno> {
+    let parent: HostPath = directory.as_path().parent().ok_or(Errno::NOENT)?.to_owned().into();
+    if make_with_parents(&parent, site)? {
+        site.note_parent(parent);
+    }
+    Ok(())
 }
 
 fn read_line(file: &HostPath) -> Result<String> {

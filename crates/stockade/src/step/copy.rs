@@ -13,7 +13,7 @@ use rustix::io::Errno;
 pub struct Progress {
     /// So many bytes are copied, or known to be holes.
     pub done: u64,
-    /// Of so many.
+    /// Of so many; of a directory, those of all files in it.
     pub total: u64,
 }
 

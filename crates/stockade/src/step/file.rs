@@ -127,7 +127,11 @@ impl fmt::Display for PlacedFile {
             FileHow::Copy => "copy",
             FileHow::Reflink => "reflink",
         };
-        write!(f, "file {}, a {how} of {}, owner {}", self.path, self.source, self.owner)?;
+        write!(f, "file {}, a {how} of {}", self.path, self.source)?;
+        if !(self.how == FileHow::Link && self.read_only) {
+            // Of such a link it only matters that the owner is another.
+            write!(f, ", owner {}", self.owner)?;
+        }
         f.write_str(if self.read_only { ", read-only" } else { "" })
     }
 }

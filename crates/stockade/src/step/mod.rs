@@ -17,7 +17,7 @@ mod placed_tree;
 mod ramfs;
 mod vmm;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
 
@@ -41,8 +41,9 @@ pub use vmm::Vmm;
 
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
+use crate::process::Ended;
 use crate::receipt::Nonce;
-use crate::spec::{JailPath, Owner};
+use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{Tree, own_folder};
 
@@ -57,6 +58,10 @@ pub struct Site {
     pub(crate) this_boot: bool,
     /// The VMM's mount namespace, if what is placed has to be attached there at once.
     pub(crate) mounts: Option<OwnedFd>,
+    /// How the VMM ended, if that was learnt while it was torn down.
+    ended: Cell<Option<Ended>>,
+    /// The cgroups above the jail's own that this process has made.
+    parents: RefCell<Vec<HostPath>>,
     tree: OnceCell<Tree>,
 }
 
@@ -64,11 +69,41 @@ impl Site {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
-        Self { layout, mark, this_boot: true, mounts: None, tree: OnceCell::new() }
+        Self {
+            layout,
+            mark,
+            this_boot: true,
+            mounts: None,
+            ended: Cell::new(None),
+            parents: RefCell::default(),
+            tree: OnceCell::new(),
+        }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
         Self { this_boot, ..self }
+    }
+
+    /// Remembers a cgroup above the jail's own that was not there before.
+    pub(crate) fn note_parent(&self, cgroup: HostPath) {
+        self.parents.borrow_mut().push(cgroup);
+    }
+
+    /// Removes the cgroups that were made above that of a jail in which no VMM has run. The kernel keeps those
+    /// in which others are by now.
+    pub(crate) fn remove_parents(&self) {
+        for cgroup in self.parents.take().iter().rev() {
+            let _ = rustix::fs::rmdir(cgroup.as_path());
+        }
+    }
+
+    /// Keeps how the VMM ended, for whoever is told that the jail is gone.
+    pub(crate) fn note_end(&self, ended: Option<Ended>) {
+        self.ended.set(ended.or(self.ended.get()));
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.get()
     }
 
     /// The jail's tree, which must be there.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -36,13 +36,16 @@ pub struct PlacedTree {
 }
 
 impl PlacedTree {
-    fn put(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    /// Copies it, telling of each file how much of all is done; `count` first finds out how much that is.
+    fn put(&self, site: &Site, count: bool, tell: &mut dyn FnMut(Progress)) -> Result<()> {
         let tree = site.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
         let mode = self.mode(inspect(&top, &self.source)?.st_mode);
         let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, site.layout.root())?;
-        let mut copying = Copying { top: top.as_fd(), step: self, source: &self.source, root, done: 0, tell };
+        let total = if count { bytes_below(top.as_fd()) } else { 0 };
+        let mut copying =
+            Copying { top: top.as_fd(), step: self, source: &self.source, root, done: 0, total, tell };
         tree.make_parents(&self.path, self.owner)?;
         tree.write_folder(&self.path, &site.temporary_name(), mode, self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
@@ -56,11 +59,11 @@ impl PlacedTree {
 
 impl Act for PlacedTree {
     fn apply(&self, site: &Site) -> Result<()> {
-        self.put(site, &mut |_| ())
+        self.put(site, false, &mut |_| ())
     }
 
     fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
-        self.put(site, tell)
+        self.put(site, true, tell)
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {
@@ -84,6 +87,8 @@ struct Copying<'a> {
     root: Stat,
     /// The bytes of the files that are copied already.
     done: u64,
+    /// The bytes of all files.
+    total: u64,
     tell: &'a mut dyn FnMut(Progress),
 }
 
@@ -128,10 +133,9 @@ impl Copying<'_> {
         let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
         let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
-        let before = self.done;
-        // How much is still to come nobody has counted.
-        let mut tell = |Progress { done, total }| {
-            (self.tell)(Progress { done: before + done, total: before + total });
+        let (before, total) = (self.done, self.total);
+        let mut tell = |Progress { done, .. }| {
+            (self.tell)(Progress { done: before + done, total: total.max(before + done) });
         };
         copy(source.as_fd(), target.as_fd(), seen, &mut tell).context(Operation::Copy, at)?;
         self.done += seen.size;
@@ -193,6 +197,21 @@ fn open(from: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> std::result::Result
 
 fn inspect(file: &OwnedFd, at: &HostPath) -> Result<Stat> {
     rustix::fs::fstat(file).context(Operation::Inspect, at)
+}
+
+/// The bytes of all files below a directory, as far as it can be read: only the copy has to be exact.
+fn bytes_below(folder: BorrowedFd<'_>) -> u64 {
+    let below = |name: &CString| match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(facts) if FileType::from_raw_mode(facts.st_mode).is_dir() => {
+            open(folder, name, OFlags::DIRECTORY).map_or(0, |folder| bytes_below(folder.as_fd()))
+        }
+        Ok(facts) if FileType::from_raw_mode(facts.st_mode).is_file() => facts.st_size.unsigned_abs(),
+        _ => 0,
+    };
+    let names = names(folder).unwrap_or_default();
+    // They are read once more for the copy.
+    let _ = rustix::fs::seek(folder, SeekFrom::Start(0));
+    names.iter().map(below).sum()
 }
 
 /// What is in a directory. All of it at once: a tree is as deep as the host likes, and a buffer in every

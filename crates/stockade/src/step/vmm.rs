@@ -40,7 +40,7 @@ impl Act for Vmm {
             if !process.wait_until_ended(Some(Instant::now() + PATIENCE))? {
                 return Ok(Undone::Left(format!("process {} does not end", self.process.pid)));
             }
-            process.reap()?;
+            site.note_end(process.reap()?);
             outcome = Undone::Removed;
         } else {
             self.process.reap()?;

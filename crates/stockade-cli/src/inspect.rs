@@ -1,0 +1,76 @@
+//! `stockade inspect`: everything that is known of one jail.
+
+use std::fmt::{Display, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use stockade::inspect::{Inspection, Process};
+use stockade::spec::JailId;
+
+use crate::args::StateArgs;
+use crate::jails::no_jail;
+use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::ps::short;
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade inspect vm-1 --json")]
+pub(crate) struct InspectArgs {
+    /// Name of the jail.
+    id: JailId,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("inspect")?;
+    let found = args.state.store()?.inspect(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
+    let printed = if args.json { print_json(&found) } else { print(&text(&found)) };
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// A row for each fact that there is.
+fn text(found: &Inspection) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: &dyn Display| {
+        let _ = writeln!(text, "{name:10} {value}");
+    };
+    row("jail", &found.id);
+    let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();
+    row("state", &format!("{}{age}", found.state));
+    let processes = [("VMM", found.vmm), ("monitor", found.monitor), ("keeper", found.keeper)];
+    for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
+        row(name, &told(process));
+    }
+    found.ended.iter().for_each(|ended| row("ended", ended));
+    found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));
+    found.problem.iter().for_each(|problem| row("problem", problem));
+    let paths = &found.paths;
+    row("receipt", &paths.receipt);
+    paths.root.iter().for_each(|path| row("root", path));
+    paths.pid_file.iter().for_each(|path| row("pid file", path));
+    paths.sockets.iter().for_each(|path| row("socket", path));
+    paths.logs.iter().for_each(|path| row("log", path));
+    paths.netns.iter().for_each(|path| row("netns", path));
+    paths.cgroups.iter().for_each(|path| row("cgroup", path));
+    for (title, steps) in
+        [("made, and undone from the end:", &found.steps), ("in the VMM's process:", &found.enter)]
+    {
+        if !steps.is_empty() {
+            let _ = writeln!(text, "{title}");
+        }
+        for (number, step) in (1..).zip(steps) {
+            let _ = writeln!(text, "{number:4}  {step}");
+        }
+    }
+    text
+}
+
+fn told(process: Process) -> String {
+    let gone = if process.alive { "" } else { ", gone" };
+    format!("pid {}{gone}", process.pid)
+}

@@ -1,0 +1,98 @@
+//! `inspect` shows everything that is known of a jail.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+}
+
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+fn inspect(guard: &Guard, id: &str) -> Value {
+    serde_json::from_str(&said(guard, &["inspect", id, "--json"])).unwrap()
+}
+
+/// The rows of the text with this name.
+fn rows<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+    text.lines().filter_map(|line| line.strip_prefix(&format!("{name:10} "))).collect()
+}
+
+#[test]
+fn a_jail_is_shown_from_its_making_to_its_end() {
+    privileged!(guard, {
+        let (id, net) = (guard.named("vm"), guard.named("net"));
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let flags =
+            ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base, "--netns", &net];
+        said(&guard, &[&flags[..], &["--uid", "12345", "--", "clock", "a b"]].concat());
+        let made = inspect(&guard, &id);
+        assert_eq!(
+            (&made["id"], &made["state"], &made["vmm"]),
+            (&json!(id), &json!("prepared"), &Value::Null)
+        );
+        assert_eq!(made["spec"]["arguments"], json!(["clock", "a b"]));
+        assert_eq!(made["spec"]["owner"]["uid"], 12345);
+        let netns = format!("/run/netns/{net}");
+        assert_eq!(made["paths"]["netns"], json!(netns));
+        assert!(made["steps"].as_array().unwrap().contains(&json!(format!("network namespace {net}"))));
+
+        let words = ["start", &id, "--ready", "run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
+        let pid: i32 = said(&guard, &words).trim().parse().unwrap();
+        let runs = inspect(&guard, &id);
+        assert_eq!(
+            (&runs["state"], &runs["vmm"]),
+            (&json!("running"), &json!({ "pid": pid, "alive": true }))
+        );
+        assert_eq!(runs["monitor"]["alive"], true);
+        let root = format!("{base}/stockade-probe/{id}/root");
+        let log = guard.state().join(&id).join("log").display().to_string();
+        let paths = json!({
+            "receipt": guard.state().join(&id).join("receipt.json"),
+            "logs": [log],
+            "root": root,
+            "pid_file": format!("{root}/stockade-probe.pid"),
+            "sockets": [format!("{root}/run/api.sock")],
+            "netns": netns,
+            "cgroups": [],
+        });
+        assert_eq!(runs["paths"], paths);
+        let text = said(&guard, &["inspect", &id]);
+        assert!(rows(&text, "state")[0].starts_with("running, made "), "{text}");
+        assert_eq!(rows(&text, "VMM"), [format!("pid {pid}")]);
+        assert_eq!(rows(&text, "socket"), [format!("{root}/run/api.sock")]);
+        assert_eq!((rows(&text, "log"), rows(&text, "netns")), (vec![&*log], vec![&*netns]));
+
+        said(&guard, &["kill", &id]);
+        said(&guard, &["wait", &id]);
+        let ended = inspect(&guard, &id);
+        assert_eq!((&ended["state"], &ended["ended"]), (&json!("ended"), &json!({ "killed": 9 })));
+        assert_eq!(ended["vmm"], json!({ "pid": pid, "alive": false }));
+        assert_eq!(rows(&said(&guard, &["inspect", &id]), "ended"), ["killed by signal 9"]);
+        said(&guard, &["rm", &id]);
+        let gone = stockade(&guard, &["inspect", &id]);
+        let line = format!("stockade: there is no jail {id}: stockade ps lists those that are\n");
+        assert_eq!((gone.code, gone.stderr), (1, line));
+    });
+}
+
+#[test]
+fn a_damaged_receipt_is_shown_as_what_it_is() {
+    privileged!(guard, {
+        let place = guard.state().join("broken");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("receipt.json"), "{").unwrap();
+        let found = inspect(&guard, "broken");
+        assert_eq!((&found["state"], &found["spec"]), (&json!("damaged"), &Value::Null));
+        assert!(found["problem"].as_str().unwrap().contains("is damaged"), "{found}");
+        std::fs::remove_dir_all(guard.state()).unwrap();
+    });
+}

@@ -1,0 +1,234 @@
+//! `place`, `unplace` and `--place`, as a user types them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use testkit::{Guard, Output, privileged, program, run_with, tell};
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    let mut command = Command::new(program("stockade"));
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state()).current_dir(guard.directory());
+    run_with(&mut command)
+}
+
+/// What a command that must succeed prints.
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+fn refused(guard: &Guard, words: &[&str], line: &str) {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", format!("stockade: {line}\n")));
+}
+
+/// A command that takes the flags of a jail.
+fn words<'w>(guard: &Guard, command: &str, more: &[&'w str]) -> Vec<std::borrow::Cow<'w, str>> {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = [command, "--id", &guard.named("jail"), "--exec-file", &probe, "--chroot-base-dir", &base];
+    let fixed = fixed.map(|word| word.to_owned().into());
+    fixed.into_iter().chain(more.iter().map(|word| (*word).into())).collect()
+}
+
+fn with_jail(guard: &Guard, command: &str, more: &[&str]) -> Output {
+    let words = words(guard, command, more);
+    stockade(guard, &words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+fn create(guard: &Guard, more: &[&str]) -> String {
+    let output = with_jail(guard, "create", more);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{more:?}");
+    guard.named("jail")
+}
+
+/// A directory that the jail's user may write to.
+fn share(guard: &Guard) -> PathBuf {
+    let share = guard.directory().join("share");
+    std::fs::create_dir(&share).unwrap();
+    std::fs::write(share.join("file"), "the host's").unwrap();
+    std::os::unix::fs::chown(&share, Some(1234), Some(1234)).unwrap();
+    share
+}
+
+fn nothing_left(guard: &Guard) {
+    assert!(!guard.base().exists() && !guard.state().exists());
+}
+
+#[test]
+fn what_is_bound_before_is_attached_by_a_start_from_another_process() {
+    privileged!(guard, {
+        let share = share(&guard);
+        guard.file("image", "an image");
+        let id = create(&guard, &["--place", "image:ro:copy", "--place", "share=rw:bind", "--new-pid-ns"]);
+        assert_eq!(said(&guard, &["place", &id, "share=ro", "--how", "bind", "--read-only"]), "/ro\n");
+        let words = ["read=/image", "write=/image=x", "read=/ro/file", "write=/ro/file=x", "write=/rw/new=x"];
+        said(&guard, &[&["start", &id, "--"], &words[..]].concat());
+        assert_eq!(said(&guard, &["wait", &id]), "0\n");
+        let lines = [
+            r#"{"read":"an image"}"#,
+            r#"{"write":"EACCES"}"#,
+            r#"{"read":"the host's"}"#,
+            r#"{"write":"EROFS"}"#,
+            r#"{"write":"ok"}"#,
+        ];
+        assert_eq!(said(&guard, &["logs", &id]), lines.map(|line| format!("{line}\n")).concat());
+        assert_eq!(said(&guard, &["rm", &id]), format!("{id}\n"));
+        assert_eq!(std::fs::read_to_string(share.join("new")).unwrap(), "x");
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn a_program_is_told_where_each_is_and_how_it_got_there() {
+    privileged!(guard, {
+        share(&guard);
+        guard.file("image", "");
+        let id = create(&guard, &[]);
+        let files = ["image=a/copy:copy", "share:bind", "/dev/null"];
+        let told: serde_json::Value =
+            serde_json::from_str(&said(&guard, &[&["place", &id, "--json"], &files[..]].concat())).unwrap();
+        let row = |source: &str, path: &str, how: &str| json!({"source": source, "path": path, "how": how});
+        let wanted = [
+            row("image", "/a/copy", "copy"),
+            row("share", "/share", "bind"),
+            row("/dev/null", "/null", "node"),
+        ];
+        assert_eq!(told, json!(wanted));
+        assert_eq!(said(&guard, &["unplace", &id, "/a/copy", "share"]), "/a/copy\n/share\n");
+        refused(&guard, &["unplace", &id, "share"], "/share was not placed into the jail");
+        refused(&guard, &["unplace", &id, "../x"], "\"../x\" is not a path inside a jail");
+        said(&guard, &["rm", &id]);
+        assert!(guard.directory().join("share/file").exists());
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn an_owner_is_chosen_by_a_flag() {
+    privileged!(guard, {
+        use std::os::unix::fs::MetadataExt;
+        guard.file("image", "");
+        let id = create(&guard, &[]);
+        said(&guard, &["place", &id, "image", "--owner", "77:78", "--how", "copy"]);
+        let placed = guard.base().join("stockade-probe").join(&id).join("root/image");
+        let facts = placed.metadata().unwrap();
+        assert_eq!((facts.uid(), facts.gid()), (77, 78));
+        for wrong in ["77", "77:", "root:root", "77:78:79", ":"] {
+            let line = format!("--owner: {wrong:?} is not UID:GID, such as 1234:1234");
+            refused(&guard, &["place", &id, "image", "--owner", wrong], &line);
+        }
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_wrong_placement_is_named_before_anything_is_made() {
+    privileged!(guard, {
+        share(&guard);
+        guard.file("image", "");
+        let options = "is no option; there are ro, bind, copy, link, node, reflink";
+        let cases = [
+            (&["image:rw"][..], format!("--place image:rw: \"rw\" {options}")),
+            (&["image=x:"], format!("--place image=x:: \"\" {options}")),
+            (&["image:bind:copy"], "--place image:bind:copy: only one of copy and bind can be".to_owned()),
+            (&["image", "share/file=image"], "--place share/file: /image is taken by --place image already".to_owned()),
+            (&["image=a/x", "share/file=/a//x"], "--place share/file: /a/x is taken by --place image already".to_owned()),
+            (&["no:such"], "--place no:such: Failed to canonicalize path no:such: No such file or directory (os error 2)".to_owned()),
+        ];
+        for (places, line) in &cases {
+            let flags: Vec<&str> = places.iter().flat_map(|place| ["--place", *place]).collect();
+            for command in ["run", "create", "plan"] {
+                let output = with_jail(&guard, command, &flags);
+                assert_eq!((output.code, output.stderr), (1, format!("stockade: {line}\n")), "{command}");
+                nothing_left(&guard);
+            }
+        }
+        let id = create(&guard, &[]);
+        for (places, line) in &cases {
+            let line = line.replace("--place ", "");
+            refused(&guard, &[&["place", &id], *places].concat(), &line);
+        }
+        refused(
+            &guard,
+            &["place", &id, "image", "--how", "move"],
+            "invalid value 'move' for '--how <HOW>' [possible values: auto, bind, copy, link, node, reflink]",
+        );
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_plan_shows_where_a_bind_is_attached() {
+    privileged!(guard, {
+        let share = share(&guard);
+        let plan = with_jail(&guard, "plan", &["--place", "share=s:bind:ro"]);
+        assert_eq!(plan.code, 0);
+        assert!(plan.stdout.contains(&format!("directory /s, a bind of {}, read-only\n", share.display())));
+        let root = plan.stdout.find("go to the new root").unwrap();
+        let attach = plan.stdout.find(&format!("attach {} at /s, read-only\n", share.display())).unwrap();
+        let user = plan.stdout.find("set the user").unwrap();
+        assert!(root < attach && attach < user, "{}", plan.stdout);
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn a_kill_and_a_collection_leave_what_was_bound() {
+    privileged!(guard, {
+        let share = share(&guard);
+        let line = words(&guard, "run", &["--place", "share:bind", "--", "sleep"]);
+        let mut run = Command::new(program("stockade"))
+            .args(line.iter().map(AsRef::as_ref))
+            .current_dir(guard.directory())
+            .env("STOCKADE_STATE_DIR", guard.state())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let id = guard.named("jail");
+        while !said(&guard, &["ps"]).contains("running") {
+            std::thread::yield_now();
+        }
+        run.kill().unwrap();
+        run.wait().unwrap();
+        said(&guard, &["kill", &id]);
+        while said(&guard, &["ps"]).contains("running") {
+            std::thread::yield_now();
+        }
+        said(&guard, &["gc"]);
+        assert_eq!(std::fs::read_to_string(share.join("file")).unwrap(), "the host's");
+        nothing_left(&guard);
+    });
+}
+
+/// How many bytes the calls of a trace have copied.
+fn bytes_copied(trace: &Path) -> u64 {
+    let text = std::fs::read_to_string(trace).unwrap();
+    text.lines().filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn holes_are_passed_over_and_not_read() {
+    privileged!(guard, {
+        use std::os::unix::fs::FileExt;
+        let disk = std::fs::File::create(guard.directory().join("disk.img")).unwrap();
+        let size: u64 = 10 << 30;
+        disk.set_len(size).unwrap();
+        for offset in [size / 2, size - 1] {
+            disk.write_all_at(b"x", offset).unwrap();
+        }
+        let (id, trace) = (create(&guard, &[]), guard.directory().join("trace"));
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-e", "trace=copy_file_range,sendfile,splice", "-o"]).arg(&trace);
+        strace.arg(program("stockade")).args(["place", &id, "disk.img", "--how", "copy"]);
+        strace.current_dir(guard.directory()).env("STOCKADE_STATE_DIR", guard.state());
+        let output = run_with(&mut strace);
+        assert_eq!((output.code, output.stdout.as_str()), (0, "/disk.img\n"), "is strace installed?");
+        let copied = bytes_copied(&trace);
+        tell(&format!("of a sparse image of 10 GiB {copied} bytes were copied"));
+        assert!(0 < copied && copied <= 2 << 16, "{copied} bytes");
+        said(&guard, &["rm", &id]);
+    });
+}

@@ -1,0 +1,218 @@
+//! Jails watched from commands of their own: `events`, `wait`, `logs -f`.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn command(guard: &Guard, words: &[&str]) -> Command {
+    let mut command = Command::new(program("stockade"));
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
+    command
+}
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(&mut command(guard, words))
+}
+
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+/// A jail, made or run.
+fn words<'w>(guard: &Guard, command: &'w str, id: &'w str, vmm: &[&'w str]) -> Vec<String> {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base, "--"];
+    fixed.iter().chain(vmm).map(|word| (*word).to_owned()).collect()
+}
+
+fn create(guard: &Guard, id: &str) -> String {
+    let id = guard.named(id);
+    let words = words(guard, "create", &id, &[]);
+    said(guard, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    id
+}
+
+fn run(guard: &Guard, id: &str, vmm: &[&str]) -> Child {
+    let words = words(guard, "run", id, vmm);
+    command(guard, &words.iter().map(String::as_str).collect::<Vec<_>>())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A command that goes on, and what it says.
+fn follow(guard: &Guard, words: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let mut child = command(guard, words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    (child, lines)
+}
+
+fn line(from: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until a subscriber is there.
+fn until_subscribed(guard: &Guard) {
+    let is_one = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(".events-");
+    while !std::fs::read_dir(guard.state()).is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(is_one))) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn events_are_printed_as_they_happen_until_the_user_has_enough() {
+    privileged!(guard, {
+        for signal in [Signal::INT, Signal::TERM] {
+            let (mut events, mut lines) = follow(&guard, &["events", "--all"]);
+            until_subscribed(&guard);
+            let id = create(&guard, "vm");
+            let shown = line(&mut lines);
+            let (time, rest) = shown.split_once(' ').unwrap();
+            assert!(time.len() == "2026-01-31T23:59:59.999Z".len() && time.ends_with('Z'), "{time}");
+            assert_eq!(rest, format!("{id} created"));
+            let pid = said(&guard, &["start", &id, "--", "sleep"]);
+            assert!(line(&mut lines).ends_with(&format!("{id} started pid {}", pid.trim())));
+            said(&guard, &["rm", "--force", &id]);
+            assert!(line(&mut lines).ends_with(&format!("{id} ended killed by signal 9")));
+            assert!(line(&mut lines).ends_with(&format!("{id} removed")));
+            send(&events, signal);
+            assert_eq!(events.wait().unwrap().code(), Some(0));
+            assert!(!guard.state().exists(), "a subscriber that ends takes its presence along");
+        }
+    });
+}
+
+#[test]
+fn events_in_json_are_one_object_a_line_and_end_with_what_was_waited_for() {
+    privileged!(guard, {
+        let (a, b) = (create(&guard, "a"), create(&guard, "b"));
+        let words = ["events", "--json", "--all", "--until", "ended", "--timeout", "60", &a];
+        let (mut events, lines) = follow(&guard, &words);
+        said(&guard, &["start", &b, "--", "exit=1"]);
+        let pid: i32 = said(&guard, &["start", &a, "--", "exit=7"]).trim().parse().unwrap();
+        let told: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        assert_eq!(events.wait().unwrap().code(), Some(0));
+        assert!(told.iter().all(|event| event["id"] == *a && event["time_ms"].is_u64()), "{told:?}");
+        let kinds: Vec<&Value> = told.iter().map(|event| &event["event"]).collect();
+        assert_eq!(kinds, ["created", "started", "ended"]);
+        assert_eq!((&told[1]["pid"], &told[2]["how"]), (&pid.into(), &serde_json::json!({ "exited": 7 })));
+        let late = stockade(&guard, &["events", "--until", "removed", "--timeout", "0", &a]);
+        assert_eq!((late.code, late.stdout.as_str()), (124, ""));
+        said(&guard, &["rm", &a, &b]);
+        assert!(!guard.state().exists());
+    });
+}
+
+#[test]
+fn the_end_of_a_vmm_that_run_has_launched_is_known_to_others() {
+    privileged!(guard, {
+        for (word, code) in [("exit=42", "42\n"), ("signal=9", "137\n")] {
+            let id = guard.named("run");
+            let mut run = run(&guard, &id, &["sleep-ms=200", word]);
+            assert!(
+                said(&guard, &["events", "--all", "--until", "started", "--timeout", "60", &id])
+                    .contains("started")
+            );
+            assert_eq!(said(&guard, &["wait", &id]), code);
+            run.wait().unwrap();
+        }
+        assert!(!guard.state().exists());
+    });
+}
+
+#[test]
+fn the_first_to_end_is_named() {
+    privileged!(guard, {
+        let (a, b) = (create(&guard, "a"), create(&guard, "b"));
+        said(&guard, &["start", &a, "--", "sleep"]);
+        said(&guard, &["start", &b, "--", "exit=9"]);
+        assert_eq!(said(&guard, &["wait", "--any", &a, &b]), format!("{b} 9\n"));
+        let json = said(&guard, &["wait", "--any", "--json", &a, &b]);
+        assert_eq!(json, format!("{{\"id\":\"{b}\",\"ended\":{{\"exited\":9}},\"code\":9}}\n"));
+        let late = stockade(&guard, &["wait", "--timeout", "0", &b, &a]);
+        assert_eq!((late.code, late.stdout.as_str()), (124, "9\n"));
+        assert_eq!(late.stderr, format!("stockade: {a} still runs after 0 s\n"));
+        said(&guard, &["rm", "--force", &a, &b]);
+    });
+}
+
+#[test]
+fn a_jail_that_was_not_started_is_not_waited_for() {
+    privileged!(guard, {
+        let id = create(&guard, "idle");
+        let refused = stockade(&guard, &["wait", &id]);
+        assert_eq!((refused.code, refused.stderr), (1, format!("stockade: jail {id} was not started\n")));
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_log_is_followed_through_its_rotations_to_its_end() {
+    privileged!(guard, {
+        let id = create(&guard, "log");
+        let (mut logs, lines) = follow(&guard, &["logs", "-f", &id]);
+        // About 100 KB in bursts, each well below what the log holds and all together far above.
+        let mut vmm = Vec::new();
+        for _ in 0..50 {
+            vmm.extend(vec!["clock"; 64]);
+            vmm.push("sleep-ms=40");
+        }
+        vmm.push("last-words");
+        said(&guard, &[&["start", &id, "--log-size", "64K", "--"], &vmm[..]].concat());
+        let told: Vec<String> = lines.lines().map(Result::unwrap).collect();
+        assert_eq!(logs.wait().unwrap().code(), Some(0));
+        assert_eq!(told.last().unwrap(), "stockade-probe: unknown action 'last-words'");
+        assert!(told.len() > 1_000, "far more than the log holds: {}", told.len());
+        let times: Vec<u64> = told[..told.len() - 1]
+            .iter()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["monotonic_ns"].as_u64().unwrap())
+            .collect();
+        assert!(times.is_sorted(), "in order, and whole lines");
+        let end = said(&guard, &["logs", "-n", "2", &id]);
+        assert_eq!(end.lines().map(str::to_owned).collect::<Vec<_>>(), told[told.len() - 2..]);
+        assert_eq!(said(&guard, &["logs", "-n", "1", "--follow", &id]).lines().count(), 1, "it is complete");
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn following_ends_with_a_jail_that_is_removed_before_it_was_started() {
+    privileged!(guard, {
+        let id = create(&guard, "never");
+        let (mut logs, mut lines) = follow(&guard, &["logs", "-f", &id]);
+        said(&guard, &["rm", &id]);
+        assert_eq!(line(&mut lines), "");
+        assert!(logs.wait().unwrap().code().is_some());
+    });
+}
+
+#[test]
+fn ctrl_z_stops_the_command_and_not_the_vmm() {
+    privileged!(guard, {
+        let id = guard.named("stopped");
+        let mut run = run(&guard, &id, &["sleep-ms=300", "exit=6"]);
+        said(&guard, &["events", "--all", "--until", "started", "--timeout", "60", &id]);
+        send(&run, Signal::STOP);
+        assert!(
+            said(&guard, &["events", "--all", "--until", "ended", "--timeout", "60", &id])
+                .contains("exit code 6")
+        );
+        assert!(said(&guard, &["ps"]).contains("dead"), "the jail is removed once the command goes on");
+        send(&run, Signal::CONT);
+        assert_eq!(run.wait().unwrap().code(), Some(6));
+        assert!(!guard.state().exists());
+    });
+}

@@ -1,0 +1,179 @@
+//! Many jails from the threads of one process, which shares nothing between them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use stockade::spec::{ExecFile, HostPath, JailSpec, Netns};
+use stockade::{Ended, Error, Jail, Streams};
+use testkit::{Guard, privileged, program, run_with};
+
+/// A jail with everything: network namespace, cgroup, ramfs, and for every other a pid namespace.
+fn spec(guard: &Guard, number: u32) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named(&number.to_string()).parse().unwrap(), vmm, base);
+    spec.netns = Netns::from_argument(&guard.named(&format!("net{number}"))).unwrap();
+    spec.ramfs = Some(1 << 20);
+    spec.new_pid_ns = number.is_multiple_of(2);
+    spec.cgroups = vec!["pids.max=16".parse().unwrap()];
+    spec.parent_cgroup = Some(guard.name().parse().unwrap());
+    spec.arguments = vec!["exit=5".into()];
+    spec
+}
+
+/// One jail's life: every third is detached with a monitor, and ended through another opening of it.
+fn live(guard: &Guard, number: u32) {
+    let store = guard.store();
+    let spec = spec(guard, number);
+    let mut prepared = store.prepare(&spec).unwrap();
+    prepared.place("/etc/passwd").unwrap();
+    let report = if number.is_multiple_of(3) {
+        prepared.leave().unwrap();
+        let Some(Jail::Prepared(prepared)) = store.open(&spec.id).unwrap() else {
+            panic!("it stands by itself")
+        };
+        drop(prepared.launch_watched(1 << 12).unwrap());
+        let mut ends = store.ends(std::slice::from_ref(&spec.id)).unwrap();
+        assert_eq!(ends.next(None).unwrap(), Some((spec.id.clone(), Ended::Exited(5))));
+        let Some(Jail::Dead(dead)) = store.open(&spec.id).unwrap() else { panic!("it has ended") };
+        dead.teardown()
+    } else {
+        let mut running = prepared.launch(Streams::default()).unwrap();
+        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        running.teardown()
+    };
+    let report = report.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// What a process has that its threads share: descriptors, working directory, umask, signals.
+fn shared_state() -> (Vec<String>, Vec<String>) {
+    let mut descriptors: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| {
+            std::fs::read_link(entry.unwrap().path())
+                .map_or_else(|e| e.to_string(), |to| to.display().to_string())
+        })
+        .collect();
+    descriptors.sort();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kept = ["Umask:", "SigBlk:", "SigIgn:", "SigCgt:", "Uid:", "Gid:", "Groups:", "CapEff:", "NSpid:"];
+    let mut shared: Vec<String> = status
+        .lines()
+        .filter(|line| kept.iter().any(|name| line.starts_with(name)))
+        .map(str::to_owned)
+        .collect();
+    for link in
+        ["self/cwd", "self/root", "thread-self/ns/net", "thread-self/ns/mnt", "self/ns/pid_for_children"]
+    {
+        shared.push(std::fs::read_link(format!("/proc/{link}")).unwrap().display().to_string());
+    }
+    shared.extend(std::env::vars().map(|(name, value)| format!("{name}={value}")));
+    (descriptors, shared)
+}
+
+#[test]
+fn two_hundred_jails_from_sixteen_threads_leave_nothing_and_change_nothing() {
+    privileged!(guard, {
+        let before = shared_state();
+        let next = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let namespaces = || {
+                        ["net", "mnt"]
+                            .map(|kind| std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap())
+                    };
+                    let own = namespaces();
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= 200 {
+                            return;
+                        }
+                        live(&guard, number);
+                        assert_eq!(namespaces(), own, "the thread is where it was");
+                    }
+                });
+            }
+        });
+        assert_eq!(shared_state(), before);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn of_threads_that_want_one_id_one_gets_it() {
+    privileged!(guard, {
+        for _ in 0..20 {
+            let all = Barrier::new(8);
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let try_one = || {
+                    let (store, spec) = (guard.store(), spec(&guard, 1));
+                    all.wait();
+                    let made = store.prepare(&spec);
+                    // Nobody gives it up before everybody has tried.
+                    all.wait();
+                    made.map(drop)
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(try_one)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "{made:?}");
+            for refused in made.into_iter().filter_map(Result::err) {
+                assert!(
+                    matches!(refused, Error::Locked { pid, .. } if pid.unsigned_abs() == std::process::id()),
+                    "{refused}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
+    privileged!(guard, {
+        let spec = spec(&guard, 1);
+        let run = || {
+            let mut run = Command::new(program("stockade"));
+            run.args(["run", "--id", spec.id.as_str(), "--exec-file"]).arg(program("stockade-probe"));
+            run.arg("--chroot-base-dir").arg(guard.base()).arg("--state-dir").arg(guard.state());
+            run_with(run.args(["--", "exit=6"]))
+        };
+        let prepared = guard.store().prepare(&spec).unwrap();
+        let refused = run();
+        let line = format!("stockade: jail {} is locked by pid {}\n", spec.id, std::process::id());
+        assert_eq!((refused.code, refused.stderr), (1, line));
+        assert!(prepared.teardown().unwrap().is_clean());
+        assert_eq!(run().code, 6);
+    });
+}
+
+#[test]
+fn a_working_directory_that_changes_matters_to_nobody() {
+    privileged!(guard, {
+        let (probe, home) = (program("stockade-probe"), std::env::current_dir().unwrap());
+        std::os::unix::fs::symlink(&probe, guard.directory().join("vmm")).unwrap();
+        std::env::set_current_dir(guard.directory()).unwrap();
+        // Relative paths mean what they meant when they were given.
+        let base = HostPath::future_directory(Path::new("base")).unwrap();
+        let vmm = ExecFile::new(Path::new("vmm")).unwrap();
+        let store = stockade::Store::new(Path::new("state")).unwrap();
+        let mut spec = JailSpec::new(guard.named("cwd").parse().unwrap(), vmm, base);
+        spec.arguments = vec!["exit=5".into()];
+        std::env::set_current_dir("/").unwrap();
+        let prepared = store.prepare(&spec);
+        let elsewhere = guard.directory().join("gone");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::env::set_current_dir(&elsewhere).unwrap();
+        // Not even one that is gone does harm.
+        std::fs::remove_dir(&elsewhere).unwrap();
+        let mut running = prepared.unwrap().launch(Streams::default()).unwrap();
+        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        assert!(running.teardown().unwrap().is_clean());
+        std::env::set_current_dir(home).unwrap();
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}

@@ -1,0 +1,52 @@
+//! A VMM that was launched without a monitor, until it can be talked to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::Read;
+use std::time::Duration;
+
+use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec};
+use stockade::{Ended, Error, Running, Streams};
+use testkit::{Guard, privileged, program};
+
+/// Long enough for whatever happens at all.
+const LONG: Duration = Duration::from_mins(1);
+
+fn launch(guard: &Guard, words: &[&str], streams: Streams) -> Running {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named("vm").parse().unwrap(), vmm, base);
+    spec.arguments = words.iter().map(Into::into).collect();
+    guard.store().prepare(&spec).unwrap().launch(streams).unwrap()
+}
+
+#[test]
+fn its_early_end_is_told_and_its_words_are_the_callers() {
+    privileged!(guard, {
+        let (mut from, to) = std::io::pipe().unwrap();
+        let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
+        let mut running = launch(&guard, &["read=/no/kernel", "exit=148"], streams);
+        let error = running.wait_ready(&JailPath::new("run/api.sock").unwrap(), LONG).unwrap_err();
+        assert!(
+            matches!(&error, Error::EndedEarly { ended: Ended::Exited(148), last_lines, .. } if last_lines.is_empty()),
+            "{error}"
+        );
+        let line = format!("the VMM of jail {} ended before it was ready: exit code 148", guard.named("vm"));
+        assert_eq!(error.to_string(), line);
+        let mut said = String::new();
+        from.read_to_string(&mut said).unwrap();
+        assert!(said.contains("ENOENT"), "{said}");
+        assert_eq!(running.wait().unwrap(), Ended::Exited(148), "it can still be asked for");
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn its_socket_is_waited_for() {
+    privileged!(guard, {
+        let mut running =
+            launch(&guard, &["sleep-ms=50", "listen=/run/api.sock", "sleep"], Streams::default());
+        running.wait_ready(&JailPath::new("run/api.sock").unwrap(), LONG).unwrap();
+        assert!(running.receipt().root().join("run/api.sock").as_path().exists());
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}

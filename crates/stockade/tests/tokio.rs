@@ -1,0 +1,125 @@
+//! VMMs awaited in an event loop: one thread for all of them, and none of the library's.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use stockade::spec::{ExecFile, HostPath, JailSpec};
+use stockade::{Ended, EventKind, Events, Running, Streams};
+use testkit::{Guard, privileged, program};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+/// Long enough for whatever happens at all; what happens too early fails by its order.
+const LONG: Duration = Duration::from_mins(1);
+
+fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
+    spec.arguments = words.iter().map(Into::into).collect();
+    spec
+}
+
+fn launch(guard: &Guard, id: &str, words: &[&str], monitor: bool) -> Running {
+    let prepared = guard.store().prepare(&spec(guard, id, words)).unwrap();
+    if monitor { prepared.launch_watched(1 << 12) } else { prepared.launch(Streams::default()) }.unwrap()
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; a descriptor that is borrowed outlives its registration"
+)]
+async fn readable(fd: BorrowedFd<'_>) {
+    let registered = AsyncFd::with_interest(fd, Interest::READABLE).unwrap();
+    let _ready = registered.readable().await.unwrap();
+}
+
+/// As the documentation of `waits_at` has it.
+async fn ended(running: &mut Running) -> Ended {
+    while let Some(fd) = running.waits_at().unwrap() {
+        readable(fd).await;
+    }
+    running.wait().unwrap()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[test]
+fn fifty_vmms_are_awaited_by_one_thread() {
+    privileged!(guard, {
+        let launch = |n: i32| {
+            let words = [&format!("sleep-ms={}", 5 * (n % 7)), &*format!("exit={n}")];
+            launch(&guard, &format!("vm{n}"), &words, n % 2 == 0)
+        };
+        let running: Vec<Running> = (0..50).map(launch).collect();
+        let before = threads();
+        runtime().block_on(tokio::task::LocalSet::new().run_until(async {
+            let awaited: Vec<_> = running
+                .into_iter()
+                .map(|mut running| {
+                    tokio::task::spawn_local(async move {
+                        (timeout(LONG, ended(&mut running)).await.unwrap(), running)
+                    })
+                })
+                .collect();
+            for (n, task) in (0..).zip(awaited) {
+                let (how, running) = task.await.unwrap();
+                assert_eq!((how, threads()), (Ended::Exited(n), before));
+                assert!(running.teardown().unwrap().is_clean());
+            }
+        }));
+    });
+}
+
+#[test]
+fn a_wait_that_is_cancelled_costs_nothing() {
+    privileged!(guard, {
+        for monitor in [false, true] {
+            let mut running = launch(&guard, "vm", &["sleep"], monitor);
+            runtime().block_on(async {
+                for _ in 0..3 {
+                    timeout(Duration::from_millis(20), ended(&mut running)).await.expect_err("it sleeps");
+                }
+                running.signal(rustix::process::Signal::TERM).unwrap();
+                assert_eq!(timeout(LONG, ended(&mut running)).await.unwrap(), Ended::Killed(15));
+            });
+            assert!(running.teardown().unwrap().is_clean());
+        }
+    });
+}
+
+async fn next(events: &mut Events) -> EventKind {
+    loop {
+        if let Some(event) = events.next(Some(Instant::now())).unwrap() {
+            return event.kind;
+        }
+        readable(events.as_fd()).await;
+    }
+}
+
+#[test]
+fn events_are_awaited_beside_what_they_tell_of() {
+    privileged!(guard, {
+        let mut events = guard.store().events().unwrap();
+        runtime().block_on(async {
+            timeout(Duration::from_millis(20), next(&mut events)).await.expect_err("nothing happens");
+            let mut running = launch(&guard, "vm", &["sleep-ms=50", "exit=3"], true);
+            let pid = running.pid();
+            let told = async { [next(&mut events).await, next(&mut events).await, next(&mut events).await] };
+            let (told, how) = timeout(LONG, async { tokio::join!(told, ended(&mut running)) }).await.unwrap();
+            assert_eq!(how, Ended::Exited(3));
+            assert_eq!(told, [EventKind::Created, EventKind::Started { pid }, EventKind::Ended { how }]);
+            assert!(running.teardown().unwrap().is_clean());
+            assert_eq!(timeout(LONG, next(&mut events)).await.unwrap(), EventKind::Removed);
+        });
+    });
+}
