@@ -345,14 +345,8 @@ class Vm:
         :raises StillRunning: if it does not come within so many seconds
         """
         deadline = _deadline(timeout)
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
         while self.poll() is None:
-            left = deadline - time.monotonic()
-            # Once the VMM has ended only its monitor's last word is waited for.
-            if poller.poll(None if left == math.inf else max(0, math.ceil(left * 1000))):
-                self._note(self._running.ended(_PIECE))
-            elif left <= 0:
+            if not self._wait_for_news(deadline):
                 raise StillRunning(f"the VMM of jail {self._id} still runs after {timeout} s")
         assert self._ended is not None
         return self._ended
@@ -405,6 +399,19 @@ class Vm:
         if not self._is_gone:
             self._log = self._running.log().decode(errors="replace")
         return self._log
+
+    def _wait_for_news(self, deadline: float) -> bool:
+        """Waits at the VMM's pidfd, then at its monitor's; False if the deadline comes first."""
+        descriptor = self._running.waits_at()
+        if descriptor is None:
+            return True
+        try:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            left = deadline - time.monotonic()
+            return bool(poller.poll(None if left == math.inf else max(0, math.ceil(left * 1000))))
+        finally:
+            os.close(descriptor)
 
     def _note(self, ended: Any) -> None:
         if ended is not None:
