@@ -9,6 +9,7 @@ use stockade_syscalls::spawn::{Birth, Child, spawn};
 
 use crate::enter::Entry;
 use crate::error::{Context, Error, Operation, Result};
+use crate::leash;
 use crate::prepare::{Held, Prepared, renew_arguments};
 use crate::process::{PidFd, ProcessRef};
 use crate::running::Running;
@@ -80,6 +81,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         jail.lock.forget_end()?;
         jail.receipt.spec.started_us = monotonic_us();
         renew_arguments(&mut jail.receipt);
+        leash::renew(jail)?;
     }
     let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
@@ -155,8 +157,7 @@ fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>)
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.
 fn record(jail: &mut Held, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
-    let spec = &jail.receipt.spec;
-    let search = spec.cgroups.is_empty() && !spec.new_pid_ns;
+    let search = !leash::is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
     let temporary = jail.site.temporary_name();

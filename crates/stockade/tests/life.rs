@@ -372,7 +372,7 @@ fn descendants_die_with_the_jail() {
     privileged!(guard, {
         for (id, pid_ns, cgroup) in [("plain", false, false), ("pidns", true, false), ("cgroup", false, true)]
         {
-            for word in ["spawn=3", "daemon=3"] {
+            for word in ["spawn=3", "daemon=3", "outcast=3"] {
                 let mut spec = spec(&guard, &format!("{id}-{}", &word[..5]), &[word, "sleep"]);
                 spec.new_pid_ns = pid_ns;
                 if cgroup {
