@@ -13,7 +13,7 @@ use crate::spec::{HostPath, JailPath, JailSpec, Owner, SpecError};
 use crate::step::enter::EnterStep;
 use crate::step::{DeviceNode, FileHow, PlacedFile, PlacedTree, Site, Step};
 use crate::store::{Lock, Store};
-use crate::teardown::{Report, tear_down, undo};
+use crate::teardown::{Report, TeardownOptions, tear_down, undo};
 
 /// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
 /// [`Prepared::leave`]).
@@ -33,7 +33,11 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn tear_down(self) -> Result<Report> {
-        tear_down(self.lock, self.receipt, &self.site)
+        self.tear_down_with(TeardownOptions::default())
+    }
+
+    pub(crate) fn tear_down_with(self, options: TeardownOptions) -> Result<Report> {
+        tear_down(self.lock, self.receipt, &self.site, options)
     }
 
     /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
@@ -141,7 +145,7 @@ impl Store {
             (JailState::Elsewhere, _) => Err(Error::Elsewhere(spec.id.clone())),
             (JailState::Dead, _) => {
                 let site = receipt.site();
-                let report = tear_down(lock, receipt, &site)?;
+                let report = tear_down(lock, receipt, &site, TeardownOptions::default())?;
                 match report.left.first() {
                     None => Ok((self.lock(&spec.id)?, Some(report))),
                     Some(left) => Err(Error::InTheWay { what: format!("{} ({})", left.what, left.reason) }),
@@ -228,6 +232,14 @@ impl Prepared {
     /// report.
     pub fn teardown(mut self) -> Result<Report> {
         self.take().tear_down()
+    }
+
+    /// Removes the jail in this way; there is no VMM yet for a grace period.
+    ///
+    /// # Errors
+    /// As for [`Prepared::teardown`].
+    pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
+        self.take().tear_down_with(options)
     }
 
     /// Takes the jail out; the value is never used again.

@@ -11,7 +11,7 @@ use crate::prepare::{Held, How};
 use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
 use crate::spec::JailPath;
-use crate::teardown::Report;
+use crate::teardown::{Report, TeardownOptions};
 use crate::tree::Tree;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
@@ -124,6 +124,17 @@ impl Running {
     /// report.
     pub fn teardown(self) -> Result<Report> {
         self.jail.tear_down()
+    }
+
+    /// Ends the VMM and removes the jail in this way.
+    ///
+    /// # Errors
+    /// As for [`Running::teardown`], and what the kernel says of waiting for the VMM.
+    pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
+        if let Some(grace) = options.grace {
+            self.stop(grace)?;
+        }
+        self.jail.tear_down_with(options)
     }
 }
 

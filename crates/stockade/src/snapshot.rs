@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Context, Operation, Result};
-use crate::host::unescape;
+use crate::error::Result;
+use crate::mounts;
 use crate::spec::NETNS_DIRECTORY;
 
 /// The mounts, network namespaces, cgroups and chosen directories of a host at one moment.
@@ -19,14 +19,11 @@ impl Snapshot {
     /// # Errors
     /// What the kernel says of reading the mount table.
     pub fn take(directories: &[&Path]) -> Result<Self> {
-        let table =
-            fs::read_to_string("/proc/self/mountinfo").context(Operation::Read, "/proc/self/mountinfo")?;
         let mut seen = BTreeSet::new();
-        for line in table.lines() {
-            let Some(mount) = Mount::parse(line) else { continue };
-            seen.insert(format!("mount {} ({}, {})", mount.point, mount.kind, mount.source));
+        for mount in mounts::table()? {
+            seen.insert(mount.to_string());
             if mount.kind.starts_with("cgroup") {
-                below(Path::new(&mount.point), true, &mut |path| {
+                below(&mount.point, true, &mut |path| {
                     seen.insert(format!("cgroup {}", path.display()));
                 });
             }
@@ -50,22 +47,6 @@ impl Snapshot {
     /// What was here and is gone in `later`.
     pub fn removed<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a str> {
         self.0.difference(&later.0).map(String::as_str)
-    }
-}
-
-struct Mount {
-    point: String,
-    kind: String,
-    source: String,
-}
-
-impl Mount {
-    /// A line of mountinfo: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE …`.
-    fn parse(line: &str) -> Option<Self> {
-        let (before, after) = line.split_once(" - ")?;
-        let point = unescape(before.split(' ').nth(4)?);
-        let mut after = after.split(' ');
-        Some(Self { point, kind: after.next()?.to_owned(), source: unescape(after.next()?) })
     }
 }
 
