@@ -12,16 +12,27 @@ use testkit::{Guard, Output, privileged, program, run_with, tell};
 
 /// Kills a command at each of its system calls, after `before`; `after` has to clear everything away.
 fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {
+    killed_beside(guard, words, before, &wait_for_orphans, after);
+}
+
+/// The same; `settle` waits for what the killed command may still have had under way.
+fn killed_beside(
+    guard: &Guard,
+    words: &[String],
+    before: &dyn Fn(),
+    settle: &dyn Fn(),
+    after: &dyn Fn() -> Output,
+) {
     before();
     let calls = calls(guard, words);
-    wait_for_orphans();
+    settle();
     after();
     let mut killed = 0;
     for (name, number) in &calls {
         before();
         let inject = format!("inject={name}:signal=KILL:when={number}");
         killed += usize::from(traced(guard, &["-e".to_owned(), inject], words).code == 137);
-        wait_for_orphans();
+        settle();
         let cleared = after();
         assert_eq!(
             (cleared.code, cleared.stderr.as_str()),
@@ -116,5 +127,39 @@ fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
         killed_everywhere(&guard, &["start".to_owned(), id.clone()], &create, &|| {
             stockade(&guard, &["rm", &id])
         });
+    });
+}
+
+#[test]
+fn a_create_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        // Killed at its very end the jail stands.
+        let after = || {
+            let gc = stockade(&guard, &["gc"]);
+            if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
+        };
+        killed_everywhere(&guard, &flags(&guard, "create"), &|| (), &after);
+    });
+}
+
+#[test]
+fn a_kill_a_stop_and_a_wait_killed_at_any_system_call_leave_a_jail_that_can_be_removed() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        let start = |words: &[&str]| {
+            create(&guard);
+            assert_eq!(stockade(&guard, &[&["start", &id, "--"], words].concat()).code, 0);
+        };
+        let after = || {
+            let rm = stockade(&guard, &["rm", "--force", &id]);
+            wait_for_orphans();
+            rm
+        };
+        for (command, vmm) in [("kill", &["sleep"][..]), ("stop", &["sleep"]), ("wait", &["exit=0"])] {
+            let words = [command.to_owned(), id.clone()];
+            // The VMM may run on, and is not waited for.
+            killed_beside(&guard, &words, &|| start(vmm), &|| (), &after);
+        }
     });
 }
