@@ -93,6 +93,10 @@ impl PidFd {
         }
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// The process, to be found again.
     pub(crate) fn reference(&self) -> ProcessRef {
         ProcessRef { pid: self.pid, started: stat(self.pid).map_or(0, |stat| stat.started) }
