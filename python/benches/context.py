@@ -117,7 +117,7 @@ def compare(jailer: str, vmm: str, base: Path, rounds: int, cgroups: Optional[Li
         f"{with_settings}: JailerContext {ours[0] * 1e3:.2f} ms (launch {ours[1] * 1e3:.2f}), "
         f"by programs {theirs[0] * 1e3:.2f} ms (launch {theirs[1] * 1e3:.2f}), ratio {ratio:.3f}"
     )
-    return ratio <= AT_MOST
+    return bool(ratio <= AT_MOST)
 
 
 def main(jailer: str, vmm: str, rounds: str = "50") -> int:

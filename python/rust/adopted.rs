@@ -1,14 +1,14 @@
 //! Jails that the caller has `jailer` make.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use stockade::spec::{HostPath, JailId, JailPath, Owner};
 use stockade::step::Ramfs;
-use stockade::{AdoptSpec, How, Layout, Store};
+use stockade::{AdoptSpec, Error, How, Layout, Placement, Store};
 
 use crate::errors::Raise;
+use crate::held::{Held, Left, left};
 
 /// What an adopted jail has besides its directory.
 #[pyclass(frozen, from_py_object, module = "stockade._stockade")]
@@ -43,7 +43,7 @@ impl Wants {
 
 /// A jail that another program makes.
 #[pyclass(frozen, module = "stockade._stockade")]
-pub(crate) struct Adopted(Mutex<Option<stockade::Adopted>>);
+pub(crate) struct Adopted(Held<stockade::Adopted>);
 
 /// Adopts a jail.
 ///
@@ -65,7 +65,7 @@ pub(crate) fn adopt(
         let jail = jail.map(|(exec_name, id)| Layout::named(base.clone(), &exec_name, &id));
         let jail = jail.transpose().of_argument("jailer_id")?;
         let adopted = store.adopt(&AdoptSpec { name, base, jail, wants: wants.0 }).or_raise()?;
-        Ok(Adopted(Mutex::new(Some(adopted))))
+        Ok(Adopted(Held::new(adopted)))
     })
 }
 
@@ -75,44 +75,27 @@ pub(crate) fn is_jail_id(name: &str) -> bool {
     name.parse::<JailId>().is_ok()
 }
 
-impl Adopted {
-    fn lock(&self) -> MutexGuard<'_, Option<stockade::Adopted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does something with the jail, unless it is gone.
-    fn with<T: Send>(
-        &self,
-        py: Python<'_>,
-        what: impl FnOnce(&mut stockade::Adopted) -> PyResult<T> + Send,
-    ) -> PyResult<T> {
-        py.detach(|| {
-            let gone = || pyo3::exceptions::PyRuntimeError::new_err("the jail is gone");
-            what(self.lock().as_mut().ok_or_else(gone)?)
-        })
-    }
-}
-
 #[pymethods]
 impl Adopted {
     /// The directory of the jail.
     fn jail_dir(&self, py: Python<'_>) -> PyResult<PathBuf> {
-        self.with(py, |jail| Ok(jail.receipt().layout.jail_dir().as_path().to_owned()))
+        self.0.with(py, |jail| Ok(jail.receipt().layout.jail_dir().as_path().to_owned()))
     }
 
     fn want(&self, py: Python<'_>, wants: Wants) -> PyResult<()> {
-        self.with(py, |jail| jail.want(&wants.0).or_raise())
+        self.0.with(py, |jail| jail.want(&wants.0).or_raise())
     }
 
     fn expect_netns(&self, py: Python<'_>, name: String) -> PyResult<()> {
         let name = name.parse().of_argument("netns")?;
-        self.with(py, |jail| jail.expect_netns(&name).or_raise())
+        self.0.with(py, |jail| jail.expect_netns(&name).or_raise())
     }
 
     fn make_root(&self, py: Python<'_>) -> PyResult<()> {
-        self.with(py, |jail| jail.make_root().or_raise())
+        self.0.with(py, |jail| jail.make_root().or_raise())
     }
 
+    /// Places a file or device: as a link where that can be, unless it is to be a copy.
     fn place(
         &self,
         py: Python<'_>,
@@ -122,17 +105,22 @@ impl Adopted {
         uid: u32,
         gid: u32,
     ) -> PyResult<String> {
-        let how = if copy { How::Copy } else { How::Auto };
-        let owner = Owner { uid, gid };
-        self.with(py, |jail| Ok(jail.place(&source, Some(&name), how, owner).or_raise()?.to_string()))
+        let (placement, owner) = (Placement::new(source).named(name), Owner { uid, gid });
+        self.0.with(py, |jail| {
+            let placed = if copy {
+                jail.place(placement.how(How::Copy), owner)
+            } else {
+                match jail.place(placement.clone().how(How::Link), owner) {
+                    // Not its owner's, elsewhere, or a device.
+                    Err(Error::Spec(_)) => jail.place(placement, owner),
+                    placed => placed,
+                }
+            };
+            Ok(placed.of_argument("file_path")?.to_string())
+        })
     }
 
-    /// Removes the jail; what is left, as pairs of what and why.
-    fn teardown(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
-        py.detach(|| {
-            let Some(jail) = self.lock().take() else { return Ok(Vec::new()) };
-            let report = jail.teardown().or_raise()?;
-            Ok(report.left.into_iter().map(|left| (left.what, left.reason)).collect())
-        })
+    fn teardown(&self, py: Python<'_>) -> PyResult<Left> {
+        self.0.consume(py, |jail| Ok(left(jail.teardown().or_raise()?)))
     }
 }

@@ -29,9 +29,17 @@ impl<T, E: Into<Error>> Raise<T> for Result<T, E> {
 /// The Python exception for an error.
 ///
 /// # Arguments
-/// `argument` is the name of what the caller gave wrongly, if that is known.
-pub(crate) fn exception(error: &Error, argument: Option<&str>) -> PyErr {
-    let text = argument.map_or_else(|| error.to_string(), |name| format!("{name}: {error}"));
+/// `argument` is the name of what the caller may have given wrongly.
+fn exception(error: &Error, argument: Option<&str>) -> PyErr {
+    let (argument, error) = match error {
+        Error::Argument { name, cause } => (Some(parameter(name)), cause.as_ref()),
+        error => (argument.map(str::to_owned), error),
+    };
+    let said = |name: &String| error.kind() == ErrorKind::InvalidSpec && !name.is_empty();
+    let text = match argument.filter(said) {
+        Some(name) => format!("{name}: {error}"),
+        None => error.to_string(),
+    };
     let (operation, path, cause) = parts(error);
     Python::attach(|py| {
         let made = py.import("stockade.errors").and_then(|errors| {
@@ -40,6 +48,15 @@ pub(crate) fn exception(error: &Error, argument: Option<&str>) -> PyErr {
         });
         made.map_or_else(|failure| failure, PyErr::from_value)
     })
+}
+
+/// What Python calls the part that the command line has a flag for.
+fn parameter(flag: &str) -> String {
+    match flag {
+        "chroot-base-dir" => "chroot_base".to_owned(),
+        "cgroup" | "resource-limit" => flag.replace('-', "_") + "s",
+        flag => flag.replace('-', "_"),
+    }
 }
 
 fn kind(kind: ErrorKind) -> &'static str {
@@ -68,9 +85,9 @@ fn parts(error: &Error) -> (Option<String>, Option<PathBuf>, Option<Errno>) {
         }
         Error::HardLink { path } | Error::Receipt { path, .. } => (None, Some(path.as_path().into()), None),
         Error::Spec(SpecError::NotFound(path, cause)) => (None, Some(path.clone()), Some(*cause)),
-        Error::Spec(SpecError::NotAFile(path) | SpecError::NotADirectory(path) | SpecError::ExecName(path)) => {
-            (None, Some(path.clone()), None)
-        }
+        Error::Spec(
+            SpecError::NotAFile(path) | SpecError::NotADirectory(path) | SpecError::ExecName(path),
+        ) => (None, Some(path.clone()), None),
         _ => (None, None, None),
     }
 }

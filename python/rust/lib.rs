@@ -3,6 +3,9 @@
 
 mod adopted;
 mod errors;
+mod held;
+mod prepared;
+mod running;
 
 use pyo3::prelude::*;
 
@@ -10,4 +13,8 @@ use pyo3::prelude::*;
 mod _stockade {
     #[pymodule_export]
     use crate::adopted::{Adopted, Wants, adopt, is_jail_id};
+    #[pymodule_export]
+    use crate::prepared::{Prepared, prepare};
+    #[pymodule_export]
+    use crate::running::Running;
 }

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, Iterator, List, Set
 
 import pytest
 
@@ -32,7 +32,7 @@ def program(name: str) -> Path:
 
 def cgroup_mounts() -> Dict[str, Path]:
     """Where each controller of version 1 is mounted, and the unified hierarchy as ``unified``."""
-    mounts = {}
+    mounts: Dict[str, Path] = {}
     for line in Path("/proc/mounts").read_text().splitlines():
         _, at, kind, options, *_ = line.split(" ")
         if kind == "cgroup2":
@@ -93,6 +93,9 @@ class Guard:
         for mount in set(cgroup_mounts().values()):
             for folder, below, _ in os.walk(mount):
                 seen.update(os.path.join(folder, name) for name in below if self.name in name)
+        for task in os.listdir("/proc/self/task"):
+            listed = Path(f"/proc/self/task/{task}/children").read_text().split()
+            seen.update(f"child {pid}" for pid in listed)
         return seen - {"mount /run/netns"}
 
     def named(self, suffix: str) -> str:
@@ -148,18 +151,24 @@ class Guard:
         assert not leaks, f"the test leaked: {sorted(leaks)}"
 
 
-@pytest.fixture
-def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
-    """Waits for its turn on this machine, and compares the host before and after."""
+@pytest.fixture(scope="module")
+def machine() -> Iterator[None]:
+    """Waits for the turn of a module's tests on this machine: others compare the host before and after too."""
     if os.geteuid() != 0:
-        assert os.environ.get("CI") != "true", "CI has to run every test, and this one needs root"
+        assert os.environ.get("CI") != "true", "CI has to run every test, and these need root"
         pytest.skip("needs root")
     with open(Path(tempfile.gettempdir()) / "stockade-tests.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = Guard()
-        monkeypatch.setenv("STOCKADE_STATE_DIR", str(made.state))
-        yield made
-        made.finish()
+        yield
+
+
+@pytest.fixture
+def guard(machine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+    """Compares the host before and after a test."""
+    made = Guard()
+    monkeypatch.setenv("STOCKADE_STATE_DIR", str(made.state))
+    yield made
+    made.finish()
 
 
 def owner(path: "os.PathLike[str] | str", follow: bool = False) -> "tuple[int, int]":
@@ -171,10 +180,3 @@ def ramfs_mounts(under: "os.PathLike[str] | str") -> List[str]:
     lines = Path("/proc/mounts").read_text().splitlines()
     return [line for line in lines if f" {os.fspath(under)}" in line and " ramfs " in line]
 
-
-def wait_gone(pid: int) -> Optional[int]:
-    """Reaps a child, whichever it is; its status."""
-    try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:
-        return None

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import List
 
 import pytest
 from conftest import GID, UID, Guard, cgroup_mounts, is_running, needs_v1, owner, ramfs_mounts
@@ -228,7 +229,7 @@ def test_a_forked_copy_leaves_the_jail_alone(guard: Guard) -> None:
 def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
     image = guard.file("image")
     contexts = [guard.context(f"vm{number}") for number in range(64)]
-    failures = []
+    failures: List[BaseException] = []
 
     def live(mine: list) -> None:  # type: ignore[type-arg]
         try:

@@ -1,7 +1,7 @@
 //! Everything that is checked without running the programs.
 
 use crate::command::{Done, cargo, run};
-use crate::setup;
+use crate::{python, setup};
 
 pub(crate) fn check() -> Done {
     run(&mut cargo(&["fmt", "--check"]))?;
@@ -9,5 +9,6 @@ pub(crate) fn check() -> Done {
     let document = &["doc", "--workspace", "--no-deps", "--document-private-items"];
     run(cargo(document).env("RUSTDOCFLAGS", "-D warnings"))?;
     setup::cargo_deny()?;
-    run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
+    run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    python::check()
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod command;
+mod python;
 mod qemu;
 mod setup;
 mod test;
@@ -12,13 +13,15 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup     install what the tests need (Debian packages, as root)
-  test      the same, then run every test
-  vm-test   of these, those that need a machine with pure cgroup v2, in a virtual one
-  vm-shell  a shell in that machine
-  qemu      boot a kernel under QEMU in a jail (the example examples/qemu.sh)
-  check     formatting, lints, documentation, dependencies
-  ci        check, then test
+  setup         install what the tests need (Debian packages, as root)
+  test          the same, then run every test
+  vm-test       of these, those that need a machine with pure cgroup v2, in a virtual one
+  python-test   install the Python package, check its types and run its tests
+  python-bench  compare it with a class that runs programs
+  vm-shell      a shell in that machine
+  qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
+  check         formatting, lints, documentation, dependencies
+  ci            check, then test
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         ["setup"] => setup::setup(),
         ["test"] => test::test(),
         ["vm-test"] => vm::test(),
+        ["python-test"] => python::test(),
+        ["python-bench"] => python::bench(),
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
         ["check"] => check::check(),

@@ -25,7 +25,8 @@ const CARGO_DENY: &str = "0.20.2";
 /// Installs the Debian packages whose programs are missing.
 pub(crate) fn setup() -> Done {
     let missing = PROGRAMS.iter().filter(|(program, package)| !is_present(program, package));
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.extend((!has_venv()).then_some("python3-venv"));
     if packages.is_empty() {
         return Ok(());
     }
@@ -38,6 +39,13 @@ pub(crate) fn setup() -> Done {
                 packages.join(", ")
             )
         })
+}
+
+/// Whether Debian's Python can make environments, which it has in a package of its own.
+fn has_venv() -> bool {
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.args(["-c", "import ensurepip"]).stderr(std::process::Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 /// Whether a program is there; from a package called static, one that needs no loader.

@@ -45,6 +45,15 @@ impl ProcessRef {
         stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
     }
 
+    /// Takes the status of a child away that ended and was not waited for, so that no zombie stays.
+    pub(crate) fn reap(&self) -> Result<()> {
+        let Some(process) = PidFd::open(self.pid)? else { return Ok(()) };
+        match stat(self.pid) {
+            Some(stat) if stat.started == self.started && stat.ended => process.reap().map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// A descriptor of it; `None` if it is gone.
     pub(crate) fn open(&self) -> Result<Option<PidFd>> {
         // First the descriptor, then the check: what the descriptor means cannot change in between.

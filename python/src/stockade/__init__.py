@@ -1,10 +1,12 @@
 """Jails for microVM monitors that leave no trace.
 
-:class:`JailerContext` is the class of Firecracker's test framework. :class:`Jail` is what to use in new code.
+:class:`JailerContext` is the class of Firecracker's test framework. :class:`Jail` is what to use in new code, and
+:class:`AsyncJail` its counterpart for asyncio.
 """
 
 from __future__ import annotations
 
+from .aio import AsyncJail, AsyncVm
 from .errors import (
     BadReceipt,
     InTheWay,
@@ -18,21 +20,28 @@ from .errors import (
     StockadeError,
     SystemFailure,
 )
+from .jail import Ended, Jail, Placed, Vm
 from .jailer_context import DEFAULT_CHROOT_PATH, DEFAULT_USOCKET_NAME, JailerContext
 
 __all__ = [
     "DEFAULT_CHROOT_PATH",
     "DEFAULT_USOCKET_NAME",
+    "AsyncJail",
+    "AsyncVm",
     "BadReceipt",
+    "Ended",
     "InTheWay",
     "InUse",
     "InvalidSpec",
+    "Jail",
     "JailerContext",
     "LeftBehind",
     "NotFound",
     "NotReady",
     "PermissionDenied",
+    "Placed",
     "StillRunning",
     "StockadeError",
     "SystemFailure",
+    "Vm",
 ]

@@ -9,9 +9,10 @@ import secrets
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
 from . import _stockade
+from ._checks import each, is_component, number_of, path_of, text_of
 from ._state import default_state_dir
 from .errors import InUse, StockadeError
 
@@ -59,7 +60,10 @@ class JailerContext:
     daemonize: Any = None
     new_pid_ns: Any = None
     extra_args: Any = None
-    api_socket_name = _ApiSocketName()
+    if TYPE_CHECKING:
+        api_socket_name: Any = None
+    else:
+        api_socket_name = _ApiSocketName()
     cgroups: Any = None
     resource_limits: Any = None
     cgroup_ver: Any = None
@@ -152,9 +156,9 @@ class JailerContext:
             parameters += ["--parent-cgroup", str(self.parent_cgroup)]
         if self.cgroup_ver:
             parameters += ["--cgroup-version", str(self.cgroup_ver)]
-        for cgroup in _each("cgroups", self.cgroups):
+        for cgroup in each("cgroups", self.cgroups):
             parameters += ["--cgroup", str(cgroup)]
-        for limit in _each("resource_limits", self.resource_limits):
+        for limit in each("resource_limits", self.resource_limits):
             parameters += ["--resource-limit", str(limit)]
         # applying necessary extra args if needed
         if self.extra_args:
@@ -168,13 +172,13 @@ class JailerContext:
     def chroot_base_with_id(self) -> str:
         """Return the MicroVM chroot base + MicroVM ID."""
         return os.path.join(
-            self._base(), _path("exec_file", self.exec_file).name, _text("jailer_id", self.jailer_id)
+            self._base(), path_of("exec_file", self.exec_file).name, text_of("jailer_id", self.jailer_id)
         )
 
     def api_socket_path(self) -> str:
         """Return the MicroVM API socket path."""
         # The VMM's root is the jail's, so a socket at an absolute path is in there too.
-        name = os.fspath(_path("api_socket_name", self.api_socket_name))
+        name = os.fspath(path_of("api_socket_name", self.api_socket_name))
         return os.path.join(self.chroot_path(), name.lstrip(os.path.sep))
 
     def chroot_path(self) -> str:
@@ -183,7 +187,7 @@ class JailerContext:
 
     def chroot_ramfs_path(self) -> str:
         """Return the MicroVM chroot ramfs subfolder path."""
-        return os.path.join(self.chroot_path(), _text("ramfs_subdir_name", self.ramfs_subdir_name))
+        return os.path.join(self.chroot_path(), text_of("ramfs_subdir_name", self.ramfs_subdir_name))
 
     @property
     def uses_ramfs(self) -> bool:
@@ -197,7 +201,7 @@ class JailerContext:
         uid:gid already, and everything else a copy; what was there is replaced. It belongs to uid:gid, and
         the host's file stays as it is.
         """
-        source = _path("file_path", file_path)
+        source = path_of("file_path", file_path)
         if create_jail:
             self._need_place()
             self._current().make_root()
@@ -219,7 +223,7 @@ class JailerContext:
         """
         self._need_place()
         uid, gid = self._owner()
-        source = _path("file_path", file_path)
+        source = path_of("file_path", file_path)
         if source.is_dir():
             raise IsADirectoryError(21, "file_path: is a directory", str(source))
         source.stat()
@@ -247,7 +251,7 @@ class JailerContext:
         """
         if self._foreign_netns is None:
             self._foreign_netns = _netns_names()
-        netns = _text("netns", self.netns) if self.netns else None
+        netns = text_of("netns", self.netns) if self.netns else None
         ramfs = None
         if use_ramdisk:
             self.chroot_ramfs_path()
@@ -270,7 +274,7 @@ class JailerContext:
         finally:
             adopted, self._adopted = self._adopted, ()
             self._foreign_netns = None
-            _ALIVE.discard(self)
+            ALIVE.discard(self)
             for jail in reversed(adopted):
                 for what, why in jail.teardown():
                     warnings.warn(f"{what}: {why}; it is left to stockade gc", ResourceWarning, stacklevel=2)
@@ -279,18 +283,18 @@ class JailerContext:
 
     def _base(self) -> str:
         base = self.chroot_base
-        return DEFAULT_CHROOT_PATH if base is None else os.fspath(_path("chroot_base", base))
+        return DEFAULT_CHROOT_PATH if base is None else os.fspath(path_of("chroot_base", base))
 
     def _owner(self) -> Tuple[int, int]:
-        return _number("uid", self.uid), _number("gid", self.gid)
+        return number_of("uid", self.uid), number_of("gid", self.gid)
 
     def _place(self) -> Optional[Tuple[str, str]]:
         """The names of the executable and of the jail, if the fields have both."""
         if not self.jailer_id or self.exec_file is None:
             return None
-        names = _path("exec_file", self.exec_file).name, _text("jailer_id", self.jailer_id)
+        names = path_of("exec_file", self.exec_file).name, text_of("jailer_id", self.jailer_id)
         # With any other the jailer makes nothing.
-        return names if all(_is_component(name) for name in names) else None
+        return names if all(is_component(name) for name in names) else None
 
     def _need_place(self) -> None:
         self.chroot_base_with_id()
@@ -298,7 +302,7 @@ class JailerContext:
             raise ValueError(f"jailer_id must be the name of a directory, not {self.jailer_id!r}")
 
     def _wants(self, netns: Optional[str] = None, ramfs: Any = None) -> _stockade.Wants:
-        cgroups = [str(setting) for setting in _each("cgroups", self.cgroups)]
+        cgroups = [str(setting) for setting in each("cgroups", self.cgroups)]
         parent = str(self.parent_cgroup) if self.parent_cgroup else None
         return _stockade.Wants(netns=netns, ramfs=ramfs, cgroups=cgroups, parent_cgroup=parent)
 
@@ -329,7 +333,7 @@ class JailerContext:
         adopted = _stockade.adopt(default_state_dir(), name, self._base(), self._place(), wants)
         self._adopted += (adopted,)
         self._keeper = os.getpid()
-        _ALIVE.add(self)
+        ALIVE.add(self)
         return adopted
 
     def _update_receipt(self) -> None:
@@ -354,12 +358,12 @@ class JailerContext:
 
 
 # Contexts that have something to clean up when the interpreter ends.
-_ALIVE: weakref.WeakSet[JailerContext] = weakref.WeakSet()
+ALIVE: weakref.WeakSet[JailerContext] = weakref.WeakSet()
 
 
 @atexit.register
 def _cleanup_all() -> None:
-    for context in list(_ALIVE):
+    for context in list(ALIVE):
         with contextlib.suppress(Exception):
             context.cleanup()
 
@@ -373,35 +377,3 @@ def _netns_names() -> Set[str]:
 
 def _unused_name() -> str:
     return f"context-{secrets.token_hex(8)}"
-
-
-def _is_component(name: str) -> bool:
-    return name not in ("", ".", "..") and not set(name) & {"/", "\0"}
-
-
-def _path(argument: str, value: Any) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{argument} must be a str or a path, not {type(value).__name__}")
-    return Path(value)
-
-
-def _text(argument: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} must be a str, not {type(value).__name__}")
-    return value
-
-
-def _number(argument: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
-    if not 0 <= value < 2**32 - 1:
-        raise ValueError(f"{argument} must be between 0 and 4294967294, not {value}")
-    return value
-
-
-def _each(argument: str, values: Any) -> Iterator[Any]:
-    if values is None:
-        return iter(())
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{argument} must be a list of str, not {type(values).__name__}")
-    return iter(values)

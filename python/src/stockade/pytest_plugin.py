@@ -1,1 +1,187 @@
-"""stub"""
+"""Jails as pytest fixtures: removed after each test, with a check that the test left nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Any, Callable, Dict, Generator, Iterator, List, Set
+
+import pytest
+
+from .errors import StockadeError
+from .jail import ALIVE as JAILS
+from .jail import Jail
+from .jailer_context import ALIVE as CONTEXTS
+
+JailFactory = Callable[..., Jail]
+
+_JAILS = pytest.StashKey[List[Jail]]()
+_FAILED = pytest.StashKey[bool]()
+_KEPT = "stockade-kept"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stockade")
+    group.addoption(
+        "--stockade-keep",
+        action="store_true",
+        help="keep the jails of a failing test, and print how to enter them",
+    )
+    parser.addini("stockade_exec_file", "the VMM of jails whose test names none")
+    parser.addini("stockade_chroot_base", "the directory that jails are made in", default="/srv/jailer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "jail(**properties): what the test's jail is made with")
+
+
+@pytest.fixture
+def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
+    """Makes jails: ``jail_factory(exec_file="/usr/local/bin/firecracker", netns="vm-1")``.
+
+    They have the parameters of :class:`stockade.Jail`, and ids of their own unless given. When the test ends
+    they are removed, and it fails if it left anything of them, or any other jail, context or process.
+    """
+    item, made = request.node, list[Jail]()
+    item.stash[_JAILS] = made
+    name = _unique_name(item.name)
+    jails, contexts, children = set(JAILS), set(CONTEXTS), _children()
+
+    def make(**properties: Any) -> Jail:
+        given: Dict[str, Any] = {
+            "id": f"{name}-{len(made)}",
+            "exec_file": request.config.getini("stockade_exec_file"),
+            "chroot_base": request.config.getini("stockade_chroot_base"),
+            **properties,
+        }
+        if not given["exec_file"]:
+            raise pytest.UsageError("a jail needs an exec_file: give it one, or set stockade_exec_file")
+        jail = Jail(given.pop("id"), given.pop("exec_file"), **given)
+        made.append(jail)
+        return jail.prepare()
+
+    yield make
+    leaks: List[str] = []
+    keep = request.config.getoption("--stockade-keep") and item.stash.get(_FAILED, False)
+    for jail in reversed(made):
+        if keep and jail in JAILS:
+            item.user_properties.append((_KEPT, _how_to_enter(jail)))
+            jail.leave()
+        else:
+            leaks += _leaks_of(jail.teardown)
+    # What a failed test could not come to is no leak of its own.
+    failed = item.stash.get(_FAILED, False)
+    for other in set(JAILS) - jails:
+        leaks += [] if failed else [f"jail {other.id}"]
+        leaks += _leaks_of(other.teardown)
+    for context in set(CONTEXTS) - contexts:
+        leaks += [] if failed else [f"JailerContext {context.jailer_id}"]
+        leaks += _leaks_of(context.cleanup)
+    if not keep:
+        leaks += _traces(name)
+        leaks += [f"process {pid} ({_comm(pid)})" for pid in sorted(_children() - children)]
+    if leaks:
+        pytest.fail(f"{item.nodeid} leaked: {', '.join(leaks)}", pytrace=False)
+
+
+@pytest.fixture
+def jail(request: pytest.FixtureRequest, jail_factory: JailFactory) -> Jail:
+    """A jail that is prepared, with the properties of the marker ``jail`` if the test has one."""
+    marker = request.node.get_closest_marker("jail")
+    return jail_factory(**(marker.kwargs if marker else {}))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and report.when != "teardown":
+        item.stash[_FAILED] = True
+        for jail in item.stash.get(_JAILS, []):
+            report.sections.append((f"stockade jail {jail.id}", _describe(jail)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = {
+        text
+        for report in reports
+        for name, text in getattr(report, "user_properties", [])
+        if name == _KEPT
+    }
+    if told:
+        terminalreporter.section("kept jails")
+        for text in sorted(told):
+            terminalreporter.write_line(text)
+
+
+def _describe(jail: Jail) -> str:
+    try:
+        return jail.describe()
+    except StockadeError as error:
+        return str(error)
+
+
+def _leaks_of(teardown: Callable[[], None]) -> List[str]:
+    try:
+        teardown()
+    except StockadeError as error:
+        return [str(error)]
+    return []
+
+
+def _how_to_enter(jail: Jail) -> str:
+    remove = f"remove it:  stockade rm --force {jail.id}"
+    if jail.vm is not None and jail.vm.poll() is None:
+        pid = jail.vm.pid
+        enter = f"nsenter --target {pid} --net --pid -- sh -c 'cd /proc/{pid}/root && exec sh'"
+        return f"jail {jail.id} runs as pid {pid}\n  enter it:   {enter}\n  {remove}"
+    return f"jail {jail.id} stands\n  enter it:   cd {jail.root}\n  {remove}"
+
+
+def _unique_name(test: str) -> str:
+    readable = re.sub(r"[^a-zA-Z0-9]+", "-", test)[:32].strip("-")
+    return f"{readable}-{secrets.token_hex(4)}"
+
+
+def _traces(name: str) -> List[str]:
+    """What the host has with the test's name in it."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        at, kind = fields[4], fields[fields.index("-") + 1]
+        if name in at and not at.startswith("/run/netns/"):
+            found.append(f"mount {at}")
+        if kind in ("cgroup", "cgroup2"):
+            found += [f"cgroup {at}" for at in _below(at, name)]
+    if os.path.isdir("/run/netns"):
+        found += [f"network namespace {netns}" for netns in os.listdir("/run/netns") if name in netns]
+    return sorted(set(found))
+
+
+def _below(directory: str, name: str) -> List[str]:
+    return [os.path.join(at, below) for at, folders, _ in os.walk(directory) for below in folders if name in below]
+
+
+def _children() -> Set[int]:
+    """The processes that this one has started and that still live, whichever thread did."""
+    found: Set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            listed = Path(f"/proc/self/task/{task}/children").read_text().split()
+        except OSError:
+            continue
+        found |= {int(pid) for pid in listed if _comm(int(pid))}
+    return found
+
+
+def _comm(pid: int) -> str:
+    """What a living process is called; nothing for one that only waits for its parent to look at it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    name, _, rest = stat.partition("(")[2].rpartition(") ")
+    return "" if rest.startswith(("Z", "X")) else name

@@ -42,6 +42,8 @@ impl Act for Vmm {
             }
             site.note_end(process.reap()?);
             outcome = Undone::Removed;
+        } else {
+            self.process.reap()?;
         }
         if let Some(monitor) = self.monitor {
             end_monitor(monitor)?;
@@ -57,8 +59,8 @@ impl Act for Vmm {
 }
 
 /// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
-fn end_monitor(monitor: ProcessRef) -> Result<()> {
-    let Some(monitor) = monitor.open()? else { return Ok(()) };
+fn end_monitor(reference: ProcessRef) -> Result<()> {
+    let Some(monitor) = reference.open()? else { return reference.reap() };
     if !monitor.wait_until_ended(Some(Instant::now() + PATIENCE))? {
         monitor.signal(Signal::KILL)?;
         monitor.wait_until_ended(Some(Instant::now() + PATIENCE))?;

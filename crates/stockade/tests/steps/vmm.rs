@@ -39,6 +39,29 @@ fn undoes_what_never_happened() {
 }
 
 #[test]
+fn reaps_what_ended_by_itself() {
+    privileged!(guard, {
+        let ground = Ground::new(&guard);
+        for is_monitor in [false, true] {
+            let (mut child, step) = sleeper();
+            let Step::Vmm(mut vmm) = step else { unreachable!() };
+            if is_monitor {
+                // The VMM itself is gone, and was the monitor's child.
+                vmm.monitor = Some(vmm.process);
+                vmm.process.started += 1;
+            }
+            child.kill().unwrap();
+            let process = Path::new("/proc").join(child.id().to_string());
+            while !std::fs::read_to_string(process.join("stat")).unwrap().contains(") Z ") {
+                std::thread::yield_now();
+            }
+            assert_eq!(Step::from(vmm).undo(&ground.site), Undone::NeverThere);
+            assert!(!process.exists(), "no zombie stays");
+        }
+    });
+}
+
+#[test]
 fn undoes_twice() {
     privileged!(guard, {
         let ground = Ground::new(&guard);

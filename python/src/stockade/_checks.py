@@ -1,0 +1,39 @@
+"""What callers give, checked: what is wrong is told with the argument's name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+
+def is_component(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & {"/", "\0"}
+
+
+def path_of(argument: str, value: Any) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{argument} must be a str or a path, not {type(value).__name__}")
+    return Path(value)
+
+
+def text_of(argument: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a str, not {type(value).__name__}")
+    return value
+
+
+def number_of(argument: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if not 0 <= value < 2**32 - 1:
+        raise ValueError(f"{argument} must be between 0 and 4294967294, not {value}")
+    return value
+
+
+def each(argument: str, values: Any) -> Iterator[Any]:
+    if values is None:
+        return iter(())
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument} must be a list of str, not {type(values).__name__}")
+    return iter(values)

@@ -1,0 +1,467 @@
+"""Jails for new code: made, launched, waited for and removed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import select
+import signal as signals
+import time
+import warnings
+import weakref
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Any, Dict, List, Optional, Sequence, Type, Union
+
+from . import _stockade
+from ._checks import each, number_of, path_of, text_of
+from ._state import default_state_dir
+from .errors import LeftBehind, NotReady, StillRunning
+
+__all__ = ["Ended", "Jail", "Placed", "Vm"]
+
+StrPath = Union[str, "os.PathLike[str]"]
+Stream = Union[int, IO[Any]]
+
+_LOG_BYTES = 1 << 20
+# A call into the library is cut into pieces of so many seconds, between which Python sees to its signals.
+_PIECE = 0.1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a VMM ended: by an exit code or by a signal; neither if nobody knows."""
+
+    code: Optional[int]
+    signal: Optional[int]
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """As :mod:`subprocess` has it: a signal's number is negative."""
+        return -self.signal if self.signal is not None else self.code
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        return "how is not known" if self.code is None else f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was placed: where the jail sees it, and which way was taken."""
+
+    path: PurePosixPath
+    how: str
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+class Jail:
+    """A jail for one VMM, as a context manager::
+
+        with Jail("vm-1", "/usr/local/bin/firecracker", netns="vm-1") as jail:
+            kernel = jail.place("/images/vmlinux")
+            vm = jail.launch("--config-file", "/vm.json")
+            vm.wait_ready()
+            vm.wait(timeout=60)
+
+    When the block ends the VMM is killed if it still runs, and the jail is removed.
+
+    :param id: 1 to 64 letters, digits and dashes
+    :param exec_file: the VMM; it is copied into the jail, with the libraries that it needs
+    :param uid: who the VMM runs as, and owns its files
+    :param gid: the group that it runs as
+    :param chroot_base: the directory that jails are made in
+    :param netns: a network namespace: a name, made and removed with the jail unless it exists; or the path of
+        one to join
+    :param new_netns: a network namespace without a name, which ends with the VMM
+    :param new_pid_ns: the VMM as first process of its own pid namespace
+    :param cgroups: settings, such as ``"pids.max=64"``
+    :param cgroup_version: 1 or 2; the one that has the controllers unless given
+    :param parent_cgroup: the cgroup that the jail's own is made in; the executable's name unless given
+    :param resource_limits: limits of the process, ``"no-file=N"`` or ``"fsize=N"``
+    :param ramfs: a ramfs on ``/ramfs``, of nominally so many bytes
+    :param profile: what is known of the VMM, by name or TOML file; chosen by the executable unless given
+    :param closure: whether the libraries of a dynamically linked VMM are placed
+    :param arguments: the VMM's own arguments, unless :meth:`launch` has others
+    :param state_dir: where the receipt is kept, for ``stockade ps`` and ``stockade gc``
+    """
+
+    def __init__(
+        self,
+        id: str,
+        exec_file: StrPath,
+        *,
+        uid: int = 1234,
+        gid: int = 1234,
+        chroot_base: StrPath = "/srv/jailer",
+        netns: Optional[str] = None,
+        new_netns: bool = False,
+        new_pid_ns: bool = False,
+        cgroups: Sequence[str] = (),
+        cgroup_version: Optional[int] = None,
+        parent_cgroup: Optional[str] = None,
+        resource_limits: Sequence[str] = (),
+        ramfs: Optional[int] = None,
+        profile: Optional[StrPath] = None,
+        closure: bool = True,
+        arguments: Sequence[StrPath] = (),
+        state_dir: Optional[StrPath] = None,
+    ) -> None:
+        if netns is not None and new_netns:
+            raise ValueError("new_netns cannot be given together with netns")
+        self._state_dir = path_of("state_dir", default_state_dir() if state_dir is None else state_dir)
+        self._id = text_of("id", id)
+        self._exec_file = path_of("exec_file", exec_file)
+        self._properties: Dict[str, Any] = {
+            "chroot_base": path_of("chroot_base", chroot_base),
+            "uid": number_of("uid", uid),
+            "gid": number_of("gid", gid),
+            "closure": _flag("closure", closure),
+            "new_netns": _flag("new_netns", new_netns),
+            "new_pid_ns": _flag("new_pid_ns", new_pid_ns),
+            "netns": None if netns is None else text_of("netns", netns),
+            "cgroups": [text_of("cgroups", setting) for setting in each("cgroups", cgroups)],
+            "cgroup_version": None if cgroup_version is None else number_of("cgroup_version", cgroup_version),
+            "parent_cgroup": None if parent_cgroup is None else text_of("parent_cgroup", parent_cgroup),
+            "resource_limits": [
+                text_of("resource_limits", limit) for limit in each("resource_limits", resource_limits)
+            ],
+            "ramfs": None if ramfs is None else _size("ramfs", ramfs),
+            "profile": None if profile is None else os.fspath(path_of("profile", profile)),
+            "arguments": [os.fspath(path_of("arguments", word)) for word in each("arguments", arguments)],
+        }
+        self._prepared: Optional[_stockade.Prepared] = None
+        self._vm: Optional[Vm] = None
+        self._root: Optional[Path] = None
+        self._keeper = 0
+
+    def prepare(self) -> Jail:
+        """Makes the jail; the context manager does so by itself."""
+        if self._is_there():
+            raise RuntimeError(f"jail {self._id} is prepared already")
+        self._prepared = _stockade.prepare(self._state_dir, self._id, self._exec_file, **self._properties)
+        self._root, self._vm = self._prepared.root(), None
+        self._keeper = os.getpid()
+        ALIVE.add(self)
+        return self
+
+    def __enter__(self) -> Jail:
+        return self.prepare()
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        try:
+            self.teardown()
+        except LeftBehind as left:
+            if error is None:
+                raise
+            # What happened first is what is told.
+            warnings.warn(str(left), ResourceWarning, stacklevel=2)
+
+    def __del__(self) -> None:
+        if getattr(self, "_keeper", 0) == os.getpid() and self._is_there():
+            with contextlib.suppress(Exception):
+                warnings.warn(f"jail {self._id} was not torn down", ResourceWarning, stacklevel=2)
+                self.teardown()
+
+    @property
+    def id(self) -> str:
+        """The jail's name."""
+        return self._id
+
+    @property
+    def root(self) -> Path:
+        """The jail's root on the host."""
+        if self._root is None:
+            raise RuntimeError(f"jail {self._id} is not prepared yet")
+        return self._root
+
+    @property
+    def vm(self) -> Optional[Vm]:
+        """The VMM, once it was launched."""
+        return self._vm
+
+    def host_path(self, path: StrPath) -> Path:
+        """Where on the host a path of the jail is."""
+        return self.root / os.fspath(path_of("path", path)).lstrip("/")
+
+    def place(
+        self,
+        source: StrPath,
+        name: Optional[StrPath] = None,
+        *,
+        how: str = "auto",
+        read_only: bool = False,
+    ) -> Placed:
+        """Places a file, directory or device of the host, before the launch or after.
+
+        :param name: where in the jail; the source's own name in the root unless given
+        :param how: ``auto``, ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
+        :param read_only: for the jail to read only
+        """
+        named = None if name is None else path_of("name", name)
+        source, how = path_of("source", source), text_of("how", how)
+        path, way = self._jail().place(source, named, how, _flag("read_only", read_only))
+        return Placed(PurePosixPath(path), way)
+
+    def unplace(self, path: StrPath) -> None:
+        """Takes out what was placed; the host's file stays as it is."""
+        self._jail().unplace(path_of("path", path))
+
+    def launch(
+        self,
+        *arguments: StrPath,
+        stdin: Optional[Stream] = None,
+        stdout: Optional[Stream] = None,
+        stderr: Optional[Stream] = None,
+        log_bytes: int = _LOG_BYTES,
+    ) -> Vm:
+        """Starts the VMM in the jail.
+
+        What it writes is kept (:meth:`Vm.log`), the last `log_bytes` of it, unless it is given streams: files
+        or descriptors, in the place of this process's own.
+
+        :param arguments: the VMM's, in the place of those that the jail was made with
+        """
+        if self._prepared is None:
+            self._jail()
+            raise RuntimeError(f"jail {self._id} is launched already")
+        log_bytes = _size("log_bytes", log_bytes)
+        streams = [_descriptor(n, s) for n, s in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))]
+        if arguments:
+            words = [os.fspath(path_of("arguments", word)) for word in arguments]
+            self._prepared.set_arguments(words)
+        if any(stream is not None for stream in streams):
+            running = self._take().launch(*streams)
+        else:
+            running = self._take().launch_watched(log_bytes)
+        self._vm = Vm(self._id, running)
+        return self._vm
+
+    def teardown(self) -> None:
+        """Kills the VMM if it runs, and removes the jail. Harmless when run again.
+
+        :raises LeftBehind: what could not be removed; it stays on the receipt, for ``stockade gc``
+        """
+        if self._keeper != os.getpid():
+            # A forked copy of the process that made it, or it was never made.
+            return
+        ALIVE.discard(self)
+        left = []
+        if self._prepared is not None:
+            left = self._take().teardown()
+        elif self._vm is not None:
+            left = self._vm._teardown()
+        if left:
+            told = "; ".join(f"{what}: {why}" for what, why in left)
+            raise LeftBehind(f"jail {self._id} left {told}")
+
+    def leave(self) -> None:
+        """Leaves the jail standing, with its VMM if that runs: it is no longer removed with this object."""
+        if self._keeper == os.getpid():
+            ALIVE.discard(self)
+            if self._prepared is not None:
+                self._take().leave()
+            elif self._vm is not None:
+                self._vm._leave()
+
+    def describe(self) -> str:
+        """The jail's state, for a person: its processes, its steps, and the end of what the VMM wrote."""
+        vm = self._vm
+        state = "prepared" if self._prepared is not None else "gone"
+        if vm is not None:
+            ended = vm._ended if vm._is_gone else vm.poll()
+            state = f"ended, {ended}" if ended else f"running as pid {vm.pid}"
+        lines = [f"jail {self._id} in {self._root}: {state}", *(f"  {step}" for step in self._steps())]
+        if vm is not None:
+            lines += ["what the VMM wrote:", *(f"  {line}" for line in vm.log().splitlines()[-50:])]
+        return "\n".join(lines)
+
+    def _steps(self) -> List[str]:
+        return self._jail().steps() if self._is_there() else []
+
+    def _is_there(self) -> bool:
+        return self._prepared is not None or (self._vm is not None and not self._vm._is_gone)
+
+    def _jail(self) -> Union[_stockade.Prepared, _stockade.Running]:
+        if self._prepared is not None:
+            return self._prepared
+        if self._vm is None or self._vm._is_gone:
+            raise RuntimeError(f"jail {self._id} is gone, or not prepared yet")
+        return self._vm._running
+
+    def _take(self) -> _stockade.Prepared:
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None
+        return prepared
+
+
+class Vm:
+    """The VMM of a jail. :meth:`Jail.launch` makes it."""
+
+    def __init__(self, id: str, running: _stockade.Running) -> None:
+        self._id = id
+        self._running = running
+        self._pidfd = running.pidfd()
+        self._ended: Optional[Ended] = None
+        self._log = ""
+        self._is_gone = False
+
+    def __del__(self) -> None:
+        pidfd, self._pidfd = getattr(self, "_pidfd", -1), -1
+        if pidfd >= 0:
+            os.close(pidfd)
+
+    @property
+    def pid(self) -> int:
+        """The VMM's pid on the host."""
+        return self._running.pid
+
+    def fileno(self) -> int:
+        """The VMM's pidfd, which is readable once the VMM has ended: for :mod:`select` and its like."""
+        return self._pidfd
+
+    def poll(self) -> Optional[Ended]:
+        """How the VMM ended; None while it runs."""
+        if self._ended is None and not self._is_gone:
+            self._note(self._running.ended(0))
+        return self._ended
+
+    def wait(self, timeout: Optional[float] = None) -> Ended:
+        """Waits for the VMM's end.
+
+        :raises StillRunning: if it does not come within so many seconds
+        """
+        deadline = _deadline(timeout)
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        while self.poll() is None:
+            left = deadline - time.monotonic()
+            # Once the VMM has ended only its monitor's last word is waited for.
+            if poller.poll(None if left == math.inf else max(0, math.ceil(left * 1000))):
+                self._note(self._running.ended(_PIECE))
+            elif left <= 0:
+                raise StillRunning(f"the VMM of jail {self._id} still runs after {timeout} s")
+        assert self._ended is not None
+        return self._ended
+
+    def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
+        """Waits until the VMM accepts connections at a Unix socket in its jail.
+
+        :param socket: the socket's path in the jail; what the profile knows unless given
+        :raises NotReady: if it ends first, with the end of its log, or does not get ready in time
+        """
+        named = None if socket is None else path_of("socket", socket)
+        deadline = _deadline(timeout)
+        while not self._is_ready(named, min(_PIECE, max(0.0, deadline - time.monotonic())), deadline, timeout):
+            pass
+
+    def _is_ready(self, socket: Optional[StrPath], piece: float, deadline: float, timeout: float) -> bool:
+        """Whether it is ready within a piece of the time; raises if it ended or the deadline is over."""
+        had_ended = self.poll() is not None
+        try:
+            self._running.wait_ready(socket, piece)
+        except NotReady as error:
+            if had_ended:
+                # It tells how.
+                raise
+            if self.poll() is None and time.monotonic() >= deadline:
+                told = str(error).rpartition(" after ")[0]
+                raise NotReady(f"{told} after {timeout} s") from None
+            return False
+        return True
+
+    def signal(self, signal: int) -> None:
+        """Sends the VMM a signal; one that has ended needs none."""
+        self._running.signal(int(signal))
+
+    def kill(self) -> None:
+        """Kills the VMM."""
+        self.signal(signals.SIGKILL)
+
+    def stop(self, grace: float = 5.0) -> Ended:
+        """Asks the VMM to end, and kills it if it has not within so many seconds."""
+        self.signal(signals.SIGTERM)
+        try:
+            return self.wait(grace)
+        except StillRunning:
+            self.kill()
+            return self.wait()
+
+    def log(self) -> str:
+        """What the VMM wrote, unless it was given streams."""
+        if not self._is_gone:
+            self._log = self._running.log().decode(errors="replace")
+        return self._log
+
+    def _note(self, ended: Any) -> None:
+        if ended is not None:
+            self._ended = Ended(*ended)
+
+    def _teardown(self) -> Any:
+        if self._is_gone:
+            return []
+        self.log()
+        self._is_gone = True
+        return self._running.teardown()
+
+    def _leave(self) -> None:
+        self.log()
+        self._is_gone = True
+        self._running.leave()
+
+
+# Jails that were prepared and not yet torn down.
+ALIVE: weakref.WeakSet[Jail] = weakref.WeakSet()
+
+
+@atexit.register
+def _teardown_all() -> None:
+    for jail in list(ALIVE):
+        with contextlib.suppress(Exception):
+            jail.teardown()
+
+
+def _flag(argument: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be a bool, not {type(value).__name__}")
+    return value
+
+
+def _size(argument: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{argument} must be a number of bytes, not {value}")
+    return value
+
+
+def _deadline(timeout: Any) -> float:
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds, not {timeout}")
+    return time.monotonic() + timeout
+
+
+def _descriptor(argument: str, stream: Any) -> Optional[int]:
+    if stream is None:
+        return None
+    number = stream if isinstance(stream, int) and not isinstance(stream, bool) else None
+    if number is None and not hasattr(stream, "fileno"):
+        raise TypeError(f"{argument} must be a file or a descriptor, not {type(stream).__name__}")
+    return stream.fileno() if number is None else number

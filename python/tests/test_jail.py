@@ -1,0 +1,342 @@
+"""stockade.Jail: a whole life, and what can go wrong in it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any, Callable, List, Tuple
+
+import pytest
+from conftest import GID, UID, Guard, is_running, owner
+
+import stockade
+from stockade import InUse, InvalidSpec, Jail, LeftBehind, NotReady, StillRunning, StockadeError
+
+
+Calls = List[Tuple[Callable[[], Any], str]]
+
+
+def make(guard: Guard, suffix: str = "vm", **properties: Any) -> Jail:
+    properties = {"uid": UID, "gid": GID, "chroot_base": guard.base, **properties}
+    exec_file = properties.pop("exec_file", guard.vmm)
+    return Jail(guard.named(suffix), exec_file, **properties)
+
+
+def test_a_whole_life(guard: Guard) -> None:
+    image = guard.file("image", "from the host")
+    with make(guard, netns=guard.named("net")) as jail:
+        assert guard.netns(guard.named("net"))
+        placed = jail.place(image)
+        assert placed.path == PurePosixPath("/image") and str(placed) == "/image"
+        vm = jail.launch("listen=/run/api.socket", f"read={placed}", "sleep")
+        vm.wait_ready("/run/api.socket", timeout=20)
+        assert is_running(vm.pid) and vm.poll() is None
+        with pytest.raises(StillRunning, match="still runs after 0.01 s"):
+            vm.wait(timeout=0.01)
+        ended = vm.stop()
+        assert (ended.code, ended.signal, ended.returncode) == (None, signal.SIGTERM, -signal.SIGTERM)
+        assert "from the host" in vm.log()
+    assert not guard.base.exists() and "from the host" in vm.log()
+
+
+def test_the_exit_code_is_the_vmms_own(guard: Guard) -> None:
+    with make(guard, arguments=["exit=7"]) as jail:
+        ended = jail.launch().wait(timeout=20)
+    assert (ended.code, ended.returncode, str(ended)) == (7, 7, "exit code 7")
+
+
+def test_a_running_vmm_is_killed_with_the_block(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("sleep")
+    assert not is_running(vm.pid)
+
+
+def test_an_exception_in_the_block_goes_through(guard: Guard) -> None:
+    with pytest.raises(ZeroDivisionError), make(guard) as jail:
+        jail.launch("sleep")
+        1 / 0
+    assert not guard.base.exists()
+
+
+def test_a_forgotten_jail_is_removed_and_told(guard: Guard) -> None:
+    jail = make(guard).prepare()
+    pid = jail.launch("sleep").pid
+    with pytest.warns(ResourceWarning, match="was not torn down"):
+        del jail
+        gc.collect()
+    assert not is_running(pid) and not guard.base.exists()
+
+
+def test_teardown_twice_is_harmless_and_a_jail_can_be_made_again(guard: Guard) -> None:
+    jail = make(guard)
+    jail.teardown()
+    for _ in range(2):
+        jail.prepare().launch("sleep")
+        jail.teardown()
+        jail.teardown()
+
+
+def test_its_own_streams(guard: Guard) -> None:
+    out = guard.directory / "out"
+    with make(guard) as jail, open(out, "w") as stdout, open(os.devnull) as null:
+        vm = jail.launch("args", stdin=null, stdout=stdout, stderr=stdout.fileno())
+        assert vm.wait(20).code == 0
+        assert vm.log() == ""
+    assert "stockade-probe" in out.read_text()
+
+
+def test_placing_in_every_way(guard: Guard) -> None:
+    image, folder = guard.file("image"), guard.directory / "folder"
+    folder.mkdir()
+    (folder / "inner").write_text("inner")
+    with make(guard) as jail:
+        assert jail.place(image, "a/copy", how="copy").how == "copy"
+        assert owner(jail.host_path("/a/copy")) == (UID, GID)
+        assert jail.place(str(folder)).path == PurePosixPath("/folder")
+        assert jail.host_path(jail.place("/dev/null", "null").path).is_char_device()
+        read_only = jail.place(image, Path("ro"), read_only=True)
+        assert owner(jail.host_path(read_only.path))[0] != UID
+        vm = jail.launch("sleep")
+        jail.place(image, "later")
+        jail.unplace("a/copy")
+        assert jail.host_path("later").exists() and not jail.host_path("a/copy").exists()
+        assert is_running(vm.pid)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "kind"),
+    [
+        ("id", "a_b", ValueError),
+        ("id", 5, TypeError),
+        ("exec_file", "/no/such/vmm", ValueError),
+        ("exec_file", 5, TypeError),
+        ("uid", -1, ValueError),
+        ("uid", "1", TypeError),
+        ("gid", 2**32 - 1, ValueError),
+        ("chroot_base", "/proc/version", ValueError),
+        ("chroot_base", None, TypeError),
+        ("netns", "../x", ValueError),
+        ("netns", 5, TypeError),
+        ("new_pid_ns", 1, TypeError),
+        ("cgroups", "pids.max=5", TypeError),
+        ("cgroups", ["nonsense"], ValueError),
+        ("cgroups", [5], TypeError),
+        ("cgroup_version", 3, ValueError),
+        ("parent_cgroup", "/x", ValueError),
+        ("resource_limits", ["cores=1"], ValueError),
+        ("ramfs", -1, ValueError),
+        ("ramfs", "1M", TypeError),
+        ("profile", "no-such", ValueError),
+        ("arguments", "sleep", TypeError),
+        ("state_dir", 5, TypeError),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_arguments_name(
+    guard: Guard, argument: str, value: Any, kind: Any
+) -> None:
+    properties = {"id": guard.named("vm"), "exec_file": guard.vmm, "chroot_base": guard.base, argument: value}
+    with pytest.raises(kind, match=rf"^{argument}[: ]") as caught:
+        Jail(**properties).prepare()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_call_is_told_with_the_arguments_name(guard: Guard) -> None:
+    with make(guard) as jail:
+        before: Calls = [
+            (lambda: jail.place("/no/such/file"), "source: "),
+            (lambda: jail.place(5), "source must be"),  # type: ignore[arg-type]
+            (lambda: jail.place(guard.vmm, "../out"), "source: |name: "),
+            (lambda: jail.place(guard.vmm, how="magic"), "how must be"),
+            (lambda: jail.unplace("never/placed"), "path: "),
+            (lambda: jail.launch(stdout="file"), "stdout must be"),  # type: ignore[arg-type]
+            (lambda: jail.launch(log_bytes=-1), "log_bytes must be"),
+        ]
+        for call, told in before:
+            with pytest.raises((TypeError, ValueError), match=f"^({told})"):
+                call()
+        vm = jail.launch("sleep")
+        after: Calls = [
+            (lambda: vm.wait(-1), "timeout must be"),
+            (lambda: vm.wait("1"), "timeout must be"),  # type: ignore[arg-type]
+            (lambda: vm.wait_ready(timeout=0.1), "socket must be"),
+            (lambda: vm.signal(4000), "signal must be"),
+        ]
+        for call, told in after:
+            with pytest.raises((TypeError, ValueError), match=f"^({told})"):
+                call()
+        with pytest.raises(RuntimeError, match="launched already"):
+            jail.launch()
+
+
+def test_errors_are_a_hierarchy_with_particulars(guard: Guard) -> None:
+    with make(guard) as jail:
+        with pytest.raises(InUse) as in_use:
+            make(guard).prepare()
+        assert in_use.value.kind == "in-use" and isinstance(in_use.value, StockadeError)
+        with pytest.raises(NotReady) as not_ready:
+            jail.launch("exit=3").wait_ready("run/x.socket")
+        assert not_ready.value.kind == "not-ready" and "exit code 3" in str(not_ready.value)
+    with pytest.raises(InvalidSpec) as invalid:
+        make(guard, exec_file="/no/such/vmm").prepare()
+    assert (invalid.value.path, invalid.value.errno) == (Path("/no/such/vmm"), 2)
+    guard.file("plain")
+    os.chmod(guard.directory / "plain", 0o644)
+    with make(guard, exec_file=guard.directory / "plain", closure=False) as jail:
+        with pytest.raises(stockade.PermissionDenied) as denied:
+            jail.launch()
+    assert denied.value.operation and isinstance(denied.value, PermissionError)
+
+
+def test_what_is_left_is_raised_and_collected_later(guard: Guard) -> None:
+    jail = make(guard).prepare()
+    inside = jail.root / "mnt"
+    inside.mkdir()
+    subprocess.run(["mount", "--bind", "/usr", str(inside)], check=True)
+    try:
+        with pytest.raises(LeftBehind, match="mounted there"):
+            jail.teardown()
+    finally:
+        subprocess.run(["umount", str(inside)], check=True)
+    assert guard.stockade("gc").returncode == 0
+
+
+def test_a_vmm_that_does_not_get_ready_in_time(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("sleep")
+        with pytest.raises(NotReady, match="after 0.2 s"):
+            vm.wait_ready("run/x.socket", timeout=0.2)
+        assert vm.poll() is None
+
+
+def test_the_pidfd_can_be_polled(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("sleep")
+        poller = select.poll()
+        poller.register(vm, select.POLLIN)
+        assert poller.poll(0) == []
+        vm.kill()
+        assert poller.poll(20_000)
+        assert vm.wait(20).signal == signal.SIGKILL
+
+
+def test_other_threads_run_while_one_waits(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("sleep")
+        ends = []
+        waiting = threading.Thread(target=lambda: ends.append(vm.wait(20)))
+        waiting.start()
+        assert sum(range(10_000)) and waiting.is_alive()
+        vm.kill()
+        waiting.join(20)
+        assert ends and ends[0].signal == signal.SIGKILL
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from stockade import Jail
+name, vmm, base, how = sys.argv[1:]
+with Jail(name, vmm, chroot_base=base) as jail:
+    vm = jail.launch("sleep")
+    print(vm.pid, flush=True)
+    vm.wait() if how == "wait" else vm.wait_ready("run/never", timeout=60)
+"""
+
+
+@pytest.mark.parametrize("how", ["wait", "ready"])
+def test_a_keyboard_interrupt_is_honoured(guard: Guard, how: str) -> None:
+    arguments = [guard.named("vm"), str(guard.vmm), str(guard.base), how]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as python:
+        assert python.stdout is not None
+        pid = int(python.stdout.readline())
+        python.send_signal(signal.SIGINT)
+        _, said = python.communicate(timeout=20)
+    assert "KeyboardInterrupt" in said and not is_running(pid)
+
+
+def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
+    jails = [make(guard, f"vm{number}") for number in range(64)]
+    failures = []
+
+    def launch(mine: Any) -> None:
+        try:
+            for jail in mine:
+                jail.prepare().launch("sleep")
+        except BaseException as failure:  # noqa: BLE001
+            failures.append(failure)
+
+    def in_threads(work: Any) -> None:
+        threads = [threading.Thread(target=work, args=(jails[start::4],)) for start in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    in_threads(launch)
+    alive = sum(jail.vm is not None and jail.vm.poll() is None for jail in jails)
+    in_threads(lambda mine: [jail.teardown() for jail in mine])
+    assert (failures, alive) == ([], 64)
+
+
+def test_launching_is_safe_while_other_threads_allocate(guard: Guard) -> None:
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            [bytearray(512) for _ in range(500)]
+
+    threads = [threading.Thread(target=allocate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            with make(guard) as jail:
+                assert jail.launch("exit=0").wait(20).code == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_jail_that_is_left_stands(guard: Guard) -> None:
+    jail = make(guard).prepare()
+    jail.launch("sleep")
+    jail.leave()
+    assert "running" in guard.stockade("ps").stdout
+    assert guard.stockade("rm", "--force", jail.id).returncode == 0
+    # The monitor was this process's child, and nobody here waits for it any more.
+    os.waitpid(-1, 0)
+
+
+def test_it_describes_itself(guard: Guard) -> None:
+    with make(guard) as jail:
+        assert "prepared" in jail.describe() and "jail directory" in jail.describe()
+        vm = jail.launch("args", "sleep")
+        assert f"running as pid {vm.pid}" in jail.describe()
+        vm.kill()
+        vm.wait(20)
+        assert "ended, killed by signal 9" in jail.describe()
+    assert "gone" in jail.describe() or "ended" in jail.describe()
+
+
+def test_deadlines_are_kept_across_signals(guard: Guard) -> None:
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with make(guard) as jail:
+            vm = jail.launch("sleep")
+            with pytest.raises(StillRunning):
+                vm.wait(0.1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen

@@ -1,0 +1,177 @@
+"""The pytest plugin, in suites of tests that are written and run here."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Guard, is_running
+
+HEAD = """
+import os, subprocess
+import pytest
+from stockade import Jail, JailerContext
+VMM = {vmm!r}
+BASE = {base!r}
+pytestmark = pytest.mark.jail(exec_file=VMM, chroot_base=BASE)
+"""
+
+
+@pytest.fixture
+def suite(guard: Guard, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a file of tests in a process of its own, with its machine to itself."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(tests: str, *arguments: str) -> pytest.RunResult:
+        pytester.makepyfile(HEAD.format(vmm=str(guard.vmm), base=str(guard.base)) + tests)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=60)
+
+    return run
+
+
+def test_a_jail_is_there_and_goes_with_the_test(guard: Guard, suite: Any) -> None:
+    result = suite(
+        """
+def test_one(jail):
+    vm = jail.launch("sleep")
+    assert os.path.isdir(jail.root) and vm.poll() is None
+
+def test_two(jail_factory):
+    first, second = jail_factory(exec_file=VMM, chroot_base=BASE), jail_factory(exec_file=VMM, chroot_base=BASE)
+    assert first.id != second.id
+"""
+    )
+    result.assert_outcomes(passed=2)
+    assert not guard.base.exists()
+
+
+def test_without_a_vmm_it_says_what_is_missing(suite: Any) -> None:
+    result = suite("def test_one(jail_factory):\n    jail_factory(chroot_base=BASE)\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*a jail needs an exec_file*"])
+
+
+def test_the_vmm_of_the_configuration_is_used(guard: Guard, suite: Any, pytester: pytest.Pytester) -> None:
+    pytester.makeini(f"[pytest]\nstockade_exec_file = {guard.vmm}\nstockade_chroot_base = {guard.base}\n")
+    result = suite("del pytestmark\ndef test_one(jail):\n    jail.launch('exit=0').wait(20)\n")
+    result.assert_outcomes(passed=1)
+
+
+LEAKS = {
+    "a jail of its own": ("left = Jail(jail.id + '-own', VMM, chroot_base=BASE).prepare()", "jail test-one-*-own"),
+    "a context": (
+        "left = JailerContext(jail.id + '-own', VMM, chroot_base=BASE); left.setup()",
+        "JailerContext test-one-*-own",
+    ),
+    "a process": ("left = subprocess.Popen(['sleep', '5'])", "process * (sleep)"),
+    "a namespace": (
+        "left = subprocess.run(['ip', 'netns', 'add', jail.id + '-x'])",
+        "network namespace test-one-*-x",
+    ),
+    "a mount": (
+        "os.mkdir(jail.root / 'm'); left = subprocess.run(['mount', '-t', 'tmpfs', 'none', jail.root / 'm'])",
+        "*something is mounted there*",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_a_leak_fails_the_test_that_leaked_by_name(
+    guard: Guard, suite: Any, pytester: pytest.Pytester, what: str
+) -> None:
+    code, told = LEAKS[what]
+    result = suite(f"KEPT = []\ndef test_one(jail):\n    {code}\n    KEPT.append(left)\n\ndef test_two(jail): pass\n")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines([f"*::test_one leaked: {told}*"])
+    assert "test_two leaked" not in result.stdout.str()
+    clean_up_after(what, guard, result)
+
+
+def clean_up_after(what: str, guard: Guard, result: pytest.RunResult) -> None:
+    import os
+    import subprocess
+
+    if what == "a process":
+        pid = re.search(r"process (\d+) \(sleep\)", result.stdout.str())
+        assert pid
+        os.kill(int(pid.group(1)), 9)
+    if what == "a namespace":
+        for name in os.listdir("/run/netns"):
+            if name.startswith("test-one-"):
+                subprocess.run(["ip", "netns", "del", name], check=True)
+    if what == "a mount":
+        for mount in Path("/proc/mounts").read_text().splitlines():
+            if str(guard.base) in mount:
+                subprocess.run(["umount", mount.split(" ")[1]], check=True)
+        assert guard.stockade("gc").returncode == 0
+
+
+def test_a_failing_tests_report_has_the_jails_log_and_state(suite: Any) -> None:
+    result = suite(
+        """
+def test_one(jail):
+    vm = jail.launch("args", "exit=3")
+    assert vm.wait(20).code == 0
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*- stockade jail test-one-* -*", "jail test-one-*: ended, exit code 3", "what the VMM wrote:", "*args*"]
+    )
+
+
+def test_keep_keeps_a_failing_tests_jail_and_tells_how_to_enter_it(guard: Guard, suite: Any) -> None:
+    tests = """
+def test_one(jail):
+    jail.launch("sleep")
+    assert not "fails"
+
+def test_two(jail):
+    jail.launch("sleep")
+"""
+    for arguments in ([], ["-n", "2"]):
+        result = suite(tests, "--stockade-keep", *arguments)
+        result.assert_outcomes(failed=1, passed=1)
+        told = re.search(r"jail (test-one-\S+) runs as pid (\d+)", result.stdout.str())
+        assert told, result.stdout.str()
+        id, pid = told.group(1), int(told.group(2))
+        assert is_running(pid)
+        result.stdout.fnmatch_lines(["*enter it: *nsenter --target*", f"*remove it: *stockade rm --force {id}"])
+        assert guard.stockade("rm", "--force", id).returncode == 0
+        assert not guard.base.exists()
+
+
+def test_keep_keeps_nothing_of_a_test_that_passes(guard: Guard, suite: Any) -> None:
+    suite("def test_one(jail): jail.launch('sleep')\n", "--stockade-keep").assert_outcomes(passed=1)
+    assert not guard.base.exists()
+
+
+def test_it_works_with_4_workers(guard: Guard, suite: Any) -> None:
+    result = suite(
+        """
+@pytest.mark.parametrize("number", range(16))
+def test_many(jail, number):
+    vm = jail.launch("sleep")
+    assert vm.poll() is None
+
+def test_that_leaks(jail):
+    global left
+    left = Jail(jail.id + "-own", VMM, chroot_base=BASE).prepare()
+""",
+        "-n",
+        "4",
+    )
+    result.assert_outcomes(passed=17, errors=1)
+    assert len(re.findall(r"::\w+ leaked", result.stdout.str())) >= 1
+    assert set(re.findall(r"::(\w+) leaked", result.stdout.str())) == {"test_that_leaks"}
+    assert not guard.base.exists()
+
+
+def test_a_suite_without_jails_is_left_alone(suite: Any) -> None:
+    suite("def test_one(): pass\n").assert_outcomes(passed=1)
+
+
+assert sys.version_info >= (3, 9)
