@@ -45,7 +45,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         assert_eq!(made["paths"]["netns"], json!(netns));
         assert!(made["steps"].as_array().unwrap().contains(&json!(format!("network namespace {net}"))));
 
-        let words = ["start", &id, "--ready", "run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
+        let words = ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
         let pid: i32 = said(&guard, &words).trim().parse().unwrap();
         let runs = inspect(&guard, &id);
         assert_eq!(
