@@ -44,6 +44,8 @@ enum Action<'a> {
     SleepMs(u64),
     Spawn(u32),
     Daemon(u32),
+    Outcast(u32),
+    Bomb,
     Write(&'a Path, &'a [u8]),
     Read(&'a Path),
     Listen(&'a Path),
@@ -61,12 +63,14 @@ impl<'a> Action<'a> {
             (b"limits", None) => Self::Limits,
             (b"sleep", None) => Self::Sleep,
             (b"clock", None) => Self::Clock,
+            (b"bomb", None) => Self::Bomb,
             (b"exit", Some(value)) => Self::Exit(number(value)?),
             (b"signal", Some(value)) => Self::Signal(number(value)?),
             (b"ignore", Some(value)) => Self::Ignore(number(value)?),
             (b"sleep-ms", Some(value)) => Self::SleepMs(number(value)?),
             (b"spawn", Some(value)) => Self::Spawn(number(value)?),
             (b"daemon", Some(value)) => Self::Daemon(number(value)?),
+            (b"outcast", Some(value)) => Self::Outcast(number(value)?),
             (b"read", Some(value)) => Self::Read(path(value)),
             (b"listen", Some(value)) => Self::Listen(path(value)),
             (b"write", Some(value)) => match split(value) {
@@ -125,6 +129,15 @@ impl Actions {
             }})),
             Action::Spawn(count) => print(&spawn(count, attempt::spawn_paused)),
             Action::Daemon(count) => print(&spawn(count, attempt::spawn_daemon)),
+            Action::Outcast(count) => {
+                // If it cannot be made, the spawn says so.
+                let _ = fs::create_dir("/outcast");
+                print(&spawn(count, attempt::spawn_outcast));
+            }
+            Action::Bomb => {
+                print(&json!({ "bomb": "lit" }));
+                attempt::fork_for_ever()
+            }
             Action::Write(file, text) => print(&json!({ "write": ok_or_name(fs::write(file, text)) })),
             Action::Read(file) => print(&match read(file) {
                 Ok(text) => json!({ "read": text }),

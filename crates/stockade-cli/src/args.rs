@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Wait(crate::wait::WaitArgs),
     /// Send VMMs a signal.
     Kill(crate::kill::KillArgs),
+    /// Ask VMMs to end, and kill those that do not.
+    Stop(crate::stop::StopArgs),
     /// Remove jails.
     Rm(crate::rm::RmArgs),
     /// Print what the VMM of a jail has written.

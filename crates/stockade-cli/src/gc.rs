@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::Collection;
+use stockade::{Collection, TeardownOptions};
 
 use crate::args::StateArgs;
 use crate::output::{Failure, note, print, print_json, require_root};
@@ -19,6 +19,9 @@ pub(crate) struct GcArgs {
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Unmount what others have mounted in the directories of dead jails; what is in it stays.
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub(crate) force: bool,
     /// Print a report for programs.
     #[arg(long)]
     pub(crate) json: bool,
@@ -26,7 +29,8 @@ pub(crate) struct GcArgs {
 
 pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     require_root("gc")?;
-    let collection = args.state.store()?.collect(args.dry_run)?;
+    let options = TeardownOptions { unmount_foreign: args.force, ..TeardownOptions::default() };
+    let collection = args.state.store()?.collect_with(args.dry_run, options)?;
     if args.json {
         print_json(&collection)?;
     } else {

@@ -20,6 +20,7 @@ mod ps;
 mod rm;
 mod run;
 mod start;
+mod stop;
 mod time;
 mod unplace;
 mod wait;
@@ -57,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Start(args) => start::start(&args),
         Command::Wait(args) => wait::wait(&args),
         Command::Kill(args) => kill::kill(&args),
+        Command::Stop(args) => stop::stop(&args),
         Command::Rm(args) => rm::rm(&args),
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),

@@ -1,23 +1,28 @@
 //! `stockade rm`: jails removed.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use stockade::spec::JailId;
-use stockade::{Dead, Error, Jail, Prepared, Report, Running, Store};
+use stockade::{Dead, Error, Jail, Prepared, Report, Running, Store, TeardownOptions};
 
 use crate::jails::{IdsArgs, go_on, open};
 use crate::output::{Failure, note, print, require_root};
 use crate::run::tell_left;
+use crate::stop::stop_together;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   stockade rm --force vm-1 vm-2")]
 pub(crate) struct RmArgs {
-    /// Kill a VMM that runs.
+    /// Kill a VMM that runs, and unmount what others have mounted in the jail's directory.
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Ask a VMM that runs to end, and kill it only after so many seconds.
+    #[arg(short, long, value_name = "SECONDS", requires = "force")]
+    pub(crate) timeout: Option<u64>,
     #[command(flatten)]
     pub(crate) jails: IdsArgs,
 }
@@ -26,6 +31,9 @@ pub(crate) struct RmArgs {
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let store = args.jails.state.store()?;
+    if let Some(seconds) = args.timeout {
+        stop_together(&store, &args.jails.ids, Duration::from_secs(seconds))?;
+    }
     let mut code = ExitCode::SUCCESS;
     for id in &args.jails.ids {
         match remove(&store, id, args.force) {
@@ -45,10 +53,11 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
 }
 
 fn remove(store: &Store, id: &JailId, force: bool) -> Result<Report, Failure> {
+    let options = TeardownOptions { unmount_foreign: force, ..TeardownOptions::default() };
     Ok(match open(store, id)? {
-        Jail::Prepared(prepared) => Prepared::teardown(prepared)?,
-        Jail::Dead(dead) => Dead::teardown(dead)?,
-        Jail::Running(running) if force => Running::teardown(running)?,
+        Jail::Prepared(prepared) => Prepared::teardown_with(prepared, options)?,
+        Jail::Dead(dead) => Dead::teardown_with(dead, options)?,
+        Jail::Running(running) if force => Running::teardown_with(running, options)?,
         Jail::Running(running) => {
             let running = Error::Running { id: id.clone(), pid: running.pid() };
             return Err(Failure::new(format!("{running}; stop it first, or use --force")));

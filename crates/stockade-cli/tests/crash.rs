@@ -1,107 +1,38 @@
 //! Killed at any system call, `stockade run` leaves nothing that `stockade gc` does not find.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod injection;
+
 use std::process::{Command, Stdio};
 
-use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use injection::{
+    calls, create, flags, leave_a_dead_jail, leftovers, refusable, stockade, traced, wait_for_orphans,
+};
 use testkit::{Guard, Output, privileged, program, run_with, tell};
-
-/// A command under strace with further options.
-fn traced(guard: &Guard, options: &[String], words: &[String]) -> Output {
-    let mut command = Command::new("strace");
-    command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options).arg(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
-    run_with(command.stderr(Stdio::null()))
-}
-
-/// Flags of a jail with everything that a jail can have.
-fn flags(guard: &Guard, command: &str) -> Vec<String> {
-    let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
-    let (id, net) = (guard.named("jail"), guard.named("net"));
-    let words = [
-        command,
-        "--id",
-        &id,
-        "--exec-file",
-        &probe,
-        "--chroot-base-dir",
-        &base,
-        "--netns",
-        &net,
-        "--ramfs",
-        "1M",
-        "--place",
-        "/etc/passwd",
-        "--cgroup",
-        "pids.max=9",
-        "--parent-cgroup",
-        guard.name(),
-        "--",
-        "exit=0",
-    ];
-    words.map(str::to_owned).to_vec()
-}
-
-/// Every system call of such a command, each with its number among those of its name.
-fn calls(guard: &Guard, words: &[String]) -> Vec<(String, usize)> {
-    assert_eq!(traced(guard, &[], words).code, 0, "is strace installed?");
-    let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
-    let mut counts = BTreeMap::new();
-    let names = trace.lines().filter_map(|line| Some(line.split_once('(')?.0.to_owned()));
-    let plain = |name: &String| {
-        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-    };
-    names
-        .filter(plain)
-        .map(|name| {
-            let count = counts.entry(name.clone()).or_insert(0);
-            *count += 1;
-            (name, *count)
-        })
-        .collect()
-}
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
-}
-
-/// Waits for everything that the killed run had started: orphans come to this process.
-fn wait_for_orphans() {
-    while !matches!(waitid(WaitId::All, WaitIdOptions::EXITED), Err(Errno::CHILD)) {}
-}
-
-fn leftovers(guard: &Guard) -> Vec<&'static str> {
-    let there = |path: &Path| path.symlink_metadata().is_ok();
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    let unnamed = std::fs::read_dir(guard.directory()).unwrap().flatten();
-    let unnamed =
-        unnamed.filter(|entry| entry.file_name().to_string_lossy().starts_with(".stockade")).count();
-    let checks = [
-        ("the base", there(&guard.base())),
-        ("the state directory", there(&guard.state())),
-        ("a directory without a name", unnamed > 0),
-        ("the network namespace", there(&Path::new("/run/netns").join(guard.named("net")))),
-        ("a mount", mounts.contains(guard.name())),
-        ("the cgroup", there(&Path::new("/sys/fs/cgroup/pids").join(guard.name()).join(guard.named("jail")))),
-    ];
-    checks.into_iter().filter(|(_, left)| *left).map(|(what, _)| what).collect()
-}
 
 /// Kills a command at each of its system calls, after `before`; `after` has to clear everything away.
 fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {
+    killed_beside(guard, words, before, &wait_for_orphans, after);
+}
+
+/// The same; `settle` waits for what the killed command may still have had under way.
+fn killed_beside(
+    guard: &Guard,
+    words: &[String],
+    before: &dyn Fn(),
+    settle: &dyn Fn(),
+    after: &dyn Fn() -> Output,
+) {
     before();
     let calls = calls(guard, words);
-    wait_for_orphans();
+    settle();
     after();
     let mut killed = 0;
     for (name, number) in &calls {
         before();
         let inject = format!("inject={name}:signal=KILL:when={number}");
         killed += usize::from(traced(guard, &["-e".to_owned(), inject], words).code == 137);
-        wait_for_orphans();
+        settle();
         let cleared = after();
         assert_eq!(
             (cleared.code, cleared.stderr.as_str()),
@@ -121,22 +52,6 @@ fn a_run_killed_at_any_system_call_is_cleared_away_by_gc() {
     privileged!(guard, {
         killed_everywhere(&guard, &flags(&guard, "run"), &|| (), &|| stockade(&guard, &["gc"]));
     });
-}
-
-/// A jail that stands by itself.
-fn create(guard: &Guard) {
-    let words = flags(guard, "create");
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(stockade(guard, &words).code, 0);
-}
-
-/// A jail whose VMM ended while nobody was there to remove it.
-fn leave_a_dead_jail(guard: &Guard) {
-    let mut words = flags(guard, "run");
-    words.insert(1, "--daemonize".to_owned());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(stockade(guard, &words).code, 0);
-    wait_for_orphans();
 }
 
 #[test]
@@ -182,20 +97,7 @@ fn two_collections_at_once_share_the_work() {
 fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
     privileged!(guard, {
         let words = flags(&guard, "run");
-        let calls = calls(&guard, &words);
-        // Rust's runtime before main, its allocator and its hash tables end the process when they are refused
-        // something; and some calls the kernel cannot refuse.
-        let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
-        let before_main = trace.lines().take_while(|line| !line.contains("SIGCHLD")).count();
-        let runtime =
-            ["brk", "mmap", "munmap", "mprotect", "mremap", "sigaltstack", "exit_group", "getrandom"];
-        // One that is refused is not made here, while a real close always closes.
-        let infallible = ["geteuid", "getpid", "gettid", "clock_gettime", "close"];
-        let calls = calls
-            .iter()
-            .skip(before_main)
-            .filter(|(name, _)| !runtime.iter().chain(&infallible).any(|passed_over| passed_over == name));
-        let calls: Vec<_> = calls.collect();
+        let calls = refusable(&guard, calls(&guard, &words));
         let mut tried = 0;
         for error in ["EIO", "EMFILE"] {
             for (name, number) in &calls {
@@ -315,5 +217,39 @@ fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
         killed_everywhere(&guard, &["start".to_owned(), id.clone()], &create, &|| {
             stockade(&guard, &["rm", &id])
         });
+    });
+}
+
+#[test]
+fn a_create_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        // Killed at its very end the jail stands.
+        let after = || {
+            let gc = stockade(&guard, &["gc"]);
+            if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
+        };
+        killed_everywhere(&guard, &flags(&guard, "create"), &|| (), &after);
+    });
+}
+
+#[test]
+fn a_kill_a_stop_and_a_wait_killed_at_any_system_call_leave_a_jail_that_can_be_removed() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        let start = |words: &[&str]| {
+            create(&guard);
+            assert_eq!(stockade(&guard, &[&["start", &id, "--"], words].concat()).code, 0);
+        };
+        let after = || {
+            let rm = stockade(&guard, &["rm", "--force", &id]);
+            wait_for_orphans();
+            rm
+        };
+        for (command, vmm) in [("kill", &["sleep"][..]), ("stop", &["sleep"]), ("wait", &["exit=0"])] {
+            let words = [command.to_owned(), id.clone()];
+            // The VMM may run on, and is not waited for.
+            killed_beside(&guard, &words, &|| start(vmm), &|| (), &after);
+        }
     });
 }

@@ -31,8 +31,18 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         let (id, net) = (guard.named("vm"), guard.named("net"));
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-        let flags =
-            ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base, "--netns", &net];
+        let flags = [
+            "create",
+            "--id",
+            &id,
+            "--exec-file",
+            &probe,
+            "--chroot-base-dir",
+            &base,
+            "--netns",
+            &net,
+            "--new-pid-ns",
+        ];
         said(&guard, &[&flags[..], &["--uid", "12345", "--", "clock", "a b"]].concat());
         let made = inspect(&guard, &id);
         assert_eq!(
@@ -45,7 +55,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         assert_eq!(made["paths"]["netns"], json!(netns));
         assert!(made["steps"].as_array().unwrap().contains(&json!(format!("network namespace {net}"))));
 
-        let words = ["start", &id, "--ready", "run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
+        let words = ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
         let pid: i32 = said(&guard, &words).trim().parse().unwrap();
         let runs = inspect(&guard, &id);
         assert_eq!(

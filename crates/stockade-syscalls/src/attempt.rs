@@ -240,18 +240,41 @@ pub fn spawn_paused() -> io::Result<i32> {
     }
 }
 
+/// Forks as fast as it can, as every child of it does, until they are killed.
+pub fn fork_for_ever() -> ! {
+    loop {
+        // Parent and child alike go on. What the kernel refuses now it may grant later.
+        // SAFETY: the child makes nothing but further forks.
+        let _ = unsafe { fork() };
+    }
+}
+
 /// Leaves behind a process that sleeps until it is killed, in a session of its own and with no parent left,
 /// and returns its process number.
 ///
 /// # Errors
 /// When there can be no further process, session or pipe.
 pub fn spawn_daemon() -> io::Result<i32> {
+    spawn_loose(None)
+}
+
+/// The same with all that such a process can shed besides: it has a user namespace and a mount namespace of its
+/// own, and its root is changed to `/outcast`, which the caller has made.
+///
+/// # Errors
+/// As there, and if user namespaces are forbidden.
+pub fn spawn_outcast() -> io::Result<i32> {
+    spawn_loose(Some(c"/outcast"))
+}
+
+/// A daemon, in a root of its own if one is given.
+fn spawn_loose(root: Option<&CStr>) -> io::Result<i32> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the child makes a session, forks, tells a number and leaves: system calls only.
     match unsafe { fork() }? {
         Side::Child => {
             drop(reader);
-            leave(fork_daemon(writer).map(|never| match never {}))
+            leave(fork_daemon(writer, root).map(|never| match never {}))
         }
         Side::Parent(between) => {
             drop(writer);
@@ -267,8 +290,15 @@ pub fn spawn_daemon() -> io::Result<i32> {
 }
 
 /// What the process between the caller and the daemon does; it only comes back with an error.
-fn fork_daemon(writer: OwnedFd) -> Result<Infallible, Errno> {
+fn fork_daemon(writer: OwnedFd, root: Option<&CStr>) -> Result<Infallible, Errno> {
     rustix::process::setsid()?;
+    if let Some(root) = root {
+        let flags = rustix::thread::UnshareFlags::NEWUSER | rustix::thread::UnshareFlags::NEWNS;
+        // SAFETY: only CLONE_FILES makes unshare unsafe.
+        unsafe { rustix::thread::unshare_unsafe(flags) }?;
+        rustix::process::chroot(root)?;
+        rustix::process::chdir(c"/")?;
+    }
     // SAFETY: the child closes a descriptor and sleeps.
     match unsafe { fork() }? {
         Side::Child => {

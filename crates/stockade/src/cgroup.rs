@@ -1,10 +1,12 @@
 //! Emptying and removing a cgroup.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -47,6 +49,7 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
     }
     let deadline = Instant::now() + PATIENCE;
     if !kill_at_once(cgroup)? {
+        kill_frozen(cgroup)?;
         kill_one_by_one(cgroup, deadline)?;
     }
     wait_until_unpopulated(cgroup, deadline)?;
@@ -55,9 +58,7 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
             Ok(()) => return Ok(Undone::Removed),
             Err(Errno::NOENT) => return Ok(Undone::NeverThere),
             Err(Errno::BUSY) if Instant::now() < deadline => {
-                // A task leaves its cgroup a little after its pidfd has told of its end, and version 1 has
-                // nothing to wait at for that.
-                std::thread::sleep(Duration::from_micros(200));
+                wait_a_moment();
                 kill_one_by_one(cgroup, deadline)?;
             }
             Err(Errno::BUSY) => return Ok(Undone::Left(format!("{cgroup}: its processes do not end"))),
@@ -70,14 +71,46 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
 /// none.
 fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
     let file = cgroup.join("cgroup.kill");
-    match std::fs::OpenOptions::new()
-        .write(true)
-        .open(&file)
-        .and_then(|mut f| std::io::Write::write_all(&mut f, b"1"))
-    {
+    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(b"1")) {
         Ok(()) => Ok(true),
         Err(e) if errno(&e) == Errno::NOENT => Ok(false),
         Err(e) => Err(e).context(Operation::Kill, file),
+    }
+}
+
+/// In the freezer of version 1: stops everything, so that nothing forks any more, kills it, and lets it go on
+/// to its end. Who is killed here leaves it stopped, which the next to try undoes. Does nothing elsewhere.
+fn kill_frozen(cgroup: &HostPath) -> Result<()> {
+    if !set_freezer(cgroup, "FROZEN")? {
+        return Ok(());
+    }
+    let killed = kill_until_none_is_new(cgroup);
+    set_freezer(cgroup, "THAWED")?;
+    killed
+}
+
+/// One that was not stopped yet when it was listed may have left a child, which is born stopped.
+fn kill_until_none_is_new(cgroup: &HostPath) -> Result<()> {
+    let mut known = BTreeSet::new();
+    loop {
+        let before = known.len();
+        kill_all(cgroup, &mut |process| {
+            known.insert(process.pid());
+        })?;
+        if known.len() == before {
+            return Ok(());
+        }
+    }
+}
+
+/// Sets the state of a cgroup of the freezer and of all below it; false in any other hierarchy.
+fn set_freezer(cgroup: &HostPath, state: &str) -> Result<bool> {
+    let file = cgroup.join("freezer.state");
+    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(state.as_bytes()))
+    {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(e) => Err(e).context(Operation::Write, file),
     }
 }
 
@@ -85,16 +118,9 @@ fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
 fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     while Instant::now() < deadline {
         let mut ending = Vec::new();
-        for_each_below(cgroup, &mut |below| {
-            for pid in processes(below)? {
-                let Some(process) = PidFd::open(pid)? else { continue };
-                // Looked at again with the descriptor held: the pid may be another's by now.
-                if processes(below)?.contains(&pid) {
-                    process.signal(Signal::KILL)?;
-                    ending.push(process);
-                }
-            }
-            Ok(())
+        kill_all(cgroup, &mut |process| {
+            ending.push(process);
+            ending.truncate(MOST_HELD);
         })?;
         if ending.is_empty() {
             return Ok(());
@@ -104,6 +130,34 @@ fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many processes are held at once; each takes a descriptor.
+const MOST_HELD: usize = 256;
+
+/// Kills what is in a cgroup and below it now.
+fn kill_all(cgroup: &HostPath, killed: &mut dyn FnMut(PidFd)) -> Result<()> {
+    for_each_below(cgroup, &mut |below| {
+        for pids in processes(below)?.chunks(MOST_HELD) {
+            let opened = pids.iter().filter_map(|pid| PidFd::open(*pid).transpose());
+            let opened = opened.collect::<Result<Vec<_>>>()?;
+            // Looked at again with the descriptors held: a pid may be another's by now.
+            let still_there = processes(below)?;
+            for process in opened.into_iter().filter(|process| still_there.contains(&process.pid())) {
+                process.signal(Signal::KILL)?;
+                killed(process);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Between two looks at a cgroup that is not empty yet. Only version 1 comes here: a task leaves its cgroup a
+/// little after its pidfd has told of its end, and there is nothing to wait at for that. Where the jail has a
+/// leash in the unified hierarchy that was waited for first, and no task is left in any other.
+fn wait_a_moment() {
+    // A poll of nothing, which waits in the kernel; it cannot fail but for a signal, which shortens it.
+    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 200_000 }));
 }
 
 /// Version 2 tells when a cgroup and all below it are empty; version 1 has no such file.

@@ -8,7 +8,7 @@ use crate::receipt::{JailState, Receipt};
 use crate::spec::{JailId, JailPath};
 use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
-use crate::teardown::{Leftover, Report, tear_down};
+use crate::teardown::{Leftover, Report, TeardownOptions, tear_down};
 
 /// A jail as the state directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,13 +69,21 @@ impl Store {
     /// What the kernel says of reading the state directory. What goes wrong with one jail is in the
     /// collection.
     pub fn collect(&self, dry_run: bool) -> Result<Collection> {
+        self.collect_with(dry_run, TeardownOptions::default())
+    }
+
+    /// The same, with dead jails torn down in this way.
+    ///
+    /// # Errors
+    /// As for [`Store::collect`].
+    pub fn collect_with(&self, dry_run: bool, options: TeardownOptions) -> Result<Collection> {
         let mut collection = Collection::default();
         if !dry_run {
             remove_unnamed(self.directory());
             remove_strays(self.directory());
         }
         for id in self.ids()? {
-            match self.collect_one(&id, dry_run) {
+            match self.collect_one(&id, dry_run, options) {
                 Ok(report) => collection.jails.extend(report),
                 // Somebody else's affair.
                 Err(Error::Locked { .. } | Error::Running { .. }) => (),
@@ -91,7 +99,7 @@ impl Store {
         Ok(collection)
     }
 
-    fn collect_one(&self, id: &JailId, dry_run: bool) -> Result<Option<Report>> {
+    fn collect_one(&self, id: &JailId, dry_run: bool, options: TeardownOptions) -> Result<Option<Report>> {
         // First without the lock, which would be in the way of those whose jails these are.
         let dead = |receipt: &Receipt| receipt.state() == JailState::Dead;
         if self.read(id)?.is_some_and(|receipt| !dead(&receipt)) {
@@ -106,7 +114,7 @@ impl Store {
             Some(receipt) if dry_run => Ok(Some(would_remove(&receipt))),
             Some(receipt) => {
                 let site = receipt.site();
-                tear_down(lock, receipt, &site).map(Some)
+                tear_down(lock, receipt, &site, options).map(Some)
             }
         }
     }

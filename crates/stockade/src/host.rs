@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Context, Error, Operation, Result, errno};
+use crate::leash::LeashPoint;
 use crate::skeleton::Skeleton;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, SpecError};
 
@@ -22,6 +23,9 @@ pub struct Host {
     pub cgroups: CgroupLayout,
     /// The mount namespace to copy in the place of the host's, if there is one.
     pub skeleton: Option<Skeleton>,
+    /// Where a cgroup can be made that holds a jail's processes together; `None` if nowhere, or if the jail
+    /// needs none.
+    pub leash: Option<LeashPoint>,
 }
 
 /// Which cgroup hierarchies are mounted where.
@@ -59,17 +63,16 @@ impl Host {
     /// # Errors
     /// What the kernel says of reading `/proc` or the cgroup mounts.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
+        let layout = CgroupLayout::read_for(spec);
+        // The first process of a pid namespace takes all others of it along.
+        let leash = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(LeashPoint::find);
         // Without a setting a parent may still be joined: one that is named, or the default one of version 2.
         let may_join = match spec.cgroup_version {
             Some(version) => version == CgroupVersion::V2,
             None => spec.parent_cgroup.is_some(),
         };
-        let cgroups = if spec.cgroups.is_empty() && !may_join {
-            CgroupLayout::default()
-        } else {
-            CgroupLayout::read_for(spec)?
-        };
-        Ok(Self { boot_id: boot_id()?, ..Self::with_cgroups(cgroups)? })
+        let cgroups = if spec.cgroups.is_empty() && !may_join { CgroupLayout::default() } else { layout? };
+        Ok(Self { boot_id: boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
     }
 
     /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared
@@ -79,12 +82,8 @@ impl Host {
     /// What the kernel says of reading `/proc/misc`.
     pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
         let misc = read("/proc/misc")?;
-        Ok(Self {
-            boot_id: String::new(),
-            userfaultfd_minor: minor_of(&misc, "userfaultfd"),
-            cgroups,
-            skeleton: Skeleton::find().ok(),
-        })
+        let (userfaultfd_minor, skeleton) = (minor_of(&misc, "userfaultfd"), Skeleton::find().ok());
+        Ok(Self { userfaultfd_minor, cgroups, skeleton, ..Self::default() })
     }
 }
 
@@ -215,7 +214,7 @@ pub(crate) fn boot_id() -> Result<String> {
 /// No table of the kernel is longer.
 const LONGEST: u64 = 1 << 24;
 
-fn read(path: &str) -> Result<String> {
+pub(crate) fn read(path: &str) -> Result<String> {
     // Large enough for most of what is read here, so that it comes in one call.
     let mut text = String::with_capacity(4096);
     // Through `take`, which asks for no size: files of the kernel have none.

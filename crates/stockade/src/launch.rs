@@ -10,6 +10,7 @@ use stockade_syscalls::spawn::{Birth, Child, spawn};
 use crate::enter::Entry;
 use crate::error::{Context, Error, Operation, Result};
 use crate::host::Host;
+use crate::leash;
 use crate::plan::{Way, plan};
 use crate::prepare::{Held, Prepared};
 use crate::process::{PidFd, ProcessRef};
@@ -82,7 +83,9 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         jail.lock.forget_end()?;
         jail.receipt.spec.started_us = monotonic_us();
         let host = Host::read_for(&jail.receipt.spec)?;
-        jail.receipt.enter = plan(&jail.receipt.spec, &host, Way::Launch)?.enter;
+        let fresh = plan(&jail.receipt.spec, &host, Way::Launch)?;
+        leash::renew(jail, &fresh)?;
+        jail.receipt.enter = fresh.enter;
     }
     let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
@@ -158,8 +161,7 @@ fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>)
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.
 fn record(jail: &mut Held, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
-    let spec = &jail.receipt.spec;
-    let search = spec.cgroups.is_empty() && !spec.new_pid_ns;
+    let search = !leash::is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
     let temporary = jail.site.temporary_name();

@@ -11,7 +11,7 @@ use crate::receipt::{JailState, Receipt};
 use crate::running::Running;
 use crate::spec::JailId;
 use crate::store::Store;
-use crate::teardown::Report;
+use crate::teardown::{Report, TeardownOptions};
 
 /// A jail as it is found.
 #[derive(Debug)]
@@ -41,6 +41,14 @@ impl Dead {
     /// report.
     pub fn teardown(self) -> Result<Report> {
         self.0.tear_down()
+    }
+
+    /// Removes the jail in this way; its VMM needs no grace period.
+    ///
+    /// # Errors
+    /// As for [`Dead::teardown`].
+    pub fn teardown_with(self, options: TeardownOptions) -> Result<Report> {
+        self.0.tear_down_with(options)
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
+use crate::leash;
 use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, ProfileArgument, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
@@ -151,7 +152,36 @@ struct Cgroups {
     join: Vec<crate::spec::HostPath>,
 }
 
+impl Cgroups {
+    fn has_hierarchy(&self, hierarchy: &crate::spec::HostPath) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::CgroupV1(own) if own.hierarchy == *hierarchy))
+    }
+}
+
 fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
+    let mut cgroups = cgroups_asked_for(spec, host, way)?;
+    let has_unified = cgroups.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)));
+    // Who leaves no receipt is not torn down; and the original makes none.
+    let Some(point) = host.leash.as_ref().filter(|_| way == Way::Launch && !has_unified) else {
+        return Ok(cgroups);
+    };
+    let joined = cgroups.unified.take();
+    let step = match (&host.cgroups.v2, joined) {
+        // Below the parent that the jail was to be born in.
+        (Some(v2), Some(_)) => leash::unified(v2.mount.clone(), parent_cgroup(spec).join(spec.id.as_str())),
+        _ => point.step(&spec.id),
+    };
+    match &step {
+        Step::CgroupV2(unified) => cgroups.unified = Some(unified.directory()),
+        Step::CgroupV1(freezer) if cgroups.has_hierarchy(&freezer.hierarchy) => return Ok(cgroups),
+        Step::CgroupV1(freezer) => cgroups.join.push(freezer.directory().join("tasks")),
+        _ => (),
+    }
+    cgroups.steps.push(step);
+    Ok(cgroups)
+}
+
+fn cgroups_asked_for(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
     let parent = parent_cgroup(spec);
     let path = parent.join(spec.id.as_str());
     let version = spec.cgroup_version.unwrap_or_else(|| which_version(spec, host));

@@ -10,7 +10,7 @@ use crate::spec::{HostPath, JailId, JailSpec};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
-use crate::teardown::{Report, tear_down, undo};
+use crate::teardown::{Report, TeardownOptions, tear_down, undo};
 
 /// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
 /// [`Prepared::leave`]).
@@ -30,8 +30,12 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn tear_down(self) -> Result<Report> {
+        self.tear_down_with(TeardownOptions::default())
+    }
+
+    pub(crate) fn tear_down_with(self, options: TeardownOptions) -> Result<Report> {
         let never_ran = self.receipt.vmm().is_none();
-        let report = tear_down(self.lock, self.receipt, &self.site);
+        let report = tear_down(self.lock, self.receipt, &self.site, options);
         if never_ran {
             self.site.remove_parents();
         }
@@ -41,7 +45,7 @@ impl Held {
     /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
     pub(crate) fn give_up(mut self) -> Result<()> {
         if self.receipt.keeper.is_some() {
-            let report = tear_down(self.lock, self.receipt, &self.site);
+            let report = tear_down(self.lock, self.receipt, &self.site, TeardownOptions::default());
             self.site.remove_parents();
             return report.map(drop);
         }
@@ -99,7 +103,7 @@ impl Store {
             (JailState::Elsewhere, _) => Err(Error::Elsewhere(id.clone())),
             (JailState::Dead, _) => {
                 let site = receipt.site();
-                let report = tear_down(lock, receipt, &site)?;
+                let report = tear_down(lock, receipt, &site, TeardownOptions::default())?;
                 match report.left.first() {
                     None => Ok((self.lock(id)?, Some(report))),
                     Some(left) => Err(Error::InTheWay { what: format!("{} ({})", left.what, left.reason) }),
@@ -179,6 +183,14 @@ impl Prepared {
     /// report.
     pub fn teardown(mut self) -> Result<Report> {
         self.take().tear_down()
+    }
+
+    /// Removes the jail in this way; there is no VMM yet for a grace period.
+    ///
+    /// # Errors
+    /// As for [`Prepared::teardown`].
+    pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
+        self.take().tear_down_with(options)
     }
 
     /// Takes the jail out; the value is never used again.

@@ -40,6 +40,11 @@ impl ProcessRef {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
     }
 
+    /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
+    pub(crate) fn status(&self) -> Option<Ended> {
+        stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
+    }
+
     /// Takes the status of a child away that ended and was not waited for, so that no zombie stays.
     pub(crate) fn reap(&self) -> Result<()> {
         let Some(process) = PidFd::open(self.pid)? else { return Ok(()) };
@@ -47,11 +52,6 @@ impl ProcessRef {
             Some(stat) if stat.started == self.started && stat.ended => process.reap().map(drop),
             _ => Ok(()),
         }
-    }
-
-    /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
-    pub(crate) fn status(&self) -> Option<Ended> {
-        stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
     }
 
     /// A descriptor of it; `None` if it is gone.
@@ -100,6 +100,10 @@ impl PidFd {
             Err(Errno::SRCH | Errno::INVAL) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Kill, pid),
         }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// The process, to be found again.

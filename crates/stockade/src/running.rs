@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::prepare::Held;
 use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
-use crate::teardown::Report;
+use crate::teardown::{Report, TeardownOptions};
 use crate::tree::Tree;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
@@ -152,6 +152,17 @@ impl Running {
     /// report.
     pub fn teardown(self) -> Result<Report> {
         self.jail.tear_down()
+    }
+
+    /// Ends the VMM and removes the jail in this way.
+    ///
+    /// # Errors
+    /// As for [`Running::teardown`], and what the kernel says of waiting for the VMM.
+    pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
+        if let Some(grace) = options.grace {
+            self.stop(grace)?;
+        }
+        self.jail.tear_down_with(options)
     }
 }
 

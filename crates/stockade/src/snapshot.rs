@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Context, Operation, Result};
-use crate::host::unescape;
+use crate::error::Result;
+use crate::mounts;
 use crate::skeleton::RUNTIME_DIRECTORY;
 use crate::spec::NETNS_DIRECTORY;
 
@@ -20,16 +20,11 @@ impl Snapshot {
     /// # Errors
     /// What the kernel says of reading the mount table.
     pub fn take(directories: &[&Path]) -> Result<Self> {
-        let table =
-            fs::read_to_string("/proc/self/mountinfo").context(Operation::Read, "/proc/self/mountinfo")?;
         let mut seen = BTreeSet::new();
-        for line in table.lines() {
-            let Some(mount) = Mount::parse(line).filter(|mount| !is_stockades_own(&mount.point)) else {
-                continue;
-            };
-            seen.insert(format!("mount {} ({}, {})", mount.point, mount.kind, mount.source));
+        for mount in mounts::table()?.into_iter().filter(|mount| !is_stockades_own(&mount.point)) {
+            seen.insert(mount.to_string());
             if mount.kind.starts_with("cgroup") {
-                below(Path::new(&mount.point), true, &mut |path| {
+                below(&mount.point, true, &mut |path| {
                     seen.insert(format!("cgroup {}", path.display()));
                 });
             }
@@ -56,24 +51,8 @@ impl Snapshot {
     }
 }
 
-fn is_stockades_own(point: &str) -> bool {
-    Path::new(point).starts_with(RUNTIME_DIRECTORY)
-}
-
-struct Mount {
-    point: String,
-    kind: String,
-    source: String,
-}
-
-impl Mount {
-    /// A line of mountinfo: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE …`.
-    fn parse(line: &str) -> Option<Self> {
-        let (before, after) = line.split_once(" - ")?;
-        let point = unescape(before.split(' ').nth(4)?);
-        let mut after = after.split(' ');
-        Some(Self { point, kind: after.next()?.to_owned(), source: unescape(after.next()?) })
-    }
+fn is_stockades_own(point: &Path) -> bool {
+    point.starts_with(RUNTIME_DIRECTORY)
 }
 
 /// Visits everything below a directory, that itself included if it exists; what vanishes meanwhile is gone.

@@ -1,8 +1,11 @@
 //! Teardown: the steps undone from the end, and a report of it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::mounts;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
 use crate::step::{Site, Step, Undone};
@@ -66,15 +69,37 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec
     report
 }
 
+/// How a jail is torn down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TeardownOptions {
+    /// Whether what others have mounted in the jail's directory is unmounted. Otherwise it is left, and with it
+    /// the directory. What is in such a mount is never touched.
+    pub unmount_foreign: bool,
+    /// How long the VMM may take to end by itself after SIGTERM, before it is killed; `None` kills it at once.
+    pub grace: Option<Duration>,
+}
+
 /// Undoes everything on a receipt and removes it, or keeps on it what is left.
-pub(crate) fn tear_down(lock: Lock, mut receipt: Receipt, site: &Site) -> Result<Report> {
+pub(crate) fn tear_down(
+    lock: Lock,
+    mut receipt: Receipt,
+    site: &Site,
+    options: TeardownOptions,
+) -> Result<Report> {
     if receipt.state() != JailState::Dead {
         // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
         receipt.over = true;
         lock.write(&receipt)?;
     }
+    let unmounted = if options.unmount_foreign { mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
-    let report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
+    let mut report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
+    report.removed.extend(unmounted.iter().map(ToString::to_string));
+    if !report.is_clean() {
+        let foreign = mounts::foreign(&receipt)?.into_iter();
+        let reason = || "it was not mounted by stockade".to_owned();
+        report.left.extend(foreign.map(|mount| Leftover { what: mount.to_string(), reason: reason() }));
+    }
     if remaining.is_empty() {
         let parting = receipt.parting(lock.ended().or(site.ended()));
         lock.remove(Some(&parting))?;

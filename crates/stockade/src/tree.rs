@@ -18,6 +18,8 @@ use rustix::io::Errno;
 pub(crate) use node::Node;
 
 use crate::error::{Context, Error, Operation, Result};
+use crate::layout::Layout;
+use crate::mounts;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::{Removal, remove};
 
@@ -40,7 +42,11 @@ impl Tree {
     pub(crate) fn open(base: &HostPath, below: &Path) -> Result<Option<Self>> {
         let path = base.join(below);
         let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
-            .and_then(|base| open_directory(base.as_fd(), below, INSIDE));
+            .and_then(|base| open_directory(base.as_fd(), below.parent().unwrap_or(below), INSIDE))
+            // What somebody has mounted on the root is not the jail's.
+            .and_then(|jail| {
+                open_directory(jail.as_fd(), Path::new(Layout::ROOT), INSIDE | ResolveFlags::NO_XDEV)
+            });
         match opened {
             Ok(root) => Ok(Some(Self::held(root, path, false))),
             Err(Errno::NOENT) => Ok(None),
@@ -286,7 +292,18 @@ impl Tree {
         }
     }
 
-    /// Removes a file, node or link, or a folder with everything in it.
+    /// Whether a folder of the tree is on the jail's own filesystem, or on a ramfs that stockade made in it.
+    fn is_own(&self, folder: BorrowedFd<'_>) -> Result<bool> {
+        let mount_of = |fd| mounts::mount_of(fd).context(Operation::Inspect, &self.path);
+        let (mount, _) = mount_of(folder)?;
+        if mount == mount_of(self.root())?.0 {
+            return Ok(true);
+        }
+        Ok(mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs_of_jail()))
+    }
+
+    /// Removes a file, node or link, or a folder with everything in it. What is on somebody else's mount was not
+    /// put there by stockade, and stays.
     pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
@@ -295,6 +312,9 @@ impl Tree {
             }
             Err(e) => return Err(e),
         };
+        if !self.is_own(parent.as_fd())? {
+            return Ok(Removal::NeverThere);
+        }
         Ok(remove(parent.as_fd(), name, &self.host_path(path)))
     }
 }

@@ -186,7 +186,9 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
             let mut spec = spec(&guard, "join", &["daemon=2", "sleep"], &[]);
             spec.cgroup_version = version;
             let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
-            assert_eq!(cgroup_of(running.pid()), format!("0::/{}", guard.name()), "{version:?}");
+            // In a leash of its own below it, which ends what the VMM leaves behind.
+            let leash = format!("0::/{}/{}", guard.name(), guard.named("join"));
+            assert_eq!(cgroup_of(running.pid()), leash, "{version:?}");
             let mut neighbour = Foreign::in_cgroup(&parent);
             tear_down(running);
             assert!(spawned(&said).iter().all(|pid| is_gone(*pid)));
@@ -203,7 +205,9 @@ fn a_parent_alone_that_is_absent_is_ignored_and_not_made() {
             let mut spec = spec(&guard, "absent", &["sleep"], &[]);
             spec.cgroup_version = version;
             let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
-            assert_eq!(cgroup_of(running.pid()), read("/proc/self/cgroup"), "{version:?}");
+            let own = read("/proc/self/cgroup").trim_end_matches('/').to_owned();
+            let leash = format!("{own}/stockade-{}", guard.named("absent"));
+            assert_eq!(cgroup_of(running.pid()), leash, "{version:?}");
             assert!(!cgroup(guard.name()).exists());
             tear_down(running);
         }
@@ -243,16 +247,20 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_parent_that_hands_controllers_down_cannot_be_joined() {
+fn a_parent_that_hands_controllers_down_takes_a_leash_and_no_process() {
     unified!(guard, {
         let store = guard.store();
         let other = store.prepare(&spec(&guard, "other", &[], &["memory.max=max"])).unwrap();
-        let error = store.prepare(&spec(&guard, "join", &[], &[])).unwrap().launch(Streams::default());
+        let leashed = spec(&guard, "leashed", &["sleep"], &[]);
+        tear_down(store.prepare(&leashed).unwrap().launch(Streams::default()).unwrap());
+        let mut bare = spec(&guard, "join", &[], &[]);
+        bare.new_pid_ns = true;
+        let error = store.prepare(&bare).unwrap().launch(Streams::default());
         assert_eq!(
             error.unwrap_err().to_string(),
             format!(
-                "failed to clone a child, in cgroup {}: Device or resource busy (os error 16); a cgroup \
-                 that hands controllers down holds no process: with a setting the jail gets its own below it",
+                "failed to clone a child, in a new pid namespace, in cgroup {}: Device or resource busy (os \
+                 error 16); a cgroup that hands controllers down holds no process: with a setting the jail gets its own below it",
                 cgroup(guard.name()).display()
             )
         );

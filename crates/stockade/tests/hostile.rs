@@ -14,13 +14,13 @@ use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
-/// How long each of the races goes on.
-const RACE: Duration = Duration::from_secs(4);
+/// How long each of the races goes on; they run at the same time.
+const RACE: Duration = Duration::from_secs(10);
 
-fn prepare(guard: &Guard) -> Prepared {
+fn prepare(guard: &Guard, attack: Attack) -> Prepared {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
+    let mut spec = JailSpec::new(guard.named(attack.name()).parse().unwrap(), vmm, base);
     spec.owner = OWNER;
     guard.store().prepare(&spec).unwrap()
 }
@@ -29,6 +29,7 @@ fn prepare(guard: &Guard) -> Prepared {
 struct Canaries {
     directory: PathBuf,
     image: PathBuf,
+    folder: PathBuf,
     before: Vec<String>,
 }
 
@@ -44,8 +45,16 @@ impl Canaries {
         rustix::fs::mknodat(rustix::fs::CWD, directory.join("node"), kind, rustix::fs::Mode::RUSR, null)
             .unwrap();
         let image = guard.file("image", &"image ".repeat(1_000));
+        let folder = guard.directory().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["one", "two", "three"] {
+            std::fs::write(folder.join(name), name).unwrap();
+        }
+        // One that the jail's owner may link: its owner is theirs already.
+        std::fs::write(directory.join("own"), "precious").unwrap();
+        std::os::unix::fs::chown(directory.join("own"), Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let before = Self::describe(&directory);
-        Self { directory, image, before }
+        Self { directory, image, folder, before }
     }
 
     fn describe(directory: &Path) -> Vec<String> {
@@ -77,36 +86,83 @@ impl Canaries {
     }
 }
 
-/// Swaps what is at the places that are worked on, as fast as it can, until told to stop; how often.
-fn race(root: &Path, canaries: &Path, stop: &AtomicBool) -> u64 {
+/// What the jail's uid does to a place that is worked on.
+#[derive(Clone, Copy, Debug)]
+enum Attack {
+    /// Rename it away and back.
+    Rename,
+    /// Put a link to a directory outside there: by its path, by `..`, through `/proc`, and to the tree itself.
+    Link,
+    /// Put a further name of a file outside there.
+    HardLink,
+    /// Put a directory of its own there.
+    Directory,
+    /// All of these, one after the other.
+    All,
+}
+
+const ATTACKS: [Attack; 5] = [Attack::Rename, Attack::Link, Attack::HardLink, Attack::Directory, Attack::All];
+
+impl Attack {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rename => "rename",
+            Self::Link => "link",
+            Self::HardLink => "hardlink",
+            Self::Directory => "directory",
+            Self::All => "all",
+        }
+    }
+
+    /// Attacks one place for the time `number`. Whatever of this fails now works in another round.
+    fn attack(self, path: &Path, canaries: &Path, number: u64) {
+        let targets = [
+            canaries,
+            "../../../canaries".as_ref(),
+            "/proc/self/root/etc".as_ref(),
+            "/".as_ref(),
+            ".".as_ref(),
+        ];
+        let target = targets[usize::try_from(number).unwrap() % targets.len()];
+        match self {
+            Self::Rename => (),
+            Self::Link => drop(symlink(target, path)),
+            Self::HardLink => {
+                let _ = std::fs::hard_link(canaries.join("file"), path);
+                let _ = std::fs::hard_link(canaries.join("own"), path);
+            }
+            Self::Directory => {
+                let _ = std::fs::create_dir(path);
+                let _ = std::fs::write(path.join("own"), "own");
+            }
+            Self::All => {
+                for each in &ATTACKS[..4] {
+                    each.attack(path, canaries, number);
+                    let _ = std::fs::remove_dir_all(path);
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+    }
+}
+
+/// Attacks the places that are worked on, as fast as it can, until told to stop; how often.
+fn race(attack: Attack, root: &Path, canaries: &Path, stop: &AtomicBool) -> u64 {
     // Of this thread alone: the test goes on as root.
     rustix::thread::set_thread_groups(&[]).unwrap();
     let (uid, gid) = (Uid::from_raw(OWNER.uid), Gid::from_raw(OWNER.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
     rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-    let targets = [
-        canaries.to_owned(),
-        "../../../canaries".into(),
-        "/proc/self/root/etc".into(),
-        "/".into(),
-        ".".into(),
-    ];
     let mut swaps = 0;
     while !stop.load(Ordering::Relaxed) {
         for name in ["a", "a/b", "a/b/image", "dev", "run", "image", "a/b/folder"] {
             let path = root.join(name);
             let away = root.join(format!("away-{}", swaps % 7));
-            // Whatever of these fails now works in another round.
             let _ = std::fs::rename(&path, &away);
-            let target = &targets[usize::try_from(swaps).unwrap() % targets.len()];
-            let _ = symlink(target, &path);
+            attack.attack(&path, canaries, swaps);
             swaps += 1;
-            let _ = std::fs::remove_file(&path);
-            let _ = std::fs::hard_link(canaries.join("file"), &path);
-            let _ = std::fs::remove_file(&path);
-            let _ = std::fs::create_dir(&path);
-            let _ = std::fs::write(path.join("own"), "own");
             let _ = std::fs::remove_dir_all(&path);
+            let _ = std::fs::remove_file(&path);
             let _ = std::fs::rename(&away, &path);
         }
     }
@@ -122,47 +178,55 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Does `work` again and again while the racer is at it.
-fn against_a_racer(guard: &Guard, canaries: &Canaries, work: impl Fn()) -> (u64, u64) {
-    let root = guard.base().join("stockade-probe").join(guard.named("jail")).join("root");
-    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
-    let swaps = std::thread::scope(|scope| {
-        let racer = scope.spawn(|| race(&root, &canaries.directory, &stop));
+/// Does `work` again and again while the racer is at it; how often each of them did.
+fn against_a_racer(guard: &Guard, canaries: &Canaries, attack: Attack, mut work: impl FnMut()) -> (u64, u64) {
+    let root = guard.base().join("stockade-probe").join(guard.named(attack.name())).join("root");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let racer = scope.spawn(|| race(attack, &root, &canaries.directory, &stop));
         let end_of_race = StopOnDrop(&stop);
         let end = Instant::now() + RACE;
+        let mut rounds = 0;
         while Instant::now() < end {
             work();
-            rounds.fetch_add(1, Ordering::Relaxed);
+            rounds += 1;
         }
         drop(end_of_race);
-        racer.join().unwrap()
-    });
-    (swaps, rounds.into_inner())
+        (racer.join().unwrap(), rounds)
+    })
 }
 
+/// Places a file and a node where the racer is.
+fn place(prepared: &mut Prepared, canaries: &Canaries) {
+    for (source, name, how) in [
+        (canaries.image.as_path(), "a/b/image", How::Copy),
+        (canaries.image.as_path(), "image", How::Auto),
+        (canaries.folder.as_path(), "a/b/folder", How::Copy),
+        (Path::new("/dev/null"), "a/b/null", How::Node),
+        (canaries.directory.as_path(), "a/b/held", How::Bind),
+        (canaries.image.as_path(), "a/b/bound", How::Bind),
+    ] {
+        // To be refused is all right; to be led astray is not.
+        let _ = prepared.place(Placement::new(source).named(name).how(how));
+    }
+}
+
+/// One life of a jail after the other against each attack, all attacks at once, each on a jail of its own.
 #[test]
 fn placing_and_removing_against_whoever_swaps_the_tree() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
-        // Jails are made and removed all the time; what is placed goes to places that are being swapped.
-        let (swaps, rounds) = against_a_racer(&guard, &canaries, || {
-            let mut prepared = prepare(&guard);
-            for (source, name, how) in [
-                (canaries.image.as_path(), "a/b/image", How::Copy),
-                (canaries.image.as_path(), "image", How::Auto),
-                (Path::new("/dev/null"), "a/b/null", How::Node),
-                (canaries.directory.as_path(), "a/b/folder", How::Bind),
-                (canaries.image.as_path(), "a/b/bound", How::Bind),
-            ] {
-                // To be refused is all right; to be led astray is not.
-                let _ = prepared.place(Placement::new(source).named(name).how(how));
-            }
-            let report = prepared.teardown().unwrap();
-            assert!(report.is_clean(), "{report:?}");
-        });
-        tell(&format!("{swaps} swaps against {rounds} lives of a jail"));
+        let live = |attack: Attack| {
+            let counts = against_a_racer(&guard, &canaries, attack, || {
+                let mut prepared = prepare(&guard, attack);
+                place(&mut prepared, &canaries);
+                let report = prepared.teardown().unwrap();
+                assert!(report.is_clean(), "{report:?}");
+            });
+            (attack, counts)
+        };
+        against_all(live, "lives of a jail");
         canaries.unharmed();
-        assert!(swaps > 1_000 && rounds > 20, "the race was none: {swaps} swaps, {rounds} lives");
     });
 }
 
@@ -170,19 +234,17 @@ fn placing_and_removing_against_whoever_swaps_the_tree() {
 fn placing_into_one_jail_against_whoever_swaps_the_tree() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
-        let prepared = std::cell::RefCell::new(prepare(&guard));
-        let (swaps, rounds) = against_a_racer(&guard, &canaries, || {
-            let mut prepared = prepared.borrow_mut();
-            let _ = prepared.place(Placement::new(&canaries.image).named("a/b/image").how(How::Copy));
-            let _ = prepared.place(Placement::new("/dev/null").named("a/b/image").how(How::Node));
-            let _ = prepared.place(Placement::new(&canaries.image).named("a/b/image").read_only());
-            let _ = prepared.unplace(&JailPath::new("a/b/image").unwrap());
-        });
-        tell(&format!("{swaps} swaps against {rounds} pairs of placements"));
-        canaries.unharmed();
-        assert!(swaps > 1_000 && rounds > 20, "the race was none: {swaps} swaps, {rounds} rounds");
-        let report = prepared.into_inner().teardown().unwrap();
-        assert!(report.is_clean(), "{report:?}");
+        let live = |attack: Attack| {
+            let mut prepared = prepare(&guard, attack);
+            let counts = against_a_racer(&guard, &canaries, attack, || {
+                place(&mut prepared, &canaries);
+                let _ = prepared.unplace(&JailPath::new("a/b/image").unwrap());
+            });
+            let report = prepared.teardown().unwrap();
+            assert!(report.is_clean(), "{report:?}");
+            (attack, counts)
+        };
+        against_all(live, "rounds of placements");
         canaries.unharmed();
     });
 }
@@ -191,24 +253,39 @@ fn placing_into_one_jail_against_whoever_swaps_the_tree() {
 fn binding_into_a_running_jail_against_whoever_swaps_the_tree() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
-        let mut prepared = prepare(&guard);
-        prepared.set_arguments(vec!["sleep".into()]);
-        let running = std::cell::RefCell::new(prepared.launch(Streams::default()).unwrap());
-        let bound = std::cell::Cell::new(0);
-        let (swaps, rounds) = against_a_racer(&guard, &canaries, || {
-            let mut running = running.borrow_mut();
-            for (source, name) in [(&canaries.directory, "a/b/folder"), (&canaries.image, "a/b/image")] {
-                let bind = Placement::new(source).named(name).how(How::Bind);
-                bound.set(bound.get() + u32::from(running.place(bind).is_ok()));
-                let _ = running.unplace(&JailPath::new(name).unwrap());
-            }
-        });
-        tell(&format!("{swaps} swaps against {} binds in {rounds} rounds", bound.get()));
+        let bound = AtomicU64::new(0);
+        let live = |attack: Attack| {
+            let mut prepared = prepare(&guard, attack);
+            prepared.set_arguments(vec!["sleep".into()]);
+            let mut running = prepared.launch(Streams::default()).unwrap();
+            let counts = against_a_racer(&guard, &canaries, attack, || {
+                for (source, name) in [(&canaries.directory, "a/b/folder"), (&canaries.image, "a/b/image")] {
+                    let bind = Placement::new(source).named(name).how(How::Bind);
+                    bound.fetch_add(u64::from(running.place(bind).is_ok()), Ordering::Relaxed);
+                    let _ = running.unplace(&JailPath::new(name).unwrap());
+                }
+            });
+            assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(guard.name()));
+            let report = running.teardown().unwrap();
+            assert!(report.is_clean(), "{report:?}");
+            (attack, counts)
+        };
+        against_all(live, "rounds of binds");
         canaries.unharmed();
-        assert!(swaps > 1_000 && bound.get() > 20, "the race was none: {swaps} swaps, {} binds", bound.get());
-        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(guard.name()));
-        let report = running.into_inner().teardown().unwrap();
-        assert!(report.is_clean(), "{report:?}");
-        canaries.unharmed();
+        let bound = bound.into_inner();
+        tell(&format!("{bound} binds were made"));
+        assert!(bound > 20, "the race was none");
     });
+}
+
+/// Runs all races at once, and tells how often each side was at it.
+fn against_all(live: impl Fn(Attack) -> (Attack, (u64, u64)) + Sync, what: &str) {
+    let counts: Vec<_> = std::thread::scope(|scope| {
+        let races: Vec<_> = ATTACKS.iter().map(|attack| scope.spawn(|| live(*attack))).collect();
+        races.into_iter().map(|race| race.join().unwrap()).collect()
+    });
+    for (attack, (swaps, rounds)) in counts {
+        tell(&format!("{}: {swaps} swaps against {rounds} {what}", attack.name()));
+        assert!(swaps > 200 && rounds > 10, "the race was none: {swaps} swaps, {rounds} {what}");
+    }
 }

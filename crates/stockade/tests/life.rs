@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
-use stockade::{Ended, Error, ErrorKind, How, JailState, Placement, Prepared, Streams};
+use stockade::{Ended, Error, ErrorKind, How, JailState, Placement, Prepared, Streams, TeardownOptions};
 use testkit::{Guard, privileged, program};
 
 fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
@@ -372,7 +372,7 @@ fn descendants_die_with_the_jail() {
     privileged!(guard, {
         for (id, pid_ns, cgroup) in [("plain", false, false), ("pidns", true, false), ("cgroup", false, true)]
         {
-            for word in ["spawn=3", "daemon=3"] {
+            for word in ["spawn=3", "daemon=3", "outcast=3"] {
                 let mut spec = spec(&guard, &format!("{id}-{}", &word[..5]), &[word, "sleep"]);
                 spec.new_pid_ns = pid_ns;
                 if cgroup {
@@ -476,5 +476,21 @@ fn many_jails_live_at_once() {
             !guard.base().exists() && !guard.state().exists(),
             "the last jail takes the directories along"
         );
+    });
+}
+
+#[test]
+fn a_teardown_may_give_the_vmm_time_to_end() {
+    privileged!(guard, {
+        // Only a VMM that ends by itself lets the first return; the second ignores that it is asked.
+        for (words, grace) in
+            [(&["sleep"][..], Duration::MAX), (&["ignore=15", "sleep"], Duration::from_millis(20))]
+        {
+            let running = guard.store().prepare(&spec(&guard, "grace", words)).unwrap();
+            let running = running.launch(Streams::default()).unwrap();
+            let options = TeardownOptions { grace: Some(grace), ..TeardownOptions::default() };
+            let report = running.teardown_with(options).unwrap();
+            assert!(report.is_clean(), "{words:?}: {report:?}");
+        }
     });
 }

@@ -60,7 +60,7 @@ fn a_thousand_jails_fifty_at_once_leave_nothing_and_nothing_grows() {
         let after_last = until(1_000);
         assert!(!guard.base().exists() && !guard.state().exists());
         tell(&format!(
-            "descriptors {} then {}, resident {} KiB then {} KiB",
+            "after the first hundred and the last: descriptors {} and {}, resident memory {} KiB and {} KiB",
             after_first.0, after_last.0, after_first.1, after_last.1
         ));
         assert_eq!(after_first.0, after_last.0, "descriptors");

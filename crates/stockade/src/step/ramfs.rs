@@ -3,13 +3,13 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::StatxFlags;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
+use crate::mounts;
 use crate::spec::{JailPath, Owner};
 use crate::tree::{Tree, give_away};
 
@@ -60,18 +60,17 @@ impl Act for Ramfs {
 
 impl Ramfs {
     fn unmount(&self, tree: &Tree) -> Result<Undone> {
-        const RAMFS_MAGIC: u64 = 0x8584_58f6;
         let Some(root) = tree.look(&self.path)? else { return Ok(Undone::NeverThere) };
         let at = tree.host_path(&self.path);
-        let flags = rustix::fs::AtFlags::EMPTY_PATH;
-        let facts =
-            rustix::fs::statx(&root, c"", flags, StatxFlags::BASIC_STATS).context(Operation::Inspect, &at)?;
-        if !facts.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT) {
+        let (mount, is_root) = mounts::mount_of(root.as_fd()).context(Operation::Inspect, &at)?;
+        if !is_root {
             return Ok(Undone::NeverThere);
         }
-        let kind = rustix::fs::fstatfs(&root).context(Operation::Inspect, &at)?;
-        if u64::try_from(kind.f_type) != Ok(RAMFS_MAGIC) {
+        if !mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs(&self.name)) {
             return Ok(Undone::Left(format!("{at}: another filesystem is mounted there")));
+        }
+        if mounts::has_children(mount)? {
+            return Ok(Undone::Left(format!("{at}: something is mounted in it")));
         }
         // Through the descriptor, so that exactly what was looked at is unmounted.
         let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());

@@ -1,0 +1,75 @@
+//! A VMM that forks as fast as it can is torn down, whatever the host has to hold it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::{Guard, privileged, program, skip, tell};
+
+/// Where the pids controller of version 1 is mounted; without it nothing limits a bomb here.
+fn pids() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (at, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup" && options.split(',').any(|option| option == "pids")).then(|| at.into())
+    })
+}
+
+/// The mounts that a host without these hierarchies would not have.
+fn unmount(hierarchies: &[&str]) -> String {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let without = |line: &&str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        hierarchies
+            .iter()
+            .any(|name| fields[2] == *name || fields[3].split(',').any(|option| option == *name))
+    };
+    let points = mounts.lines().filter(|line| line.contains(" cgroup")).filter(without);
+    let points = points.filter_map(|line| line.split(' ').nth(1));
+    points.map(|at| format!("umount {at}; ")).collect::<Vec<_>>().concat()
+}
+
+fn torn_down(guard: &Guard, pids: &Path, missing: &[&str]) {
+    let script = format!("{}exec \"$@\"", unmount(missing));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(program("stockade"));
+    command.args(["run", "--id", &guard.named("bomb"), "--cgroup-version", "1", "--cgroup", "pids.max=200"]);
+    command.args(["--parent-cgroup", guard.name(), "--exec-file"]).arg(program("stockade-probe"));
+    command.arg("--chroot-base-dir").arg(guard.base()).arg("--state-dir").arg(guard.state());
+    let command = command.args(["--", "bomb"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut run = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lit = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut lit).unwrap();
+    assert_eq!(lit, "{\"bomb\":\"lit\"}\n");
+    let cgroup = pids.join(guard.name()).join(guard.named("bomb"));
+    let count =
+        || std::fs::read_to_string(cgroup.join("pids.current")).unwrap().trim().parse::<u32>().unwrap();
+    while count() < 190 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.as_ref()), (Some(143), ""), "without {missing:?}");
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn a_fork_bomb_is_torn_down_by_each_of_the_ways() {
+    privileged!(guard, {
+        let Some(pids) = pids() else {
+            return skip("a_fork_bomb_is_torn_down_by_each_of_the_ways", "the pids controller of version 1");
+        };
+        // Killed as a whole in the unified hierarchy; stopped first in the freezer; one by one.
+        for missing in [&[][..], &["cgroup2"], &["cgroup2", "freezer"]] {
+            for _ in 0..5 {
+                torn_down(&guard, &pids, missing);
+            }
+        }
+        tell("15 fork bombs of 200 processes torn down, in 3 ways");
+    });
+}

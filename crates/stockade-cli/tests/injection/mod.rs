@@ -1,0 +1,119 @@
+//! Commands under strace, which kills them or makes their system calls fail.
+#![allow(dead_code, clippy::must_use_candidate, clippy::missing_panics_doc)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use testkit::{Guard, Output, program, run_with};
+
+/// A command under strace with further options.
+pub(crate) fn traced(guard: &Guard, options: &[String], words: &[String]) -> Output {
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options).arg(program("stockade"));
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
+    run_with(&mut command)
+}
+
+/// Flags of a jail with everything that a jail can have.
+pub(crate) fn flags(guard: &Guard, command: &str) -> Vec<String> {
+    let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
+    let (id, net) = (guard.named("jail"), guard.named("net"));
+    let words = [
+        command,
+        "--id",
+        &id,
+        "--exec-file",
+        &probe,
+        "--chroot-base-dir",
+        &base,
+        "--netns",
+        &net,
+        "--ramfs",
+        "1M",
+        "--place",
+        "/etc/passwd",
+        "--cgroup",
+        "pids.max=9",
+        "--parent-cgroup",
+        guard.name(),
+        "--",
+        "exit=0",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// Every system call of such a command, each with its number among those of its name.
+pub(crate) fn calls(guard: &Guard, words: &[String]) -> Vec<(String, usize)> {
+    assert_eq!(traced(guard, &[], words).code, 0, "is strace installed?");
+    let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
+    let mut counts = BTreeMap::new();
+    let names = trace.lines().filter_map(|line| Some(line.split_once('(')?.0.to_owned()));
+    let plain = |name: &String| {
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    names
+        .filter(plain)
+        .map(|name| {
+            let count = counts.entry(name.clone()).or_insert(0);
+            *count += 1;
+            (name, *count)
+        })
+        .collect()
+}
+
+pub(crate) fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+}
+
+/// Waits for everything that the killed run had started: orphans come to this process.
+pub(crate) fn wait_for_orphans() {
+    while !matches!(waitid(WaitId::All, WaitIdOptions::EXITED), Err(Errno::CHILD)) {}
+}
+
+pub(crate) fn leftovers(guard: &Guard) -> Vec<&'static str> {
+    let there = |path: &Path| path.symlink_metadata().is_ok();
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let unnamed = std::fs::read_dir(guard.directory()).unwrap().flatten();
+    let unnamed =
+        unnamed.filter(|entry| entry.file_name().to_string_lossy().starts_with(".stockade")).count();
+    let checks = [
+        ("the base", there(&guard.base())),
+        ("the state directory", there(&guard.state())),
+        ("a directory without a name", unnamed > 0),
+        ("the network namespace", there(&Path::new("/run/netns").join(guard.named("net")))),
+        ("a mount", mounts.contains(guard.name())),
+        ("the cgroup", there(&Path::new("/sys/fs/cgroup/pids").join(guard.name()).join(guard.named("jail")))),
+    ];
+    checks.into_iter().filter(|(_, left)| *left).map(|(what, _)| what).collect()
+}
+
+/// A jail that stands by itself.
+pub(crate) fn create(guard: &Guard) {
+    let words = flags(guard, "create");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &words).code, 0);
+}
+
+/// A jail whose VMM ended while nobody was there to remove it.
+pub(crate) fn leave_a_dead_jail(guard: &Guard) {
+    let mut words = flags(guard, "run");
+    words.insert(1, "--daemonize".to_owned());
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &words).code, 0);
+    wait_for_orphans();
+}
+
+/// Those of them that the program itself makes and the kernel can refuse. Rust's runtime before main, its allocator
+/// and its hash tables end the process when they are refused something.
+pub(crate) fn refusable(guard: &Guard, calls: Vec<(String, usize)>) -> Vec<(String, usize)> {
+    let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
+    let before_main = trace.lines().take_while(|line| !line.contains("SIGCHLD")).count();
+    let runtime = ["brk", "mmap", "munmap", "mprotect", "mremap", "sigaltstack", "exit_group", "getrandom"];
+    // One that is refused is not made here, while a real close always closes.
+    let infallible = ["geteuid", "getpid", "gettid", "clock_gettime", "close"];
+    let passed_over = |name: &String| runtime.iter().chain(&infallible).any(|other| other == name);
+    calls.into_iter().skip(before_main).filter(|(name, _)| !passed_over(name)).collect()
+}

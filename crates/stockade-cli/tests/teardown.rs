@@ -1,0 +1,154 @@
+//! What others have mounted in a jail's directory, and VMMs that are given time to end.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+}
+
+/// What a command that must succeed prints.
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+    output.stdout
+}
+
+fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
+    let id = guard.named(id);
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    said(guard, &[&fixed[..], flags].concat());
+    id
+}
+
+fn jail(guard: &Guard, id: &str) -> PathBuf {
+    guard.base().join("stockade-probe").join(id)
+}
+
+/// A directory of the host, with what must stay as it is.
+fn precious(guard: &Guard) -> PathBuf {
+    let precious = guard.directory().join("precious");
+    std::fs::create_dir_all(precious.join("dev")).unwrap();
+    std::fs::write(precious.join("dev/kvm"), "precious").unwrap();
+    std::fs::write(precious.join("stockade-probe"), "precious").unwrap();
+    precious
+}
+
+fn unharmed(precious: &Path) {
+    assert_eq!(std::fs::read_to_string(precious.join("dev/kvm")).unwrap(), "precious");
+    assert_eq!(std::fs::read_to_string(precious.join("stockade-probe")).unwrap(), "precious");
+    let facts = precious.metadata().unwrap();
+    assert_eq!((facts.mode() & 0o777, facts.uid(), facts.nlink()), (0o755, 0, 3));
+}
+
+fn bind(from: &Path, to: &Path) {
+    rustix::mount::mount_bind(from, to).unwrap();
+}
+
+#[test]
+fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
+    privileged!(guard, {
+        let precious = precious(&guard);
+        let file = guard.file("file", "precious");
+        // On a folder of its own, on the jail's folders and its root, on its directory, in its ramfs, on a file.
+        for point in ["root/deep/own", "root/dev", "root", "", "root/ramfs/own", "root/passwd"] {
+            let id = create(&guard, "mounts", &["--ramfs", "1M", "--place", "/etc/passwd"]);
+            let at = jail(&guard, &id).join(point);
+            let at = if point.is_empty() { jail(&guard, &id) } else { at };
+            if point == "root/passwd" {
+                bind(&file, &at);
+            } else {
+                std::fs::create_dir_all(&at).unwrap();
+                bind(&precious, &at);
+            }
+            for again in 0..2 {
+                let left = stockade(&guard, &["rm", &id]);
+                assert_eq!((left.code, left.stdout.as_str()), (1, ""), "{point} {again}: {left:?}");
+                let line = format!("left: mount {} (", at.display());
+                assert!(left.stderr.contains(&line), "{point}: {left:?}");
+                assert!(left.stderr.contains("it was not mounted by stockade"), "{left:?}");
+                unharmed(&precious);
+            }
+            assert_eq!(stockade(&guard, &["gc"]).code, 1, "it is still there");
+            let gone = if point == "root" {
+                said(&guard, &["gc", "--force"])
+            } else {
+                said(&guard, &["rm", "-f", &id])
+            };
+            assert!(gone.contains(&id), "{gone}");
+            unharmed(&precious);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+            assert!(!guard.base().exists() && !guard.state().exists(), "{point}");
+        }
+    });
+}
+
+#[test]
+fn several_foreign_mounts_are_all_told_and_all_unmounted_while_the_vmm_runs() {
+    privileged!(guard, {
+        let precious = precious(&guard);
+        let id = create(&guard, "many", &[]);
+        said(&guard, &["start", &id, "--", "sleep"]);
+        for point in ["a b", "a b", "c"] {
+            let at = jail(&guard, &id).join("root").join(point);
+            std::fs::create_dir_all(&at).unwrap();
+            bind(&precious, &at);
+        }
+        said(&guard, &["kill", &id]);
+        let left = stockade(&guard, &["rm", &id]);
+        assert_eq!(left.stderr.matches("left: mount ").count(), 3, "{left:?}");
+        assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
+        unharmed(&precious);
+    });
+}
+
+#[test]
+fn stop_gives_all_vmms_the_same_time_and_keeps_how_they_ended() {
+    privileged!(guard, {
+        // Two of them ignore SIGTERM.
+        let ids = ["a", "b", "c"].map(|id| create(&guard, id, &[]));
+        for (id, words) in ids.iter().zip([
+            &["sleep"][..],
+            &["ignore=15", "clock", "sleep"],
+            &["ignore=15", "clock", "sleep"],
+        ]) {
+            said(&guard, &[&["start", id, "--"], words].concat());
+            // What it writes tells that it ignores the signal by now.
+            while words.len() > 1 && stockade(&guard, &["logs", id]).stdout.is_empty() {
+                std::thread::yield_now();
+            }
+        }
+        let [a, b, c] = &ids;
+        let all = format!("{a}\n{b}\n{c}\n");
+        assert_eq!(said(&guard, &["stop", "--timeout", "1", a, b, c]), all);
+        assert_eq!(said(&guard, &["wait", a, b, c]), "143\n137\n137\n");
+        assert_eq!(said(&guard, &["stop", a, b, c]), all, "stopped already");
+        let unknown = stockade(&guard, &["stop", "nobody", a]);
+        assert_eq!((unknown.code, unknown.stdout), (1, format!("{a}\n")));
+        assert_eq!(unknown.stderr, "stockade: there is no jail nobody: stockade ps lists those that are\n");
+        assert_eq!(said(&guard, &["rm", a, b, c]), all);
+    });
+}
+
+#[test]
+fn rm_by_force_may_give_time_first() {
+    privileged!(guard, {
+        let ids = ["a", "b"].map(|id| create(&guard, id, &[]));
+        for id in &ids {
+            said(&guard, &["start", id, "--", "sleep"]);
+        }
+        let [a, b] = &ids;
+        // A grace period beyond reckoning: only a VMM that ends by SIGTERM lets this return.
+        let forever = u64::MAX.to_string();
+        assert_eq!(said(&guard, &["rm", "--force", "--timeout", &forever, a, b]), format!("{a}\n{b}\n"));
+        let needs = stockade(&guard, &["rm", "--timeout", "1", a]);
+        assert_eq!(needs.code, 1);
+        assert!(needs.stderr.contains("--force") && needs.stderr.lines().count() == 1, "{needs:?}");
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
