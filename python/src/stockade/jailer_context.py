@@ -265,6 +265,7 @@ class JailerContext:
             self.chroot_ramfs_path()
             ramfs = (self.ramfs_subdir_name, f"ramfs-{self.jailer_id}", 1 << 20, *self._owner())
         self._current(netns=netns, ramfs=ramfs)
+        self._expect_resolved()
         self._uses_ramfs = self._uses_ramfs or use_ramdisk
 
     def cleanup(self) -> None:
@@ -339,8 +340,25 @@ class JailerContext:
         base = self._base()
         return next((one for one in self._adopted if (one.base, one.place) == (base, place)), None)
 
-    def _adopt(self, name: str, netns: Optional[str] = None, ramfs: Any = None) -> _stockade.Adopted:
-        base, place, cgroups = self._base(), self._place(), self._cgroups()
+    def _resolved_place(self) -> Optional[Tuple[str, str]]:
+        """The names that the jailer will use, if they are others: it follows links to the executable."""
+        place = self._place()
+        resolved = os.path.basename(os.path.realpath(self.exec_file)) if place else ""
+        return (resolved, place[1]) if place and is_component(resolved) and resolved != place[0] else None
+
+    def _expect_resolved(self) -> None:
+        base, place = self._base(), self._resolved_place()
+        if place and not any((one.base, one.place) == (base, place) for one in self._adopted):
+            self._adopt(_unused_name(), place=place)
+
+    def _adopt(
+        self,
+        name: str,
+        netns: Optional[str] = None,
+        ramfs: Any = None,
+        place: Optional[Tuple[str, str]] = None,
+    ) -> _stockade.Adopted:
+        base, place, cgroups = self._base(), place or self._place(), self._cgroups()
         jail = _stockade.adopt(default_state_dir(), name, base, place, _wants(cgroups, netns, ramfs))
         self._adopted += (_Adopted(jail, base, place, cgroups),)
         self._keeper = os.getpid()
@@ -353,6 +371,7 @@ class JailerContext:
             with contextlib.suppress(StockadeError, TypeError, ValueError):
                 # Parameters may be wrong on purpose; with those the jailer makes nothing.
                 self._current()
+                self._expect_resolved()
 
     def _adopt_what_is_there(self) -> None:
         """Has what the fields name now removed too, though it was not set up by this context."""
@@ -363,9 +382,15 @@ class JailerContext:
                     came_since = _netns_names() - self._foreign_netns
                     if self.netns in came_since:
                         jail.expect_netns(self.netns)
-            elif self._place() and (self.cgroups or os.path.lexists(self.chroot_base_with_id())):
+                self._expect_resolved()
+            elif self._place() and self._is_anything_there():
                 # One that is in use is another context's to clean up.
                 self._adopt(self._receipt_name())
+                self._expect_resolved()
+
+    def _is_anything_there(self) -> bool:
+        places = [place for place in (self._place(), self._resolved_place()) if place]
+        return bool(self.cgroups) or any(os.path.lexists(os.path.join(self._base(), *p)) for p in places)
 
 
 # Contexts that have something to clean up when the interpreter ends.
