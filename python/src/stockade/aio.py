@@ -11,7 +11,8 @@ from typing import Any, Callable, Optional, Type, TypeVar
 
 from ._checks import path_of
 from .errors import StillRunning
-from .jail import Ended, Jail, Placed, StrPath, Vm, _deadline
+from .jail import Jail, Placed
+from .vm import Ended, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -80,7 +81,7 @@ class AsyncVm:
 
     async def wait(self, timeout: Optional[float] = None) -> Ended:
         """As :meth:`stockade.Vm.wait`."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         while (ended := self.vm.poll()) is None:
             # The VMM's pidfd, and then that of the monitor, which writes down how it ended.
             descriptor = self.vm._running.waits_at()
@@ -91,7 +92,7 @@ class AsyncVm:
 
     async def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
         """As :meth:`stockade.Vm.wait_ready`."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         named = None if socket is None else path_of("socket", socket)
         while not self.vm._is_ready(named, 0.0, deadline, timeout):
             # The VMM's end is noticed at once.
