@@ -19,6 +19,7 @@ use report::Report;
 /// What runs in the machine: the folder of a package, and one of its test targets.
 const SUITES: &[(&str, &str)] = &[
     ("crates/stockade", "cgroup_v2"),
+    ("crates/stockade", "adopt_v2"),
     ("crates/stockade", "refused"),
     ("crates/jailer", "conformance"),
     // A kernel without KVM.
