@@ -77,11 +77,6 @@ pub(crate) fn is_jail_id(name: &str) -> bool {
 
 #[pymethods]
 impl Adopted {
-    /// The directory of the jail.
-    fn jail_dir(&self, py: Python<'_>) -> PyResult<PathBuf> {
-        self.0.with(py, |jail| Ok(jail.receipt().layout.jail_dir().as_path().to_owned()))
-    }
-
     fn want(&self, py: Python<'_>, wants: Wants) -> PyResult<()> {
         self.0.with(py, |jail| jail.want(&wants.0).or_raise())
     }

@@ -40,6 +40,15 @@ impl Running {
         self.jail.with(py, |jail| Ok(jail.as_fd().try_clone_to_owned()?.into_raw_fd()))
     }
 
+    /// A new descriptor to wait at next for the VMM's end, which is the caller's to close; None once that is
+    /// known.
+    fn waits_at(&self, py: Python<'_>) -> PyResult<Option<i32>> {
+        self.jail.with(py, |jail| {
+            let next = jail.waits_at().or_raise()?;
+            Ok(next.map(|fd| fd.try_clone_to_owned()).transpose()?.map(IntoRawFd::into_raw_fd))
+        })
+    }
+
     /// How the VMM ended, as its exit code and its signal, waiting so long for it.
     fn ended(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(Option<i32>, Option<i32>)>> {
         let timeout = duration(seconds)?;

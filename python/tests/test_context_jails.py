@@ -441,6 +441,28 @@ def test_s11_a_namespace_that_was_there_before_stays(guard: Guard) -> None:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+@pytest.mark.parametrize("set_up", [True, False])
+def test_s11_an_executable_that_is_a_link_leaves_nothing(guard: Guard, set_up: bool) -> None:
+    # The jailer calls the jail's directory by the file that the link leads to.
+    link = guard.directory / "latest-vmm"
+    link.symlink_to(guard.vmm)
+    context = guard.context(exec_file=str(link), netns=guard.named("net") if set_up else "")
+    context.netns = context.netns or None
+    if set_up:
+        context.setup()
+    else:
+        guard.base.mkdir()
+    daemonized = [str(guard.jailer), *context.construct_param_list(), "--", "sleep"]
+    subprocess.run(daemonized, check=True, timeout=20)
+    root = guard.base / "stockade-probe" / guard.named("vm") / "root"
+    pid = int((root / "stockade-probe.pid").read_text())
+    context.cleanup()
+    assert not is_running(pid) and not root.exists()
+    if not set_up:
+        (guard.base / "stockade-probe").rmdir()
+        guard.base.rmdir()
+
+
 def test_s11_the_parent_cgroup_stays(guard: Guard) -> None:
     pids = needs_v1("pids")
     context = guard.context(cgroups=["pids.max=50"], parent_cgroup=guard.name)

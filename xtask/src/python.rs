@@ -29,10 +29,9 @@ pub(crate) fn test() -> Done {
 /// Compares a life through the package with one that runs programs.
 pub(crate) fn bench() -> Done {
     setup::setup()?;
-    run(&mut cargo(&["build", "--release", "--package", "jailer", "--package", "stockade-probe"]))?;
+    run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     install()?;
-    let (jailer, vmm) = (built("release/jailer")?, built("release/stockade-probe")?);
-    run(python(&["benches/context.py"])?.arg(jailer).arg(vmm))
+    run(python(&["benches/context.py"])?.arg(built("release/jailer")?))
 }
 
 /// Makes the environment, with the tools at the versions that were tried, and the package in it.

@@ -228,7 +228,25 @@ pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
     let Ok(root) = rustix::fs::fstat(root) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| is_rooted_at(*pid, &root)).collect()
+    let kernels = kernel_threads();
+    pids.filter(|pid| kernels.binary_search(pid).is_err() && is_rooted_at(*pid, &root)).collect()
+}
+
+/// The kernel's own threads, in order: most of what `/proc` lists, and never in a jail. None where they cannot
+/// be told.
+fn kernel_threads() -> Vec<i32> {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    // Their parent has pid 2, unless this is a pid namespace, where that is any process.
+    let flags = std::fs::read_to_string("/proc/2/stat").ok();
+    let flags =
+        flags.as_deref().and_then(|text| text.rsplit_once(") ")?.1.split(' ').nth(6)?.parse::<u32>().ok());
+    if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
+        return Vec::new();
+    }
+    let children = std::fs::read_to_string("/proc/2/task/2/children").unwrap_or_default();
+    let mut threads: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    threads.sort_unstable();
+    threads
 }
 
 /// Whether a process has this root directory.

@@ -20,8 +20,9 @@ from .errors import (
     StockadeError,
     SystemFailure,
 )
-from .jail import Ended, Jail, Placed, Vm
+from .jail import Jail, Placed
 from .jailer_context import DEFAULT_CHROOT_PATH, DEFAULT_USOCKET_NAME, JailerContext
+from .vm import Ended, Vm
 
 __all__ = [
     "DEFAULT_CHROOT_PATH",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Optional
 
 
 def is_component(name: str) -> bool:
@@ -37,3 +37,26 @@ def each(argument: str, values: Any) -> Iterator[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{argument} must be a list of str, not {type(values).__name__}")
     return iter(values)
+
+
+def flag_of(argument: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be a bool, not {type(value).__name__}")
+    return value
+
+
+def size_of(argument: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{argument} must be a number of bytes, not {value}")
+    return value
+
+
+def descriptor_of(argument: str, stream: Any) -> Optional[int]:
+    if stream is None:
+        return None
+    number = stream if isinstance(stream, int) and not isinstance(stream, bool) else None
+    if number is None and not hasattr(stream, "fileno"):
+        raise TypeError(f"{argument} must be a file or a descriptor, not {type(stream).__name__}")
+    return stream.fileno() if number is None else number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from types import TracebackType
@@ -10,7 +11,8 @@ from typing import Any, Callable, Optional, Type, TypeVar
 
 from ._checks import path_of
 from .errors import StillRunning
-from .jail import Ended, Jail, Placed, StrPath, Vm, _deadline
+from .jail import Jail, Placed
+from .vm import Ended, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -79,20 +81,23 @@ class AsyncVm:
 
     async def wait(self, timeout: Optional[float] = None) -> Ended:
         """As :meth:`stockade.Vm.wait`."""
-        _deadline(timeout)
-        if self.vm.poll() is None and not await self._ends_within(timeout):
-            raise StillRunning(f"the VMM of jail {self.vm._id} still runs after {timeout} s")
+        deadline = deadline_of(timeout)
         while (ended := self.vm.poll()) is None:
-            # The VMM has ended, and its monitor is just writing down how.
-            await asyncio.sleep(0.001)
+            # The VMM's pidfd, and then that of the monitor, which writes down how it ended.
+            descriptor = self.vm._running.waits_at()
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            if descriptor is not None and not await _readable(descriptor, left):
+                raise StillRunning(f"the VMM of jail {self.vm._id} still runs after {timeout} s")
         return ended
 
     async def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
         """As :meth:`stockade.Vm.wait_ready`."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         named = None if socket is None else path_of("socket", socket)
         while not self.vm._is_ready(named, 0.0, deadline, timeout):
-            await self._ends_within(min(_TRY_AGAIN_AFTER, max(0.0, deadline - time.monotonic())))
+            # The VMM's end is noticed at once.
+            pidfd = os.dup(self.vm.fileno())
+            await _readable(pidfd, min(_TRY_AGAIN_AFTER, max(0.0, deadline - time.monotonic())))
 
     def signal(self, signal: int) -> None:
         """As :meth:`stockade.Vm.signal`."""
@@ -115,24 +120,26 @@ class AsyncVm:
         """What the VMM wrote, unless it was given streams."""
         return self.vm.log()
 
-    async def _ends_within(self, timeout: Optional[float]) -> bool:
-        """Waits at the VMM's pidfd; whether it became readable."""
-        loop = asyncio.get_running_loop()
-        readable: asyncio.Future[None] = loop.create_future()
 
-        def tell() -> None:
-            if not readable.done():
-                readable.set_result(None)
+async def _readable(descriptor: int, timeout: Optional[float]) -> bool:
+    """Waits until a descriptor, which is closed then, is readable; False if that takes too long.
 
-        # A copy, since the loop has one reader for a descriptor, and several tasks may wait.
-        pidfd = os.dup(self.vm.fileno())
-        loop.add_reader(pidfd, tell)
-        try:
-            done, _ = await asyncio.wait([readable], timeout=timeout)
-            return bool(done)
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+    It has to be one of this call's own: the loop has one reader for each, and several tasks may wait.
+    """
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    try:
+        loop.add_reader(descriptor, tell)
+        done, _ = await asyncio.wait([readable], timeout=timeout)
+        return bool(done)
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def _to_its_end(call: Callable[..., _T], *arguments: Any) -> _T:

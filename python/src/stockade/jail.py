@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
 import os
-import select
-import signal as signals
-import time
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -17,37 +13,16 @@ from types import TracebackType
 from typing import IO, Any, Dict, List, Optional, Sequence, Type, Union
 
 from . import _stockade
-from ._checks import each, number_of, path_of, text_of
+from ._checks import descriptor_of, each, flag_of, number_of, path_of, size_of, text_of
 from ._state import default_state_dir
-from .errors import LeftBehind, NotReady, StillRunning
+from .errors import LeftBehind
+from .vm import StrPath, Vm
 
-__all__ = ["Ended", "Jail", "Placed", "Vm"]
+__all__ = ["Jail", "Placed"]
 
-StrPath = Union[str, "os.PathLike[str]"]
 Stream = Union[int, IO[Any]]
 
 _LOG_BYTES = 1 << 20
-# A call into the library is cut into pieces of so many seconds, between which Python sees to its signals.
-_PIECE = 0.1
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a VMM ended: by an exit code or by a signal; neither if nobody knows."""
-
-    code: Optional[int]
-    signal: Optional[int]
-
-    @property
-    def returncode(self) -> Optional[int]:
-        """As :mod:`subprocess` has it: a signal's number is negative."""
-        return -self.signal if self.signal is not None else self.code
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"killed by signal {self.signal}"
-        return "how is not known" if self.code is None else f"exit code {self.code}"
-
 
 @dataclass(frozen=True)
 class Placed:
@@ -124,9 +99,9 @@ class Jail:
             "chroot_base": path_of("chroot_base", chroot_base),
             "uid": number_of("uid", uid),
             "gid": number_of("gid", gid),
-            "closure": _flag("closure", closure),
-            "new_netns": _flag("new_netns", new_netns),
-            "new_pid_ns": _flag("new_pid_ns", new_pid_ns),
+            "closure": flag_of("closure", closure),
+            "new_netns": flag_of("new_netns", new_netns),
+            "new_pid_ns": flag_of("new_pid_ns", new_pid_ns),
             "netns": None if netns is None else text_of("netns", netns),
             "cgroups": [text_of("cgroups", setting) for setting in each("cgroups", cgroups)],
             "cgroup_version": None if cgroup_version is None else number_of("cgroup_version", cgroup_version),
@@ -134,7 +109,7 @@ class Jail:
             "resource_limits": [
                 text_of("resource_limits", limit) for limit in each("resource_limits", resource_limits)
             ],
-            "ramfs": None if ramfs is None else _size("ramfs", ramfs),
+            "ramfs": None if ramfs is None else size_of("ramfs", ramfs),
             "profile": None if profile is None else os.fspath(path_of("profile", profile)),
             "arguments": [os.fspath(path_of("arguments", word)) for word in each("arguments", arguments)],
         }
@@ -213,7 +188,7 @@ class Jail:
         """
         named = None if name is None else path_of("name", name)
         source, how = path_of("source", source), text_of("how", how)
-        path, way = self._jail().place(source, named, how, _flag("read_only", read_only))
+        path, way = self._jail().place(source, named, how, flag_of("read_only", read_only))
         return Placed(PurePosixPath(path), way)
 
     def unplace(self, path: StrPath) -> None:
@@ -238,8 +213,8 @@ class Jail:
         if self._prepared is None:
             self._jail()
             raise RuntimeError(f"jail {self._id} is launched already")
-        log_bytes = _size("log_bytes", log_bytes)
-        streams = [_descriptor(n, s) for n, s in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))]
+        log_bytes = size_of("log_bytes", log_bytes)
+        streams = [descriptor_of(n, s) for n, s in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))]
         if arguments:
             words = [os.fspath(path_of("arguments", word)) for word in arguments]
             self._prepared.set_arguments(words)
@@ -308,121 +283,6 @@ class Jail:
         return prepared
 
 
-class Vm:
-    """The VMM of a jail. :meth:`Jail.launch` makes it."""
-
-    def __init__(self, id: str, running: _stockade.Running) -> None:
-        self._id = id
-        self._running = running
-        self._pidfd = running.pidfd()
-        self._ended: Optional[Ended] = None
-        self._log = ""
-        self._is_gone = False
-
-    def __del__(self) -> None:
-        pidfd, self._pidfd = getattr(self, "_pidfd", -1), -1
-        if pidfd >= 0:
-            os.close(pidfd)
-
-    @property
-    def pid(self) -> int:
-        """The VMM's pid on the host."""
-        return self._running.pid
-
-    def fileno(self) -> int:
-        """The VMM's pidfd, which is readable once the VMM has ended: for :mod:`select` and its like."""
-        return self._pidfd
-
-    def poll(self) -> Optional[Ended]:
-        """How the VMM ended; None while it runs."""
-        if self._ended is None and not self._is_gone:
-            self._note(self._running.ended(0))
-        return self._ended
-
-    def wait(self, timeout: Optional[float] = None) -> Ended:
-        """Waits for the VMM's end.
-
-        :raises StillRunning: if it does not come within so many seconds
-        """
-        deadline = _deadline(timeout)
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        while self.poll() is None:
-            left = deadline - time.monotonic()
-            # Once the VMM has ended only its monitor's last word is waited for.
-            if poller.poll(None if left == math.inf else max(0, math.ceil(left * 1000))):
-                self._note(self._running.ended(_PIECE))
-            elif left <= 0:
-                raise StillRunning(f"the VMM of jail {self._id} still runs after {timeout} s")
-        assert self._ended is not None
-        return self._ended
-
-    def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
-        """Waits until the VMM accepts connections at a Unix socket in its jail.
-
-        :param socket: the socket's path in the jail; what the profile knows unless given
-        :raises NotReady: if it ends first, with the end of its log, or does not get ready in time
-        """
-        named = None if socket is None else path_of("socket", socket)
-        deadline = _deadline(timeout)
-        while not self._is_ready(named, min(_PIECE, max(0.0, deadline - time.monotonic())), deadline, timeout):
-            pass
-
-    def _is_ready(self, socket: Optional[StrPath], piece: float, deadline: float, timeout: float) -> bool:
-        """Whether it is ready within a piece of the time; raises if it ended or the deadline is over."""
-        had_ended = self.poll() is not None
-        try:
-            self._running.wait_ready(socket, piece)
-        except NotReady as error:
-            if had_ended:
-                # It tells how.
-                raise
-            if self.poll() is None and time.monotonic() >= deadline:
-                told = str(error).rpartition(" after ")[0]
-                raise NotReady(f"{told} after {timeout} s") from None
-            return False
-        return True
-
-    def signal(self, signal: int) -> None:
-        """Sends the VMM a signal; one that has ended needs none."""
-        self._running.signal(int(signal))
-
-    def kill(self) -> None:
-        """Kills the VMM."""
-        self.signal(signals.SIGKILL)
-
-    def stop(self, grace: float = 5.0) -> Ended:
-        """Asks the VMM to end, and kills it if it has not within so many seconds."""
-        self.signal(signals.SIGTERM)
-        try:
-            return self.wait(grace)
-        except StillRunning:
-            self.kill()
-            return self.wait()
-
-    def log(self) -> str:
-        """What the VMM wrote, unless it was given streams."""
-        if not self._is_gone:
-            self._log = self._running.log().decode(errors="replace")
-        return self._log
-
-    def _note(self, ended: Any) -> None:
-        if ended is not None:
-            self._ended = Ended(*ended)
-
-    def _teardown(self) -> Any:
-        if self._is_gone:
-            return []
-        self.log()
-        self._is_gone = True
-        return self._running.teardown()
-
-    def _leave(self) -> None:
-        self.log()
-        self._is_gone = True
-        self._running.leave()
-
-
 # Jails that were prepared and not yet torn down.
 ALIVE: weakref.WeakSet[Jail] = weakref.WeakSet()
 
@@ -432,36 +292,3 @@ def _teardown_all() -> None:
     for jail in list(ALIVE):
         with contextlib.suppress(Exception):
             jail.teardown()
-
-
-def _flag(argument: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{argument} must be a bool, not {type(value).__name__}")
-    return value
-
-
-def _size(argument: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
-    if not 0 <= value < 2**63:
-        raise ValueError(f"{argument} must be a number of bytes, not {value}")
-    return value
-
-
-def _deadline(timeout: Any) -> float:
-    if timeout is None:
-        return math.inf
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be a number of seconds, not {timeout}")
-    return time.monotonic() + timeout
-
-
-def _descriptor(argument: str, stream: Any) -> Optional[int]:
-    if stream is None:
-        return None
-    number = stream if isinstance(stream, int) and not isinstance(stream, bool) else None
-    if number is None and not hasattr(stream, "fileno"):
-        raise TypeError(f"{argument} must be a file or a descriptor, not {type(stream).__name__}")
-    return stream.fileno() if number is None else number

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import secrets
+import stat
 import warnings
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
@@ -43,6 +46,16 @@ class _ApiSocketName:
         context.__dict__["api_socket_name"] = name
 
 
+@dataclass
+class _Adopted:
+    """A jail that was adopted, where it is by the fields of then, and what is on its receipt."""
+
+    jail: _stockade.Adopted
+    base: str
+    place: Optional[Tuple[str, str]]
+    written: Tuple[List[str], Optional[str]]
+
+
 class JailerContext:
     """Represents jailer configuration and contains jailer helper functions.
 
@@ -72,7 +85,7 @@ class JailerContext:
 
     _uses_ramfs = False
     # The jails that were adopted by this context, and by which process.
-    _adopted: Tuple[_stockade.Adopted, ...] = ()
+    _adopted: Tuple[_Adopted, ...] = ()
     _keeper = 0
     # The network namespaces that were there when this context was set up: those are others'.
     _foreign_netns: Optional[Set[str]] = None
@@ -208,12 +221,9 @@ class JailerContext:
         if create:
             self._need_place()
             uid, gid = self._owner()
-            if source.is_dir():
-                raise IsADirectoryError(21, "file_path: is a directory", str(source))
-            # So that what is missing is told of in the operating system's words.
-            source.stat()
+            _demand_file(source)
             os.stat(self.chroot_path())
-            self._current().place(source.resolve(), source.name, False, uid, gid)
+            self._current().place(source, source.name, False, uid, gid)
         return str(Path("/") / source.name)
 
     def copy_into_root(self, file_path: _StrPath, create_jail: bool = False) -> None:
@@ -224,13 +234,11 @@ class JailerContext:
         self._need_place()
         uid, gid = self._owner()
         source = path_of("file_path", file_path)
-        if source.is_dir():
-            raise IsADirectoryError(21, "file_path: is a directory", str(source))
-        source.stat()
+        _demand_file(source)
         adopted = self._current()
         # The folders on the way are made whether it is asked for or not, the root among them.
         adopted.make_root()
-        adopted.place(source.resolve(), os.fspath(source).strip(os.path.sep), True, uid, gid)
+        adopted.place(source, os.fspath(source).strip(os.path.sep), True, uid, gid)
 
     def netns_file_path(self) -> Optional[str]:
         """Get the host netns file path for a jailer context.
@@ -257,6 +265,7 @@ class JailerContext:
             self.chroot_ramfs_path()
             ramfs = (self.ramfs_subdir_name, f"ramfs-{self.jailer_id}", 1 << 20, *self._owner())
         self._current(netns=netns, ramfs=ramfs)
+        self._expect_resolved()
         self._uses_ramfs = self._uses_ramfs or use_ramdisk
 
     def cleanup(self) -> None:
@@ -275,8 +284,8 @@ class JailerContext:
             adopted, self._adopted = self._adopted, ()
             self._foreign_netns = None
             ALIVE.discard(self)
-            for jail in reversed(adopted):
-                for what, why in jail.teardown():
+            for one in reversed(adopted):
+                for what, why in one.jail.teardown():
                     warnings.warn(f"{what}: {why}; it is left to stockade gc", ResourceWarning, stacklevel=2)
 
     # What follows is not of the original.
@@ -301,40 +310,60 @@ class JailerContext:
         if self._place() is None:
             raise ValueError(f"jailer_id must be the name of a directory, not {self.jailer_id!r}")
 
-    def _wants(self, netns: Optional[str] = None, ramfs: Any = None) -> _stockade.Wants:
-        cgroups = [str(setting) for setting in each("cgroups", self.cgroups)]
-        parent = str(self.parent_cgroup) if self.parent_cgroup else None
-        return _stockade.Wants(netns=netns, ramfs=ramfs, cgroups=cgroups, parent_cgroup=parent)
+    def _cgroups(self) -> Tuple[List[str], Optional[str]]:
+        settings = [str(setting) for setting in each("cgroups", self.cgroups)]
+        return settings, str(self.parent_cgroup) if self.parent_cgroup else None
 
     def _current(self, netns: Optional[str] = None, ramfs: Any = None) -> _stockade.Adopted:
         """The adopted jail that the fields name now, with what they want."""
-        wants, found = self._wants(netns, ramfs), self._find()
-        if found is not None:
-            found.want(wants)
-            return found
-        try:
-            return self._adopt(self._receipt_name(), wants)
-        except InUse:
-            # By a jail elsewhere that is called the same, or another context of this one.
-            return self._adopt(_unused_name(), wants)
+        found = self._find()
+        if found is None:
+            try:
+                return self._adopt(self._receipt_name(), netns, ramfs)
+            except InUse:
+                # By a jail elsewhere that is called the same, or another context of this one.
+                return self._adopt(_unused_name(), netns, ramfs)
+        cgroups = self._cgroups()
+        if cgroups != found.written or netns is not None or ramfs is not None:
+            found.jail.want(_wants(cgroups, netns, ramfs))
+            found.written = cgroups
+        return found.jail
 
     def _receipt_name(self) -> str:
         is_id = isinstance(self.jailer_id, str) and _stockade.is_jail_id(self.jailer_id)
         return self.jailer_id if is_id else _unused_name()
 
-    def _find(self) -> Optional[_stockade.Adopted]:
+    def _find(self) -> Optional[_Adopted]:
         place = self._place()
         if not self._adopted or place is None:
             return self._adopted[-1] if self._adopted else None
-        wanted = Path(os.path.realpath(self._base()), *place)
-        return next((jail for jail in self._adopted if jail.jail_dir() == wanted), None)
+        base = self._base()
+        return next((one for one in self._adopted if (one.base, one.place) == (base, place)), None)
 
-    def _adopt(self, name: str, wants: _stockade.Wants) -> _stockade.Adopted:
-        adopted = _stockade.adopt(default_state_dir(), name, self._base(), self._place(), wants)
-        self._adopted += (adopted,)
+    def _resolved_place(self) -> Optional[Tuple[str, str]]:
+        """The names that the jailer will use, if they are others: it follows links to the executable."""
+        place = self._place()
+        resolved = os.path.basename(os.path.realpath(self.exec_file)) if place else ""
+        return (resolved, place[1]) if place and is_component(resolved) and resolved != place[0] else None
+
+    def _expect_resolved(self) -> None:
+        base, place = self._base(), self._resolved_place()
+        if place and not any((one.base, one.place) == (base, place) for one in self._adopted):
+            self._adopt(_unused_name(), place=place)
+
+    def _adopt(
+        self,
+        name: str,
+        netns: Optional[str] = None,
+        ramfs: Any = None,
+        place: Optional[Tuple[str, str]] = None,
+    ) -> _stockade.Adopted:
+        base, place, cgroups = self._base(), place or self._place(), self._cgroups()
+        jail = _stockade.adopt(default_state_dir(), name, base, place, _wants(cgroups, netns, ramfs))
+        self._adopted += (_Adopted(jail, base, place, cgroups),)
         self._keeper = os.getpid()
         ALIVE.add(self)
-        return adopted
+        return jail
 
     def _update_receipt(self) -> None:
         """Writes down what the jailer may make of the fields as they are now, if this context was set up."""
@@ -342,6 +371,7 @@ class JailerContext:
             with contextlib.suppress(StockadeError, TypeError, ValueError):
                 # Parameters may be wrong on purpose; with those the jailer makes nothing.
                 self._current()
+                self._expect_resolved()
 
     def _adopt_what_is_there(self) -> None:
         """Has what the fields name now removed too, though it was not set up by this context."""
@@ -352,9 +382,15 @@ class JailerContext:
                     came_since = _netns_names() - self._foreign_netns
                     if self.netns in came_since:
                         jail.expect_netns(self.netns)
-            elif self._place() and (self.cgroups or os.path.lexists(self.chroot_base_with_id())):
+                self._expect_resolved()
+            elif self._place() and self._is_anything_there():
                 # One that is in use is another context's to clean up.
-                self._adopt(self._receipt_name(), self._wants())
+                self._adopt(self._receipt_name())
+                self._expect_resolved()
+
+    def _is_anything_there(self) -> bool:
+        places = [place for place in (self._place(), self._resolved_place()) if place]
+        return bool(self.cgroups) or any(os.path.lexists(os.path.join(self._base(), *p)) for p in places)
 
 
 # Contexts that have something to clean up when the interpreter ends.
@@ -368,11 +404,22 @@ def _cleanup_all() -> None:
             context.cleanup()
 
 
+def _wants(cgroups: Tuple[List[str], Optional[str]], netns: Optional[str], ramfs: Any) -> _stockade.Wants:
+    settings, parent = cgroups
+    return _stockade.Wants(netns=netns, ramfs=ramfs, cgroups=settings, parent_cgroup=parent)
+
+
 def _netns_names() -> Set[str]:
     try:
         return set(os.listdir(_NETNS_DIRECTORY))
     except FileNotFoundError:
         return set()
+
+
+def _demand_file(source: Path) -> None:
+    # What is missing is told of in the operating system's words.
+    if stat.S_ISDIR(os.stat(source).st_mode):
+        raise IsADirectoryError(errno.EISDIR, "file_path: is a directory", str(source))
 
 
 def _unused_name() -> str:
