@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Inspect(crate::inspect::InspectArgs),
     /// Print what happens to jails, as it happens.
     Events(crate::events::EventsArgs),
+    /// Show what the jails use, as it changes.
+    Top(crate::top::TopArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts; the first jail does the same.

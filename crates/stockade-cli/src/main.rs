@@ -22,6 +22,7 @@ mod run;
 mod start;
 mod stop;
 mod time;
+mod top;
 mod unplace;
 mod wait;
 
@@ -63,6 +64,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Logs(args) => logs::logs(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Profiles(args) => profiles::profiles(&args),
+        Command::Top(args) => top::top(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Events(args) => events::events(&args),

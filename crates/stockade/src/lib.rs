@@ -63,6 +63,7 @@ mod store;
 mod sweep;
 mod teardown;
 mod tree;
+mod usage;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -90,3 +91,4 @@ pub use step::Progress;
 pub use stop::stop_all;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};
+pub use usage::Usage;

@@ -1,0 +1,112 @@
+//! What a key means.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use rustix::process::Signal;
+
+/// What is on the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The list.
+    List,
+    /// The list, with its filter being typed.
+    Filter,
+    /// The question whether to send a signal to the jail that is selected.
+    Confirm(Signal),
+    /// The log of the jail that is selected.
+    Log,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Nothing.
+    Nothing,
+    /// Leave.
+    Quit,
+    /// Show something else.
+    Show(Mode),
+    /// Select the jail so many rows further down.
+    Move(isize),
+    /// Order by the next column.
+    NextOrder,
+    /// Add to the filter.
+    Type(char),
+    /// Take the filter's last character away.
+    Erase,
+    /// Take the whole filter away.
+    ClearFilter,
+    /// Send the signal to the jail that is selected.
+    Send(Signal),
+}
+
+/// The line that tells of the keys.
+pub(super) fn help(mode: &Mode) -> &'static str {
+    match mode {
+        Mode::List => "q quit   up/down select   s sort   / filter   l log   t stop (TERM)   k kill",
+        Mode::Filter => "type a part of the id   enter keep   esc clear",
+        Mode::Confirm(_) => "y yes   any other key no",
+        Mode::Log => "esc back   q quit",
+    }
+}
+
+pub(super) fn action(mode: &Mode, key: KeyEvent) -> Action {
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        return if key.code == KeyCode::Char('c') { Action::Quit } else { Action::Nothing };
+    }
+    match (mode, key.code) {
+        (Mode::Filter, KeyCode::Char(letter)) => Action::Type(letter),
+        (Mode::Filter, KeyCode::Backspace) => Action::Erase,
+        (Mode::Filter | Mode::List, KeyCode::Esc) => Action::ClearFilter,
+        (Mode::Confirm(signal), KeyCode::Char('y')) => Action::Send(*signal),
+        (Mode::Filter, KeyCode::Enter)
+        | (Mode::Confirm(_), _)
+        | (Mode::Log, KeyCode::Esc | KeyCode::Char('l')) => Action::Show(Mode::List),
+        (Mode::List | Mode::Log, KeyCode::Char('q')) => Action::Quit,
+        (Mode::List, KeyCode::Down | KeyCode::Char('j')) => Action::Move(1),
+        (Mode::List, KeyCode::Up) => Action::Move(-1),
+        (Mode::List, KeyCode::PageDown) => Action::Move(10),
+        (Mode::List, KeyCode::PageUp) => Action::Move(-10),
+        (Mode::List, KeyCode::Char('s')) => Action::NextOrder,
+        (Mode::List, KeyCode::Char('/')) => Action::Show(Mode::Filter),
+        (Mode::List, KeyCode::Char('l') | KeyCode::Enter) => Action::Show(Mode::Log),
+        (Mode::List, KeyCode::Char('t')) => Action::Show(Mode::Confirm(Signal::TERM)),
+        (Mode::List, KeyCode::Char('k')) => Action::Show(Mode::Confirm(Signal::KILL)),
+        _ => Action::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn press(mode: &Mode, code: KeyCode) -> Action {
+        action(mode, KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    #[test]
+    fn nothing_is_killed_by_one_key() {
+        let asked = press(&Mode::List, KeyCode::Char('k'));
+        assert_eq!(asked, Action::Show(Mode::Confirm(Signal::KILL)));
+        let confirm = Mode::Confirm(Signal::KILL);
+        assert_eq!(press(&confirm, KeyCode::Char('y')), Action::Send(Signal::KILL));
+        for other in [KeyCode::Char('k'), KeyCode::Enter, KeyCode::Char('n'), KeyCode::Esc] {
+            assert_eq!(press(&confirm, other), Action::Show(Mode::List));
+        }
+    }
+
+    #[test]
+    fn letters_belong_to_the_filter_while_it_is_typed() {
+        for letter in ['q', 'k', 'l', '/'] {
+            assert_eq!(press(&Mode::Filter, KeyCode::Char(letter)), Action::Type(letter));
+        }
+        assert_eq!(press(&Mode::Filter, KeyCode::Esc), Action::ClearFilter);
+    }
+
+    #[test]
+    fn control_c_leaves_from_anywhere() {
+        let key = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        for mode in [Mode::List, Mode::Filter, Mode::Confirm(Signal::KILL), Mode::Log] {
+            assert_eq!(action(&mode, key), Action::Quit);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The table on a terminal, and the keys that are pressed there.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
+use ratatui::{DefaultTerminal, Frame};
+use stockade::spec::JailId;
+
+use super::keys::{Action, Mode, action, help};
+use super::sample::{Order, Row, Sampler};
+use super::table::{COLUMNS, cells, id_width};
+use crate::output::Failure;
+use crate::run::stop_signals;
+
+/// How often it is looked whether somebody asks the program to end, while no key is pressed.
+const ATTENTION: Duration = Duration::from_millis(200);
+
+/// How much of a log is shown.
+const LOG_LINES: usize = 200;
+
+struct Screen {
+    sampler: Sampler,
+    rows: Vec<Row>,
+    order: Order,
+    filter: String,
+    mode: Mode,
+    selected: TableState,
+    /// The jail that is selected: it stays so while others come and go.
+    current: Option<JailId>,
+    /// What became of the last thing that was asked for.
+    told: String,
+}
+
+pub(super) fn show(
+    sampler: Sampler,
+    interval: Duration,
+    order: Order,
+    filter: String,
+) -> Result<ExitCode, Failure> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return Err(Failure::new("top needs a terminal: use --once or --json without one"));
+    }
+    // Asked to end it leaves the terminal as it found it.
+    let signals = stop_signals()?;
+    let mut screen = Screen {
+        sampler,
+        rows: Vec::new(),
+        order,
+        filter,
+        mode: Mode::List,
+        selected: TableState::default(),
+        current: None,
+        told: String::new(),
+    };
+    screen.look()?;
+    let mut terminal =
+        ratatui::try_init().map_err(|e| Failure::new(format!("failed to set up the terminal: {e}")))?;
+    let outcome = screen.run(&mut terminal, interval, || matches!(signals.take(), Ok(Some(_))));
+    ratatui::restore();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+impl Screen {
+    fn run(
+        &mut self,
+        terminal: &mut DefaultTerminal,
+        interval: Duration,
+        asked_to_end: impl Fn() -> bool,
+    ) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| Failure::new(format!("failed to use the terminal: {e}"));
+        let mut next = Instant::now() + interval;
+        while !asked_to_end() {
+            terminal.draw(|frame| self.draw(frame)).map_err(failed)?;
+            let wait = next.saturating_duration_since(Instant::now()).min(ATTENTION);
+            if event::poll(wait).map_err(failed)?
+                && let Event::Key(key) = event::read().map_err(failed)?
+                && key.kind != KeyEventKind::Release
+                && self.act(action(&self.mode, key))
+            {
+                return Ok(());
+            }
+            if Instant::now() >= next {
+                self.look()?;
+                next = Instant::now() + interval;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a key asks for; true for the end.
+    fn act(&mut self, action: Action) -> bool {
+        match action {
+            Action::Nothing => (),
+            Action::Quit => return true,
+            Action::Show(mode) => self.mode = mode,
+            Action::Move(rows) => {
+                self.select(self.selected.selected().unwrap_or(0).saturating_add_signed(rows));
+            }
+            Action::NextOrder => self.order = self.order.next(),
+            Action::Type(letter) => self.filter.push(letter),
+            Action::Erase => drop(self.filter.pop()),
+            Action::ClearFilter => {
+                self.filter.clear();
+                self.mode = Mode::List;
+            }
+            Action::Send(signal) => {
+                self.told = self.send(signal);
+                self.mode = Mode::List;
+            }
+        }
+        self.arrange();
+        false
+    }
+
+    fn look(&mut self) -> Result<(), Failure> {
+        self.rows = self.sampler.sample()?;
+        self.arrange();
+        Ok(())
+    }
+
+    /// Orders the rows, and finds again the one that was selected.
+    fn arrange(&mut self) {
+        self.order.sort(&mut self.rows);
+        let at = self.shown().position(|row| Some(&row.id) == self.current.as_ref());
+        self.select(at.or(self.selected.selected()).unwrap_or(0));
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.id.as_str().contains(&self.filter))
+    }
+
+    fn select(&mut self, row: usize) {
+        let last = self.shown().count().checked_sub(1);
+        let row = last.map(|last| row.min(last));
+        self.current = row.and_then(|row| self.shown().nth(row)).map(|row| row.id.clone());
+        self.selected.select(row);
+    }
+
+    fn send(&self, signal: rustix::process::Signal) -> String {
+        let Some(id) = &self.current else { return String::new() };
+        let sent =
+            self.sampler.store().watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
+        match sent {
+            Ok(Some(())) => format!("sent signal {} to {id}", signal.as_raw()),
+            Ok(None) => format!("{id} does not run"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn draw(&mut self, frame: &mut Frame<'_>) {
+        let areas = Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]);
+        let [head, body, foot] = areas.areas(frame.area());
+        frame.render_widget(Line::from(self.title()).style(Style::new().add_modifier(Modifier::BOLD)), head);
+        if self.mode == Mode::Log {
+            frame.render_widget(Paragraph::new(self.log(usize::from(body.height))), body);
+        } else {
+            let table = self.table();
+            frame.render_stateful_widget(table, body, &mut self.selected);
+        }
+        frame.render_widget(Line::from(self.foot()).style(Style::new().add_modifier(Modifier::DIM)), foot);
+    }
+
+    fn title(&self) -> String {
+        let (all, running) = (self.rows.len(), self.rows.iter().filter(|row| row.pid.is_some()).count());
+        let filter =
+            if self.filter.is_empty() { String::new() } else { format!("   filter {}", self.filter) };
+        format!("stockade   {all} jails, {running} running   by {}{filter}", self.order.name())
+    }
+
+    fn foot(&self) -> String {
+        match (&self.mode, &self.current) {
+            (Mode::Confirm(signal), Some(id)) => {
+                format!("send signal {} to {id}?   {}", signal.as_raw(), help(&self.mode))
+            }
+            _ if self.told.is_empty() => help(&self.mode).to_owned(),
+            _ => format!("{}   ({})", help(&self.mode), self.told),
+        }
+    }
+
+    fn table(&self) -> Table<'static> {
+        let shown: Vec<Row> = self.shown().cloned().collect();
+        let widths = [u16::try_from(id_width(&shown)).unwrap_or(64)]
+            .into_iter()
+            .chain(COLUMNS.map(|(_, width)| u16::try_from(width).unwrap_or(8)))
+            .map(Constraint::Length)
+            .chain([Constraint::Min(8)]);
+        let right = |text: &str, width: usize| Cell::from(format!("{text:>width$}"));
+        let header = std::iter::once(Cell::from("ID"))
+            .chain(COLUMNS.map(|(name, width)| right(name, width)))
+            .chain([Cell::from(" CPU")]);
+        let rows = shown.into_iter().map(|row| {
+            let cells = cells(&row);
+            let cells = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| right(cell, width));
+            let id = Cell::from(row.id.to_string());
+            TableRow::new(std::iter::once(id).chain(cells).chain([Cell::from(spark(&row.history))]))
+        });
+        Table::new(rows.collect::<Vec<_>>(), widths)
+            .header(TableRow::new(header).style(Style::new().add_modifier(Modifier::REVERSED)))
+            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
+            .column_spacing(0)
+    }
+
+    /// The end of the log of the jail that is selected, as much as there is room for.
+    fn log(&self, height: usize) -> String {
+        let Some(id) = &self.current else { return "no jail is selected".to_owned() };
+        let parts = self.sampler.store().logs(id).into_iter();
+        let text: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap_or_default()).collect();
+        if text.is_empty() {
+            return format!("{id} has no log: it has written nothing, or was not started with start");
+        }
+        let text = String::from_utf8_lossy(&text);
+        // What would move the cursor about is shown as what it is.
+        let lines: Vec<String> = text.lines().rev().take(height.min(LOG_LINES)).map(printable).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn printable(line: &str) -> String {
+    line.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+/// Percents as a row of bars, the highest of them at least a whole processor.
+fn spark(history: &[u64]) -> String {
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let top = history.iter().copied().max().unwrap_or(0).max(100);
+    let bar = |value: u64| BARS[usize::try_from((value * 8).div_ceil(top)).unwrap_or(8).min(8)];
+    format!(" {}", history.iter().map(|value| bar(*value)).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(ids: &[&str]) -> Screen {
+        let store = stockade::Store::new(std::path::Path::new("/no/such/state")).expect("a free path");
+        let row = |id: &&str| Row {
+            id: id.parse().expect("an id"),
+            pid: Some(7),
+            state: stockade::JailState::Running,
+            age_seconds: Some(61),
+            cpu_percent: Some(12.5),
+            throttled_percent: None,
+            read_per_second: Some(0),
+            written_per_second: Some(2048),
+            usage: stockade::Usage::default(),
+            history: vec![12],
+        };
+        let mut screen = Screen {
+            sampler: Sampler::new(store),
+            rows: ids.iter().map(row).collect(),
+            order: Order::Id,
+            filter: String::new(),
+            mode: Mode::List,
+            selected: TableState::default(),
+            current: None,
+            told: String::new(),
+        };
+        screen.arrange();
+        screen
+    }
+
+    fn drawn(screen: &mut Screen) -> String {
+        let backend = ratatui::backend::TestBackend::new(90, 6);
+        let mut terminal = ratatui::Terminal::new(backend).expect("a terminal in memory");
+        terminal.draw(|frame| screen.draw(frame)).expect("draw");
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn the_list_is_drawn_and_filtered() {
+        let mut screen = screen(&["vm-1", "vm-2", "web"]);
+        let text = drawn(&mut screen);
+        assert!(
+            text.contains("3 jails, 3 running   by id") && text.contains("vm-1       7  running   1m  12.5"),
+            "{text}"
+        );
+        screen.act(Action::Type('w'));
+        let text = drawn(&mut screen);
+        assert!(!text.contains("vm-1") && text.contains("web") && text.contains("filter w"), "{text}");
+        assert_eq!(screen.current.as_ref().map(JailId::as_str), Some("web"));
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_jail() {
+        let mut screen = screen(&["a", "b", "c"]);
+        screen.act(Action::Move(1));
+        assert_eq!(screen.current.as_ref().map(JailId::as_str), Some("b"));
+        screen.rows.remove(0);
+        screen.arrange();
+        assert_eq!(
+            (screen.selected.selected(), screen.current.as_ref().map(JailId::as_str)),
+            (Some(0), Some("b"))
+        );
+        screen.act(Action::Show(Mode::Confirm(rustix::process::Signal::KILL)));
+        assert!(drawn(&mut screen).contains("send signal 9 to b?"));
+    }
+
+    #[test]
+    fn bars_are_measured_by_a_whole_processor() {
+        assert_eq!(spark(&[0, 1, 50, 100]), "  ▁▄█");
+        assert_eq!(spark(&[100, 200]), " ▄█");
+        assert_eq!(spark(&[]), " ");
+    }
+
+    #[test]
+    fn a_log_cannot_move_the_cursor() {
+        assert_eq!(printable("a\u{1b}[2Jb\tc"), "a\u{fffd}[2Jb\u{fffd}c");
+    }
+}
