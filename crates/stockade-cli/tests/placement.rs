@@ -179,18 +179,18 @@ fn a_plan_shows_where_a_bind_is_attached() {
 fn a_kill_and_a_collection_leave_what_was_bound() {
     privileged!(guard, {
         let share = share(&guard);
-        let line = words(&guard, "run", &["--place", "share:bind", "--", "sleep"]);
+        let line = words(&guard, "run", &["--place", "share:bind", "--", "clock", "sleep"]);
         let mut run = Command::new(program("stockade"))
             .args(line.iter().map(AsRef::as_ref))
             .current_dir(guard.directory())
             .env("STOCKADE_STATE_DIR", guard.state())
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let id = guard.named("jail");
-        while !said(&guard, &["ps"]).contains("running") {
-            std::thread::yield_now();
-        }
+        // Only with its first words it is sure that it runs: it is called running while it waits to be let go.
+        std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         run.kill().unwrap();
         run.wait().unwrap();
         said(&guard, &["kill", &id]);
