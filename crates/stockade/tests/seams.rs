@@ -95,3 +95,19 @@ fn a_prepared_jail_starts_without_the_skeleton_it_was_planned_with() {
         assert!(running.unwrap().teardown().unwrap().is_clean());
     });
 }
+
+#[test]
+fn what_an_adopted_jail_will_have_is_inspected() {
+    privileged!(guard, {
+        let mut spec = adopt_spec(&guard, "seen");
+        spec.wants.cgroups = vec!["pids.max=20".parse().unwrap()];
+        spec.wants.parent_cgroup = Some(guard.name().parse().unwrap());
+        let mut adopted = guard.store().adopt(&spec).unwrap();
+        adopted.expect_netns(&guard.named("net").parse().unwrap()).unwrap();
+        let paths = guard.store().inspect(&spec.name).unwrap().unwrap().paths;
+        assert_eq!(paths.netns.unwrap().as_path(), Path::new("/run/netns").join(guard.named("net")));
+        let below = Path::new(guard.name()).join(guard.named("seen"));
+        assert!(!paths.cgroups.is_empty() && paths.cgroups.iter().all(|at| at.as_path().ends_with(&below)));
+        assert!(adopted.teardown().unwrap().is_clean());
+    });
+}
