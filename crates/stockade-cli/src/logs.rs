@@ -8,7 +8,7 @@ use stockade::spec::JailId;
 
 use crate::args::StateArgs;
 use crate::jails::no_jail;
-use crate::output::{Failure, note};
+use crate::output::{Failure, note, require_root_to_look};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -28,6 +28,7 @@ pub(crate) struct LogsArgs {
 }
 
 pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("logs")?;
     let mut log = args.state.store()?.log(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
     let text = log.read()?;
     let mut empty = text.is_empty();

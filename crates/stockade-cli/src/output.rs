@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use stockade::spec::SpecError;
 
 /// Why a command ends without having done its work.
 #[derive(Debug)]
@@ -39,12 +40,16 @@ impl From<stockade::Error> for Failure {
                 if matches!(*cause, stockade::Error::Closure(_)) { " (see --no-closure)" } else { "" };
             return Self::Told(format!("--{name}: {cause}{way_out}"));
         }
+        // Only the host's facts tell that a setting cannot be had; the flag is known all the same.
+        if let stockade::Error::Spec(SpecError::NoController(_)) = error {
+            return Self::Told(format!("--cgroup: {error}"));
+        }
         Self::Told(error.to_string())
     }
 }
 
-impl From<stockade::spec::SpecError> for Failure {
-    fn from(error: stockade::spec::SpecError) -> Self {
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Self {
         Self::Told(error.to_string())
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::Listing;
 
 use crate::args::StateArgs;
-use crate::output::{Failure, note, print, print_json};
+use crate::output::{Failure, note, print, print_json, require_root_to_look};
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
@@ -22,6 +22,7 @@ pub(crate) struct PsArgs {
 }
 
 pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("ps")?;
     let listings = args.state.store()?.list()?;
     if args.json {
         print_json(&listings)?;

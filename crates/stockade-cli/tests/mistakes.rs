@@ -182,7 +182,7 @@ fn numbers_and_settings_are_checked() {
 fn a_controller_that_is_not_there_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
-        refused(&guard, &line, "Controller nosuch is unavailable");
+        refused(&guard, &line, "--cgroup: Controller nosuch is unavailable");
     });
 }
 
@@ -274,7 +274,15 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
 fn who_is_not_root_is_told_so() {
     privileged!(guard, {
         use std::os::unix::process::CommandExt;
-        for command in [Line::good(&guard).words("run"), vec!["gc".into()], vec!["demo".into()]] {
+        let (works, looks) = ("for namespaces, device nodes and owners", "to read the receipts");
+        let alone = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        for (command, what) in [
+            (Line::good(&guard).words("run"), works),
+            (alone(&["gc"]), works),
+            (alone(&["demo"]), works),
+            (alone(&["ps"]), looks),
+            (alone(&["logs", "vm"]), looks),
+        ] {
             let program = testkit::program("stockade");
             // The build's own directory may be closed to others; the program is opened before it is nobody's.
             let copy = guard.directory().join("stockade");
@@ -283,10 +291,8 @@ fn who_is_not_root_is_told_so() {
             let words = if command[0] == "run" { line } else { command.clone() };
             let output =
                 testkit::run_with(std::process::Command::new(&copy).args(&words).uid(65_534).gid(65_534));
-            let said = format!(
-                "stockade: '{}' needs root, for namespaces, device nodes and owners; this is uid 65534: try sudo\n",
-                command[0]
-            );
+            let said =
+                format!("stockade: '{}' needs root, {what}; this is uid 65534: try sudo\n", command[0]);
             assert_eq!((output.code, output.stderr), (1, said));
             nothing_made(&guard);
         }

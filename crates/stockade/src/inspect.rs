@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::process::{Ended, ProcessRef};
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailPath};
-use crate::step::Step;
+use crate::step::{ByName, Named, Step};
 use crate::store::{RECEIPT, Store, lock_holder};
 use crate::tree::{INSIDE, Tree, open_directory};
 
@@ -139,6 +139,7 @@ impl Inspection {
             root: Some(root),
             netns: receipt.steps.iter().find_map(|step| match step {
                 Step::NamedNetns(netns) => Some(netns.name.path()),
+                Step::ByName(ByName { what: Named::Netns, path }) => Some(path.clone()),
                 _ => None,
             }),
             cgroups: receipt.steps.iter().filter_map(cgroup).collect(),
@@ -164,6 +165,7 @@ fn cgroup(step: &Step) -> Option<HostPath> {
     match step {
         Step::CgroupV1(cgroup) => Some(cgroup.directory()),
         Step::CgroupV2(cgroup) => Some(cgroup.directory()),
+        Step::ByName(ByName { what: Named::Cgroup, path }) => Some(path.clone()),
         _ => None,
     }
 }

@@ -15,8 +15,10 @@ use crate::plan::{Way, plan};
 use crate::prepare::{Held, Prepared};
 use crate::process::{PidFd, ProcessRef};
 use crate::running::Running;
+use crate::skeleton::Skeleton;
 use crate::spec::{JailPath, Netns, monotonic_us};
 use crate::step::Vmm;
+use crate::step::enter::EnterStep;
 
 /// The VMM's standard streams; `None` is the caller's own.
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ impl Prepared {
 }
 
 fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
-    if jail.receipt.keeper.is_none() {
+    if jail.receipt.keeper.is_none() || has_lost_skeleton(&jail.receipt.enter) {
         // It was made some time ago, and may have been started in vain.
         jail.lock.forget_end()?;
         jail.receipt.spec.started_us = monotonic_us();
@@ -125,6 +127,11 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         monitor.reap()?;
     }
     Ok((outcome?, monitor))
+}
+
+/// Whether the plan counts on the skeleton, and that was removed since.
+fn has_lost_skeleton(enter: &[EnterStep]) -> bool {
+    enter.iter().any(|step| matches!(step, EnterStep::JoinSkeleton { .. })) && Skeleton::find().is_err()
 }
 
 /// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.

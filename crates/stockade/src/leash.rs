@@ -4,15 +4,17 @@
 //! its own sheds, since moving between cgroups needs files that only root may write. It lies below the cgroup
 //! of whoever launches the VMM, so that what limits the launcher limits the VMM too.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 
 use crate::host::{CgroupLayout, read};
+use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::prepare::Held;
-use crate::spec::{HostPath, JailId};
-use crate::step::{CgroupV1, CgroupV2, Step};
+use crate::spec::HostPath;
+use crate::step::{CgroupV1, CgroupV2, Step, Undone};
 use crate::{Result, receipt::Receipt};
 
 /// Where on this host a leash can be made: below the cgroup of this process.
@@ -53,8 +55,8 @@ impl LeashPoint {
     }
 
     /// The step that makes the leash of a jail.
-    pub(crate) fn step(&self, id: &JailId) -> Step {
-        let path = self.own.join(format!("stockade-{id}"));
+    pub(crate) fn step(&self, jail: &Layout) -> Step {
+        let path = self.own.join(name(jail));
         let (hierarchy, settings, exclusive) = (self.hierarchy.clone(), Vec::new(), true);
         if self.unified {
             unified(hierarchy, path)
@@ -62,6 +64,20 @@ impl LeashPoint {
             CgroupV1 { hierarchy, path, settings, exclusive }.into()
         }
     }
+}
+
+/// What a jail's leash is called: by the jail's id, and by where the jail is, since another state directory may
+/// have one of the same id.
+pub(crate) fn name(jail: &Layout) -> String {
+    // FNV-1a: the same in every version, and nobody's secret.
+    let place = jail.jail_dir();
+    let hash = place
+        .as_path()
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("stockade-{}-{hash:08x}", jail.id())
 }
 
 /// A leash in the unified hierarchy.
@@ -102,20 +118,21 @@ pub(crate) fn is_held_together(receipt: &Receipt) -> bool {
 /// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
 pub(crate) fn renew(jail: &mut Held, today: &Plan) -> Result<()> {
     let new = today.prepare.iter().find(|step| is_leash(step));
-    let at = jail.receipt.steps.iter().position(is_leash);
-    if at.map(|at| &jail.receipt.steps[at]) != new {
-        let (steps, made) = (&mut jail.receipt.steps, &mut jail.receipt.made);
-        if let Some(at) = at {
-            steps.remove(at).undo(&jail.site);
-            *made -= 1;
-        }
-        if let Some(new) = new {
-            steps.insert(*made, new.clone());
-            *made += 1;
-        }
-        jail.lock.write(&jail.receipt)?;
+    let Held { site, receipt, lock } = jail;
+    let before = receipt.steps.clone();
+    // One that cannot be removed now is removed with the jail.
+    receipt
+        .steps
+        .retain(|step| !is_leash(step) || Some(step) == new || matches!(step.undo(site), Undone::Left(_)));
+    receipt.made -= before.len() - receipt.steps.len();
+    if let Some(new) = new.filter(|new| !before.contains(new)) {
+        receipt.steps.insert(receipt.made, new.clone());
+        receipt.made += 1;
     }
-    new.map_or(Ok(()), |leash| leash.apply(&jail.site))
+    if receipt.steps != before {
+        lock.write(receipt)?;
+    }
+    new.map_or(Ok(()), |leash| leash.apply(site))
 }
 
 #[cfg(test)]

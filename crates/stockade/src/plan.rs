@@ -66,7 +66,7 @@ pub(crate) fn with_binds<'b>(
 pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     let layout = Layout::new(spec);
     demand_free_name(spec)?;
-    let cgroups = cgroups(spec, host, way)?;
+    let cgroups = cgroups(spec, &layout, host, way)?;
     let mut prepare = directories(spec, &layout, way);
     prepare.extend(closure(spec));
     prepare.extend(cpu_info(spec));
@@ -158,7 +158,7 @@ impl Cgroups {
     }
 }
 
-fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
+fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, way: Way) -> Result<Cgroups> {
     let mut cgroups = cgroups_asked_for(spec, host, way)?;
     let has_unified = cgroups.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)));
     // Who leaves no receipt is not torn down; and the original makes none.
@@ -168,8 +168,10 @@ fn cgroups(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
     let joined = cgroups.unified.take();
     let step = match (&host.cgroups.v2, joined) {
         // Below the parent that the jail was to be born in.
-        (Some(v2), Some(_)) => leash::unified(v2.mount.clone(), parent_cgroup(spec).join(spec.id.as_str())),
-        _ => point.step(&spec.id),
+        (Some(v2), Some(_)) => {
+            leash::unified(v2.mount.clone(), parent_cgroup(spec).join(leash::name(layout)))
+        }
+        _ => point.step(layout),
     };
     match &step {
         Step::CgroupV2(unified) => cgroups.unified = Some(unified.directory()),

@@ -95,21 +95,29 @@ impl Store {
 
     /// Locks the id, and clears away what a dead jail of that id left.
     pub(crate) fn take_over(&self, id: &JailId) -> Result<(Lock, Option<Report>)> {
-        let lock = self.lock(id)?;
-        let Some(receipt) = lock.read()? else { return Ok((lock, None)) };
-        match (receipt.state(), receipt.vmm()) {
-            (JailState::Running, Some(vmm)) => Err(Error::Running { id: id.clone(), pid: vmm.pid }),
-            (JailState::Ended, _) => Err(Error::Ended(id.clone())),
-            (JailState::Elsewhere, _) => Err(Error::Elsewhere(id.clone())),
-            (JailState::Dead, _) => {
-                let site = receipt.site();
-                let report = tear_down(lock, receipt, &site, TeardownOptions::default())?;
-                match report.left.first() {
-                    None => Ok((self.lock(id)?, Some(report))),
-                    Some(left) => Err(Error::InTheWay { what: format!("{} ({})", left.what, left.reason) }),
+        let mut removed = None;
+        loop {
+            let lock = self.lock(id)?;
+            let Some(receipt) = lock.read()? else { return Ok((lock, removed)) };
+            match (receipt.state(), receipt.vmm()) {
+                (JailState::Running, Some(vmm)) => {
+                    return Err(Error::Running { id: id.clone(), pid: vmm.pid });
                 }
+                (JailState::Ended, _) => return Err(Error::Ended(id.clone())),
+                (JailState::Elsewhere, _) => return Err(Error::Elsewhere(id.clone())),
+                (JailState::Dead, _) => {
+                    let site = receipt.site();
+                    let report = tear_down(lock, receipt, &site, TeardownOptions::default())?;
+                    if let Some(left) = report.left.first() {
+                        let what = format!("{} ({})", left.what, left.reason);
+                        return Err(Error::InTheWay { what });
+                    }
+                    // The lock went with the place, and another may have made a jail of this id before it is had
+                    // again.
+                    removed = Some(report);
+                }
+                _ => return Err(Error::Exists(id.clone())),
             }
-            _ => Err(Error::Exists(id.clone())),
         }
     }
 }
@@ -121,6 +129,7 @@ fn apply(jail: Held) -> Result<Held> {
         // What is in the way is not ours to undo.
         let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
+        jail.site.close();
         undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.site, &mut remaining);
         jail.site.remove_parents();
         let Held { lock, mut receipt, .. } = jail;

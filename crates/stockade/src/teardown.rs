@@ -47,7 +47,6 @@ impl Report {
 /// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
 pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec<Step>) -> Report {
     let mut report = Report::new(id.clone());
-    site.close();
     for step in steps.iter().rev() {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
         match step.undo(site) {
@@ -93,6 +92,7 @@ pub(crate) fn tear_down(
     }
     let unmounted = if options.unmount_foreign { mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
+    site.close();
     let mut report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
     report.removed.extend(unmounted.iter().map(ToString::to_string));
     if !report.is_clean() {

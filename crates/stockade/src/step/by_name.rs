@@ -53,6 +53,8 @@ impl Act for ByName {
 
     fn undo(&self, site: &Site) -> Result<Undone> {
         match self.what {
+            // With the boot it is gone: what has its name now is somebody else's.
+            Named::Cgroup | Named::Netns if !site.this_boot => Ok(Undone::NeverThere),
             Named::Directory => remove_directory(site),
             Named::Processes => end_processes(site),
             Named::Cgroup => remove_cgroup(&self.path, site),
