@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CpuSet, UnshareFlags};
 
 use crate::call::Call;
 
@@ -31,11 +31,19 @@ pub fn new_network() -> io::Result<OwnedFd> {
 ///
 /// The namespace lives as long as the descriptor, a process in it, or a mount of it.
 ///
+/// # Arguments
+/// `processor` is the one to make it on; `None` leaves that to the kernel.
+///
 /// # Errors
 /// What the kernel says of `unshare`, `open_tree`, `move_mount` or `pivot_root` (EPERM without CAP_SYS_ADMIN),
-/// of opening `/proc/thread-self/ns/mnt`, or of starting a thread.
-pub fn new_mounts(root: OwnedFd) -> io::Result<OwnedFd> {
+/// of opening `/proc/thread-self/ns/mnt`, of that processor, or of starting a thread.
+pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd> {
     in_a_thread(move || {
+        if let Some(processor) = processor {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            rustix::thread::sched_setaffinity(None, &only)?;
+        }
         // A working directory of the thread's own, which the copy of the mounts then leads over.
         // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_FS touches no descriptor.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;

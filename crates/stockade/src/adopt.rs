@@ -9,7 +9,8 @@ use std::path::Path;
 
 use crate::decision::{placement as decide, way_of};
 use crate::error::{Error, Result};
-use crate::host::{self, CgroupLayout};
+use crate::host::CgroupLayout;
+use crate::known;
 use crate::layout::Layout;
 use crate::placement::{How, Placed, Placement};
 use crate::plan::Plan;
@@ -211,7 +212,7 @@ fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
     let exec_file = ExecFile::unseen(Path::new(layout.exec_name()));
     let adopted = JailSpec::new(spec.name.clone(), exec_file, spec.base.clone());
     let mut receipt =
-        Receipt::new(adopted, host::boot_id()?, Plan { prepare: Vec::new(), enter: Vec::new() });
+        Receipt::new(adopted, known::boot_id()?, Plan { prepare: Vec::new(), enter: Vec::new() });
     receipt.layout = layout;
     Ok(receipt)
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::error::{Context, Operation, Result, errno};
+use crate::host::read_file;
 use crate::process::{PidFd, remaining};
 use crate::spec::HostPath;
 use crate::step::Undone;
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The processes in a cgroup itself, not in those below it.
 pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
     let file = cgroup.join("cgroup.procs");
-    match std::fs::read_to_string(&file) {
+    match read_file(&file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         // ENODEV: removed between opening and reading.
         Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
@@ -42,10 +43,11 @@ pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
 /// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
 /// stays: other jails may be in it.
 pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
-    match rustix::fs::stat(cgroup.as_path()) {
-        Ok(_) => (),
+    // One that nobody is in any more, as that of a VMM that has ended by itself, needs no more.
+    match rustix::fs::rmdir(cgroup.as_path()) {
+        Ok(()) => return Ok(Undone::Removed),
         Err(Errno::NOENT) => return Ok(Undone::NeverThere),
-        Err(cause) => return Err(cause).context(Operation::Inspect, cgroup),
+        Err(_) => (),
     }
     let deadline = Instant::now() + PATIENCE;
     if !kill_at_once(cgroup)? {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Context, Error, Operation, Result, errno};
+use crate::known;
 use crate::leash::LeashPoint;
 use crate::skeleton::Skeleton;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, SpecError};
@@ -63,7 +64,7 @@ impl Host {
     /// # Errors
     /// What the kernel says of reading `/proc` or the cgroup mounts.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        let layout = CgroupLayout::read_for(spec);
+        let layout = CgroupLayout::know_for(spec);
         // The first process of a pid namespace takes all others of it along.
         let leash = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(LeashPoint::find);
         // Without a setting a parent may still be joined: one that is named, or the default one of version 2.
@@ -72,7 +73,7 @@ impl Host {
             None => spec.parent_cgroup.is_some(),
         };
         let cgroups = if spec.cgroups.is_empty() && !may_join { CgroupLayout::default() } else { layout? };
-        Ok(Self { boot_id: boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
+        Ok(Self { boot_id: known::boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
     }
 
     /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared
@@ -93,19 +94,32 @@ impl CgroupLayout {
     /// # Errors
     /// What the kernel says of reading.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        Self::read(&parent_cgroup(spec))
+        Self::read_mounts()?.with_unified(&parent_cgroup(spec))
     }
 
-    /// Reads the mount table; `parent` is the cgroup whose existence matters.
-    fn read(parent: &Path) -> Result<Self> {
-        let mut layout = Self::parse(&read("/proc/mounts")?);
-        if let Some(unified) = &mut layout.v2 {
+    /// The same, with mounts that are known already.
+    fn know_for(spec: &JailSpec) -> Result<Self> {
+        let asked = spec.cgroup_version;
+        let has = |layout: &Self, setting: &CgroupSetting| {
+            let controller = setting.controller();
+            layout.v1_with(controller).is_some() || (asked != Some(CgroupVersion::V1) && layout.v2.is_some())
+        };
+        let suffices = |layout: &Self| {
+            let versions = asked.is_none_or(|version| layout.has(version).is_ok());
+            versions && spec.cgroups.iter().all(|setting| has(layout, setting))
+        };
+        known::cgroup_mounts(suffices)?.with_unified(&parent_cgroup(spec))
+    }
+
+    /// Reads what the unified hierarchy has to give now; `parent` is the cgroup whose existence matters.
+    fn with_unified(mut self, parent: &Path) -> Result<Self> {
+        if let Some(unified) = &mut self.v2 {
             let file = unified.mount.join("cgroup.controllers");
-            let controllers = std::fs::read_to_string(file.as_path()).context(Operation::Read, &file)?;
+            let controllers = read_file(&file).context(Operation::Read, &file)?;
             unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
             unified.has_parent = unified.mount.join(parent).as_path().is_dir();
         }
-        Ok(layout)
+        Ok(self)
     }
 
     /// Reads where hierarchies are mounted, and nothing of what is in them.
@@ -201,27 +215,19 @@ pub(crate) fn parent_cgroup(spec: &JailSpec) -> std::path::PathBuf {
     }
 }
 
-/// The pid namespace of this process, by the inode of its file; 0 if it cannot be told.
-pub(crate) fn pid_namespace() -> u64 {
-    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino)
-}
-
-/// The kernel's name for this boot.
-pub(crate) fn boot_id() -> Result<String> {
-    Ok(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
 /// No table of the kernel is longer.
 const LONGEST: u64 = 1 << 24;
 
 pub(crate) fn read(path: &str) -> Result<String> {
+    read_file(path).context(Operation::Read, path)
+}
+
+/// The text of a file of the kernel.
+pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
     // Large enough for most of what is read here, so that it comes in one call.
     let mut text = String::with_capacity(4096);
     // Through `take`, which asks for no size: files of the kernel have none.
-    File::open(path)
-        .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
-        .map(|_| text)
-        .context(Operation::Read, path)
+    File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use crate::host::{CgroupLayout, read};
+use crate::known;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::prepare::Held;
@@ -48,6 +49,7 @@ impl LeashPoint {
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
         let holds_me = || crate::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));
+        let holds_me = || known::holds_me(self, holds_me);
         // Below one that tells threads apart there is no place for processes. The root has no type, nor has version 1.
         let kind = std::fs::read_to_string(directory.join("cgroup.type"));
         let whole = kind.map_or(true, |kind| kind.trim() == "domain");

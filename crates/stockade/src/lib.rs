@@ -39,6 +39,7 @@ mod gc;
 mod host;
 mod in_place;
 pub mod inspect;
+mod known;
 mod launch;
 mod layout;
 mod leash;

@@ -10,7 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Operation, Result};
-use crate::host::unescape;
+use crate::host::{read_file, unescape};
+use crate::known;
 use crate::spec::JailPath;
 
 /// A process by its pid and the moment it started, which together never come again within one boot.
@@ -25,8 +26,7 @@ pub struct ProcessRef {
 impl ProcessRef {
     /// This process.
     pub fn myself() -> Self {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Self { pid, started: stat(pid).map_or(0, |stat| stat.started) }
+        known::myself()
     }
 
     /// The process that has this pid now.
@@ -70,7 +70,7 @@ struct Stat {
 }
 
 fn stat(pid: i32) -> Option<Stat> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = read_file(format!("/proc/{pid}/stat")).ok()?;
     // The command's name is in parentheses and may hold anything, parentheses too.
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let ended = matches!(fields.next()?, "Z" | "X");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Parting;
-use crate::host;
+use crate::known;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::process::{Ended, ProcessRef};
@@ -123,7 +123,7 @@ impl Receipt {
             version: VERSION,
             id: spec.id.clone(),
             boot_id,
-            pid_namespace: host::pid_namespace(),
+            pid_namespace: known::pid_namespace(),
             nonce: Nonce::new(),
             layout: Layout::new(&spec),
             spec,
@@ -167,19 +167,19 @@ impl Receipt {
 
     /// Whether the processes on it can still be there.
     pub(crate) fn is_of_this_boot(&self) -> bool {
-        host::boot_id().is_ok_and(|boot| boot == self.boot_id)
+        known::boot_id().is_ok_and(|boot| boot == self.boot_id)
     }
 
     /// Whether the pids on it mean what they meant to whoever wrote it.
     pub(crate) fn is_here(&self) -> bool {
-        self.is_of_this_boot() && self.pid_namespace == host::pid_namespace()
+        self.is_of_this_boot() && self.pid_namespace == known::pid_namespace()
     }
 
     /// How the jail is now.
     pub fn state(&self) -> JailState {
         match self.vmm() {
             _ if !self.is_of_this_boot() => JailState::Dead,
-            _ if self.pid_namespace != host::pid_namespace() => JailState::Elsewhere,
+            _ if self.pid_namespace != known::pid_namespace() => JailState::Elsewhere,
             _ if self.over => JailState::Dead,
             Some(vmm) if vmm.is_alive() => JailState::Running,
             // It stood by itself, and only whoever made it stand removes it.

@@ -16,7 +16,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CpuSet};
+use stockade_syscalls::namespace::new_mounts;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::HostPath;
@@ -125,13 +126,31 @@ fn pin(at: &HostPath) -> Result<()> {
         Ok(()) | Err(Errno::EXIST) => (),
         Err(cause) => return Err(cause).context(Operation::CreateDirectory, at.join(EMPTY)),
     }
-    let empty = open(&at.join(EMPTY))?;
-    let mounts = stockade_syscalls::namespace::new_mounts(empty).context(Operation::CreateMounts, at)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = at.join(PIN);
     rustix::fs::openat(&directory, PIN, flags, Mode::empty()).context(Operation::Open, &file)?;
-    let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
-    rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, file)
+    let pin_made_on = |processor| {
+        let empty = open(&at.join(EMPTY))?;
+        let mounts = new_mounts(empty, processor).context(Operation::CreateMounts, at)?;
+        let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
+        rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, &file)
+    };
+    let mut pinned = pin_made_on(None);
+    // The kernel mounts only a namespace whose number is above that of this one, and hands numbers out from a
+    // range for each processor: where this one is young, only those made on some processors will do.
+    for processor in processors() {
+        if !matches!(pinned, Err(Error::Operation { cause: Errno::INVAL, .. })) {
+            break;
+        }
+        pinned = pin_made_on(Some(processor));
+    }
+    pinned
+}
+
+/// The processors that this thread may run on.
+fn processors() -> impl Iterator<Item = usize> {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(move |processor| allowed.is_set(*processor))
 }
 
 /// Makes the directory a mount of its own that hands nothing on: the kernel takes no mount namespace where

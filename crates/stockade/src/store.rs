@@ -16,6 +16,7 @@ use crate::process::Ended;
 use crate::receipt::{JailState, Nonce, Receipt};
 use crate::spec::{HostPath, JailId, SpecError};
 use crate::step::{make_marked, make_one, remove_if_ours_and_empty};
+use crate::sweep;
 use crate::tree::open_directory;
 
 /// Where receipts are kept unless told otherwise.
@@ -218,16 +219,20 @@ impl Lock {
     /// cannot be removed is still known; yet before the VMM's end, so that whoever finds a receipt and no end
     /// knows that none was written. With `parting`, subscribers are told of it (see [`Parting`]).
     pub(crate) fn remove(self, parting: Option<&Parting>) -> Result<()> {
-        let passing = MONITOR_FILES.iter().filter(|name| **name != ENDED).chain([&RECEIPT_NEW]);
-        passing.copied().try_for_each(|name| self.unlink(name))?;
-        let foreign = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
-        let is_foreign =
-            |entry: &std::fs::DirEntry| ![RECEIPT, ENDED].iter().any(|name| entry.file_name() == *name);
-        if let Some(foreign) = foreign.flatten().find(is_foreign) {
-            return Err(Errno::NOTEMPTY).context(Operation::Remove, foreign.path().display());
+        let place = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
+        let names =
+            place.and_then(|place| sweep::names(place.as_fd())).context(Operation::Read, &self.path)?;
+        let (ours, foreign): (Vec<_>, Vec<_>) = names
+            .iter()
+            .map(|name| name.to_string_lossy())
+            .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|ours| name == ours));
+        let passing = ours.iter().filter(|name| ![RECEIPT, ENDED].contains(&name.as_ref()));
+        passing.into_iter().try_for_each(|name| self.unlink(name))?;
+        if let Some(foreign) = foreign.first() {
+            return Err(Errno::NOTEMPTY).context(Operation::Remove, self.path.join(foreign.as_ref()));
         }
-        self.unlink(RECEIPT)?;
-        self.unlink(ENDED)?;
+        let last = [RECEIPT, ENDED].into_iter().filter(|last| ours.iter().any(|name| name == last));
+        last.into_iter().try_for_each(|name| self.unlink(name))?;
         let last = parting.map(|parting| self.store.join(parting.name()));
         // Where it cannot be renamed subscribers are told less.
         let last = last.filter(|last| rustix::fs::rename(self.path.as_path(), last.as_path()).is_ok());

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom};
+use rustix::fs::{AtFlags, FileType, RawDir, RenameFlags, ResolveFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::spec::HostPath;
@@ -25,19 +25,49 @@ pub(crate) enum Removal {
 
 /// Removes the entry `name` of an open directory, with everything in it. `at` is its path, for messages.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &OsStr, at: &HostPath) -> Removal {
+    remove_telling(parent, name, at, &mut |_| ())
+}
+
+/// The same, telling of each thing that is gone.
+pub(crate) fn remove_telling(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    at: &HostPath,
+    tell: &mut dyn FnMut(&HostPath),
+) -> Removal {
     let Ok(name) = CString::new(name.as_bytes()) else { return Removal::NeverThere };
     match rustix::fs::unlinkat(parent, &name, AtFlags::empty()) {
-        Ok(()) => return Removal::Removed,
+        Ok(()) => {
+            tell(at);
+            return Removal::Removed;
+        }
         Err(Errno::NOENT) => return Removal::NeverThere,
         Err(Errno::ISDIR) => (),
         Err(cause) => return Removal::Left(at.clone(), reason(cause)),
     }
-    let mut sweep = Sweep { brought_up: 0, left: None };
+    let mut sweep = Sweep { brought_up: 0, left: None, tell };
     sweep.folder(parent, &name, at, Depth::Top);
     match sweep.left {
         Some((path, why)) => Removal::Left(path, why),
         None => Removal::Removed,
     }
+}
+
+/// The names in an open directory that nobody has read from yet.
+pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let (mut names, mut buffer) = (Vec::new(), [MaybeUninit::uninit(); 4096]);
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_owned();
+        if !is_dots(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn is_dots(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
 }
 
 /// How deep a removal descends before it brings what is deeper up to the top: every level holds a
@@ -58,13 +88,15 @@ enum Depth<'a> {
     Below(BorrowedFd<'a>, u32),
 }
 
-struct Sweep {
+struct Sweep<'t> {
     brought_up: u32,
     /// The first thing that could not be removed.
     left: Option<(HostPath, String)>,
+    /// Told of each thing that is gone.
+    tell: &'t mut dyn FnMut(&HostPath),
 }
 
-impl Sweep {
+impl Sweep<'_> {
     fn folder(&mut self, parent: BorrowedFd<'_>, name: &CStr, at: &HostPath, depth: Depth<'_>) {
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
         let folder = match open_directory(parent, Path::new(OsStr::from_bytes(name.to_bytes())), resolve) {
@@ -83,9 +115,14 @@ impl Sweep {
             let before = self.brought_up;
             self.contents(folder, at, below);
             match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => return,
+                Ok(()) => return (self.tell)(at),
+                Err(Errno::NOENT | Errno::NOTDIR) => return,
                 Err(Errno::NOTEMPTY) if self.left.is_none() => (),
                 Err(cause) => return self.leave(at, cause),
+            }
+            // To be read once more from its beginning.
+            if let Err(cause) = rustix::fs::seek(folder, SeekFrom::Start(0)) {
+                return self.leave(at, cause);
             }
             if before == self.brought_up {
                 passes += 1;
@@ -95,27 +132,37 @@ impl Sweep {
     }
 
     fn contents(&mut self, folder: BorrowedFd<'_>, at: &HostPath, depth: Depth<'_>) {
-        if let Err(cause) = rustix::fs::seek(folder, SeekFrom::Start(0)) {
-            return self.leave(at, cause);
-        }
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut entries = RawDir::new(folder, &mut buffer);
         while let Some(entry) = entries.next() {
-            let name = match entry {
-                Ok(entry) => entry.file_name().to_owned(),
+            let (name, kind) = match entry {
+                Ok(entry) => (entry.file_name().to_owned(), entry.file_type()),
                 // Somebody has removed the folder itself.
                 Err(Errno::NOENT) => return,
                 Err(cause) => return self.leave(at, cause),
             };
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                self.entry(folder, &name, &at.join(OsStr::from_bytes(name.to_bytes())), depth);
+            if !is_dots(&name) {
+                self.entry(folder, &name, kind, &at.join(OsStr::from_bytes(name.to_bytes())), depth);
             }
         }
     }
 
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, at: &HostPath, depth: Depth<'_>) {
-        match (rustix::fs::unlinkat(parent, name, AtFlags::empty()), depth) {
-            (Ok(()) | Err(Errno::NOENT), _) => (),
+    fn entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        kind: FileType,
+        at: &HostPath,
+        depth: Depth<'_>,
+    ) {
+        // What has become something else since it was listed is found by the next pass.
+        let unlinked = match kind {
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => rustix::fs::unlinkat(parent, name, AtFlags::empty()),
+        };
+        match (unlinked, depth) {
+            (Ok(()), _) => (self.tell)(at),
+            (Err(Errno::NOENT), _) => (),
             (Err(Errno::ISDIR), Depth::Below(top, DEEPEST)) => self.bring_up(parent, name, top, at),
             (Err(Errno::ISDIR), _) => self.folder(parent, name, at, depth),
             (Err(cause), _) => self.leave(at, cause),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::mounts;
 use crate::receipt::{JailState, Receipt};
-use crate::spec::JailId;
+use crate::spec::{JailId, JailPath};
 use crate::step::{Site, Step, Undone};
 use crate::store::Lock;
 
@@ -38,6 +38,26 @@ impl Report {
         Self { id, removed: Vec::new(), kept: Vec::new(), left: Vec::new() }
     }
 
+    /// Takes down what became of a step.
+    fn note(&mut self, step: &Step, undone: Undone, remaining: &mut Vec<Step>) {
+        let leftover = |reason| Leftover { what: step.to_string(), reason };
+        match undone {
+            Undone::Removed => self.removed.push(step.to_string()),
+            Undone::NeverThere => (),
+            Undone::Kept(reason) => {
+                self.kept.push(leftover(reason));
+                // It may be only what is left of this very jail that keeps it.
+                if !remaining.is_empty() {
+                    remaining.insert(0, step.clone());
+                }
+            }
+            Undone::Left(reason) => {
+                self.left.push(leftover(reason));
+                remaining.insert(0, step.clone());
+            }
+        }
+    }
+
     /// Whether nothing of the jail is left.
     pub fn is_clean(&self) -> bool {
         self.left.is_empty()
@@ -47,25 +67,43 @@ impl Report {
 /// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
 pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec<Step>) -> Report {
     let mut report = Report::new(id.clone());
-    for step in steps.iter().rev() {
-        let leftover = |reason| Leftover { what: step.to_string(), reason };
-        match step.undo(site) {
-            Undone::Removed => report.removed.push(step.to_string()),
-            Undone::NeverThere => (),
-            Undone::Kept(reason) => {
-                report.kept.push(leftover(reason));
-                // It may be only what is left of this very jail that keeps it.
-                if !remaining.is_empty() {
-                    remaining.insert(0, step.clone());
-                }
-            }
-            Undone::Left(reason) => {
-                report.left.push(leftover(reason));
-                remaining.insert(0, step.clone());
+    let directory = steps.iter().position(|step| matches!(step, Step::JailDirectory(_)));
+    let mut carried = Vec::new();
+    for (index, step) in steps.iter().enumerate().rev() {
+        if directory.is_some_and(|directory| directory < index)
+            && let Some(path) = carried_by_directory(step, steps)
+        {
+            site.carry(path);
+            carried.push((step, path));
+            continue;
+        }
+        let undone = step.undo(site);
+        if directory == Some(index) {
+            for (step, path) in carried.drain(..) {
+                report.note(step, what_became_of(step, path, &undone, site), remaining);
             }
         }
+        report.note(step, undone, remaining);
     }
     report
+}
+
+/// Where a step's work lies if it goes with the jail's directory, whole and at once. What is in a ramfs does not.
+fn carried_by_directory<'s>(step: &'s Step, steps: &[Step]) -> Option<&'s JailPath> {
+    let inside = |path: &JailPath| {
+        let is_above = |ramfs: &Step| matches!(ramfs, Step::Ramfs(ramfs) if path.relative().starts_with(ramfs.path.relative()));
+        steps.iter().any(is_above)
+    };
+    step.in_directory().filter(|path| !inside(path))
+}
+
+/// What became of a step whose work went with the jail's directory; where that is left, it is undone by itself.
+fn what_became_of(step: &Step, path: &JailPath, directory: &Undone, site: &Site) -> Undone {
+    match directory {
+        _ if site.is_gone(path) => Undone::Removed,
+        Undone::Left(_) => step.undo(site),
+        _ => Undone::NeverThere,
+    }
 }
 
 /// How a jail is torn down.

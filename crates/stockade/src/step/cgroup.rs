@@ -86,8 +86,7 @@ impl CgroupV1 {
 impl Act for CgroupV1 {
     fn apply(&self, site: &Site) -> Result<()> {
         let directory = self.directory();
-        demand_unused(&directory, self.exclusive)?;
-        make_own(&directory, site)?;
+        make_own(&directory, self.exclusive, site)?;
         for setting in &self.settings {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
@@ -124,6 +123,10 @@ impl CgroupV2 {
 
     /// Makes the jail's own cgroup, and has every one above it hand down its controllers.
     fn make_below(&self, site: &Site) -> Result<()> {
+        if self.controllers.is_empty() {
+            return make_own(&self.directory(), self.exclusive, site);
+        }
+        demand_unused(&self.directory(), self.exclusive)?;
         let mut round = 0;
         loop {
             // Level by level: where one cannot hand down, none is made below it.
@@ -134,7 +137,7 @@ impl CgroupV2 {
                 self.hand_down(&above)
             });
             round += 1;
-            match made.and_then(|()| make_own(&self.directory(), site)) {
+            match made.and_then(|()| make_own(&self.directory(), self.exclusive, site)) {
                 // A jail that was refused has just taken along an empty parent of its own making.
                 Err(error) if error.kind() == ErrorKind::NotFound && round < ROUNDS => (),
                 made => return made,
@@ -167,9 +170,8 @@ impl CgroupV2 {
 
 impl Act for CgroupV2 {
     fn apply(&self, site: &Site) -> Result<()> {
-        let directory = self.directory();
-        demand_unused(&directory, self.exclusive)?;
         self.make_below(site)?;
+        let directory = self.directory();
         self.settings
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
@@ -205,11 +207,18 @@ fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes the jail's own cgroup and marks it. An empty one that nobody has marked is taken.
-fn make_own(directory: &HostPath, site: &Site) -> Result<()> {
-    make(directory, site)?;
+/// Makes the jail's own cgroup and marks it. One that is there is taken if nobody has marked it and nobody is in
+/// it, or, without `exclusive`, whoever is.
+fn make_own(directory: &HostPath, exclusive: bool, site: &Site) -> Result<()> {
+    let is_new = make(directory, site)?;
+    if !is_new {
+        demand_unused(directory, exclusive)?;
+    }
     let Some(nonce) = &site.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
+    if is_new {
+        return mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory);
+    }
     match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
         Mark::Is(other) if other != nonce.as_str().as_bytes() => {
             Err(Error::InTheWay { what: format!("cgroup {directory}") })

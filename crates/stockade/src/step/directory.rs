@@ -1,7 +1,9 @@
 //! Directories: those that jails share, a jail's own, and the folders in it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -15,7 +17,7 @@ use crate::mark::{self, Mark};
 use crate::process::rooted_at;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
-use crate::sweep::Removal;
+use crate::sweep::{Removal, remove_telling};
 use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How a directory is called until it is marked; the maker's nonce follows.
@@ -262,14 +264,14 @@ impl JailDirectory {
     /// Returns what could not be removed.
     fn empty(&self, directory: BorrowedFd<'_>, site: &Site) -> Result<Option<(HostPath, String)>> {
         let marker = site.marker();
-        let entries = std::fs::read_dir(&self.path).context(Operation::Read, &self.path)?;
-        for entry in entries {
-            // An entry that cannot be read is one that may be left.
-            let name = entry.context(Operation::Read, &self.path)?.file_name();
+        for name in crate::sweep::names(directory).context(Operation::Read, &self.path)? {
+            let name = OsStr::from_bytes(name.to_bytes());
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
             }
-            if let Removal::Left(path, why) = crate::sweep::remove(directory, &name, &self.path.join(&name)) {
+            let removal =
+                remove_telling(directory, name, &self.path.join(name), &mut |gone| site.note_gone(gone));
+            if let Removal::Left(path, why) = removal {
                 return Ok(Some((path, why)));
             }
         }

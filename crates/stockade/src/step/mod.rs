@@ -18,8 +18,10 @@ mod ramfs;
 mod vmm;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,8 @@ pub struct Site {
     ended: Cell<Option<Ended>>,
     /// The cgroups above the jail's own that this process has made.
     parents: RefCell<Vec<HostPath>>,
+    /// What goes with the jail's directory, and whether it is known to be gone.
+    carried: RefCell<BTreeMap<PathBuf, bool>>,
     tree: OnceCell<Tree>,
 }
 
@@ -76,6 +80,7 @@ impl Site {
             mounts: None,
             ended: Cell::new(None),
             parents: RefCell::default(),
+            carried: RefCell::default(),
             tree: OnceCell::new(),
         }
     }
@@ -104,6 +109,26 @@ impl Site {
 
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ended.get()
+    }
+
+    /// Where in the jail's directory something lies that is to go with it: whether it was there is to be known.
+    pub(crate) fn carry(&self, path: &JailPath) {
+        self.carried
+            .borrow_mut()
+            .insert(self.layout.root().join(path.relative()).as_path().to_owned(), false);
+    }
+
+    /// Notes that something of the jail's directory was removed.
+    fn note_gone(&self, path: &HostPath) {
+        if let Some(gone) = self.carried.borrow_mut().get_mut(path.as_path()) {
+            *gone = true;
+        }
+    }
+
+    /// Whether what was to go with the jail's directory was removed.
+    pub(crate) fn is_gone(&self, path: &JailPath) -> bool {
+        let path = self.layout.root().join(path.relative());
+        self.carried.borrow().get(path.as_path()) == Some(&true)
     }
 
     /// The jail's tree, which must be there.
@@ -281,6 +306,16 @@ impl Step {
             Self::DeviceNode(node) => Some(&node.path),
             Self::Bind(bind) => Some(&bind.path),
             _ => None,
+        }
+    }
+
+    /// Where it is in the jail's directory, if removing that is all that its undoing takes.
+    pub(crate) fn in_directory(&self) -> Option<&JailPath> {
+        match self {
+            // The root is part of the directory's own step.
+            Self::Folder(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
+            Self::CpuInfo(cpu_info) => Some(&cpu_info.target),
+            other => other.placed_at(),
         }
     }
 
