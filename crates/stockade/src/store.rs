@@ -71,10 +71,8 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e).context(Operation::Read, &self.directory),
         };
-        // In a directory that was mistyped there may be anything; a place is a directory.
-        let places = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let mut ids: Vec<JailId> =
-            places.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         ids.sort();
         Ok(ids)
     }
