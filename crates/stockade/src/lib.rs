@@ -50,6 +50,7 @@ mod open;
 mod place;
 mod placement;
 mod plan;
+mod pool;
 mod prepare;
 mod process;
 mod ready;
@@ -63,6 +64,7 @@ mod stop;
 mod store;
 mod sweep;
 mod teardown;
+mod together;
 mod tree;
 
 #[doc = include_str!("../docs/guide.md")]
@@ -82,6 +84,7 @@ pub use log::Log;
 pub use open::{Dead, Jail, Watched};
 pub use placement::{How, Placed, Placement};
 pub use plan::{Plan, Way, plan};
+pub use pool::JailPool;
 pub use prepare::Prepared;
 pub use process::{Ended, ProcessRef};
 pub use receipt::{JailState, Nonce, Receipt};
@@ -91,3 +94,4 @@ pub use step::Progress;
 pub use stop::stop_all;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};
+pub use together::teardown_all;
