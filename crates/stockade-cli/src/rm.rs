@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use stockade::spec::JailId;
-use stockade::{Dead, Error, Jail, Prepared, Report, Running, Store, TeardownOptions};
+use stockade::{Error, Jail, Report, Store, TeardownOptions, teardown_all};
 
 use crate::jails::{IdsArgs, go_on, open};
 use crate::output::{Failure, note, print, require_root};
@@ -35,32 +35,56 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
         stop_together(&store, &args.jails.ids, Duration::from_secs(seconds))?;
     }
     let mut code = ExitCode::SUCCESS;
+    // Who is named twice is removed once.
+    let mut ids: Vec<JailId> = Vec::new();
     for id in &args.jails.ids {
-        match remove(&store, id, args.force) {
-            Ok(report) if report.is_clean() => go_on(print(&format!("{id}\n")))?,
-            Ok(report) => {
-                tell_left(&report);
-                code = ExitCode::FAILURE;
+        if !ids.contains(id) {
+            ids.push(id.clone());
+        }
+    }
+    for ids in ids.chunks(MOST_OPEN) {
+        for (id, removed) in ids.iter().zip(remove(&store, ids, args.force)) {
+            match removed {
+                Ok(report) if report.is_clean() => go_on(print(&format!("{id}\n")))?,
+                Ok(report) => {
+                    tell_left(&report);
+                    code = ExitCode::FAILURE;
+                }
+                Err(Failure::Told(line)) => {
+                    note(&line);
+                    code = ExitCode::FAILURE;
+                }
+                Err(gone) => return Err(gone),
             }
-            Err(Failure::Told(line)) => {
-                note(&line);
-                code = ExitCode::FAILURE;
-            }
-            Err(gone) => return Err(gone),
         }
     }
     Ok(code)
 }
 
-fn remove(store: &Store, id: &JailId, force: bool) -> Result<Report, Failure> {
+/// How many jails are held open at once; each takes a few descriptors.
+const MOST_OPEN: usize = 64;
+
+/// Removes these jails together, and tells what became of each.
+fn remove(store: &Store, ids: &[JailId], force: bool) -> Vec<Result<Report, Failure>> {
     let options = TeardownOptions { unmount_foreign: force, ..TeardownOptions::default() };
-    Ok(match open(store, id)? {
-        Jail::Prepared(prepared) => Prepared::teardown_with(prepared, options)?,
-        Jail::Dead(dead) => Dead::teardown_with(dead, options)?,
-        Jail::Running(running) if force => Running::teardown_with(running, options)?,
-        Jail::Running(running) => {
+    let mut jails = Vec::new();
+    let opened: Vec<Result<(), Failure>> =
+        ids.iter().map(|id| removable(store, id, force).map(|jail| jails.push(jail))).collect();
+    let mut reports = teardown_all(jails, options).into_iter();
+    let mut report = |()| match reports.next() {
+        Some(report) => Ok(report?),
+        None => unreachable!("every jail that is torn down has a report"),
+    };
+    opened.into_iter().map(|opened| opened.and_then(&mut report)).collect()
+}
+
+/// Opens a jail that may be removed.
+fn removable(store: &Store, id: &JailId, force: bool) -> Result<Jail, Failure> {
+    match open(store, id)? {
+        Jail::Running(running) if !force => {
             let running = Error::Running { id: id.clone(), pid: running.pid() };
-            return Err(Failure::new(format!("{running}; stop it first, or use --force")));
+            Err(Failure::new(format!("{running}; stop it first, or use --force")))
         }
-    })
+        jail => Ok(jail),
+    }
 }

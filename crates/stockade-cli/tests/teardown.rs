@@ -152,3 +152,21 @@ fn rm_by_force_may_give_time_first() {
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }
+
+#[test]
+fn rm_of_many_removes_all_it_can_and_names_each_that_it_cannot() {
+    privileged!(guard, {
+        let ids = ["a", "b", "c", "d"].map(|id| create(&guard, id, &[]));
+        let [a, b, c, d] = &ids;
+        said(&guard, &["start", c, "--", "sleep"]);
+        let missing = guard.named("missing");
+        // One of them twice, which is removed once.
+        let removed = stockade(&guard, &["rm", a, &missing, b, c, a, d]);
+        assert_eq!((removed.code, removed.stdout), (1, format!("{a}\n{b}\n{d}\n")));
+        let lines: Vec<&str> = removed.stderr.lines().collect();
+        assert!(lines.len() == 2 && lines[0].contains(&missing), "{lines:?}");
+        assert!(lines[1].contains(c.as_str()) && lines[1].contains("--force"), "{lines:?}");
+        assert_eq!(said(&guard, &["rm", "--force", c]), format!("{c}\n"));
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}

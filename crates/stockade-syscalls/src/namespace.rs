@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -18,12 +19,44 @@ use crate::call::Call;
 /// What the kernel says of `unshare` (EPERM without CAP_SYS_ADMIN, ENOSPC over the limit), of opening
 /// `/proc/thread-self/ns/net`, or of starting a thread.
 pub fn new_network() -> io::Result<OwnedFd> {
-    in_a_thread(|| {
+    begin_network()?.wait()
+}
+
+/// Begins to make a network namespace, while the caller does something else.
+///
+/// # Errors
+/// What the kernel says of starting a thread.
+pub fn begin_network() -> io::Result<Coming> {
+    let make = || {
         // SAFETY: only CLONE_FILES makes unshare unsafe (descriptors would mean different files in
         // different threads); CLONE_NEWNET touches no descriptor.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
         Ok(open("/proc/thread-self/ns/net")?)
-    })
+    };
+    std::thread::Builder::new().name("namespace".into()).spawn(make).map(|thread| Coming(Some(thread)))
+}
+
+/// A namespace that is being made. One that nobody waits for is gone as soon as it is there.
+#[derive(Debug)]
+pub struct Coming(Option<JoinHandle<io::Result<OwnedFd>>>);
+
+impl Coming {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// What the kernel says of `unshare` or of opening its file.
+    pub fn wait(mut self) -> io::Result<OwnedFd> {
+        let made = self.0.take().map(JoinHandle::join);
+        made.and_then(Result::ok)
+            .unwrap_or_else(|| Err(io::Error::other("the thread that made the namespace panicked")))
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        // No thread outlives what it was for.
+        let _ = self.0.take().map(JoinHandle::join);
+    }
 }
 
 /// Makes a mount namespace with one mount in it, the directory `root`, and returns a descriptor of it; the

@@ -9,6 +9,7 @@ use crate::spec::{JailId, JailPath};
 use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
 use crate::teardown::{Leftover, Report, TeardownOptions, tear_down};
+use crate::together::each;
 
 /// A jail as the state directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,8 +83,9 @@ impl Store {
             remove_unnamed(self.directory());
             remove_strays(self.directory());
         }
-        for id in self.ids()? {
-            match self.collect_one(&id, dry_run, options) {
+        let collected = each(self.ids()?, |id| (self.collect_one(&id, dry_run, options), id));
+        for (outcome, id) in collected {
+            match outcome {
                 Ok(report) => collection.jails.extend(report),
                 // Somebody else's affair.
                 Err(Error::Locked { .. } | Error::Running { .. }) => (),

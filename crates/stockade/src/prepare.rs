@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{HostPath, JailId, JailSpec};
+use crate::spec::{HostPath, JailId, JailSpec, monotonic_us};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
@@ -124,6 +124,10 @@ impl Store {
 
 /// Carries out all steps, or none.
 fn apply(jail: Held) -> Result<Held> {
+    if jail.receipt.steps.iter().any(|step| matches!(step, Step::NamedNetns(_))) {
+        // It takes the kernel as long as all the rest, which needs nothing of it.
+        jail.site.begin_network();
+    }
     for (index, step) in jail.receipt.steps.iter().enumerate() {
         let Err(error) = step.apply(&jail.site) else { continue };
         // What is in the way is not ours to undo.
@@ -182,6 +186,13 @@ impl Prepared {
     pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
         let receipt = &mut self.jail_mut().receipt;
         receipt.spec.arguments = arguments;
+        renew_arguments(receipt);
+    }
+
+    /// Has the start asked for now, for a jail that was made before somebody did.
+    pub(crate) fn renew_start(&mut self) {
+        let receipt = &mut self.jail_mut().receipt;
+        receipt.spec.started_us = monotonic_us();
         renew_arguments(receipt);
     }
 

@@ -105,7 +105,7 @@ impl Running {
         Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
     }
 
-    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
+    pub(crate) fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
         if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
             return Ok(self.ended);
         }

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::namespace::{Coming, begin_network, new_network};
 
 pub use bind::{Bind, Inode};
 pub use by_name::{ByName, Named};
@@ -64,6 +65,8 @@ pub struct Site {
     ended: Cell<Option<Ended>>,
     /// The cgroups above the jail's own that this process has made.
     parents: RefCell<Vec<HostPath>>,
+    /// A network namespace that is being made meanwhile.
+    network: RefCell<Option<Coming>>,
     /// What goes with the jail's directory, and whether it is known to be gone.
     carried: RefCell<BTreeMap<PathBuf, bool>>,
     tree: OnceCell<Tree>,
@@ -80,6 +83,7 @@ impl Site {
             mounts: None,
             ended: Cell::new(None),
             parents: RefCell::default(),
+            network: RefCell::default(),
             carried: RefCell::default(),
             tree: OnceCell::new(),
         }
@@ -109,6 +113,17 @@ impl Site {
 
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ended.get()
+    }
+
+    /// Begins to make a network namespace, for the step that gives it its name.
+    pub(crate) fn begin_network(&self) {
+        // Where there is no thread for it the step makes it.
+        self.network.replace(begin_network().ok());
+    }
+
+    /// A new network namespace.
+    fn network(&self) -> std::io::Result<OwnedFd> {
+        self.network.take().map_or_else(new_network, Coming::wait)
     }
 
     /// Where in the jail's directory something lies that is to go with it: whether it was there is to be known.

@@ -56,8 +56,7 @@ impl Act for NamedNetns {
         let path = self.name.path();
         let directory = shared_directory()?;
         self.claim(site, &directory)?;
-        let netns =
-            stockade_syscalls::namespace::new_network().context(Operation::CreateNetns, &self.name)?;
+        let netns = site.network().context(Operation::CreateNetns, &self.name)?;
         let by_descriptor = format!("/proc/self/fd/{}", netns.as_raw_fd());
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }

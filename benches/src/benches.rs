@@ -1,0 +1,171 @@
+//! The benches, and how long each of them is.
+
+use crate::peers::Peers;
+use crate::series::{Bench, Place};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Everything once, to see that it works.
+    Smoke,
+    /// A minute.
+    Quick,
+    /// For the document.
+    Full,
+}
+
+impl Length {
+    fn rounds(self, full: u32) -> u32 {
+        match self {
+            Self::Smoke => 1,
+            Self::Quick => (full / 10).max(3),
+            Self::Full => full,
+        }
+    }
+
+    fn many(self, full: u32) -> u32 {
+        match self {
+            Self::Smoke => (full / 100).max(2),
+            Self::Quick => (full / 10).max(2),
+            Self::Full => full,
+        }
+    }
+}
+
+const fn place(mounts: u32, skeleton: bool) -> Place {
+    Place { mounts, skeleton }
+}
+
+/// A host like this one.
+const HERE: Place = place(0, true);
+
+/// How many mounts more than this one hosts have.
+const MOUNTS: [u32; 3] = [0, 500, 5_000];
+
+/// Every place that a bench asks for.
+pub(crate) fn places() -> Vec<Place> {
+    MOUNTS.iter().flat_map(|mounts| [place(*mounts, true), place(*mounts, false)]).collect()
+}
+
+/// All benches.
+pub(crate) fn all(length: Length, peers: &Peers) -> Vec<Bench> {
+    let mut all: Vec<Bench> = [1, 10, 100].iter().map(|at_once| start(*at_once, length, peers)).collect();
+    all.extend([drop_in(length, peers), cgroups(length), pool(length), lives(length), throughput(length)]);
+    all.extend([1, 500].iter().map(|many| teardown(*many, length)));
+    all
+}
+
+/// From the word to start to the VMM's first instruction.
+fn start(at_once: u32, length: Length, peers: &Peers) -> Bench {
+    let rounds = length.rounds(200 / at_once.isqrt());
+    let at_once = if length == Length::Smoke { at_once.min(10) } else { at_once };
+    let mut bench = Bench::new(format!("start to first instruction, {at_once} at once"), "µs", rounds);
+    let ask = |way: &str| format!("start {way} {at_once}");
+    bench = bench.series("clone and execve alone", HERE, ask("floor"));
+    bench = bench.series("the bare system calls", HERE, ask("bare"));
+    for mounts in MOUNTS {
+        bench = bench.series(format!("stockade, {mounts} mounts"), place(mounts, true), ask("stockade"));
+        bench = bench.series(
+            format!("stockade without skeleton, {mounts} mounts"),
+            place(mounts, false),
+            ask("stockade"),
+        );
+    }
+    bench = bench.series("stockade with a new netns", HERE, ask("stockade-netns"));
+    for peer in peers.there.iter().filter(|peer| at_once <= 10 && **peer != "jailer") {
+        bench = bench.series(*peer, HERE, ask(peer));
+        bench = bench.claim("stockade, 0 mounts", *peer, None);
+    }
+    let classic = |mounts: u32| format!("stockade without skeleton, {mounts} mounts");
+    bench
+        .claim("stockade, 0 mounts", "the bare system calls", (at_once == 1).then_some(2.0))
+        .claim("stockade, 0 mounts", classic(0), (at_once == 1).then_some(0.9))
+        .claim("stockade, 500 mounts", classic(500), (at_once == 10).then_some(0.55))
+        .claim("stockade, 5000 mounts", "stockade, 0 mounts", Some(1.1))
+}
+
+/// The drop-in as a whole process, next to whatever other jailer there is.
+fn drop_in(length: Length, peers: &Peers) -> Bench {
+    let mut bench = Bench::new("the drop-in from its own exec on", "µs", length.rounds(100));
+    bench = bench.series("clone and execve alone", HERE, "start floor 1");
+    for mounts in [0, 500] {
+        bench = bench.series(format!("drop-in, {mounts} mounts"), place(mounts, true), "start drop-in 1");
+        bench = bench.series(
+            format!("drop-in without skeleton, {mounts} mounts"),
+            place(mounts, false),
+            "start drop-in 1",
+        );
+        bench = bench.claim(
+            format!("drop-in, {mounts} mounts"),
+            format!("drop-in without skeleton, {mounts} mounts"),
+            None,
+        );
+        if peers.has("jailer") {
+            bench = bench.series(
+                format!("other jailer, {mounts} mounts"),
+                place(mounts, false),
+                "start jailer 1",
+            );
+            bench = bench.claim(
+                format!("drop-in, {mounts} mounts"),
+                format!("other jailer, {mounts} mounts"),
+                None,
+            );
+        }
+    }
+    bench
+}
+
+/// With three settings in two hierarchies of version 1.
+fn cgroups(length: Length) -> Bench {
+    Bench::new("start with three cgroup settings, version 1", "µs", length.rounds(60))
+        .series("clone and execve alone", HERE, "start floor 1")
+        .series("attached by pid from outside", HERE, "start attach 1")
+        .series("stockade", HERE, "start stockade-cgroups 1")
+        .series("drop-in", HERE, "start drop-in-cgroups 1")
+        .claim("stockade", "attached by pid from outside", Some(0.2))
+        .claim("drop-in", "attached by pid from outside", Some(0.2))
+}
+
+fn pool(length: Length) -> Bench {
+    Bench::new("start of a jail from a pool", "µs", length.rounds(100))
+        .series("clone, execve and the switch of the mounts", HERE, "start pool-floor 1")
+        .series("taken from a pool and launched", HERE, "pool 5")
+        .series("stockade, prepared before", HERE, "start stockade 1")
+        .claim("taken from a pool and launched", "clone, execve and the switch of the mounts", Some(1.3))
+}
+
+fn lives(length: Length) -> Bench {
+    Bench::new("a whole life", "µs", length.rounds(200))
+        .series("the bare system calls", HERE, "life floor")
+        .series("stockade", HERE, "life stockade")
+        .series("stockade with a named netns", HERE, "life stockade-netns")
+        .series("stockade with three cgroup settings", HERE, "life stockade-cgroups")
+        .series("a shell script", HERE, "life shell")
+        .series("stockade with netns and cgroups", HERE, "life stockade-all")
+        .series("a shell script with netns and cgroups", HERE, "life shell-all")
+        .claim("stockade with netns and cgroups", "a shell script with netns and cgroups", Some(0.1))
+        .claim("stockade", "the bare system calls", None)
+        .claim("stockade", "a shell script", Some(0.1))
+}
+
+fn throughput(length: Length) -> Bench {
+    let many = length.many(1000);
+    Bench::new(format!("{many} lives in two threads"), "lives/s", length.rounds(10))
+        .series("the bare system calls", HERE, format!("throughput floor {many}"))
+        .series("stockade", HERE, format!("throughput stockade {many}"))
+        .series("stockade with a named netns", HERE, format!("throughput stockade-netns {many}"))
+        .claim("the bare system calls", "stockade", None)
+}
+
+fn teardown(many: u32, length: Length) -> Bench {
+    let many = if many == 1 { 1 } else { length.many(many) };
+    Bench::new(
+        format!("teardown of {many} running jails"),
+        "µs",
+        length.rounds(if many == 1 { 100 } else { 5 }),
+    )
+    .series("one by one", HERE, format!("teardown one-by-one {many}"))
+    .series("together", HERE, format!("teardown together {many}"))
+    .claim("together", "one by one", None)
+}

@@ -1,0 +1,91 @@
+//! How fast jails are, next to their floors and their peers. `cargo xtask bench` runs it.
+
+mod benches;
+mod child;
+mod crowd;
+mod ground;
+mod lives;
+mod peers;
+mod plot;
+mod report;
+mod series;
+mod statistics;
+mod ways;
+mod worker;
+
+use std::process::ExitCode;
+
+use benches::Length;
+
+/// The outcome of something; an error is one line for a person.
+pub(crate) type Done<T = ()> = Result<T, String>;
+
+/// An error as one line.
+#[expect(clippy::needless_pass_by_value, reason = "to be named where an error is mapped")]
+pub(crate) fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+const USAGE: &str = "\
+usage: stockade-bench [--quick | --smoke] [--only WORD] [DIRECTORY]
+
+  Measures for a quarter of an hour, a minute or a few seconds, as root, and prints tables; writes them with a
+  plot and all figures into DIRECTORY. With --only, the benches that have WORD in their title.
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["worker", mounts, way] => {
+            mounts.parse().map_err(text).and_then(|mounts| worker::work(mounts, way == "skeleton"))
+        }
+        _ => arguments(&words).and_then(|(length, only, directory)| measure(length, only, directory)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("stockade-bench: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Arguments<'w> = (Length, Option<&'w str>, Option<&'w str>);
+
+fn arguments<'w>(words: &[&'w str]) -> Done<Arguments<'w>> {
+    let (mut length, mut only, mut directory) = (Length::Full, None, None);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--quick" => length = Length::Quick,
+            "--smoke" => length = Length::Smoke,
+            "--only" => only = Some(*words.next().ok_or("--only needs a word")?),
+            path if !path.starts_with('-') && directory.is_none() => directory = Some(path),
+            other => return Err(format!("{other} is not understood\n{USAGE}")),
+        }
+    }
+    Ok((length, only, directory))
+}
+
+/// Measures everything, and tells.
+fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done {
+    if !rustix::process::geteuid().is_root() {
+        return Err("jails take root: run the benches as root".into());
+    }
+    let wanted = |title: &str| only.is_none_or(|word| title.contains(word));
+    let mut workers = Vec::new();
+    for place in benches::places() {
+        workers.push((place, worker::Worker::start(place.mounts, place.skeleton)?));
+    }
+    let peers = workers.first_mut().map(|(_, worker)| peers::Peers::find(worker)).ok_or("no worker")?;
+    let mut benches = benches::all(length, &peers);
+    benches.retain(|bench| wanted(&bench.title));
+    for bench in &mut benches {
+        bench.run(&mut workers)?;
+    }
+    let crowd = if wanted("crowd") { Some(report::Crowd::measure(length, &mut workers)?) } else { None };
+    workers.into_iter().try_for_each(|(_, worker)| worker.end())?;
+    ground::remove_parents()?;
+    report::tell(&benches, crowd.as_ref(), &peers.missing, directory)
+}

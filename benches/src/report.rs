@@ -1,0 +1,90 @@
+//! The figures for people and for machines.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::benches::Length;
+use crate::series::{Bench, Place, number};
+use crate::worker::Worker;
+use crate::{Done, plot, text};
+
+/// Many idle jails at once.
+#[derive(Debug, Serialize)]
+pub(crate) struct Crowd {
+    pub(crate) jails: u32,
+    /// Microseconds to prepare and start one of the first tenth, with a monitor.
+    pub(crate) first_us: f64,
+    /// The same for the last tenth, with all the others there.
+    pub(crate) last_us: f64,
+    /// Microseconds to remove one.
+    pub(crate) remove_us: f64,
+    /// Bytes in the jail's place in the state directory.
+    pub(crate) state_bytes: f64,
+    /// Private memory of its monitor, in KiB.
+    pub(crate) monitor_kib: f64,
+    /// How many threads the monitor has.
+    pub(crate) monitor_threads: f64,
+}
+
+impl Crowd {
+    pub(crate) fn measure(length: Length, workers: &mut [(Place, Worker)]) -> Done<Self> {
+        let jails = match length {
+            Length::Smoke => 5,
+            Length::Quick => 200,
+            Length::Full => 4000,
+        };
+        eprintln!("{jails} idle jails at once");
+        let (_, worker) = workers.first_mut().ok_or("no worker")?;
+        let many = worker.ask(&format!("crowd {jails}"))?;
+        let monitor = worker.ask("monitor")?;
+        let ([first_us, last_us, remove_us, state_bytes], [monitor_kib, monitor_threads]) =
+            (&many[..], &monitor[..])
+        else {
+            return Err("a worker has answered something else".into());
+        };
+        let [first_us, last_us, remove_us, state_bytes] =
+            [first_us, last_us, remove_us, state_bytes].map(|figure| *figure);
+        let [monitor_kib, monitor_threads] = [monitor_kib, monitor_threads].map(|figure| *figure);
+        Ok(Self { jails, first_us, last_us, remove_us, state_bytes, monitor_kib, monitor_threads })
+    }
+
+    fn table(&self) -> String {
+        format!(
+            "| {} idle jails at once | each |\n|---|---|\n\
+             | prepare and start with a monitor, the first tenth | {} µs |\n\
+             | the same, the last tenth | {} µs |\n| remove, 64 together | {} µs |\n\
+             | receipt and log on disk | {} bytes |\n| private memory of the monitor | {} KiB |\n\
+             | threads of the monitor | {} |\n",
+            self.jails,
+            number(self.first_us),
+            number(self.last_us),
+            number(self.remove_us),
+            number(self.state_bytes),
+            number(self.monitor_kib),
+            self.monitor_threads
+        )
+    }
+}
+
+/// Prints the tables, and writes them with the plot and all samples into a directory if one is given.
+pub(crate) fn tell(
+    benches: &[Bench],
+    crowd: Option<&Crowd>,
+    missing: &[String],
+    directory: Option<&str>,
+) -> Done {
+    let mut tables: Vec<String> = benches.iter().map(Bench::table).collect();
+    tables.extend(crowd.map(Crowd::table));
+    let tables = format!("{}\n{}\n", tables.join("\n"), missing.join("\n"));
+    print!("{tables}");
+    let Some(directory) = directory.map(Path::new) else { return Ok(()) };
+    fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    let json = serde_json::json!({ "benches": benches, "crowd": crowd }).to_string();
+    for (name, content) in [("bench.md", tables), ("bench.json", json), ("bench.svg", plot::svg(benches))] {
+        let path = directory.join(name);
+        fs::write(&path, content).map_err(|e| format!("{}: {}", path.display(), text(e)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Medians, and how sure a ratio of two of them is.
+
+/// The value below which `part` of the samples lie.
+pub(crate) fn percentile(samples: &[f64], part: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let at = ((last as f64) * part).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    percentile(samples, 0.5)
+}
+
+/// How two ways compare that were measured in turns.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Ratio {
+    /// The median over the rounds of one's median divided by the other's in the same round.
+    pub(crate) value: f64,
+    /// Where that lies with a confidence of 95 %.
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// How often rounds are drawn anew for the interval.
+const DRAWS: usize = 1000;
+
+/// The ratio of two ways, from the medians of each round. Rounds are drawn with replacement (the bootstrap), by
+/// a generator with a fixed seed, so that the same samples have the same interval.
+pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
+    let rounds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        rounds[usize::try_from(state % rounds.len() as u64).unwrap_or_default()]
+    };
+    let medians: Vec<f64> =
+        (0..DRAWS).map(|_| median(&(0..rounds.len()).map(|_| draw()).collect::<Vec<_>>())).collect();
+    Ratio { value: median(&rounds), low: percentile(&medians, 0.025), high: percentile(&medians, 0.975) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "samples come back as they are")]
+    fn a_percentile_is_one_of_the_samples() {
+        let samples = [5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!(median(&samples), 3.0);
+        assert_eq!(percentile(&samples, 0.99), 5.0);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_ratio_lies_in_its_interval_and_does_not_care_for_what_slows_both() {
+        let theirs = [10.0, 20.0, 40.0, 10.0, 15.0];
+        let ours: Vec<f64> = theirs.iter().map(|theirs| theirs / 2.0).collect();
+        assert_eq!(ratio(&ours, &theirs), Ratio { value: 0.5, low: 0.5, high: 0.5 });
+        let ratio = ratio(&[1.0, 2.0, 3.0], &[2.0, 2.0, 2.0]);
+        assert!(ratio.low <= ratio.value && ratio.value <= ratio.high && ratio.low < ratio.high);
+    }
+}
