@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Rm(crate::rm::RmArgs),
     /// Print what the VMM of a jail has written.
     Logs(crate::logs::LogsArgs),
+    /// Run a program in a jail beside its VMM.
+    Exec(crate::exec::ExecArgs),
+    /// Run a shell in a jail beside its VMM.
+    Shell(crate::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
     Plan(crate::plan::PlanArgs),
     /// List what is known of VMMs, or print one profile.

@@ -4,6 +4,7 @@ mod args;
 mod create;
 mod demo;
 mod events;
+mod exec;
 mod gc;
 mod host_setup;
 mod inspect;
@@ -19,8 +20,10 @@ mod progress;
 mod ps;
 mod rm;
 mod run;
+mod shell;
 mod start;
 mod stop;
+mod terminal;
 mod time;
 mod unplace;
 mod wait;
@@ -66,6 +69,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ps(args) => ps::ps(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Events(args) => events::events(&args),
+        Command::Exec(args) => exec::exec(&args),
+        Command::Shell(args) => shell::shell(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::HostSetup(args) => host_setup::host_setup(&args),
         Command::Demo(args) => demo::demo(&args),

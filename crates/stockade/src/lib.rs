@@ -63,6 +63,8 @@ mod store;
 mod sweep;
 mod teardown;
 mod tree;
+mod visit;
+mod visitor;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -90,3 +92,5 @@ pub use step::Progress;
 pub use stop::stop_all;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};
+pub use visit::{VISITOR_PATH, Visit};
+pub use visitor::Visitor;
