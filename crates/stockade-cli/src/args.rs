@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Gc(crate::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts; the first jail does the same.
     HostSetup(crate::host_setup::HostSetupArgs),
+    /// Check this host: what breaks jails, what weakens them, and what mends it.
+    Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
 }

@@ -3,6 +3,7 @@
 mod args;
 mod create;
 mod demo;
+mod doctor;
 mod events;
 mod exec;
 mod gc;
@@ -73,6 +74,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Shell(args) => shell::shell(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::HostSetup(args) => host_setup::host_setup(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
     }
 }

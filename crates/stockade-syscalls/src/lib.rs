@@ -6,6 +6,7 @@
 //! * [`call`]: one thing that a process does to itself
 //! * [`program`]: what a process does between `clone` and `exec`, as data
 //! * [`execute`]: becoming another program than the jail's own
+//! * [`features`]: whether the kernel has what jails are made with
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
@@ -15,6 +16,7 @@
 
 pub mod call;
 pub mod execute;
+pub mod features;
 pub mod monitor;
 pub mod mounts;
 pub mod namespace;

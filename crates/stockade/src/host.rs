@@ -97,7 +97,7 @@ impl CgroupLayout {
     }
 
     /// Reads the mount table; `parent` is the cgroup whose existence matters.
-    fn read(parent: &Path) -> Result<Self> {
+    pub(crate) fn read(parent: &Path) -> Result<Self> {
         let mut layout = Self::parse(&read("/proc/mounts")?);
         if let Some(unified) = &mut layout.v2 {
             let file = unified.mount.join("cgroup.controllers");

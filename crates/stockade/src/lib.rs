@@ -32,6 +32,7 @@ mod adopt;
 mod cgroup;
 pub mod closure;
 mod decision;
+pub mod doctor;
 mod enter;
 mod error;
 mod events;
