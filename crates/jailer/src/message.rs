@@ -141,6 +141,10 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::JoinMounts
         | EnterStep::TakeStreams
         | EnterStep::DefaultSignals
+        | EnterStep::JoinNamespaces
+        | EnterStep::TakeTerminal
+        | EnterStep::KeepFileCapabilities
+        | EnterStep::ExecuteVisitor { .. }
         | EnterStep::WaitForGo => return None,
     };
     Some(format!("{what}: {cause}"))

@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Rm(crate::rm::RmArgs),
     /// Print what the VMM of a jail has written.
     Logs(crate::logs::LogsArgs),
+    /// Run a program in a jail beside its VMM.
+    Exec(crate::exec::ExecArgs),
+    /// Run a shell in a jail beside its VMM.
+    Shell(crate::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
     Plan(crate::plan::PlanArgs),
     /// List what is known of VMMs, or print one profile.
@@ -56,6 +60,8 @@ pub(crate) enum Command {
     Gc(crate::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts; the first jail does the same.
     HostSetup(crate::host_setup::HostSetupArgs),
+    /// Check this host: what breaks jails, what weakens them, and what mends it.
+    Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
 }

@@ -3,7 +3,9 @@
 mod args;
 mod create;
 mod demo;
+mod doctor;
 mod events;
+mod exec;
 mod gc;
 mod host_setup;
 mod inspect;
@@ -19,8 +21,10 @@ mod progress;
 mod ps;
 mod rm;
 mod run;
+mod shell;
 mod start;
 mod stop;
+mod terminal;
 mod time;
 mod top;
 mod unplace;
@@ -68,8 +72,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ps(args) => ps::ps(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Events(args) => events::events(&args),
+        Command::Exec(args) => exec::exec(&args),
+        Command::Shell(args) => shell::shell(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::HostSetup(args) => host_setup::host_setup(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
     }
 }

@@ -11,6 +11,8 @@ use stockade::spec::SpecError;
 pub(crate) enum Failure {
     /// To be told in one line.
     Told(String),
+    /// The same, with an exit code that tells it from that of the program that was run.
+    Coded(String, u8),
     /// Whoever read the output is gone, as with `| head`.
     ReaderGone,
 }
@@ -27,7 +29,21 @@ impl Failure {
                 note(&line);
                 ExitCode::FAILURE
             }
+            Self::Coded(line, code) => {
+                note(&line);
+                ExitCode::from(code)
+            }
             Self::ReaderGone => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl Failure {
+    /// The same failure with another exit code.
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        match self {
+            Self::Told(line) | Self::Coded(line, _) => Self::Coded(line, code),
+            Self::ReaderGone => self,
         }
     }
 }

@@ -76,9 +76,15 @@ pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Resul
 
 /// The signals that ask a command to end.
 pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
+    stop_signals_and(&[])
+}
+
+/// The same with further ones.
+pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
     // What the caller ignores stays ignored: nohup means it.
-    let heeded: Vec<Signal> = signals.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    let heeded = signals.into_iter().filter(|signal| !is_ignored(*signal));
+    let heeded: Vec<Signal> = heeded.chain(more.iter().copied()).collect();
     SignalFd::block(&heeded).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 

@@ -8,9 +8,10 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::execute::ExecuteWith;
 use crate::program::last_errno;
 
 /// One thing that a process does to itself on its way into a jail: one system call, or a few that are one
@@ -45,6 +46,8 @@ pub enum Call {
     /// Join the mount namespace behind the descriptor, and go to its root (`setns`). Needs a process that shares
     /// its root and working directory with no other.
     JoinMounts(OwnedFd),
+    /// Join namespaces of the process behind the pidfd (`setns`).
+    JoinNamespaces(OwnedFd, ThreadNameSpaceType),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
     /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
@@ -73,6 +76,10 @@ pub enum Call {
     },
     /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
     Redirect([Option<OwnedFd>; 3]),
+    /// Make this terminal the one of the session that the process leads (`TIOCSCTTY`).
+    TakeTerminal(OwnedFd),
+    /// Give up every capability but these, for good (`prctl`, `capset`).
+    KeepCapabilities(CapabilitySet),
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
     /// [`Program::run`](crate::program::Program::run)).
     Daemonize,
@@ -98,6 +105,8 @@ pub enum Call {
     DefaultSignals,
     /// Become another program (`execve`), with an empty environment.
     Execute(Execute),
+    /// Become any other program (`execveat`), with an environment.
+    ExecuteWith(ExecuteWith),
     /// End, with nothing more to do.
     End,
 }
@@ -128,6 +137,9 @@ pub struct Execute {
     numbers: Vec<Decimal>,
     pointers: Vec<*const c_char>,
 }
+
+// SAFETY: the pointers are set and read by the one call that executes, in the process that makes it.
+unsafe impl Send for Execute {}
 
 impl Execute {
     /// The file at `path` (as seen after all calls before), with `arguments`, the first of which is argv0.
@@ -198,6 +210,11 @@ impl Call {
             Self::JoinMounts(mounts) => {
                 rustix::thread::move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
             }
+            Self::JoinNamespaces(process, which) => {
+                rustix::thread::move_into_thread_name_spaces(process.as_fd(), *which)
+            }
+            Self::TakeTerminal(terminal) => rustix::process::ioctl_tiocsctty(&*terminal),
+            Self::KeepCapabilities(kept) => keep_capabilities(*kept),
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -248,6 +265,7 @@ impl Call {
             | Self::WritePidFile(_)
             | Self::WaitForGo
             | Self::Execute(_)
+            | Self::ExecuteWith(_)
             | Self::End => Err(Errno::INVAL),
         }
     }
@@ -256,13 +274,34 @@ impl Call {
         match self {
             Self::JoinNetwork(fd)
             | Self::JoinMounts(fd)
+            | Self::JoinNamespaces(fd, _)
+            | Self::TakeTerminal(fd)
             | Self::Write { file: fd, .. }
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
+            Self::ExecuteWith(execute) => execute.descriptor().into_iter().collect(),
             _ => Vec::new(),
         }
     }
+}
+
+/// Out of the bounding set too, so that no program gets them back.
+fn keep_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if !kept.contains(one) {
+            match rustix::thread::remove_capability_from_bounding_set(one) {
+                Ok(()) => (),
+                // The first that this kernel does not know.
+                Err(Errno::INVAL) if number > 0 => break,
+                Err(cause) => return Err(cause),
+            }
+        }
+    }
+    let none = CapabilitySet::empty();
+    let sets = rustix::thread::CapabilitySets { effective: kept, permitted: kept, inheritable: none };
+    rustix::thread::set_capabilities(None, sets)
 }
 
 /// Attaches a mount where `at` leads, which whoever owns the tree may exchange at any moment: at worst for

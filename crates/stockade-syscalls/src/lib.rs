@@ -5,6 +5,8 @@
 //!
 //! * [`call`]: one thing that a process does to itself
 //! * [`program`]: what a process does between `clone` and `exec`, as data
+//! * [`execute`]: becoming another program than the jail's own
+//! * [`features`]: whether the kernel has what jails are made with
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
@@ -13,6 +15,8 @@
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod call;
+pub mod execute;
+pub mod features;
 pub mod monitor;
 pub mod mounts;
 pub mod namespace;

@@ -1,14 +1,16 @@
 //! Namespaces, made without leaving one's own.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, UnshareFlags};
+use rustix::thread::{CpuSet, ThreadNameSpaceType, UnshareFlags};
 
 use crate::call::Call;
+use crate::program::Program;
+use crate::spawn::{Birth, Child, spawn};
 
 /// Makes a network namespace and returns a descriptor of it; the caller stays where it is.
 ///
@@ -99,12 +101,26 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
     })
 }
 
+/// Clones a child that carries out `program` in the pid namespace of another process; the caller stays where it
+/// is, and is the child's parent all the same.
+///
+/// # Errors
+/// What the kernel says of `setns` (EPERM without CAP_SYS_ADMIN, ESRCH if the process is gone), or as for
+/// [`spawn()`].
+pub fn spawn_beside(process: BorrowedFd<'_>, program: &mut Program, birth: Birth<'_>) -> io::Result<Child> {
+    in_a_thread(|| {
+        // Where the thread's children are born; the thread itself moves nowhere.
+        rustix::thread::move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)?;
+        Ok(spawn(program, birth)?)
+    })
+}
+
 /// A thread has namespaces of its own, and takes them along when it ends: only a descriptor remains. Nothing
 /// has to be switched back, so nothing can be left switched.
-fn in_a_thread(make: impl FnOnce() -> io::Result<OwnedFd> + Send) -> io::Result<OwnedFd> {
+fn in_a_thread<T: Send>(make: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, make)?;
-        thread.join().map_err(|_| io::Error::other("the thread that made the namespace panicked"))?
+        thread.join().map_err(|_| io::Error::other("a thread for namespaces panicked"))?
     })
 }
 

@@ -185,6 +185,7 @@ impl Program {
             }
             Call::End => exit_now(0),
             Call::Execute(execute) => Err(execute.run(self.earlier_cpu_us).into()),
+            Call::ExecuteWith(execute) => Err(execute.run().into()),
             simple => Ok(simple.make(tree)?),
         }
     }

@@ -67,9 +67,16 @@ impl Entry {
 }
 
 /// The call that a step is; `None` for the clone itself.
-fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
+pub(crate) fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
     Ok(Some(match step {
-        EnterStep::Clone { .. } | EnterStep::TakeStreams | EnterStep::JoinMounts => return Ok(None),
+        // The clone itself, and what helpers and visitors add with a call of their own.
+        EnterStep::Clone { .. }
+        | EnterStep::TakeStreams
+        | EnterStep::TakeTerminal
+        | EnterStep::JoinMounts
+        | EnterStep::JoinNamespaces
+        | EnterStep::KeepFileCapabilities
+        | EnterStep::ExecuteVisitor { .. } => return Ok(None),
         EnterStep::CloseDescriptors => Call::CloseOthers,
         EnterStep::NewSession => Call::NewSession,
         EnterStep::JoinNetns { path } => Call::JoinNetwork(open(path, OFlags::RDONLY, Operation::Open)?),
@@ -129,7 +136,7 @@ fn raw_argument(argument: &Argument) -> Result<RawArgument> {
 }
 
 /// Copies of the streams that are clear of the numbers they go to, and that end with the exec.
-fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
+pub(crate) fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
     let mut own = [None, None, None];
     for (slot, stream) in own.iter_mut().zip(streams) {
         // Even one with a high number: its owner may not have marked it to end with the exec.

@@ -48,6 +48,9 @@ pub enum Error {
         /// Its VMM.
         pid: i32,
     },
+    /// No VMM runs in the jail.
+    #[error("jail {0} does not run")]
+    NotRunning(JailId),
     /// Another process is working on the jail.
     #[error("jail {id} is locked by pid {pid}")]
     Locked {
@@ -164,6 +167,7 @@ impl Error {
             | Self::Exists(_)
             | Self::Ended(_)
             | Self::Elsewhere(_) => ErrorKind::InUse,
+            Self::NotRunning(_) => ErrorKind::NotFound,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::NotTakenOut { .. } => ErrorKind::System,
@@ -321,6 +325,13 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; is it executable, and its filesystem mounted without noexec?"
         }
+        (EnterStep::ExecuteVisitor { of_host: true, .. }, Errno::NOENT) => {
+            "; it needs an interpreter that the jail has not: choose a static one"
+        }
+        (EnterStep::ExecuteVisitor { of_host: false, .. }, Errno::NOENT) => {
+            "; the jail has no such program, or not its interpreter: a static one of the host's can be run"
+        }
+        (EnterStep::ExecuteVisitor { .. }, Errno::ACCESS) => "; may the jail's uid execute it?",
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::BUSY) => {
             "; a cgroup that hands controllers down holds no process: with a setting the jail gets its own \
              below it"

@@ -112,7 +112,7 @@ impl CgroupLayout {
     }
 
     /// Reads what the unified hierarchy has to give now; `parent` is the cgroup whose existence matters.
-    fn with_unified(mut self, parent: &Path) -> Result<Self> {
+    pub(crate) fn with_unified(mut self, parent: &Path) -> Result<Self> {
         if let Some(unified) = &mut self.v2 {
             let file = unified.mount.join("cgroup.controllers");
             let controllers = read_file(&file).context(Operation::Read, &file)?;

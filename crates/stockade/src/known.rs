@@ -1,6 +1,6 @@
 //! What was read of the host for an earlier jail and still holds, so that it is not read again for each.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::Mutex;
 
 use crate::error::Result;
 use crate::host::{CgroupLayout, read};
@@ -11,42 +11,61 @@ use crate::process::ProcessRef;
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
+/// A value that is remembered. It is never waited for: in a child that was forked while another thread was at it,
+/// it may be locked for good, and is then found out anew.
+struct Kept<T>(Mutex<Option<T>>);
+
+impl<T: Clone> Kept<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn get(&self) -> Option<T> {
+        self.0.try_lock().ok()?.clone()
+    }
+
+    fn keep(&self, value: T) -> T {
+        if let Ok(mut kept) = self.0.try_lock() {
+            *kept = Some(value.clone());
+        }
+        value
+    }
+}
+
 /// The kernel's name for this boot, which no process outlives.
 pub(crate) fn boot_id() -> Result<String> {
-    static KNOWN: OnceLock<String> = OnceLock::new();
-    if let Some(known) = KNOWN.get() {
-        return Ok(known.clone());
+    static KNOWN: Kept<String> = Kept::new();
+    match KNOWN.get() {
+        Some(known) => Ok(known),
+        None => Ok(KNOWN.keep(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())),
     }
-    let id = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-    Ok(KNOWN.get_or_init(|| id).clone())
 }
 
 /// The pid namespace of this process, which it never leaves, by the inode of its file; 0 if it cannot be told.
 pub(crate) fn pid_namespace() -> u64 {
-    static KNOWN: OnceLock<u64> = OnceLock::new();
-    *KNOWN.get_or_init(|| rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino))
+    static KNOWN: Kept<(i32, u64)> = Kept::new();
+    // A child may have been born into another one.
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let read = || (pid, rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino));
+    KNOWN.get().filter(|known| known.0 == pid).unwrap_or_else(|| KNOWN.keep(read())).1
 }
 
 /// This process. A child of it that was not executed anew is another, in which this is looked up again.
 pub(crate) fn myself() -> ProcessRef {
-    static KNOWN: Mutex<Option<ProcessRef>> = Mutex::new(None);
+    static KNOWN: Kept<ProcessRef> = Kept::new();
     let pid = rustix::process::getpid();
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let same = known.filter(|known| known.pid == pid.as_raw_nonzero().get());
-    *known.insert(same.unwrap_or_else(|| ProcessRef::of(pid)))
+    let known = KNOWN.get().filter(|known| known.pid == pid.as_raw_nonzero().get());
+    known.unwrap_or_else(|| KNOWN.keep(ProcessRef::of(pid)))
 }
 
 /// Where cgroup hierarchies are mounted. The mount table, which can be long, is read again only if one of them
 /// is gone, or if `suffices` says that something is missing.
 pub(crate) fn cgroup_mounts(suffices: impl Fn(&CgroupLayout) -> bool) -> Result<CgroupLayout> {
-    static KNOWN: Mutex<Option<CgroupLayout>> = Mutex::new(None);
-    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(known) = known.filter(|known| is_there(known) && suffices(known)) {
+    static KNOWN: Kept<CgroupLayout> = Kept::new();
+    if let Some(known) = KNOWN.get().filter(|known| is_there(known) && suffices(known)) {
         return Ok(known);
     }
-    let read = CgroupLayout::read_mounts()?;
-    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
-    Ok(read)
+    Ok(KNOWN.keep(CgroupLayout::read_mounts()?))
 }
 
 /// Whether every hierarchy is still mounted where it was.
@@ -62,13 +81,13 @@ fn is_there(layout: &CgroupLayout) -> bool {
 /// Whether this process is in the cgroup that a leash would be made below. Its list of processes, which can be
 /// long, is read once: the process's own path, by which the point was found, tells if it moves.
 pub(crate) fn holds_me(point: &LeashPoint, look: impl FnOnce() -> bool) -> bool {
-    static KNOWN: Mutex<Option<LeashPoint>> = Mutex::new(None);
-    if KNOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(point) {
+    static KNOWN: Kept<LeashPoint> = Kept::new();
+    if KNOWN.get().as_ref() == Some(point) {
         return true;
     }
     let holds = look();
     if holds {
-        *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(point.clone());
+        KNOWN.keep(point.clone());
     }
     holds
 }

@@ -32,6 +32,7 @@ mod adopt;
 mod cgroup;
 pub mod closure;
 mod decision;
+pub mod doctor;
 mod enter;
 mod error;
 mod events;
@@ -67,6 +68,8 @@ mod teardown;
 mod together;
 mod tree;
 mod usage;
+mod visit;
+mod visitor;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -97,3 +100,5 @@ pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};
 pub use together::teardown_all;
 pub use usage::Usage;
+pub use visit::{VISITOR_PATH, Visit};
+pub use visitor::Visitor;

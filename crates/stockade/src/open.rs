@@ -12,6 +12,8 @@ use crate::running::Running;
 use crate::spec::JailId;
 use crate::store::Store;
 use crate::teardown::{Report, TeardownOptions};
+use crate::visit::{Visit, visit};
+use crate::visitor::Visitor;
 
 /// A jail as it is found.
 #[derive(Debug)]
@@ -88,11 +90,12 @@ impl Store {
     pub fn watch(&self, id: &JailId) -> Result<Option<Watched>> {
         let here = |state| !matches!(state, JailState::Dead | JailState::Elsewhere | JailState::Damaged);
         let receipt = self.read(id)?.filter(|receipt| here(receipt.state()));
-        let Some(vmm) = receipt.as_ref().and_then(Receipt::vmm_step) else { return Ok(None) };
+        let Some(receipt) = receipt else { return Ok(None) };
+        let Some(vmm) = receipt.vmm_step() else { return Ok(None) };
         let process = vmm.process.open()?;
         let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
         let alive = process.is_some() || monitor.is_some();
-        Ok(alive.then(|| Watched { process, monitor, store: self.clone(), id: id.clone() }))
+        Ok(alive.then(|| Watched { process, monitor, store: self.clone(), receipt }))
     }
 }
 
@@ -102,7 +105,7 @@ pub struct Watched {
     process: Option<PidFd>,
     monitor: Option<PidFd>,
     store: Store,
-    id: JailId,
+    receipt: Receipt,
 }
 
 impl Watched {
@@ -112,6 +115,20 @@ impl Watched {
     /// What the kernel says of sending it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// The receipt of the jail, as it was when this was opened.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// Runs a further program in the jail.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if the VMM has ended, [`Error::Enter`] with the step at which it failed and why.
+    pub fn visit(&self, wish: Visit) -> Result<Visitor> {
+        let gone = || Error::NotRunning(self.receipt.id.clone());
+        visit(&self.receipt, self.process.as_ref().ok_or_else(gone)?, wish)
     }
 
     /// Waits for the VMM's end, at most until `deadline`; `None` if it still runs then.
@@ -128,6 +145,6 @@ impl Watched {
                 return Ok(None);
             }
         }
-        Ok(Some(self.store.ended(&self.id).unwrap_or(Ended::Unknown)))
+        Ok(Some(self.store.ended(&self.receipt.id).unwrap_or(Ended::Unknown)))
     }
 }

@@ -11,6 +11,8 @@ use crate::process::{Ended, PidFd};
 use crate::receipt::Receipt;
 use crate::teardown::{Report, TeardownOptions};
 use crate::tree::Tree;
+use crate::visit::{Visit, visit};
+use crate::visitor::Visitor;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
 #[derive(Debug)]
@@ -143,6 +145,14 @@ impl Running {
             self.signal(Signal::KILL)?;
         }
         self.wait()
+    }
+
+    /// Runs a further program in the jail.
+    ///
+    /// # Errors
+    /// [`Error::Enter`](crate::Error::Enter) with the step at which it failed and why.
+    pub fn visit(&self, wish: Visit) -> Result<Visitor> {
+        visit(&self.jail.receipt, &self.process, wish)
     }
 
     /// Kills the VMM if it runs, and removes the jail.

@@ -78,8 +78,12 @@ pub enum EnterStep {
     Attach(Bind),
     /// Join the mount namespace of a VMM that runs.
     JoinMounts,
+    /// Join the other namespaces of a VMM that runs.
+    JoinNamespaces,
     /// Take the standard streams that the launcher gives.
     TakeStreams,
+    /// Take the terminal that a visitor is given.
+    TakeTerminal,
     /// Put the standard streams on `/dev/null`.
     NullStreams,
     /// Go on in the background.
@@ -111,6 +115,15 @@ pub enum EnterStep {
     ResetSignals,
     /// Every signal at its default, whatever the launcher ignores.
     DefaultSignals,
+    /// Stay root, and keep of its capabilities those over files.
+    KeepFileCapabilities,
+    /// Become a visitor's program.
+    ExecuteVisitor {
+        /// Its name.
+        program: String,
+        /// Whether it is one of the host's.
+        of_host: bool,
+    },
     /// Become the VMM.
     Execute {
         /// Its executable in the jail.
@@ -204,6 +217,10 @@ impl fmt::Display for EnterStep {
                 write!(f, "attach {} at {}{how}", bind.source, bind.path)
             }
             Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
+            Self::JoinNamespaces => f.write_str("join the VMM's other namespaces"),
+            Self::TakeTerminal => f.write_str("take the visitor's terminal"),
+            Self::KeepFileCapabilities => f.write_str("keep no capabilities but those over files"),
+            Self::ExecuteVisitor { program, .. } => write!(f, "execute in the jail: {program}"),
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
             Self::Daemonize => f.write_str("go on in the background"),

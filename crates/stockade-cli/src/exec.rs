@@ -1,0 +1,121 @@
+//! `stockade exec`: a program in a jail beside its VMM.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use stockade::spec::JailId;
+use stockade::step::enter::EnterStep;
+use stockade::{Ended, Error, ErrorKind, Store, Visit, Visitor};
+
+use crate::args::StateArgs;
+use crate::jails::no_jail;
+use crate::output::{Failure, require_root};
+use crate::terminal;
+
+/// The exit codes of env(1) and its like: stockade's own failure, a program that may not be executed, and one that
+/// is not there.
+const FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is the program's; 125 if stockade fails, 126 if the program may not be executed,
+127 if it is not there.
+
+Examples:
+  stockade exec vm-1 -- /firecracker --version
+  stockade exec --host-program /bin/busybox vm-1 -- ls -l /dev"
+)]
+pub(crate) struct ExecArgs {
+    /// Name of the jail.
+    id: JailId,
+    /// The program in the jail and its arguments; with --host-program the arguments alone.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(required_unless_present = "host_program")]
+    words: Vec<OsString>,
+    #[command(flatten)]
+    how: VisitArgs,
+}
+
+/// How a program is run in a jail.
+#[derive(Debug, Args)]
+pub(crate) struct VisitArgs {
+    /// Run this static program of the host: the jail need not have it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_program: Option<PathBuf>,
+    /// Stay root, with capabilities over files alone, instead of becoming the jail's uid.
+    #[arg(long)]
+    root: bool,
+    /// A variable of its environment (repeatable).
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
+    run("exec", &args.id, &args.how, &args.words)
+}
+
+/// Runs a program for the command of this name; `words` begin with the program unless it is the host's.
+pub(crate) fn run(
+    command: &str,
+    id: &JailId,
+    how: &VisitArgs,
+    words: &[OsString],
+) -> Result<ExitCode, Failure> {
+    let ended = visit(command, id, how, words).map_err(|failure| match failure {
+        Failure::Told(_) => failure.with_code(FAILED),
+        other => other,
+    })?;
+    Ok(ExitCode::from(ended.shell_code()))
+}
+
+fn visit(command: &str, id: &JailId, how: &VisitArgs, words: &[OsString]) -> Result<Ended, Failure> {
+    require_root(command)?;
+    let store = how.state.store()?;
+    terminal::attend(wish(how, words)?, &|visit| enter(&store, id, visit))
+}
+
+/// What is to be run.
+fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
+    let (visit, arguments) = match (&how.host_program, words) {
+        (Some(file), arguments) => {
+            let visit = Visit::with_host_program(file);
+            (visit.map_err(|error| Failure::new(format!("--host-program: {error}")))?, arguments)
+        }
+        (None, [program, arguments @ ..]) => (Visit::with_program(program)?, arguments),
+        (None, []) => return Err(Failure::new("there is no program to run")),
+    };
+    let visit = visit.arguments(arguments).as_root(how.root);
+    how.env.iter().try_fold(visit, |visit, variable| match variable.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(visit.variable(name, value)),
+        _ => Err(Failure::new(format!("--env: {variable:?} is not NAME=VALUE"))),
+    })
+}
+
+fn enter(store: &Store, id: &JailId, visit: Visit) -> Result<Visitor, Failure> {
+    match store.watch(id)? {
+        Some(watched) => watched.visit(visit).map_err(|error| not_run(&error)),
+        None if store.read(id)?.is_none() => Err(no_jail(id)),
+        None => Err(Error::NotRunning(id.clone()).into()),
+    }
+}
+
+/// With the exit code that tells why, and the flag that helps.
+fn not_run(error: &Error) -> Failure {
+    let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
+    let (code, way_out) = match (&**step, error.kind()) {
+        (EnterStep::ExecuteVisitor { of_host: false, .. }, ErrorKind::NotFound) => {
+            (NOT_FOUND, " (see --host-program)")
+        }
+        (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (NOT_FOUND, ""),
+        (EnterStep::ExecuteVisitor { .. }, _) => (NOT_EXECUTABLE, ""),
+        _ => (FAILED, ""),
+    };
+    Failure::Coded(format!("{error}{way_out}"), code)
+}

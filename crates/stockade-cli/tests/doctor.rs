@@ -1,0 +1,83 @@
+//! `doctor` tells of a host what breaks jails, and changes nothing.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn doctor(guard: &Guard, words: &[&str]) -> Output {
+    let mut command = Command::new(program("stockade"));
+    command.arg("doctor").args(words).arg("--chroot-base-dir").arg(guard.base());
+    run_with(command.env("STOCKADE_STATE_DIR", guard.state()))
+}
+
+fn findings(output: &Output) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["ok"], json!(output.code == 0));
+    report["findings"].as_array().unwrap().clone()
+}
+
+fn of<'f>(findings: &'f [Value], check: &str) -> &'f Value {
+    findings.iter().find(|finding| finding["check"] == check).unwrap()
+}
+
+#[test]
+fn where_jails_are_made_nothing_is_broken() {
+    privileged!(guard, {
+        let output = doctor(&guard, &["--json"]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{}", output.stdout);
+        let all = findings(&output);
+        for check in ["kernel", "system-calls", "privileges", "base", "receipts"] {
+            assert_eq!(of(&all, check)["grade"], "good", "{check}");
+        }
+        let quiet = findings(&doctor(&guard, &["--json", "--quiet"]));
+        let bad: Vec<&Value> = all.iter().filter(|finding| finding["grade"] != "good").collect();
+        assert_eq!(quiet.iter().collect::<Vec<_>>(), bad);
+        let text = doctor(&guard, &[]).stdout;
+        assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), all.len());
+        assert!(!guard.base().exists() && !guard.state().exists(), "it only looks");
+    });
+}
+
+#[test]
+fn a_base_without_execution_and_a_dead_jail_are_found() {
+    privileged!(guard, {
+        std::fs::create_dir(guard.base()).unwrap();
+        let place = guard.state().join("broken");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("receipt.json"), "{").unwrap();
+        let script = "mount -t tmpfs -o noexec,nodev none \"$1\" && exec \"$0\" doctor -q --json --chroot-base-dir \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(program("stockade")).arg(guard.base());
+        let output = run_with(command.env("STOCKADE_STATE_DIR", guard.state()));
+        assert_eq!((output.code, output.stderr.as_str()), (1, ""));
+        let all = findings(&output);
+        let base = guard.base().display().to_string();
+        let told: Vec<&str> = all
+            .iter()
+            .filter(|finding| finding["grade"] == "broken")
+            .map(|finding| finding["fact"].as_str().unwrap())
+            .collect();
+        assert_eq!(told, [format!("{base} is mounted noexec"), format!("{base} is mounted nodev")]);
+        assert_eq!(of(&all, "receipts")["fact"], "1 cannot be understood");
+        std::fs::remove_dir_all(guard.state()).unwrap();
+        std::fs::remove_dir(guard.base()).unwrap();
+    });
+}
+
+#[test]
+fn who_is_not_root_is_told_so_and_all_the_rest() {
+    privileged!(guard, {
+        let copy = guard.directory().join("stockade");
+        std::fs::copy(program("stockade"), &copy).unwrap();
+        let mut command = Command::new(copy);
+        command.args(["doctor", "--quiet"]).uid(65_534).gid(65_534);
+        let output = run_with(&mut command);
+        assert_eq!((output.code, output.stderr.as_str()), (1, ""));
+        let line =
+            "broken   privileges    this is uid 65534\n                    so making jails needs root\n";
+        assert!(output.stdout.contains(line), "{}", output.stdout);
+    });
+}

@@ -1,0 +1,86 @@
+//! Whether the kernel has a system call, and lets this process make it.
+
+use std::ffi::c_long;
+
+use rustix::io::Errno;
+
+use crate::program::last_errno;
+
+/// A system call that jails are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// `clone3`, from Linux 5.3.
+    Clone3,
+    /// `close_range`, from Linux 5.9.
+    CloseRange,
+    /// `mount_setattr`, from Linux 5.12.
+    MountSetattr,
+    /// `open_tree`, from Linux 5.2.
+    OpenTree,
+    /// `openat2`, from Linux 5.6.
+    Openat2,
+    /// `pidfd_open`, from Linux 5.3.
+    PidfdOpen,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Clone3, Self::CloseRange, Self::MountSetattr, Self::OpenTree, Self::Openat2, Self::PidfdOpen];
+
+    /// Its name, and the version of Linux that it came with.
+    pub fn name_and_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Clone3 => ("clone3", "5.3"),
+            Self::CloseRange => ("close_range", "5.9"),
+            Self::MountSetattr => ("mount_setattr", "5.12"),
+            Self::OpenTree => ("open_tree", "5.2"),
+            Self::Openat2 => ("openat2", "5.6"),
+            Self::PidfdOpen => ("pidfd_open", "5.3"),
+        }
+    }
+
+    /// Makes the call with arguments that it always refuses.
+    ///
+    /// # Errors
+    /// ENOSYS where the kernel has no such call; EPERM where a filter of system calls forbids it.
+    pub fn probe(self) -> Result<(), Errno> {
+        let number = match self {
+            Self::Clone3 => libc::SYS_clone3,
+            Self::CloseRange => libc::SYS_close_range,
+            Self::MountSetattr => libc::SYS_mount_setattr,
+            Self::OpenTree => libc::SYS_open_tree,
+            Self::Openat2 => libc::SYS_openat2,
+            Self::PidfdOpen => libc::SYS_pidfd_open,
+        };
+        // Wrong for each of them: a descriptor and flags without meaning, a first descriptor behind the last, no
+        // pid, a structure of no size, no memory.
+        let arguments: [c_long; 4] = match self {
+            Self::Clone3 => [0; 4],
+            Self::CloseRange => [9, 8, 0, 0],
+            _ => [-1, 0, -1, 0],
+        };
+        let [first, second, third, fourth] = arguments;
+        // SAFETY: every call refuses these arguments before it acts, and no pointer among them leads to memory.
+        let refused = unsafe { libc::syscall(number, first, second, third, fourth, 0) };
+        match if refused < 0 { last_errno() } else { Errno::INVAL } {
+            missing @ (Errno::NOSYS | Errno::PERM) => Err(missing),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probing_closes_makes_and_opens_nothing() {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok();
+        let before = descriptors();
+        for feature in Feature::ALL {
+            assert_ne!(feature.probe(), Err(Errno::NOSYS), "{feature:?}: stockade needs it anyway");
+        }
+        assert_eq!(descriptors(), before);
+    }
+}

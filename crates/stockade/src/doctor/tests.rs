@@ -1,0 +1,136 @@
+use super::*;
+use crate::host::{CgroupLayout, Unified};
+
+/// A host on which all is well.
+fn healthy() -> HostFacts {
+    let unified = Unified {
+        mount: std::path::PathBuf::from("/sys/fs/cgroup").into(),
+        controllers: vec!["cpu".into(), "pids".into()],
+        has_parent: false,
+    };
+    HostFacts {
+        kernel: "6.1.0-18-amd64".into(),
+        cgroups: CgroupLayout { v1: Vec::new(), v2: Some(unified) },
+        cgroup_kill: Some(true),
+        leash: true,
+        jail_uid: 1234,
+        devices: vec![("/dev/kvm", None), ("/dev/net/tun", None)],
+        base: BaseFacts {
+            path: "/srv/jailer".into(),
+            exists: true,
+            existing: "/srv/jailer".into(),
+            is_roots: true,
+            filesystem: "xfs",
+            free_bytes: 5 << 30,
+            free_inodes: Some(1 << 20),
+            ..BaseFacts::default()
+        },
+        socket_path: "/srv/jailer/firecracker/vm-1/root/run/firecracker.socket".into(),
+        ..HostFacts::default()
+    }
+}
+
+/// What is found beside what is good.
+fn found(change: impl FnOnce(&mut HostFacts)) -> Vec<(&'static str, Grade, String)> {
+    let mut facts = healthy();
+    change(&mut facts);
+    let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
+    bad.map(|finding| {
+        assert!(finding.breaks.is_some() && finding.mend.is_some(), "{finding:?} helps nobody");
+        (finding.check, finding.grade, finding.fact)
+    })
+    .collect()
+}
+
+#[test]
+fn a_healthy_host_has_nothing_to_mend() {
+    assert_eq!(found(|_| ()), []);
+    let names: Vec<&str> = diagnose(&healthy()).iter().map(|finding| finding.check).collect();
+    let all = [
+        "kernel",
+        "system-calls",
+        "privileges",
+        "cgroups",
+        "kvm",
+        "tun",
+        "base",
+        "limits",
+        "socket-path",
+        "netns",
+        "skeleton",
+        "receipts",
+        "swap",
+        "smt",
+        "ksm",
+        "lsm",
+    ];
+    assert_eq!(names, all, "programs look for these names");
+}
+
+#[test]
+fn what_breaks_jails_is_told_from_what_weakens_them() {
+    let one = |check, grade, fact: &str| vec![(check, grade, fact.to_owned())];
+    let cases: Vec<(fn(&mut HostFacts), _)> = vec![
+        (|f| f.kernel = "5.4.0".into(), one("kernel", Grade::Broken, "Linux 5.4.0 is older than 5.10")),
+        (
+            |f| f.missing_calls = vec![("openat2", "5.6", true)],
+            one("system-calls", Grade::Broken, "openat2 is forbidden by a filter of system calls"),
+        ),
+        (
+            |f| f.missing_calls = vec![("mount_setattr", "5.12", false)],
+            one("system-calls", Grade::Warning, "mount_setattr is missing, which came with Linux 5.12"),
+        ),
+        (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),
+        (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "VMMs are to run as root")),
+        (
+            |f| f.missing_capabilities = vec!["CAP_MKNOD"],
+            one("privileges", Grade::Broken, "root lacks CAP_MKNOD"),
+        ),
+        (
+            |f| f.forbidden_namespaces = vec!["net"],
+            one("namespaces", Grade::Warning, "no namespace may be made of kind net"),
+        ),
+        (
+            |f| f.cgroups = CgroupLayout::default(),
+            one("cgroups", Grade::Warning, "no cgroup hierarchy is mounted"),
+        ),
+        (
+            |f| f.cgroup_kill = Some(false),
+            one("cgroup-kill", Grade::Note, "cgroups have no cgroup.kill, which came with Linux 5.14"),
+        ),
+        (|f| f.leash = false, one("leash", Grade::Warning, "no cgroup can be made below this process's own")),
+        (
+            |f| f.devices[0].1 = Some("No such file or directory (os error 2)".into()),
+            one("kvm", Grade::Warning, "/dev/kvm does not open: No such file or directory (os error 2)"),
+        ),
+        (|f| f.base.options = vec!["noexec"], one("base", Grade::Broken, "/srv/jailer is mounted noexec")),
+        (|f| f.base.options = vec!["nodev"], one("base", Grade::Broken, "/srv/jailer is mounted nodev")),
+        (|f| f.base.is_roots = false, one("base", Grade::Warning, "/srv/jailer is not root's own")),
+        (
+            |f| (f.base.free_bytes, f.base.free_inodes) = (1536, Some(3)),
+            one("base", Grade::Warning, "/srv/jailer has 1.5 KiB and 3 inodes left"),
+        ),
+        (|f| f.base.filesystem = "ext4", one("reflink", Grade::Note, "ext4 makes no reflinks")),
+        (|f| f.open_files = Some(1024), one("limits", Grade::Broken, "a process may have 1024 descriptors")),
+        (
+            |f| f.socket_path = format!("/{}", "x".repeat(107)).into(),
+            one(
+                "socket-path",
+                Grade::Warning,
+                &format!("/{} has 108 bytes, and a socket's address holds 107", "x".repeat(107)),
+            ),
+        ),
+        (
+            |f| f.netns_shared = Some(false),
+            one("netns", Grade::Warning, "/run/netns is mounted and not shared"),
+        ),
+        (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of dead jails")),
+        (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
+        (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),
+        (|f| f.ksm = true, one("ksm", Grade::Warning, "pages of equal content are merged")),
+        (|f| f.lsm = vec!["selinux".into()], one("lsm", Grade::Note, "selinux is active")),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(found(change), expected);
+    }
+}
