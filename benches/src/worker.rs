@@ -55,6 +55,8 @@ impl Worker {
 
 /// The worker's own side.
 pub(crate) fn work(mounts: u32, skeleton: bool) -> Done {
+    // Before most of what else the machine does, which would be measured too; all ways inherit it.
+    rustix::process::setpriority_process(None, -10).map_err(|e| format!("raise the priority: {e}"))?;
     let ground = Ground::lay_out(mounts, skeleton)?;
     for question in std::io::stdin().lines() {
         let answer = answer(&ground, &question.map_err(text)?);

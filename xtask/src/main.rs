@@ -1,5 +1,6 @@
 //! What a person repeats, as `cargo xtask COMMAND`.
 
+mod bench;
 mod check;
 mod command;
 mod python;
@@ -20,6 +21,7 @@ usage: cargo xtask COMMAND
   python-bench  compare it with a class that runs programs
   vm-shell      a shell in that machine
   qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
+  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds)
   check         formatting, lints, documentation, dependencies
   ci            check, then test
 ";
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["python-bench"] => python::bench(),
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
+        ["bench", ref flags @ ..] => bench::bench(flags),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()),
         _ => {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::command::{Done, built, cache, cargo, run};
-use crate::{python, setup, vm};
+use crate::{bench, python, setup, vm};
 
 /// How large the drop-in may be, in bytes.
 const LARGEST_JAILER: u64 = 1_500_000;
@@ -24,6 +24,8 @@ pub(crate) fn test() -> Done {
     let again = run(&mut cargo(&["test", "--package", "jailer", "--test", "conformance"]));
     host_setup(&["--remove"])?;
     again?;
+    // That it works, not how fast it is.
+    bench::bench(&["--smoke"])?;
     python::test()?;
     if let Ok(names) = fs::read_to_string(&skipped) {
         eprintln!("skipped:\n{names}");

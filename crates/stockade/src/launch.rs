@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::leash;
 use crate::plan::{Way, plan};
 use crate::prepare::{Held, Prepared};
-use crate::process::{PidFd, ProcessRef};
+use crate::process::{Moment, PidFd, ProcessRef};
 use crate::running::Running;
 use crate::skeleton::Skeleton;
 use crate::spec::{JailPath, Netns, monotonic_us};
@@ -104,6 +104,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         network_namespace: jail.receipt.spec.netns == Netns::New,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
     };
+    let before = Moment::now();
     let (child, monitor) = match &log {
         None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
         Some((output, log_bytes)) => {
@@ -115,12 +116,15 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
             };
             let spawned = spawn_monitored(&mut entry.program, birth, &duty);
             let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
-            (child, Some(PidFd::new(monitor.pidfd, monitor.pid.as_raw_nonzero().get())))
+            let reference = ProcessRef::born_since(before, monitor.pid);
+            (child, Some((PidFd::new(monitor.pidfd, reference.pid), reference)))
         }
     };
     // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
     drop(log);
-    let outcome = let_go(jail, &entry, child, monitor.as_ref());
+    let process = ProcessRef::born_since(before, child.pid);
+    let (monitor, its_reference) = monitor.unzip();
+    let outcome = let_go(jail, &entry, child, process, its_reference);
     if outcome.is_err()
         && let Some(monitor) = &monitor
     {
@@ -148,12 +152,17 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
 }
 
 /// Records the child, lets it go on, and waits until it has become the VMM.
-fn let_go(jail: &mut Held, entry: &Entry, child: Child, monitor: Option<&PidFd>) -> Result<PidFd> {
-    let pid = child.pid;
-    let recorded = record(jail, ProcessRef::of(pid), monitor.map(PidFd::reference));
+fn let_go(
+    jail: &mut Held,
+    entry: &Entry,
+    child: Child,
+    vmm: ProcessRef,
+    monitor: Option<ProcessRef>,
+) -> Result<PidFd> {
+    let recorded = record(jail, vmm, monitor);
     // Unrecorded, the child ends when its link closes.
     let (pidfd, outcome) = if recorded.is_ok() { child.go_and_tell() } else { child.abandon() };
-    let process = PidFd::new(pidfd, pid.as_raw_nonzero().get());
+    let process = PidFd::new(pidfd, vmm.pid);
     let failed = match (recorded, outcome) {
         (Ok(()), Ok(None)) => return Ok(process),
         (Err(error), _) => error,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::open::Jail;
@@ -18,7 +19,7 @@ use crate::together::teardown_all;
 /// Their ids are that of the specification with a random word behind it, and so are the names of network
 /// namespaces that are made for them: a jail keeps its name for life, since its paths have it in them.
 ///
-/// What was taken is made up for by a thread of the pool's own. A pooled jail is a prepared jail like any other,
+/// What was taken is made up for by a thread of the pool's own, which lets the launch of what was taken go first. A pooled jail is a prepared jail like any other,
 /// with its receipt: if this process is killed, `gc` removes it. A pool that is dropped removes what is in it.
 ///
 /// ```no_run
@@ -54,6 +55,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pool {
     jails: VecDeque<Prepared>,
+    /// How many jails were taken and not launched yet.
+    starting: usize,
+    /// Until when these go first.
+    patient_until: Option<Instant>,
     /// Why the last jail could not be made; none is tried until somebody wants one again.
     failed: Option<Error>,
     closed: bool,
@@ -83,11 +88,14 @@ impl JailPool {
         let warm = {
             let mut pool = self.shared.lock();
             pool.failed = None;
+            pool.starting += 1;
+            pool.patient_until.get_or_insert_with(|| Instant::now() + PATIENCE);
             pool.jails.pop_front()
         };
+        let taken = Taken(Arc::clone(&self.shared));
         self.shared.changed.notify_all();
         let mut prepared = warm.map_or_else(|| self.shared.prepare(), Ok)?;
-        prepared.renew_start();
+        prepared.was_taken(taken);
         Ok(prepared)
     }
 
@@ -137,6 +145,36 @@ impl Drop for JailPool {
     }
 }
 
+/// How long a new jail is put off at most while one that was taken is about to be launched.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl Pool {
+    /// How long to go on leaving the processors to those who start; `None` if that is over.
+    fn patience(&mut self) -> Option<Duration> {
+        let left = self.patient_until.filter(|_| self.starting > 0)?.checked_duration_since(Instant::now());
+        if left.is_none() {
+            self.patient_until = None;
+        }
+        left
+    }
+}
+
+/// Lets the pool make up for a jail that was taken once it is launched, or given up.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<Shared>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut pool = self.0.lock();
+        pool.starting -= 1;
+        if pool.starting == 0 {
+            pool.patient_until = None;
+        }
+        drop(pool);
+        self.0.changed.notify_all();
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
@@ -156,6 +194,11 @@ impl Shared {
         while !pool.closed {
             if pool.jails.len() >= self.size || pool.failed.is_some() {
                 pool = self.wait(pool);
+                continue;
+            }
+            if let Some(left) = pool.patience() {
+                let waited = self.changed.wait_timeout(pool, left);
+                pool = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             drop(pool);

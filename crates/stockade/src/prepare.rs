@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
+use crate::pool::Taken;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailSpec, monotonic_us};
 use crate::step::enter::EnterStep;
@@ -18,6 +19,8 @@ use crate::teardown::{Report, TeardownOptions, tear_down, undo};
 pub struct Prepared {
     jail: Option<Held>,
     taken_over: Option<Report>,
+    /// Of which pool, if of any, until it is launched.
+    taken: Option<Taken>,
 }
 
 /// What a prepared jail and a running one have in common.
@@ -63,7 +66,7 @@ impl Held {
 
 impl Prepared {
     pub(crate) fn reopened(jail: Held) -> Self {
-        Self { jail: Some(jail), taken_over: None }
+        Self { jail: Some(jail), taken_over: None, taken: None }
     }
 }
 
@@ -85,7 +88,7 @@ impl Store {
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
-        let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over };
+        let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over, taken: None };
         // Dropped on an error, it takes the jail with it.
         for placement in spec.profile.placements() {
             prepared.place(placement)?;
@@ -189,8 +192,9 @@ impl Prepared {
         renew_arguments(receipt);
     }
 
-    /// Has the start asked for now, for a jail that was made before somebody did.
-    pub(crate) fn renew_start(&mut self) {
+    /// Has the start asked for now, for a jail of a pool, which was made before somebody did.
+    pub(crate) fn was_taken(&mut self, taken: Taken) {
+        self.taken = Some(taken);
         let receipt = &mut self.jail_mut().receipt;
         receipt.spec.started_us = monotonic_us();
         renew_arguments(receipt);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Operation, Result};
@@ -35,6 +36,13 @@ impl ProcessRef {
         Self { pid, started: stat(pid).map_or(0, |stat| stat.started) }
     }
 
+    /// A process that was made after `before`, and just now. Its start is known without asking the kernel, unless
+    /// the clock has ticked meanwhile.
+    pub(crate) fn born_since(before: Moment, pid: Pid) -> Self {
+        let now = Moment::now();
+        if now == before { Self { pid: pid.as_raw_nonzero().get(), started: now.0 } } else { Self::of(pid) }
+    }
+
     /// Whether it is still there and not yet a zombie.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
@@ -59,6 +67,21 @@ impl ProcessRef {
         // First the descriptor, then the check: what the descriptor means cannot change in between.
         let fd = PidFd::open(self.pid)?;
         Ok(fd.filter(|_| self.is_alive()))
+    }
+}
+
+/// A moment as the kernel tells those at which processes start: in clock ticks since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    /// How long a tick is for programs, whatever the kernel's own are.
+    const TICK_NS: u64 = 10_000_000;
+
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        let (seconds, rest) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+        Self(seconds * (1_000_000_000 / Self::TICK_NS) + rest / Self::TICK_NS)
     }
 }
 
@@ -104,11 +127,6 @@ impl PidFd {
 
     pub(crate) fn pid(&self) -> i32 {
         self.pid
-    }
-
-    /// The process, to be found again.
-    pub(crate) fn reference(&self) -> ProcessRef {
-        ProcessRef { pid: self.pid, started: stat(self.pid).map_or(0, |stat| stat.started) }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -294,4 +312,20 @@ pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result
 
 fn zombie(pid: i32) -> bool {
     stat(pid).is_none_or(|stat| stat.ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_just_born_has_the_start_that_the_kernel_tells() {
+        for _ in 0..50 {
+            let before = Moment::now();
+            let mut child = std::process::Command::new("/bin/true").spawn().expect("start a child");
+            let pid = Pid::from_child(&child);
+            assert_eq!(ProcessRef::born_since(before, pid), ProcessRef::of(pid));
+            child.wait().expect("wait for the child");
+        }
+    }
 }

@@ -1,0 +1,51 @@
+//! How many system calls each phase of a jail's life takes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use testkit::{privileged, program, run_with, tell};
+
+/// The phases of `stockade run` in order: what begins the next one, and the most system calls that it may take.
+/// They are a little above what was counted, since kernels and hosts differ.
+const PHASES: [(&str, &str, usize); 4] = [
+    ("begin, look at the host, plan", "receipt.json.new", 160),
+    ("prepare", "clone3(", 80),
+    ("launch and wait", "waitid(", 45),
+    ("tear down", "exit_group(", 120),
+];
+
+/// What the VMM's process makes until it executes: half of it resets signals.
+const MOST_IN_CHILD: usize = 95;
+
+#[test]
+fn no_phase_of_a_life_takes_more_system_calls_than_it_needs() {
+    privileged!(guard, {
+        let trace = guard.directory().join("trace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o"]).arg(&trace).arg(program("stockade"));
+        command.args(["run", "--new-pid-ns", "--id", guard.name(), "--exec-file"]);
+        command.arg(program("stockade-probe")).arg("--chroot-base-dir").arg(guard.base());
+        command.arg("--state-dir").arg(guard.state()).args(["--", "exit=3"]);
+        assert_eq!(run_with(&mut command).code, 3, "is strace installed?");
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let calls: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| line.split_once(' ').map(|(pid, call)| (pid, call.trim_start())))
+            // The end of one that another process came in between, and signals.
+            .filter(|(_, call)| !call.starts_with(['<', '-', '+']))
+            // A build with debug assertions asks whether each descriptor is open before it closes it.
+            .filter(|(_, call)| !(cfg!(debug_assertions) && call.contains(", F_GETFD)")))
+            .collect();
+        let own = calls[0].0;
+        let mut rest = calls.iter().filter(|(pid, _)| *pid == own).map(|(_, call)| *call);
+        for (phase, ends, most) in PHASES {
+            let many = 1 + rest.by_ref().take_while(|call| !call.contains(ends)).count();
+            tell(&format!("system calls to {phase}: {many} (at most {most})"));
+            assert!(many > 10 && many <= most, "{phase}: {many}\n{text}");
+        }
+        let child = calls.iter().filter(|(pid, _)| *pid != own).map(|(_, call)| *call);
+        let many = child.take_while(|call| !call.starts_with("execve(")).count();
+        tell(&format!("system calls of the VMM's process before its exec: {many} (at most {MOST_IN_CHILD})"));
+        assert!(many > 10 && many <= MOST_IN_CHILD, "{many}\n{text}");
+    });
+}
