@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Gc(crate::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts; the first jail does the same.
     HostSetup(crate::host_setup::HostSetupArgs),
+    /// Check how well a jail that runs holds its VMM.
+    Audit(crate::audit::AuditArgs),
     /// Check this host: what breaks jails, what weakens them, and what mends it.
     Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.

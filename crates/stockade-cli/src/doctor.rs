@@ -71,12 +71,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
 }
 
 /// A line for what is so; below it what that breaks, and what mends it.
-fn text(findings: &[Finding]) -> String {
+pub(crate) fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { check, grade, fact, breaks, mend } in findings {
-        let _ = writeln!(text, "{grade:8} {check:13} {fact}");
+        let _ = writeln!(text, "{grade:8} {check:18} {fact}");
         for (title, line) in [("so", *breaks), ("mend", mend.as_deref())] {
-            let _ = line.map(|line| writeln!(text, "{:8} {title:>13} {line}", ""));
+            let _ = line.map(|line| writeln!(text, "{:8} {title:>18} {line}", ""));
         }
     }
     text

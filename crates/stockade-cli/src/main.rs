@@ -1,6 +1,7 @@
 //! The `stockade` command.
 
 mod args;
+mod audit;
 mod create;
 mod demo;
 mod doctor;
@@ -76,6 +77,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Shell(args) => shell::shell(&args),
         Command::Gc(args) => gc::gc(&args),
         Command::HostSetup(args) => host_setup::host_setup(&args),
+        Command::Audit(args) => audit::audit(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
     }

@@ -29,6 +29,7 @@
 //! find it by its receipt.
 
 mod adopt;
+pub mod audit;
 mod cgroup;
 pub mod closure;
 mod decision;

@@ -53,11 +53,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn good(check: &'static str, fact: impl Into<String>) -> Self {
+    pub(crate) fn good(check: &'static str, fact: impl Into<String>) -> Self {
         Self { check, grade: Grade::Good, fact: fact.into(), breaks: None, mend: None }
     }
 
-    fn bad(
+    pub(crate) fn bad(
         check: &'static str,
         grade: Grade,
         fact: impl Into<String>,

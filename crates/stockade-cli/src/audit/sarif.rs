@@ -1,0 +1,38 @@
+//! Findings as SARIF, which code scanners and their dashboards read.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use stockade::doctor::{Finding, Grade};
+use stockade::spec::JailId;
+
+/// A log with one run: the jail's.
+pub(super) fn log(id: &JailId, findings: &[Finding]) -> Value {
+    let checks: BTreeSet<&str> = findings.iter().map(|finding| finding.check).collect();
+    let rules: Vec<Value> = checks.into_iter().map(|check| json!({ "id": check })).collect();
+    let results: Vec<Value> = findings.iter().map(|finding| result(id, finding)).collect();
+    let driver = json!({ "name": "stockade", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
+    json!({
+        "version": "2.1.0",
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "runs": [{ "tool": { "driver": driver }, "results": results }],
+    })
+}
+
+fn result(id: &JailId, finding: &Finding) -> Value {
+    let (kind, level) = match finding.grade {
+        Grade::Good => ("pass", "none"),
+        Grade::Note => ("fail", "note"),
+        Grade::Warning => ("fail", "warning"),
+        Grade::Broken => ("fail", "error"),
+    };
+    let parts = [Some(finding.fact.as_str()), finding.breaks, finding.mend.as_deref()];
+    let text: Vec<&str> = parts.into_iter().flatten().collect();
+    json!({
+        "ruleId": finding.check,
+        "kind": kind,
+        "level": level,
+        "message": { "text": text.join("; ") },
+        "locations": [{ "logicalLocations": [{ "name": id, "kind": "resource" }] }],
+    })
+}

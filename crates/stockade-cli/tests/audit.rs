@@ -1,0 +1,160 @@
+//! `audit` finds of a jail that runs what is so, whatever its receipt says.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::{Guard, Output, privileged, program, run_with};
+
+fn command(guard: &Guard, words: &[&str]) -> Command {
+    let mut command = Command::new(program("stockade"));
+    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
+    command
+}
+
+fn stockade(guard: &Guard, words: &[&str]) -> Output {
+    run_with(&mut command(guard, words))
+}
+
+fn said(guard: &Guard, words: &[&str]) -> String {
+    let output = stockade(guard, words);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}: {}", output.stdout);
+    output.stdout
+}
+
+fn create(guard: &Guard, name: &str, flags: &[&str]) -> String {
+    let id = guard.named(name);
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    said(guard, &[&fixed[..], flags].concat());
+    id
+}
+
+fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> String {
+    let id = create(guard, name, flags);
+    said(guard, &["start", &id, "--", "sleep"]);
+    id
+}
+
+/// The grade of a check and its fact.
+fn of(audit: &Value, check: &str) -> (String, String) {
+    let findings = audit["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["check"] == check);
+    let found = found.unwrap_or_else(|| panic!("no {check} in {audit}"));
+    let word = |key: &str| found[key].as_str().unwrap().to_owned();
+    (word("grade"), word("fact"))
+}
+
+#[test]
+fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
+    privileged!(guard, {
+        let limits = ["--cgroup", "pids.max=30", "--parent-cgroup", guard.name()];
+        let tight = sleeper(&guard, "tight", &[&["--new-pid-ns", "--new-net-ns"][..], &limits].concat());
+        let plain = sleeper(&guard, "plain", &[]);
+        let audit = |id: &str| -> Value {
+            serde_json::from_str(&said(&guard, &["audit", "--probe", "--json", id])).unwrap()
+        };
+        let (of_tight, of_plain) = (audit(&tight), audit(&plain));
+        for held in [&of_tight, &of_plain] {
+            for check in [
+                "owner",
+                "groups",
+                "capabilities",
+                "mount-namespace",
+                "root",
+                "mounts",
+                "descriptors",
+                "environment",
+                "set-id",
+                "escape",
+            ] {
+                assert_eq!(of(held, check).0, "good", "{check}: {}", of(held, check).1);
+            }
+            assert_eq!((&held["ok"], &held["inside"]["uid"]), (&json!(true), &json!(1234)));
+        }
+        let good = |fact: &str| ("good".to_owned(), fact.to_owned());
+        assert_eq!(of(&of_tight, "pids-limit"), good("in force"));
+        assert_eq!(of(&of_tight, "network-namespace"), good("its own"));
+        assert_eq!(of(&of_tight, "inside-network"), good("lo"));
+        assert_eq!(
+            of_tight["facts"]["settings"],
+            json!([{ "file": "pids.max", "asked": "30", "found": "30" }])
+        );
+        assert_eq!(of(&of_plain, "pids-limit").0, "warning");
+        assert_eq!(of(&of_plain, "network-namespace").0, "warning");
+        // A jail in a pid namespace of its own cannot reach the other.
+        assert_eq!(of(&of_tight, "neighbours").0, "good");
+        assert_eq!(of(&of_plain, "neighbours"), ("warning".into(), format!("{tight} as its uid")));
+        let output = stockade(&guard, &["audit", &tight, "--against", &plain]);
+        assert_eq!(output.code, 1);
+        let line = format!("{tight}: good     pids-limit         in force\n");
+        assert!(output.stdout.contains(&line), "{}", output.stdout);
+        assert!(!output.stdout.contains("capabilities"), "{}", output.stdout);
+        assert_eq!(said(&guard, &["audit", &plain, "--against", &plain]), "");
+        said(&guard, &["rm", "--force", &tight, &plain]);
+    });
+}
+
+#[test]
+fn what_was_let_in_is_found_from_outside() {
+    privileged!(guard, {
+        let id = create(&guard, "loose", &["--uid", "4321", "--gid", "4321"]);
+        let file = guard.file("su", "");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let root = said(&guard, &["inspect", &id, "--json"]);
+        let root: Value = serde_json::from_str(&root).unwrap();
+        let root = std::path::PathBuf::from(root["paths"]["root"].as_str().unwrap());
+        let su = root.join("su");
+        std::fs::copy(&file, &su).unwrap();
+        std::fs::set_permissions(&su, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        said(&guard, &["start", &id, "--", "sleep"]);
+        let output = stockade(&guard, &["audit", "--json", &id]);
+        assert_eq!((output.code, output.stderr.as_str()), (1, ""));
+        let audit: Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(of(&audit, "set-id"), ("broken".into(), "/su".into()));
+        let sarif = stockade(&guard, &["audit", "--sarif", "-q", &id]);
+        let log: Value = serde_json::from_str(&sarif.stdout).unwrap();
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let found = results.iter().find(|result| result["ruleId"] == "set-id").unwrap();
+        assert_eq!((&found["level"], &found["kind"]), (&json!("error"), &json!("fail")));
+        assert!(results.iter().all(|result| result["kind"] == "fail"), "quiet");
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_stream_that_leads_to_a_file_of_the_host_is_found() {
+    privileged!(guard, {
+        let id = guard.named("open");
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let words = ["run", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base, "--", "hold"];
+        let log = guard.file("log", "");
+        let mut run = command(&guard, &words);
+        run.stdin(std::process::Stdio::piped()).stdout(File::options().append(true).open(&log).unwrap());
+        let mut run = run.spawn().unwrap();
+        said(&guard, &["events", "--all", "--until", "started", &id]);
+        let audit: Value = serde_json::from_str(&said(&guard, &["audit", "--json", &id])).unwrap();
+        let fact = format!("1 leads to {}", log.display());
+        assert_eq!(of(&audit, "descriptors"), ("warning".into(), fact));
+        drop(run.stdin.take());
+        assert!(run.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn what_does_not_run_is_not_audited() {
+    privileged!(guard, {
+        let refused = |id: &str, line: String| {
+            let output = stockade(&guard, &["audit", id]);
+            assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
+        };
+        let none = guard.named("none");
+        refused(&none, format!("stockade: there is no jail {none}: stockade ps lists those that are\n"));
+        let id = create(&guard, "idle", &[]);
+        refused(&id, format!("stockade: jail {id} does not run\n"));
+        said(&guard, &["rm", &id]);
+    });
+}
