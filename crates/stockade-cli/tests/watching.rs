@@ -48,7 +48,11 @@ fn run(guard: &Guard, id: &str, vmm: &[&str]) -> Child {
 
 /// A command that goes on, and what it says.
 fn follow(guard: &Guard, words: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let mut child = command(guard, words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // What this test's caller ignores, as shells have background jobs do, the command would go on ignoring.
+    let mut heedful = Command::new("env");
+    heedful.arg("--default-signal").arg(program("stockade")).args(words);
+    heedful.env("STOCKADE_STATE_DIR", guard.state()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = heedful.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap());
     (child, lines)
 }
