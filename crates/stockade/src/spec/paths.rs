@@ -32,7 +32,12 @@ impl HostPath {
     /// [`SpecError::NotFound`], or [`SpecError::NotADirectory`].
     pub fn directory(path: &Path) -> Result<Self, SpecError> {
         let resolved = Self::existing(path)?;
-        if resolved.0.is_dir() { Ok(resolved) } else { Err(SpecError::NotADirectory(resolved.0)) }
+        match resolved.0.metadata() {
+            Ok(facts) if facts.is_dir() => Ok(resolved),
+            Ok(_) => Err(SpecError::NotADirectory(resolved.0)),
+            // Removed since it was resolved, as a base is with its last jail.
+            Err(e) => Err(SpecError::NotFound(path.to_owned(), errno(&e))),
+        }
     }
 
     /// A directory that may not exist yet: the part that exists is resolved, the rest taken as it is.
@@ -194,5 +199,25 @@ mod tests {
             HostPath::future_directory(Path::new("/proc/version/x")),
             Err(SpecError::NotADirectory(_) | SpecError::NotFound(..))
         ));
+    }
+
+    #[test]
+    fn a_directory_that_comes_and_goes_is_a_future_directory() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let path = std::env::temp_dir().join(format!("stockade-paths-{}", std::process::id()));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = std::fs::create_dir(&path);
+                    let _ = std::fs::remove_dir(&path);
+                }
+            });
+            let all: Vec<_> = (0..20_000).map(|_| HostPath::future_directory(&path)).collect();
+            over.store(true, Ordering::Relaxed);
+            let wrong =
+                all.into_iter().find(|found| found.as_ref().ok().map(HostPath::as_path) != Some(&path));
+            assert_eq!(wrong, None);
+        });
     }
 }
