@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid};
 use stockade_syscalls::call::Call;
 
 use crate::child::{began, execute, now, pipe, reap, start};
+use crate::floor::WayIn;
 use crate::ground::Ground;
 use crate::ways::{fresh_id, plain, removed, streams, with_cgroups};
 use crate::{Done, text};
@@ -66,30 +66,7 @@ fn bare(ground: &Ground, output: OwnedFd) -> Done {
         own(name)?;
     }
     own("")?;
-    let open = |path: &Path, flags: OFlags| {
-        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(text)
-    };
-    let directory = open(&root, OFlags::DIRECTORY)?;
-    let pin = open(stockade::Skeleton::find()?.pin().as_path(), OFlags::RDONLY)?;
-    let child = start(vec![
-        Call::Redirect([None, Some(output), None]),
-        Call::CloseOthers,
-        Call::NewSession,
-        Call::ChangeDirectory(Arc::new(directory)),
-        Call::CloneTree,
-        Call::JoinMounts(pin),
-        Call::UnshareMounts,
-        Call::AttachTree,
-        Call::EnterTree,
-        Call::MakeTreeSlave,
-        Call::PivotRoot,
-        Call::DetachOldRoot,
-        Call::ChangeToRoot,
-        Call::SetGid(1234),
-        Call::ClearGroups,
-        Call::SetUid(1234),
-        execute(Path::new("/vmm"), &[]),
-    ])?;
+    let child = start(WayIn::to(&root)?.calls(output, true))?;
     reap(&child)?;
     for (name, _, _) in NODES {
         fs::remove_file(root.join(name)).map_err(text)?;

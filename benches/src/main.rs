@@ -3,6 +3,7 @@
 mod benches;
 mod child;
 mod crowd;
+mod floor;
 mod ground;
 mod lives;
 mod peers;

@@ -3,10 +3,8 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{Mode, OFlags};
 use stockade::spec::{JailBuilder, JailSpec};
 use stockade::{Running, Streams};
 use stockade_syscalls::call::Call;
@@ -14,6 +12,7 @@ use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
 use crate::child::{execute, reap, start};
+use crate::floor::WayIn;
 use crate::ground::{Ground, PARENT};
 use crate::{Done, peers, text};
 
@@ -96,34 +95,9 @@ fn bare(ground: &Ground, whole: bool) -> Done<Ready> {
     let root = ground.directory.join(fresh_id());
     fs::create_dir(&root).map_err(text)?;
     fs::copy(&ground.vmm, root.join("vmm")).map_err(text)?;
-    let open = |path: &Path, flags: OFlags| {
-        rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| format!("{}: {e}", path.display()))
-    };
-    let skeleton = stockade::Skeleton::find()?;
-    let directory = Arc::new(open(&root, OFlags::DIRECTORY)?);
-    let pin = open(skeleton.pin().as_path(), OFlags::RDONLY)?;
+    let way = WayIn::to(&root)?;
     Ok(Box::new(move |output| {
-        let mut calls = vec![
-            Call::Redirect([None, Some(output), None]),
-            Call::ChangeDirectory(directory),
-            Call::CloneTree,
-            Call::JoinMounts(pin),
-            Call::UnshareMounts,
-            Call::AttachTree,
-            Call::EnterTree,
-            Call::MakeTreeSlave,
-            Call::PivotRoot,
-            Call::DetachOldRoot,
-            Call::ChangeToRoot,
-        ];
-        if whole {
-            calls.insert(1, Call::NewSession);
-            calls.insert(1, Call::CloseOthers);
-            calls.extend([Call::SetGid(1234), Call::ClearGroups, Call::SetUid(1234)]);
-        }
-        calls.push(execute(Path::new("/vmm"), &[]));
-        let child = start(calls)?;
+        let child = start(way.calls(output, whole))?;
         Ok(Box::new(move || {
             reap(&child)?;
             fs::remove_dir_all(root).map_err(text)
