@@ -4,6 +4,7 @@
 mod adopted;
 mod errors;
 mod held;
+mod placing;
 mod prepared;
 mod running;
 

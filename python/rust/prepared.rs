@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use stockade::spec::{JailBuilder, JailPath, JailSpec};
-use stockade::{How, Placement, Store, Streams};
+use stockade::spec::{JailBuilder, JailSpec};
+use stockade::{Store, Streams};
 
 use crate::errors::Raise;
 use crate::held::{Held, Left, left};
@@ -73,24 +73,6 @@ pub(crate) fn prepare(
     })
 }
 
-/// What is to be placed.
-pub(crate) fn placement(
-    source: PathBuf,
-    name: Option<PathBuf>,
-    how: &str,
-    read_only: bool,
-) -> PyResult<Placement> {
-    let known = |way: &How| way.to_string() == how;
-    let way = [How::Auto].into_iter().chain(How::NAMED).find(known);
-    let way = way.ok_or_else(|| {
-        let text = format!("how must be auto, link, copy, reflink, bind or node, not {how:?}");
-        pyo3::exceptions::PyValueError::new_err(text)
-    })?;
-    let placement = Placement::new(source).how(way);
-    let placement = name.into_iter().fold(placement, Placement::named);
-    Ok(if read_only { placement.read_only() } else { placement })
-}
-
 /// A copy of one of the caller's descriptors, by its number.
 fn copy_of(number: i32) -> PyResult<OwnedFd> {
     let copied = pidfd_open(getpid(), PidfdFlags::empty())
@@ -106,7 +88,7 @@ impl Prepared {
     }
 
     fn steps(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.jail.with(py, |jail| Ok(jail.receipt().steps.iter().map(ToString::to_string).collect()))
+        self.jail.steps(py)
     }
 
     #[pyo3(signature = (source, name, how, read_only))]
@@ -118,16 +100,11 @@ impl Prepared {
         how: &str,
         read_only: bool,
     ) -> PyResult<(String, String)> {
-        let placement = placement(source, name, how, read_only)?;
-        self.jail.with(py, |jail| {
-            let placed = jail.place(placement).of_argument("source")?;
-            Ok((placed.path.to_string(), placed.how.to_string()))
-        })
+        self.jail.place(py, source, name, how, read_only)
     }
 
     fn unplace(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let path = JailPath::new(path).of_argument("path")?;
-        self.jail.with(py, |jail| jail.unplace(&path).of_argument("path"))
+        self.jail.unplace(py, path)
     }
 
     fn set_arguments(&self, py: Python<'_>, arguments: Vec<OsString>) -> PyResult<()> {

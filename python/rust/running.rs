@@ -12,7 +12,6 @@ use stockade::{Ended, Store};
 
 use crate::errors::Raise;
 use crate::held::{Held, Left, left};
-use crate::prepared::placement;
 
 /// A jail whose VMM was started. The VMM runs on without this object.
 #[pyclass(frozen, module = "stockade._stockade")]
@@ -87,16 +86,11 @@ impl Running {
         how: &str,
         read_only: bool,
     ) -> PyResult<(String, String)> {
-        let placement = placement(source, name, how, read_only)?;
-        self.jail.with(py, |jail| {
-            let placed = jail.place(placement).of_argument("source")?;
-            Ok((placed.path.to_string(), placed.how.to_string()))
-        })
+        self.jail.place(py, source, name, how, read_only)
     }
 
     fn unplace(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let path = JailPath::new(path).of_argument("path")?;
-        self.jail.with(py, |jail| jail.unplace(&path).of_argument("path"))
+        self.jail.unplace(py, path)
     }
 
     fn state(&self, py: Python<'_>) -> PyResult<String> {
@@ -104,7 +98,7 @@ impl Running {
     }
 
     fn steps(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.jail.with(py, |jail| Ok(jail.receipt().steps.iter().map(ToString::to_string).collect()))
+        self.jail.steps(py)
     }
 
     /// What the VMM has written, if its monitor keeps that.

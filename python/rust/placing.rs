@@ -1,0 +1,77 @@
+//! What a jail can do whether its VMM runs yet or not: have things placed into it, and tell what it is made of.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use stockade::spec::JailPath;
+use stockade::{How, Placed, Placement, Prepared, Receipt, Result, Running};
+
+use crate::errors::Raise;
+use crate::held::Held;
+
+/// A jail of the library's, prepared or running.
+pub(crate) trait Jail: Send {
+    fn place(&mut self, placement: Placement) -> Result<Placed>;
+    fn unplace(&mut self, path: &JailPath) -> Result<()>;
+    fn receipt(&self) -> &Receipt;
+}
+
+macro_rules! jails {
+    ($($kind:ident),+) => { $(impl Jail for $kind {
+        fn place(&mut self, placement: Placement) -> Result<Placed> {
+            $kind::place(self, placement)
+        }
+
+        fn unplace(&mut self, path: &JailPath) -> Result<()> {
+            $kind::unplace(self, path)
+        }
+
+        fn receipt(&self) -> &Receipt {
+            $kind::receipt(self)
+        }
+    })+ };
+}
+
+jails!(Prepared, Running);
+
+impl<T: Jail> Held<T> {
+    /// Places something; where the jail sees it, and how it got there.
+    pub(crate) fn place(
+        &self,
+        py: Python<'_>,
+        source: PathBuf,
+        name: Option<PathBuf>,
+        how: &str,
+        read_only: bool,
+    ) -> PyResult<(String, String)> {
+        let placement = placement(source, name, how, read_only)?;
+        self.with(py, |jail| {
+            let placed = jail.place(placement).of_argument("source")?;
+            Ok((placed.path.to_string(), placed.how.to_string()))
+        })
+    }
+
+    /// Takes out what was placed.
+    pub(crate) fn unplace(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let path = JailPath::new(path).of_argument("path")?;
+        self.with(py, |jail| jail.unplace(&path).of_argument("path"))
+    }
+
+    /// What was made for the jail, in words.
+    pub(crate) fn steps(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.with(py, |jail| Ok(jail.receipt().steps.iter().map(ToString::to_string).collect()))
+    }
+}
+
+/// What is to be placed.
+fn placement(source: PathBuf, name: Option<PathBuf>, how: &str, read_only: bool) -> PyResult<Placement> {
+    let known = |way: &How| way.to_string() == how;
+    let way = [How::Auto].into_iter().chain(How::NAMED).find(known);
+    let way = way.ok_or_else(|| {
+        let text = format!("how must be auto, link, copy, reflink, bind or node, not {how:?}");
+        pyo3::exceptions::PyValueError::new_err(text)
+    })?;
+    let placement = Placement::new(source).how(way);
+    let placement = name.into_iter().fold(placement, Placement::named);
+    Ok(if read_only { placement.read_only() } else { placement })
+}
