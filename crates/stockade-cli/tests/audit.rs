@@ -3,26 +3,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn command(guard: &Guard, words: &[&str]) -> Command {
-    let mut command = Command::new(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
-    command
-}
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(&mut command(guard, words))
-}
-
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}: {}", output.stdout);
-    output.stdout
-}
+use testkit::{Guard, command, privileged, program, said, stockade};
 
 fn create(guard: &Guard, name: &str, flags: &[&str]) -> String {
     let id = guard.named(name);

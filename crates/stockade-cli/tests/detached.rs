@@ -2,26 +2,9 @@
 //! from a process of its own.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn command(guard: &Guard, words: &[&str]) -> Command {
-    let mut command = Command::new(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
-    command
-}
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(&mut command(guard, words))
-}
-
-/// What a command that must succeed prints.
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
-    output.stdout
-}
+use testkit::{Guard, command, privileged, program, said, stockade};
 
 fn refused(guard: &Guard, words: &[&str], line: &str) {
     let output = stockade(guard, words);

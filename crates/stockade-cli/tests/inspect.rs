@@ -1,20 +1,8 @@
 //! `inspect` shows everything that is known of a jail.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::process::Command;
-
 use serde_json::{Value, json};
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
-}
-
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
-    output.stdout
-}
+use testkit::{Guard, privileged, program, said, stockade};
 
 fn inspect(guard: &Guard, id: &str) -> Value {
     serde_json::from_str(&said(guard, &["inspect", id, "--json"])).unwrap()

@@ -3,20 +3,8 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
-}
-
-/// What a command that must succeed prints.
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
-    output.stdout
-}
+use testkit::{Guard, privileged, program, said, stockade};
 
 fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
     let id = guard.named(id);

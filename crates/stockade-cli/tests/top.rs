@@ -1,14 +1,8 @@
 //! `stockade top` without a terminal: a table, and a list for programs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::process::Command;
-
 use serde_json::Value;
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
-}
+use testkit::{Guard, privileged, program, stockade};
 
 /// Makes a jail and starts its VMM, which does what the words say.
 fn start(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> String {

@@ -6,23 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use testkit::{Guard, Output, privileged, program, run_with};
-
-fn command(guard: &Guard, words: &[&str]) -> Command {
-    let mut command = Command::new(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
-    command
-}
-
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(&mut command(guard, words))
-}
-
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
-    output.stdout
-}
+use testkit::{Guard, command, privileged, program, said, stockade};
 
 /// A jail, made or run.
 fn words<'w>(guard: &Guard, command: &'w str, id: &'w str, vmm: &[&'w str]) -> Vec<String> {

@@ -6,28 +6,14 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec, Netns};
+use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::{Ended, Error, Jail, Streams};
-use testkit::{Guard, privileged, program, run_with};
-
-/// A jail with everything: network namespace, cgroup, ramfs, and for every other a pid namespace.
-fn spec(guard: &Guard, number: u32) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(&number.to_string()).parse().unwrap(), vmm, base);
-    spec.netns = Netns::from_argument(&guard.named(&format!("net{number}"))).unwrap();
-    spec.ramfs = Some(1 << 20);
-    spec.new_pid_ns = number.is_multiple_of(2);
-    spec.cgroups = vec!["pids.max=16".parse().unwrap()];
-    spec.parent_cgroup = Some(guard.name().parse().unwrap());
-    spec.arguments = vec!["exit=5".into()];
-    spec
-}
+use testkit::{Guard, privileged, program, run_with, with_everything};
 
 /// One jail's life: every third is detached with a monitor, and ended through another opening of it.
 fn live(guard: &Guard, number: u32) {
     let store = guard.store();
-    let spec = spec(guard, number);
+    let spec = with_everything(guard, number);
     let mut prepared = store.prepare(&spec).unwrap();
     prepared.place("/etc/passwd").unwrap();
     let report = if number.is_multiple_of(3) {
@@ -111,7 +97,7 @@ fn of_threads_that_want_one_id_one_gets_it() {
             let all = Barrier::new(8);
             let made: Vec<_> = std::thread::scope(|scope| {
                 let try_one = || {
-                    let (store, spec) = (guard.store(), spec(&guard, 1));
+                    let (store, spec) = (guard.store(), with_everything(&guard, 1));
                     all.wait();
                     let made = store.prepare(&spec);
                     // Nobody gives it up before everybody has tried.
@@ -135,7 +121,7 @@ fn of_threads_that_want_one_id_one_gets_it() {
 #[test]
 fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
     privileged!(guard, {
-        let spec = spec(&guard, 1);
+        let spec = with_everything(&guard, 1);
         let run = || {
             let mut run = Command::new(program("stockade"));
             run.args(["run", "--id", spec.id.as_str(), "--exec-file"]).arg(program("stockade-probe"));

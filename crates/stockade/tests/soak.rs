@@ -3,23 +3,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec, Netns};
+use stockade::spec::JailSpec;
 use stockade::{Ended, Store, Streams};
-use testkit::{Guard, privileged, program, tell};
-
-/// A jail with everything: pid and network namespace, cgroup, ramfs, a placed file.
-fn spec(guard: &Guard, number: u32) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(&number.to_string()).parse().unwrap(), vmm, base);
-    spec.netns = Netns::from_argument(&guard.named(&format!("net{number}"))).unwrap();
-    spec.ramfs = Some(1 << 20);
-    spec.new_pid_ns = number.is_multiple_of(2);
-    spec.cgroups = vec!["pids.max=16".parse().unwrap()];
-    spec.parent_cgroup = Some(guard.name().parse().unwrap());
-    spec.arguments = vec!["exit=5".into()];
-    spec
-}
+use testkit::{privileged, program, tell, with_everything};
 
 fn live(store: &Store, spec: &JailSpec) {
     let mut prepared = store.prepare(spec).unwrap();
@@ -48,7 +34,7 @@ fn a_thousand_jails_fifty_at_once_leave_nothing_and_nothing_grows() {
                 for _ in 0..50 {
                     scope.spawn(|| {
                         while let Some(number) = take(&next, end) {
-                            live(&store, &spec(&guard, number));
+                            live(&store, &with_everything(&guard, number));
                         }
                     });
                 }

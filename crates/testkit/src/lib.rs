@@ -4,12 +4,16 @@
 //! at the end with what it was before; a leak fails the test. Such tests run one at a time, whoever runs
 //! them: the comparison would take another's jail for a leak.
 
+mod command;
 mod guard;
 mod programs;
+mod specs;
 mod unified;
 
+pub use command::{command, said, stockade};
 pub use guard::{Guard, has, skip, tell};
 pub use programs::{Output, program, run, run_with};
+pub use specs::with_everything;
 pub use unified::{has_unified, unified_mount};
 
 /// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is skipped and its

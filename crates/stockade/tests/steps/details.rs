@@ -7,8 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 #[test]
 fn a_device_node_is_its_owners_alone_and_replaces_what_was_there() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         std::fs::write(ground.inside("null"), "in the way").unwrap();
         let step = Step::from(DeviceNode::character(JailPath::new("null").unwrap(), 1, 3, OWNER));
         apply_all(&ground, &[step]);
@@ -23,8 +22,7 @@ fn a_device_node_is_its_owners_alone_and_replaces_what_was_there() {
 #[test]
 fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let file = guard.file("tool", &"content ".repeat(10_000));
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
         let source = HostPath::existing(&file).unwrap();
@@ -46,8 +44,7 @@ fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
 #[test]
 fn holes_stay_holes_and_the_size_stays_the_size() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let size = 10 << 30;
         let (file, folder) = (guard.directory().join("disk"), guard.directory().join("disks"));
         let disk = std::fs::File::create(&file).unwrap();
@@ -75,8 +72,7 @@ fn holes_stay_holes_and_the_size_stays_the_size() {
 #[test]
 fn files_that_are_made_as_they_are_read_are_copied_whole() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         // One has no size, the other a larger one than is in it.
         for file in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
             let source = HostPath::existing(Path::new(file)).unwrap();
@@ -91,210 +87,9 @@ fn files_that_are_made_as_they_are_read_are_copied_whole() {
 }
 
 #[test]
-fn a_tree_has_the_sources_content_modes_and_links_and_the_jails_owner() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let source = firmware(&guard);
-        let mode = |path: &Path, mode| {
-            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-        };
-        // More than the umask would let through, less than a folder can be made with, and a set-uid bit.
-        mode(&source, 0o775);
-        mode(&source.join("roms/old"), 0o555);
-        mode(&source.join("bios.bin"), 0o4662);
-        apply_all(&ground, &[placed_tree(&source, "usr/share/firmware").into()]);
-        let at = ground.inside("usr/share/firmware");
-        for (name, mode) in [("", 0o775), ("roms", 0o755), ("roms/old", 0o555), ("bios.bin", 0o662)] {
-            let facts = std::fs::symlink_metadata(at.join(name)).unwrap();
-            let seen = (facts.mode() & 0o7777, facts.uid(), facts.gid());
-            assert_eq!(seen, (mode, OWNER.uid, OWNER.gid), "{name}: {:o}", seen.0);
-        }
-        for (name, leads_to, content) in
-            [("net.rom", "roms/old/net.rom", "rom"), ("roms/bios.bin", "../bios.bin", "bios")]
-        {
-            assert_eq!(std::fs::read_link(at.join(name)).unwrap(), Path::new(leads_to));
-            assert_eq!(std::fs::read_to_string(at.join(name)).unwrap(), content);
-            assert_eq!(std::fs::symlink_metadata(at.join(name)).unwrap().uid(), OWNER.uid);
-        }
-        assert_eq!(std::fs::read_dir(&at).unwrap().count(), 3, "and nothing else");
-        assert_eq!(std::fs::metadata(source.join("bios.bin")).unwrap().uid(), 0, "the host's stays root's");
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
-fn a_tree_with_a_link_that_leads_out_of_it_is_refused_with_the_links_path() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let source = firmware(&guard);
-        // Through the link `up`, which stays inside, one step back is one too many.
-        std::fs::create_dir_all(source.join("a/b")).unwrap();
-        std::os::unix::fs::symlink("../..", source.join("a/b/up")).unwrap();
-        for leads_to in ["/etc/passwd", "../outside", "a/b/up/..", "a/b/up/../outside", "/no/such"] {
-            let link = source.join("link");
-            std::os::unix::fs::symlink(leads_to, &link).unwrap();
-            let step = Step::from(placed_tree(&source, "firmware"));
-            let error = step.apply(&ground.site).expect_err(leads_to);
-            let said = format!(
-                "{} is a link to {leads_to}, which is not in the directory that is placed",
-                link.display()
-            );
-            assert_eq!(error.to_string(), said);
-            assert!(!ground.inside("firmware").exists(), "nothing of it is seen");
-            assert_eq!(step.undo(&ground.site), Undone::NeverThere, "nothing of it is left");
-            std::fs::remove_file(link).unwrap();
-        }
-        // One that leads nowhere, but would lead inside, does no harm.
-        std::os::unix::fs::symlink("roms/../missing", source.join("link")).unwrap();
-        apply_all(&ground, &[placed_tree(&source, "firmware").into()]);
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
-fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let source = firmware(&guard);
-        let special = source.join("roms/special");
-        let node = |kind| {
-            let mode = rustix::fs::Mode::RUSR;
-            rustix::fs::mknodat(rustix::fs::CWD, &special, kind, mode, rustix::fs::makedev(1, 3)).unwrap();
-        };
-        for kind in [
-            rustix::fs::FileType::CharacterDevice,
-            rustix::fs::FileType::BlockDevice,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::FileType::Socket,
-        ] {
-            node(kind);
-            let step = Step::from(placed_tree(&source, "firmware"));
-            let error = step.apply(&ground.site).expect_err("it is refused");
-            let said = format!("{} is neither a file, a directory nor a link", special.display());
-            assert_eq!(error.to_string(), said, "{kind:?}");
-            assert_eq!(step.undo(&ground.site), Undone::NeverThere);
-            std::fs::remove_file(&special).unwrap();
-        }
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
-fn a_tree_that_was_cut_off_by_a_kill_is_taken_away() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let step = Step::from(placed_tree(&firmware(&guard), "usr/share/firmware"));
-        apply_all(&ground, std::slice::from_ref(&step));
-        // As a kill before the last call leaves it: complete, under the name that only this receipt uses.
-        let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
-        std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
-        assert!(!cut_off.exists());
-        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
-fn a_tree_that_has_the_jail_in_it_is_refused() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let step = Step::from(placed_tree(guard.directory(), "all"));
-        let error = step.apply(&ground.site).expect_err("it would never end");
-        assert_eq!(error.to_string(), format!("{} has the jail itself in it", guard.directory().display()));
-        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
-fn a_tree_is_placed_only_where_nothing_is_and_through_no_link() {
-    privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let source = firmware(&guard);
-        let outside = guard.directory().join("outside");
-        std::fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, ground.inside("link")).unwrap();
-        for path in ["link", "link/below"] {
-            let step = Step::from(placed_tree(&source, path));
-            step.apply(&ground.site).expect_err(path);
-            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
-            assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
-        }
-        assert!(ground.inside("link").is_symlink(), "what is there stays");
-        // A source that became a link after it was looked at is not followed either.
-        let step = Step::from(placed_tree(&source, "firmware"));
-        std::fs::rename(&source, guard.directory().join("elsewhere")).unwrap();
-        std::os::unix::fs::symlink("/etc", &source).unwrap();
-        step.apply(&ground.site).expect_err("the source is a link now");
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-/// A process that ends with the test, however that ends.
-struct Hostile(std::process::Child);
-
-impl Drop for Hostile {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_tree_is_made_beside_a_jail_that_moves_and_replaces_it_and_nothing_outside_changes() {
-    privileged!(guard, {
-        use std::os::unix::process::CommandExt;
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
-        let source = firmware(&guard);
-        let outside = guard.directory().join("outside");
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("bios.bin"), "precious").unwrap();
-        let script = format!(
-            "while :; do for t in .stockade-*; do \
-             mv -T \"$t\" moved$((n=n+1)) && ln -s {} \"$t\"; done; mkdir -p .stockade-x; done 2>/dev/null",
-            outside.display()
-        );
-        let hostile = std::process::Command::new("sh")
-            .args(["-c", &script])
-            .current_dir(ground.inside(""))
-            .uid(OWNER.uid)
-            .gid(OWNER.gid)
-            .spawn();
-        let hostile = Hostile(hostile.unwrap());
-        let step = Step::from(placed_tree(&source, "firmware"));
-        let (mut made, mut prevented) = (0, 0);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while (made < 100 || prevented < 10) && std::time::Instant::now() < deadline {
-            match step.apply(&ground.site) {
-                Ok(()) => made += 1,
-                Err(_) => prevented += 1,
-            }
-            step.undo(&ground.site);
-            let seen = std::fs::metadata(&outside).unwrap();
-            assert_eq!((seen.uid(), seen.mode() & 0o777), (0, 0o755));
-            assert_eq!(std::fs::read_to_string(outside.join("bios.bin")).unwrap(), "precious");
-            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside");
-        }
-        drop(hostile);
-        println!("{made} trees made, {prevented} prevented");
-        assert!(made > 0 && prevented > 0, "{made} made, {prevented} prevented: there was no race");
-        undo_all(&ground, &ground.jail());
-    });
-}
-
-#[test]
 fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let source = cpu(&guard, &["size", "level", "secret"]);
         let step = CpuInfo {
             source: source.clone().into(),
@@ -324,8 +119,7 @@ fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
 #[test]
 fn nothing_is_written_through_a_link_in_the_jail() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let outside = guard.directory().join("outside");
         std::fs::create_dir(&outside).unwrap();
         let precious = guard.file("precious", "precious");
@@ -382,8 +176,7 @@ fn a_base_that_was_there_before_stays() {
 #[test]
 fn a_tree_of_thousands_of_nested_folders_is_removed() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         // By descriptor: the path of the deepest is far longer than a path may be.
         let root = std::fs::File::open(ground.inside("")).unwrap();
         let mut here: rustix::fd::OwnedFd = root.into();
@@ -404,8 +197,7 @@ fn a_tree_of_thousands_of_nested_folders_is_removed() {
 #[test]
 fn a_mount_below_the_jail_is_never_crossed() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let images = guard.directory().join("images");
         std::fs::create_dir(&images).unwrap();
         std::fs::write(images.join("precious"), "precious").unwrap();
@@ -424,8 +216,7 @@ fn a_mount_below_the_jail_is_never_crossed() {
 #[test]
 fn a_ramfs_is_its_owners_and_a_foreign_mount_in_its_place_is_left() {
     privileged!(guard, {
-        let ground = Ground::new(&guard);
-        apply_all(&ground, &ground.jail());
+        let ground = Ground::with_jail(&guard);
         let step = Step::from(Ramfs {
             path: JailPath::new("ramfs").unwrap(),
             name: guard.named("ramfs"),

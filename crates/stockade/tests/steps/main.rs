@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod details;
+mod trees;
 mod vmm;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,13 @@ impl<'g> Ground<'g> {
         let nonce = Nonce::new();
         let site = Site::new(Layout::new(&spec), Some(nonce.clone()));
         Self { guard, spec, nonce, site }
+    }
+
+    /// The same, with the jail's own steps carried out.
+    fn with_jail(guard: &'g Guard) -> Self {
+        let ground = Self::new(guard);
+        apply_all(&ground, &ground.jail());
+        ground
     }
 
     fn layout(&self) -> Layout {
