@@ -142,7 +142,7 @@ impl Inspection {
                 Step::ByName(ByName { what: Named::Netns, path }) => Some(path.clone()),
                 _ => None,
             }),
-            cgroups: receipt.steps.iter().filter_map(cgroup).collect(),
+            cgroups: receipt.cgroups().collect(),
             ..self.paths
         };
         Self {
@@ -158,15 +158,6 @@ impl Inspection {
             enter: receipt.enter.iter().map(ToString::to_string).collect(),
             ..self
         }
-    }
-}
-
-fn cgroup(step: &Step) -> Option<HostPath> {
-    match step {
-        Step::CgroupV1(cgroup) => Some(cgroup.directory()),
-        Step::CgroupV2(cgroup) => Some(cgroup.directory()),
-        Step::ByName(ByName { what: Named::Cgroup, path }) => Some(path.clone()),
-        _ => None,
     }
 }
 

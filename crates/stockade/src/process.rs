@@ -93,13 +93,29 @@ struct Stat {
 }
 
 fn stat(pid: i32) -> Option<Stat> {
-    let text = read_file(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name is in parentheses and may hold anything, parentheses too.
-    let mut fields = text.rsplit_once(") ")?.1.split(' ');
-    let ended = matches!(fields.next()?, "Z" | "X");
-    let started = fields.nth(18)?.parse().ok()?;
-    let status = fields.nth(29).and_then(|status| status.trim_end().parse().ok()).map(Ended::from_status);
+    let line = StatLine::of(pid)?;
+    let ended = matches!(line.field(3)?, "Z" | "X");
+    let started = line.field(22)?.parse().ok()?;
+    let status = line.field(52).and_then(|status| status.parse().ok()).map(Ended::from_status);
     Some(Stat { started, ended, status })
+}
+
+/// What `/proc/PID/stat` says, from the third field on.
+pub(crate) struct StatLine(String);
+
+impl StatLine {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let mut text = read_file(format!("/proc/{pid}/stat")).ok()?;
+        // The command's name is in parentheses and may hold anything, parentheses too.
+        let after_name = text.rfind(") ")? + 2;
+        text.drain(..after_name);
+        Some(Self(text))
+    }
+
+    /// The field with this number, as proc(5) counts them.
+    pub(crate) fn field(&self, number: usize) -> Option<&str> {
+        self.0.trim_end().split(' ').nth(number.checked_sub(3)?)
+    }
 }
 
 /// A process held by descriptor.
@@ -255,9 +271,7 @@ pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
 fn kernel_threads() -> Vec<i32> {
     const PF_KTHREAD: u32 = 0x0020_0000;
     // Their parent has pid 2, unless this is a pid namespace, where that is any process.
-    let flags = std::fs::read_to_string("/proc/2/stat").ok();
-    let flags =
-        flags.as_deref().and_then(|text| text.rsplit_once(") ")?.1.split(' ').nth(6)?.parse::<u32>().ok());
+    let flags = StatLine::of(2).and_then(|line| line.field(9)?.parse::<u32>().ok());
     if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
         return Vec::new();
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cgroup;
+use crate::process::StatLine;
 use crate::receipt::Receipt;
 use crate::spec::HostPath;
 use crate::step::Step;
@@ -46,11 +47,7 @@ impl Receipt {
 
     /// The jail's cgroups on this host.
     pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::CgroupV1(cgroup) => Some(cgroup.directory()),
-            Step::CgroupV2(cgroup) => Some(cgroup.directory()),
-            _ => None,
-        })
+        self.steps.iter().filter_map(Step::cgroup)
     }
 }
 
@@ -126,10 +123,8 @@ fn of_processes(pids: &[i32]) -> Usage {
 fn of_process(pid: i32) -> Option<Usage> {
     let directory = Path::new("/proc").join(pid.to_string());
     let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
-    let stat = read("stat")?;
-    // From the third field on: the name before it may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let stat = StatLine::of(pid)?;
+    let field = |number| stat.field(number)?.parse::<u64>().ok();
     let ticks = field(14)? + field(15)?;
     let io = read("io");
     let io = |key: &str| value(io.as_deref()?, key);

@@ -334,6 +334,16 @@ impl Step {
         }
     }
 
+    /// The cgroup on the host that it makes, or that another program does.
+    pub(crate) fn cgroup(&self) -> Option<HostPath> {
+        match self {
+            Self::CgroupV1(cgroup) => Some(cgroup.directory()),
+            Self::CgroupV2(cgroup) => Some(cgroup.directory()),
+            Self::ByName(ByName { what: Named::Cgroup, path }) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether a jail is of use without it.
     pub(crate) fn is_optional(&self) -> bool {
         matches!(self, Self::DeviceNode(DeviceNode { optional: true, .. }))
