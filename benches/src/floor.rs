@@ -41,8 +41,7 @@ impl WayIn {
             Call::AttachTree,
             Call::EnterTree,
             Call::MakeTreeSlave,
-            Call::PivotRoot,
-            Call::DetachOldRoot,
+            Call::ChangeRoot,
             Call::ChangeToRoot,
         ];
         if whole {

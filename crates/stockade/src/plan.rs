@@ -298,6 +298,10 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
 }
 
 /// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+///
+/// Below the tree a copy of the host's has the host, which has to be taken away; a copy of the skeleton has an
+/// empty directory, which the tree just covers. Taking away would cost more than all else: `pivot_root` looks at
+/// every process of the host, and `umount2` waits for all processors.
 fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
     match &host.skeleton {
@@ -308,6 +312,7 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
             EnterStep::AttachTree,
             EnterStep::EnterTree,
             EnterStep::MakeTreeSlave,
+            EnterStep::ChangeRoot,
         ]),
         None => steps.extend([
             EnterStep::UnshareMounts,
@@ -315,9 +320,11 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
             EnterStep::CloneTree,
             EnterStep::AttachTree,
             EnterStep::EnterTree,
+            EnterStep::PivotRoot,
+            EnterStep::DetachOldRoot,
         ]),
     }
-    steps.extend([EnterStep::PivotRoot, EnterStep::DetachOldRoot, EnterStep::ChangeToRoot]);
+    steps.push(EnterStep::ChangeToRoot);
     steps
 }
 
