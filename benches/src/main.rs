@@ -1,6 +1,7 @@
 //! How fast jails are, next to their floors and their peers. `cargo xtask bench` runs it.
 
 mod benches;
+mod cgroups;
 mod child;
 mod crowd;
 mod floor;
@@ -11,9 +12,11 @@ mod plot;
 mod report;
 mod series;
 mod statistics;
+mod tasks;
 mod ways;
 mod worker;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use benches::Length;
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         ["worker", mounts, way] => {
             mounts.parse().map_err(text).and_then(|mounts| worker::work(mounts, way == "skeleton"))
         }
+        ["tasks", many] => many.parse().map_err(text).and_then(tasks::be),
         _ => arguments(&words).and_then(|(length, only, directory)| measure(length, only, directory)),
     };
     match done {
@@ -80,13 +84,20 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
         workers.push((place, worker::Worker::start(place.mounts, place.skeleton)?));
     }
     let peers = workers.first_mut().map(|(_, worker)| peers::Peers::find(worker)).ok_or("no worker")?;
-    let mut benches = benches::all(length, &peers);
+    let handed_down = cgroups::HandedDown::look()?;
+    let directory = directory.map(Path::new);
+    let mut missing = peers.missing.clone();
+    let mut benches = benches::all(length, &peers, &mut missing);
     benches.retain(|bench| wanted(&bench.title));
-    for bench in &mut benches {
+    let mut report = report::Report::new(missing);
+    for mut bench in benches {
         bench.run(&mut workers)?;
+        report.add(bench, directory)?;
     }
-    let crowd = if wanted("crowd") { Some(report::Crowd::measure(length, &mut workers)?) } else { None };
+    if wanted("crowd") {
+        report.add_crowd(report::Crowd::measure(length, &mut workers)?, directory)?;
+    }
+    report.end();
     workers.into_iter().try_for_each(|(_, worker)| worker.end())?;
-    ground::remove_parents()?;
-    report::tell(&benches, crowd.as_ref(), &peers.missing, directory)
+    handed_down.restore()
 }
