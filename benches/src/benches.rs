@@ -183,14 +183,22 @@ fn lives(length: Length) -> Bench {
         .series("stockade", HERE, "life stockade")
         .series("stockade with a named netns", HERE, "life stockade-netns")
         .series("stockade with three cgroup settings", HERE, "life stockade-cgroups")
+        .series("stockade, executable bound", HERE, "life stockade-bound")
         .series("a shell script", HERE, "life shell")
         .series("the bare system calls with netns and cgroups", HERE, "life floor-all")
         .series("stockade with netns and cgroups", HERE, "life stockade-all")
+        .series("stockade with netns and cgroups, executable bound", HERE, "life stockade-all-bound")
         .series("a shell script with netns and cgroups", HERE, "life shell-all")
         .claim("stockade with netns and cgroups", "a shell script with netns and cgroups", Some(0.1))
         .claim("stockade with netns and cgroups", "the bare system calls with netns and cgroups", None)
         .claim("stockade", "the bare system calls", None)
         .claim("stockade", "a shell script", Some(0.1))
+        .claim("stockade, executable bound", "a shell script", Some(0.1))
+        .claim(
+            "stockade with netns and cgroups, executable bound",
+            "a shell script with netns and cgroups",
+            Some(0.1),
+        )
         .claim("the bare system calls", "a shell script", None)
 }
 

@@ -27,6 +27,11 @@ pub(crate) fn live(ground: &Ground, way: &str) -> Done<f64> {
         "floor" => bare(ground, output)?,
         "floor-all" => bare_with_all(ground, output)?,
         "stockade" => ours(ground, output, &plain(ground))?,
+        "stockade-bound" => ours(ground, output, &plain(ground).bind_executable(true))?,
+        "stockade-all-bound" => {
+            let spec = Version::find(1)?.wish(plain(ground)).netns(fresh_id());
+            ours(ground, output, &spec.bind_executable(true))?;
+        }
         "stockade-netns" => ours(ground, output, &plain(ground).netns(fresh_id()))?,
         "stockade-cgroups" => ours(ground, output, &Version::find(1)?.wish(plain(ground)))?,
         "stockade-all" => ours(ground, output, &Version::find(1)?.wish(plain(ground)).netns(fresh_id()))?,

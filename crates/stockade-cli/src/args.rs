@@ -96,6 +96,9 @@ pub(crate) struct JailArgs {
     /// Do not place the loader and the libraries that a dynamically linked VMM needs.
     #[arg(long)]
     no_closure: bool,
+    /// Bind the executable and what it needs into the jail, read-only: nothing is copied, and all jails share it.
+    #[arg(long)]
+    bind_exec: bool,
     /// User that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
@@ -152,6 +155,7 @@ impl JailArgs {
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
         let mut builder = JailSpec::builder(&self.id, &self.exec_file)
             .closure(!self.no_closure)
+            .bind_executable(self.bind_exec)
             .uid(&self.uid)
             .gid(&self.gid)
             .base(&self.chroot_base_dir)

@@ -50,6 +50,9 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let host = Host::read_for(&spec)?;
     let mut plan = stockade::plan(&spec, &host, Way::Launch)?;
     let near = existing_part(&spec);
+    for asked in spec.placements() {
+        plan.place(placement(spec.owner, &near, &asked)?);
+    }
     for asked in args.jail.placements()? {
         let placed = placement(spec.owner, &near, &asked);
         plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, asked.source(), &error))?);

@@ -133,6 +133,7 @@ fn open(path: &str) -> Result<OwnedFd, Errno> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

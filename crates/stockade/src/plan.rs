@@ -96,23 +96,24 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
         JailDirectory { path: layout.jail_dir(), take_over: way == Way::InPlace }.into(),
-        PlacedFile {
-            source: spec.exec_file.path().clone(),
-            path: spec.exec_file.in_jail(),
-            owner,
-            how: FileHow::Copy,
-            expect_plain: way == Way::InPlace,
-            read_only: false,
-        }
-        .into(),
     ];
+    // One that is bound is placed when the jail stands, as every bind is.
+    let copy = (!spec.bind_executable).then(|| PlacedFile {
+        source: spec.exec_file.path().clone(),
+        path: spec.exec_file.in_jail(),
+        owner,
+        how: FileHow::Copy,
+        expect_plain: way == Way::InPlace,
+        read_only: false,
+    });
+    steps.extend(copy.map(Step::from));
     steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
     steps
 }
 
 /// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
-    spec.closure.files.iter().map(|file| {
+    spec.closure.files.iter().filter(|_| !spec.bind_executable).map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
         PlacedFile::copy(source, path, spec.owner).into()
     })
