@@ -38,15 +38,10 @@ const fn place(mounts: u32, skeleton: bool) -> Place {
 }
 
 /// A host like this one.
-const HERE: Place = place(0, true);
+pub(crate) const HERE: Place = place(0, true);
 
 /// How many mounts more than this one hosts have.
 const MOUNTS: [u32; 3] = [0, 500, 5_000];
-
-/// Every place that a bench asks for.
-pub(crate) fn places() -> Vec<Place> {
-    MOUNTS.iter().flat_map(|mounts| [place(*mounts, true), place(*mounts, false)]).collect()
-}
 
 /// All benches.
 pub(crate) fn all(length: Length, peers: &Peers, missing: &mut Vec<String>) -> Vec<Bench> {

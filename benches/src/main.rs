@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use benches::Length;
+use worker::Workers;
 
 /// The outcome of something; an error is one line for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
@@ -79,11 +80,8 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
         return Err("jails take root: run the benches as root".into());
     }
     let wanted = |title: &str| only.is_none_or(|word| title.contains(word));
-    let mut workers = Vec::new();
-    for place in benches::places() {
-        workers.push((place, worker::Worker::start(place.mounts, place.skeleton)?));
-    }
-    let peers = workers.first_mut().map(|(_, worker)| peers::Peers::find(worker)).ok_or("no worker")?;
+    let mut workers = Workers::default();
+    let peers = peers::Peers::find(workers.at(benches::HERE)?);
     let handed_down = cgroups::HandedDown::look()?;
     let directory = directory.map(Path::new);
     let mut missing = peers.missing.clone();
@@ -95,9 +93,9 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
         report.add(bench, directory)?;
     }
     if wanted("crowd") {
-        report.add_crowd(report::Crowd::measure(length, &mut workers)?, directory)?;
+        report.add_crowd(report::Crowd::measure(length, workers.at(benches::HERE)?)?, directory)?;
     }
     report.end();
-    workers.into_iter().try_for_each(|(_, worker)| worker.end())?;
+    workers.end()?;
     handed_down.restore()
 }

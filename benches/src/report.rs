@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::benches::Length;
-use crate::series::{Bench, Place, number};
+use crate::series::{Bench, number};
 use crate::worker::Worker;
 use crate::{Done, plot, text};
 
@@ -29,14 +29,13 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn measure(length: Length, workers: &mut [(Place, Worker)]) -> Done<Self> {
+    pub(crate) fn measure(length: Length, worker: &mut Worker) -> Done<Self> {
         let jails = match length {
             Length::Smoke => 5,
             Length::Quick => 200,
             Length::Full => 4000,
         };
         eprintln!("{jails} idle jails at once");
-        let (_, worker) = workers.first_mut().ok_or("no worker")?;
         let many = worker.ask(&format!("crowd {jails}"))?;
         let monitor = worker.ask("monitor")?;
         let ([first_us, last_us, remove_us, state_bytes], [monitor_kib, monitor_threads]) =

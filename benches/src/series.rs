@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::Done;
 use crate::statistics::{Draws, Ratio, median, percentile, ratio};
 use crate::tasks::Tasks;
-use crate::worker::Worker;
+use crate::worker::Workers;
 
 /// Which of the workers is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -87,7 +87,7 @@ impl Bench {
     }
 
     /// Measures, one round of every series after the other, each round in an order of its own.
-    pub(crate) fn run(&mut self, workers: &mut [(Place, Worker)]) -> Done {
+    pub(crate) fn run(&mut self, workers: &mut Workers) -> Done {
         eprintln!("{}", self.title);
         let _tasks = Tasks::start(self.tasks)?;
         let mut order: Vec<usize> = (0..self.series.len()).collect();
@@ -97,9 +97,7 @@ impl Bench {
             draws.shuffle(&mut order);
             for &at in &order {
                 let series = &mut self.series[at];
-                let worker = workers.iter_mut().find(|(place, _)| *place == series.place);
-                let (_, worker) = worker.ok_or("no worker has such a place")?;
-                let samples = worker.ask(&series.question)?;
+                let samples = workers.at(series.place)?.ask(&series.question)?;
                 if round > 0 {
                     series.rounds.push(median(&samples));
                     series.samples.extend(samples);
