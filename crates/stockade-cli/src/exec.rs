@@ -101,7 +101,7 @@ fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
 fn enter(store: &Store, id: &JailId, visit: Visit) -> Result<Visitor, Failure> {
     match store.watch(id)? {
         Some(watched) => watched.visit(visit).map_err(|error| not_run(&error)),
-        None if store.read(id)?.is_none() => Err(no_jail(id)),
+        None if store.read(id)?.is_none() => Err(no_jail(store, id)),
         None => Err(Error::NotRunning(id.clone()).into()),
     }
 }

@@ -5,32 +5,42 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stockade::inspect::{Inspection, Process};
-use stockade::spec::JailId;
 
-use crate::args::StateArgs;
-use crate::jails::no_jail;
 use crate::output::{Failure, print, print_json, require_root_to_look};
 use crate::ps::short;
+use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade inspect vm-1 --json")]
+#[command(after_help = "A jail may be named by the beginning of its id.
+
+Examples:
+  stockade inspect vm-1 --json
+  stockade inspect --filter state=dead")]
 pub(crate) struct InspectArgs {
-    /// Name of the jail.
-    id: JailId,
-    /// Print one JSON object.
+    /// Print one JSON object; a list of them unless a single jail is named.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    state: StateArgs,
+    jails: SelectArgs,
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("inspect")?;
-    let found = args.state.store()?.inspect(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
-    let printed = if args.json { print_json(&found) } else { print(&text(&found)) };
-    printed.map(|()| ExitCode::SUCCESS)
+    let store = args.jails.state.store()?;
+    let chosen = args.jails.choose(&store, Naming::Beginning, |_| true)?;
+    let single = chosen.single;
+    let (ids, code) = chosen.known();
+    // What has gone meanwhile is no more.
+    let looks = ids.iter().filter_map(|id| store.inspect(id).transpose());
+    let found = looks.collect::<Result<Vec<_>, _>>()?;
+    match (&found[..], args.json) {
+        ([one], true) if single => print_json(one)?,
+        ([], true) if single => (),
+        (all, true) => print_json(&all)?,
+        (all, false) => print(&all.iter().map(text).collect::<Vec<_>>().join("\n"))?,
+    }
+    Ok(code)
 }
 
 /// A row for each fact that there is.

@@ -22,6 +22,7 @@ mod progress;
 mod ps;
 mod rm;
 mod run;
+mod select;
 mod shell;
 mod start;
 mod stop;
@@ -112,10 +113,13 @@ fn mistake(error: &clap::Error) -> String {
         ContextValue::Strings(words) => words.first().cloned(),
         _ => None,
     });
+    // The words of a command that takes several jails.
+    let nameless = error.kind() == ErrorKind::MissingRequiredArgument && cause.ends_with(": <ID>...");
     // A word where only flags may stand: most likely the VMM's.
     let stray = error.kind() == ErrorKind::UnknownArgument && !cause.contains("'-");
     match meant {
         Some(word) => format!("{cause}; did you mean '{word}'?"),
+        None if nameless => format!("{cause}; name jails, or choose them by --filter or --all"),
         None if stray => format!("{cause}; arguments for the VMM go behind --"),
         None => cause.to_owned(),
     }

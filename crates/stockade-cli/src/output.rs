@@ -22,6 +22,14 @@ impl Failure {
         Self::Told(line.into())
     }
 
+    /// What is told of it.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Told(line) | Self::Coded(line, _) => line.clone(),
+            Self::ReaderGone => "whoever read the output is gone".to_owned(),
+        }
+    }
+
     /// Tells it on stderr.
     pub(crate) fn tell(self) -> ExitCode {
         match self {

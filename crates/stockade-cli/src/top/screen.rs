@@ -24,8 +24,8 @@ const ATTENTION: Duration = Duration::from_millis(200);
 /// How much of a log is shown.
 const LOG_LINES: usize = 200;
 
-struct Screen {
-    sampler: Sampler,
+struct Screen<'a> {
+    sampler: Sampler<'a>,
     rows: Vec<Row>,
     order: Order,
     filter: String,
@@ -37,12 +37,7 @@ struct Screen {
     told: String,
 }
 
-pub(super) fn show(
-    sampler: Sampler,
-    interval: Duration,
-    order: Order,
-    filter: String,
-) -> Result<ExitCode, Failure> {
+pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Result<ExitCode, Failure> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::new("top needs a terminal: use --once or --json without one"));
     }
@@ -52,7 +47,7 @@ pub(super) fn show(
         sampler,
         rows: Vec::new(),
         order,
-        filter,
+        filter: String::new(),
         mode: Mode::List,
         selected: TableState::default(),
         current: None,
@@ -66,7 +61,7 @@ pub(super) fn show(
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-impl Screen {
+impl Screen<'_> {
     fn run(
         &mut self,
         terminal: &mut DefaultTerminal,
@@ -237,7 +232,7 @@ fn spark(history: &[u64]) -> String {
 mod tests {
     use super::*;
 
-    fn screen(ids: &[&str]) -> Screen {
+    fn screen(ids: &[&str]) -> Screen<'static> {
         let store = stockade::Store::new(std::path::Path::new("/no/such/state")).expect("a free path");
         let row = |id: &&str| Row {
             id: id.parse().expect("an id"),
@@ -252,7 +247,7 @@ mod tests {
             history: vec![12],
         };
         let mut screen = Screen {
-            sampler: Sampler::new(store),
+            sampler: Sampler::new(store, &|_| true),
             rows: ids.iter().map(row).collect(),
             order: Order::Id,
             filter: String::new(),
