@@ -38,7 +38,7 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&listings)?;
     } else if args.quiet {
-        print(&listings.iter().map(|listing| format!("{}\n", listing.id)).collect::<String>())?;
+        print(&listings.iter().flat_map(|listing| [listing.id.as_str(), "\n"]).collect::<String>())?;
     } else {
         print(&table(&listings))?;
     }

@@ -99,7 +99,9 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     }
     if args.quiet {
         let bad = |finding: &Finding| finding.grade > Grade::Good;
-        audits.iter_mut().for_each(|audit| audit.findings.retain(bad));
+        for audit in &mut audits {
+            audit.findings.retain(bad);
+        }
     }
     match &audits[..] {
         [] if single => (),

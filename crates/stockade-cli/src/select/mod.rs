@@ -123,7 +123,7 @@ impl Chosen {
 
     /// The jails, and the exit code after it was told of names that are none.
     pub(crate) fn known(self) -> (Vec<JailId>, ExitCode) {
-        let codes = self.unknown.into_iter().map(Failure::tell);
-        (self.ids, codes.last().unwrap_or(ExitCode::SUCCESS))
+        let told = self.unknown.into_iter().map(Failure::tell);
+        (self.ids, told.fold(ExitCode::SUCCESS, |_, code| code))
     }
 }
