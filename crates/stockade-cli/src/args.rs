@@ -12,7 +12,7 @@ use crate::placements::{demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
-#[command(name = "stockade", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "stockade", version = crate::version::VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
+    /// Print the version of stockade, and what it runs on.
+    Version(crate::version::VersionArgs),
 }
 
 /// Where the receipts are.

@@ -30,6 +30,7 @@ mod terminal;
 mod time;
 mod top;
 mod unplace;
+mod version;
 mod wait;
 
 use std::ffi::OsString;
@@ -81,6 +82,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Audit(args) => audit::audit(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Version(args) => version::version(&args),
     }
 }
 
