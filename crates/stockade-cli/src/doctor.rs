@@ -10,7 +10,7 @@ use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::args::{StateArgs, in_flag};
-use crate::output::{Failure, print, print_json};
+use crate::output::{Failure, done_if, print, print_json};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&text(&report.findings))?;
     }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(done_if(ok))
 }
 
 /// A line for what is so; below it what that breaks, and what mends it.

@@ -26,6 +26,7 @@ mod select;
 mod shell;
 mod start;
 mod stop;
+mod talk;
 mod terminal;
 mod time;
 mod top;
@@ -52,7 +53,10 @@ fn main() -> ExitCode {
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch(cli).unwrap_or_else(Failure::tell),
+        Ok(cli) => {
+            talk::set_up(cli.quiet, cli.verbose);
+            dispatch(cli).unwrap_or_else(Failure::tell)
+        }
         Err(error) => explain(&error),
     }
 }

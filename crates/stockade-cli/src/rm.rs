@@ -8,7 +8,7 @@ use stockade::spec::JailId;
 use stockade::{Collection, Error, Jail, Leftover, Report, Store, TeardownOptions, teardown_all};
 
 use crate::jails::{go_on, open};
-use crate::output::{Failure, print, print_json, require_root};
+use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::run::tell_left;
 use crate::select::{Chosen, Naming, SelectArgs};
 use crate::stop::stop_together;
@@ -71,7 +71,7 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&collection)?;
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(done_if(!failed))
 }
 
 /// How many jails are held open at once; each takes a few descriptors.

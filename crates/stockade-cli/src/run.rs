@@ -14,25 +14,20 @@ use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::host_setup;
-use crate::output::{Failure, note, print, require_root};
+use crate::output::{Code, Failure, note, print, require_root};
 use crate::placements::not_placed;
 use crate::progress::Bar;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C asks the VMM to end. Ctrl-Z stops this command alone: the VMM, in a session of its
-own, runs on, and its jail is removed after fg.
-
-Example:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'"
-)]
+#[command(after_help = "Example:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
+    /// Time between Ctrl-C or SIGTERM and the VMM's being killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) grace: u64,
 }
@@ -153,7 +148,7 @@ pub(crate) fn tell_left(report: &Report) {
 fn finish(ended: Ended, report: &Report) -> ExitCode {
     tell_left(report);
     if !report.is_clean() && ended == Ended::Exited(0) {
-        return ExitCode::FAILURE;
+        return Code::Failed.into();
     }
     ExitCode::from(ended.shell_code())
 }

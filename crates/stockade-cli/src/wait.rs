@@ -9,7 +9,7 @@ use stockade::spec::JailId;
 use stockade::{Ended, JailState, Listing, Store};
 
 use crate::jails::is_none;
-use crate::output::{Failure, TIMED_OUT, note, print, print_json_line, require_root_to_look};
+use crate::output::{Code, Failure, note, print, print_json_line, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
 use crate::time::until;
 
@@ -58,11 +58,11 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     let mut ends = store.ends(&ids)?;
     let mut known = BTreeMap::new();
     let mut told = 0;
-    let mut code = ExitCode::SUCCESS;
+    let mut code = Code::Done.into();
     while let Some((id, ended)) = ends.next(deadline)? {
         if ended == Ended::Unknown {
             note(&format!("jail {id} does not run, and how its VMM ended is not known"));
-            code = ExitCode::FAILURE;
+            code = Code::Failed.into();
         }
         if args.json {
             let code = (ended != Ended::Unknown).then(|| ended.shell_code());
@@ -86,7 +86,7 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
         let verb = if late.len() == 1 { "runs" } else { "run" };
         note(&format!("{} still {verb} after {seconds} s", late.join(", ")));
-        return Ok(ExitCode::from(TIMED_OUT));
+        return Ok(Code::TimedOut.into());
     }
     Ok(code)
 }

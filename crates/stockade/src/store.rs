@@ -164,6 +164,7 @@ impl Lock {
     /// their place is known.
     pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
         let at = self.path.join(RECEIPT);
+        log::debug!("write receipt {at}");
         let text = serde_json::to_vec(receipt)
             .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
         self.replace(RECEIPT, RECEIPT_NEW, &text)

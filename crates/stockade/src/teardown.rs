@@ -41,6 +41,12 @@ impl Report {
     /// Takes down what became of a step.
     fn note(&mut self, step: &Step, undone: Undone, remaining: &mut Vec<Step>) {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
+        match &undone {
+            Undone::Removed => log::info!("removed {step}"),
+            Undone::NeverThere => log::debug!("was not there: {step}"),
+            Undone::Kept(reason) => log::info!("kept {step}: {reason}"),
+            Undone::Left(reason) => log::info!("left {step}: {reason}"),
+        }
         match undone {
             Undone::Removed => self.removed.push(step.to_string()),
             Undone::NeverThere => (),

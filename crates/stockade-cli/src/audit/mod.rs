@@ -16,7 +16,7 @@ use stockade::{JailState, Listing, Store};
 
 use crate::doctor::text;
 use crate::jails::{find, is_none};
-use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::output::{Code, Failure, print, print_json, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `audit`.
@@ -94,7 +94,7 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     if let Some(other) = &args.against {
         let other = Audit::of(&store, &find(&store, other)?, args.probe)?;
         let differences: String = audits.iter().map(|audit| differences(audit, &other)).collect();
-        let code = if differences.is_empty() { code } else { ExitCode::FAILURE };
+        let code = if differences.is_empty() { code } else { Code::Failed.into() };
         return print(&differences).map(|()| code);
     }
     if args.quiet {
@@ -113,7 +113,7 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
         [one] if single => print(&text(&one.findings))?,
         all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
-    Ok(if audits.iter().all(|audit| audit.ok) { code } else { ExitCode::FAILURE })
+    Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
 }
 
 /// What is found of one of several jails.

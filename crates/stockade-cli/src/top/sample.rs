@@ -16,17 +16,17 @@ const HISTORY: usize = 32;
 /// What the list is ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Order {
-    /// Processor, most first.
+    // Processor, most first.
     Cpu,
-    /// Memory, most first.
+    // Memory, most first.
     Memory,
-    /// Reading and writing together, most first.
+    // Reading and writing together, most first.
     Io,
-    /// Processes and threads, most first.
+    // Processes and threads, most first.
     Tasks,
-    /// Age, youngest first.
+    // Age, youngest first.
     Age,
-    /// The id.
+    // The id.
     Id,
 }
 
