@@ -1,5 +1,6 @@
 //! The `stockade` command.
 
+mod advice;
 mod args;
 mod audit;
 mod create;

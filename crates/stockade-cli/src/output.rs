@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use stockade::spec::SpecError;
 
+use crate::advice;
+
 /// Why a command ends without having done its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -59,17 +61,7 @@ impl Failure {
 
 impl From<stockade::Error> for Failure {
     fn from(error: stockade::Error) -> Self {
-        // A part of a specification is called what its flag is.
-        if let stockade::Error::Argument { name, cause } = error {
-            let way_out =
-                if matches!(*cause, stockade::Error::Closure(_)) { " (see --no-closure)" } else { "" };
-            return Self::Told(format!("--{name}: {cause}{way_out}"));
-        }
-        // Only the host's facts tell that a setting cannot be had; the flag is known all the same.
-        if let stockade::Error::Spec(SpecError::NoController(_)) = error {
-            return Self::Told(format!("--cgroup: {error}"));
-        }
-        Self::Told(error.to_string())
+        Self::Told(advice::line(&error))
     }
 }
 

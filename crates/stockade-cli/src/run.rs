@@ -12,6 +12,7 @@ use stockade::spec::JailSpec;
 use stockade::{Ended, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
+use crate::advice;
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::host_setup;
 use crate::output::{Code, Failure, note, print, require_root};
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     // From here on a signal waits until the VMM can be stopped and the jail be removed.
     let signals = stop_signals()?;
     let prepared = prepare(&store, &spec, &args.jail)?;
-    let mut running = prepared.launch(Streams::default())?;
+    let launched = prepared.launch(Streams::default());
+    let mut running = launched.map_err(|error| Failure::new(advice::not_started(&error, &spec)))?;
     if spec.daemonize {
         return print(&format!("{} {}\n", spec.id, running.pid())).map(|()| ExitCode::SUCCESS);
     }
@@ -52,7 +54,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 /// Makes the jail and places into it what the flags say.
 pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Result<Prepared, Failure> {
     let placements = flags.placements()?;
-    let mut prepared = store.prepare(spec)?;
+    if let Some(warning) = advice::warning(spec) {
+        note(&warning);
+    }
+    let made = store.prepare(spec);
+    let mut prepared = made.map_err(|error| Failure::new(advice::not_made(&error)))?;
     if let Some(report) = prepared.taken_over() {
         let many = report.removed.len();
         note(&format!(
