@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mounts;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{JailId, JailPath};
@@ -132,7 +133,11 @@ pub(crate) fn tear_down(
     if receipt.state() != JailState::Dead {
         // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
         receipt.over = true;
-        lock.write(&receipt)?;
+        match lock.write(&receipt) {
+            // Where there is no room for that, it is the removal that makes some.
+            Err(Error::Operation { cause: Errno::NOSPC | Errno::DQUOT, .. }) => (),
+            written => written?,
+        }
     }
     let unmounted = if options.unmount_foreign { mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
