@@ -105,6 +105,13 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "stockade: {line}");
 }
 
+/// What a jail's uid may have chosen, without what a terminal takes for a command.
+pub(crate) fn plain(text: &str) -> String {
+    let shown =
+        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    text.chars().map(shown).collect()
+}
+
 /// Text for stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

@@ -16,7 +16,7 @@ use stockade::{JailState, Listing, Store};
 
 use crate::doctor::text;
 use crate::jails::{find, is_none};
-use crate::output::{Code, Failure, print, print_json, require_root_to_look};
+use crate::output::{Code, Failure, plain, print, print_json, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `audit`.
@@ -127,7 +127,7 @@ fn differences(one: &Audit, other: &Audit) -> String {
     for (audit, counterpart) in [(one, other), (other, one)] {
         for finding in audit.findings.iter().filter(|finding| !counterpart.findings.contains(finding)) {
             let Finding { check, grade, fact, .. } = finding;
-            let _ = writeln!(text, "{}: {grade:8} {check:18} {fact}", audit.id);
+            let _ = writeln!(text, "{}: {grade:8} {check:18} {}", audit.id, plain(fact));
         }
     }
     text

@@ -1,14 +1,17 @@
 //! `stockade inspect`: everything that is known of one jail.
 
+mod tree;
+
 use std::fmt::{Display, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use stockade::inspect::{Inspection, Process};
 
-use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::output::{Failure, plain, print, print_json, require_root_to_look};
 use crate::ps::short;
 use crate::select::{Naming, SelectArgs};
+use tree::Style;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
@@ -16,8 +19,12 @@ use crate::select::{Naming, SelectArgs};
 
 Examples:
   stockade inspect vm-1 --json
+  stockade inspect --tree vm-1
   stockade inspect --filter state=dead")]
 pub(crate) struct InspectArgs {
+    /// Draw its root with mounts, namespace, cgroups and processes.
+    #[arg(long, conflicts_with = "json")]
+    tree: bool,
     /// Print one JSON object; a list of them unless a single jail is named.
     #[arg(long)]
     json: bool,
@@ -38,6 +45,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
         ([one], true) if single => print_json(one)?,
         ([], true) if single => (),
         (all, true) => print_json(&all)?,
+        (all, false) if args.tree => {
+            let style = Style::of_locale();
+            print(&all.iter().map(|found| tree::of(found).draw(style)).collect::<String>())?;
+        }
         (all, false) => print(&all.iter().map(text).collect::<Vec<_>>().join("\n"))?,
     }
     Ok(code)
@@ -47,7 +58,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
 fn text(found: &Inspection) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &dyn Display| {
-        let _ = writeln!(text, "{name:10} {value}");
+        let _ = writeln!(text, "{name:10} {}", plain(&value.to_string()));
     };
     row("jail", &found.id);
     let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();
