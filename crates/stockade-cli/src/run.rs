@@ -12,27 +12,23 @@ use stockade::spec::JailSpec;
 use stockade::{Ended, Prepared, Report, Running, Store, Streams};
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
+use crate::advice;
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::host_setup;
-use crate::output::{Failure, note, print, require_root};
+use crate::output::{Code, Failure, note, print, require_root};
 use crate::placements::not_placed;
 use crate::progress::Bar;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C asks the VMM to end. Ctrl-Z stops this command alone: the VMM, in a session of its
-own, runs on, and its jail is removed after fg.
-
-Example:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'"
-)]
+#[command(after_help = "Example:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
+    /// Time between Ctrl-C or SIGTERM and the VMM's being killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) grace: u64,
 }
@@ -45,7 +41,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     // From here on a signal waits until the VMM can be stopped and the jail be removed.
     let signals = stop_signals()?;
     let prepared = prepare(&store, &spec, &args.jail)?;
-    let mut running = prepared.launch(Streams::default())?;
+    let launched = prepared.launch(Streams::default());
+    let mut running = launched.map_err(|error| Failure::new(advice::not_started(&error, &spec)))?;
     if spec.daemonize {
         return print(&format!("{} {}\n", spec.id, running.pid())).map(|()| ExitCode::SUCCESS);
     }
@@ -57,7 +54,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 /// Makes the jail and places into it what the flags say.
 pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Result<Prepared, Failure> {
     let placements = flags.placements()?;
-    let mut prepared = store.prepare(spec)?;
+    if let Some(warning) = advice::warning(spec) {
+        note(&warning);
+    }
+    let made = store.prepare(spec);
+    let mut prepared = made.map_err(|error| Failure::new(advice::not_made(&error)))?;
     if let Some(report) = prepared.taken_over() {
         let many = report.removed.len();
         note(&format!(
@@ -153,7 +154,7 @@ pub(crate) fn tell_left(report: &Report) {
 fn finish(ended: Ended, report: &Report) -> ExitCode {
     tell_left(report);
     if !report.is_clean() && ended == Ended::Exited(0) {
-        return ExitCode::FAILURE;
+        return Code::Failed.into();
     }
     ExitCode::from(ended.shell_code())
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use stockade::spec::{JailId, JailPath, JailSpec};
 use stockade::{Error, Jail};
 
+use crate::advice;
 use crate::args::{StateArgs, in_flag, size};
 use crate::host_setup;
 use crate::jails::{is_dead, open};
@@ -74,8 +75,10 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());
     }
-    let ready = args.socket(&prepared.receipt().spec)?;
-    let mut running = prepared.launch_watched(log_bytes)?;
+    let spec = prepared.receipt().spec.clone();
+    let ready = args.socket(&spec)?;
+    let launched = prepared.launch_watched(log_bytes);
+    let mut running = launched.map_err(|error| Failure::new(advice::not_started(&error, &spec)))?;
     if let Some(socket) = ready {
         running.wait_ready(&socket, Duration::from_secs(args.timeout))?;
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::closure::Closure;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 
 /// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
 /// the part that is wrong as the command line names its flag.
@@ -206,11 +207,12 @@ impl JailBuilder {
         let id = self.id.parse().map_err(wrong("id"))?;
         let exec_file = ExecFile::new(&self.exec_file).map_err(wrong("exec-file"))?;
         let base = HostPath::future_directory(&self.base).map_err(wrong("chroot-base-dir"))?;
+        let mut spec = JailSpec::new(id, exec_file, base);
+        Layout::new(&spec).demand_short().map_err(wrong("chroot-base-dir"))?;
         let profile = match &self.profile {
             Some(name) => self.profiles.named(name),
-            None => self.profiles.for_executable(&exec_file),
+            None => self.profiles.for_executable(&spec.exec_file),
         };
-        let mut spec = JailSpec::new(id, exec_file, base);
         spec.profile = profile.map_err(wrong("profile"))?;
         if self.closure {
             spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;

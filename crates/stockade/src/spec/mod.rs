@@ -179,6 +179,11 @@ pub enum SpecError {
     /// A base that is not a directory.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// A base so long that a jail's root in it would have a path that the kernel does not take.
+    #[error(
+        "the jail's root would have a path of {0} bytes, and no more than {1} can be: choose a shorter directory"
+    )]
+    RootTooLong(usize, usize),
     /// An executable whose name cannot name a directory and a cgroup.
     #[error("The name of {} is not UTF-8", .0.display())]
     ExecName(PathBuf),
