@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod command;
+mod guide;
 mod python;
 mod qemu;
 mod setup;
@@ -23,7 +24,8 @@ usage: cargo xtask COMMAND
   qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
-  check         formatting, lints, documentation, dependencies
+  check         formatting, lints, documentation, dependencies, the guide's links
+  guide         build the guide (docs/guide) to target/guide
   ci            check, then test
 ";
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
         ["bench", ref flags @ ..] => bench::bench(flags),
+        ["guide"] => guide::guide(),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()),
         _ => {

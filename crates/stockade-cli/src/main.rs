@@ -6,6 +6,8 @@ mod audit;
 mod create;
 mod demo;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod events;
 mod exec;
 mod gc;
