@@ -7,8 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
 use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
+use crate::jail_file::Described;
 use crate::output::Failure;
-use crate::placements::{demand_distinct, parse};
+use crate::placements::{about, demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
@@ -21,9 +22,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(crate::run::RunArgs),
+    Run(Described<crate::run::RunArgs>),
     /// Make a jail, and leave it to be filled and started.
-    Create(crate::create::CreateArgs),
+    Create(Described<crate::create::CreateArgs>),
     /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(crate::place::PlaceArgs),
     /// Take out of a jail what was placed.
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     /// Run a shell in a jail beside its VMM.
     Shell(crate::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
-    Plan(crate::plan::PlanArgs),
+    Plan(Described<crate::plan::PlanArgs>),
     /// List what is known of VMMs, or print one profile.
     Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
@@ -185,19 +186,19 @@ impl JailArgs {
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
         let parsed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
-                .map_err(|wrong| Failure::new(format!("{PLACE_FLAG}{}: {wrong}", argument.display())))
+                .map_err(|wrong| about(PLACE_FLAG, argument.as_ref(), &wrong))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
 
-/// What stands before a source in a message.
-pub(crate) const PLACE_FLAG: &str = "--place ";
+/// The flag whose values are placements.
+pub(crate) const PLACE_FLAG: Option<&str> = Some("place");
 
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
-    move |error| Failure::new(format!("--{flag}: {error}"))
+    move |error| Failure::flag(flag, error.to_string())
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
@@ -210,7 +211,7 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     };
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
+    bytes.ok_or_else(|| Failure::flag(flag, format!("{text:?} is not a size such as 1M")))
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! The `stockade` command.
 
 mod args;
+mod attend;
 mod audit;
 mod create;
+mod crew;
 mod demo;
+mod difference;
 mod doctor;
 mod events;
 mod exec;
 mod gc;
 mod host_setup;
 mod inspect;
+mod jail_file;
 mod jails;
 mod kill;
 mod logs;
@@ -17,11 +21,14 @@ mod output;
 mod place;
 mod placements;
 mod plan;
+mod prefix;
 mod profiles;
 mod progress;
 mod ps;
+mod ready;
 mod rm;
 mod run;
+mod service;
 mod shell;
 mod start;
 mod stop;
@@ -30,6 +37,7 @@ mod time;
 mod top;
 mod unplace;
 mod wait;
+mod wish;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -98,7 +106,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 /// The mistake, and what was most likely meant.
-fn mistake(error: &clap::Error) -> String {
+pub(crate) fn mistake(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let cause: Vec<&str> = lines

@@ -11,7 +11,14 @@ use stockade::spec::SpecError;
 pub(crate) enum Failure {
     /// To be told in one line.
     Told(String),
-    /// The same, with an exit code that tells it from that of the program that was run.
+    /// What is wrong with a flag, and with which of its values if it has several.
+    Flag {
+        /// Its name without dashes.
+        flag: String,
+        what: Option<String>,
+        text: String,
+    },
+    /// The same as told, with an exit code that tells it from that of the program that was run.
     Coded(String, u8),
     /// Whoever read the output is gone, as with `| head`.
     ReaderGone,
@@ -22,28 +29,33 @@ impl Failure {
         Self::Told(line.into())
     }
 
+    /// A mistake in the value of a flag.
+    pub(crate) fn flag(flag: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::Flag { flag: flag.into(), what: None, text: text.into() }
+    }
+
     /// Tells it on stderr.
     pub(crate) fn tell(self) -> ExitCode {
-        match self {
-            Self::Told(line) => {
-                note(&line);
-                ExitCode::FAILURE
-            }
+        match self.with_code(1) {
             Self::Coded(line, code) => {
                 note(&line);
                 ExitCode::from(code)
             }
-            Self::ReaderGone => ExitCode::SUCCESS,
+            _ => ExitCode::SUCCESS,
         }
     }
 }
 
 impl Failure {
-    /// The same failure with another exit code.
+    /// The same failure with this exit code, unless it has one already.
     pub(crate) fn with_code(self, code: u8) -> Self {
         match self {
-            Self::Told(line) | Self::Coded(line, _) => Self::Coded(line, code),
-            Self::ReaderGone => self,
+            Self::Told(line) => Self::Coded(line, code),
+            Self::Flag { flag, what: None, text } => Self::Coded(format!("--{flag}: {text}"), code),
+            Self::Flag { flag, what: Some(what), text } => {
+                Self::Coded(format!("--{flag} {what}: {text}"), code)
+            }
+            Self::Coded(..) | Self::ReaderGone => self,
         }
     }
 }
@@ -54,11 +66,11 @@ impl From<stockade::Error> for Failure {
         if let stockade::Error::Argument { name, cause } = error {
             let way_out =
                 if matches!(*cause, stockade::Error::Closure(_)) { " (see --no-closure)" } else { "" };
-            return Self::Told(format!("--{name}: {cause}{way_out}"));
+            return Self::flag(name, format!("{cause}{way_out}"));
         }
         // Only the host's facts tell that a setting cannot be had; the flag is known all the same.
         if let stockade::Error::Spec(SpecError::NoController(_)) = error {
-            return Self::Told(format!("--cgroup: {error}"));
+            return Self::flag("cgroup", error.to_string());
         }
         Self::Told(error.to_string())
     }
