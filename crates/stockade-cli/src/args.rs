@@ -79,7 +79,14 @@ pub(crate) struct StateArgs {
 
 impl StateArgs {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Store::new(&self.state_dir).map_err(in_flag("state-dir"))
+        self.store_or(None)
+    }
+
+    /// The same where a jail file may say so, before which the flag goes.
+    pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
+        let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
+        let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);
+        Store::new(directory).map_err(in_flag("state-dir"))
     }
 }
 

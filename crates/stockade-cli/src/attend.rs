@@ -39,6 +39,8 @@ struct Member<'w> {
 pub(crate) struct Attended<'w> {
     members: Vec<Member<'w>>,
     many: bool,
+    /// Whether the service manager knows that this is coming to its end.
+    stopping: bool,
 }
 
 impl<'w> Attended<'w> {
@@ -55,7 +57,7 @@ impl<'w> Attended<'w> {
         loop {
             for member in self.take_ended()? {
                 if self.members.is_empty() {
-                    service::stopping();
+                    self.tell_stopping();
                 }
                 let code = member.conclude(self.many);
                 first = if first == 0 { code } else { first };
@@ -66,9 +68,15 @@ impl<'w> Attended<'w> {
             self.wait(signals)?;
             self.members.iter_mut().filter(|member| member.is_late()).try_for_each(Member::further)?;
             while let Ok(Some(_)) = signals.take() {
-                service::stopping();
+                self.tell_stopping();
                 self.members.iter_mut().try_for_each(Member::further)?;
             }
+        }
+    }
+
+    fn tell_stopping(&mut self) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            service::stopping();
         }
     }
 

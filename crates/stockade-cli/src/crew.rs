@@ -76,15 +76,13 @@ impl<'w> Crew<'w> {
 
     /// Waits for those that are to be ready before anybody is told of them. If one fails, all jails are removed.
     pub(crate) fn ready(mut self, signals: &SignalFd) -> Result<Ready<'w>, Failure> {
-        for at in 0..self.0.len() {
-            let member = &mut self.0[at];
-            if let Err(failure) = member.wait_ready(signals) {
-                let failure = member.wish.locate(failure);
+        match self.0.iter_mut().try_for_each(|member| member.wait_ready(signals)) {
+            Ok(()) => Ok(Ready(self.0)),
+            Err(failure) => {
                 dissolve(self.0);
-                return Err(failure);
+                Err(failure)
             }
         }
-        Ok(Ready(self.0))
     }
 }
 
@@ -130,9 +128,13 @@ impl<'w> Member<'w> {
         Ok(Self { wish, keeping, running, output, socket })
     }
 
-    /// Waits until the VMM accepts connections, if it is to, or a signal comes.
+    /// Waits until the VMM accepts connections, if it is to. A signal that comes before ends the wait.
     fn wait_ready(&mut self, signals: &SignalFd) -> Result<(), Failure> {
-        let Some(socket) = &self.socket else { return Ok(()) };
+        let Some(socket) = &self.socket else {
+            // One that is attended to is asked to end as at any other time.
+            let attended = self.keeping == Keeping::Attached;
+            return if attended { Ok(()) } else { demand_no_signal(signals) };
+        };
         let patience = self.wish.asked.args.ready.patience();
         let deadline = Instant::now().checked_add(patience);
         loop {
@@ -141,16 +143,12 @@ impl<'w> Member<'w> {
             match self.running.wait_ready(socket, left.min(LOOK_AGAIN_AFTER)) {
                 Ok(()) => return Ok(()),
                 Err(Error::NotReady { id, socket, .. }) if left <= LOOK_AGAIN_AFTER => {
-                    return Err(Error::NotReady { id, socket, waited: patience }.into());
+                    return Err(self.wish.locate(Error::NotReady { id, socket, waited: patience }));
                 }
                 Err(Error::NotReady { .. }) => (),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.wish.locate(error)),
             }
-            if let Ok(Some(signal)) = signals.take() {
-                let text = format!("stopped before the VMM of jail {} was ready", self.wish.id());
-                let code = u8::try_from(128 + signal.as_raw()).unwrap_or(1);
-                return Err(Failure::Coded(text, code));
-            }
+            demand_no_signal(signals)?;
         }
     }
 
@@ -160,6 +158,17 @@ impl<'w> Member<'w> {
             Keeping::Loose => format!("{} {}\n", self.wish.id(), self.running.pid()),
             _ => format!("{}\n", self.wish.id()),
         }
+    }
+}
+
+/// Fails if a signal has come that asks this command to end.
+fn demand_no_signal(signals: &SignalFd) -> Result<(), Failure> {
+    match signals.take() {
+        Ok(Some(signal)) => {
+            let code = u8::try_from(128 + signal.as_raw()).unwrap_or(1);
+            Err(Failure::Coded("stopped by a signal before all was ready".to_owned(), code))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! In what a jail that exists differs from what is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub(crate) fn differences(receipt: &Receipt, spec: &JailSpec, placed: &[Step]) -
     // What was placed later than the jail was made is among it, as is what its profile wants.
     let mut is = facts(&receipt.spec, receipt.steps.get(receipt.made..).unwrap_or_default());
     let mut would_be = facts(spec, placed);
-    let fields: Vec<String> = is.keys().chain(would_be.keys()).cloned().collect();
+    let fields: BTreeSet<String> = is.keys().chain(would_be.keys()).cloned().collect();
     let both = fields.into_iter().map(|field| {
         let (is, would_be) = (is.remove(&field), would_be.remove(&field));
         Difference { field, is, would_be }

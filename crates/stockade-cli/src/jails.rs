@@ -1,20 +1,40 @@
 //! What the commands have in common that find their jails by the receipts.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use stockade::spec::JailId;
 use stockade::{Dead, Jail, JailState, Store};
 
 use crate::args::StateArgs;
+use crate::jail_file::Named;
 use crate::output::Failure;
 
 /// Arguments of commands that take several jails.
 #[derive(Debug, Args)]
 pub(crate) struct IdsArgs {
     /// Names of the jails.
-    #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<JailId>,
+    #[arg(required_unless_present = "file", value_name = "ID")]
+    ids: Vec<JailId>,
+    /// The jails that a file describes (repeatable); - is stdin.
+    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    file: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) state: StateArgs,
+    state: StateArgs,
+}
+
+impl IdsArgs {
+    /// Where the jails are, and their names.
+    ///
+    /// # Errors
+    /// What is wrong with a file, or with the state directory.
+    pub(crate) fn store_and_ids(&self) -> Result<(Store, Vec<JailId>), Failure> {
+        if self.file.is_empty() {
+            return Ok((self.state.store()?, self.ids.clone()));
+        }
+        let named = Named::in_files(&self.file)?;
+        Ok((self.state.store_or(named.state_dir.as_deref())?, named.ids))
+    }
 }
 
 pub(crate) fn open(store: &Store, id: &JailId) -> Result<Jail, Failure> {

@@ -36,8 +36,8 @@ impl KillArgs {
 pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;
-    let store = args.jails.state.store()?;
-    for id in &args.jails.ids {
+    let (store, ids) = args.jails.store_and_ids()?;
+    for id in &ids {
         match store.watch(id)? {
             Some(watched) => watched.signal(signal)?,
             None if store.read(id)?.is_none() => return Err(no_jail(id)),

@@ -14,8 +14,9 @@ use crate::stop::stop_together;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade rm --force vm-1 vm-2")]
+#[command(after_help = "Examples:
+  stockade rm --force vm-1 vm-2
+  stockade rm --force --file jails.toml")]
 pub(crate) struct RmArgs {
     /// Kill a VMM that runs, and unmount what others have mounted in the jail's directory.
     #[arg(short, long)]
@@ -30,14 +31,14 @@ pub(crate) struct RmArgs {
 /// Removes what can be removed of the jails, and tells of each that cannot.
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
-    let store = args.jails.state.store()?;
+    let (store, named) = args.jails.store_and_ids()?;
     if let Some(seconds) = args.timeout {
-        stop_together(&store, &args.jails.ids, Duration::from_secs(seconds))?;
+        stop_together(&store, &named, Duration::from_secs(seconds))?;
     }
     let mut code = ExitCode::SUCCESS;
     // Who is named twice is removed once.
     let mut ids: Vec<JailId> = Vec::new();
-    for id in &args.jails.ids {
+    for id in &named {
         if !ids.contains(id) {
             ids.push(id.clone());
         }

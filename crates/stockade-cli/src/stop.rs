@@ -12,8 +12,9 @@ use crate::output::{Failure, note, print, require_root};
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade stop --timeout 30 vm-1 vm-2")]
+#[command(after_help = "Examples:
+  stockade stop --timeout 30 vm-1 vm-2
+  stockade stop --file jails.toml")]
 pub(crate) struct StopArgs {
     /// Seconds that the VMMs have to end after SIGTERM, before they are killed.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
@@ -25,8 +26,8 @@ pub(crate) struct StopArgs {
 /// Stops what runs of the jails; one whose VMM does not run is stopped already.
 pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
-    let store = args.jails.state.store()?;
-    let (known, code) = known(&store, &args.jails.ids)?;
+    let (store, ids) = args.jails.store_and_ids()?;
+    let (known, code) = known(&store, &ids)?;
     stop_together(&store, &known, Duration::from_secs(args.timeout))?;
     known.iter().try_for_each(|id| go_on(print(&format!("{id}\n"))))?;
     Ok(code)

@@ -41,8 +41,8 @@ struct End<'a> {
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
-    let store = args.jails.state.store()?;
-    let ids = &args.jails.ids;
+    let (store, ids) = args.jails.store_and_ids()?;
+    let ids = &ids;
     ids.iter().try_for_each(|id| demand_started(&store, id))?;
     let deadline = until(args.timeout);
     let mut ends = store.ends(ids)?;

@@ -15,6 +15,8 @@ use std::rc::Rc;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, value_parser};
 
+use stockade::spec::JailId;
+
 use crate::mistake;
 use crate::output::Failure;
 use keys::{ARGUMENTS, Keys, flags_of, name};
@@ -63,7 +65,7 @@ impl<T: Args> Described<T> {
             let args = T::from_arg_matches(&self.matches).map_err(|e| Failure::new(mistake(&e)))?;
             return Ok(vec![Asked { args, origin: Origin::Flags }]);
         }
-        let drafts = self.drafts()?;
+        let drafts = drafts(self.files(), &Keys::all())?;
         let command = flags_of::<T>();
         if let [_, second, ..] = &drafts[..] {
             self.demand_common(&command, drafts.len(), &second.source.name)?;
@@ -78,27 +80,6 @@ impl<T: Args> Described<T> {
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.matches.get_many(FILE).into_iter().flatten()
-    }
-
-    fn drafts(&self) -> Result<Vec<Draft>, Failure> {
-        let keys = Keys::all();
-        let mut drafts = Vec::new();
-        for file in self.files() {
-            let source = Rc::new(Source::read(file)?);
-            let parsed = source.parse(&keys)?;
-            for table in parsed.jails {
-                let level = parsed.defaults.clone().under(&table.level, &keys);
-                let many = table.count.map_or(1, |(number, _)| number);
-                drafts.extend((1..=many).map(|index| Draft {
-                    source: Rc::clone(&source),
-                    line: table.line,
-                    count_line: table.count.map(|(_, line)| line),
-                    index,
-                    level: level.clone(),
-                }));
-            }
-        }
-        Ok(drafts)
     }
 
     /// What the command line says beside the files.
@@ -177,6 +158,59 @@ impl<T: Args> Args for Described<T> {
     }
 }
 
+/// What files say of where their jails are.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) ids: Vec<JailId>,
+    /// The state directory, if they name one.
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+impl Named {
+    /// The jails that files describe, by their names alone.
+    ///
+    /// # Errors
+    /// What cannot be read or understood, in which line.
+    pub(crate) fn in_files(files: &[PathBuf]) -> Result<Self, Failure> {
+        let keys = Keys::all();
+        let drafts = drafts(files.iter(), &keys)?.into_iter();
+        let drafts: Vec<Draft> = drafts.map(|draft| draft.under(&Level::default(), &keys)).collect();
+        demand_distinct_ids(&drafts)?;
+        let ids = drafts.iter().map(Draft::id).collect::<Result<_, _>>()?;
+        let directory = |draft: &Draft| draft.level.single("state-dir").cloned();
+        let state_dir = drafts.first().and_then(directory).map(|value| value.text);
+        match drafts.iter().find(|draft| directory(draft).map(|value| value.text) != state_dir) {
+            None => Ok(Self { ids, state_dir: state_dir.map(PathBuf::from) }),
+            Some(other) => {
+                let line = directory(other).and_then(|value| value.line).unwrap_or(other.line);
+                let what = "the jails are in several state directories: name them by their ids";
+                Err(other.source.mistake(line, &format!("state-dir: {what}")))
+            }
+        }
+    }
+}
+
+/// What files say, a draft for each jail, without what else there is to be said.
+fn drafts<'a>(files: impl Iterator<Item = &'a PathBuf>, keys: &Keys) -> Result<Vec<Draft>, Failure> {
+    let mut drafts = Vec::new();
+    for file in files {
+        let source = Rc::new(Source::read(file)?);
+        let parsed = source.parse(keys)?;
+        for table in parsed.jails {
+            let level = parsed.defaults.clone().under(&table.level, keys);
+            let many = table.count.map_or(1, |(number, _)| number);
+            drafts.extend((1..=many).map(|index| Draft {
+                source: Rc::clone(&source),
+                line: table.line,
+                count_line: table.count.map(|(_, line)| line),
+                index,
+                level: level.clone(),
+            }));
+        }
+    }
+    Ok(drafts)
+}
+
 /// A jail as a file describes it, not checked yet.
 struct Draft {
     source: Rc<Source>,
@@ -198,6 +232,15 @@ impl Draft {
             None => level,
         };
         Self { level, ..self }
+    }
+
+    fn id(&self) -> Result<JailId, Failure> {
+        let Some(id) = self.level.single("id") else {
+            return Err(self.source.mistake(self.line, "the jail needs `id`"));
+        };
+        let line = id.line.unwrap_or(self.line);
+        let parsed: Result<JailId, _> = id.text.to_string_lossy().parse();
+        parsed.map_err(|error| self.source.mistake(line, &format!("id: {error}")))
     }
 
     fn asked<T: Args>(self, command: &Command, keys: &Keys, alone: bool) -> Result<Asked<T>, Failure> {

@@ -88,11 +88,15 @@ impl Level {
     fn line_of(&self, key: &str, what: Option<&str>, text: &str) -> Option<usize> {
         let said = self.0.get(key)?;
         let is_meant = |value: &str| match what {
-            Some(what) => value.starts_with(what),
+            // With a name or options behind it.
+            Some(what) => {
+                value.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with(['=', ':']))
+            }
             None => text.contains(value),
         };
         let values = if let What::Values(values) = &said.what { &values[..] } else { &[] };
-        match values.iter().find(|value| value.text.to_str().is_some_and(is_meant)) {
+        // The last: of two that cannot be together it is the one too many.
+        match values.iter().rfind(|value| value.text.to_str().is_some_and(is_meant)) {
             Some(value) => value.line,
             None => said.line,
         }

@@ -125,3 +125,22 @@ fn the_schema_refuses_what_the_command_refuses() {
         assert_eq!(taken(text), (false, false), "{text}");
     }
 }
+
+#[test]
+fn the_examples_and_those_in_the_documentation_are_jail_files() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(root.join("examples")).expect("examples").flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "toml") {
+            texts.push(std::fs::read_to_string(entry.path()).expect("an example"));
+        }
+    }
+    let page = std::fs::read_to_string(root.join("docs/jail-files.md")).expect("a page");
+    texts.extend(
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next().map(str::to_owned)),
+    );
+    assert!(texts.len() >= 3, "{texts:?}");
+    for text in texts {
+        assert_eq!(taken(&text), (true, true), "{text}");
+    }
+}
