@@ -12,11 +12,11 @@ use crate::output::Failure;
 /// Flags of the commands that start a VMM and return.
 #[derive(Debug, Args)]
 pub(crate) struct ReadyArgs {
-    /// The most that the log of the VMM's output may hold; 0 drops the output.
+    /// The most that the log of a VMM that runs on may hold; 0 drops what it writes.
     #[arg(long, value_name = "SIZE", default_value = "1M")]
     log_size: String,
-    /// Return only once the VMM accepts connections at this Unix socket in the jail; at its API socket unless
-    /// given.
+    /// Take the VMM for started only once it accepts connections at this Unix socket in the jail; at its API
+    /// socket unless given.
     #[arg(long, value_name = "SOCKET", value_hint = ValueHint::Other, num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "given or not, and with a socket or without")]
     ready: Option<Option<PathBuf>>,

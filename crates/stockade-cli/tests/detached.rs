@@ -203,7 +203,7 @@ fn a_jail_that_is_not_there_is_named() {
         refused(
             &guard,
             &["rm", "a/b"],
-            "invalid value 'a/b' for '<ID>...': Invalid instance ID: Invalid char (/) at position 1",
+            "invalid value 'a/b' for '[ID]...': Invalid instance ID: Invalid char (/) at position 1",
         );
     });
 }

@@ -14,7 +14,7 @@ use testkit::{Guard, Output, command, privileged, program, run_with, said, stock
 fn file(guard: &Guard, text: &str) -> String {
     let probe = program("stockade-probe");
     // The base's path begins where the file is.
-    let defaults = format!("[defaults]\nexec-file = {probe:?}\nchroot-base-dir = \"base\"\n");
+    let defaults = format!("[defaults]\nexec-file = \"{}\"\nchroot-base-dir = \"base\"\n", probe.display());
     let (more, jails) = text.split_once("[[jail]]").unwrap_or((text, ""));
     let text = format!("{defaults}{more}[[jail]]{jails}").replace("vm", guard.name());
     guard.file("jails.toml", &text).display().to_string()
