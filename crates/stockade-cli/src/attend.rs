@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use stockade::{Ended, Running};
+use stockade::{Ended, Jail, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::output::{Failure, note};
@@ -53,16 +53,20 @@ impl<'w> Attended<'w> {
     /// second kills them, and so does the end of the grace period. The exit code is that of the first VMM that
     /// failed.
     pub(crate) fn attend(mut self, signals: &SignalFd) -> Result<ExitCode, Failure> {
+        if self.members.is_empty() {
+            // All run on without this command.
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut first = 0;
         loop {
-            for member in self.take_ended()? {
-                if self.members.is_empty() {
-                    self.tell_stopping();
-                }
-                let code = member.conclude(self.many);
-                first = if first == 0 { code } else { first };
+            let ended = self.take_ended()?;
+            let over = self.members.is_empty();
+            if over {
+                self.tell_stopping();
             }
-            if self.members.is_empty() {
+            let code = conclude(ended, self.many);
+            first = if first == 0 { code } else { first };
+            if over {
                 return Ok(ExitCode::from(first));
             }
             self.wait(signals)?;
@@ -130,29 +134,41 @@ impl Member<'_> {
         };
         Ok(())
     }
+}
 
-    /// Removes the jail of a VMM that has ended. The VMM's exit code is ours, unless something of the jail is left.
-    fn conclude(mut self, many: bool) -> u8 {
-        let (id, asked) = (self.wish.id(), !matches!(self.stop, Stop::Never));
-        let ended = self.running.wait().unwrap_or(Ended::Unknown);
-        let clean = match self.running.teardown() {
+/// Removes the jails of VMMs that have ended, together: most of that is waiting. A VMM's exit code is ours, unless
+/// something of its jail is left; of several it is that of the first that failed.
+fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
+    let mut jails = Vec::new();
+    let mut ends = Vec::new();
+    for Member { wish, mut running, output, stop } in members {
+        let ended = running.wait().unwrap_or(Ended::Unknown);
+        jails.push(Jail::Running(running));
+        ends.push((wish, ended, output, matches!(stop, Stop::Never)));
+    }
+    let mut first = 0;
+    let reports = teardown_all(jails, TeardownOptions::default());
+    for ((wish, ended, output, by_itself), report) in ends.into_iter().zip(reports) {
+        let clean = match report {
             Ok(report) => {
                 tell_left(&report);
                 report.is_clean()
             }
             // The others are waited for all the same.
             Err(error) => {
-                self.wish.locate(error).tell();
+                wish.locate(error).tell();
                 false
             }
         };
-        if let Some(output) = self.output {
+        if let Some(output) = output {
             output.finish();
         }
         let code = ended.shell_code();
-        if many && !asked && code != 0 {
-            note(&format!("the VMM of jail {id} has ended: {ended}"));
+        if many && by_itself && code != 0 {
+            note(&format!("the VMM of jail {} has ended: {ended}", wish.id()));
         }
-        if code == 0 && !clean { 1 } else { code }
+        let code = if code == 0 && !clean { 1 } else { code };
+        first = if first == 0 { code } else { first };
     }
+    first
 }

@@ -6,6 +6,7 @@ mod audit;
 mod create;
 mod crew;
 mod demo;
+mod descriptors;
 mod difference;
 mod doctor;
 mod events;

@@ -5,6 +5,7 @@ use stockade::spec::{JailId, JailSpec, Netns};
 use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
 
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
 use crate::output::{Failure, note};
 use crate::placements::not_placed;
@@ -85,6 +86,7 @@ impl<T> Wish<T> {
 
 /// Makes these jails, all of them or none.
 pub(crate) fn prepare_all<T>(wishes: &[Wish<T>]) -> Result<Vec<Prepared>, Failure> {
+    make_room_for(wishes.len())?;
     // Those made before the one that fails go with the list.
     wishes.iter().map(|wish| wish.prepare().map_err(|failure| wish.locate(failure))).collect()
 }

@@ -250,6 +250,24 @@ fn all_jails_are_made_or_none() {
 }
 
 #[test]
+fn many_jails_have_room_or_are_refused_before_any_is_made() {
+    privileged!(guard, {
+        let many = file(&guard, "[[jail]]\nid = 'vm-{index}'\ncount = 24\narguments = ['exit=0']\n");
+        let within = |limits: &str| {
+            let line = format!("ulimit {limits}; exec {} run -f {many}", program("stockade").display());
+            run_with(Command::new("sh").args(["-c", &line]).env("STOCKADE_STATE_DIR", guard.state()))
+        };
+        let output = within("-Sn 32");
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let output = within("-n 100");
+        let line = "24 jails at once need 208 open files, and this process may have 100: raise that limit \
+                    (ulimit -Hn 208), or run fewer at once\n";
+        assert_eq!((output.code, output.stderr), (1, format!("stockade: {line}")));
+        nothing_left(&guard);
+    });
+}
+
+#[test]
 fn a_vmm_that_cannot_be_started_takes_the_others_along() {
     privileged!(guard, {
         let script = guard.file("script", "no program");
