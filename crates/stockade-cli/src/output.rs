@@ -69,7 +69,9 @@ impl From<stockade::Error> for Failure {
             return Self::flag(name, format!("{cause}{way_out}"));
         }
         // Only the host's facts tell that a setting cannot be had; the flag is known all the same.
-        if let stockade::Error::Spec(SpecError::NoController(_)) = error {
+        if let stockade::Error::Spec(SpecError::NoController(_) | SpecError::OtherCgroupVersion { .. }) =
+            error
+        {
             return Self::flag("cgroup", error.to_string());
         }
         Self::Told(error.to_string())

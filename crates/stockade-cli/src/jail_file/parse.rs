@@ -67,8 +67,12 @@ impl Source {
     /// What the file says.
     pub(super) fn parse(&self, keys: &Keys) -> Result<Parsed, Failure> {
         let table = DeTable::parse(&self.text).map_err(|e| {
-            let start = e.span().map_or(0, |span| span.start);
-            self.mistake(self.line(start), &e.message().replace('\n', " "))
+            let span = e.span().unwrap_or_default();
+            let line = self.line(span.start);
+            match (e.message(), self.text.get(span)) {
+                ("duplicate key", Some(key)) => self.mistake(line, &format!("`{key}` is there twice")),
+                (message, _) => self.mistake(line, &message.replace('\n', " ")),
+            }
         })?;
         let mut parsed = Parsed { defaults: Level::default(), jails: Vec::new() };
         for (name, value) in in_order(table.get_ref()) {
@@ -165,6 +169,9 @@ impl Source {
                 None => return Err(self.wrong_type(key, line, "holds", "texts and numbers", other)),
             },
         };
+        if before.contains('\0') || text.contains('\0') {
+            return Err(self.mistake(line, &format!("`{}` has a NUL character in it", key.name)));
+        }
         let text = if key.is_relative_path(&text) { self.directory.join(text).into() } else { text.into() };
         let mut whole = std::ffi::OsString::from(before);
         whole.push::<std::ffi::OsString>(text);
