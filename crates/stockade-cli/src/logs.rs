@@ -39,7 +39,10 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         write(&text)?;
     }
     if empty {
-        note(&format!("jail {} has no log: it has written nothing, or was not started with start", args.id));
+        note(&format!(
+            "jail {} has no log: it has written nothing, or was started by neither start nor run --detach",
+            args.id
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
