@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,9 +17,13 @@ use crate::output::Failure;
 /// A line that is longer is told as several.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// The threads that copy what one VMM writes.
+/// How long what was written last may take to be told. Only a process that has got out of its jail holds a stream
+/// for longer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Two threads that copy what one VMM writes; nothing comes from them but their end.
 #[derive(Debug)]
-pub(crate) struct Prefixed([JoinHandle<()>; 2]);
+pub(crate) struct Prefixed(Receiver<()>);
 
 impl Prefixed {
     /// Streams for a VMM: nothing to read from, and what it writes comes to ours of the same kind.
@@ -28,31 +34,31 @@ impl Prefixed {
         let before = format!("{:width$} | ", id.as_str());
         let failed = |e: io::Error| Failure::new(format!("failed to make the VMM's streams: {e}"));
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let (stdout, copied) = copy(before.clone(), io::stdout()).map_err(failed)?;
-        let (stderr, complaints) = copy(before, io::stderr()).map_err(failed)?;
+        let (alive, end) = channel();
+        let stdout = copy(before.clone(), io::stdout(), alive.clone()).map_err(failed)?;
+        let stderr = copy(before, io::stderr(), alive).map_err(failed)?;
         let streams = Streams {
             stdin: Some(stdin.map_err(|e| failed(e.into()))?),
             stdout: Some(stdout),
             stderr: Some(stderr),
         };
-        Ok((streams, Self([copied, complaints])))
+        Ok((streams, Self(end)))
     }
 
-    /// Waits until everything is told. Nobody may have the streams any more.
+    /// Waits until everything is told, when the jail is gone and nobody has the streams any more.
     pub(crate) fn finish(self) {
-        for thread in self.0 {
-            // One that panicked has said so.
-            let _ = thread.join();
-        }
+        let _ = self.0.recv_timeout(PATIENCE);
     }
 }
 
-/// A thread that tells what is written to a pipe.
-fn copy(before: String, to: impl Write + Send + 'static) -> io::Result<(OwnedFd, JoinHandle<()>)> {
+/// A pipe, and a thread that tells what is written to it and drops `alive` at its end.
+fn copy(before: String, to: impl Write + Send + 'static, alive: Sender<()>) -> io::Result<OwnedFd> {
     let (from, written) = pipe_with(PipeFlags::CLOEXEC)?;
-    let name = "output".to_owned();
-    let thread = Builder::new().name(name).spawn(move || tell(&before, File::from(from), to))?;
-    Ok((written, thread))
+    Builder::new().name("output".to_owned()).spawn(move || {
+        tell(&before, File::from(from), to);
+        drop(alive);
+    })?;
+    Ok(written)
 }
 
 fn tell(before: &str, from: impl Read, mut to: impl Write) {

@@ -17,6 +17,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
 
 use stockade::spec::JailId;
 
+use crate::args::JailArgs;
 use crate::mistake;
 use crate::output::Failure;
 use keys::{ARGUMENTS, Keys, flags_of, name};
@@ -25,9 +26,6 @@ use origin::Origin;
 use parse::Source;
 
 const FILE: &str = "file";
-
-/// The flags that describe one jail, as clap groups them.
-const JAIL_FLAGS: &str = "JailArgs";
 
 /// The arguments of a command, of type `T` for each jail: one jail by flags, or those that files describe.
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl<T> Asked<T> {
 }
 
 impl<T: Args> Described<T> {
-    /// Whether the jails are described by files, as it may be none or many that they describe.
+    /// Whether files describe the jails, one or many.
     pub(crate) fn by_files(&self) -> bool {
         self.files().next().is_some()
     }
@@ -102,8 +100,8 @@ impl<T: Args> Described<T> {
 
     /// Refuses a flag that describes a jail where there are many; where things are on the host holds for all.
     fn demand_common(&self, command: &Command, many: usize, file: &str) -> Result<(), Failure> {
-        let group = command.get_groups().find(|group| group.get_id() == JAIL_FLAGS);
-        let of_jail = |arg: &&Arg| group.is_some_and(|group| group.get_args().any(|id| id == arg.get_id()));
+        let describing = flags_of::<JailArgs>();
+        let of_jail = |arg: &&Arg| describing.get_arguments().any(|other| other.get_id() == arg.get_id());
         let given =
             |arg: &&Arg| self.matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
         match command.get_arguments().filter(of_jail).filter(|arg| arg.get_env().is_none()).find(given) {
