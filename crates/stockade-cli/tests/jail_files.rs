@@ -157,10 +157,29 @@ fn flags_go_before_the_file_where_one_jail_is_meant() {
             let output = stockade(&guard, &[&["run", "-f", &many], words].concat());
             let name = if key == "--" { "arguments" } else { "uid" };
             let line = format!(
-                "stockade: {key}: the files describe 2 jails, and it is said of none: write `{name}` into {many}\n"
+                "stockade: {key}: the files describe 2 jails, and it is said of none: write `{name}` into {many}, \
+                 or choose a jail with --only\n"
             );
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
         }
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn jails_of_a_file_are_chosen_by_their_ids() {
+    privileged!(guard, {
+        let many = file(&guard, "[[jail]]\nid = 'vm-{index}'\ncount = 3\narguments = ['exit={index}']\n");
+        let (id, other) = (guard.named("2"), guard.named("9"));
+        let output = stockade(&guard, &["run", "-f", &many, "--only", &id]);
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (2, "", ""));
+        // It is one that is meant.
+        let words = ["run", "-f", &many, "--only", &id, "--id", &other, "--", "exit=7"];
+        assert_eq!(stockade(&guard, &words).code, 7);
+        let output = stockade(&guard, &["plan", "-f", &many, "--only", &other]);
+        let there = [1, 2, 3].map(|number| guard.named(&number.to_string())).join(", ");
+        let line = format!("stockade: --only: the files describe no jail {other}: there are {there}\n");
+        assert_eq!((output.code, output.stderr), (1, line));
         nothing_left(&guard);
     });
 }

@@ -26,6 +26,12 @@ use origin::Origin;
 use parse::Source;
 
 const FILE: &str = "file";
+const ONLY: &str = "only";
+
+/// What stands for the number of a jail among those of its table.
+const INDEX: &str = "{index}";
+/// What stands for its id.
+const ID: &str = "{id}";
 
 /// The arguments of a command, of type `T` for each jail: one jail by flags, or those that files describe.
 #[derive(Debug)]
@@ -63,7 +69,7 @@ impl<T: Args> Described<T> {
             let args = T::from_arg_matches(&self.matches).map_err(|e| Failure::new(mistake(&e)))?;
             return Ok(vec![Asked { args, origin: Origin::Flags }]);
         }
-        let drafts = drafts(self.files(), &Keys::all())?;
+        let drafts = self.chosen(drafts(self.files(), &Keys::all())?)?;
         let command = flags_of::<T>();
         if let [_, second, ..] = &drafts[..] {
             self.demand_common(&command, drafts.len(), &second.source.name)?;
@@ -78,6 +84,20 @@ impl<T: Args> Described<T> {
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.matches.get_many(FILE).into_iter().flatten()
+    }
+
+    /// Those of the jails that the command is to work on: all, unless some are named.
+    fn chosen(&self, drafts: Vec<Draft>) -> Result<Vec<Draft>, Failure> {
+        let only: Vec<&String> = self.matches.get_many(ONLY).into_iter().flatten().collect();
+        let ids: Vec<String> = drafts.iter().map(Draft::id_in_file).collect();
+        if let Some(unknown) = only.iter().find(|only| !ids.contains(only)) {
+            let some = ids[..ids.len().min(8)].join(", ");
+            let more = if ids.len() > 8 { ", …" } else { "" };
+            let text = format!("the files describe no jail {unknown}: there are {some}{more}");
+            return Err(Failure::flag(ONLY, text));
+        }
+        let all = drafts.into_iter().zip(ids);
+        Ok(all.filter(|(_, id)| only.is_empty() || only.contains(&id)).map(|(draft, _)| draft).collect())
     }
 
     /// What the command line says beside the files.
@@ -110,7 +130,8 @@ impl<T: Args> Described<T> {
                 let name = name(arg);
                 let flag = if name == ARGUMENTS { "--".to_owned() } else { format!("--{name}") };
                 Err(Failure::new(format!(
-                    "{flag}: the files describe {many} jails, and it is said of none: write `{name}` into {file}"
+                    "{flag}: the files describe {many} jails, and it is said of none: write `{name}` into {file}, or choose \
+                     a jail with --only"
                 )))
             }
         }
@@ -144,11 +165,17 @@ impl<T: Args> Args for Described<T> {
             .help(
                 "Take the jails from a file (repeatable); - is stdin. Flags beside it go before what it says",
             );
+        let only = Arg::new(ONLY)
+            .long(ONLY)
+            .value_name("ID")
+            .action(ArgAction::Append)
+            .requires(FILE)
+            .help("Of the jails of a file only this one (repeatable)");
         // What a jail needs is in the file.
         let relax = |arg: Arg| {
             if arg.is_required_set() { arg.required(false).required_unless_present(FILE) } else { arg }
         };
-        T::augment_args(command).mut_args(relax).arg(file)
+        T::augment_args(command).mut_args(relax).arg(file).arg(only)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -224,12 +251,18 @@ impl Draft {
     /// The draft with the flags of the command line over it, and every placeholder replaced.
     fn under(self, flags: &Level, keys: &Keys) -> Self {
         let index = self.index.to_string();
-        let level = self.level.under(flags, keys).map_texts(|text| text.replace("{index}", &index));
+        let level = self.level.under(flags, keys).map_texts(|text| text.replace(INDEX, &index));
         let level = match level.single("id").map(|id| id.text.to_string_lossy().into_owned()) {
-            Some(id) => level.map_texts(|text| text.replace("{id}", &id)),
+            Some(id) => level.map_texts(|text| text.replace(ID, &id)),
             None => level,
         };
         Self { level, ..self }
+    }
+
+    /// The id, as far as the file says it.
+    fn id_in_file(&self) -> String {
+        let text = self.level.single("id").map(|id| id.text.to_string_lossy().into_owned());
+        text.unwrap_or_default().replace(INDEX, &self.index.to_string())
     }
 
     fn id(&self) -> Result<JailId, Failure> {
