@@ -21,7 +21,8 @@ usage: cargo xtask COMMAND
   python-bench  compare it with a class that runs programs
   vm-shell      a shell in that machine
   qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
-  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds)
+  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
+                --vm cgroup version 2 in that machine
   check         formatting, lints, documentation, dependencies
   ci            check, then test
 ";

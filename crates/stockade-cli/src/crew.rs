@@ -6,6 +6,7 @@ use stockade::spec::JailPath;
 use stockade::{Error, Jail, Prepared, Running, Streams, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
+use crate::advice;
 use crate::attend::Attended;
 use crate::jails::go_on;
 use crate::output::{Failure, print};
@@ -118,13 +119,14 @@ impl<'w> Member<'w> {
         let keeping = Keeping::of(args, wish);
         let (log_bytes, socket) = (args.ready.log_bytes()?, args.ready.socket(&wish.spec)?);
         let (running, output) = match (keeping, width) {
-            (Keeping::Detached, _) => (prepared.launch_watched(log_bytes)?, None),
+            (Keeping::Detached, _) => (prepared.launch_watched(log_bytes), None),
             (Keeping::Attached, Some(width)) => {
                 let (streams, output) = Prefixed::new(wish.id(), width)?;
-                (prepared.launch(streams)?, Some(output))
+                (prepared.launch(streams), Some(output))
             }
-            _ => (prepared.launch(Streams::default())?, None),
+            _ => (prepared.launch(Streams::default()), None),
         };
+        let running = running.map_err(|error| advice::not_started(&error, &wish.spec))?;
         Ok(Self { wish, keeping, running, output, socket })
     }
 
@@ -164,10 +166,7 @@ impl<'w> Member<'w> {
 /// Fails if a signal has come that asks this command to end.
 fn demand_no_signal(signals: &SignalFd) -> Result<(), Failure> {
     match signals.take() {
-        Ok(Some(signal)) => {
-            let code = u8::try_from(128 + signal.as_raw()).unwrap_or(1);
-            Err(Failure::Coded("stopped by a signal before all was ready".to_owned(), code))
-        }
+        Ok(Some(_)) => Err(Failure::new("stopped by a signal before all was ready")),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! The `stockade` command.
 
+mod advice;
 mod args;
 mod attend;
 mod audit;
@@ -29,14 +30,17 @@ mod ps;
 mod ready;
 mod rm;
 mod run;
+mod select;
 mod service;
 mod shell;
 mod start;
 mod stop;
+mod talk;
 mod terminal;
 mod time;
 mod top;
 mod unplace;
+mod version;
 mod wait;
 mod wish;
 
@@ -59,7 +63,10 @@ fn main() -> ExitCode {
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch(cli).unwrap_or_else(Failure::tell),
+        Ok(cli) => {
+            talk::set_up(cli.quiet, cli.verbose);
+            dispatch(cli).unwrap_or_else(Failure::tell)
+        }
         Err(error) => explain(&error),
     }
 }
@@ -89,6 +96,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Audit(args) => audit::audit(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Version(args) => version::version(&args),
     }
 }
 
@@ -121,10 +129,13 @@ pub(crate) fn mistake(error: &clap::Error) -> String {
         ContextValue::Strings(words) => words.first().cloned(),
         _ => None,
     });
+    // The words of a command that takes several jails.
+    let nameless = error.kind() == ErrorKind::MissingRequiredArgument && cause.ends_with(": <ID>...");
     // A word where only flags may stand: most likely the VMM's.
     let stray = error.kind() == ErrorKind::UnknownArgument && !cause.contains("'-");
     match meant {
         Some(word) => format!("{cause}; did you mean '{word}'?"),
+        None if nameless => format!("{cause}; name jails, or choose them by --filter or --all"),
         None if stray => format!("{cause}; arguments for the VMM go behind --"),
         None => cause.to_owned(),
     }

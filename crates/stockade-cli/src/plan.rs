@@ -13,7 +13,7 @@ use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Way, placement
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::difference::{Difference, differences as differences_of};
 use crate::jail_file::Described;
-use crate::output::{Failure, note, print, print_json};
+use crate::output::{Code, Failure, note, print, print_json};
 use crate::placements::not_placed;
 use crate::wish::{AsksForJail, Wish};
 
@@ -44,9 +44,6 @@ struct Planned<'a> {
     differences: Vec<Difference>,
     steps: Vec<Row<'a>>,
 }
-
-/// The exit code where a jail that exists is not as it would be made.
-const DIFFERS: u8 = 2;
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -91,7 +88,7 @@ pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
         all => print(&all.iter().map(|planned| planned.text(args.by_files())).collect::<String>())?,
     }
     let differs = planned.iter().any(|planned| !planned.differences.is_empty());
-    Ok(if differs { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS })
+    Ok(if differs { Code::Differs } else { Code::Done }.into())
 }
 
 /// What would be done, and from where on that is what would be placed.
@@ -100,7 +97,7 @@ fn work_out(wish: &Wish<PlanArgs>) -> Result<(Plan, usize), Failure> {
     let mut plan = stockade::plan(spec, &Host::read_for(spec)?, Way::Launch)?;
     let made = plan.prepare.len();
     let near = existing_part(spec);
-    for placed in spec.profile.placements() {
+    for placed in spec.placements() {
         plan.place(placement(spec.owner, &near, &placed)?);
     }
     for asked in &wish.placements {

@@ -12,15 +12,14 @@ use crate::output::Failure;
 /// Flags of the commands that start a VMM and return.
 #[derive(Debug, Args)]
 pub(crate) struct ReadyArgs {
-    /// The most that the log of a VMM that runs on may hold; 0 drops what it writes.
+    /// The most that the log of a VMM that runs on may hold.
     #[arg(long, value_name = "SIZE", default_value = "1M")]
     log_size: String,
-    /// Take the VMM for started only once it accepts connections at this Unix socket in the jail; at its API
-    /// socket unless given.
+    /// Only once it accepts connections: at its API socket, or this one.
     #[arg(long, value_name = "SOCKET", value_hint = ValueHint::Other, num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "given or not, and with a socket or without")]
     ready: Option<Option<PathBuf>>,
-    /// Seconds that it may take until then.
+    /// How long that may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
     timeout: u64,
 }

@@ -18,26 +18,20 @@ use crate::wish::{AsksForJail, prepare_all};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C asks the VMM to end. Ctrl-Z stops this command alone: the VMM, in a session of its
-own, runs on, and its jail is removed after fg.
-
-Examples:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'
-  stockade run -f jails.toml
-  stockade run --detach --ready -f jail.toml"
-)]
+#[command(after_help = "Examples:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'
+  stockade run -f jails.toml")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Print the jail's id and return once the VMM runs; stop, logs, wait and rm work on the jail.
+    /// Print the jail's id and return once the VMM runs.
     #[arg(short, long, conflicts_with = "daemonize")]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) ready: ReadyArgs,
-    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
+    /// Time from Ctrl-C or SIGTERM until the VMM is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     grace: u64,
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use stockade::spec::JailId;
 use stockade::{Error, Jail};
 
+use crate::advice;
 use crate::args::StateArgs;
 use crate::host_setup;
 use crate::jails::{is_dead, open};
@@ -43,8 +44,10 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());
     }
-    let ready = args.ready.socket(&prepared.receipt().spec)?;
-    let mut running = prepared.launch_watched(log_bytes)?;
+    let spec = prepared.receipt().spec.clone();
+    let ready = args.ready.socket(&spec)?;
+    let launched = prepared.launch_watched(log_bytes);
+    let mut running = launched.map_err(|error| advice::not_started(&error, &spec))?;
     if let Some(socket) = ready {
         running.wait_ready(&socket, args.ready.patience())?;
     }

@@ -4,6 +4,7 @@ use clap::Args;
 use stockade::spec::{JailId, JailSpec, Netns};
 use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
 
+use crate::advice;
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
@@ -60,7 +61,11 @@ impl<T> Wish<T> {
 
     /// Makes the jail and places into it what is asked for.
     fn prepare(&self) -> Result<Prepared, Failure> {
-        let mut prepared = self.store.prepare(&self.spec_now()?)?;
+        let spec = self.spec_now()?;
+        if let Some(warning) = advice::warning(&spec) {
+            note(&warning);
+        }
+        let mut prepared = self.store.prepare(&spec).map_err(|error| advice::not_made(&error))?;
         if let Some(report) = prepared.taken_over() {
             let (id, many) = (self.id(), report.removed.len());
             note(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));

@@ -92,9 +92,7 @@ impl Store {
         let jail = Held { site: receipt.site(), lock, receipt };
         let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over, taken: None };
         // Dropped on an error, it takes the jail with it.
-        for placement in spec.profile.placements() {
-            prepared.place(placement)?;
-        }
+        prepared.jail_mut().place_all(spec.placements())?;
         Ok(prepared)
     }
 

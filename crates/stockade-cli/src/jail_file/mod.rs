@@ -162,9 +162,7 @@ impl<T: Args> Args for Described<T> {
             .value_hint(ValueHint::FilePath)
             .value_parser(value_parser!(PathBuf))
             .action(ArgAction::Append)
-            .help(
-                "Take the jails from a file (repeatable); - is stdin. Flags beside it go before what it says",
-            );
+            .help("Take the jails from a file, or from stdin by - (repeatable)");
         let only = Arg::new(ONLY)
             .long(ONLY)
             .value_name("ID")
