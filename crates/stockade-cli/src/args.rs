@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
+    /// Print the script by which a shell completes commands, flags, jails and profiles.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page of a command, or write all pages.
+    Man(crate::man::ManArgs),
 }
 
 /// Where the receipts are.

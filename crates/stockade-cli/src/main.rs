@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod completions;
 mod create;
 mod demo;
 mod doctor;
@@ -13,6 +14,7 @@ mod inspect;
 mod jails;
 mod kill;
 mod logs;
+mod man;
 mod output;
 mod place;
 mod placements;
@@ -45,6 +47,11 @@ fn main() -> ExitCode {
     // The probe reads its own words: it is what runs inside the jail of the demo.
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
+    }
+    match completions::answered(&words) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => (),
+        Err(error) => return explain(&error),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
@@ -80,6 +87,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Audit(args) => audit::audit(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }
 
