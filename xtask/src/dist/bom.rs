@@ -21,7 +21,7 @@ pub(crate) struct Bom {
 /// Of the programs that come from these packages of the workspace.
 pub(crate) fn of(packages: &[&str], release: &Release) -> Done<Bom> {
     let linked = Linked::into(packages)?;
-    Ok(Bom { document: document(&linked, release)?, licenses: licenses(&linked)? })
+    Ok(Bom { document: document(&linked, packages, release)?, licenses: licenses(&linked)? })
 }
 
 /// The crates whose code is in the programs.
@@ -96,17 +96,18 @@ fn checksums() -> Done<BTreeMap<(String, String), String>> {
     Ok(packages.iter().filter_map(entry).collect())
 }
 
-fn document(linked: &Linked, release: &Release) -> Done<String> {
+fn document(linked: &Linked, packages: &[&str], release: &Release) -> Done<String> {
+    let programs = linked.crates.values().filter(|package| packages.contains(&text(&package["name"])));
+    let runtime = runtime()?;
+    let parts = programs.map(reference).chain(runtime.iter().map(|part| part["bom-ref"].clone()));
+    let whole = json!({ "ref": "stockade", "dependsOn": parts.collect::<Vec<Value>>() });
+    let edges = linked.edges.iter().map(|(id, needed)| {
+        let needed: Vec<Value> = needed.iter().map(|id| linked.reference(id)).collect();
+        json!({ "ref": linked.reference(id), "dependsOn": needed })
+    });
+    let dependencies: Vec<Value> = std::iter::once(whole).chain(edges).collect();
     let components = linked.crates.values().map(|package| component(package, linked));
-    let components: Vec<Value> = components.chain(runtime()?).collect();
-    let dependencies: Vec<Value> = linked
-        .edges
-        .iter()
-        .map(|(id, needed)| {
-            let needed: Vec<Value> = needed.iter().map(|id| linked.reference(id)).collect();
-            json!({ "ref": linked.reference(id), "dependsOn": needed })
-        })
-        .collect();
+    let components: Vec<Value> = components.chain(runtime).collect();
     let document = json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

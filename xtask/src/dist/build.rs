@@ -74,3 +74,20 @@ impl Places {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_names_a_directory_of_its_builder_is_found() {
+        let program = std::env::current_exe().expect("this program's path");
+        let places = |place: &str| Places { names: vec![(place.into(), "/elsewhere")] };
+        // Joined here, so that the program does not name it.
+        let unnamed = ["/no/such", "place"].join("/");
+        assert_eq!(places(&unnamed).demand_unnamed_in(&program), Ok(()));
+        let told = places(env!("CARGO_MANIFEST_DIR")).demand_unnamed_in(&program);
+        assert!(told.is_err_and(|line| line.contains(env!("CARGO_MANIFEST_DIR"))));
+        assert_eq!(places("/a").remapped(), ["--remap-path-prefix=/a=/elsewhere"]);
+    }
+}

@@ -88,20 +88,29 @@ fn base_system() -> Done<PathBuf> {
 
 /// The mirror of this host's apt, and the release that it gets there.
 fn mirror() -> Done<(String, String)> {
-    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)";
-    let targets =
-        output(&mut command("apt-get", &["indextargets", "--format", format, "Created-By: Packages"]))?;
-    let main = targets.lines().find_map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            // Not the updates to it, which come by other names.
-            [mirror, suite, "main", ..] if !suite.contains(['-', '/']) => {
-                Some((mirror.to_owned(), suite.to_owned()))
-            }
-            _ => None,
-        }
-    });
-    main.ok_or(
-        "apt has no source with the component main of a Debian release: see sources.list(5)".to_owned(),
-    )
+    let words = ["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"];
+    let targets = output(&mut command("apt-get", &words))?;
+    main_source(&targets)
+        .ok_or("apt has no source of a Debian release's main: see sources.list(5)".to_owned())
+}
+
+/// The source of a release itself, among lines of address, release and component. Its updates have other names.
+fn main_source(targets: &str) -> Option<(String, String)> {
+    targets.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [mirror, suite, "main"] if !suite.contains(['-', '/']) => Some((mirror.to_owned(), suite.to_owned())),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_mirror_is_that_of_the_release_and_not_of_its_updates() {
+        let targets = "http://a.example/debian-security/ bookworm-security main\n\
+                       http://b.example/extra/ bookworm contrib\n\
+                       http://c.example/debian/ bookworm main\n";
+        let found = super::main_source(targets);
+        assert_eq!(found, Some(("http://c.example/debian/".to_owned(), "bookworm".to_owned())));
+        assert_eq!(super::main_source("http://d.example/ ./ \n"), None);
+    }
 }
