@@ -28,9 +28,10 @@ pub(crate) struct Dist {
     pub(crate) tree: PathBuf,
 }
 
-/// Builds the programs and packs them into `target/dist`.
+/// Builds the programs and packs them into `target/packages`.
 pub(crate) fn dist() -> Done {
-    let dist = pack(&root().join("target/dist"))?;
+    // Not target/dist, which is cargo's for the profile.
+    let dist = pack(&root().join("target/packages"))?;
     eprintln!("{}", fs::read_to_string(dist.directory.join(SUMS)).unwrap_or_default().trim_end());
     eprintln!("all in {}", dist.directory.display());
     Ok(())
