@@ -102,6 +102,7 @@ fn mount(words: &[&str]) {
 /// Runs a page, after which the host has to be as it was.
 fn is_right(page: &Path) -> bool {
     let places = OWN.map(Path::new);
+    write_files(page);
     let before = Snapshot::take(&places).unwrap();
     let cases = trycmd::TestCases::new();
     cases.case(page).timeout(Duration::from_secs(30)).env("PATH", PATH);
@@ -121,6 +122,18 @@ fn is_right(page: &Path) -> bool {
         testkit::tell(&format!("{} leaves or loses {left:#?}", page.display()));
     }
     ran.is_ok() && left.is_empty()
+}
+
+/// Writes the page's blocks that begin with the path of a file.
+fn write_files(page: &Path) {
+    let text = fs::read_to_string(page).unwrap();
+    for block in text.split("\n```toml\n# /").skip(1) {
+        let (path, rest) = block.split_once('\n').unwrap();
+        let (content, _) = rest.split_once("```").unwrap();
+        let path = Path::new("/").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("#\n{content}")).unwrap();
+    }
 }
 
 /// The host's own cgroups come and go, and the directory of network namespaces stays.
