@@ -6,6 +6,7 @@ mod command;
 mod dist;
 mod guide;
 mod package_test;
+mod pictures;
 mod python;
 mod qemu;
 mod setup;
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
   package-test  install the Debian package in a Debian of its own, try it, and purge it
   check         formatting, lints, documentation, dependencies, the guide's links
   guide         build the guide (docs/guide) to target/guide
+  pictures      make the README's pictures of terminals anew, in docs/img (as root)
   ci            check, then test, then package-test
 ";
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         ["dist", "--twice"] => dist::twice(),
         ["package-test"] => package_test::test(),
         ["guide"] => guide::guide(),
+        ["pictures"] => pictures::pictures(),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
         _ => {

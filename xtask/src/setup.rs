@@ -67,6 +67,14 @@ fn apt(arguments: &[&str]) -> std::process::Command {
     command("apt-get", arguments)
 }
 
+/// Installs what the pictures of terminals are taken with.
+pub(crate) fn tmux() -> Done {
+    if is_installed("tmux") {
+        return Ok(());
+    }
+    run(&mut apt(&["install", "--yes", "--no-install-recommends", "tmux"]))
+}
+
 /// Builds the dependency checker, unless it is there.
 pub(crate) fn cargo_deny() -> Done {
     program_of("cargo-deny", CARGO_DENY, &[])
