@@ -188,7 +188,10 @@ fn a_running_jail_is_listed_and_its_id_refused() {
         assert_eq!(rows[1][..3], [guard.named("busy"), pid.to_string(), "running".to_owned()]);
 
         let refused = run("stockade", &words(&guard, "run", "busy", &[], &[]));
-        let said = format!("stockade: jail {} is running as pid {pid}\n", guard.named("busy"));
+        let said = format!(
+            "stockade: jail {} is running as pid {pid}; stop it first, or choose another id\n",
+            guard.named("busy")
+        );
         assert_eq!((refused.code, refused.stderr), (1, said));
         assert_eq!(json(&guard, &["gc", "--json"]), serde_json::json!({ "jails": [], "problems": [] }));
         started.signal(Signal::TERM);

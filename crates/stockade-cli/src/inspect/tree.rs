@@ -1,5 +1,7 @@
 //! A jail drawn as a tree.
 
+use std::fmt::Write;
+
 use stockade::inspect::{Inspection, Member};
 
 use crate::output::plain;
@@ -57,7 +59,7 @@ impl Node {
     fn draw_below(&self, style: Style, before: &str, text: &mut String) {
         for (number, node) in (1..).zip(&self.below) {
             let (branch, rest) = style.branches(number == self.below.len());
-            text.push_str(&format!("{before}{branch}{}\n", node.line));
+            let _ = writeln!(text, "{before}{branch}{}", node.line);
             node.draw_below(style, &format!("{before}{rest}"), text);
         }
     }

@@ -272,8 +272,6 @@ mod tests {
         assert_eq!(limit(line), Some(("Max open files".into(), Some(2048))));
         let line = "Max core file size        unlimited            unlimited            bytes     ";
         assert_eq!(limit(line), Some(("Max core file size".into(), None)));
-        let line = "36 35 98:0 /a /b\\040c ro,noatime shared:1 - ext4 /dev/root rw";
-        assert_eq!(mount(line), Some(("/b c".into(), "ext4".into(), true)));
         assert_eq!(field("Uid:\t1\t2\nUidX:\t3\n", "Uid"), "1\t2");
     }
 }
