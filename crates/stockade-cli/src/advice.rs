@@ -8,17 +8,19 @@ use stockade::spec::{JailSpec, SpecError};
 use stockade::step::enter::EnterStep;
 use stockade::{Error, Layout};
 
-/// An error in one line. A part of a specification is called what its flag is.
-pub(crate) fn line(error: &Error) -> String {
+use crate::output::Failure;
+
+/// What is told of an error. A part of a specification is called what its flag is.
+pub(crate) fn failure(error: &Error) -> Failure {
     match error {
-        Error::Argument { name, cause } => format!("--{name}: {cause}{}", next_step(name, cause)),
+        Error::Argument { name, cause } => Failure::flag(*name, format!("{cause}{}", next_step(name, cause))),
         // Only the host's facts tell that it cannot be had; the flag is known all the same.
         Error::Spec(SpecError::NoController(_)) => {
-            format!("--cgroup: {error}; stockade doctor tells which are there")
+            Failure::flag("cgroup", format!("{error}; stockade doctor tells which are there"))
         }
-        Error::Spec(SpecError::OtherCgroupVersion { .. }) => format!("--cgroup: {error}"),
-        Error::Spec(SpecError::NoHierarchy(_)) => format!("--cgroup-version: {error}"),
-        _ => error.to_string(),
+        Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
+        Error::Spec(SpecError::NoHierarchy(_)) => Failure::flag("cgroup-version", error.to_string()),
+        _ => Failure::new(error.to_string()),
     }
 }
 
@@ -33,15 +35,15 @@ fn next_step(flag: &str, cause: &Error) -> &'static str {
 }
 
 /// The same for a jail that could not be made.
-pub(crate) fn not_made(error: &Error) -> String {
+pub(crate) fn not_made(error: &Error) -> Failure {
     match error {
-        Error::Running { .. } => format!("{error}; stop it first, or choose another id"),
-        _ => line(error),
+        Error::Running { .. } => Failure::new(format!("{error}; stop it first, or choose another id")),
+        _ => failure(error),
     }
 }
 
 /// The same for a VMM that could not be started.
-pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> String {
+pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> Failure {
     match error {
         Error::Enter { step, cause: cause @ Errno::ACCESS }
             if matches!(**step, EnterStep::Execute { .. }) =>
@@ -52,14 +54,14 @@ pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> String {
             let flags = rustix::fs::statvfs(there).map(|facts| facts.f_flag);
             if flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NOEXEC)) {
                 let base = &spec.base;
-                return format!(
+                return Failure::new(format!(
                     "failed to {step}: {cause}; {base} is mounted noexec: choose another --chroot-base-dir, or mount \
                      it with exec"
-                );
+                ));
             }
-            line(error)
+            failure(error)
         }
-        _ => line(error),
+        _ => failure(error),
     }
 }
 

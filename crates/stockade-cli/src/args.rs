@@ -7,8 +7,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
 use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
+use crate::jail_file::Described;
 use crate::output::Failure;
-use crate::placements::{demand_distinct, parse};
+use crate::placements::{about, demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
@@ -27,9 +28,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(crate::run::RunArgs),
+    Run(Described<crate::run::RunArgs>),
     /// Make a jail, and leave it to be filled and started.
-    Create(crate::create::CreateArgs),
+    Create(Described<crate::create::CreateArgs>),
     /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(crate::place::PlaceArgs),
     /// Take out of a jail what was placed.
@@ -51,7 +52,7 @@ pub(crate) enum Command {
     /// Run a shell in a jail beside its VMM.
     Shell(crate::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
-    Plan(crate::plan::PlanArgs),
+    Plan(Described<crate::plan::PlanArgs>),
     /// List what is known of VMMs, or print one profile.
     Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
@@ -74,6 +75,10 @@ pub(crate) enum Command {
     Demo(crate::demo::DemoArgs),
     /// Print the version of stockade, and what it runs on.
     Version(crate::version::VersionArgs),
+    /// Print the script by which a shell completes commands, flags, jails and profiles.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page of a command, or write all pages.
+    Man(crate::man::ManArgs),
 }
 
 /// Where the receipts are.
@@ -87,7 +92,14 @@ pub(crate) struct StateArgs {
 
 impl StateArgs {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Store::new(&self.state_dir).map_err(in_flag("state-dir"))
+        self.store_or(None)
+    }
+
+    /// The same where a jail file may say so, before which the flag goes.
+    pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
+        let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
+        let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);
+        Store::new(directory).map_err(in_flag("state-dir"))
     }
 }
 
@@ -105,6 +117,9 @@ pub(crate) struct JailArgs {
     /// Leave out the loader and the libraries of a dynamic VMM.
     #[arg(long)]
     no_closure: bool,
+    /// Bind the VMM and its libraries, read-only, and copy nothing.
+    #[arg(long)]
+    bind_exec: bool,
     /// User that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
@@ -161,6 +176,7 @@ impl JailArgs {
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
         let mut builder = JailSpec::builder(&self.id, &self.exec_file)
             .closure(!self.no_closure)
+            .bind_executable(self.bind_exec)
             .uid(&self.uid)
             .gid(&self.gid)
             .base(&self.chroot_base_dir)
@@ -194,19 +210,19 @@ impl JailArgs {
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
         let parsed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
-                .map_err(|wrong| Failure::new(format!("{PLACE_FLAG}{}: {wrong}", argument.display())))
+                .map_err(|wrong| about(PLACE_FLAG, argument.as_ref(), &wrong))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
 
-/// What stands before a source in a message.
-pub(crate) const PLACE_FLAG: &str = "--place ";
+/// The flag whose values are placements.
+pub(crate) const PLACE_FLAG: Option<&str> = Some("place");
 
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
-    move |error| Failure::new(format!("--{flag}: {error}"))
+    move |error| Failure::flag(flag, error.to_string())
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
@@ -219,7 +235,7 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     };
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
+    bytes.ok_or_else(|| Failure::flag(flag, format!("{text:?} is not a size such as 1M")))
 }
 
 #[cfg(test)]
@@ -240,9 +256,11 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let examples = help.lines().filter(|line| line.starts_with("  "));
             // What a shell puts in is not known here.
-            for example in examples.filter(|line| !line.contains("$(")) {
-                let line = example.trim().trim_start_matches("sudo ").split(" > ").next().unwrap_or_default();
-                let words = line.split(' ').map(|word| word.trim_matches('\''));
+            let ours = examples.filter(|line| !line.contains("$(") && !line.contains("<("));
+            for example in ours {
+                let line =
+                    example.trim().trim_start_matches("sudo ").split(['>', '|']).next().unwrap_or_default();
+                let words = line.trim().split(' ').map(|word| word.trim_matches('\''));
                 Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{example}: {e}"));
                 seen += 1;
             }

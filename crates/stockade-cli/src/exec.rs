@@ -62,10 +62,7 @@ pub(crate) fn run(
     how: &VisitArgs,
     words: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    let ended = visit(command, id, how, words).map_err(|failure| match failure {
-        Failure::Told(_) => failure.with_code(Code::NotEntered),
-        other => other,
-    })?;
+    let ended = visit(command, id, how, words).map_err(|failure| failure.with_code(Code::NotEntered))?;
     Ok(ExitCode::from(ended.shell_code()))
 }
 

@@ -39,9 +39,9 @@ impl KillArgs {
 pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;
-    let store = args.jails.state.store()?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let (ids, mut code) = args.jails.choose(&store, Naming::Whole, runs)?.known();
+    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
+    let (ids, mut code) = chosen.known();
     for id in &ids {
         let sent = store.watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
         match sent {

@@ -41,7 +41,9 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         write(&text)?;
     }
     if empty {
-        note(&format!("jail {id} has no log: it has written nothing, or was not started with start"));
+        note(&format!(
+            "jail {id} has no log: it has written nothing, or was started by neither start nor run --detach"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,29 +2,39 @@
 
 mod advice;
 mod args;
+mod attend;
 mod audit;
+mod completions;
 mod create;
+mod crew;
 mod demo;
+mod descriptors;
+mod difference;
 mod doctor;
 mod events;
 mod exec;
 mod gc;
 mod host_setup;
 mod inspect;
+mod jail_file;
 mod jails;
 mod kill;
 mod logs;
+mod man;
 mod mistake;
 mod output;
 mod place;
 mod placements;
 mod plan;
+mod prefix;
 mod profiles;
 mod progress;
 mod ps;
+mod ready;
 mod rm;
 mod run;
 mod select;
+mod service;
 mod shell;
 mod start;
 mod stop;
@@ -35,6 +45,7 @@ mod top;
 mod unplace;
 mod version;
 mod wait;
+mod wish;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,6 +61,11 @@ fn main() -> ExitCode {
     // The probe reads its own words: it is what runs inside the jail of the demo.
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
+    }
+    match completions::answered(&words) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => (),
+        Err(error) => return explain(&error),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
@@ -89,6 +105,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Version(args) => version::version(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }
 

@@ -14,7 +14,14 @@ use crate::advice;
 pub(crate) enum Failure {
     /// To be told in one line.
     Told(String),
-    /// The same, with an exit code that tells it from that of the program that was run.
+    /// What is wrong with a flag, and with which of its values if it has several.
+    Flag {
+        /// Its name without dashes.
+        flag: String,
+        what: Option<String>,
+        text: String,
+    },
+    /// The same as told, with an exit code that tells it from that of the program that was run.
     Coded(String, Code),
     /// Whoever read the output is gone, as with `| head`.
     ReaderGone,
@@ -25,43 +32,46 @@ impl Failure {
         Self::Told(line.into())
     }
 
+    /// A mistake in the value of a flag.
+    pub(crate) fn flag(flag: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::Flag { flag: flag.into(), what: None, text: text.into() }
+    }
+
     /// What is told of it.
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Told(line) | Self::Coded(line, _) => line.clone(),
+            Self::Flag { flag, what: None, text } => format!("--{flag}: {text}"),
+            Self::Flag { flag, what: Some(what), text } => format!("--{flag} {what}: {text}"),
             Self::ReaderGone => "whoever read the output is gone".to_owned(),
         }
     }
 
     /// Tells it on stderr.
     pub(crate) fn tell(self) -> ExitCode {
-        match self {
-            Self::Told(line) => {
-                complain(&line);
-                Code::Failed.into()
-            }
-            Self::Coded(line, code) => {
-                complain(&line);
-                code.into()
-            }
-            Self::ReaderGone => Code::Done.into(),
-        }
+        let code = match self {
+            Self::ReaderGone => return Code::Done.into(),
+            Self::Coded(_, code) => code,
+            Self::Told(_) | Self::Flag { .. } => Code::Failed,
+        };
+        complain(&self.line());
+        code.into()
     }
 }
 
 impl Failure {
-    /// The same failure with another exit code.
+    /// The same failure with this exit code, unless it has one already.
     pub(crate) fn with_code(self, code: Code) -> Self {
         match self {
-            Self::Told(line) | Self::Coded(line, _) => Self::Coded(line, code),
-            Self::ReaderGone => self,
+            Self::Told(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
+            Self::Coded(..) | Self::ReaderGone => self,
         }
     }
 }
 
 impl From<stockade::Error> for Failure {
     fn from(error: stockade::Error) -> Self {
-        Self::Told(advice::line(&error))
+        advice::failure(&error)
     }
 }
 
@@ -140,6 +150,8 @@ pub(crate) enum Code {
     Done = 0,
     /// It is not, or not all of it; or what was looked at is not as it should be.
     Failed = 1,
+    /// `plan`: a jail that exists is not as it would be made.
+    Differs = 2,
     /// It did not come in time, as timeout(1) has it.
     TimedOut = 124,
     /// `exec` or `shell` failed before there was a program, as env(1) has it.

@@ -20,6 +20,7 @@ use crate::stop::stop_together;
 
 Examples:
   stockade rm --force vm-1 vm-2
+  stockade rm --force --file jails.toml
   stockade rm --filter state=ended --filter older=1h"
 )]
 pub(crate) struct RmArgs {
@@ -39,8 +40,7 @@ pub(crate) struct RmArgs {
 /// Removes what can be removed of the jails, and tells of each that cannot.
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
-    let store = args.jails.state.store()?;
-    let Chosen { ids, unknown, .. } = args.jails.choose(&store, Naming::Whole, |_| true)?;
+    let (store, Chosen { ids, unknown, .. }) = args.jails.choose(Naming::Whole, |_| true)?;
     if let Some(seconds) = args.timeout {
         stop_together(&store, &ids, Duration::from_secs(seconds))?;
     }

@@ -15,6 +15,7 @@ use crate::select::{Naming, SelectArgs};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade stop --timeout 30 vm-1 vm-2
+  stockade stop --file jails.toml
   stockade stop --all")]
 pub(crate) struct StopArgs {
     /// Seconds that the VMMs have to end after SIGTERM, before they are killed.
@@ -27,9 +28,9 @@ pub(crate) struct StopArgs {
 /// Stops what runs of the jails; one whose VMM does not run is stopped already.
 pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
-    let store = args.jails.state.store()?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let (known, code) = args.jails.choose(&store, Naming::Whole, runs)?.known();
+    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
+    let (known, code) = chosen.known();
     stop_together(&store, &known, Duration::from_secs(args.timeout))?;
     known.iter().try_for_each(|id| go_on(print(&format!("{id}\n"))))?;
     Ok(code)

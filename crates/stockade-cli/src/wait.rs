@@ -48,9 +48,8 @@ struct End<'a> {
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
-    let store = args.jails.state.store()?;
     let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Ended);
-    let chosen = args.jails.choose(&store, Naming::BeginningSaid, started)?;
+    let (store, chosen) = args.jails.choose(Naming::BeginningSaid, started)?;
     let with_name = args.any || chosen.by_condition;
     let ids = chosen.all_known()?;
     ids.iter().try_for_each(|id| demand_started(&store, id))?;

@@ -35,6 +35,7 @@ fn each_code_of_the_table_comes_where_it_says() {
             (1, &["ps", "--no-such-flag"]),
             (1, &["inspect", "none"]),
             (1, &["rm", "vm"]),
+            (2, &["plan", "--id", "vm", "--exec-file", &probe, "--chroot-base-dir", &base, "--uid", "5"]),
             (1, &["audit", "--against", "vm", "none"]),
             (124, &["wait", "--timeout", "0", "vm"]),
             (124, &["events", "--timeout", "0"]),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use jsonschema::Validator;
 use serde_json::Value;
-use testkit::{Guard, command, privileged, program, run, said, stockade};
+use testkit::{Guard, command, commands, privileged, program, run, said, stockade};
 
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema")
@@ -17,7 +17,9 @@ fn directory() -> PathBuf {
 /// The names of the schemas that there are.
 fn names() -> BTreeSet<String> {
     let files = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name());
-    files.filter_map(|name| Some(name.to_str()?.strip_suffix(".json")?.to_owned())).collect()
+    let names = files.filter_map(|name| Some(name.to_str()?.strip_suffix(".json")?.to_owned()));
+    // That of what is read.
+    names.filter(|name| name != "jail-file").collect()
 }
 
 fn schema(name: &str) -> Value {
@@ -36,14 +38,6 @@ fn check(name: &str, printed: &str) -> Value {
         validator(name).iter_errors(&value).map(|e| format!("{} {e}", e.instance_path())).collect();
     assert!(wrong.is_empty(), "{name}: {wrong:#?}");
     value
-}
-
-/// The commands that help tells of.
-fn commands() -> Vec<String> {
-    let help = run("stockade", &["--help"]).stdout;
-    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let rows = rows.take_while(|line| !line.is_empty());
-    rows.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -105,6 +99,12 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         let with = |words: &[&str]| -> String { said(&guard, &[words, &flags].concat()) };
         check("plan", &with(&["plan", "--json", "--id", "vm"]));
         with(&["create", "--id", "vm"]);
+        let probe = program("stockade-probe").display().to_string();
+        let file =
+            format!("[[jail]]\nid = 'vm'\nexec-file = '{probe}'\n[[jail]]\nid = 'b'\nexec-file = '{probe}'");
+        let file = guard.file("jails.toml", &file).display().to_string();
+        let planned = check("plan", &stockade(&guard, &["plan", "--json", "-f", &file]).stdout);
+        assert!(planned[0]["differences"].as_array().unwrap().len() > 10, "{planned}");
         check("inspect", &said(&guard, &["inspect", "--json", "vm"]));
         check("place", &said(&guard, &["place", "--json", "vm", "/etc/hostname", "/etc/hosts=h:bind"]));
         said(&guard, &["start", "vm", "--", "sleep"]);

@@ -79,9 +79,8 @@ impl Audit {
 
 pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("audit")?;
-    let store = args.jails.state.store()?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let chosen = args.jails.choose(&store, Naming::Beginning, runs)?;
+    let (store, chosen) = args.jails.choose(Naming::Beginning, runs)?;
     let single = chosen.single;
     let (ids, mut code) = chosen.known();
     let mut audits = Vec::new();

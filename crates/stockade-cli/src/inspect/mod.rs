@@ -34,8 +34,7 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("inspect")?;
-    let store = args.jails.state.store()?;
-    let chosen = args.jails.choose(&store, Naming::Beginning, |_| true)?;
+    let (store, chosen) = args.jails.choose(Naming::Beginning, |_| true)?;
     let single = chosen.single;
     let (ids, code) = chosen.known();
     // What has gone meanwhile is no more.

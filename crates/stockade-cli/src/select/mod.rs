@@ -2,6 +2,7 @@
 
 mod filter;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,6 +12,7 @@ use stockade::{Listing, Store};
 pub(crate) use filter::Filter;
 
 use crate::args::StateArgs;
+use crate::jail_file::Named;
 use crate::jails::{find, no_jail};
 use crate::output::{Failure, note};
 
@@ -18,15 +20,19 @@ use crate::output::{Failure, note};
 #[derive(Debug, Args)]
 pub(crate) struct SelectArgs {
     /// Names of the jails.
-    #[arg(required_unless_present_any = ["all", "filter"], conflicts_with_all = ["all", "filter"], value_name = "ID")]
+    #[arg(required_unless_present_any = ["all", "filter", "file"], value_name = "ID")]
+    #[arg(conflicts_with_all = ["all", "filter", "file"])]
     ids: Vec<JailId>,
+    /// The jails that a file describes (repeatable).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "filter"])]
+    file: Vec<PathBuf>,
     /// Every jail that the command is for.
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
-    pub(crate) state: StateArgs,
+    state: StateArgs,
 }
 
 /// Conditions on jails.
@@ -68,27 +74,45 @@ pub(crate) struct Chosen {
 }
 
 impl SelectArgs {
-    /// Finds the jails.
+    /// Finds the jails, and where they are.
     ///
     /// # Arguments
     /// `concerned` tells which jails the command is for, where none is named.
     ///
     /// # Errors
-    /// What is wrong with the state directory.
+    /// What is wrong with the state directory, or with a file.
     pub(crate) fn choose(
         &self,
+        naming: Naming,
+        concerned: impl Fn(&Listing) -> bool,
+    ) -> Result<(Store, Chosen), Failure> {
+        if self.file.is_empty() {
+            let store = self.state.store()?;
+            let chosen = self.choose_of(&store, &self.ids, naming, concerned)?;
+            return Ok((store, chosen));
+        }
+        let named = Named::in_files(&self.file)?;
+        let store = self.state.store_or(named.state_dir.as_deref())?;
+        // A file says its ids as a whole.
+        let chosen = self.choose_of(&store, &named.ids, Naming::Whole, concerned)?;
+        Ok((store, chosen))
+    }
+
+    fn choose_of(
+        &self,
         store: &Store,
+        ids: &[JailId],
         naming: Naming,
         concerned: impl Fn(&Listing) -> bool,
     ) -> Result<Chosen, Failure> {
-        let (single, by_condition) = (self.ids.len() == 1, self.ids.is_empty());
+        let (single, by_condition) = (self.ids.len() == 1, ids.is_empty());
         let mut chosen = Chosen { ids: Vec::new(), unknown: Vec::new(), single, by_condition };
         if by_condition {
             let jails = store.list()?.into_iter();
             let meant = jails.filter(|jail| self.filter.fit(jail) && concerned(jail));
             chosen.ids = meant.map(|jail| jail.id).collect();
         }
-        for named in &self.ids {
+        for named in ids {
             match named_so(store, named, naming) {
                 Ok(id) if chosen.ids.contains(&id) => (),
                 Ok(id) => chosen.ids.push(id),

@@ -236,7 +236,9 @@ impl Screen<'_> {
         let parts = self.sampler.store().logs(id).into_iter();
         let text: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap_or_default()).collect();
         if text.is_empty() {
-            return format!("{id} has no log: it has written nothing, or was not started with start");
+            return format!(
+                "{id} has no log: it has written nothing, or was started by neither start nor run --detach"
+            );
         }
         let text = String::from_utf8_lossy(&text);
         // What would move the cursor about is shown as what it is.

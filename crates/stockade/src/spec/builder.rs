@@ -28,10 +28,13 @@ use crate::layout::Layout;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing until it builds"]
+// One for each thing that is wanted or not.
+#[allow(clippy::struct_excessive_bools)]
 pub struct JailBuilder {
     pub(super) id: String,
     pub(super) exec_file: PathBuf,
     pub(super) closure: bool,
+    pub(super) bind_executable: bool,
     pub(super) uid: String,
     pub(super) gid: String,
     pub(super) base: PathBuf,
@@ -62,6 +65,7 @@ impl JailSpec {
             id: id.into(),
             exec_file: exec_file.into(),
             closure: true,
+            bind_executable: false,
             uid: DEFAULT_OWNER.uid.to_string(),
             gid: DEFAULT_OWNER.gid.to_string(),
             base: DEFAULT_BASE.into(),
@@ -176,6 +180,13 @@ impl JailBuilder {
         self
     }
 
+    /// Whether the executable, and its closure, are bound into the jail read-only and not copied, as they are
+    /// unless this says otherwise. Not for a VMM of uid 0, which could make them writable.
+    pub fn bind_executable(mut self, bind: bool) -> Self {
+        self.bind_executable = bind;
+        self
+    }
+
     /// A further argument for the VMM.
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
@@ -207,6 +218,13 @@ impl JailBuilder {
             spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
+        spec.bind_executable = self.bind_executable;
+        if spec.bind_executable && spec.owner.uid == 0 {
+            return Err(wrong("bind-exec")(SpecError::ReadOnlyOwner(spec.owner)));
+        }
+        if spec.bind_executable {
+            spec.exec_file.demand_executable(spec.owner).map_err(wrong("exec-file"))?;
+        }
         spec.netns = match &self.netns {
             NetnsWish::Host => Netns::Host,
             NetnsWish::New => Netns::New,
