@@ -1,7 +1,7 @@
 //! Running other programs, loudly.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The outcome of a task; an error is one line for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
@@ -22,9 +22,24 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn run(command: &mut Command) -> Done {
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
     let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    eprintln!("+ {line}");
-    let status = command.status().map_err(|e| format!("{line}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+    run_named(&line, command)
+}
+
+/// The same for a command whose words are too many to be read.
+pub(crate) fn run_named(name: &str, command: &mut Command) -> Done {
+    eprintln!("+ {name}");
+    let status = command.status().map_err(|e| format!("{name}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
+}
+
+/// Runs it without a word, and gives what it wrote to stdout.
+pub(crate) fn output(command: &mut Command) -> Done<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("run {program}: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("{program}: {}", output.status));
+    }
+    String::from_utf8(output.stdout).map_err(|e| format!("{program}: {e}"))
 }
 
 /// Whether a program is on the PATH.

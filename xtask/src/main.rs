@@ -3,6 +3,8 @@
 mod bench;
 mod check;
 mod command;
+mod dist;
+mod package_test;
 mod python;
 mod qemu;
 mod setup;
@@ -23,8 +25,10 @@ usage: cargo xtask COMMAND
   qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
+  dist          the archive and the Debian package, in target/packages (--twice: and again elsewhere, for the same bytes)
+  package-test  install the Debian package in a Debian of its own, try it, and purge it
   check         formatting, lints, documentation, dependencies
-  ci            check, then test
+  ci            check, then test, then package-test
 ";
 
 fn main() -> ExitCode {
@@ -39,8 +43,11 @@ fn main() -> ExitCode {
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
         ["bench", ref flags @ ..] => bench::bench(flags),
+        ["dist"] => dist::dist(),
+        ["dist", "--twice"] => dist::twice(),
+        ["package-test"] => package_test::test(),
         ["check"] => check::check(),
-        ["ci"] => check::check().and_then(|()| test::test()),
+        ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;

@@ -17,6 +17,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    // The Debian package is made, its units read, and tried in a Debian of its own.
+    ("dpkg-deb", "dpkg"),
+    ("systemd-analyze", "systemd"),
+    ("debootstrap", "debootstrap"),
 ];
 
 /// The version that checks were written for.

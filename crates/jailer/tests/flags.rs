@@ -79,3 +79,19 @@ fn the_model_knows_every_outcome() {
     assert_eq!((flags["cgroup"].len(), extra), (2, words("--id")));
     assert_eq!(parser(&whole), model(&whole));
 }
+
+#[test]
+fn the_manual_page_has_every_flag_and_no_other() {
+    let page = include_str!("../../../packaging/man/stockade-jailer.1").replace("\\-", "-");
+    let options =
+        page.split(".SH ").find(|section| section.starts_with("OPTIONS")).expect("there are options");
+    let lines = options.lines().filter(|line| line.starts_with(".BI --") || line.starts_with(".B --"));
+    let mut described: Vec<&str> = lines
+        .filter_map(|line| line.split("--").nth(1)?.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    described.sort_unstable();
+    let mut flags = [&VALUED[..], &BARE, &["help", "version"]].concat();
+    flags.sort_unstable();
+    assert_eq!(described, flags);
+}

@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Demo(crate::demo::DemoArgs),
     /// Print the version of stockade, and what it runs on.
     Version(crate::version::VersionArgs),
+    /// Print the script by which a shell completes commands, flags, jails and profiles.
+    Completions(crate::completions::CompletionsArgs),
+    /// Print the manual page of a command, or write all pages.
+    Man(crate::man::ManArgs),
 }
 
 /// Where the receipts are.

@@ -4,6 +4,7 @@ mod advice;
 mod args;
 mod attend;
 mod audit;
+mod completions;
 mod create;
 mod crew;
 mod demo;
@@ -19,6 +20,7 @@ mod jail_file;
 mod jails;
 mod kill;
 mod logs;
+mod man;
 mod output;
 mod place;
 mod placements;
@@ -59,6 +61,11 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
     }
+    match completions::answered(&words) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => (),
+        Err(error) => return explain(&error),
+    }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
@@ -97,6 +104,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Version(args) => version::version(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }
 

@@ -1,0 +1,93 @@
+//! What is given away: an archive, a Debian package, a list of what is in them, and their checksums.
+//!
+//! The same sources give the same bytes, wherever and whenever they are built by the same tools; `dist --twice`
+//! holds that.
+
+mod archive;
+mod bom;
+mod build;
+mod debian;
+mod release;
+mod tree;
+mod twice;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Done, command, output, root};
+use build::Programs;
+use release::Release;
+pub(crate) use twice::twice;
+
+/// What was made, in a directory that holds nothing else.
+pub(crate) struct Dist {
+    pub(crate) directory: PathBuf,
+    /// The Debian package.
+    pub(crate) package: PathBuf,
+    /// All that is in it, as it is laid out there.
+    pub(crate) tree: PathBuf,
+}
+
+/// Builds the programs and packs them into `target/packages`.
+pub(crate) fn dist() -> Done {
+    // Not target/dist, which is cargo's for the profile.
+    let dist = pack(&root().join("target/packages"))?;
+    eprintln!("{}", fs::read_to_string(dist.directory.join(SUMS)).unwrap_or_default().trim_end());
+    eprintln!("all in {}", dist.directory.display());
+    Ok(())
+}
+
+/// Packs the programs, built if need be, into a directory that is made anew.
+///
+/// # Arguments
+/// `directory` whose name with `.tree` behind it is that of the directory in which everything is laid out first.
+pub(crate) fn pack(directory: &Path) -> Done<Dist> {
+    let programs = Programs::build()?;
+    let release = Release::of_this_tree()?;
+    make_anew(directory)?;
+    let bom = bom::of(&build::PACKAGES.map(|(package, _)| package), &release)?;
+    write(&directory.join(format!("{}.cdx.json", release.name())), bom.document.as_bytes())?;
+    let tree = directory.with_extension("tree");
+    tree::lay_out(&tree, &programs, &bom)?;
+    archive::pack(&tree, directory, &release)?;
+    let package = debian::pack(&tree, directory, &release)?;
+    write_sums(directory)?;
+    Ok(Dist { directory: directory.to_owned(), package, tree })
+}
+
+/// The file of the checksums.
+const SUMS: &str = "SHA256SUMS";
+
+fn write_sums(directory: &Path) -> Done {
+    let names = files_below(directory)?;
+    let sums = output(command("sha256sum", &["--"]).args(&names).current_dir(directory))?;
+    write(&directory.join(SUMS), sums.as_bytes())
+}
+
+/// A directory with nothing in it.
+fn make_anew(directory: &Path) -> Done {
+    if directory.exists() {
+        fs::remove_dir_all(directory).map_err(|e| format!("remove {}: {e}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))
+}
+
+/// Writes a file, its directory made if it is missing.
+fn write(path: &Path, content: &[u8]) -> Done {
+    let failed = |e| format!("write {}: {e}", path.display());
+    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+    fs::write(path, content).map_err(failed)
+}
+
+/// The file's text.
+fn read(path: &Path) -> Done<String> {
+    fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
+}
+
+/// The files below a directory, by their paths from there, sorted.
+fn files_below(directory: &Path) -> Done<Vec<PathBuf>> {
+    let found = output(command("find", &["-type", "f", "-printf", "%P\\n"]).current_dir(directory))?;
+    let mut files: Vec<PathBuf> = found.lines().map(PathBuf::from).collect();
+    files.sort();
+    Ok(files)
+}
