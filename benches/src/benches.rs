@@ -1,5 +1,6 @@
 //! The benches, and how long each of them is.
 
+use crate::cgroups::Version;
 use crate::peers::Peers;
 use crate::series::{Bench, Place};
 
@@ -37,20 +38,22 @@ const fn place(mounts: u32, skeleton: bool) -> Place {
 }
 
 /// A host like this one.
-const HERE: Place = place(0, true);
+pub(crate) const HERE: Place = place(0, true);
 
 /// How many mounts more than this one hosts have.
 const MOUNTS: [u32; 3] = [0, 500, 5_000];
 
-/// Every place that a bench asks for.
-pub(crate) fn places() -> Vec<Place> {
-    MOUNTS.iter().flat_map(|mounts| [place(*mounts, true), place(*mounts, false)]).collect()
-}
-
 /// All benches.
-pub(crate) fn all(length: Length, peers: &Peers) -> Vec<Bench> {
+pub(crate) fn all(length: Length, peers: &Peers, missing: &mut Vec<String>) -> Vec<Bench> {
     let mut all: Vec<Bench> = [1, 10, 100].iter().map(|at_once| start(*at_once, length, peers)).collect();
-    all.extend([drop_in(length, peers), cgroups(length), pool(length), lives(length), throughput(length)]);
+    all.extend([among_tasks(length, peers), drop_in(length, peers)]);
+    for version in [1, 2] {
+        match Version::find(version) {
+            Ok(_) => all.push(cgroups(version, length, peers)),
+            Err(why) => missing.push(format!("not measured: cgroups of version {version}: {why}")),
+        }
+    }
+    all.extend([pool(length), lives(length), throughput(length)]);
     all.extend([1, 500].iter().map(|many| teardown(*many, length)));
     all
 }
@@ -116,15 +119,49 @@ fn drop_in(length: Length, peers: &Peers) -> Bench {
     bench
 }
 
-/// With three settings in two hierarchies of version 1.
-fn cgroups(length: Length) -> Bench {
-    Bench::new("start with three cgroup settings, version 1", "µs", length.rounds(60))
+/// On a host with many tasks, which `pivot_root` looks at one by one.
+fn among_tasks(length: Length, peers: &Peers) -> Bench {
+    let many = length.many(4000);
+    let mut bench =
+        Bench::new(format!("start to first instruction, among {many} tasks"), "µs", length.rounds(60))
+            .among(many)
+            .series("clone and execve alone", HERE, "start floor 1")
+            .series("the bare system calls", HERE, "start bare 1")
+            .series("stockade", HERE, "start stockade 1")
+            .series("stockade without skeleton", place(0, false), "start stockade 1")
+            .series("drop-in", HERE, "start drop-in 1")
+            .claim("stockade", "the bare system calls", Some(2.0))
+            .claim("stockade", "stockade without skeleton", None);
+    for peer in peers.there.iter().filter(|peer| ["jailer", "bubblewrap"].contains(peer)) {
+        let ours = if *peer == "jailer" { "drop-in" } else { "stockade" };
+        bench = bench.series(*peer, HERE, format!("start {peer} 1")).claim(ours, *peer, None);
+    }
+    bench
+}
+
+/// With three settings.
+fn cgroups(version: u8, length: Length, peers: &Peers) -> Bench {
+    let ask = |way: &str| format!("start {way}-v{version} 1");
+    let title = format!("start with three cgroup settings, version {version}");
+    let bench = Bench::new(title, "µs", length.rounds(60))
         .series("clone and execve alone", HERE, "start floor 1")
-        .series("attached by pid from outside", HERE, "start attach 1")
-        .series("stockade", HERE, "start stockade-cgroups 1")
-        .series("drop-in", HERE, "start drop-in-cgroups 1")
-        .claim("stockade", "attached by pid from outside", Some(0.2))
-        .claim("drop-in", "attached by pid from outside", Some(0.2))
+        .series("the bare system calls, attached by pid", HERE, ask("attached"))
+        .series("stockade", HERE, ask("stockade"))
+        .series("drop-in", HERE, ask("drop-in"));
+    let aim = if version == 1 { 0.2 } else { 0.1 };
+    let mut bench = bench.claim("stockade", "the bare system calls, attached by pid", Some(aim));
+    if version == 1 {
+        bench = bench.series("drop-in without cgroups, attached by pid", HERE, ask("drop-in-by-pid")).claim(
+            "drop-in",
+            "drop-in without cgroups, attached by pid",
+            Some(0.2),
+        );
+        if peers.has("jailer") {
+            bench = bench.series("other jailer", HERE, ask("jailer"));
+            bench = bench.claim("drop-in", "other jailer", Some(0.2));
+        }
+    }
+    bench
 }
 
 fn pool(length: Length) -> Bench {
@@ -141,12 +178,23 @@ fn lives(length: Length) -> Bench {
         .series("stockade", HERE, "life stockade")
         .series("stockade with a named netns", HERE, "life stockade-netns")
         .series("stockade with three cgroup settings", HERE, "life stockade-cgroups")
+        .series("stockade, executable bound", HERE, "life stockade-bound")
         .series("a shell script", HERE, "life shell")
+        .series("the bare system calls with netns and cgroups", HERE, "life floor-all")
         .series("stockade with netns and cgroups", HERE, "life stockade-all")
+        .series("stockade with netns and cgroups, executable bound", HERE, "life stockade-all-bound")
         .series("a shell script with netns and cgroups", HERE, "life shell-all")
         .claim("stockade with netns and cgroups", "a shell script with netns and cgroups", Some(0.1))
+        .claim("stockade with netns and cgroups", "the bare system calls with netns and cgroups", None)
         .claim("stockade", "the bare system calls", None)
         .claim("stockade", "a shell script", Some(0.1))
+        .claim("stockade, executable bound", "a shell script", Some(0.1))
+        .claim(
+            "stockade with netns and cgroups, executable bound",
+            "a shell script with netns and cgroups",
+            Some(0.1),
+        )
+        .claim("the bare system calls", "a shell script", None)
 }
 
 fn throughput(length: Length) -> Bench {

@@ -14,6 +14,8 @@ use crate::child::execute;
 pub(crate) struct WayIn {
     directory: Arc<OwnedFd>,
     pin: OwnedFd,
+    /// What comes before all else.
+    first: Vec<Call>,
 }
 
 impl WayIn {
@@ -26,31 +28,46 @@ impl WayIn {
         Ok(Self {
             directory: Arc::new(open(root, OFlags::DIRECTORY)?),
             pin: open(skeleton.pin().as_path(), OFlags::RDONLY)?,
+            first: Vec::new(),
         })
     }
 
-    /// Every call up to the exec of `/vmm`, whose output goes to `output`. Without `whole`, only the switch of the
-    /// mounts.
-    pub(crate) fn calls(self, output: OwnedFd, whole: bool) -> Vec<Call> {
-        let mut calls = vec![
-            Call::Redirect([None, Some(output), None]),
-            Call::ChangeDirectory(self.directory),
-            Call::CloneTree,
-            Call::JoinMounts(self.pin),
-            Call::UnshareMounts,
-            Call::AttachTree,
-            Call::EnterTree,
-            Call::MakeTreeSlave,
-            Call::PivotRoot,
-            Call::DetachOldRoot,
-            Call::ChangeToRoot,
-        ];
-        if whole {
-            calls.insert(1, Call::NewSession);
-            calls.insert(1, Call::CloseOthers);
-            calls.extend([Call::SetGid(1234), Call::ClearGroups, Call::SetUid(1234)]);
-        }
+    /// The same, with these calls before all else.
+    pub(crate) fn after(self, first: Vec<Call>) -> Self {
+        Self { first, ..self }
+    }
+
+    /// Every call up to the exec of `/vmm`, whose output goes to `output`.
+    pub(crate) fn calls(self, output: OwnedFd) -> Vec<Call> {
+        let mut calls = vec![Call::Redirect([None, Some(output), None])];
+        calls.extend(self.first);
+        calls.extend([Call::CloseOthers, Call::NewSession]);
+        calls.extend(switch(self.directory, self.pin));
+        calls.extend([Call::SetGid(1234), Call::ClearGroups, Call::SetUid(1234)]);
         calls.push(execute(Path::new("/vmm"), &[]));
         calls
     }
+
+    /// The switch of the mounts and the exec alone.
+    pub(crate) fn switch_alone(self, output: OwnedFd) -> Vec<Call> {
+        let mut calls = vec![Call::Redirect([None, Some(output), None])];
+        calls.extend(switch(self.directory, self.pin));
+        calls.push(execute(Path::new("/vmm"), &[]));
+        calls
+    }
+}
+
+/// From the host's mounts to a namespace with the directory as its root.
+fn switch(directory: Arc<OwnedFd>, pin: OwnedFd) -> [Call; 9] {
+    [
+        Call::ChangeDirectory(directory),
+        Call::CloneTree,
+        Call::JoinMounts(pin),
+        Call::UnshareMounts,
+        Call::AttachTree,
+        Call::EnterTree,
+        Call::MakeTreeSlave,
+        Call::ChangeRoot,
+        Call::ChangeToRoot,
+    ]
 }

@@ -13,30 +13,17 @@ use crate::Done;
 /// the bench lie there and are gone with the mount namespace.
 const RUN: &str = "/run";
 
-/// The bench's own directory, its VMM, and its store.
+/// The bench's own directory, its VMM, the images that jails are given, and its store.
 pub(crate) struct Ground {
     pub(crate) directory: PathBuf,
     pub(crate) vmm: PathBuf,
+    /// A kernel and a root image, which belong to the jails' uid already.
+    pub(crate) images: [PathBuf; 2],
     pub(crate) store: Store,
 }
 
-/// The cgroup that those of the bench's jails are made in.
-pub(crate) const PARENT: &str = "stockade-bench";
-
-/// Removes the parent cgroups, which outlive their jails.
-pub(crate) fn remove_parents() -> Done {
-    let mounts = fs::read_to_string("/proc/mounts").map_err(|e| format!("/proc/mounts: {e}"))?;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(1);
-        if let (Some(at), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            let parent = Path::new(at).join(PARENT);
-            if parent.exists() {
-                fs::remove_dir(&parent).map_err(|e| format!("{}: {e}", parent.display()))?;
-            }
-        }
-    }
-    Ok(())
-}
+/// The size of an image, in bytes; they are linked, so it does not matter.
+const IMAGE: usize = 1 << 20;
 
 impl Ground {
     /// Lays it out in this process's mount namespace, which must be its own, with so many mounts more than the host
@@ -59,11 +46,16 @@ impl Ground {
         let own = std::env::current_exe().map_err(|e| format!("find the bench's own file: {e}"))?;
         let vmm = directory.join("vmm");
         fs::copy(own.with_file_name("bench-vmm"), &vmm).map_err(|e| format!("copy the VMM: {e}"))?;
+        let images = ["vmlinux", "rootfs.img"].map(|name| directory.join(name));
+        for image in &images {
+            fs::write(image, vec![1; IMAGE]).map_err(|e| format!("write {}: {e}", image.display()))?;
+            std::os::unix::fs::chown(image, Some(1234), Some(1234)).map_err(|e| e.to_string())?;
+        }
         if skeleton {
             Skeleton::make().map_err(|e| e.to_string())?;
         }
         let store = Store::new(&directory.join("state")).map_err(|e| e.to_string())?;
-        Ok(Self { directory, vmm, store })
+        Ok(Self { directory, vmm, images, store })
     }
 
     /// The base of the bench's jails.

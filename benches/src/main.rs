@@ -1,6 +1,7 @@
 //! How fast jails are, next to their floors and their peers. `cargo xtask bench` runs it.
 
 mod benches;
+mod cgroups;
 mod child;
 mod crowd;
 mod floor;
@@ -11,12 +12,15 @@ mod plot;
 mod report;
 mod series;
 mod statistics;
+mod tasks;
 mod ways;
 mod worker;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use benches::Length;
+use worker::Workers;
 
 /// The outcome of something; an error is one line for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         ["worker", mounts, way] => {
             mounts.parse().map_err(text).and_then(|mounts| worker::work(mounts, way == "skeleton"))
         }
+        ["tasks", many] => many.parse().map_err(text).and_then(tasks::be),
         _ => arguments(&words).and_then(|(length, only, directory)| measure(length, only, directory)),
     };
     match done {
@@ -75,18 +80,22 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
         return Err("jails take root: run the benches as root".into());
     }
     let wanted = |title: &str| only.is_none_or(|word| title.contains(word));
-    let mut workers = Vec::new();
-    for place in benches::places() {
-        workers.push((place, worker::Worker::start(place.mounts, place.skeleton)?));
-    }
-    let peers = workers.first_mut().map(|(_, worker)| peers::Peers::find(worker)).ok_or("no worker")?;
-    let mut benches = benches::all(length, &peers);
+    let mut workers = Workers::default();
+    let peers = peers::Peers::find(workers.at(benches::HERE)?);
+    let handed_down = cgroups::HandedDown::look()?;
+    let directory = directory.map(Path::new);
+    let mut missing = peers.missing.clone();
+    let mut benches = benches::all(length, &peers, &mut missing);
     benches.retain(|bench| wanted(&bench.title));
-    for bench in &mut benches {
+    let mut report = report::Report::new(missing);
+    for mut bench in benches {
         bench.run(&mut workers)?;
+        report.add(bench, directory)?;
     }
-    let crowd = if wanted("crowd") { Some(report::Crowd::measure(length, &mut workers)?) } else { None };
-    workers.into_iter().try_for_each(|(_, worker)| worker.end())?;
-    ground::remove_parents()?;
-    report::tell(&benches, crowd.as_ref(), &peers.missing, directory)
+    if wanted("crowd") {
+        report.add_crowd(report::Crowd::measure(length, workers.at(benches::HERE)?)?, directory)?;
+    }
+    report.end();
+    workers.end()?;
+    handed_down.restore()
 }

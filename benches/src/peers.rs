@@ -7,7 +7,7 @@ use stockade_syscalls::call::Call;
 
 use crate::child::{execute, reap, start};
 use crate::ground::Ground;
-use crate::ways::{Ready, fresh_id, jailer};
+use crate::ways::{Cgroups, Ready, fresh_id, jailer};
 use crate::worker::Worker;
 use crate::{Done, text};
 
@@ -62,7 +62,7 @@ impl Peers {
 }
 
 fn find(peer: &str) -> Done<PathBuf> {
-    if peer == "jailer" {
+    if peer.starts_with("jailer") {
         let named = std::env::var_os("STOCKADE_BENCH_JAILER").ok_or("STOCKADE_BENCH_JAILER names none")?;
         let path = PathBuf::from(named);
         return if path.is_file() { Ok(path) } else { Err(format!("{} is no file", path.display())) };
@@ -83,7 +83,10 @@ pub(crate) fn ready(ground: &Ground, peer: &str) -> Done<Ready> {
     let id = fresh_id();
     let root = ground.directory.join(&id);
     if peer == "jailer" {
-        return jailer(ground, program, false);
+        return jailer(ground, program, Cgroups::None);
+    }
+    if peer == "jailer-v1" {
+        return jailer(ground, program, Cgroups::Asked(1));
     }
     let rootfs = root.join("rootfs");
     for folder in ["proc", "dev", "sys"] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::benches::Length;
-use crate::series::{Bench, Place, number};
+use crate::series::{Bench, number};
 use crate::worker::Worker;
 use crate::{Done, plot, text};
 
@@ -29,14 +29,13 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn measure(length: Length, workers: &mut [(Place, Worker)]) -> Done<Self> {
+    pub(crate) fn measure(length: Length, worker: &mut Worker) -> Done<Self> {
         let jails = match length {
             Length::Smoke => 5,
             Length::Quick => 200,
             Length::Full => 4000,
         };
         eprintln!("{jails} idle jails at once");
-        let (_, worker) = workers.first_mut().ok_or("no worker")?;
         let many = worker.ask(&format!("crowd {jails}"))?;
         let monitor = worker.ask("monitor")?;
         let ([first_us, last_us, remove_us, state_bytes], [monitor_kib, monitor_threads]) =
@@ -68,23 +67,51 @@ impl Crowd {
     }
 }
 
-/// Prints the tables, and writes them with the plot and all samples into a directory if one is given.
-pub(crate) fn tell(
-    benches: &[Bench],
-    crowd: Option<&Crowd>,
-    missing: &[String],
-    directory: Option<&str>,
-) -> Done {
-    let mut tables: Vec<String> = benches.iter().map(Bench::table).collect();
-    tables.extend(crowd.map(Crowd::table));
-    let tables = format!("{}\n{}\n", tables.join("\n"), missing.join("\n"));
-    print!("{tables}");
-    let Some(directory) = directory.map(Path::new) else { return Ok(()) };
-    fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
-    let json = serde_json::json!({ "benches": benches, "crowd": crowd }).to_string();
-    for (name, content) in [("bench.md", tables), ("bench.json", json), ("bench.svg", plot::svg(benches))] {
-        let path = directory.join(name);
-        fs::write(&path, content).map_err(|e| format!("{}: {}", path.display(), text(e)))?;
+/// What was measured so far.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    benches: Vec<Bench>,
+    crowd: Option<Crowd>,
+    /// What could not be measured here, and why.
+    missing: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(missing: Vec<String>) -> Self {
+        Self { missing, ..Self::default() }
     }
-    Ok(())
+
+    /// Adds a bench, and tells of it at once.
+    pub(crate) fn add(&mut self, bench: Bench, directory: Option<&Path>) -> Done {
+        println!("{}", bench.table());
+        self.benches.push(bench);
+        self.write(directory)
+    }
+
+    pub(crate) fn add_crowd(&mut self, crowd: Crowd, directory: Option<&Path>) -> Done {
+        println!("{}", crowd.table());
+        self.crowd = Some(crowd);
+        self.write(directory)
+    }
+
+    /// Tells what could not be measured.
+    pub(crate) fn end(&self) {
+        self.missing.iter().for_each(|missing| println!("{missing}"));
+    }
+
+    /// Writes the tables, the plot and all samples: after every bench, so that what ends early is not lost.
+    fn write(&self, directory: Option<&Path>) -> Done {
+        let Some(directory) = directory else { return Ok(()) };
+        fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+        let mut tables: Vec<String> = self.benches.iter().map(Bench::table).collect();
+        tables.extend(self.crowd.as_ref().map(Crowd::table));
+        tables.push(self.missing.join("\n"));
+        let json = serde_json::to_string(self).map_err(text)?;
+        let (tables, plot) = (tables.join("\n"), plot::svg(&self.benches));
+        for (name, content) in [("bench.md", tables), ("bench.json", json), ("bench.svg", plot)] {
+            let path = directory.join(name);
+            fs::write(&path, content).map_err(|e| format!("{}: {}", path.display(), text(e)))?;
+        }
+        Ok(())
+    }
 }

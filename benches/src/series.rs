@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::Done;
-use crate::statistics::{Ratio, median, percentile, ratio};
-use crate::worker::Worker;
+use crate::statistics::{Draws, Ratio, median, percentile, ratio};
+use crate::tasks::Tasks;
+use crate::worker::Workers;
 
 /// Which of the workers is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +39,8 @@ pub(crate) struct Bench {
     pub(crate) series: Vec<Series>,
     /// What is divided by what, by name, and at most how much that may be.
     pub(crate) claims: Vec<Claim>,
+    /// How many tasks more than this one the host has meanwhile.
+    pub(crate) tasks: u32,
     #[serde(skip)]
     pub(crate) rounds: u32,
 }
@@ -54,7 +57,12 @@ pub(crate) struct Claim {
 
 impl Bench {
     pub(crate) fn new(title: impl Into<String>, unit: &'static str, rounds: u32) -> Self {
-        Self { title: title.into(), unit, series: Vec::new(), claims: Vec::new(), rounds }
+        Self { title: title.into(), unit, series: Vec::new(), claims: Vec::new(), tasks: 0, rounds }
+    }
+
+    /// On a host with so many tasks more.
+    pub(crate) fn among(self, tasks: u32) -> Self {
+        Self { tasks, ..self }
     }
 
     pub(crate) fn series(
@@ -78,18 +86,18 @@ impl Bench {
         self
     }
 
-    /// Measures, one round of every series after the other, and each round beginning with another.
-    pub(crate) fn run(&mut self, workers: &mut [(Place, Worker)]) -> Done {
+    /// Measures, one round of every series after the other, each round in an order of its own.
+    pub(crate) fn run(&mut self, workers: &mut Workers) -> Done {
         eprintln!("{}", self.title);
+        let _tasks = Tasks::start(self.tasks)?;
+        let mut order: Vec<usize> = (0..self.series.len()).collect();
+        let mut draws = Draws::new();
         // Not counted: the first of everything finds nothing in any cache.
         for round in 0..=self.rounds {
-            let many = self.series.len();
-            for turn in 0..many {
-                let at = (turn + round as usize) % many;
+            draws.shuffle(&mut order);
+            for &at in &order {
                 let series = &mut self.series[at];
-                let worker = workers.iter_mut().find(|(place, _)| *place == series.place);
-                let (_, worker) = worker.ok_or("no worker has such a place")?;
-                let samples = worker.ask(&series.question)?;
+                let samples = workers.at(series.place)?.ask(&series.question)?;
                 if round > 0 {
                     series.rounds.push(median(&samples));
                     series.samples.extend(samples);

@@ -27,17 +27,36 @@ pub(crate) struct Ratio {
 /// How often rounds are drawn anew for the interval.
 const DRAWS: usize = 1000;
 
-/// The ratio of two ways, from the medians of each round. Rounds are drawn with replacement (the bootstrap), by
-/// a generator with a fixed seed, so that the same samples have the same interval.
+/// Numbers that look drawn at random, the same ones every time.
+pub(crate) struct Draws(u64);
+
+impl Draws {
+    pub(crate) fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// One below `end`, which is not 0.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap_or_default()
+    }
+
+    /// Puts the elements into another order (Fisher and Yates).
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
+        for end in (1..all.len()).rev() {
+            all.swap(end, self.below(end + 1));
+        }
+    }
+}
+
+/// The ratio of two ways, from the medians of each round. Rounds are drawn with replacement (the bootstrap), the
+/// same ones every time, so that the same samples have the same interval.
 pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
     let rounds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        rounds[usize::try_from(state % rounds.len() as u64).unwrap_or_default()]
-    };
+    let mut draws = Draws::new();
+    let mut draw = || rounds[draws.below(rounds.len())];
     let medians: Vec<f64> =
         (0..DRAWS).map(|_| median(&(0..rounds.len()).map(|_| draw()).collect::<Vec<_>>())).collect();
     Ratio { value: median(&rounds), low: percentile(&medians, 0.025), high: percentile(&medians, 0.975) }
@@ -54,6 +73,18 @@ mod tests {
         assert_eq!(median(&samples), 3.0);
         assert_eq!(percentile(&samples, 0.99), 5.0);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_shuffle_loses_nothing_and_gives_every_order() {
+        let mut draws = Draws::new();
+        let mut orders = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let mut all = [1, 2, 3];
+            draws.shuffle(&mut all);
+            orders.insert(all);
+        }
+        assert_eq!(orders.len(), 6, "{orders:?}");
     }
 
     #[test]

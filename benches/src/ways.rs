@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::{JailBuilder, JailSpec};
@@ -11,9 +11,10 @@ use stockade_syscalls::call::Call;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
+use crate::cgroups::{Made, Version};
 use crate::child::{execute, reap, start};
 use crate::floor::WayIn;
-use crate::ground::{Ground, PARENT};
+use crate::ground::Ground;
 use crate::{Done, peers, text};
 
 /// A jail, or what comes near to one, that is ready to be started with this as its output.
@@ -31,16 +32,22 @@ pub(crate) fn fresh_id() -> String {
 
 /// Prepares one start in a way of this name.
 pub(crate) fn ready(ground: &Ground, way: &str) -> Done<Ready> {
+    let launch = |spec: JailBuilder| launched(ground, &spec);
+    let wish = |version: u8| Version::find(version).map(|version| version.wish(plain(ground)));
     match way {
         "floor" => Ok(floor(ground)),
-        "bare" => bare(ground, true),
-        "pool-floor" => bare(ground, false),
-        "attach" => attach(ground),
-        "stockade" => launched(ground, &plain(ground)),
-        "stockade-netns" => launched(ground, &plain(ground).new_netns()),
-        "stockade-cgroups" => launched(ground, &with_cgroups(plain(ground))),
-        "drop-in" => drop_in(ground, None),
-        "drop-in-cgroups" => drop_in(ground, Some("cgroups")),
+        "bare" => bare(ground, WayIn::calls),
+        "pool-floor" => bare(ground, WayIn::switch_alone),
+        "attached-v1" => attached(ground, 1),
+        "attached-v2" => attached(ground, 2),
+        "stockade" => launch(plain(ground)),
+        "stockade-netns" => launch(plain(ground).new_netns()),
+        "stockade-v1" => launch(wish(1)?),
+        "stockade-v2" => launch(wish(2)?),
+        "drop-in" => drop_in(ground, Cgroups::None),
+        "drop-in-v1" => drop_in(ground, Cgroups::Asked(1)),
+        "drop-in-v2" => drop_in(ground, Cgroups::Asked(2)),
+        "drop-in-by-pid-v1" => drop_in(ground, Cgroups::ByPid(1)),
         peer => peers::ready(ground, peer),
     }
 }
@@ -48,14 +55,6 @@ pub(crate) fn ready(ground: &Ground, way: &str) -> Done<Ready> {
 /// The specification that all jails of the bench have.
 pub(crate) fn plain(ground: &Ground) -> JailBuilder {
     JailSpec::builder(fresh_id(), ground.vmm.clone()).base(ground.base())
-}
-
-/// Three settings, in two hierarchies of version 1.
-pub(crate) const SETTINGS: [&str; 3] = ["cpu.shares=512", "cpuset.cpus=0", "cpuset.mems=0"];
-
-pub(crate) fn with_cgroups(spec: JailBuilder) -> JailBuilder {
-    let spec = SETTINGS.into_iter().fold(spec, JailBuilder::cgroup);
-    spec.cgroup_version(1).parent_cgroup(PARENT)
 }
 
 /// The streams that start with this output.
@@ -89,15 +88,12 @@ fn floor(ground: &Ground) -> Ready {
     })
 }
 
-/// The system calls that a start in a jail takes, with everything else done before: as C would have it. Without
-/// `whole`, only the switch of the mounts.
-fn bare(ground: &Ground, whole: bool) -> Done<Ready> {
-    let root = ground.directory.join(fresh_id());
-    fs::create_dir(&root).map_err(text)?;
-    fs::copy(&ground.vmm, root.join("vmm")).map_err(text)?;
+/// The system calls that a start in a jail takes, with everything else done before: as C would have it.
+fn bare(ground: &Ground, calls: fn(WayIn, OwnedFd) -> Vec<Call>) -> Done<Ready> {
+    let root = bare_root(ground)?;
     let way = WayIn::to(&root)?;
     Ok(Box::new(move |output| {
-        let child = start(way.calls(output, whole))?;
+        let child = start(calls(way, output))?;
         Ok(Box::new(move || {
             reap(&child)?;
             fs::remove_dir_all(root).map_err(text)
@@ -105,83 +101,84 @@ fn bare(ground: &Ground, whole: bool) -> Done<Ready> {
     }))
 }
 
-/// Clone and exec of a child that is put into two cgroups of version 1 from outside, by its pid, as whoever does
-/// not start the process itself has to.
-fn attach(ground: &Ground) -> Done<Ready> {
-    let cgroups = ["cpu", "cpuset"]
-        .map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(PARENT).join(fresh_id()));
-    let vmm = ground.vmm.clone();
-    for cgroup in &cgroups {
-        fs::create_dir_all(cgroup).map_err(text)?;
-    }
-    inherit(&cgroups[1])?;
+/// A directory with nothing but the VMM.
+fn bare_root(ground: &Ground) -> Done<PathBuf> {
+    let root = ground.directory.join(fresh_id());
+    fs::create_dir(&root).map_err(text)?;
+    fs::copy(&ground.vmm, root.join("vmm")).map_err(text)?;
+    Ok(root)
+}
+
+/// The same, put into its cgroups from outside, by its pid, as whoever does not start the process itself has to.
+fn attached(ground: &Ground, version: u8) -> Done<Ready> {
+    let root = bare_root(ground)?;
+    let way = WayIn::to(&root)?.after(vec![Call::WaitForGo]);
+    let cgroups = Version::find(version)?.make(&fresh_id())?;
     Ok(Box::new(move |output| {
-        let calls = vec![Call::Redirect([None, Some(output), None]), Call::WaitForGo, execute(&vmm, &[])];
-        let child = spawn(&mut Program::new(calls), Birth::default()).map_err(text)?;
-        for cgroup in &cgroups {
-            fs::write(cgroup.join("cgroup.procs"), child.pid.as_raw_nonzero().to_string()).map_err(text)?;
-        }
-        let (pidfd, outcome) = child.go_and_tell();
-        outcome.map_err(text)?;
+        let child = start_attached(way.calls(output), &cgroups)?;
         Ok(Box::new(move || {
-            reap(&pidfd)?;
-            cgroups.iter().try_for_each(|cgroup| remove_cgroup(cgroup))
+            reap(&child)?;
+            cgroups.remove()?;
+            fs::remove_dir_all(root).map_err(text)
         }))
     }))
 }
 
-/// Gives a cpuset its processors and memory.
-fn inherit(cpuset: &Path) -> Done {
-    for cgroup in [cpuset.parent().unwrap_or(cpuset), cpuset] {
-        ["cpuset.cpus", "cpuset.mems"]
-            .iter()
-            .try_for_each(|file| fs::write(cgroup.join(file), "0"))
-            .map_err(text)?;
-    }
-    Ok(())
+/// Clones a child that waits, and lets it go on once it is in these cgroups.
+fn start_attached(calls: Vec<Call>, cgroups: &Made) -> Done<OwnedFd> {
+    let child = spawn(&mut Program::new(calls), Birth::default()).map_err(text)?;
+    cgroups.attach(child.pid.as_raw_nonzero().get())?;
+    let (pidfd, outcome) = child.go_and_tell();
+    outcome.map_err(text)?.map_or(Ok(pidfd), |failure| Err(failure.errno.to_string()))
 }
 
-/// A task leaves its cgroup of version 1 a little after it was reaped.
-fn remove_cgroup(cgroup: &Path) -> Done {
-    for _ in 0..10_000 {
-        match fs::remove_dir(cgroup) {
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
-                std::thread::yield_now();
-            }
-            removed => return removed.map_err(text),
-        }
-    }
-    Err(format!("{} stays in use", cgroup.display()))
+/// How a jailer's process gets into cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cgroups {
+    /// Not at all.
+    None,
+    /// By the jailer's flags, of this version.
+    Asked(u8),
+    /// Of this version, moved there by its pid, as the original jailer moves itself.
+    ByPid(u8),
 }
 
 /// The drop-in of this workspace, as a program.
-fn drop_in(ground: &Ground, cgroups: Option<&str>) -> Done<Ready> {
+fn drop_in(ground: &Ground, cgroups: Cgroups) -> Done<Ready> {
     let own = std::env::current_exe().map_err(text)?;
-    jailer(ground, own.with_file_name("jailer"), cgroups.is_some())
+    jailer(ground, own.with_file_name("jailer"), cgroups)
 }
 
 /// Any program with the flags of Firecracker's jailer.
-pub(crate) fn jailer(ground: &Ground, program: PathBuf, cgroups: bool) -> Done<Ready> {
+pub(crate) fn jailer(ground: &Ground, program: PathBuf, cgroups: Cgroups) -> Done<Ready> {
     let (id, base) = (fresh_id(), ground.base());
     fs::create_dir_all(&base).map_err(text)?;
     let mut words: Vec<String> =
         ["--id", &id, "--uid", "1234", "--gid", "1234", "--exec-file"].map(Into::into).into();
     words.extend([ground.vmm.display().to_string(), "--chroot-base-dir".into(), base.display().to_string()]);
-    if cgroups {
-        words.extend(["--cgroup-version", "1", "--parent-cgroup", PARENT].map(String::from));
-        words.extend(SETTINGS.into_iter().flat_map(|setting| ["--cgroup".to_owned(), setting.to_owned()]));
-    }
+    let made = match cgroups {
+        Cgroups::None => None,
+        Cgroups::Asked(version) => {
+            let version = Version::find(version)?;
+            words.extend(version.flags());
+            Some(version.of(&id))
+        }
+        Cgroups::ByPid(version) => Some(Version::find(version)?.make(&id)?),
+    };
     let jail = base.join("vmm").join(&id);
     Ok(Box::new(move |output| {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let child = start(vec![Call::Redirect([None, Some(output), None]), execute(&program, &words)])?;
+        let mut calls = vec![Call::Redirect([None, Some(output), None]), execute(&program, &words)];
+        let child = match &made {
+            Some(made) if matches!(cgroups, Cgroups::ByPid(_)) => {
+                calls.insert(1, Call::WaitForGo);
+                start_attached(calls, made)?
+            }
+            _ => start(calls)?,
+        };
         Ok(Box::new(move || {
             reap(&child)?;
-            if cgroups {
-                for controller in ["cpu", "cpuset"] {
-                    remove_cgroup(&Path::new("/sys/fs/cgroup").join(controller).join(PARENT).join(&id))?;
-                }
-            }
+            made.map_or(Ok(()), |made| made.remove())?;
             fs::remove_dir_all(jail).map_err(text)
         }))
     }))

@@ -6,6 +6,7 @@ use std::sync::Barrier;
 
 use crate::child::{began, now, pipe};
 use crate::ground::Ground;
+use crate::series::Place;
 use crate::ways::{Ready, ready};
 use crate::{Done, crowd, lives, text};
 
@@ -18,7 +19,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts one whose mount namespace has so many mounts more than the host's, with or without a skeleton.
-    pub(crate) fn start(mounts: u32, skeleton: bool) -> Done<Self> {
+    fn start(mounts: u32, skeleton: bool) -> Done<Self> {
         let own = std::env::current_exe().map_err(text)?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--"]).arg(own);
@@ -45,11 +46,31 @@ impl Worker {
     }
 
     /// Ends it.
-    pub(crate) fn end(self) -> Done {
+    fn end(self) -> Done {
         let Self { mut child, asks, answers } = self;
         drop((asks, answers));
         let status = child.wait().map_err(text)?;
         if status.success() { Ok(()) } else { Err(format!("a worker ended with {status}")) }
+    }
+}
+
+/// The workers that were asked for so far, one for each place.
+#[derive(Default)]
+pub(crate) struct Workers(Vec<(Place, Worker)>);
+
+impl Workers {
+    /// The worker at this place; it is started if it is the first that is asked for there.
+    pub(crate) fn at(&mut self, place: Place) -> Done<&mut Worker> {
+        if self.0.iter().all(|(at, _)| *at != place) {
+            self.0.push((place, Worker::start(place.mounts, place.skeleton)?));
+        }
+        let worker = self.0.iter_mut().find(|(at, _)| *at == place);
+        worker.map(|(_, worker)| worker).ok_or_else(|| "no worker".into())
+    }
+
+    /// Ends them all.
+    pub(crate) fn end(self) -> Done {
+        self.0.into_iter().try_for_each(|(_, worker)| worker.end())
     }
 }
 
@@ -83,7 +104,7 @@ fn answer(ground: &Ground, question: &str) -> Done<Vec<f64>> {
 /// From the word to start to the first instruction of each VMM, in microseconds.
 fn starts(ground: &Ground, way: &str, at_once: u32) -> Done<Vec<f64>> {
     let all = (0..at_once).map(|_| ready(ground, way)).collect::<Done<Vec<_>>>()?;
-    if way.contains("attach") || way.contains("cgroups") {
+    if way.ends_with("-v1") || way.ends_with("-v2") {
         // An idle host: the kernel's lock of thread groups is quick while it is warm.
         std::thread::sleep(std::time::Duration::from_millis(40));
     }

@@ -54,6 +54,7 @@ fn exception(error: &Error, argument: Option<&str>) -> PyErr {
 fn parameter(flag: &str) -> String {
     match flag {
         "chroot-base-dir" => "chroot_base".to_owned(),
+        "bind-exec" => "bind_executable".to_owned(),
         "cgroup" | "resource-limit" => flag.replace('-', "_") + "s",
         flag => flag.replace('-', "_"),
     }

@@ -24,12 +24,12 @@ pub(crate) struct Prepared {
 /// Makes a jail.
 #[pyfunction]
 #[pyo3(signature = (
-    state_dir, id, exec_file, *, chroot_base, uid, gid, closure, new_netns, new_pid_ns, netns=None,
-    cgroups=Vec::new(), cgroup_version=None, parent_cgroup=None, resource_limits=Vec::new(), ramfs=None,
+    state_dir, id, exec_file, *, chroot_base, uid, gid, closure, bind_executable, new_netns, new_pid_ns,
+    netns=None, cgroups=Vec::new(), cgroup_version=None, parent_cgroup=None, resource_limits=Vec::new(), ramfs=None,
     profile=None, arguments=Vec::new(),
 ))]
 // As many as a jail has properties.
-#[expect(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub(crate) fn prepare(
     py: Python<'_>,
     state_dir: PathBuf,
@@ -39,6 +39,7 @@ pub(crate) fn prepare(
     uid: u32,
     gid: u32,
     closure: bool,
+    bind_executable: bool,
     new_netns: bool,
     new_pid_ns: bool,
     netns: Option<String>,
@@ -55,6 +56,7 @@ pub(crate) fn prepare(
         .uid(uid)
         .gid(gid)
         .closure(closure)
+        .bind_executable(bind_executable)
         .new_pid_ns(new_pid_ns)
         .arguments(arguments);
     builder = cgroups.into_iter().fold(builder, JailBuilder::cgroup);

@@ -194,6 +194,16 @@ def test_errors_are_a_hierarchy_with_particulars(guard: Guard) -> None:
     assert denied.value.operation and isinstance(denied.value, PermissionError)
 
 
+def test_a_bound_executable_is_not_copied(guard: Guard) -> None:
+    with make(guard, bind_executable=True) as jail:
+        point = jail.root / guard.vmm.name
+        assert point.stat().st_size == 0
+        assert jail.launch("exit=3").wait().code == 3
+        assert point.stat().st_size == 0
+    with pytest.raises(InvalidSpec, match="^bind_executable: "):
+        make(guard, bind_executable=True, uid=0).prepare()
+
+
 def test_what_is_left_is_raised_and_collected_later(guard: Guard) -> None:
     jail = make(guard).prepare()
     inside = jail.root / "mnt"

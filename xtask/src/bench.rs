@@ -5,11 +5,21 @@ use crate::command::{Done, built, cache, cargo, run};
 /// Where the tables, the plot and all figures go, below what tasks keep.
 const FIGURES: &str = "bench";
 
-/// Runs the benches with these flags of theirs (`--quick`, `--smoke`, `--only WORD`).
+/// What a machine with nothing but cgroup version 2 is asked to measure.
+const IN_THE_MACHINE: &[&str] = &["--only", "version 2"];
+
+/// Runs the benches with these flags of theirs (`--quick`, `--smoke`, `--only WORD`); with `--vm` alone, that of
+/// cgroup version 2 in a machine that has no other.
 pub(crate) fn bench(flags: &[&str]) -> Done {
     // One after the other: built together the drop-in would link what only the others need.
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     run(&mut cargo(&["build", "--release", "--package", "stockade-bench"]))?;
+    if flags == ["--vm"] {
+        let programs = ["stockade-bench", "bench-vmm", "jailer"];
+        let programs: Vec<_> =
+            programs.iter().map(|name| built(&format!("release/{name}"))).collect::<Done<_>>()?;
+        return crate::vm::bench(&programs, IN_THE_MACHINE);
+    }
     let figures = cache()?.join(FIGURES);
     let mut bench = std::process::Command::new(built("release/stockade-bench")?);
     run(bench.args(flags).arg(&figures))?;

@@ -123,7 +123,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         }
         EnterStep::CloneTree | EnterStep::AttachTree => "Failed to bind mount the jail root directory",
         EnterStep::GoToRoot { .. } | EnterStep::EnterTree => "Failed to change current directory",
-        EnterStep::PivotRoot => "Failed to pivot root",
+        EnterStep::PivotRoot | EnterStep::ChangeRoot => "Failed to pivot root",
         EnterStep::DetachOldRoot => "Failed to unmount the old jail root",
         EnterStep::ChangeToRoot => "Failed to chdir into chroot directory",
         EnterStep::Daemonize | EnterStep::ForkAgain => "Failed to daemonize",

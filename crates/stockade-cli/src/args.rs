@@ -3,17 +3,24 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
 use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
+use crate::jail_file::Described;
 use crate::output::Failure;
-use crate::placements::{demand_distinct, parse};
+use crate::placements::{about, demand_distinct, parse};
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
-#[command(name = "stockade", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "stockade", version = crate::version::VERSION, max_term_width = 100)]
 pub(crate) struct Cli {
+    /// No talk on stderr; failures are told all the same.
+    #[arg(short, long, global = true, display_order = 900)]
+    pub(crate) quiet: bool,
+    /// Tell on stderr what is done; -vv tells more.
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 901)]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -21,9 +28,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(crate::run::RunArgs),
+    Run(Described<crate::run::RunArgs>),
     /// Make a jail, and leave it to be filled and started.
-    Create(crate::create::CreateArgs),
+    Create(Described<crate::create::CreateArgs>),
     /// Place files, directories or devices into a jail; print where the jail finds them.
     Place(crate::place::PlaceArgs),
     /// Take out of a jail what was placed.
@@ -45,7 +52,7 @@ pub(crate) enum Command {
     /// Run a shell in a jail beside its VMM.
     Shell(crate::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
-    Plan(crate::plan::PlanArgs),
+    Plan(Described<crate::plan::PlanArgs>),
     /// List what is known of VMMs, or print one profile.
     Profiles(crate::profiles::ProfilesArgs),
     /// List the jails.
@@ -70,19 +77,29 @@ pub(crate) enum Command {
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page of a command, or write all pages.
     Man(crate::man::ManArgs),
+    /// Print the version of stockade, and what it runs on.
+    Version(crate::version::VersionArgs),
 }
 
 /// Where the receipts are.
 #[derive(Debug, Args)]
 pub(crate) struct StateArgs {
-    /// Directory of the receipts.
-    #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", default_value = DEFAULT_STATE_DIRECTORY)]
+    /// Receipts.
+    #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_STATE_DIRECTORY)]
     state_dir: PathBuf,
 }
 
 impl StateArgs {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Store::new(&self.state_dir).map_err(in_flag("state-dir"))
+        self.store_or(None)
+    }
+
+    /// The same where a jail file may say so, before which the flag goes.
+    pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
+        let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
+        let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);
+        Store::new(directory).map_err(in_flag("state-dir"))
     }
 }
 
@@ -94,12 +111,15 @@ pub(crate) struct JailArgs {
     /// Name of the jail: 1 to 64 letters, digits and dashes.
     #[arg(long)]
     id: String,
-    /// The VMM's executable; it is copied into the jail, with the libraries that it needs.
+    /// The VMM's executable, copied into the jail with its libraries.
     #[arg(long, value_name = "FILE")]
     exec_file: PathBuf,
-    /// Do not place the loader and the libraries that a dynamically linked VMM needs.
+    /// Leave out the loader and the libraries of a dynamic VMM.
     #[arg(long)]
     no_closure: bool,
+    /// Bind the VMM and its libraries, read-only, and copy nothing.
+    #[arg(long)]
+    bind_exec: bool,
     /// User that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
@@ -109,45 +129,45 @@ pub(crate) struct JailArgs {
     /// Directory that jails are made in.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     chroot_base_dir: PathBuf,
-    /// Network namespace: a name, made and removed with the jail unless it exists; or the path of one to join.
+    /// Network namespace to make, or to join if it is there.
     #[arg(long, value_name = "NAME|PATH", conflicts_with = "new_net_ns")]
     netns: Option<String>,
-    /// Give the VMM a network namespace without a name, which ends with it.
+    /// A network namespace without a name, which ends with the VMM.
     #[arg(long)]
     new_net_ns: bool,
     /// Make the VMM the first process of a pid namespace.
     #[arg(long)]
     new_pid_ns: bool,
-    /// Cut the VMM loose: standard streams on /dev/null, and return once it runs.
+    /// Return once the VMM runs, its standard streams on /dev/null.
     #[arg(long)]
     daemonize: bool,
-    /// Cgroup setting, such as cpu.shares=512 (repeatable).
+    /// Cgroup setting, such as pids.max=64 (repeatable).
     #[arg(long, value_name = "FILE=VALUE")]
     cgroup: Vec<String>,
-    /// Cgroup version, 1 or 2; the one that has the controllers unless given.
+    /// 1 or 2; the one that has the controllers unless given.
     #[arg(long, value_name = "N")]
     cgroup_version: Option<String>,
-    /// Cgroup that the jail's own is made in; the executable's name unless given.
+    /// Where its cgroup is made; the executable's name unless given.
     #[arg(long, value_name = "PATH")]
     parent_cgroup: Option<String>,
-    /// Resource limit: fsize=BYTES or no-file=COUNT (repeatable).
+    /// fsize=BYTES or no-file=COUNT (repeatable).
     #[arg(long, value_name = "NAME=N")]
     resource_limit: Vec<String>,
-    /// Put a ramfs on /ramfs in the jail. Its size is nominal: only a memory cgroup limits it.
+    /// A ramfs on /ramfs, which only a memory cgroup limits for good.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place a file, directory or device into the jail (repeatable). Options are ro (read-only) and how:
-    /// bind, copy, link, node or reflink.
-    #[arg(long, value_name = "SRC[=NAME][:OPTION]...")]
+    /// SRC[=NAME][:ro][:bind|copy|link|node|reflink] (repeatable).
+    #[arg(long, value_name = "SRC...")]
     place: Vec<OsString>,
-    /// What is known of the VMM, by name or TOML file; chosen by the executable's name unless given.
+    /// What is known of the VMM; by its name unless given.
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
-    /// Directory of further profiles.
-    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", default_value = DEFAULT_PROFILE_DIRECTORY)]
+    /// Further profiles.
+    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_PROFILE_DIRECTORY)]
     profile_dir: PathBuf,
     /// Arguments for the VMM.
-    #[arg(last = true, value_name = "VMM ARGUMENTS")]
+    #[arg(last = true, value_name = "VMM ARGUMENTS", hide = true)]
     arguments: Vec<OsString>,
 }
 
@@ -156,6 +176,7 @@ impl JailArgs {
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
         let mut builder = JailSpec::builder(&self.id, &self.exec_file)
             .closure(!self.no_closure)
+            .bind_executable(self.bind_exec)
             .uid(&self.uid)
             .gid(&self.gid)
             .base(&self.chroot_base_dir)
@@ -189,19 +210,19 @@ impl JailArgs {
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
         let parsed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
-                .map_err(|wrong| Failure::new(format!("{PLACE_FLAG}{}: {wrong}", argument.display())))
+                .map_err(|wrong| about(PLACE_FLAG, argument.as_ref(), &wrong))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
 
-/// What stands before a source in a message.
-pub(crate) const PLACE_FLAG: &str = "--place ";
+/// The flag whose values are placements.
+pub(crate) const PLACE_FLAG: Option<&str> = Some("place");
 
 /// Says in which flag the mistake is.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
-    move |error| Failure::new(format!("--{flag}: {error}"))
+    move |error| Failure::flag(flag, error.to_string())
 }
 
 /// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
@@ -214,7 +235,7 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     };
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::new(format!("--{flag}: {text:?} is not a size such as 1M")))
+    bytes.ok_or_else(|| Failure::flag(flag, format!("{text:?} is not a size such as 1M")))
 }
 
 #[cfg(test)]
@@ -225,6 +246,24 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_of_help_are_command_lines() {
+        use clap::CommandFactory;
+        let mut seen = 0;
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.lines().filter(|line| line.starts_with("  "));
+            // What a shell puts in is not known here.
+            for example in examples.filter(|line| !line.contains("$(")) {
+                let line = example.trim().trim_start_matches("sudo ").split(" > ").next().unwrap_or_default();
+                let words = line.split(' ').map(|word| word.trim_matches('\''));
+                Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{example}: {e}"));
+                seen += 1;
+            }
+        }
+        assert!(seen > 20, "{seen} examples");
     }
 
     #[test]

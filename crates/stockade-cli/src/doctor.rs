@@ -10,7 +10,7 @@ use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::args::{StateArgs, in_flag};
-use crate::output::{Failure, print, print_json};
+use crate::output::{Failure, done_if, plain, print, print_json};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -67,14 +67,14 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&text(&report.findings))?;
     }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(done_if(ok))
 }
 
 /// A line for what is so; below it what that breaks, and what mends it.
 pub(crate) fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { check, grade, fact, breaks, mend } in findings {
-        let _ = writeln!(text, "{grade:8} {check:18} {fact}");
+        let _ = writeln!(text, "{grade:8} {check:18} {}", plain(fact));
         for (title, line) in [("so", *breaks), ("mend", mend.as_deref())] {
             let _ = line.map(|line| writeln!(text, "{:8} {title:>18} {line}", ""));
         }

@@ -13,7 +13,7 @@ use stockade::{Event, EventKind, Events};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::args::StateArgs;
-use crate::output::{Failure, TIMED_OUT, print, print_json_line, require_root_to_look};
+use crate::output::{Code, Failure, print, print_json_line, require_root_to_look};
 use crate::run::stop_signals;
 use crate::time::{timestamp, until};
 
@@ -78,7 +78,7 @@ pub(crate) fn events(args: &EventsArgs) -> Result<ExitCode, Failure> {
         let event = match next(&mut events, &signals, deadline)? {
             Next::Event(event) => event,
             Next::Stop => return Ok(ExitCode::SUCCESS),
-            Next::TimedOut => return Ok(ExitCode::from(TIMED_OUT)),
+            Next::TimedOut => return Ok(Code::TimedOut.into()),
         };
         let asked_for = |id: &JailId| args.ids.is_empty() || args.ids.contains(id);
         if !event.id.as_ref().is_none_or(asked_for) {

@@ -11,14 +11,8 @@ use stockade::{Ended, Error, ErrorKind, Store, Visit, Visitor};
 
 use crate::args::StateArgs;
 use crate::jails::no_jail;
-use crate::output::{Failure, require_root};
+use crate::output::{Code, Failure, require_root};
 use crate::terminal;
-
-/// The exit codes of env(1) and its like: stockade's own failure, a program that may not be executed, and one that
-/// is not there.
-const FAILED: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
@@ -68,10 +62,7 @@ pub(crate) fn run(
     how: &VisitArgs,
     words: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    let ended = visit(command, id, how, words).map_err(|failure| match failure {
-        Failure::Told(_) => failure.with_code(FAILED),
-        other => other,
-    })?;
+    let ended = visit(command, id, how, words).map_err(|failure| failure.with_code(Code::NotEntered))?;
     Ok(ExitCode::from(ended.shell_code()))
 }
 
@@ -101,7 +92,7 @@ fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
 fn enter(store: &Store, id: &JailId, visit: Visit) -> Result<Visitor, Failure> {
     match store.watch(id)? {
         Some(watched) => watched.visit(visit).map_err(|error| not_run(&error)),
-        None if store.read(id)?.is_none() => Err(no_jail(id)),
+        None if store.read(id)?.is_none() => Err(no_jail(store, id)),
         None => Err(Error::NotRunning(id.clone()).into()),
     }
 }
@@ -111,11 +102,11 @@ fn not_run(error: &Error) -> Failure {
     let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
     let (code, way_out) = match (&**step, error.kind()) {
         (EnterStep::ExecuteVisitor { of_host: false, .. }, ErrorKind::NotFound) => {
-            (NOT_FOUND, " (see --host-program)")
+            (Code::NotFound, " (see --host-program)")
         }
-        (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (NOT_FOUND, ""),
-        (EnterStep::ExecuteVisitor { .. }, _) => (NOT_EXECUTABLE, ""),
-        _ => (FAILED, ""),
+        (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
+        (EnterStep::ExecuteVisitor { .. }, _) => (Code::NotExecutable, ""),
+        _ => (Code::NotEntered, ""),
     };
     Failure::Coded(format!("{error}{way_out}"), code)
 }

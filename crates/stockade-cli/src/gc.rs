@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::{Collection, TeardownOptions};
 
 use crate::args::StateArgs;
-use crate::output::{Failure, note, print, print_json, require_root};
+use crate::output::{Failure, done_if, note, print, print_json, require_root};
 
 /// Arguments of `gc`.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     for problem in &collection.problems {
         note(&format!("{}: {}", problem.what, problem.reason));
     }
-    Ok(if collection.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(done_if(collection.is_clean()))
 }
 
 fn text(collection: &Collection, dry_run: bool) -> String {

@@ -4,20 +4,22 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rustix::process::Signal;
+use stockade::{Error, JailState, Listing};
 
-use crate::jails::{IdsArgs, no_jail};
 use crate::output::{Failure, require_root};
+use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade kill -s TERM vm-1")]
+#[command(after_help = "Examples:
+  stockade kill -s TERM vm-1
+  stockade kill --filter 'id=test-*'")]
 pub(crate) struct KillArgs {
     /// The signal, by name or number.
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
     signal: String,
     #[command(flatten)]
-    pub(crate) jails: IdsArgs,
+    pub(crate) jails: SelectArgs,
 }
 
 impl KillArgs {
@@ -33,18 +35,22 @@ impl KillArgs {
     }
 }
 
+/// Sends the signal to each, and tells of those to which it cannot be sent.
 pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;
-    let store = args.jails.state.store()?;
-    for id in &args.jails.ids {
-        match store.watch(id)? {
-            Some(watched) => watched.signal(signal)?,
-            None if store.read(id)?.is_none() => return Err(no_jail(id)),
-            None => return Err(Failure::new(format!("jail {id} does not run"))),
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
+    let (ids, mut code) = chosen.known();
+    for id in &ids {
+        let sent = store.watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
+        match sent {
+            Ok(Some(())) => (),
+            Ok(None) => code = Failure::from(Error::NotRunning(id.clone())).tell(),
+            Err(error) => code = Failure::from(error).tell(),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 const SIGNALS: &[(&str, Signal)] = &[

@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::spec::JailId;
 
 use crate::args::StateArgs;
-use crate::jails::no_jail;
+use crate::jails::{find, is_none};
 use crate::output::{Failure, note, require_root_to_look};
 
 /// Arguments of `logs`.
@@ -15,7 +15,7 @@ use crate::output::{Failure, note, require_root_to_look};
 #[command(after_help = "Example:
   stockade logs -f -n 20 vm-1")]
 pub(crate) struct LogsArgs {
-    /// Name of the jail.
+    /// Name of the jail, or its beginning.
     pub(crate) id: JailId,
     /// Go on with what the VMM writes, until it has ended.
     #[arg(short, long)]
@@ -29,7 +29,9 @@ pub(crate) struct LogsArgs {
 
 pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("logs")?;
-    let mut log = args.state.store()?.log(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
+    let store = args.state.store()?;
+    let id = find(&store, &args.id)?;
+    let mut log = store.log(&id)?.ok_or_else(|| is_none(&id))?;
     let text = log.read()?;
     let mut empty = text.is_empty();
     write(args.lines.map_or(&text[..], |lines| last(&text, lines)))?;
@@ -39,7 +41,9 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         write(&text)?;
     }
     if empty {
-        note(&format!("jail {} has no log: it has written nothing, or was not started with start", args.id));
+        note(&format!(
+            "jail {id} has no log: it has written nothing, or was started by neither start nor run --detach"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

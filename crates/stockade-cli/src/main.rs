@@ -1,16 +1,22 @@
 //! The `stockade` command.
 
+mod advice;
 mod args;
+mod attend;
 mod audit;
 mod completions;
 mod create;
+mod crew;
 mod demo;
+mod descriptors;
+mod difference;
 mod doctor;
 mod events;
 mod exec;
 mod gc;
 mod host_setup;
 mod inspect;
+mod jail_file;
 mod jails;
 mod kill;
 mod logs;
@@ -19,19 +25,26 @@ mod output;
 mod place;
 mod placements;
 mod plan;
+mod prefix;
 mod profiles;
 mod progress;
 mod ps;
+mod ready;
 mod rm;
 mod run;
+mod select;
+mod service;
 mod shell;
 mod start;
 mod stop;
+mod talk;
 mod terminal;
 mod time;
 mod top;
 mod unplace;
+mod version;
 mod wait;
+mod wish;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -57,7 +70,10 @@ fn main() -> ExitCode {
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(words) {
-        Ok(cli) => dispatch(cli).unwrap_or_else(Failure::tell),
+        Ok(cli) => {
+            talk::set_up(cli.quiet, cli.verbose);
+            dispatch(cli).unwrap_or_else(Failure::tell)
+        }
         Err(error) => explain(&error),
     }
 }
@@ -89,6 +105,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => demo::demo(&args),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::man(&args),
+        Command::Version(args) => version::version(&args),
     }
 }
 
@@ -107,7 +124,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 /// The mistake, and what was most likely meant.
-fn mistake(error: &clap::Error) -> String {
+pub(crate) fn mistake(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let cause: Vec<&str> = lines
@@ -121,10 +138,13 @@ fn mistake(error: &clap::Error) -> String {
         ContextValue::Strings(words) => words.first().cloned(),
         _ => None,
     });
+    // The words of a command that takes several jails.
+    let nameless = error.kind() == ErrorKind::MissingRequiredArgument && cause.ends_with(": <ID>...");
     // A word where only flags may stand: most likely the VMM's.
     let stray = error.kind() == ErrorKind::UnknownArgument && !cause.contains("'-");
     match meant {
         Some(word) => format!("{cause}; did you mean '{word}'?"),
+        None if nameless => format!("{cause}; name jails, or choose them by --filter or --all"),
         None if stray => format!("{cause}; arguments for the VMM go behind --"),
         None => cause.to_owned(),
     }

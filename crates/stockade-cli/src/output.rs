@@ -2,17 +2,27 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use stockade::spec::SpecError;
+
+use crate::advice;
 
 /// Why a command ends without having done its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// To be told in one line.
     Told(String),
-    /// The same, with an exit code that tells it from that of the program that was run.
-    Coded(String, u8),
+    /// What is wrong with a flag, and with which of its values if it has several.
+    Flag {
+        /// Its name without dashes.
+        flag: String,
+        what: Option<String>,
+        text: String,
+    },
+    /// The same as told, with an exit code that tells it from that of the program that was run.
+    Coded(String, Code),
     /// Whoever read the output is gone, as with `| head`.
     ReaderGone,
 }
@@ -22,45 +32,46 @@ impl Failure {
         Self::Told(line.into())
     }
 
+    /// A mistake in the value of a flag.
+    pub(crate) fn flag(flag: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::Flag { flag: flag.into(), what: None, text: text.into() }
+    }
+
+    /// What is told of it.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Told(line) | Self::Coded(line, _) => line.clone(),
+            Self::Flag { flag, what: None, text } => format!("--{flag}: {text}"),
+            Self::Flag { flag, what: Some(what), text } => format!("--{flag} {what}: {text}"),
+            Self::ReaderGone => "whoever read the output is gone".to_owned(),
+        }
+    }
+
     /// Tells it on stderr.
     pub(crate) fn tell(self) -> ExitCode {
-        match self {
-            Self::Told(line) => {
-                note(&line);
-                ExitCode::FAILURE
-            }
-            Self::Coded(line, code) => {
-                note(&line);
-                ExitCode::from(code)
-            }
-            Self::ReaderGone => ExitCode::SUCCESS,
-        }
+        let code = match self {
+            Self::ReaderGone => return Code::Done.into(),
+            Self::Coded(_, code) => code,
+            Self::Told(_) | Self::Flag { .. } => Code::Failed,
+        };
+        complain(&self.line());
+        code.into()
     }
 }
 
 impl Failure {
-    /// The same failure with another exit code.
-    pub(crate) fn with_code(self, code: u8) -> Self {
+    /// The same failure with this exit code, unless it has one already.
+    pub(crate) fn with_code(self, code: Code) -> Self {
         match self {
-            Self::Told(line) | Self::Coded(line, _) => Self::Coded(line, code),
-            Self::ReaderGone => self,
+            Self::Told(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
+            Self::Coded(..) | Self::ReaderGone => self,
         }
     }
 }
 
 impl From<stockade::Error> for Failure {
     fn from(error: stockade::Error) -> Self {
-        // A part of a specification is called what its flag is.
-        if let stockade::Error::Argument { name, cause } = error {
-            let way_out =
-                if matches!(*cause, stockade::Error::Closure(_)) { " (see --no-closure)" } else { "" };
-            return Self::Told(format!("--{name}: {cause}{way_out}"));
-        }
-        // Only the host's facts tell that a setting cannot be had; the flag is known all the same.
-        if let stockade::Error::Spec(SpecError::NoController(_)) = error {
-            return Self::Told(format!("--cgroup: {error}"));
-        }
-        Self::Told(error.to_string())
+        advice::failure(&error)
     }
 }
 
@@ -79,9 +90,36 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// A line of talk. If nobody listens there is nobody to tell.
+/// Whether `--quiet` asks for no talk.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Keeps talk back from here on.
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether talk is kept back.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// A line of talk, which `--quiet` keeps back.
 pub(crate) fn note(line: &str) {
+    if !is_quiet() {
+        complain(line);
+    }
+}
+
+/// What went wrong, which is told whatever is asked for. If nobody listens there is nobody to tell.
+pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "stockade: {line}");
+}
+
+/// What a jail's uid may have chosen, without what a terminal takes for a command.
+pub(crate) fn plain(text: &str) -> String {
+    let shown =
+        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    text.chars().map(shown).collect()
 }
 
 /// Text for stdout.
@@ -103,8 +141,37 @@ pub(crate) fn print_json_line(data: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
-/// The exit code where something did not come in time, as that of timeout(1).
-pub(crate) const TIMED_OUT: u8 = 124;
+/// Every exit code of stockade's own. `run`, `exec` and `shell` end with that of their program besides, which is 128
+/// and the signal's number if it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// What was asked for is done.
+    Done = 0,
+    /// It is not, or not all of it; or what was looked at is not as it should be.
+    Failed = 1,
+    /// `plan`: a jail that exists is not as it would be made.
+    Differs = 2,
+    /// It did not come in time, as timeout(1) has it.
+    TimedOut = 124,
+    /// `exec` or `shell` failed before there was a program, as env(1) has it.
+    NotEntered = 125,
+    /// Its program may not be executed.
+    NotExecutable = 126,
+    /// Its program is not there.
+    NotFound = 127,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Done if this is so, failed otherwise.
+pub(crate) fn done_if(good: bool) -> ExitCode {
+    if good { Code::Done } else { Code::Failed }.into()
+}
 
 /// Refuses early, in words, what the kernel would refuse late, in numbers.
 pub(crate) fn require_root(command: &str) -> Result<(), Failure> {

@@ -55,7 +55,7 @@ impl PlaceArgs {
             parse(argument, &base).map_err(|wrong| Failure::new(format!("{}: {wrong}", argument.display())))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        demand_distinct(&placements, "").map(|()| placements)
+        demand_distinct(&placements, None).map(|()| placements)
     }
 }
 
@@ -99,7 +99,7 @@ fn place_one(jail: &mut Jail, placement: &Placement) -> Result<Placed, Failure> 
         Jail::Running(running) => running.place_with_progress(placement.clone(), &mut show),
         Jail::Dead(dead) => return Err(is_dead(dead)),
     };
-    placed.map_err(|error| not_placed("", placement.source(), &error))
+    placed.map_err(|error| not_placed(None, placement.source(), &error))
 }
 
 fn owner(text: &str) -> Result<Owner, Failure> {

@@ -79,25 +79,31 @@ fn path(bytes: &[u8]) -> &Path {
 /// Refuses two placements with one target, and what cannot be a source or a target at all.
 ///
 /// # Arguments
-/// `flag` is what stands before the source in a message.
-pub(crate) fn demand_distinct(placements: &[Placement], flag: &str) -> Result<(), Failure> {
+/// `flag` is the one that they are values of, if of any.
+pub(crate) fn demand_distinct(placements: &[Placement], flag: Option<&str>) -> Result<(), Failure> {
     let mut taken = BTreeMap::new();
     for placement in placements {
         let source = placement.source();
         let target = placement.target().map_err(|error| not_placed(flag, source, &error))?;
         if let Some(earlier) = taken.insert(target.clone(), source) {
-            let (source, earlier) = (source.display(), earlier.display());
-            return Err(Failure::new(format!(
-                "{flag}{source}: {target} is taken by {flag}{earlier} already"
-            )));
+            return Err(about(flag, source, &format!("{target} is taken by {} already", earlier.display())));
         }
     }
     Ok(())
 }
 
 /// Says which placement it was that failed.
-pub(crate) fn not_placed(flag: &str, source: &Path, error: &Error) -> Failure {
-    Failure::new(format!("{flag}{}: {error}", source.display()))
+pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &Error) -> Failure {
+    about(flag, source, &error.to_string())
+}
+
+/// Says what is wrong with a placement.
+pub(crate) fn about(flag: Option<&str>, source: &Path, text: &str) -> Failure {
+    let what = source.display().to_string();
+    match flag {
+        Some(flag) => Failure::Flag { flag: flag.to_owned(), what: Some(what), text: text.to_owned() },
+        None => Failure::new(format!("{what}: {text}")),
+    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stockade::spec::{HostPath, JailSpec};
+use stockade::spec::{HostPath, JailId, JailSpec};
 use stockade::step::Step;
 use stockade::step::enter::EnterStep;
-use stockade::{Host, Layout, Way, placement};
+use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Way, placement};
 
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
-use crate::output::{Failure, print, print_json};
+use crate::difference::{Difference, differences as differences_of};
+use crate::jail_file::Described;
+use crate::output::{Code, Failure, note, print, print_json};
 use crate::placements::not_placed;
+use crate::wish::{AsksForJail, Wish};
 
 /// A step of either list.
 #[derive(Serialize)]
@@ -31,42 +34,131 @@ enum Detail<'a> {
     Enter(&'a EnterStep),
 }
 
+/// What is planned for one jail.
+#[derive(Serialize)]
+struct Planned<'a> {
+    id: &'a JailId,
+    /// How the jail of that id is, if there is one.
+    exists: Option<JailState>,
+    /// In what that differs from what is planned.
+    differences: Vec<Difference>,
+    steps: Vec<Row<'a>>,
+}
+
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade plan --id vm-1 --exec-file /usr/bin/busybox --cgroup pids.max=64 --json")]
+#[command(
+    after_help = "If a jail of that id exists, it is told in what it differs from what would be made. The exit
+code is 2 then; 0 if nothing differs or no such jail exists, 1 if the command fails.
+
+Examples:
+  stockade plan --id vm-1 --exec-file /usr/bin/busybox --cgroup pids.max=64 --json
+  stockade plan -f jails.toml"
+)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Print a list for programs.
+    /// Print a list for programs: of the steps; with --file of the jails.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
-pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, Failure> {
-    let spec = args.jail.spec()?;
-    let host = Host::read_for(&spec)?;
-    let mut plan = stockade::plan(&spec, &host, Way::Launch)?;
-    let near = existing_part(&spec);
-    for asked in args.jail.placements()? {
-        let placed = placement(spec.owner, &near, &asked);
+impl AsksForJail for PlanArgs {
+    fn jail(&self) -> &JailArgs {
+        &self.jail
+    }
+
+    fn state(&self) -> &StateArgs {
+        &self.state
+    }
+}
+
+pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
+    let wishes = args.wishes()?;
+    let plans = wishes.iter().map(|wish| work_out(wish).map_err(|failure| wish.locate(failure)));
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    let planned = wishes.iter().zip(&plans).map(|(wish, plan)| Planned::new(wish, plan));
+    let planned = planned.collect::<Result<Vec<_>, _>>()?;
+    let json = wishes.iter().any(|wish| wish.asked.args.json);
+    match &planned[..] {
+        all if json && args.by_files() => print_json(&all)?,
+        all if json => all.iter().try_for_each(|planned| print_json(&planned.steps))?,
+        all => print(&all.iter().map(|planned| planned.text(args.by_files())).collect::<String>())?,
+    }
+    let differs = planned.iter().any(|planned| !planned.differences.is_empty());
+    Ok(if differs { Code::Differs } else { Code::Done }.into())
+}
+
+/// What would be done, and from where on that is what would be placed.
+fn work_out(wish: &Wish<PlanArgs>) -> Result<(Plan, usize), Failure> {
+    let spec = &wish.spec;
+    let mut plan = stockade::plan(spec, &Host::read_for(spec)?, Way::Launch)?;
+    let made = plan.prepare.len();
+    let near = existing_part(spec);
+    for placed in spec.placements() {
+        plan.place(placement(spec.owner, &near, &placed)?);
+    }
+    for asked in &wish.placements {
+        let placed = placement(spec.owner, &near, asked);
         plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, asked.source(), &error))?);
     }
+    Ok((plan, made))
+}
+
+impl<'a> Planned<'a> {
+    fn new(wish: &'a Wish<PlanArgs>, (plan, made): &'a (Plan, usize)) -> Result<Self, Failure> {
+        let existing = existing(wish)?;
+        // What a crash left goes before a jail of its id is made.
+        let whole = |receipt: &&Receipt| {
+            matches!(receipt.state(), JailState::Prepared | JailState::Running | JailState::Ended)
+        };
+        let differences = existing.as_ref().filter(whole);
+        let differences =
+            differences.map(|receipt| differences_of(receipt, &wish.spec, &plan.prepare[*made..]));
+        Ok(Self {
+            id: wish.id(),
+            exists: existing.as_ref().map(Receipt::state),
+            differences: differences.unwrap_or_default(),
+            steps: rows(plan),
+        })
+    }
+
+    fn text(&self, titled: bool) -> String {
+        let mut text = if titled { format!("jail {}\n", self.id) } else { String::new() };
+        text += &table(&self.steps);
+        if let Some(state) = self.exists {
+            let like = match state {
+                JailState::Dead => "and is removed when a jail of that id is made",
+                _ if self.differences.is_empty() => "and is as described",
+                _ => "and differs (is → would be):",
+            };
+            let _ = writeln!(text, "jail {} exists ({state}) {like}", self.id);
+        }
+        for difference in &self.differences {
+            let _ = writeln!(text, "      {difference}");
+        }
+        text
+    }
+}
+
+/// The receipt of the jail with that id; `None` also where only root may know.
+fn existing(wish: &Wish<PlanArgs>) -> Result<Option<Receipt>, Failure> {
+    match wish.store.read(wish.id()) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            note(&format!("whether jail {} exists already only root may know", wish.id()));
+            Ok(None)
+        }
+        found => found.map_err(|error| wish.locate(error)),
+    }
+}
+
+fn rows(plan: &Plan) -> Vec<Row<'_>> {
     let prepare = plan.prepare.iter().map(|step| ("prepare", step.to_string(), Detail::Prepare(step)));
     let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step)));
-    let rows: Vec<Row<'_>> = prepare
-        .chain(enter)
-        .zip(1..)
-        .map(|((phase, text, step), number)| Row { number, phase, text, step })
-        .collect();
-    if args.json {
-        print_json(&rows)?;
-    } else {
-        print(&table(&rows))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let rows = prepare.chain(enter).zip(1..);
+    rows.map(|((phase, text, step), number)| Row { number, phase, text, step }).collect()
 }
 
 /// What exists of the way to the jail's root: it tells on which mount the jail will be.

@@ -18,7 +18,7 @@ pub(crate) struct ProfilesArgs {
     #[arg(value_name = "NAME|FILE")]
     name: Option<String>,
     /// Directory of further profiles.
-    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", default_value = DEFAULT_PROFILE_DIRECTORY)]
+    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env_values = true, default_value = DEFAULT_PROFILE_DIRECTORY)]
     profile_dir: PathBuf,
     /// Print a list for programs.
     #[arg(long)]

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use stockade::Progress;
 
+use crate::output::is_quiet;
+
 /// What takes no longer is not worth a word.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -25,7 +27,7 @@ impl<'a> Bar<'a> {
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
-        if self.shown.is_none() && self.begun.elapsed() > PATIENCE && stderr().is_terminal() {
+        if self.shown.is_none() && !is_quiet() && self.begun.elapsed() > PATIENCE && stderr().is_terminal() {
             self.shown = Some(self.begin());
         }
         if let Some(bar) = &self.shown {

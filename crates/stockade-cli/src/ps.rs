@@ -8,24 +8,37 @@ use stockade::Listing;
 
 use crate::args::StateArgs;
 use crate::output::{Failure, note, print, print_json, require_root_to_look};
+use crate::select::FilterArgs;
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade ps --json")]
+#[command(after_help = "Examples:
+  stockade ps --filter state=running --filter older=1h
+  stockade rm $(stockade ps -q --filter state=ended)")]
 pub(crate) struct PsArgs {
     #[command(flatten)]
-    pub(crate) state: StateArgs,
+    filter: FilterArgs,
+    /// Print the ids alone.
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Every jail, as without it.
+    #[arg(short, long, hide = true)]
+    all: bool,
     /// Print a list for programs.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
 }
 
 pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("ps")?;
-    let listings = args.state.store()?.list()?;
+    let mut listings = args.state.store()?.list()?;
+    listings.retain(|listing| args.filter.fit(listing));
     if args.json {
         print_json(&listings)?;
+    } else if args.quiet {
+        print(&listings.iter().flat_map(|listing| [listing.id.as_str(), "\n"]).collect::<String>())?;
     } else {
         print(&table(&listings))?;
     }

@@ -5,17 +5,24 @@ use std::time::Duration;
 
 use clap::Args;
 use stockade::spec::JailId;
-use stockade::{Error, Jail, Report, Store, TeardownOptions, teardown_all};
+use stockade::{Collection, Error, Jail, Leftover, Report, Store, TeardownOptions, teardown_all};
 
-use crate::jails::{IdsArgs, go_on, open};
-use crate::output::{Failure, note, print, require_root};
+use crate::jails::{go_on, open};
+use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::run::tell_left;
+use crate::select::{Chosen, Naming, SelectArgs};
 use crate::stop::stop_together;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade rm --force vm-1 vm-2")]
+#[command(
+    after_help = "With --all or --filter, jails whose VMM runs are left and told unless --force is given; then the exit code is 1.
+
+Examples:
+  stockade rm --force vm-1 vm-2
+  stockade rm --force --file jails.toml
+  stockade rm --filter state=ended --filter older=1h"
+)]
 pub(crate) struct RmArgs {
     /// Kill a VMM that runs, and unmount what others have mounted in the jail's directory.
     #[arg(short, long)]
@@ -23,42 +30,48 @@ pub(crate) struct RmArgs {
     /// Ask a VMM that runs to end, and kill it only after so many seconds.
     #[arg(short, long, value_name = "SECONDS", requires = "force")]
     pub(crate) timeout: Option<u64>,
+    /// Print a report for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) jails: IdsArgs,
+    pub(crate) jails: SelectArgs,
 }
 
 /// Removes what can be removed of the jails, and tells of each that cannot.
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
-    let store = args.jails.state.store()?;
+    let (store, Chosen { ids, unknown, .. }) = args.jails.choose(Naming::Whole, |_| true)?;
     if let Some(seconds) = args.timeout {
-        stop_together(&store, &args.jails.ids, Duration::from_secs(seconds))?;
+        stop_together(&store, &ids, Duration::from_secs(seconds))?;
     }
-    let mut code = ExitCode::SUCCESS;
-    // Who is named twice is removed once.
-    let mut ids: Vec<JailId> = Vec::new();
-    for id in &args.jails.ids {
-        if !ids.contains(id) {
-            ids.push(id.clone());
-        }
+    let mut collection = Collection::default();
+    let mut failed = !unknown.is_empty();
+    for failure in unknown {
+        failure.tell();
     }
     for ids in ids.chunks(MOST_OPEN) {
         for (id, removed) in ids.iter().zip(remove(&store, ids, args.force)) {
             match removed {
-                Ok(report) if report.is_clean() => go_on(print(&format!("{id}\n")))?,
                 Ok(report) => {
                     tell_left(&report);
-                    code = ExitCode::FAILURE;
+                    if report.is_clean() && !args.json {
+                        go_on(print(&format!("{id}\n")))?;
+                    }
+                    collection.jails.push(report);
                 }
-                Err(Failure::Told(line)) => {
-                    note(&line);
-                    code = ExitCode::FAILURE;
+                Err(failure) => {
+                    let (what, reason) = (format!("jail {id}"), failure.line());
+                    collection.problems.push(Leftover { what, reason });
+                    failure.tell();
                 }
-                Err(gone) => return Err(gone),
             }
         }
     }
-    Ok(code)
+    failed |= !collection.is_clean();
+    if args.json {
+        print_json(&collection)?;
+    }
+    Ok(done_if(!failed))
 }
 
 /// How many jails are held open at once; each takes a few descriptors.

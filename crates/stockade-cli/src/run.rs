@@ -1,77 +1,67 @@
 //! `stockade run`: prepare, place, launch, wait, tear down.
 
-use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::Signal;
-use stockade::spec::JailSpec;
-use stockade::{Ended, Prepared, Report, Running, Store, Streams};
+use stockade::Report;
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
-use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::args::{JailArgs, StateArgs};
+use crate::crew::Crew;
 use crate::host_setup;
-use crate::output::{Failure, note, print, require_root};
-use crate::placements::not_placed;
-use crate::progress::Bar;
+use crate::jail_file::Described;
+use crate::output::{Failure, note, require_root};
+use crate::ready::ReadyArgs;
+use crate::wish::{AsksForJail, prepare_all};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C asks the VMM to end. Ctrl-Z stops this command alone: the VMM, in a session of its
-own, runs on, and its jail is removed after fg.
-
-Example:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --new-pid-ns --place disk.img -- sh -c 'ls -l /'"
-)]
+#[command(after_help = "Examples:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'
+  stockade run -f jails.toml")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Seconds that the VMM has to end after Ctrl-C or SIGTERM, before it is killed.
+    /// Print the jail's id and return once the VMM runs.
+    #[arg(short, long, conflicts_with = "daemonize")]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) ready: ReadyArgs,
+    /// Time from Ctrl-C or SIGTERM until the VMM is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub(crate) grace: u64,
+    grace: u64,
 }
 
-pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    let spec = args.jail.spec()?;
+impl RunArgs {
+    /// How long the VMM has to end by itself.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace)
+    }
+}
+
+impl AsksForJail for RunArgs {
+    fn jail(&self) -> &JailArgs {
+        &self.jail
+    }
+
+    fn state(&self) -> &StateArgs {
+        &self.state
+    }
+}
+
+pub(crate) fn run(args: &Described<RunArgs>) -> Result<ExitCode, Failure> {
+    let wishes = args.wishes()?;
     require_root("run")?;
     host_setup::on_the_side();
-    let store = args.state.store()?;
-    // From here on a signal waits until the VMM can be stopped and the jail be removed.
+    // From here on a signal waits until the VMMs can be stopped and the jails be removed.
     let signals = stop_signals()?;
-    let prepared = prepare(&store, &spec, &args.jail)?;
-    let mut running = prepared.launch(Streams::default())?;
-    if spec.daemonize {
-        return print(&format!("{} {}\n", spec.id, running.pid())).map(|()| ExitCode::SUCCESS);
-    }
-    let ended = watch(&mut running, &signals, Duration::from_secs(args.grace))?;
-    let report = running.teardown()?;
-    Ok(finish(ended, &report))
-}
-
-/// Makes the jail and places into it what the flags say.
-pub(crate) fn prepare(store: &Store, spec: &JailSpec, flags: &JailArgs) -> Result<Prepared, Failure> {
-    let placements = flags.placements()?;
-    let mut prepared = store.prepare(spec)?;
-    if let Some(report) = prepared.taken_over() {
-        let many = report.removed.len();
-        note(&format!(
-            "took over jail {}, which was left by a crash, and removed {many} things of it",
-            spec.id
-        ));
-    }
-    for placement in placements {
-        let source = placement.source().to_owned();
-        let mut bar = Bar::new(&source);
-        let placed = prepared.place_with_progress(placement, &mut |progress| bar.show(progress));
-        placed.map_err(|error| not_placed(PLACE_FLAG, &source, &error))?;
-    }
-    Ok(prepared)
+    let prepared = prepare_all(&wishes)?;
+    let crew = Crew::launch(&wishes, prepared)?;
+    crew.ready(&signals)?.let_go()?.attend(&signals)
 }
 
 /// The signals that ask a command to end.
@@ -88,72 +78,9 @@ pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
     SignalFd::block(&heeded).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 
-/// How far the VMM has been asked to end.
-#[derive(Clone, Copy)]
-enum Stop {
-    Never,
-    /// Asked, and to be killed at that time; one beyond reckoning never comes.
-    Asked {
-        kill_at: Option<Instant>,
-    },
-    Killed,
-}
-
-/// Waits for the VMM's end. The first signal asks it to end, the second kills it, and so does the end of
-/// the grace period.
-fn watch(running: &mut Running, signals: &SignalFd, grace: Duration) -> Result<Ended, Failure> {
-    let mut stop = Stop::Never;
-    loop {
-        if let Some(ended) = running.wait_timeout(Duration::ZERO)? {
-            return Ok(ended);
-        }
-        let left = match stop {
-            Stop::Asked { kill_at: Some(kill_at) } => {
-                Timespec::try_from(kill_at.saturating_duration_since(Instant::now())).ok()
-            }
-            _ => None,
-        };
-        let mut waiting =
-            [PollFd::from_borrowed_fd(running.as_fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        let expired = match poll(&mut waiting, left.as_ref()) {
-            Ok(ready) => ready == 0,
-            Err(Errno::INTR) => false,
-            Err(e) => return Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
-        };
-        if expired {
-            stop = further(running, stop, grace)?;
-        }
-        while let Ok(Some(_)) = signals.take() {
-            stop = further(running, stop, grace)?;
-        }
-    }
-}
-
-fn further(running: &Running, stop: Stop, grace: Duration) -> Result<Stop, Failure> {
-    match stop {
-        Stop::Never => {
-            running.signal(Signal::TERM)?;
-            Ok(Stop::Asked { kill_at: Instant::now().checked_add(grace) })
-        }
-        Stop::Asked { .. } | Stop::Killed => {
-            running.signal(Signal::KILL)?;
-            Ok(Stop::Killed)
-        }
-    }
-}
-
 /// Tells what could not be removed.
 pub(crate) fn tell_left(report: &Report) {
     for left in &report.left {
         note(&format!("left: {}: {}", left.what, left.reason));
     }
-}
-
-/// The VMM's exit code is ours, unless something of the jail is left.
-fn finish(ended: Ended, report: &Report) -> ExitCode {
-    tell_left(report);
-    if !report.is_clean() && ended == Ended::Exited(0) {
-        return ExitCode::FAILURE;
-    }
-    ExitCode::from(ended.shell_code())
 }

@@ -6,16 +6,23 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use stockade::spec::JailId;
-use stockade::{Ended, Store};
+use stockade::{Ended, JailState, Listing, Store};
 
-use crate::jails::{IdsArgs, no_jail};
-use crate::output::{Failure, TIMED_OUT, note, print, print_json_line, require_root_to_look};
+use crate::jails::is_none;
+use crate::output::{Code, Failure, note, print, print_json_line, require_root_to_look};
+use crate::select::{Naming, SelectArgs};
 use crate::time::until;
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade wait --any --timeout 60 vm-1 vm-2")]
+#[command(
+    after_help = "A jail may be named by the beginning of its id, and is told if it was. With --all and --filter its name is
+printed before the exit code.
+
+Examples:
+  stockade wait --any --timeout 60 vm-1 vm-2
+  stockade wait --all"
+)]
 pub(crate) struct WaitArgs {
     /// Return when the first has ended, and print its name before its exit code.
     #[arg(long)]
@@ -27,7 +34,7 @@ pub(crate) struct WaitArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    jails: IdsArgs,
+    jails: SelectArgs,
 }
 
 /// How a VMM ended, for programs.
@@ -41,23 +48,25 @@ struct End<'a> {
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
-    let store = args.jails.state.store()?;
-    let ids = &args.jails.ids;
+    let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Ended);
+    let (store, chosen) = args.jails.choose(Naming::BeginningSaid, started)?;
+    let with_name = args.any || chosen.by_condition;
+    let ids = chosen.all_known()?;
     ids.iter().try_for_each(|id| demand_started(&store, id))?;
     let deadline = until(args.timeout);
-    let mut ends = store.ends(ids)?;
+    let mut ends = store.ends(&ids)?;
     let mut known = BTreeMap::new();
     let mut told = 0;
-    let mut code = ExitCode::SUCCESS;
+    let mut code = Code::Done.into();
     while let Some((id, ended)) = ends.next(deadline)? {
         if ended == Ended::Unknown {
             note(&format!("jail {id} does not run, and how its VMM ended is not known"));
-            code = ExitCode::FAILURE;
+            code = Code::Failed.into();
         }
         if args.json {
             let code = (ended != Ended::Unknown).then(|| ended.shell_code());
             print_json_line(&End { id: &id, ended, code })?;
-        } else if args.any && ended != Ended::Unknown {
+        } else if with_name && ended != Ended::Unknown {
             print(&format!("{id} {}\n", ended.shell_code()))?;
         }
         if args.any {
@@ -66,7 +75,7 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
         known.insert(id, ended);
         // In the order of the command line, each as soon as those before it are known.
         while let Some(ended) = ids.get(told).and_then(|id| known.get(id)) {
-            if !args.json && *ended != Ended::Unknown {
+            if !args.json && !with_name && *ended != Ended::Unknown {
                 print(&format!("{}\n", ended.shell_code()))?;
             }
             told += 1;
@@ -76,14 +85,14 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
         let verb = if late.len() == 1 { "runs" } else { "run" };
         note(&format!("{} still {verb} after {seconds} s", late.join(", ")));
-        return Ok(ExitCode::from(TIMED_OUT));
+        return Ok(Code::TimedOut.into());
     }
     Ok(code)
 }
 
 fn demand_started(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id)? {
-        None => Err(no_jail(id)),
+        None => Err(is_none(id)),
         Some(receipt) if receipt.vmm().is_none() => Err(Failure::new(format!("jail {id} was not started"))),
         Some(_) => Ok(()),
     }

@@ -234,6 +234,21 @@ fn a_create_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
 }
 
 #[test]
+fn a_detached_run_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        let mut words = flags(&guard, "run");
+        words.insert(1, "--detach".to_owned());
+        // Killed when it has let the jail go, that stands with its VMM's end.
+        let after = || {
+            let gc = stockade(&guard, &["gc"]);
+            if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
+        };
+        killed_everywhere(&guard, &words, &|| (), &after);
+    });
+}
+
+#[test]
 fn a_kill_a_stop_and_a_wait_killed_at_any_system_call_leave_a_jail_that_can_be_removed() {
     privileged!(guard, {
         let id = guard.named("jail");

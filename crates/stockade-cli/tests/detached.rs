@@ -125,7 +125,7 @@ fn without_a_log_the_output_is_dropped() {
         assert_eq!(said(&guard, &["wait", &id]), "3\n");
         let logs = stockade(&guard, &["logs", &id]);
         let line = format!(
-            "stockade: jail {id} has no log: it has written nothing, or was not started with start\n"
+            "stockade: jail {id} has no log: it has written nothing, or was started by neither start nor run --detach\n"
         );
         assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (0, "", line));
         said(&guard, &["rm", &id]);
@@ -203,7 +203,7 @@ fn a_jail_that_is_not_there_is_named() {
         refused(
             &guard,
             &["rm", "a/b"],
-            "invalid value 'a/b' for '<ID>...': Invalid instance ID: Invalid char (/) at position 1",
+            "invalid value 'a/b' for '[ID]...': Invalid instance ID: Invalid char (/) at position 1",
         );
     });
 }

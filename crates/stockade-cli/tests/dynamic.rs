@@ -76,6 +76,77 @@ fn a_created_jail_has_its_closure_and_takes_directories() {
     });
 }
 
+/// What a bound program sees of itself and its libraries: whether it can change them, by its own words.
+const LOOKS: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+int main(int count, char **names) {
+    for (int i = 1; i < count; i++) {
+        struct stat facts;
+        stat(names[i], &facts);
+        printf("%lu %s\n", (unsigned long)facts.st_ino, chmod(names[i], 0777) ? strerror(errno) : "changed");
+    }
+}
+"#;
+
+#[test]
+fn a_bound_program_and_its_libraries_are_the_hosts_own_to_read_only() {
+    privileged!(guard, {
+        let source = guard.file("looks.c", LOOKS);
+        let vmm = guard.directory().join("vmm");
+        let made = run_with(Command::new("gcc").arg("-o").arg(&vmm).arg(source));
+        assert_eq!(made.code, 0, "gcc, which the tests need: {made:?}");
+        let mut words = words(&guard, "run", &vmm);
+        let planned = run("stockade", &[&["plan".into(), "--json".into()], &words[1..]].concat());
+        let copied: Value = serde_json::from_str(&planned.stdout).unwrap();
+        let copied = copied.as_array().unwrap().iter().map(|row| &row["step"]);
+        let libc = copied.filter_map(|step| step["path"].as_str()).find(|path| path.ends_with("/libc.so.6"));
+        let libc = libc.unwrap().to_owned();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+        let hosts = inode(&std::fs::canonicalize(&libc).unwrap());
+        // No permission stops it at its own file.
+        std::os::unix::fs::chown(&vmm, Some(1234), Some(1234)).unwrap();
+        words.extend(["--bind-exec", "--", "/vmm", &libc].map(String::from));
+        let output = run("stockade", &words);
+        let refused = "Read-only file system";
+        let said = format!("{} {refused}\n{hosts} {refused}\n", inode(&vmm));
+        assert_eq!((output.code, output.stdout, output.stderr), (0, said, String::new()));
+        // Root could mount it anew.
+        words.splice(words.len() - 4..words.len() - 3, ["--bind-exec", "--uid", "0"].map(String::from));
+        let output = run("stockade", &words);
+        let said = "stockade: --bind-exec: 0:1234 cannot own what is read-only: uid 0 is the jail's own, and could \
+                    make it writable\n";
+        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        assert!(vmm.exists());
+    });
+}
+
+#[test]
+fn what_the_vmms_user_may_not_execute_is_not_bound() {
+    privileged!(guard, {
+        use std::os::unix::fs::PermissionsExt;
+        let vmm = vmm(&guard);
+        std::fs::set_permissions(&vmm, std::fs::Permissions::from_mode(0o744)).unwrap();
+        let mut words = words(&guard, "run", &vmm);
+        assert_eq!(run("stockade", &words).code, 7, "a copy is the user's own");
+        words.push("--bind-exec".into());
+        let output = run("stockade", &words);
+        let said = format!(
+            "stockade: --exec-file: {} may not be executed by 1234:1234, and bound it stays as it is: have it \
+             copied, or chmod it\n",
+            vmm.display()
+        );
+        assert_eq!((output.code, output.stderr), (1, said));
+        words.extend(["--gid".into(), "0".into()]);
+        std::fs::set_permissions(&vmm, std::fs::Permissions::from_mode(0o710)).unwrap();
+        // Its libraries and the way to it are for everyone.
+        let output = run("stockade", &words);
+        assert_eq!((output.code, output.stderr.as_str()), (7, ""));
+    });
+}
+
 #[test]
 fn plan_shows_the_closure_and_makes_nothing() {
     privileged!(guard, {

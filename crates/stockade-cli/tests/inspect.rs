@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
-use testkit::{Guard, privileged, program, said, stockade};
+use testkit::{Guard, command, privileged, program, run_with, said, stockade};
 
 fn inspect(guard: &Guard, id: &str) -> Value {
     serde_json::from_str(&said(guard, &["inspect", id, "--json"])).unwrap()
@@ -92,5 +92,69 @@ fn a_damaged_receipt_is_shown_as_what_it_is() {
         assert_eq!((&found["state"], &found["spec"]), (&json!("damaged"), &Value::Null));
         assert!(found["problem"].as_str().unwrap().contains("is damaged"), "{found}");
         std::fs::remove_dir_all(guard.state()).unwrap();
+    });
+}
+
+#[test]
+fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
+    privileged!(guard, {
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let net = guard.named("net");
+        let flags = ["create", "--id", "drawn", "--exec-file", &probe, "--chroot-base-dir", &base];
+        said(
+            &guard,
+            &[&flags[..], &["--netns", &net, "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()]]
+                .concat(),
+        );
+        said(&guard, &["place", "drawn", "/etc/hosts=hosts:bind:ro"]);
+        let words =
+            ["start", "drawn", "--ready=run/api.sock", "--", "listen=/run/api.sock", "spawn=1", "sleep"];
+        let pid = said(&guard, &words).trim().to_owned();
+        let draw = |locale: &str| {
+            let mut command = command(&guard, &["inspect", "--tree", "drawn"]);
+            run_with(command.env("LC_ALL", locale)).stdout
+        };
+        let ascii = draw("C");
+        assert!(ascii.is_ascii(), "{ascii}");
+        let lines = draw("C.UTF-8");
+        assert!(lines.starts_with("drawn (running, made "), "{lines}");
+        let cgroup = inspect(&guard, "drawn")["paths"]["cgroups"][0].as_str().unwrap().to_owned();
+        let (root, state) = (format!("{base}/stockade-probe/drawn/root"), guard.state().join("drawn"));
+        for row in [
+            format!("├─ root {root}"),
+            "│  ├─ mount / (".to_owned(),
+            "│  ├─ mount /hosts (".to_owned(),
+            format!("│  └─ socket {root}/run/api.sock"),
+            format!("├─ network namespace /run/netns/{net}"),
+            format!("├─ cgroup {cgroup}"),
+            "├─ monitor ".to_owned(),
+            format!("│  └─ VMM {pid} stockade-probe"),
+            "│     └─ process ".to_owned(),
+            format!("├─ receipt {}/receipt.json", state.display()),
+            format!("└─ log {}/log", state.display()),
+        ] {
+            assert!(lines.lines().any(|line| line.starts_with(&row)), "{row}: {lines}");
+        }
+        let hosts = lines.lines().find(|line| line.contains("mount /hosts (")).unwrap();
+        assert!(hosts.ends_with(", read-only)"), "{hosts}");
+        said(&guard, &["rm", "--force", "drawn"]);
+    });
+}
+
+#[test]
+fn what_a_jail_calls_itself_is_no_command_to_a_terminal() {
+    privileged!(guard, {
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        said(&guard, &["create", "--id", "sly", "--exec-file", &probe, "--chroot-base-dir", &base]);
+        let socket = guard.base().join("stockade-probe/sly/root/run/\u{1b}]0;sly\u{7}");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for words in [&["inspect", "sly"][..], &["inspect", "--tree", "sly"]] {
+            let text = said(&guard, words);
+            assert!(text.contains("/run/\\u{1b}]0;sly\\u{7}") && !text.contains('\u{1b}'), "{text}");
+        }
+        drop(listener);
+        said(&guard, &["rm", "sly"]);
     });
 }

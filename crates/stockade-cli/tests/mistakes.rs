@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use testkit::{Guard, Output, privileged, run};
+use testkit::{Guard, Output, privileged, program, run, run_with, said, stockade};
 
 /// A command line that would work, as flags and values.
 struct Line {
@@ -14,7 +15,7 @@ impl Line {
     fn good(guard: &Guard) -> Self {
         let flags = vec![
             ("--id", guard.named("jail")),
-            ("--exec-file", testkit::program("stockade-probe").display().to_string()),
+            ("--exec-file", program("stockade-probe").display().to_string()),
             ("--chroot-base-dir", guard.base().display().to_string()),
             ("--state-dir", guard.state().display().to_string()),
         ];
@@ -163,7 +164,8 @@ fn numbers_and_settings_are_checked() {
             (
                 "--netns",
                 "/run/netns/no-such",
-                "Failed to canonicalize path /run/netns/no-such: No such file or directory (os error 2)",
+                "Failed to canonicalize path /run/netns/no-such: No such file or directory (os error 2); \
+                 a name without a path is made with the jail, ip netns add makes one that stays",
             ),
         ];
         for (flag, value, said) in cases {
@@ -182,7 +184,8 @@ fn numbers_and_settings_are_checked() {
 fn a_controller_that_is_not_there_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
-        refused(&guard, &line, "--cgroup: Controller nosuch is unavailable");
+        let said = "--cgroup: Controller nosuch is unavailable; stockade doctor tells which are there";
+        refused(&guard, &line, said);
     });
 }
 
@@ -283,18 +286,138 @@ fn who_is_not_root_is_told_so() {
             (alone(&["ps"]), looks),
             (alone(&["logs", "vm"]), looks),
         ] {
-            let program = testkit::program("stockade");
+            let stockade = program("stockade");
             // The build's own directory may be closed to others; the program is opened before it is nobody's.
             let copy = guard.directory().join("stockade");
-            std::fs::copy(&program, &copy).unwrap();
+            std::fs::copy(&stockade, &copy).unwrap();
             let line = Line::good(&guard).with("--exec-file", "/bin/true").words("run");
             let words = if command[0] == "run" { line } else { command.clone() };
-            let output =
-                testkit::run_with(std::process::Command::new(&copy).args(&words).uid(65_534).gid(65_534));
+            let output = run_with(Command::new(&copy).args(&words).uid(65_534).gid(65_534));
             let said =
                 format!("stockade: '{}' needs root, {what}; this is uid 65534: try sudo\n", command[0]);
             assert_eq!((output.code, output.stderr), (1, said));
             nothing_made(&guard);
         }
+    });
+}
+
+#[test]
+fn a_cgroup_file_of_the_other_version_is_named_with_its_flag() {
+    privileged!(guard, {
+        // Whichever this host has for memory: one of the two is of the other version.
+        let output = Line::good(&guard).with("--cgroup", "memory.max=1000000000").run();
+        let output = if output.code == 0 {
+            Line::good(&guard).with("--cgroup", "memory.limit_in_bytes=1000000000").run()
+        } else {
+            output
+        };
+        let said = [
+            "stockade: --cgroup: memory.max is a file of cgroup version 2, and the jail's cgroup is of version 1: \
+             there it is memory.limit_in_bytes\n",
+            "stockade: --cgroup: memory.limit_in_bytes is a file of cgroup version 1, and the jail's cgroup is of \
+             version 2: there it is memory.max\n",
+        ];
+        assert!(said.contains(&output.stderr.as_str()), "{}", output.stderr);
+        assert_eq!(output.code, 1);
+        nothing_made(&guard);
+    });
+}
+
+#[test]
+fn an_id_in_use_is_told_with_what_can_be_done() {
+    privileged!(guard, {
+        let line = Line::good(&guard);
+        let id = guard.named("jail");
+        let made = run("stockade", &line.words("create"));
+        assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+        let exists = format!("stockade: jail {id} exists already; remove it first, or choose another id\n");
+        assert_eq!((line.run().code, line.run().stderr), (1, exists));
+        let pid = said(&guard, &["start", &id, "--", "sleep"]);
+        let runs = format!(
+            "stockade: jail {id} is running as pid {}; stop it first, or choose another id\n",
+            pid.trim()
+        );
+        assert_eq!((line.run().code, line.run().stderr), (1, runs));
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_vmm_that_dies_at_once_is_told_with_how_it_ended_and_what_it_said() {
+    privileged!(guard, {
+        let id = guard.named("jail");
+        assert_eq!(run("stockade", &Line::good(&guard).words("create")).code, 0);
+        let died = stockade(&guard, &["start", &id, "--ready=run/api.sock", "--", "nonsense"]);
+        let said_last = format!(
+            "stockade: the VMM of jail {id} ended before it was ready: exit code 2
+  \
+             stockade-probe: unknown action 'nonsense'
+"
+        );
+        assert_eq!((died.code, died.stdout.as_str(), died.stderr), (1, "", said_last));
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
+fn a_base_without_execution_is_named() {
+    privileged!(guard, {
+        let base = guard.base();
+        let inner =
+            Line::good(&guard).words("run").iter().map(|word| format!("'{word}'")).collect::<Vec<_>>();
+        let script = format!(
+            "mkdir {0} && mount -t tmpfs -o noexec none {0} && exec {1} {2}",
+            base.display(),
+            program("stockade").display(),
+            inner.join(" "),
+        );
+        let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
+        let said = format!(
+            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13); \
+             {} is mounted noexec: choose another --chroot-base-dir, or mount it with exec\n",
+            base.display()
+        );
+        assert_eq!((output.code, output.stderr), (1, said));
+        std::fs::remove_dir(base).unwrap();
+        assert!(!guard.state().exists());
+    });
+}
+
+#[test]
+fn a_path_that_is_too_long_is_refused_before_anything_is_made() {
+    privileged!(guard, {
+        let deep = format!("{}/{}", guard.directory().display(), vec!["x".repeat(200); 19].join("/"));
+        let line = Line::good(&guard).with("--chroot-base-dir", &*deep);
+        let length = deep.len() + "/stockade-probe/".len() + guard.named("jail").len() + "/root".len();
+        let said = format!(
+            "--chroot-base-dir: the jail's root would have a path of {length} bytes, and no more than 3839 can be: \
+             choose a shorter directory"
+        );
+        refused(&guard, &line, &said);
+        let wide = format!("/{}", "x".repeat(256));
+        let line = Line::good(&guard).with("--chroot-base-dir", &*wide);
+        let said = format!(
+            "--chroot-base-dir: Failed to canonicalize path {wide}: File name too long (os error 36)"
+        );
+        refused(&guard, &line, &said);
+    });
+}
+
+#[test]
+fn a_host_without_kvm_is_told_to_who_runs_a_vmm_that_needs_it() {
+    privileged!(guard, {
+        let vmm = guard.directory().join("firecracker");
+        std::fs::copy(program("stockade-probe"), &vmm).unwrap();
+        let line = Line::good(&guard).with("--exec-file", vmm.display().to_string());
+        let words: Vec<String> = line.words("run").iter().map(|word| format!("'{word}'")).collect();
+        let command = format!("{} {} -- exit=3", program("stockade").display(), words.join(" "));
+        // A /dev with nothing in it but what the command itself needs.
+        let script = format!(
+            "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec {command}"
+        );
+        let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
+        let said = "stockade: this host has no /dev/kvm, without which firecracker runs no guest: see stockade doctor\n";
+        assert_eq!((output.code, output.stderr.as_str()), (3, said));
+        nothing_made(&guard);
     });
 }

@@ -134,8 +134,8 @@ fn a_wrong_placement_is_named_before_anything_is_made() {
             (&["image:rw"][..], format!("--place image:rw: \"rw\" {options}")),
             (&["image=x:"], format!("--place image=x:: \"\" {options}")),
             (&["image:bind:copy"], "--place image:bind:copy: only one of copy and bind can be".to_owned()),
-            (&["image", "share/file=image"], "--place share/file: /image is taken by --place image already".to_owned()),
-            (&["image=a/x", "share/file=/a//x"], "--place share/file: /a/x is taken by --place image already".to_owned()),
+            (&["image", "share/file=image"], "--place share/file: /image is taken by image already".to_owned()),
+            (&["image=a/x", "share/file=/a//x"], "--place share/file: /a/x is taken by image already".to_owned()),
             (&["no:such"], "--place no:such: Failed to canonicalize path no:such: No such file or directory (os error 2)".to_owned()),
         ];
         for (places, line) in &cases {

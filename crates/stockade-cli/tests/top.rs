@@ -30,7 +30,7 @@ fn what_jails_use_is_told_with_and_without_a_cgroup() {
             assert_eq!(row["state"], "running");
             assert!(row["memory_bytes"].as_u64() > Some(0) && row["cpu_percent"].as_f64().is_some(), "{row}");
         }
-        let table = stockade(&guard, &["top", "--once", "--filter", "limi"]).stdout;
+        let table = stockade(&guard, &["top", "--once", "--filter", "id=*limi*"]).stdout;
         assert_eq!(table.lines().count(), 2, "{table}");
         assert!(table.starts_with("ID ") && table.contains(&limited), "{table}");
         assert_eq!(stockade(&guard, &["rm", "--force", &bare, &limited]).code, 0);

@@ -64,6 +64,10 @@ pub enum Call {
     PivotRoot,
     /// Take the old root away (`umount2`).
     DetachOldRoot,
+    /// Make the working directory the root (`chroot`). Where it is the root of the topmost mount on the root of
+    /// the mount namespace, nothing tells this from [`Call::PivotRoot`] with the old root taken away, but for what
+    /// lies covered below.
+    ChangeRoot,
     /// Go to the new root (`chdir`).
     ChangeToRoot,
     /// Attach a mount that is attached nowhere yet, at a path below the working directory that leads through
@@ -242,6 +246,7 @@ impl Call {
             Self::EnterTree => rustix::process::fchdir(tree.take().ok_or(Errno::BADF)?),
             Self::PivotRoot => rustix::process::pivot_root(c".", c"."),
             Self::DetachOldRoot => rustix::mount::unmount(c".", UnmountFlags::DETACH),
+            Self::ChangeRoot => rustix::process::chroot(c"."),
             Self::ChangeToRoot => rustix::process::chdir(c"/"),
             Self::Attach { mount, at } => attach(mount, at),
             Self::Redirect([stdin, stdout, stderr]) => {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::MountFlags;
 use rustix::thread::{CpuSet, ThreadNameSpaceType, UnshareFlags};
 
 use crate::call::Call;
@@ -61,7 +62,7 @@ impl Drop for Coming {
     }
 }
 
-/// Makes a mount namespace with one mount in it, the directory `root`, and returns a descriptor of it; the
+/// Makes a mount namespace with one mount in it, the directory `root`, read-only, and returns a descriptor of it; the
 /// caller stays where it is.
 ///
 /// The namespace lives as long as the descriptor, a process in it, or a mount of it.
@@ -70,7 +71,7 @@ impl Drop for Coming {
 /// `processor` is the one to make it on; `None` leaves that to the kernel.
 ///
 /// # Errors
-/// What the kernel says of `unshare`, `open_tree`, `move_mount` or `pivot_root` (EPERM without CAP_SYS_ADMIN),
+/// What the kernel says of `unshare`, `open_tree`, `move_mount`, `pivot_root` or `mount` (EPERM without CAP_SYS_ADMIN),
 /// of opening `/proc/thread-self/ns/mnt`, of that processor, or of starting a thread.
 pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd> {
     in_a_thread(move || {
@@ -97,6 +98,9 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
         ] {
             call.make(&mut tree)?;
         }
+        // What is mounted over it hides it; should that be taken away, there is nothing to be done with it.
+        let nothing = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount_remount(c".", nothing | MountFlags::NOEXEC, c"")?;
         Ok(mounts)
     })
 }
@@ -126,4 +130,31 @@ fn in_a_thread<T: Send>(make: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
 
 fn open(path: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_a_jails_tree_is_empty_and_cannot_be_written_to() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped, for it takes root: {}", module_path!());
+            return;
+        }
+        let directory = std::env::temp_dir().join(format!("stk-mounts-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let root = rustix::fs::open(&directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mounts = new_mounts(root, None).unwrap();
+        let seen = in_a_thread(|| {
+            // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_FS touches no descriptor.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+            Call::JoinMounts(mounts).make(&mut None)?;
+            Ok((std::fs::read_dir("/")?.count(), std::fs::create_dir("/x").unwrap_err()))
+        });
+        std::fs::remove_dir(&directory).unwrap();
+        let (entries, refused) = seen.unwrap();
+        assert_eq!((entries, refused.raw_os_error()), (0, Some(Errno::ROFS.raw_os_error())));
+    }
 }

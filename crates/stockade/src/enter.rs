@@ -97,6 +97,7 @@ pub(crate) fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::MakeTreeSlave => Call::MakeTreeSlave,
         EnterStep::PivotRoot => Call::PivotRoot,
         EnterStep::DetachOldRoot => Call::DetachOldRoot,
+        EnterStep::ChangeRoot => Call::ChangeRoot,
         EnterStep::ChangeToRoot => Call::ChangeToRoot,
         EnterStep::Attach(bind) => {
             Call::Attach { mount: bind.detached()?, at: bind.path.to_relative_c_string() }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::events::remove_strays;
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{JailId, JailPath};
+use crate::spec::{HostPath, JailId, JailPath};
 use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
 use crate::teardown::{Leftover, Report, TeardownOptions, tear_down};
@@ -23,9 +23,38 @@ pub struct Listing {
     /// How long ago it was made, in seconds.
     #[serde(rename = "age_seconds")]
     pub age: Option<u64>,
+    /// The name of its VMM's executable.
+    pub vmm: Option<String>,
+    /// The directory it was made in.
+    pub base: Option<HostPath>,
+    /// Who its VMM runs as.
+    pub uid: Option<u32>,
     /// What is wrong with its receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+impl Listing {
+    /// A jail as its receipt tells.
+    pub fn of(receipt: &Receipt) -> Self {
+        let state = receipt.state();
+        Self {
+            id: receipt.id.clone(),
+            pid: receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            state,
+            age: Some(receipt.age().as_secs()),
+            vmm: Some(receipt.spec.exec_file.name().to_owned()),
+            base: Some(receipt.spec.base.clone()),
+            uid: Some(receipt.spec.owner.uid),
+            problem: None,
+        }
+    }
+
+    /// One whose receipt cannot be understood.
+    pub fn damaged(id: JailId, problem: String) -> Self {
+        let (pid, age, vmm, base, uid) = (None, None, None, None, None);
+        Self { id, pid, state: JailState::Damaged, age, vmm, base, uid, problem: Some(problem) }
+    }
 }
 
 /// What a collection did, or would do.
@@ -51,11 +80,8 @@ impl Store {
     /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
         let listings = self.ids()?.into_iter().filter_map(|id| match self.read(&id) {
-            Ok(receipt) => receipt.as_ref().map(listing),
-            Err(e) => {
-                let problem = Some(e.to_string());
-                Some(Listing { id, pid: None, state: JailState::Damaged, age: None, problem })
-            }
+            Ok(receipt) => receipt.as_ref().map(Listing::of),
+            Err(e) => Some(Listing::damaged(id, e.to_string())),
         });
         Ok(listings.collect())
     }
@@ -120,12 +146,6 @@ impl Store {
             }
         }
     }
-}
-
-fn listing(receipt: &Receipt) -> Listing {
-    let state = receipt.state();
-    let pid = receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid);
-    Listing { id: receipt.id.clone(), pid, state, age: Some(receipt.age().as_secs()), problem: None }
 }
 
 fn would_remove(receipt: &Receipt) -> Report {

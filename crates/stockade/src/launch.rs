@@ -69,7 +69,10 @@ impl Prepared {
     fn start(mut self, parent: Parent) -> Result<Running> {
         let mut jail = self.take();
         match start(&mut jail, parent) {
-            Ok((process, monitor)) => Ok(Running::new(jail, process, monitor)),
+            Ok((process, monitor)) => {
+                log::info!("VMM runs as pid {}", process.pid());
+                Ok(Running::new(jail, process, monitor))
+            }
             Err(error) => {
                 // The first error is the one to tell; what is left stays on the receipt for gc.
                 let _ = jail.give_up();
@@ -88,6 +91,9 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         let fresh = plan(&jail.receipt.spec, &host, Way::Launch)?;
         leash::renew(jail, &fresh)?;
         jail.receipt.enter = fresh.enter;
+    }
+    for step in &jail.receipt.enter {
+        log::debug!("the VMM's process is to {step}");
     }
     let id = jail.receipt.id.clone();
     let (streams, log) = match parent {

@@ -38,6 +38,20 @@ impl Layout {
         Ok(Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() })
     }
 
+    /// How long the path of a root may be: PATH_MAX, less its closing zero and a name beside or in the root.
+    const LONGEST_ROOT: usize = 4096 - 1 - 256;
+
+    /// Refuses what the kernel would refuse with half of the jail made.
+    ///
+    /// # Errors
+    /// [`SpecError::RootTooLong`].
+    pub(crate) fn demand_short(&self) -> Result<(), SpecError> {
+        match self.root().as_path().as_os_str().len() {
+            length if length > Self::LONGEST_ROOT => Err(SpecError::RootTooLong(length, Self::LONGEST_ROOT)),
+            _ => Ok(()),
+        }
+    }
+
     /// The directory that jails are made in.
     pub fn base(&self) -> &HostPath {
         &self.base

@@ -87,6 +87,26 @@ impl Running {
 }
 
 impl Held {
+    /// Places what a jail that is being made begins with, all of it written down at once. After an error the jail
+    /// has to go.
+    pub(crate) fn place_all(&mut self, asked: impl IntoIterator<Item = Placement>) -> Result<()> {
+        let (owner, root, before) = (self.receipt.spec.owner, self.receipt.root(), self.receipt.steps.len());
+        for asked in asked {
+            let step = placement(owner, &root, &asked)?;
+            self.demand_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
+            self.receipt.steps.push(step);
+        }
+        if self.receipt.steps.len() > before {
+            self.lock.write(&self.receipt)?;
+        }
+        self.receipt.steps[before..].iter().try_for_each(|step| {
+            if let Some(path) = step.placed_at() {
+                self.site.tree()?.make_parents(path, owner)?;
+            }
+            step.apply(&self.site)
+        })
+    }
+
     /// Decides how to place something, writes that down, and does it.
     fn place(
         &mut self,

@@ -96,23 +96,24 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
         JailDirectory { path: layout.jail_dir(), take_over: way == Way::InPlace }.into(),
-        PlacedFile {
-            source: spec.exec_file.path().clone(),
-            path: spec.exec_file.in_jail(),
-            owner,
-            how: FileHow::Copy,
-            expect_plain: way == Way::InPlace,
-            read_only: false,
-        }
-        .into(),
     ];
+    // One that is bound is placed when the jail stands, as every bind is.
+    let copy = (!spec.bind_executable).then(|| PlacedFile {
+        source: spec.exec_file.path().clone(),
+        path: spec.exec_file.in_jail(),
+        owner,
+        how: FileHow::Copy,
+        expect_plain: way == Way::InPlace,
+        read_only: false,
+    });
+    steps.extend(copy.map(Step::from));
     steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
     steps
 }
 
 /// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
-    spec.closure.files.iter().map(|file| {
+    spec.closure.files.iter().filter(|_| !spec.bind_executable).map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
         PlacedFile::copy(source, path, spec.owner).into()
     })
@@ -298,6 +299,10 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
 }
 
 /// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+///
+/// Below the tree a copy of the host's has the host, which has to be taken away; a copy of the skeleton has an
+/// empty directory, which the tree just covers. Taking away would cost more than all else: `pivot_root` looks at
+/// every process of the host, and `umount2` waits for all processors.
 fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
     match &host.skeleton {
@@ -308,6 +313,7 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
             EnterStep::AttachTree,
             EnterStep::EnterTree,
             EnterStep::MakeTreeSlave,
+            EnterStep::ChangeRoot,
         ]),
         None => steps.extend([
             EnterStep::UnshareMounts,
@@ -315,9 +321,11 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
             EnterStep::CloneTree,
             EnterStep::AttachTree,
             EnterStep::EnterTree,
+            EnterStep::PivotRoot,
+            EnterStep::DetachOldRoot,
         ]),
     }
-    steps.extend([EnterStep::PivotRoot, EnterStep::DetachOldRoot, EnterStep::ChangeToRoot]);
+    steps.push(EnterStep::ChangeToRoot);
     steps
 }
 

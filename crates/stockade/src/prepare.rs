@@ -1,5 +1,6 @@
 //! Preparing a jail: plan, receipt, apply.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::pool::Taken;
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{HostPath, JailId, JailSpec, monotonic_us};
+use crate::spec::{HostPath, JailId, JailSpec, Netns, monotonic_us};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
@@ -78,6 +79,7 @@ impl Store {
     /// [`Error::Running`], [`Error::Locked`] or [`Error::Exists`] if the id is in use, otherwise what was
     /// refused at which step.
     pub fn prepare(&self, spec: &JailSpec) -> Result<Prepared> {
+        let spec = &*self.without_the_dead(spec)?;
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, Way::Launch)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
@@ -90,10 +92,23 @@ impl Store {
         let jail = Held { site: receipt.site(), lock, receipt };
         let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over, taken: None };
         // Dropped on an error, it takes the jail with it.
-        for placement in spec.profile.placements() {
-            prepared.place(placement)?;
-        }
+        prepared.jail_mut().place_all(spec.placements())?;
         Ok(prepared)
+    }
+
+    /// The specification as it is once a dead jail of the id is removed: a network namespace that this has made
+    /// goes with it, and so is one to make, though there is one to join now.
+    fn without_the_dead<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
+        let Netns::Join(path) = &spec.netns else { return Ok(Cow::Borrowed(spec)) };
+        let dead = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Dead);
+        let made = dead.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
+            Step::NamedNetns(netns) if netns.name.path() == *path => Some(netns.name.clone()),
+            _ => None,
+        });
+        Ok(match made {
+            Some(name) => Cow::Owned(JailSpec { netns: Netns::Make(name), ..spec.clone() }),
+            None => Cow::Borrowed(spec),
+        })
     }
 
     /// Locks the id, and clears away what a dead jail of that id left.

@@ -135,8 +135,9 @@ impl PidFd {
         let Some(raw) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
         match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
             Ok(fd) => Ok(Some(Self { fd, pid })),
-            // EINVAL: the pid of a thread that leads no process.
-            Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+            // EINVAL, from Linux 6.15 on ENOENT: the pid of a thread that leads no process, and of a process that is
+            // being waited for at this moment.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Kill, pid),
         }
     }

@@ -82,12 +82,10 @@ impl Store {
     /// # Errors
     /// [`Error::Receipt`] for one that cannot be understood or is not root's.
     pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
-        let directory = self.directory.join(id.as_str());
-        match open_directory(CWD, directory.as_path(), ResolveFlags::NO_SYMLINKS) {
-            Ok(opened) => read_receipt(&opened, &directory, id),
-            Err(Errno::NOENT) => Ok(None),
-            Err(cause) => Err(cause).context(Operation::Open, directory),
-        }
+        let at = self.directory.join(id.as_str()).join(RECEIPT);
+        let file =
+            rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+        parse_receipt(file, at, id)
     }
 
     /// How a jail's VMM ended, if it was watched and has.
@@ -166,6 +164,7 @@ impl Lock {
     /// their place is known.
     pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
         let at = self.path.join(RECEIPT);
+        log::debug!("write receipt {at}");
         let text = serde_json::to_vec(receipt)
             .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
         self.replace(RECEIPT, RECEIPT_NEW, &text)
@@ -279,21 +278,26 @@ const PLACE: &str = "place";
 
 pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(directory, RECEIPT, flags, Mode::empty()) {
-        Ok(file) => file,
+    parse_receipt(rustix::fs::openat(directory, RECEIPT, RECEIPT_FLAGS, Mode::empty()), at, id)
+}
+
+const RECEIPT_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn parse_receipt(opened: rustix::io::Result<OwnedFd>, at: HostPath, id: &JailId) -> Result<Option<Receipt>> {
+    let file = match opened {
+        Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         Err(cause) => return Err(cause).context(Operation::Open, at),
     };
-    let mut file = File::from(file);
     let facts = file.metadata().context(Operation::Inspect, &at)?;
     let mine = rustix::process::geteuid().as_raw();
     if facts.uid() != 0 && facts.uid() != mine {
         let problem = format!("belongs to uid {}, not to root", facts.uid());
         return Err(Error::Receipt { path: at, problem });
     }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).context(Operation::Read, &at)?;
+    // Through `take`, which asks for no size: it is known.
+    let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
+    file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
     Receipt::parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
 }
 

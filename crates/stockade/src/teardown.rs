@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mounts;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{JailId, JailPath};
@@ -41,6 +42,12 @@ impl Report {
     /// Takes down what became of a step.
     fn note(&mut self, step: &Step, undone: Undone, remaining: &mut Vec<Step>) {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
+        match &undone {
+            Undone::Removed => log::info!("removed {step}"),
+            Undone::NeverThere => log::debug!("was not there: {step}"),
+            Undone::Kept(reason) => log::info!("kept {step}: {reason}"),
+            Undone::Left(reason) => log::info!("left {step}: {reason}"),
+        }
         match undone {
             Undone::Removed => self.removed.push(step.to_string()),
             Undone::NeverThere => (),
@@ -126,7 +133,11 @@ pub(crate) fn tear_down(
     if receipt.state() != JailState::Dead {
         // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
         receipt.over = true;
-        lock.write(&receipt)?;
+        match lock.write(&receipt) {
+            // Where there is no room for that, it is the removal that makes some.
+            Err(Error::Operation { cause: Errno::NOSPC | Errno::DQUOT, .. }) => (),
+            written => written?,
+        }
     }
     let unmounted = if options.unmount_foreign { mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();

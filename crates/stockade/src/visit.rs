@@ -262,6 +262,7 @@ fn is_kept(step: &EnterStep) -> bool {
             | EnterStep::MakeTreeSlave
             | EnterStep::PivotRoot
             | EnterStep::DetachOldRoot
+            | EnterStep::ChangeRoot
             | EnterStep::Attach(_)
             | EnterStep::NullStreams
             | EnterStep::Daemonize

@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use stockade::spec::{ExecFile, HostPath, JailSpec};
+use serde_json::Value;
+use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
 use stockade::{Ended, Error, Jail, RUNTIME_DIRECTORY, Skeleton, Streams};
 use testkit::{Guard, privileged, program};
 
@@ -27,6 +29,27 @@ fn mounts(guard: &Guard, id: &str) -> Vec<String> {
     assert!(running.teardown().unwrap().is_clean());
     let table = table.replace(guard.named(id).as_str(), "ID");
     table.lines().map(|line| line.splitn(3, ' ').last().unwrap().to_owned()).collect()
+}
+
+/// The ways out over the root that a VMM of uid 0 has found, in a jail by the skeleton or without.
+fn ways_out(guard: &Guard, id: &str) -> Vec<Value> {
+    let mut spec = spec(guard, id);
+    spec.arguments = vec!["report".into()];
+    spec.owner = Owner { uid: 0, gid: 0 };
+    let (mut from, to) = std::io::pipe().unwrap();
+    let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
+    let mut running = guard.store().prepare(&spec).unwrap().launch(streams).unwrap();
+    let mut said = String::new();
+    from.read_to_string(&mut said).unwrap();
+    running.wait().unwrap();
+    assert!(running.teardown().unwrap().is_clean());
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let tried = said["escapes"].as_array().unwrap().iter();
+    let over_the_root = ["dot-dot", "chroot-again", "host-path"];
+    let tried: Vec<_> =
+        tried.filter(|way| over_the_root.contains(&way["name"].as_str().unwrap())).cloned().collect();
+    assert_eq!(tried.len(), over_the_root.len());
+    tried.into_iter().filter(|way| way["held"] != true).collect()
 }
 
 fn uses_the_skeleton(guard: &Guard, id: &str) -> bool {
@@ -58,6 +81,16 @@ fn what_a_jail_sees_does_not_depend_on_the_skeleton() {
         assert_eq!(by_copy.len(), 2, "the root and the ramfs: {by_copy:?}");
         assert!(by_copy[0].contains(" master:"), "{by_copy:?}");
         assert_eq!(by_skeleton, by_copy);
+    });
+}
+
+#[test]
+fn root_climbs_out_neither_with_the_skeleton_nor_without() {
+    privileged!(guard, {
+        remove_all();
+        assert_eq!(ways_out(&guard, "copy"), Vec::<Value>::new());
+        Skeleton::make().unwrap();
+        assert_eq!(ways_out(&guard, "skel"), Vec::<Value>::new());
     });
 }
 

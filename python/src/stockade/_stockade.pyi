@@ -38,6 +38,7 @@ def prepare(
     uid: int,
     gid: int,
     closure: bool,
+    bind_executable: bool,
     new_netns: bool,
     new_pid_ns: bool,
     netns: Optional[str] = None,

@@ -65,6 +65,7 @@ class Jail:
     :param ramfs: a ramfs on ``/ramfs``, of nominally so many bytes
     :param profile: what is known of the VMM, by name or TOML file; chosen by the executable unless given
     :param closure: whether the libraries of a dynamically linked VMM are placed
+    :param bind_executable: whether executable and libraries are the host's own, bound read-only, and not copies
     :param arguments: the VMM's own arguments, unless :meth:`launch` has others
     :param state_dir: where the receipt is kept, for ``stockade ps`` and ``stockade gc``
     """
@@ -87,6 +88,7 @@ class Jail:
         ramfs: Optional[int] = None,
         profile: Optional[StrPath] = None,
         closure: bool = True,
+        bind_executable: bool = False,
         arguments: Sequence[StrPath] = (),
         state_dir: Optional[StrPath] = None,
     ) -> None:
@@ -100,6 +102,7 @@ class Jail:
             "uid": number_of("uid", uid),
             "gid": number_of("gid", gid),
             "closure": flag_of("closure", closure),
+            "bind_executable": flag_of("bind_executable", bind_executable),
             "new_netns": flag_of("new_netns", new_netns),
             "new_pid_ns": flag_of("new_pid_ns", new_pid_ns),
             "netns": None if netns is None else text_of("netns", netns),

@@ -61,13 +61,7 @@ fn suite(built: &[Value], package: &str, target: &str) -> Done<Suite> {
 
 /// Makes the initramfs. Tests find the programs where cargo puts them: in the directory above their own.
 pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
-    let tree = cache()?.join("initramfs");
-    let _ = fs::remove_dir_all(&tree);
-    let mut image = Tree { root: tree.clone(), files: Vec::new() };
-    let busybox = find_installed("busybox").ok_or("busybox is not installed")?;
-    image.script("init", include_str!("init.sh"))?;
-    image.program(&busybox, "bin/busybox")?;
-    image.script("system/init", include_str!("system.sh"))?;
+    let mut image = Tree::with_a_system()?;
     let mut list = String::new();
     for Suite { target, binary, tests } in suites {
         image.program(binary, &format!("system/target/deps/{target}"))?;
@@ -78,10 +72,24 @@ pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
         list.extend(tests.iter().map(|test| test.replacen("::", " ", 1) + "\n"));
     }
     image.file("system/tests", &list)?;
-    let archive = cache()?.join("initramfs.cpio");
-    image.pack(&archive)?;
-    let _ = fs::remove_dir_all(&tree);
-    Ok(archive)
+    image.packed()
+}
+
+/// Makes one whose only test is to run the first of these programs with these words.
+pub(crate) fn make_for(programs: &[PathBuf], words: &[&str]) -> Done<PathBuf> {
+    let mut image = Tree::with_a_system()?;
+    let names: Vec<_> = programs.iter().filter_map(|program| program.file_name()?.to_str()).collect();
+    for (program, name) in programs.iter().zip(&names) {
+        image.program(program, &format!("system/target/{name}"))?;
+    }
+    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    let first = names.first().ok_or("no program")?;
+    image.script(
+        "system/target/deps/run",
+        &format!("#!/bin/sh\nexec /target/{first} {}\n", words.join(" ")),
+    )?;
+    image.file("system/tests", "run it\n")?;
+    image.packed()
 }
 
 /// The image's files before they are packed.
@@ -91,6 +99,26 @@ struct Tree {
 }
 
 impl Tree {
+    /// What every image has: busybox, and what it does first.
+    fn with_a_system() -> Done<Self> {
+        let root = cache()?.join("initramfs");
+        let _ = fs::remove_dir_all(&root);
+        let mut image = Self { root, files: Vec::new() };
+        let busybox = find_installed("busybox").ok_or("busybox is not installed")?;
+        image.script("init", include_str!("init.sh"))?;
+        image.program(&busybox, "bin/busybox")?;
+        image.script("system/init", include_str!("system.sh"))?;
+        Ok(image)
+    }
+
+    /// The image as one file; what it was made of is removed.
+    fn packed(self) -> Done<PathBuf> {
+        let archive = cache()?.join("initramfs.cpio");
+        self.pack(&archive)?;
+        let _ = fs::remove_dir_all(&self.root);
+        Ok(archive)
+    }
+
     fn script(&mut self, name: &str, text: &str) -> Done {
         self.file(name, text)?;
         let path = self.root.join(name);

@@ -9,6 +9,7 @@ mod machine;
 mod report;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::command::Done;
 use crate::setup;
@@ -45,6 +46,19 @@ pub(crate) fn test() -> Done {
         println!("\n---- console ----\n{}", machine::end_of_console()?);
     }
     conclude(&suites, &report, ran)
+}
+
+/// Runs the first of these programs with these words in the machine, and prints what it says.
+pub(crate) fn bench(programs: &[PathBuf], words: &[&str]) -> Done {
+    setup::setup()?;
+    let image = image::make_for(programs, words)?;
+    let mut code = None;
+    machine::run(&kernel::fetch()?, &image, |line| match line.split_once(' ') {
+        Some(("@end", end)) => code = Some(end.to_owned()),
+        _ if line.starts_with('@') => (),
+        _ => println!("{line}"),
+    })?;
+    if code.as_deref() == Some("0") { Ok(()) } else { Err(format!("it ended in the machine with {code:?}")) }
 }
 
 /// The same machine with a shell on its console.

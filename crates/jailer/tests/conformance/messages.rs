@@ -218,8 +218,11 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
         let owner = format!("Failed to change owner for {copy}");
         let null = "Failed to open file /dev/null".to_owned();
         let text = str::to_owned;
+        let by_skeleton = ours_or_original(stockade::Skeleton::find().is_ok(), false);
         // The skeleton's is opened before it, where there is one.
-        let last_open = if stockade::Skeleton::find().is_ok() { "open:when=2" } else { "open:when=1" };
+        let last_open = if by_skeleton { "open:when=2" } else { "open:when=1" };
+        // Its empty directory is covered instead, and never taken away.
+        let change_root = if by_skeleton { "chroot" } else { "pivot_root" };
         // The call that is refused, as ours and as the original makes it (the latter by its order of effects),
         // the flag, and the message.
         let rows = [
@@ -246,7 +249,7 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
             ("open_tree", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
             ("move_mount", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
             ("fchdir:when=1", "chdir:when=1", "", text("Failed to change current directory")),
-            ("pivot_root", "pivot_root", "", text("Failed to pivot root")),
+            (change_root, "pivot_root", "", text("Failed to pivot root")),
             ("umount2", "umount2", "", text("Failed to unmount the old jail root")),
             ("chdir", "chdir:when=2", "", text("Failed to chdir into chroot directory")),
             ("setgid", "setgid", "", text("Failed to exec into Firecracker")),
@@ -262,6 +265,9 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
         for (ours, original, flag, message) in rows {
             if flag == "--daemonize" && !ours_or_original(true, false) {
                 // It has reported success by then.
+                continue;
+            }
+            if ours == "umount2" && by_skeleton {
                 continue;
             }
             let _ = std::fs::remove_dir_all(ground.exec_dir());

@@ -9,30 +9,31 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use stockade::Store;
 use stockade::audit::{AuditFacts, diagnose, diagnose_inside};
 use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
+use stockade::{JailState, Listing, Store};
 
-use crate::args::StateArgs;
 use crate::doctor::text;
-use crate::jails::no_jail;
-use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::jails::{find, is_none};
+use crate::output::{Code, Failure, plain, print, print_json, require_root_to_look};
+use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The exit code is 1 if a finding is graded broken; with --against it is 1 if the jails differ.
 
+A jail may be named by the beginning of its id.
+
 Examples:
   stockade audit --probe vm-1
+  stockade audit --all --quiet
   stockade audit --against vm-2 vm-1"
 )]
 // One for each flag that is on or off.
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct AuditArgs {
-    /// Name of the jail.
-    id: JailId,
     /// Look from inside too: a visitor on the VMM's way into the jail reports, and tries to get out.
     #[arg(long)]
     probe: bool,
@@ -42,14 +43,14 @@ pub(crate) struct AuditArgs {
     /// Tell only what is not as it should be.
     #[arg(short, long)]
     quiet: bool,
-    /// Print one JSON object, with the facts.
+    /// Print one JSON object, with the facts; a list of them unless a single jail is named.
     #[arg(long, conflicts_with_all = ["sarif", "against"])]
     json: bool,
     /// Print the findings as SARIF 2.1.0.
     #[arg(long, conflicts_with = "against")]
     sarif: bool,
     #[command(flatten)]
-    state: StateArgs,
+    jails: SelectArgs,
 }
 
 /// All that is found of one jail.
@@ -66,7 +67,7 @@ struct Audit {
 
 impl Audit {
     fn of(store: &Store, id: &JailId, probe: bool) -> Result<Self, Failure> {
-        let facts = AuditFacts::read(store, id)?.ok_or_else(|| no_jail(id))?;
+        let facts = AuditFacts::read(store, id)?.ok_or_else(|| is_none(id))?;
         let inside = if probe { Some(probe::look(store, id)?) } else { None };
         let mut findings = diagnose(&facts);
         let own_pids = !facts.shared_namespaces.iter().any(|kind| kind == "pid");
@@ -78,24 +79,45 @@ impl Audit {
 
 pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("audit")?;
-    let store = args.state.store()?;
-    let mut audit = Audit::of(&store, &args.id, args.probe)?;
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, chosen) = args.jails.choose(Naming::Beginning, runs)?;
+    let single = chosen.single;
+    let (ids, mut code) = chosen.known();
+    let mut audits = Vec::new();
+    for id in &ids {
+        match Audit::of(&store, id, args.probe) {
+            Ok(audit) => audits.push(audit),
+            Err(failure) => code = failure.tell(),
+        }
+    }
     if let Some(other) = &args.against {
-        let differences = differences(&audit, &Audit::of(&store, other, args.probe)?);
-        let code = if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let other = Audit::of(&store, &find(&store, other)?, args.probe)?;
+        let differences: String = audits.iter().map(|audit| differences(audit, &other)).collect();
+        let code = if differences.is_empty() { code } else { Code::Failed.into() };
         return print(&differences).map(|()| code);
     }
     if args.quiet {
-        audit.findings.retain(|finding| finding.grade > Grade::Good);
+        let bad = |finding: &Finding| finding.grade > Grade::Good;
+        for audit in &mut audits {
+            audit.findings.retain(bad);
+        }
     }
-    if args.sarif {
-        print_json(&sarif::log(&audit.id, &audit.findings))?;
-    } else if args.json {
-        print_json(&audit)?;
-    } else {
-        print(&text(&audit.findings))?;
+    match &audits[..] {
+        [] if single => (),
+        all if args.sarif => {
+            print_json(&sarif::log(all.iter().map(|audit| (&audit.id, &audit.findings[..]))))?;
+        }
+        [one] if single && args.json => print_json(one)?,
+        all if args.json => print_json(&all)?,
+        [one] if single => print(&text(&one.findings))?,
+        all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
-    Ok(if audit.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
+}
+
+/// What is found of one of several jails.
+fn titled(audit: &Audit) -> String {
+    format!("jail {}\n{}", audit.id, text(&audit.findings))
 }
 
 /// A line for each finding that only one of the two has.
@@ -104,7 +126,7 @@ fn differences(one: &Audit, other: &Audit) -> String {
     for (audit, counterpart) in [(one, other), (other, one)] {
         for finding in audit.findings.iter().filter(|finding| !counterpart.findings.contains(finding)) {
             let Finding { check, grade, fact, .. } = finding;
-            let _ = writeln!(text, "{}: {grade:8} {check:18} {fact}", audit.id);
+            let _ = writeln!(text, "{}: {grade:8} {check:18} {}", audit.id, plain(fact));
         }
     }
     text

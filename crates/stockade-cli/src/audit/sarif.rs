@@ -6,17 +6,21 @@ use serde_json::{Value, json};
 use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 
-/// A log with one run: the jail's.
-pub(super) fn log(id: &JailId, findings: &[Finding]) -> Value {
+/// A log with a run for each jail.
+pub(super) fn log<'a>(jails: impl Iterator<Item = (&'a JailId, &'a [Finding])>) -> Value {
+    json!({
+        "version": "2.1.0",
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "runs": jails.map(|(id, findings)| run(id, findings)).collect::<Vec<_>>(),
+    })
+}
+
+fn run(id: &JailId, findings: &[Finding]) -> Value {
     let checks: BTreeSet<&str> = findings.iter().map(|finding| finding.check).collect();
     let rules: Vec<Value> = checks.into_iter().map(|check| json!({ "id": check })).collect();
     let results: Vec<Value> = findings.iter().map(|finding| result(id, finding)).collect();
     let driver = json!({ "name": "stockade", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
-    json!({
-        "version": "2.1.0",
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "runs": [{ "tool": { "driver": driver }, "results": results }],
-    })
+    json!({ "tool": { "driver": driver }, "results": results })
 }
 
 fn result(id: &JailId, finding: &Finding) -> Value {

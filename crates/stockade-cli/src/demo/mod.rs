@@ -19,7 +19,7 @@ use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile}
 use stockade::{Placement, Streams};
 
 use crate::args::StateArgs;
-use crate::output::{Failure, print, print_json, require_root};
+use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::run::stop_signals;
 use conversation::Conversation;
 
@@ -82,7 +82,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&report::text(&demo))?;
     }
-    Ok(if demo.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(done_if(demo.ok))
 }
 
 fn act(args: &DemoArgs) -> Result<Demo, Failure> {

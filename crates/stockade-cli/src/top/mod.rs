@@ -9,16 +9,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use stockade::Listing;
+use stockade::spec::JailId;
 
 use crate::args::StateArgs;
-use crate::output::{Failure, print, print_json};
+use crate::jails::find;
+use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::select::FilterArgs;
 use sample::{Order, Sampler};
 
 /// Arguments of `top`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade top --once --sort memory")]
+#[command(after_help = "Examples:
+  stockade top vm-1 vm-2
+  stockade top --once --sort memory --filter vmm=firecracker")]
 pub(crate) struct TopArgs {
+    /// Only these jails, each named by its id or the beginning of it.
+    #[arg(value_name = "ID", conflicts_with = "filter")]
+    ids: Vec<JailId>,
     #[command(flatten)]
     state: StateArgs,
     /// Seconds between two looks.
@@ -27,9 +35,8 @@ pub(crate) struct TopArgs {
     /// What the list is ordered by.
     #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Order::Cpu)]
     sort: Order,
-    /// Only jails whose id holds this text.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    filter: String,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Print the table once, and end.
     #[arg(long)]
     once: bool,
@@ -48,15 +55,17 @@ fn seconds(text: &str) -> Result<f64, String> {
 const GLANCE: Duration = Duration::from_millis(250);
 
 pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
-    let mut sampler = Sampler::new(args.state.store()?);
+    require_root_to_look("top")?;
+    let store = args.state.store()?;
+    let named = args.ids.iter().map(|id| find(&store, id)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = |jail: &Listing| (named.is_empty() || named.contains(&jail.id)) && args.filter.fit(jail);
+    let mut sampler = Sampler::new(store, &wanted);
     if !args.once && !args.json {
-        let interval = Duration::from_secs_f64(args.interval);
-        return screen::show(sampler, interval, args.sort, args.filter.clone());
+        return screen::show(sampler, Duration::from_secs_f64(args.interval), args.sort);
     }
     sampler.sample()?;
     std::thread::sleep(GLANCE);
     let mut rows = sampler.sample()?;
-    rows.retain(|row| row.id.as_str().contains(&args.filter));
     args.sort.sort(&mut rows);
     if args.json {
         print_json(&rows)?;

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use clap::ValueEnum;
 use serde::Serialize;
 use stockade::spec::JailId;
-use stockade::{Error, JailState, Receipt, Store, Usage};
+use stockade::{Error, JailState, Listing, Receipt, Store, Usage};
 
 use crate::output::Failure;
 
@@ -16,17 +16,17 @@ const HISTORY: usize = 32;
 /// What the list is ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Order {
-    /// Processor, most first.
+    // Processor, most first.
     Cpu,
-    /// Memory, most first.
+    // Memory, most first.
     Memory,
-    /// Reading and writing together, most first.
+    // Reading and writing together, most first.
     Io,
-    /// Processes and threads, most first.
+    // Processes and threads, most first.
     Tasks,
-    /// Age, youngest first.
+    // Age, youngest first.
     Age,
-    /// The id.
+    // The id.
     Id,
 }
 
@@ -91,8 +91,9 @@ impl Row {
 }
 
 /// Looks at the jails again and again, and remembers the last look.
-pub(super) struct Sampler {
+pub(super) struct Sampler<'a> {
     store: Store,
+    wanted: &'a dyn Fn(&Listing) -> bool,
     known: HashMap<JailId, Known>,
 }
 
@@ -106,16 +107,17 @@ struct Known {
     history: VecDeque<u64>,
 }
 
-impl Sampler {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, known: HashMap::new() }
+impl<'a> Sampler<'a> {
+    /// Of the jails that are `wanted`.
+    pub(super) fn new(store: Store, wanted: &'a dyn Fn(&Listing) -> bool) -> Self {
+        Self { store, wanted, known: HashMap::new() }
     }
 
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Every jail as it is now.
+    /// Every jail that is wanted, as it is now.
     pub(super) fn sample(&mut self) -> Result<Vec<Row>, Failure> {
         let ids = self.store.ids()?;
         self.known.retain(|id, _| ids.contains(id));
@@ -133,11 +135,18 @@ impl Sampler {
             other => match self.store.read(&id) {
                 Ok(Some(receipt)) => (receipt, other.map(|known| (known.usage, known.at, known.history))),
                 Ok(None) => return Ok(None),
-                Err(Error::Receipt { .. }) => return Ok(Some(damaged(id))),
+                Err(error @ Error::Receipt { .. }) => {
+                    let listing = Listing::damaged(id, error.to_string());
+                    return Ok((self.wanted)(&listing).then(|| damaged(listing.id)));
+                }
                 Err(error) => return Err(error.into()),
             },
         };
-        let (state, usage, at) = (receipt.state(), receipt.usage(), Instant::now());
+        let Listing { pid, state, age, .. } = match Listing::of(&receipt) {
+            listing if (self.wanted)(&listing) => listing,
+            _ => return Ok(None),
+        };
+        let (usage, at) = (receipt.usage(), Instant::now());
         let (last, since, mut history) = match before {
             Some((last, then, history)) => (last, at.duration_since(then).as_micros(), history),
             None => (Usage::default(), 0, VecDeque::new()),
@@ -150,9 +159,9 @@ impl Sampler {
         }
         let row = Row {
             id: id.clone(),
-            pid: receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            pid,
             state,
-            age_seconds: Some(receipt.age().as_secs()),
+            age_seconds: age,
             cpu_percent: cpu.map(percent),
             throttled_percent: held.map(percent),
             read_per_second: rate(usage.read_bytes, last.read_bytes),

@@ -10,7 +10,10 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
 use ratatui::{DefaultTerminal, Frame};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use stockade::spec::JailId;
+use stockade_syscalls::signals::SignalFd;
 
 use super::keys::{Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
@@ -18,14 +21,11 @@ use super::table::{COLUMNS, cells, id_width};
 use crate::output::Failure;
 use crate::run::stop_signals;
 
-/// How often it is looked whether somebody asks the program to end, while no key is pressed.
-const ATTENTION: Duration = Duration::from_millis(200);
-
 /// How much of a log is shown.
 const LOG_LINES: usize = 200;
 
-struct Screen {
-    sampler: Sampler,
+struct Screen<'a> {
+    sampler: Sampler<'a>,
     rows: Vec<Row>,
     order: Order,
     filter: String,
@@ -37,12 +37,7 @@ struct Screen {
     told: String,
 }
 
-pub(super) fn show(
-    sampler: Sampler,
-    interval: Duration,
-    order: Order,
-    filter: String,
-) -> Result<ExitCode, Failure> {
+pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Result<ExitCode, Failure> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::new("top needs a terminal: use --once or --json without one"));
     }
@@ -52,7 +47,7 @@ pub(super) fn show(
         sampler,
         rows: Vec::new(),
         order,
-        filter,
+        filter: String::new(),
         mode: Mode::List,
         selected: TableState::default(),
         current: None,
@@ -61,36 +56,65 @@ pub(super) fn show(
     screen.look()?;
     let mut terminal =
         ratatui::try_init().map_err(|e| Failure::new(format!("failed to set up the terminal: {e}")))?;
-    let outcome = screen.run(&mut terminal, interval, || matches!(signals.take(), Ok(Some(_))));
+    let outcome = screen.run(&mut terminal, interval, &signals);
+    if is_gone() {
+        // There is nothing to give back, and it would complain of that.
+        std::mem::forget(terminal);
+        return Ok(ExitCode::SUCCESS);
+    }
     ratatui::restore();
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-impl Screen {
+/// Waits for a key or for that time; true if somebody asks the program to end, or the terminal is gone. Of that
+/// crossterm takes no notice: it would look for a key for ever.
+fn is_over(signals: &SignalFd, next: Instant) -> std::io::Result<bool> {
+    let left = Timespec::try_from(next.saturating_duration_since(Instant::now())).ok();
+    let stdin = std::io::stdin();
+    let mut waiting = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+    match poll(&mut waiting, left.as_ref()) {
+        // A change of the terminal's size, perhaps.
+        Ok(_) | Err(Errno::INTR) => (),
+        Err(cause) => return Err(cause.into()),
+    }
+    Ok(is_gone() || matches!(signals.take(), Ok(Some(_))))
+}
+
+/// Whether the terminal has been hung up.
+fn is_gone() -> bool {
+    let stdin = std::io::stdin();
+    let mut now = [PollFd::new(&stdin, PollFlags::empty())];
+    let looked = poll(&mut now, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    looked.is_ok() && now[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+impl Screen<'_> {
     fn run(
         &mut self,
         terminal: &mut DefaultTerminal,
         interval: Duration,
-        asked_to_end: impl Fn() -> bool,
+        signals: &SignalFd,
     ) -> Result<(), Failure> {
         let failed = |e: std::io::Error| Failure::new(format!("failed to use the terminal: {e}"));
         let mut next = Instant::now() + interval;
-        while !asked_to_end() {
+        loop {
             terminal.draw(|frame| self.draw(frame)).map_err(failed)?;
-            let wait = next.saturating_duration_since(Instant::now()).min(ATTENTION);
-            if event::poll(wait).map_err(failed)?
-                && let Event::Key(key) = event::read().map_err(failed)?
-                && key.kind != KeyEventKind::Release
-                && self.act(action(&self.mode, key))
-            {
+            if is_over(signals, next).map_err(failed)? {
                 return Ok(());
+            }
+            while event::poll(Duration::ZERO).map_err(failed)? {
+                if let Event::Key(key) = event::read().map_err(failed)?
+                    && key.kind != KeyEventKind::Release
+                    && self.act(action(&self.mode, key))
+                {
+                    return Ok(());
+                }
             }
             if Instant::now() >= next {
                 self.look()?;
                 next = Instant::now() + interval;
             }
         }
-        Ok(())
     }
 
     /// Does what a key asks for; true for the end.
@@ -212,7 +236,9 @@ impl Screen {
         let parts = self.sampler.store().logs(id).into_iter();
         let text: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap_or_default()).collect();
         if text.is_empty() {
-            return format!("{id} has no log: it has written nothing, or was not started with start");
+            return format!(
+                "{id} has no log: it has written nothing, or was started by neither start nor run --detach"
+            );
         }
         let text = String::from_utf8_lossy(&text);
         // What would move the cursor about is shown as what it is.
@@ -237,7 +263,7 @@ fn spark(history: &[u64]) -> String {
 mod tests {
     use super::*;
 
-    fn screen(ids: &[&str]) -> Screen {
+    fn screen(ids: &[&str]) -> Screen<'static> {
         let store = stockade::Store::new(std::path::Path::new("/no/such/state")).expect("a free path");
         let row = |id: &&str| Row {
             id: id.parse().expect("an id"),
@@ -252,7 +278,7 @@ mod tests {
             history: vec![12],
         };
         let mut screen = Screen {
-            sampler: Sampler::new(store),
+            sampler: Sampler::new(store, &|_| true),
             rows: ids.iter().map(row).collect(),
             order: Order::Id,
             filter: String::new(),

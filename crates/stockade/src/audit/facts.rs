@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
-use crate::host::unescape;
+use crate::inspect::mount;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
 use crate::step::Step;
@@ -142,7 +142,11 @@ impl AuditFacts {
             seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
             shared_namespaces: shared_namespaces(pid),
             root_is_the_hosts: same_root,
-            mounts: mountinfo.lines().filter_map(mount).collect(),
+            mounts: mountinfo
+                .lines()
+                .filter_map(mount)
+                .map(|mount| (mount.point, mount.kind, mount.read_only))
+                .collect(),
             descriptors: descriptors(pid, &mountinfo)?,
             environment: read("environ")?
                 .split('\0')
@@ -171,14 +175,6 @@ fn shared_namespaces(pid: i32) -> Vec<String> {
     let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
     let shared = kinds.into_iter().filter(|kind| inode(&pid.to_string(), kind) == inode("self", kind));
     shared.map(str::to_owned).collect()
-}
-
-/// Where a mount is, its type, and whether it is read-only.
-fn mount(line: &str) -> Option<(String, String, bool)> {
-    let mut fields = line.split(' ');
-    let (point, options) = (fields.nth(4)?, fields.next()?);
-    let kind = line.split_once(" - ")?.1.split(' ').next()?;
-    Some((unescape(point), kind.to_owned(), options.split(',').any(|option| option == "ro")))
 }
 
 /// `Max open files   2048   2048   files`.
@@ -276,8 +272,6 @@ mod tests {
         assert_eq!(limit(line), Some(("Max open files".into(), Some(2048))));
         let line = "Max core file size        unlimited            unlimited            bytes     ";
         assert_eq!(limit(line), Some(("Max core file size".into(), None)));
-        let line = "36 35 98:0 /a /b\\040c ro,noatime shared:1 - ext4 /dev/root rw";
-        assert_eq!(mount(line), Some(("/b c".into(), "ext4".into(), true)));
         assert_eq!(field("Uid:\t1\t2\nUidX:\t3\n", "Uid"), "1\t2");
     }
 }

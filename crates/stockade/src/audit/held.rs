@@ -105,14 +105,16 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The first few.
 fn some(paths: &[std::path::PathBuf]) -> String {
+    first_few(paths.iter().map(|path| path.display().to_string()), " ")
+}
+
+/// The first few, with this between them.
+fn first_few(mut names: impl Iterator<Item = String>, between: &str) -> String {
     const SHOWN: usize = 8;
-    let mut names: Vec<String> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
-    if paths.len() > SHOWN {
-        names.push("…".into());
-    }
-    names.join(" ")
+    let shown: Vec<String> = names.by_ref().take(SHOWN).collect();
+    let more = names.next().map(|_| "…".to_owned());
+    shown.into_iter().chain(more).collect::<Vec<_>>().join(between)
 }
 
 pub(super) fn neighbours(facts: &AuditFacts, findings: &mut Vec<Finding>) {
@@ -122,7 +124,7 @@ pub(super) fn neighbours(facts: &AuditFacts, findings: &mut Vec<Finding>) {
         Finding::bad(
             "neighbours",
             Grade::Warning,
-            format!("{} as its uid", facts.same_uid.join(", ")),
+            format!("{} as its uid", first_few(facts.same_uid.iter().cloned(), ", ")),
             "processes of one uid may signal and trace each other",
             "a uid for each jail, or --new-pid-ns",
         )

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::closure::Closure;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 
 /// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
 /// the part that is wrong as the command line names its flag.
@@ -27,10 +28,13 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing until it builds"]
+// One for each thing that is wanted or not.
+#[allow(clippy::struct_excessive_bools)]
 pub struct JailBuilder {
     pub(super) id: String,
     pub(super) exec_file: PathBuf,
     pub(super) closure: bool,
+    pub(super) bind_executable: bool,
     pub(super) uid: String,
     pub(super) gid: String,
     pub(super) base: PathBuf,
@@ -61,6 +65,7 @@ impl JailSpec {
             id: id.into(),
             exec_file: exec_file.into(),
             closure: true,
+            bind_executable: false,
             uid: DEFAULT_OWNER.uid.to_string(),
             gid: DEFAULT_OWNER.gid.to_string(),
             base: DEFAULT_BASE.into(),
@@ -175,6 +180,13 @@ impl JailBuilder {
         self
     }
 
+    /// Whether the executable, and its closure, are bound into the jail read-only and not copied, as they are
+    /// unless this says otherwise. Not for a VMM of uid 0, which could make them writable.
+    pub fn bind_executable(mut self, bind: bool) -> Self {
+        self.bind_executable = bind;
+        self
+    }
+
     /// A further argument for the VMM.
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
@@ -195,16 +207,24 @@ impl JailBuilder {
         let id = self.id.parse().map_err(wrong("id"))?;
         let exec_file = ExecFile::new(&self.exec_file).map_err(wrong("exec-file"))?;
         let base = HostPath::future_directory(&self.base).map_err(wrong("chroot-base-dir"))?;
+        let mut spec = JailSpec::new(id, exec_file, base);
+        Layout::new(&spec).demand_short().map_err(wrong("chroot-base-dir"))?;
         let profile = match &self.profile {
             Some(name) => self.profiles.named(name),
-            None => self.profiles.for_executable(&exec_file),
+            None => self.profiles.for_executable(&spec.exec_file),
         };
-        let mut spec = JailSpec::new(id, exec_file, base);
         spec.profile = profile.map_err(wrong("profile"))?;
         if self.closure {
             spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
+        spec.bind_executable = self.bind_executable;
+        if spec.bind_executable && spec.owner.uid == 0 {
+            return Err(wrong("bind-exec")(SpecError::ReadOnlyOwner(spec.owner)));
+        }
+        if spec.bind_executable {
+            spec.exec_file.demand_executable(spec.owner).map_err(wrong("exec-file"))?;
+        }
         spec.netns = match &self.netns {
             NetnsWish::Host => Netns::Host,
             NetnsWish::New => Netns::New,

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPath, JailPath, SpecError};
+use super::{HostPath, JailPath, Owner, SpecError};
 
-/// The VMM's executable: a regular file of the host, which is copied to the jail's root.
+/// The VMM's executable: a regular file of the host, which is copied to the jail's root or bound there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecFile {
     path: HostPath,
@@ -33,6 +33,18 @@ impl ExecFile {
     pub(crate) fn unseen(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self { path: path.to_owned().into(), name }
+    }
+
+    /// That whoever this is may execute the host's own file, by its permissions.
+    pub(super) fn demand_executable(&self, by: Owner) -> Result<(), SpecError> {
+        let path = self.path.as_path();
+        let facts = rustix::fs::stat(path).map_err(|cause| SpecError::NotFound(path.to_owned(), cause))?;
+        let needed = match by {
+            Owner { uid, .. } if uid == facts.st_uid => 0o100,
+            Owner { gid, .. } if gid == facts.st_gid => 0o010,
+            _ => 0o001,
+        };
+        if facts.st_mode & needed == 0 { Err(SpecError::NotForOwner(path.to_owned(), by)) } else { Ok(()) }
     }
 
     /// Where it is on the host.

@@ -32,7 +32,7 @@ pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::closure::Closure;
-use crate::placement::How;
+use crate::placement::{How, Placement};
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
@@ -72,6 +72,10 @@ pub struct JailSpec {
     /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Closure::of`]).
     #[serde(default)]
     pub closure: Closure,
+    /// Whether executable and closure are the host's own files, bound read-only, and not copies: nothing is copied,
+    /// and all jails run from the same memory. The VMM's user has to be allowed to execute the host's file.
+    #[serde(default)]
+    pub bind_executable: bool,
     /// Who it runs as.
     pub owner: Owner,
     /// The directory it is made in.
@@ -109,6 +113,7 @@ impl JailSpec {
             id,
             exec_file,
             closure: Closure::default(),
+            bind_executable: false,
             owner: DEFAULT_OWNER,
             base,
             netns: Netns::Host,
@@ -123,6 +128,18 @@ impl JailSpec {
             started_us: monotonic_us(),
             arguments: Vec::new(),
         }
+    }
+
+    /// What is placed into the jail once it stands: the program, if it is to be bound, and what the VMM's profile
+    /// says.
+    pub fn placements(&self) -> impl Iterator<Item = Placement> {
+        let program = std::iter::once((self.exec_file.path(), self.exec_file.in_jail()));
+        let closure = self.closure.files.iter().map(|file| (&file.source, file.path.clone()));
+        let bind = |(source, path): (&HostPath, JailPath)| {
+            Placement::new(source.as_path()).named(path.absolute()).how(How::Bind).read_only()
+        };
+        let bound = program.chain(closure).filter(|_| self.bind_executable).map(bind);
+        bound.chain(self.profile.placements())
     }
 
     /// The Unix socket in the jail at which the VMM can be talked to, if that is known.
@@ -153,9 +170,20 @@ pub enum SpecError {
     /// An executable that is not a regular file.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
+    /// An executable that the VMM's user may not execute as it is.
+    #[error(
+        "{} may not be executed by {owner}, and bound it stays as it is: have it copied, or chmod it",
+        .0.display(), owner = .1
+    )]
+    NotForOwner(PathBuf, Owner),
     /// A base that is not a directory.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// A base so long that a jail's root in it would have a path that the kernel does not take.
+    #[error(
+        "the jail's root would have a path of {0} bytes, and no more than {1} can be: choose a shorter directory"
+    )]
+    RootTooLong(usize, usize),
     /// An executable whose name cannot name a directory and a cgroup.
     #[error("The name of {} is not UTF-8", .0.display())]
     ExecName(PathBuf),

@@ -72,6 +72,8 @@ pub enum EnterStep {
     PivotRoot,
     /// Take the host's root away.
     DetachOldRoot,
+    /// Make it the root, over the skeleton's own.
+    ChangeRoot,
     /// Go to the new root.
     ChangeToRoot,
     /// Attach a file or directory of the host in the jail.
@@ -211,6 +213,7 @@ impl fmt::Display for EnterStep {
             Self::MakeTreeSlave => f.write_str("make the tree's mounts slaves"),
             Self::PivotRoot => f.write_str("pivot the root to it"),
             Self::DetachOldRoot => f.write_str("detach the host's root"),
+            Self::ChangeRoot => f.write_str("change the root to it"),
             Self::ChangeToRoot => f.write_str("go to the new root"),
             Self::Attach(bind) => {
                 let how = if bind.read_only { ", read-only" } else { "" };

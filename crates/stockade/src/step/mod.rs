@@ -305,11 +305,13 @@ impl Step {
     /// What the kernel refused, with the operation and its argument. [`crate::Error::InTheWay`] means that
     /// nothing was made.
     pub fn apply(&self, site: &Site) -> Result<()> {
+        log::info!("make {self}");
         self.act().apply(site)
     }
 
     /// The same, telling how far a long copy has come.
     pub(crate) fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+        log::info!("make {self}");
         self.act().apply_telling(site, tell)
     }
 

@@ -1,5 +1,7 @@
 //! Everything that is known of one jail, for people and programs.
 
+mod members;
+
 use std::path::Path;
 
 use rustix::fs::{CWD, Dir, FileType, ResolveFlags};
@@ -13,6 +15,9 @@ use crate::spec::{HostPath, JailId, JailPath};
 use crate::step::{ByName, Named, Step};
 use crate::store::{RECEIPT, Store, lock_holder};
 use crate::tree::{INSIDE, Tree, open_directory};
+
+pub(crate) use members::mount;
+pub use members::{Member, Mount};
 
 /// What is known of a jail. The names of its fields are those of its JSON, and stay.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,6 +44,10 @@ pub struct Inspection {
     pub ended: Option<Ended>,
     /// Where its parts are on the host.
     pub paths: Paths,
+    /// Its processes while its VMM runs, the monitor among them, by their pids.
+    pub processes: Vec<Member>,
+    /// The mounts that its VMM sees while it runs.
+    pub mounts: Vec<Mount>,
     /// What it was to be.
     pub spec: Option<Value>,
     /// What was made for it, in words.
@@ -111,6 +120,8 @@ impl Store {
             locked_by: opened.as_ref().and_then(lock_holder),
             ended: self.ended(id),
             paths,
+            processes: Vec::new(),
+            mounts: Vec::new(),
             spec: None,
             steps: Vec::new(),
             enter: Vec::new(),
@@ -153,6 +164,8 @@ impl Inspection {
             monitor: vmm.and_then(|vmm| vmm.monitor).map(process),
             keeper: receipt.keeper.map(process),
             paths,
+            processes: members::members(receipt),
+            mounts: members::mounts(receipt),
             spec: spec(receipt),
             steps: receipt.steps.iter().map(ToString::to_string).collect(),
             enter: receipt.enter.iter().map(ToString::to_string).collect(),

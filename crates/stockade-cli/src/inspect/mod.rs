@@ -1,43 +1,63 @@
 //! `stockade inspect`: everything that is known of one jail.
 
+mod tree;
+
 use std::fmt::{Display, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use stockade::inspect::{Inspection, Process};
-use stockade::spec::JailId;
 
-use crate::args::StateArgs;
-use crate::jails::no_jail;
-use crate::output::{Failure, print, print_json, require_root_to_look};
+use crate::output::{Failure, plain, print, print_json, require_root_to_look};
 use crate::ps::short;
+use crate::select::{Naming, SelectArgs};
+use tree::Style;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade inspect vm-1 --json")]
+#[command(after_help = "A jail may be named by the beginning of its id.
+
+Examples:
+  stockade inspect vm-1 --json
+  stockade inspect --tree vm-1
+  stockade inspect --filter state=dead")]
 pub(crate) struct InspectArgs {
-    /// Name of the jail.
-    id: JailId,
-    /// Print one JSON object.
+    /// Draw its root with mounts, namespace, cgroups and processes.
+    #[arg(long, conflicts_with = "json")]
+    tree: bool,
+    /// Print one JSON object; a list of them unless a single jail is named.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    state: StateArgs,
+    jails: SelectArgs,
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("inspect")?;
-    let found = args.state.store()?.inspect(&args.id)?.ok_or_else(|| no_jail(&args.id))?;
-    let printed = if args.json { print_json(&found) } else { print(&text(&found)) };
-    printed.map(|()| ExitCode::SUCCESS)
+    let (store, chosen) = args.jails.choose(Naming::Beginning, |_| true)?;
+    let single = chosen.single;
+    let (ids, code) = chosen.known();
+    // What has gone meanwhile is no more.
+    let looks = ids.iter().filter_map(|id| store.inspect(id).transpose());
+    let found = looks.collect::<Result<Vec<_>, _>>()?;
+    match (&found[..], args.json) {
+        ([one], true) if single => print_json(one)?,
+        ([], true) if single => (),
+        (all, true) => print_json(&all)?,
+        (all, false) if args.tree => {
+            let style = Style::of_locale();
+            print(&all.iter().map(|found| tree::of(found).draw(style)).collect::<String>())?;
+        }
+        (all, false) => print(&all.iter().map(text).collect::<Vec<_>>().join("\n"))?,
+    }
+    Ok(code)
 }
 
 /// A row for each fact that there is.
 fn text(found: &Inspection) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &dyn Display| {
-        let _ = writeln!(text, "{name:10} {value}");
+        let _ = writeln!(text, "{name:10} {}", plain(&value.to_string()));
     };
     row("jail", &found.id);
     let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();

@@ -1,0 +1,174 @@
+//! Waiting for VMMs, and what asks them to end meanwhile.
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use stockade::{Ended, Jail, Running, TeardownOptions, teardown_all};
+use stockade_syscalls::signals::SignalFd;
+
+use crate::output::{Failure, note};
+use crate::prefix::Prefixed;
+use crate::run::{RunArgs, tell_left};
+use crate::service;
+use crate::wish::Wish;
+
+/// How far a VMM has been asked to end.
+#[derive(Clone, Copy)]
+enum Stop {
+    Never,
+    /// Asked, and to be killed at that time; one beyond reckoning never comes.
+    Asked {
+        kill_at: Option<Instant>,
+    },
+    Killed,
+}
+
+struct Member<'w> {
+    wish: &'w Wish<RunArgs>,
+    running: Running,
+    output: Option<Prefixed>,
+    stop: Stop,
+}
+
+/// VMMs that are waited for.
+#[derive(Default)]
+pub(crate) struct Attended<'w> {
+    members: Vec<Member<'w>>,
+    many: bool,
+    /// Whether the service manager knows that this is coming to its end.
+    stopping: bool,
+}
+
+impl<'w> Attended<'w> {
+    pub(crate) fn add(&mut self, wish: &'w Wish<RunArgs>, running: Running, output: Option<Prefixed>) {
+        self.many |= output.is_some();
+        self.members.push(Member { wish, running, output, stop: Stop::Never });
+    }
+
+    /// Waits for the VMMs' ends, and removes the jail of each as it ends. The first signal asks all to end, the
+    /// second kills them, and so does the end of the grace period. The exit code is that of the first VMM that
+    /// failed.
+    pub(crate) fn attend(mut self, signals: &SignalFd) -> Result<ExitCode, Failure> {
+        if self.members.is_empty() {
+            // All run on without this command.
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut first = 0;
+        loop {
+            let ended = self.take_ended()?;
+            let over = self.members.is_empty();
+            if over {
+                self.tell_stopping();
+            }
+            let code = conclude(ended, self.many);
+            first = if first == 0 { code } else { first };
+            if over {
+                return Ok(ExitCode::from(first));
+            }
+            self.wait(signals)?;
+            self.members.iter_mut().filter(|member| member.is_late()).try_for_each(Member::further)?;
+            while let Ok(Some(_)) = signals.take() {
+                self.tell_stopping();
+                self.members.iter_mut().try_for_each(Member::further)?;
+            }
+        }
+    }
+
+    fn tell_stopping(&mut self) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            service::stopping();
+        }
+    }
+
+    fn take_ended(&mut self) -> Result<Vec<Member<'w>>, Failure> {
+        let mut ended = Vec::new();
+        let mut at = 0;
+        while at < self.members.len() {
+            if self.members[at].running.wait_timeout(Duration::ZERO)?.is_some() {
+                ended.push(self.members.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Waits until a VMM ends, a signal comes, or the next one's grace is over.
+    fn wait(&self, signals: &SignalFd) -> Result<(), Failure> {
+        let next = self.members.iter().filter_map(Member::kill_at).min();
+        let left =
+            next.and_then(|next| Timespec::try_from(next.saturating_duration_since(Instant::now())).ok());
+        let fds = self.members.iter().map(|member| member.running.as_fd()).chain([signals.as_fd()]);
+        let mut waiting: Vec<PollFd<'_>> =
+            fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut waiting, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
+        }
+    }
+}
+
+impl Member<'_> {
+    fn kill_at(&self) -> Option<Instant> {
+        if let Stop::Asked { kill_at } = self.stop { kill_at } else { None }
+    }
+
+    fn is_late(&self) -> bool {
+        self.kill_at().is_some_and(|kill_at| kill_at <= Instant::now())
+    }
+
+    fn further(&mut self) -> Result<(), Failure> {
+        self.stop = match self.stop {
+            Stop::Never => {
+                self.running.signal(Signal::TERM)?;
+                Stop::Asked { kill_at: Instant::now().checked_add(self.wish.asked.args.grace()) }
+            }
+            Stop::Asked { .. } | Stop::Killed => {
+                self.running.signal(Signal::KILL)?;
+                Stop::Killed
+            }
+        };
+        Ok(())
+    }
+}
+
+/// Removes the jails of VMMs that have ended, together: most of that is waiting. A VMM's exit code is ours, unless
+/// something of its jail is left; of several it is that of the first that failed.
+fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
+    let mut jails = Vec::new();
+    let mut ends = Vec::new();
+    for Member { wish, mut running, output, stop } in members {
+        let ended = running.wait().unwrap_or(Ended::Unknown);
+        jails.push(Jail::Running(running));
+        ends.push((wish, ended, output, matches!(stop, Stop::Never)));
+    }
+    let mut first = 0;
+    let reports = teardown_all(jails, TeardownOptions::default());
+    for ((wish, ended, output, by_itself), report) in ends.into_iter().zip(reports) {
+        let clean = match report {
+            Ok(report) => {
+                tell_left(&report);
+                report.is_clean()
+            }
+            // The others are waited for all the same.
+            Err(error) => {
+                wish.locate(error).tell();
+                false
+            }
+        };
+        if let Some(output) = output {
+            output.finish();
+        }
+        let code = ended.shell_code();
+        if many && by_itself && code != 0 {
+            note(&format!("the VMM of jail {} has ended: {ended}", wish.id()));
+        }
+        let code = if code == 0 && !clean { 1 } else { code };
+        first = if first == 0 { code } else { first };
+    }
+    first
+}

@@ -1,0 +1,200 @@
+//! The keys of a jail file: the flags of `run`, by their names.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use clap::{Arg, ArgAction, Args, Command, ValueHint};
+
+use crate::run::RunArgs;
+
+/// The key of the VMM's arguments, which stand behind `--` on a command line.
+pub(super) const ARGUMENTS: &str = "arguments";
+
+/// Flags that say what the command does, and not what a jail is to be.
+const NO_KEYS: [&str; 4] = ["file", "detach", "help", "version"];
+
+/// What stands behind a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `true` or `false`, as the flag is there or not.
+    Switch,
+    /// A text or a number.
+    Single,
+    /// A text or a number, or `true` for the flag without a value.
+    Optional,
+    /// A list of texts and numbers.
+    List,
+    /// The same, or a table of what stands before and behind the equals sign.
+    Pairs,
+}
+
+/// Which of a flag's values are paths of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paths {
+    Never,
+    Always,
+    /// Those with a slash in them, or ending in `.toml`: the others are names.
+    UnlessName,
+}
+
+/// One key.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) shape: Shape,
+    pub(super) paths: Paths,
+    /// The keys that cannot be beside this one.
+    pub(super) conflicts: Vec<String>,
+}
+
+/// Every key that a jail may have, in the order of the help.
+#[derive(Clone, Debug)]
+pub(super) struct Keys(Vec<Key>);
+
+impl Keys {
+    /// The keys of a jail file, whichever command reads it.
+    pub(super) fn all() -> Self {
+        let Self(mut keys) = Self::of(&flags_of::<RunArgs>());
+        keys.retain(|key| !NO_KEYS.contains(&key.name.as_str()));
+        Self(keys)
+    }
+
+    /// The flags of a command that was built, as keys.
+    pub(super) fn of(command: &Command) -> Self {
+        let arguments = || command.get_arguments();
+        let conflict = |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).contains(&b);
+        let key = |arg: &Arg| Key {
+            name: name(arg),
+            shape: shape(arg),
+            paths: paths(arg),
+            conflicts: arguments()
+                .filter(|other| conflict(arg, other) || conflict(other, arg))
+                .map(name)
+                .collect(),
+        };
+        Self(arguments().map(key).collect())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Key> {
+        self.iter().find(|key| key.name == name)
+    }
+}
+
+/// A command with these arguments alone, built, so that all that is known of them can be asked for.
+pub(super) fn flags_of<T: Args>() -> Command {
+    let mut command = T::augment_args(Command::new("stockade").no_binary_name(true));
+    command.build();
+    command
+}
+
+/// What the key of a flag is called: as the flag.
+pub(super) fn name(arg: &Arg) -> String {
+    arg.get_long().unwrap_or(arg.get_id().as_str()).to_owned()
+}
+
+fn shape(arg: &Arg) -> Shape {
+    let many = matches!(arg.get_action(), ArgAction::Append) || arg.is_last_set();
+    match arg.get_action() {
+        ArgAction::SetTrue => Shape::Switch,
+        _ if many && is_pair(value_name(arg)) => Shape::Pairs,
+        _ if many => Shape::List,
+        _ if arg.get_num_args().is_some_and(|range| range.min_values() == 0) => Shape::Optional,
+        _ => Shape::Single,
+    }
+}
+
+fn paths(arg: &Arg) -> Paths {
+    let value_name = value_name(arg);
+    // A placement begins with its source.
+    if value_name.starts_with("SRC") {
+        return Paths::Always;
+    }
+    if value_name.ends_with("|PATH") || value_name.ends_with("|FILE") {
+        return Paths::UnlessName;
+    }
+    let hints = [ValueHint::AnyPath, ValueHint::FilePath, ValueHint::DirPath, ValueHint::ExecutablePath];
+    if hints.contains(&arg.get_value_hint()) { Paths::Always } else { Paths::Never }
+}
+
+fn value_name(arg: &Arg) -> &str {
+    arg.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str())
+}
+
+/// Whether a value's name is like FILE=VALUE.
+fn is_pair(value_name: &str) -> bool {
+    let word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    value_name.split_once('=').is_some_and(|(name, value)| word(name) && word(value))
+}
+
+impl Key {
+    /// Whether a value is a path that begins where the file is.
+    pub(super) fn is_relative_path(&self, value: &str) -> bool {
+        let path = match self.paths {
+            Paths::Never => false,
+            Paths::Always => true,
+            Paths::UnlessName => {
+                value.contains('/') || Path::new(value).extension() == Some(OsStr::new("toml"))
+            }
+        };
+        path && !value.is_empty() && !value.starts_with('/')
+    }
+
+    /// Whether a later level adds to this key; it replaces any other.
+    pub(super) fn adds_up(&self) -> bool {
+        matches!(self.shape, Shape::List | Shape::Pairs) && self.name != ARGUMENTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::CreateArgs;
+
+    #[test]
+    fn every_flag_of_run_and_create_has_a_key() {
+        let keys = Keys::all();
+        for command in [flags_of::<RunArgs>(), flags_of::<CreateArgs>()] {
+            for arg in command.get_arguments().filter(|arg| !NO_KEYS.contains(&arg.get_id().as_str())) {
+                assert!(keys.get(&name(arg)).is_some(), "{} has no key", name(arg));
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_are_paths_of_the_host_are_known() {
+        let paths = |wanted| {
+            let keys = Keys::all();
+            let names: Vec<String> =
+                keys.iter().filter(|key| key.paths == wanted).map(|key| key.name.clone()).collect();
+            names
+        };
+        // Whoever adds a flag with a path adds it here, so that it begins where the file is.
+        assert_eq!(
+            paths(Paths::Always),
+            ["exec-file", "chroot-base-dir", "place", "profile-dir", "state-dir"]
+        );
+        assert_eq!(paths(Paths::UnlessName), ["netns", "profile"]);
+    }
+
+    #[test]
+    fn a_key_has_the_shape_of_its_flag() {
+        let keys = Keys::all();
+        for (name, shape) in [
+            ("id", Shape::Single),
+            ("uid", Shape::Single),
+            ("new-pid-ns", Shape::Switch),
+            ("cgroup", Shape::Pairs),
+            ("resource-limit", Shape::Pairs),
+            ("place", Shape::List),
+            ("ready", Shape::Optional),
+            (ARGUMENTS, Shape::List),
+        ] {
+            assert_eq!(keys.get(name).map(|key| key.shape), Some(shape), "{name}");
+        }
+        assert_eq!(keys.get("new-net-ns").map(|key| key.conflicts.clone()), Some(vec!["netns".to_owned()]));
+    }
+}

@@ -1,0 +1,104 @@
+//! Where a jail was described, and so where a mistake in it is.
+
+use std::rc::Rc;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use super::keys::name;
+use super::level::{Level, What};
+use super::parse::Source;
+use crate::mistake;
+use crate::output::Failure;
+
+/// Where a jail was described.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// On the command line.
+    Flags,
+    /// In a table of a file.
+    File {
+        source: Rc<Source>,
+        /// Where the table begins.
+        line: usize,
+        level: Level,
+        /// What tells it from the others, if it is not the only one.
+        id: Option<String>,
+    },
+}
+
+impl Origin {
+    /// Names the file's line and key in the place of the flag; a failure of another kind is told of which jail
+    /// it is.
+    pub(super) fn locate(&self, failure: Failure) -> Failure {
+        let Self::File { source, level, id, .. } = self else { return failure };
+        match (failure, id) {
+            (Failure::Flag { flag, what, text }, _) => match level.line_of(&flag, what.as_deref(), &text) {
+                Some(line) => {
+                    let what = what.map_or(String::new(), |what| format!(" {what}"));
+                    source.mistake(line, &format!("{flag}{what}: {text}"))
+                }
+                None => Failure::Flag { flag, what, text },
+            },
+            (Failure::Told(text), Some(id)) if !text.contains(id.as_str()) => {
+                Failure::Told(format!("jail {id}: {text}"))
+            }
+            (failure, _) => failure,
+        }
+    }
+
+    /// What is wrong with the command line that says the same as the file.
+    pub(super) fn explain(&self, command: &Command, error: &clap::Error) -> Failure {
+        let Self::File { source, line, .. } = self else { return Failure::new(mistake(error)) };
+        let arguments: Vec<&str> = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => vec![argument],
+            Some(ContextValue::Strings(arguments)) => arguments.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let keys: Vec<&str> = arguments.iter().map(|argument| key(argument)).collect();
+        match (error.kind(), &arguments[..]) {
+            (ErrorKind::MissingRequiredArgument, _) => {
+                let always = |flag: &Arg| keys.contains(&name(flag).as_str()) && flag.is_required_set();
+                let why = if command.get_arguments().any(always) { "" } else { " beside what it has" };
+                source.mistake(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
+            }
+            (ErrorKind::InvalidValue | ErrorKind::ValueValidation, [argument]) => {
+                let text = mistake(error).replace(&format!(" for '{argument}'"), "");
+                self.locate(Failure::flag(keys[0], text))
+            }
+            (ErrorKind::ArgumentConflict, [argument]) => {
+                let other = match error.get(ContextKind::PriorArg) {
+                    Some(ContextValue::String(other)) => key(other),
+                    _ => "the others",
+                };
+                source.mistake(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
+            }
+            _ => source.mistake(*line, &mistake(error)),
+        }
+    }
+}
+
+/// The key of an argument that clap names as the help does: `--grace <SECONDS>`, `--ready[=<SOCKET>]`.
+fn key(argument: &str) -> &str {
+    argument.trim_start_matches('-').split([' ', '[', '=']).next().unwrap_or_default()
+}
+
+impl Level {
+    /// The line of a mistake: of the value that it is about, or of the key.
+    fn line_of(&self, key: &str, what: Option<&str>, text: &str) -> Option<usize> {
+        let said = self.0.get(key)?;
+        let is_meant = |value: &str| match what {
+            // With a name or options behind it.
+            Some(what) => {
+                value.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with(['=', ':']))
+            }
+            None => text.contains(value),
+        };
+        let values = if let What::Values(values) = &said.what { &values[..] } else { &[] };
+        // The last: of two that cannot be together it is the one too many.
+        match values.iter().rfind(|value| value.text.to_str().is_some_and(is_meant)) {
+            Some(value) => value.line,
+            None => said.line,
+        }
+    }
+}

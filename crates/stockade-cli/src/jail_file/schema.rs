@@ -1,0 +1,146 @@
+//! The JSON Schema of jail files, by which editors complete and check them.
+
+#![cfg(test)]
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{Key, Keys, Shape, flags_of, name};
+use super::parse::{COUNT, DEFAULTS, JAIL, MOST, Source};
+use crate::run::RunArgs;
+
+/// Where the schema is, from this package's directory.
+const SCHEMA: &str = "../../docs/schema/jail-file.json";
+
+/// The schema, made from the flags and their help.
+fn schema() -> Value {
+    let command = flags_of::<RunArgs>();
+    let help = |key: &Key| {
+        let flag = command.get_arguments().find(|arg| name(arg) == key.name);
+        flag.and_then(|flag| flag.get_help()).map(ToString::to_string).expect("every flag has its help")
+    };
+    let keys = Keys::all();
+    let keys: Map<String, Value> =
+        keys.iter().map(|key| (key.name.clone(), of_key(key, help(key)))).collect();
+    let mut jail = keys.clone();
+    let count = json!({
+        "type": "integer", "minimum": 1, "maximum": MOST,
+        "description": "How many jails this table stands for. {index} in texts counts them from 1.",
+    });
+    jail.insert(COUNT.to_owned(), count);
+    let table = |keys: Map<String, Value>| json!({ "type": "object", "additionalProperties": false, "properties": keys });
+    let mut one = table(jail);
+    // Where the others may be in the defaults or among the flags.
+    one["description"] = "A jail, or as many as `count` says.".into();
+    let mut defaults = table(keys);
+    defaults["description"] = "What holds for every jail of the file.".into();
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "stockade jail file",
+        "type": "object",
+        "additionalProperties": false,
+        "required": [JAIL],
+        "properties": {
+            DEFAULTS: defaults,
+            JAIL: { "oneOf": [
+                { "type": "array", "minItems": 1, "items": { "$ref": "#/definitions/jail" } },
+                { "$ref": "#/definitions/jail" },
+            ] },
+        },
+        "definitions": { "jail": one },
+    })
+}
+
+fn of_key(key: &Key, help: String) -> Value {
+    let mut schema = match key.shape {
+        Shape::Switch => json!({ "type": "boolean" }),
+        Shape::Single => single(),
+        Shape::Optional => json!({ "type": ["boolean", "string", "integer"] }),
+        Shape::List => list(),
+        Shape::Pairs => {
+            json!({ "anyOf": [{ "type": "object", "additionalProperties": single() }, list()] })
+        }
+    };
+    schema["description"] = help.into();
+    schema
+}
+
+fn single() -> Value {
+    json!({ "type": ["string", "integer"] })
+}
+
+fn list() -> Value {
+    json!({ "type": "array", "items": single() })
+}
+
+/// Whether the schema, and then whether the command, takes a file.
+fn taken(text: &str) -> (bool, bool) {
+    let data: Value = toml::from_str(text).expect("TOML");
+    let validator = jsonschema::validator_for(&schema()).expect("a schema");
+    (validator.is_valid(&data), Source::of(text).parse(&Keys::all()).is_ok())
+}
+
+#[test]
+fn the_schema_in_the_documentation_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA);
+    let text = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
+    if std::env::var_os("STOCKADE_UPDATE").is_some() {
+        std::fs::write(&path, &text).expect("write the schema");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(written, text, "STOCKADE_UPDATE=1 cargo test -p stockade-cli schema writes it anew");
+}
+
+#[test]
+fn the_schema_takes_what_the_command_takes() {
+    for text in [
+        "[jail]\nid = 'a'",
+        "[[jail]]\nid = 'a'\nexec-file = 'x'\nuid = 5\n[[jail]]\nuid = '10{index}'",
+        "[defaults]\nnew-pid-ns = true\ngrace = 3\n[[jail]]\ncount = 20",
+        "[[jail]]\ncgroup = { 'pids.max' = 64 }\nresource-limit = ['no-file=9']",
+        "[[jail]]\nready = true\narguments = ['-m', 512]\n[[jail]]\nready = 'run/a'",
+    ] {
+        assert_eq!(taken(text), (true, true), "{text}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_command_refuses() {
+    for text in [
+        "",
+        "jail = []",
+        "[defaults]\n",
+        "id = 'a'",
+        "[[jail]]\ncgrop = []",
+        "[defaults]\ncount = 2\n[[jail]]\n",
+        "[[jail]]\ncount = 0",
+        "[[jail]]\nnew-pid-ns = 'yes'",
+        "[[jail]]\nuid = true",
+        "[[jail]]\nplace = 'a'",
+        "[[jail]]\nplace = { a = 'b' }",
+        "[[jail]]\narguments = [true]",
+        "[[jail]]\ncgroup = { 'pids.max' = [1] }",
+        "[[jail]]\nready = 1.5",
+        "[[jail]]\ndetach = true",
+    ] {
+        assert_eq!(taken(text), (false, false), "{text}");
+    }
+}
+
+#[test]
+fn the_examples_and_those_in_the_documentation_are_jail_files() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(root.join("examples")).expect("examples").flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "toml") {
+            texts.push(std::fs::read_to_string(entry.path()).expect("an example"));
+        }
+    }
+    let page = std::fs::read_to_string(root.join("docs/jail-files.md")).expect("a page");
+    texts.extend(
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next().map(str::to_owned)),
+    );
+    assert!(texts.len() >= 3, "{texts:?}");
+    for text in texts {
+        assert_eq!(taken(&text), (true, true), "{text}");
+    }
+}

@@ -1,0 +1,117 @@
+//! The jails that a command is asked for, checked before the first is made. All of them are made, or none.
+
+use clap::Args;
+use stockade::spec::{JailId, JailSpec, Netns};
+use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
+
+use crate::advice;
+use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::descriptors::make_room_for;
+use crate::jail_file::{Asked, Described};
+use crate::output::{Failure, note};
+use crate::placements::not_placed;
+use crate::progress::Bar;
+use crate::run::tell_left;
+
+/// Arguments that describe a jail, whatever else they say.
+pub(crate) trait AsksForJail {
+    /// What the jail is to be.
+    fn jail(&self) -> &JailArgs;
+    /// Where its receipt is.
+    fn state(&self) -> &StateArgs;
+}
+
+/// One jail, with all that is asked for in order.
+#[derive(Debug)]
+pub(crate) struct Wish<T> {
+    pub(crate) asked: Asked<T>,
+    pub(crate) spec: JailSpec,
+    pub(crate) store: Store,
+    pub(crate) placements: Vec<Placement>,
+}
+
+impl<T: Args + AsksForJail> Described<T> {
+    /// The jails that are asked for, each checked.
+    ///
+    /// # Errors
+    /// The first mistake, with its flag, or its file, line and key.
+    pub(crate) fn wishes(&self) -> Result<Vec<Wish<T>>, Failure> {
+        self.jails()?.into_iter().map(Wish::new).collect()
+    }
+}
+
+impl<T: AsksForJail> Wish<T> {
+    fn new(asked: Asked<T>) -> Result<Self, Failure> {
+        let checked = || Ok((asked.args.jail().spec()?, asked.args.state().store()?));
+        let (spec, store) = checked().map_err(|failure| asked.locate(failure))?;
+        let placements = asked.args.jail().placements().map_err(|failure| asked.locate(failure))?;
+        Ok(Self { asked, spec, store, placements })
+    }
+}
+
+impl<T> Wish<T> {
+    pub(crate) fn id(&self) -> &JailId {
+        &self.spec.id
+    }
+
+    /// The failure with the place where this jail was described.
+    pub(crate) fn locate(&self, failure: impl Into<Failure>) -> Failure {
+        self.asked.locate(failure.into())
+    }
+
+    /// Makes the jail and places into it what is asked for.
+    fn prepare(&self) -> Result<Prepared, Failure> {
+        let spec = self.spec_now()?;
+        if let Some(warning) = advice::warning(&spec) {
+            note(&warning);
+        }
+        let mut prepared = self.store.prepare(&spec).map_err(|error| advice::not_made(&error))?;
+        if let Some(report) = prepared.taken_over() {
+            let (id, many) = (self.id(), report.removed.len());
+            note(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));
+        }
+        for placement in self.placements.clone() {
+            let source = placement.source().to_owned();
+            let mut bar = Bar::new(&source);
+            let placed = prepared.place_with_progress(placement, &mut |progress| bar.show(progress));
+            placed.map_err(|error| not_placed(PLACE_FLAG, &source, &error))?;
+        }
+        Ok(prepared)
+    }
+
+    /// The specification, with a network namespace joined that an earlier jail of the same command has made.
+    fn spec_now(&self) -> Result<JailSpec, Failure> {
+        let mut spec = self.spec.clone();
+        if let Netns::Make(name) = &spec.netns {
+            spec.netns = Netns::from_argument(name.as_str())?;
+        }
+        Ok(spec)
+    }
+}
+
+/// Makes these jails, all of them or none.
+pub(crate) fn prepare_all<T>(wishes: &[Wish<T>]) -> Result<Vec<Prepared>, Failure> {
+    make_room_for(wishes.len())?;
+    // Those made before the one that fails go with the list.
+    wishes.iter().map(|wish| wish.prepare().map_err(|failure| wish.locate(failure))).collect()
+}
+
+/// Lets these jails stand by themselves, all of them or none.
+pub(crate) fn leave_all<T>(wishes: &[Wish<T>], prepared: Vec<Prepared>) -> Result<(), Failure> {
+    for (at, prepared) in prepared.into_iter().enumerate() {
+        if let Err(error) = prepared.leave() {
+            remove(&wishes[..at]);
+            return Err(wishes[at].locate(error));
+        }
+    }
+    Ok(())
+}
+
+/// Removes jails that this command has just made; the failure that it has already is the one to tell.
+fn remove<T>(wishes: &[Wish<T>]) {
+    let jails: Vec<Jail> =
+        wishes.iter().filter_map(|wish| wish.store.open(wish.id()).ok().flatten()).collect();
+    for report in teardown_all(jails, TeardownOptions::default()).into_iter().flatten() {
+        tell_left(&report);
+    }
+}

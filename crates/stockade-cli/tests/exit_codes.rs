@@ -1,0 +1,63 @@
+//! The exit codes are those of docs/exit-codes.md.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use testkit::{Guard, Output, privileged, program, said, stockade};
+
+/// The codes that the table names.
+fn documented() -> BTreeSet<i32> {
+    let table =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/exit-codes.md"));
+    let rows = table.unwrap();
+    let firsts = rows.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    firsts.filter_map(|code| code.parse().ok()).collect()
+}
+
+fn run(guard: &Guard, vmm: &str) -> Output {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let words = ["run", "--id", "codes", "--exec-file", &probe, "--chroot-base-dir", &base, "--", vmm];
+    stockade(guard, &words)
+}
+
+#[test]
+fn each_code_of_the_table_comes_where_it_says() {
+    privileged!(guard, {
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        said(&guard, &["create", "--id", "vm", "--exec-file", &probe, "--chroot-base-dir", &base]);
+        said(&guard, &["place", "vm", "/etc/passwd"]);
+        said(&guard, &["start", "vm", "--", "sleep"]);
+        let mut seen = BTreeSet::new();
+        for (code, words) in [
+            (0, &["ps"][..]),
+            (1, &["ps", "--no-such-flag"]),
+            (1, &["inspect", "none"]),
+            (1, &["rm", "vm"]),
+            (2, &["plan", "--id", "vm", "--exec-file", &probe, "--chroot-base-dir", &base, "--uid", "5"]),
+            (1, &["audit", "--against", "vm", "none"]),
+            (124, &["wait", "--timeout", "0", "vm"]),
+            (124, &["events", "--timeout", "0"]),
+            (125, &["exec", "none", "--", "/stockade-probe"]),
+            (125, &["shell", "none"]),
+            (126, &["exec", "vm", "--", "/passwd"]),
+            (127, &["exec", "vm", "--", "/no-such-program"]),
+            (127, &["shell", "vm"]),
+            (0, &["exec", "vm", "--", "/stockade-probe", "exit=0"]),
+            (3, &["exec", "vm", "--", "/stockade-probe", "exit=3"]),
+            (143, &["exec", "vm", "--", "/stockade-probe", "signal=15"]),
+            (0, &["rm", "--force", "vm"]),
+        ] {
+            let output = stockade(&guard, words);
+            assert_eq!(output.code, code, "{words:?}: {output:?}");
+            seen.insert(code);
+        }
+        for (vmm, code) in [("exit=0", 0), ("exit=77", 77), ("exit=124", 124), ("signal=9", 137)] {
+            let output = run(&guard, vmm);
+            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{vmm}");
+        }
+        let documented = documented();
+        assert!(documented.len() > 5 && documented.is_subset(&seen), "{documented:?}, seen {seen:?}");
+    });
+}

@@ -1,0 +1,49 @@
+//! Help is one screen for every command, and shows an example that would work.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use testkit::{Output, program, run_with};
+
+/// Help on a screen of 100 columns.
+fn help(words: &[&str]) -> String {
+    let Output { code, stdout, stderr } =
+        run_with(Command::new(program("stockade")).args(words).env("COLUMNS", "100"));
+    assert_eq!((code, stderr.as_str()), (0, ""), "{words:?}");
+    stdout
+}
+
+/// The commands that help tells of, but for itself.
+fn commands() -> Vec<String> {
+    let help = help(&["--help"]);
+    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = rows.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let commands: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    assert!(commands.len() > 20, "{help}");
+    commands
+}
+
+#[test]
+fn help_is_one_screen() {
+    let mut all: Vec<Vec<String>> = commands().into_iter().map(|command| vec![command]).collect();
+    all.push(Vec::new());
+    for command in &all {
+        for flag in ["-h", "--help"] {
+            let words: Vec<&str> = command.iter().map(String::as_str).chain([flag]).collect();
+            let text = help(&words);
+            assert!(text.lines().count() <= 40, "{words:?}: {} lines\n{text}", text.lines().count());
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(100), "{words:?}: {widest:?} columns\n{text}");
+        }
+    }
+}
+
+#[test]
+fn help_shows_an_example() {
+    for command in commands() {
+        let text = help(&[&command, "--help"]);
+        let (_, examples) = text.split_once("\nExample").unwrap_or_else(|| panic!("{command} shows none"));
+        let own = format!("stockade {command}");
+        assert!(examples.lines().any(|line| line.starts_with("  ") && line.contains(&own)), "{text}");
+    }
+}

@@ -1,0 +1,277 @@
+//! Readers that go, disks that are full, directories that cannot be written to, terminals that are killed: one line at
+//! most, no panic, and nothing left.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::{Guard, Output, command, privileged, program, run_with, said, stockade};
+
+/// The flags of a jail of the probe in the test's base.
+fn flags(guard: &Guard) -> String {
+    format!(
+        "--exec-file {} --chroot-base-dir {}",
+        program("stockade-probe").display(),
+        guard.base().display()
+    )
+}
+
+/// Makes a jail, and starts its VMM, which writes a line and sleeps.
+fn start(guard: &Guard, id: &str) {
+    let line = format!("create --id {id} {}", flags(guard));
+    said(guard, &line.split(' ').collect::<Vec<_>>());
+    said(guard, &["start", id, "--", "clock", "sleep"]);
+    while said(guard, &["logs", id]).is_empty() {}
+}
+
+/// A command line of each command that prints much, or prints as it goes.
+fn printing(guard: &Guard) -> Vec<String> {
+    let mut lines: Vec<String> = [
+        "--help",
+        "run --help",
+        "ps",
+        "ps -q",
+        "ps --json",
+        "inspect vm",
+        "inspect --all --json",
+        "logs vm",
+        "profiles",
+        "profiles qemu",
+        "profiles --json",
+        "top --once",
+        "top --json",
+        "gc",
+        "gc --json",
+        "doctor",
+        "doctor --json",
+        "audit vm",
+        "audit --all --json",
+        "audit --sarif vm",
+        "events --all --timeout 1",
+        "events --all --json --timeout 1",
+        "version",
+        "exec vm -- /stockade-probe report",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    lines.extend(["", "--json "].map(|json| format!("plan {json}--id other {}", flags(guard))));
+    lines
+}
+
+/// Runs a command line with its output going there.
+fn printing_to(guard: &Guard, line: &str, stdout: impl Into<Stdio>) -> Output {
+    use std::os::unix::process::ExitStatusExt;
+    let mut command = command(guard, &line.split(' ').collect::<Vec<_>>());
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    // The command holds the ends of its own output no longer than the child.
+    drop(command);
+    let output = child.wait_with_output().unwrap();
+    let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Output { code: code.unwrap_or(-1), stdout: String::new(), stderr }
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_failure() {
+    privileged!(guard, {
+        start(&guard, "vm");
+        for line in printing(&guard) {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let output = printing_to(&guard, &line, writer);
+            // What the program in the jail makes of it is its own affair.
+            assert!(output.code == 0 || line.starts_with("exec "), "{line}: {output:?}");
+            assert!(
+                !output.stderr.contains("panicked") && !output.stderr.contains("stockade: "),
+                "{line}: {output:?}"
+            );
+        }
+        // What is to be done is done all the same.
+        start(&guard, "other");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let removed = printing_to(&guard, "rm --force vm other", writer);
+        assert_eq!((removed.code, removed.stderr.as_str()), (0, ""));
+        assert_eq!(said(&guard, &["ps", "-q"]), "");
+    });
+}
+
+#[test]
+fn an_output_that_takes_nothing_is_told_in_one_line() {
+    privileged!(guard, {
+        start(&guard, "vm");
+        let said_of_it = "stockade: failed to write to stdout: No space left on device (os error 28)\n";
+        for line in printing(&guard) {
+            // Help is clap's own to print, and the program in the jail prints by itself.
+            if line.contains("--help") || line.starts_with("exec ") {
+                continue;
+            }
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            let output = printing_to(&guard, &line, full);
+            assert_eq!((output.code, output.stderr.as_str()), (1, said_of_it), "{line}");
+        }
+        said(&guard, &["rm", "--force", "vm"]);
+    });
+}
+
+/// Runs a script with the test's state directory on a file system of its own, mounted with these options.
+fn with_state_on(guard: &Guard, options: &str, script: &str) -> Output {
+    std::fs::create_dir_all(guard.state()).unwrap();
+    let whole = format!("mount -t tmpfs -o {options} none $STOCKADE_STATE_DIR && {{ {script}; }}");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &whole]);
+    let output =
+        run_with(command.env("STOCKADE_STATE_DIR", guard.state()).env("stockade", program("stockade")));
+    std::fs::remove_dir(guard.state()).unwrap();
+    assert!(!output.stderr.contains("panicked"), "{output:?}");
+    output
+}
+
+#[test]
+fn a_state_directory_that_is_full_is_told_and_nothing_is_left() {
+    privileged!(guard, {
+        let flags = flags(&guard);
+        // With no room for a receipt, and with room for one but not for the next, which tells of the VMM.
+        for fill in ["head -c 4096 /dev/zero > $STOCKADE_STATE_DIR/.full", "true"] {
+            for command in [
+                format!("run --id vm {flags} -- exit=0"),
+                format!("run --id vm {flags} --daemonize -- sleep"),
+            ] {
+                let script =
+                    format!("{fill}; $stockade {command}; code=$?; ls $STOCKADE_STATE_DIR; exit $code");
+                let output = with_state_on(&guard, "size=4k", &script);
+                assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+                let at = guard.state().join("vm/receipt.json");
+                let told = format!(
+                    "stockade: failed to write {}: No space left on device (os error 28)\n",
+                    at.display()
+                );
+                assert_eq!(output.stderr, told);
+                assert!(!guard.base().exists(), "{command}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_jail_is_removed_though_the_state_directory_is_full() {
+    privileged!(guard, {
+        let flags = flags(&guard);
+        let script = format!(
+            "$stockade create --id vm {flags} && $stockade start vm -- sleep && \
+             {{ head -c 99999 /dev/zero > $STOCKADE_STATE_DIR/.full; $stockade rm --force vm && $stockade ps -q; }}"
+        );
+        let output = with_state_on(&guard, "size=32k", &script);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert_eq!(output.stdout.lines().last(), Some("vm"), "{output:?}");
+        assert!(!guard.base().exists());
+    });
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_to_is_told_and_nothing_is_left() {
+    privileged!(guard, {
+        let flags = flags(&guard);
+        for command in ["run", "create"] {
+            let output = with_state_on(&guard, "ro", &format!("exec $stockade {command} --id vm {flags}"));
+            assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{output:?}");
+            assert!(
+                output.stderr.starts_with("stockade: failed to ")
+                    && output.stderr.contains("Read-only file system")
+            );
+            assert!(!guard.base().exists(), "{command}");
+        }
+        for command in ["ps", "ps --json", "gc --dry-run", "rm --all", "doctor -q > /dev/null"] {
+            let output = with_state_on(&guard, "ro", &format!("$stockade {command}"));
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{command}: {}", output.stdout);
+        }
+    });
+}
+
+/// A command on a terminal of its own, whose complaints go to a file.
+struct OnTerminal {
+    terminal: std::process::Child,
+    pid: i32,
+    complaints: PathBuf,
+    line: String,
+}
+
+impl OnTerminal {
+    fn new(guard: &Guard, line: &str) -> Self {
+        let (pid, complaints) = (guard.directory().join("pid"), guard.directory().join("complaints"));
+        let _ = std::fs::remove_file(&pid);
+        let inner = format!(
+            "echo $$ > {pid}.new; mv {pid}.new {pid}; exec env --default-signal {} {line} 2> {}",
+            program("stockade").display(),
+            complaints.display(),
+            pid = pid.display(),
+        );
+        let terminal = Command::new("script")
+            .args(["-qec", &inner, "/dev/null"])
+            .env("STOCKADE_STATE_DIR", guard.state())
+            .env("TERM", "xterm")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !pid.exists() {
+            assert!(Instant::now() < deadline, "{line} does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let pid = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        Self { terminal, pid, complaints, line: line.to_owned() }
+    }
+
+    /// Kills the terminal, and waits for the command's end; tells what it complained of.
+    fn kill(mut self) -> String {
+        self.terminal.kill().unwrap();
+        self.terminal.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let pid = Pid::from_raw(self.pid).unwrap();
+        // This test is the reaper of orphans.
+        while rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG)
+            .is_ok_and(|ended| ended.is_none())
+        {
+            assert!(Instant::now() < deadline, "{} outlives its terminal", self.line);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::read_to_string(&self.complaints).unwrap()
+    }
+}
+
+#[test]
+fn a_terminal_that_is_killed_takes_its_command_along_and_leaves_no_jail() {
+    privileged!(guard, {
+        let ran = OnTerminal::new(&guard, &format!("run --id ran {} -- sleep", flags(&guard)));
+        while said(&guard, &["ps", "-q", "--filter", "state=running"]).is_empty() {}
+        assert_eq!(ran.kill(), "");
+        assert_eq!(stockade(&guard, &["ps", "-q"]).stdout, "");
+        start(&guard, "vm");
+        for line in ["top", "logs -f vm", "events", "wait vm", "exec vm -- /stockade-probe sleep"] {
+            let watching = OnTerminal::new(&guard, line);
+            // Until it has set itself up.
+            std::thread::sleep(Duration::from_millis(150));
+            let complaints = watching.kill();
+            assert!(
+                !complaints.contains("panicked") && complaints.lines().count() <= 1,
+                "{line}: {complaints}"
+            );
+        }
+        assert_eq!(said(&guard, &["ps", "-q", "--filter", "state=running"]), "vm\n");
+        let vmm: i32 = String::from(
+            said(&guard, &["inspect", "vm"])
+                .lines()
+                .find_map(|line| line.strip_prefix("VMM        pid "))
+                .unwrap(),
+        )
+        .parse()
+        .unwrap();
+        kill_process(Pid::from_raw(vmm).unwrap(), Signal::TERM).unwrap();
+        assert_eq!(said(&guard, &["wait", "vm"]), "143\n");
+        said(&guard, &["rm", "vm"]);
+    });
+}

@@ -1,0 +1,211 @@
+//! What every command prints with `--json` is as its schema in `docs/schema` says, which knows every field.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use jsonschema::Validator;
+use serde_json::Value;
+use testkit::{Guard, command, privileged, program, run, said, stockade};
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema")
+}
+
+/// The names of the schemas that there are.
+fn names() -> BTreeSet<String> {
+    let files = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = files.filter_map(|name| Some(name.to_str()?.strip_suffix(".json")?.to_owned()));
+    // That of what is read.
+    names.filter(|name| name != "jail-file").collect()
+}
+
+fn schema(name: &str) -> Value {
+    let text = std::fs::read_to_string(directory().join(format!("{name}.json"))).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn validator(name: &str) -> Validator {
+    jsonschema::validator_for(&schema(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Holds what a command has printed against its schema.
+fn check(name: &str, printed: &str) -> Value {
+    let value: Value = serde_json::from_str(printed).unwrap_or_else(|e| panic!("{name}: {e}: {printed}"));
+    let wrong: Vec<String> =
+        validator(name).iter_errors(&value).map(|e| format!("{} {e}", e.instance_path())).collect();
+    assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+    value
+}
+
+/// The commands that help tells of.
+fn commands() -> Vec<String> {
+    let help = run("stockade", &["--help"]).stdout;
+    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let rows = rows.take_while(|line| !line.is_empty());
+    rows.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_with_json_has_a_schema_and_no_other() {
+    let with_json =
+        |command: &String| run("stockade", &[command.as_str(), "--help"]).stdout.contains("--json");
+    let commands: BTreeSet<String> = commands().into_iter().filter(with_json).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    assert_eq!(commands, names());
+}
+
+#[test]
+fn a_schema_refuses_what_it_does_not_know() {
+    for name in names() {
+        closed(&name, &schema(&name));
+        // No command prints this.
+        assert!(!validator(&name).is_valid(&serde_json::json!([{ "surprise": 1 }])), "{name}");
+    }
+}
+
+/// Every object says which fields it has, and that there are no others, or what those are.
+fn closed(at: &str, schema: &Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("type") == Some(&"object".into()) {
+                assert!(fields.contains_key("additionalProperties"), "{at} takes any field");
+            }
+            fields.iter().for_each(|(name, part)| closed(&format!("{at}/{name}"), part));
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| closed(at, part)),
+        _ => (),
+    }
+}
+
+/// The flags of a jail with all that can be asked for.
+fn everything(guard: &Guard) -> Vec<String> {
+    let tree = guard.directory().join("tree");
+    std::fs::create_dir_all(&tree).unwrap();
+    std::fs::write(tree.join("file"), "text").unwrap();
+    let (base, probe) = (guard.base(), program("stockade-probe"));
+    let words = format!(
+        "--exec-file {} --chroot-base-dir {} --netns {} --new-pid-ns --ramfs 1M --cgroup pids.max=64 \
+         --parent-cgroup {} --resource-limit fsize=1000000 --resource-limit no-file=100 --place /etc/passwd:ro \
+         --place /etc/group=etc/group:bind --place {tree}:copy --place {tree}=bound:bind:ro --place /dev/null=null",
+        probe.display(),
+        base.display(),
+        guard.named("net"),
+        guard.name(),
+        tree = tree.display(),
+    );
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_jail_with_everything_is_printed_as_the_schemas_say() {
+    privileged!(guard, {
+        let flags = everything(&guard);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let with = |words: &[&str]| -> String { said(&guard, &[words, &flags].concat()) };
+        check("plan", &with(&["plan", "--json", "--id", "vm"]));
+        with(&["create", "--id", "vm"]);
+        let probe = program("stockade-probe").display().to_string();
+        let file =
+            format!("[[jail]]\nid = 'vm'\nexec-file = '{probe}'\n[[jail]]\nid = 'b'\nexec-file = '{probe}'");
+        let file = guard.file("jails.toml", &file).display().to_string();
+        let planned = check("plan", &stockade(&guard, &["plan", "--json", "-f", &file]).stdout);
+        assert!(planned[0]["differences"].as_array().unwrap().len() > 10, "{planned}");
+        check("inspect", &said(&guard, &["inspect", "--json", "vm"]));
+        check("place", &said(&guard, &["place", "--json", "vm", "/etc/hostname", "/etc/hosts=h:bind"]));
+        said(&guard, &["start", "vm", "--", "sleep"]);
+        check("ps", &said(&guard, &["ps", "--json"]));
+        check("inspect", &said(&guard, &["inspect", "--json", "vm"]));
+        check("inspect", &said(&guard, &["inspect", "--json", "--all"]));
+        check("top", &said(&guard, &["top", "--json"]));
+        let audited = check("audit", &stockade(&guard, &["audit", "--json", "--probe", "vm"]).stdout);
+        assert!(audited["inside"]["uid"] == 1234, "{audited}");
+        check("audit", &stockade(&guard, &["audit", "--json", "--all"]).stdout);
+        said(&guard, &["kill", "vm"]);
+        let ended = check("wait", &said(&guard, &["wait", "--json", "vm"]));
+        assert_eq!(ended["ended"], serde_json::json!({ "killed": 9 }));
+        check("inspect", &said(&guard, &["inspect", "--json", "vm"]));
+        let removed = check("rm", &said(&guard, &["rm", "--json", "vm"]));
+        assert!(removed["jails"][0]["removed"].as_array().unwrap().len() > 10, "{removed}");
+    });
+}
+
+#[test]
+fn plans_of_every_kind_are_printed_as_the_schema_says() {
+    privileged!(guard, {
+        let base = guard.base().display().to_string();
+        for words in [
+            "--exec-file /usr/bin/env",
+            "--exec-file /bin/busybox --no-closure --new-net-ns --daemonize",
+            "--exec-file /bin/busybox --no-closure --profile firecracker --place /dev/zero:ro",
+            "--exec-file /bin/busybox --no-closure --profile qemu --cgroup pids.max=1",
+        ] {
+            let words = words.split(' ').chain(["--chroot-base-dir", &base]);
+            let words: Vec<&str> = ["plan", "--id", "vm", "--json"].into_iter().chain(words).collect();
+            check("plan", &said(&guard, &words));
+        }
+    });
+}
+
+#[test]
+fn what_is_wrong_is_printed_as_the_schemas_say() {
+    privileged!(guard, {
+        let place = guard.state().join("broken");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("receipt.json"), "{").unwrap();
+        let listed = check("ps", &stockade(&guard, &["ps", "--json"]).stdout);
+        assert_eq!((&listed[0]["state"], listed[0]["problem"].is_string()), (&"damaged".into(), true));
+        check("inspect", &said(&guard, &["inspect", "--json", "broken"]));
+        check("top", &said(&guard, &["top", "--json"]));
+        for (command, words) in [
+            ("gc", &["gc", "--json"][..]),
+            ("rm", &["rm", "--json", "broken"]),
+            ("doctor", &["doctor", "--json"]),
+        ] {
+            let output = stockade(&guard, words);
+            check(command, &output.stdout);
+        }
+        std::fs::remove_dir_all(guard.state()).unwrap();
+    });
+}
+
+#[test]
+fn events_are_printed_line_by_line_as_the_schema_says() {
+    privileged!(guard, {
+        let flags = everything(&guard);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        said(&guard, &[&["create", "--id", "vm"], &flags[..]].concat());
+        said(&guard, &["start", "vm", "--", "exit=3"]);
+        said(&guard, &["wait", "vm"]);
+        let mut listening = command(&guard, &["events", "--json", "--all", "--until", "removed"]);
+        let mut listening = listening.arg("vm").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
+        let mut next = || check("events", &lines.next().unwrap().unwrap())["event"].clone();
+        assert_eq!([next(), next(), next()], ["created", "started", "ended"]);
+        said(&guard, &["rm", "vm"]);
+        assert_eq!(next(), "removed");
+        assert!(listening.wait().unwrap().success());
+        let broken = guard.state().join("broken");
+        std::fs::create_dir_all(&broken).unwrap();
+        std::fs::write(broken.join("receipt.json"), "{").unwrap();
+        let damaged = stockade(&guard, &["events", "--json", "--all", "--timeout", "0"]);
+        assert_eq!((damaged.code, damaged.stderr.as_str()), (124, ""));
+        assert_eq!(check("events", &damaged.stdout)["event"], "damaged");
+        std::fs::remove_dir_all(guard.state()).unwrap();
+    });
+}
+
+#[test]
+fn what_is_told_of_the_host_is_printed_as_the_schemas_say() {
+    privileged!(guard, {
+        check("doctor", &stockade(&guard, &["doctor", "--json"]).stdout);
+        check("gc", &said(&guard, &["gc", "--json"]));
+        check("profiles", &said(&guard, &["profiles", "--json"]));
+        check("version", &said(&guard, &["version", "--json"]));
+        check("host-setup", &said(&guard, &["host-setup", "--json"]));
+        let base = guard.base().display().to_string();
+        check("demo", &said(&guard, &["demo", "--json", "--chroot-base-dir", &base]));
+    });
+}
