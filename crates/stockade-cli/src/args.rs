@@ -73,12 +73,12 @@ pub(crate) enum Command {
     Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
-    /// Print the version of stockade, and what it runs on.
-    Version(crate::version::VersionArgs),
     /// Print the script by which a shell completes commands, flags, jails and profiles.
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page of a command, or write all pages.
     Man(crate::man::ManArgs),
+    /// Print the version of stockade, and what it runs on.
+    Version(crate::version::VersionArgs),
 }
 
 /// Where the receipts are.
