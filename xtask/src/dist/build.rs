@@ -11,11 +11,11 @@ pub(crate) struct Programs {
     pub(crate) jailer: PathBuf,
 }
 
-/// The packages that the programs come from, and the programs.
-pub(super) const PACKAGES: [(&str, &str); 2] = [("stockade-cli", "stockade"), ("jailer", "jailer")];
+/// The packages that the programs come from.
+pub(super) const PACKAGES: [&str; 2] = ["stockade-cli", "jailer"];
 
-/// The profile in the workspace's manifest, and its directory.
-const PROFILE: &str = "dist";
+/// The program of each, and its profile in the workspace's manifest, whose name is that of its directory too.
+const PROGRAMS: [(&str, &str); 2] = [("stockade", "dist"), ("jailer", "drop-in")];
 
 impl Programs {
     pub(crate) fn build() -> Done<Self> {
@@ -23,12 +23,12 @@ impl Programs {
         run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
         let places = Places::of_this_host()?;
         let flags = format!("build.rustflags={:?}", places.remapped());
-        for (package, _) in PACKAGES {
-            // One after the other: built together the drop-in would link what only the command needs.
-            let words = ["build", "--locked", "--profile", PROFILE, "--package", package, "--config", &flags];
+        // One after the other: built together the drop-in would link what only the command needs.
+        for (package, (_, profile)) in PACKAGES.iter().zip(PROGRAMS) {
+            let words = ["build", "--locked", "--profile", profile, "--package", package, "--config", &flags];
             run(cargo(&words).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
         }
-        let [stockade, jailer] = PACKAGES.map(|(_, program)| built(&format!("{PROFILE}/{program}")));
+        let [stockade, jailer] = PROGRAMS.map(|(program, profile)| built(&format!("{profile}/{program}")));
         let programs = Self { stockade: stockade?, jailer: jailer? };
         places.demand_unnamed_in(&programs.stockade)?;
         places.demand_unnamed_in(&programs.jailer)?;

@@ -45,7 +45,7 @@ pub(crate) fn pack(directory: &Path) -> Done<Dist> {
     let programs = Programs::build()?;
     let release = Release::of_this_tree()?;
     make_anew(directory)?;
-    let bom = bom::of(&build::PACKAGES.map(|(package, _)| package), &release)?;
+    let bom = bom::of(&build::PACKAGES, &release)?;
     write(&directory.join(format!("{}.cdx.json", release.name())), bom.document.as_bytes())?;
     let tree = directory.with_extension("tree");
     tree::lay_out(&tree, &programs, &bom)?;
