@@ -1,7 +1,7 @@
 //! Everything that is checked without running the programs.
 
 use crate::command::{Done, cargo, run};
-use crate::{python, setup};
+use crate::{guide, python, setup};
 
 pub(crate) fn check() -> Done {
     run(&mut cargo(&["fmt", "--check"]))?;
@@ -10,5 +10,6 @@ pub(crate) fn check() -> Done {
     run(cargo(document).env("RUSTDOCFLAGS", "-D warnings"))?;
     setup::cargo_deny()?;
     run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    guide::guide()?;
     python::check()
 }

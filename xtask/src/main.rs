@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod command;
 mod dist;
+mod guide;
 mod package_test;
 mod python;
 mod qemu;
@@ -27,7 +28,8 @@ usage: cargo xtask COMMAND
   package-test  install the Debian package in a Debian of its own, try it, and purge it
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
-  check         formatting, lints, documentation, dependencies
+  check         formatting, lints, documentation, dependencies, the guide's links
+  guide         build the guide (docs/guide) to target/guide
   ci            check, then test, then package-test
 ";
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ["dist"] => dist::dist(),
         ["dist", "--twice"] => dist::twice(),
         ["package-test"] => package_test::test(),
+        ["guide"] => guide::guide(),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
         _ => {

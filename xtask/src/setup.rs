@@ -25,6 +25,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// The version that checks were written for.
 const CARGO_DENY: &str = "0.20.2";
+/// The version that the guide was written for.
+const MDBOOK: &str = "0.5.4";
 
 /// Installs the Debian packages whose programs are missing.
 pub(crate) fn setup() -> Done {
@@ -67,8 +69,17 @@ fn apt(arguments: &[&str]) -> std::process::Command {
 
 /// Builds the dependency checker, unless it is there.
 pub(crate) fn cargo_deny() -> Done {
-    if is_installed("cargo-deny") {
+    program_of("cargo-deny", CARGO_DENY, &[])
+}
+
+/// Builds the program that makes the guide, unless it is there.
+pub(crate) fn mdbook() -> Done {
+    program_of("mdbook", MDBOOK, &["--no-default-features", "--features", "search"])
+}
+
+fn program_of(package: &str, version: &str, features: &[&str]) -> Done {
+    if is_installed(package) {
         return Ok(());
     }
-    run(&mut cargo(&["install", "cargo-deny", "--locked", "--version", CARGO_DENY]))
+    run(cargo(&["install", package, "--locked", "--version", version]).args(features))
 }

@@ -11,6 +11,8 @@ mod demo;
 mod descriptors;
 mod difference;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod events;
 mod exec;
 mod gc;

@@ -113,7 +113,7 @@ impl Guard {
     pub fn finish(self, outcome: Result<(), Box<dyn Any + Send>>) {
         let mut leaks: Vec<String> = self.leftover_files();
         leaks.extend(living_child());
-        remove_shared(&self.name);
+        remove_cgroup(&self.name);
         let _ = std::fs::remove_dir_all(&self.directory);
         let after = Snapshot::take(&[&self.directory]).expect("look at the host after the test");
         leaks.extend(self.before.added(&after).filter(|what| self.is_leak(what)).map(str::to_owned));
@@ -196,8 +196,9 @@ fn living_child() -> Option<String> {
     }
 }
 
-/// Parent cgroups outlive their jails on purpose; those named after this test go with it.
-fn remove_shared(name: &str) {
+/// Removes a parent cgroup from every hierarchy: it outlives its jails on purpose, but not the test. One with a
+/// process in it stays.
+pub fn remove_cgroup(name: &str) {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);

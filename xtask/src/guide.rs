@@ -1,0 +1,59 @@
+//! The guide, an mdBook: built, and its links followed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Done, command, root, run};
+use crate::setup;
+
+/// Builds it to `target/guide`, without the network, and demands that its links lead somewhere.
+pub(crate) fn guide() -> Done {
+    setup::mdbook()?;
+    run(&mut command("mdbook", &["build", "docs/guide"]))?;
+    let book = root().join("target/guide");
+    let pages: Vec<PathBuf> = files(&book)?.into_iter().filter(|path| is_page(path)).collect();
+    let mut broken = BTreeSet::new();
+    for page in &pages {
+        let html = read(page)?;
+        let links = ["href=\"", "src=\""].iter().flat_map(|attribute| html.split(attribute).skip(1));
+        for link in links.filter_map(|rest| rest.split('"').next()) {
+            if !leads_somewhere(page, link) {
+                let name = page.strip_prefix(&book).unwrap_or(page);
+                broken.insert(format!("{}: {link}", name.display()));
+            }
+        }
+    }
+    if !broken.is_empty() {
+        let lines: Vec<String> = broken.into_iter().collect();
+        return Err(format!("the guide has links that lead nowhere:\n{}", lines.join("\n")));
+    }
+    eprintln!("guide: {} pages in {}", pages.len(), book.display());
+    Ok(())
+}
+
+/// The pages as they are read; `print.html` repeats them all with links of its own.
+fn is_page(path: &Path) -> bool {
+    let own = ["print.html", "404.html", "toc.html"];
+    path.extension().is_some_and(|kind| kind == "html") && !own.iter().any(|name| path.ends_with(name))
+}
+
+/// Whether a link of a page is to another place, or to a file and a heading of the book.
+fn leads_somewhere(page: &Path, link: &str) -> bool {
+    if link.is_empty() || link.contains("://") || link.starts_with("data:") {
+        return true;
+    }
+    let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let target = if file.is_empty() { page.to_owned() } else { page.with_file_name(file) };
+    let id = format!("id=\"{anchor}\"");
+    fs::read(&target).is_ok_and(|bytes| anchor.is_empty() || String::from_utf8_lossy(&bytes).contains(&id))
+}
+
+fn files(directory: &Path) -> Done<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).map_err(|e| format!("read {}: {e}", directory.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
+}
+
+fn read(path: &Path) -> Done<String> {
+    fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
+}
