@@ -25,10 +25,10 @@ usage: cargo xtask COMMAND
   python-bench  compare it with a class that runs programs
   vm-shell      a shell in that machine
   qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
-  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
-                --vm cgroup version 2 in that machine
   dist          the archive and the Debian package, in target/packages (--twice: and again elsewhere, for the same bytes)
   package-test  install the Debian package in a Debian of its own, try it, and purge it
+  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
+                --vm cgroup version 2 in that machine
   check         formatting, lints, documentation, dependencies, the guide's links
   guide         build the guide (docs/guide) to target/guide
   pictures      make the README's pictures of terminals anew, in docs/img (as root)

@@ -37,7 +37,7 @@ arguments = ["sleep", "1000"]
 "#;
 
 /// Lines and columns of the terminal that `top` is shown in.
-const SIZE: (usize, usize) = (11, 110);
+const SIZE: (usize, usize) = (11, 84);
 
 /// Makes `docs/img/*.svg` anew; as root, with tmux.
 pub(crate) fn pictures() -> Done {
@@ -97,7 +97,7 @@ fn screen(shown: &Command) -> Done<String> {
     said(&mut session)?;
     // Rates take two looks.
     sleep(Duration::from_secs(4));
-    let seen = said(&mut tmux(&["capture-pane", "-p", "-e"]));
+    let seen = said(&mut tmux(&["capture-pane", "-p", "-e", "-N"]));
     said(&mut tmux(&["kill-server"]))?;
     seen
 }

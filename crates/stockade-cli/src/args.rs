@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Top(crate::top::TopArgs),
     /// Remove what dead jails left.
     Gc(crate::gc::GcArgs),
-    /// Make what starts jails faster on a host with many mounts; the first jail does the same.
+    /// Make what starts jails faster on a host with many mounts.
     HostSetup(crate::host_setup::HostSetupArgs),
     /// Check how well a jail that runs holds its VMM.
     Audit(crate::audit::AuditArgs),
@@ -73,12 +73,12 @@ pub(crate) enum Command {
     Doctor(crate::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
     Demo(crate::demo::DemoArgs),
-    /// Print the version of stockade, and what it runs on.
-    Version(crate::version::VersionArgs),
     /// Print the script by which a shell completes commands, flags, jails and profiles.
     Completions(crate::completions::CompletionsArgs),
     /// Print the manual page of a command, or write all pages.
     Man(crate::man::ManArgs),
+    /// Print the version of stockade, and what it runs on.
+    Version(crate::version::VersionArgs),
 }
 
 /// Where the receipts are.
@@ -256,9 +256,10 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let examples = help.lines().filter(|line| line.starts_with("  "));
             // What a shell puts in is not known here.
-            for example in examples.filter(|line| !line.contains("$(")) {
-                let line = example.trim().trim_start_matches("sudo ").split(" > ").next().unwrap_or_default();
-                let words = line.split(' ').map(|word| word.trim_matches('\''));
+            for example in examples.filter(|line| !line.contains("$(") && !line.contains("<(")) {
+                let line =
+                    example.trim().trim_start_matches("sudo ").split(['>', '|']).next().unwrap_or_default();
+                let words = line.trim().split(' ').map(|word| word.trim_matches('\''));
                 Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{example}: {e}"));
                 seen += 1;
             }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use stockade::{Ended, Jail, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::output::{Failure, note};
+use crate::output::{Failure, complain};
 use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
@@ -165,7 +165,7 @@ fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
         }
         let code = ended.shell_code();
         if many && by_itself && code != 0 {
-            note(&format!("the VMM of jail {} has ended: {ended}", wish.id()));
+            complain(&format!("the VMM of jail {} has ended: {ended}", wish.id()));
         }
         let code = if code == 0 && !clean { 1 } else { code };
         first = if first == 0 { code } else { first };

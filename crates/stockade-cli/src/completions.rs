@@ -34,7 +34,7 @@ fi
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  source <(stockade completions bash)
+  stockade completions bash > /etc/bash_completion.d/stockade
   stockade completions zsh > /usr/local/share/zsh/site-functions/_stockade
   stockade completions fish > ~/.config/fish/completions/stockade.fish")]
 pub(crate) struct CompletionsArgs {

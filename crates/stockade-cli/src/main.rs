@@ -23,6 +23,7 @@ mod jails;
 mod kill;
 mod logs;
 mod man;
+mod mistake;
 mod output;
 mod place;
 mod placements;
@@ -52,7 +53,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 
 use args::{Cli, Command};
 use output::Failure;
@@ -105,9 +106,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Audit(args) => audit::audit(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
-        Command::Version(args) => version::version(&args),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::man(&args),
+        Command::Version(args) => version::version(&args),
     }
 }
 
@@ -122,32 +123,5 @@ fn explain(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::FAILURE;
     }
-    Failure::new(mistake(error)).tell()
-}
-
-/// The mistake, and what was most likely meant.
-pub(crate) fn mistake(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let cause: Vec<&str> = lines
-        .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
-        .collect();
-    let cause = cause.join(" ");
-    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
-    let meant = kinds.into_iter().find_map(|kind| match error.get(kind)? {
-        ContextValue::String(word) => Some(word.clone()),
-        ContextValue::Strings(words) => words.first().cloned(),
-        _ => None,
-    });
-    // The words of a command that takes several jails.
-    let nameless = error.kind() == ErrorKind::MissingRequiredArgument && cause.ends_with(": <ID>...");
-    // A word where only flags may stand: most likely the VMM's.
-    let stray = error.kind() == ErrorKind::UnknownArgument && !cause.contains("'-");
-    match meant {
-        Some(word) => format!("{cause}; did you mean '{word}'?"),
-        None if nameless => format!("{cause}; name jails, or choose them by --filter or --all"),
-        None if stray => format!("{cause}; arguments for the VMM go behind --"),
-        None => cause.to_owned(),
-    }
+    Failure::new(mistake::line(error)).tell()
 }

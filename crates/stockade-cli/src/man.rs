@@ -13,7 +13,7 @@ use crate::output::{Failure, print};
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  stockade man run | man -l -
+  stockade man run > stockade-run.1
   stockade man --write-to /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
     /// The command whose page is printed; that of stockade itself unless given.

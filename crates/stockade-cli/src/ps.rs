@@ -19,7 +19,7 @@ pub(crate) struct PsArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Print the ids alone.
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long)]
     quiet: bool,
     /// Every jail, as without it.
     #[arg(short, long, hide = true)]

@@ -24,7 +24,8 @@ fn start(guard: &Guard, id: &str) {
     let line = format!("create --id {id} {}", flags(guard));
     said(guard, &line.split(' ').collect::<Vec<_>>());
     said(guard, &["start", id, "--", "clock", "sleep"]);
-    while said(guard, &["logs", id]).is_empty() {}
+    // Until then it is said that there is no log.
+    while stockade(guard, &["logs", id]).stdout.is_empty() {}
 }
 
 /// A command line of each command that prints much, or prints as it goes.

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use jsonschema::Validator;
 use serde_json::Value;
-use testkit::{Guard, command, privileged, program, run, said, stockade};
+use testkit::{Guard, command, commands, privileged, program, run, said, stockade};
 
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema")
@@ -38,14 +38,6 @@ fn check(name: &str, printed: &str) -> Value {
         validator(name).iter_errors(&value).map(|e| format!("{} {e}", e.instance_path())).collect();
     assert!(wrong.is_empty(), "{name}: {wrong:#?}");
     value
-}
-
-/// The commands that help tells of.
-fn commands() -> Vec<String> {
-    let help = run("stockade", &["--help"]).stdout;
-    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let rows = rows.take_while(|line| !line.is_empty());
-    rows.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]

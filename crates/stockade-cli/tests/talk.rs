@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use testkit::{Guard, Output, command, privileged, program, run_with, said, stockade};
+use testkit::{Guard, Output, command, commands, privileged, program, run_with, said, stockade};
 
 /// A command line of each command that fails as soon as it looks for its state directory or its jail, which is none.
 const FAILING: &[&str] = &[
@@ -31,15 +31,9 @@ const FAILING: &[&str] = &[
     "doctor --state-dir /etc/passwd",
     "demo --chroot-base-dir /etc/passwd",
     "version --no-such-flag",
+    "completions nosuchshell",
+    "man nosuchcommand",
 ];
-
-/// The commands that help tells of, but for itself.
-fn commands() -> Vec<String> {
-    let help = testkit::run("stockade", &["--help"]).stdout;
-    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names = rows.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned).collect()
-}
 
 #[test]
 fn every_command_fails_with_one_line_on_stderr_and_none_on_stdout() {

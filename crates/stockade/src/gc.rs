@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::events::remove_strays;
-use crate::receipt::{JailState, Receipt};
+use crate::receipt::{Glance, JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailPath};
 use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
@@ -50,6 +50,20 @@ impl Listing {
         }
     }
 
+    fn at(glance: Glance) -> Self {
+        let state = glance.state();
+        Self {
+            pid: glance.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            state,
+            age: Some(glance.age().as_secs()),
+            vmm: Some(glance.spec.exec_file.name().to_owned()),
+            base: Some(glance.spec.base),
+            uid: Some(glance.spec.owner.uid),
+            id: glance.id,
+            problem: None,
+        }
+    }
+
     /// One whose receipt cannot be understood.
     pub fn damaged(id: JailId, problem: String) -> Self {
         let (pid, age, vmm, base, uid) = (None, None, None, None, None);
@@ -79,8 +93,8 @@ impl Store {
     /// # Errors
     /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
-        let listings = self.ids()?.into_iter().filter_map(|id| match self.read(&id) {
-            Ok(receipt) => receipt.as_ref().map(Listing::of),
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.glance(&id) {
+            Ok(glance) => glance.map(Listing::at),
             Err(e) => Some(Listing::damaged(id, e.to_string())),
         });
         Ok(listings.collect())

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::events::Parting;
@@ -10,7 +11,7 @@ use crate::known;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::process::{Ended, ProcessRef};
-use crate::spec::{HostPath, JailId, JailSpec};
+use crate::spec::{ExecFile, HostPath, JailId, JailSpec, Owner};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step, Vmm};
 
@@ -144,27 +145,7 @@ impl Receipt {
 
     /// Reads a receipt's text. The text of an error completes the sentence "receipt FILE …".
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        // As a whole, and for its version alone only where that fails: `ps` reads a thousand of them.
-        let receipt: serde_json::Result<Self> = serde_json::from_slice(text);
-        let version = match &receipt {
-            Ok(receipt) => Ok(receipt.version),
-            Err(_) => serde_json::from_slice(text).map(|version: Version| version.version),
-        };
-        match version {
-            Ok(version) if version != VERSION => {
-                return Err(format!("has version {version}; this stockade knows version {VERSION}"));
-            }
-            _ => (),
-        }
-        let receipt = receipt.map_err(|e| format!("is damaged: {e}"))?;
-        if &receipt.id != id {
-            return Err(format!("is that of jail {}", receipt.id));
-        }
-        Ok(receipt)
+        parse(text, id, |receipt: &Self| (receipt.version, &receipt.id))
     }
 
     /// The VMM's process, once it was started.
@@ -181,7 +162,7 @@ impl Receipt {
 
     /// Whether the processes on it can still be there.
     pub(crate) fn is_of_this_boot(&self) -> bool {
-        known::boot_id().is_ok_and(|boot| boot == self.boot_id)
+        is_boot(&self.boot_id)
     }
 
     /// Whether the pids on it mean what they meant to whoever wrote it.
@@ -191,16 +172,8 @@ impl Receipt {
 
     /// How the jail is now.
     pub fn state(&self) -> JailState {
-        match self.vmm() {
-            _ if !self.is_of_this_boot() => JailState::Dead,
-            _ if self.pid_namespace != known::pid_namespace() => JailState::Elsewhere,
-            _ if self.over => JailState::Dead,
-            Some(vmm) if vmm.is_alive() => JailState::Running,
-            // It stood by itself, and only whoever made it stand removes it.
-            Some(_) if self.keeper.is_none() => JailState::Ended,
-            None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
-            _ => JailState::Dead,
-        }
+        let origin = (self.boot_id.as_str(), self.pid_namespace);
+        state(origin, self.over, self.keeper, self.vmm())
     }
 
     /// What is told of the jail when it goes.
@@ -211,7 +184,7 @@ impl Receipt {
 
     /// How long ago it was made.
     pub fn age(&self) -> Duration {
-        Duration::from_millis(now_ms().saturating_sub(self.created_ms))
+        age(self.created_ms)
     }
 
     /// The jail's root on the host.
@@ -222,6 +195,106 @@ impl Receipt {
     pub(crate) fn site(&self) -> Site {
         Site::new(self.layout.clone(), Some(self.nonce.clone())).of_boot(self.is_of_this_boot())
     }
+}
+
+/// What a list tells of a jail: the rest of the receipt is looked at as JSON alone, which is a fraction of the work.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Glance {
+    version: u32,
+    pub(crate) id: JailId,
+    boot_id: String,
+    pid_namespace: u64,
+    pub(crate) spec: GlanceSpec,
+    keeper: Option<ProcessRef>,
+    over: bool,
+    created_ms: u64,
+    steps: Vec<GlanceStep>,
+}
+
+/// The same of what the jail is to be.
+#[derive(Debug, Deserialize)]
+pub(crate) struct GlanceSpec {
+    pub(crate) exec_file: ExecFile,
+    pub(crate) base: HostPath,
+    pub(crate) owner: Owner,
+}
+
+/// The same of a step: of all kinds the VMM's alone has a process.
+#[derive(Debug, Deserialize)]
+struct GlanceStep {
+    #[serde(default)]
+    process: Option<ProcessRef>,
+}
+
+impl Glance {
+    /// As for [`Receipt::parse`].
+    pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
+        parse(text, id, |glance: &Self| (glance.version, &glance.id))
+    }
+
+    pub(crate) fn vmm(&self) -> Option<ProcessRef> {
+        self.steps.iter().rev().find_map(|step| step.process)
+    }
+
+    pub(crate) fn state(&self) -> JailState {
+        state((&self.boot_id, self.pid_namespace), self.over, self.keeper, self.vmm())
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        age(self.created_ms)
+    }
+}
+
+/// Reads a receipt's text, or a part of it, which tells its version and id by `head`.
+fn parse<T: DeserializeOwned>(
+    text: &[u8],
+    id: &JailId,
+    head: impl Fn(&T) -> (u32, &JailId),
+) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    // As a whole, and for its version alone only where that fails: a list reads a thousand of them.
+    let read: serde_json::Result<T> = serde_json::from_slice(text);
+    let version = match &read {
+        Ok(read) => Some(head(read).0),
+        Err(_) => serde_json::from_slice(text).ok().map(|version: Version| version.version),
+    };
+    if let Some(version) = version.filter(|version| *version != VERSION) {
+        return Err(format!("has version {version}; this stockade knows version {VERSION}"));
+    }
+    let read = read.map_err(|e| format!("is damaged: {e}"))?;
+    match head(&read).1 {
+        its if its == id => Ok(read),
+        other => Err(format!("is that of jail {other}")),
+    }
+}
+
+/// How a jail is now, of which these facts are written down.
+///
+/// # Arguments
+/// `origin` is the boot and the pid namespace in which it was made.
+fn state(origin: (&str, u64), over: bool, keeper: Option<ProcessRef>, vmm: Option<ProcessRef>) -> JailState {
+    match vmm {
+        _ if !is_boot(origin.0) => JailState::Dead,
+        _ if origin.1 != known::pid_namespace() => JailState::Elsewhere,
+        _ if over => JailState::Dead,
+        Some(vmm) if vmm.is_alive() => JailState::Running,
+        // It stood by itself, and only whoever made it stand removes it.
+        Some(_) if keeper.is_none() => JailState::Ended,
+        None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
+        _ => JailState::Dead,
+    }
+}
+
+fn age(created_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(created_ms))
+}
+
+/// Whether this is the boot of that name.
+fn is_boot(boot_id: &str) -> bool {
+    known::boot_id().is_ok_and(|boot| boot == boot_id)
 }
 
 pub(crate) fn now_ms() -> u64 {

@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::events::Parting;
 use crate::mark::{self, Mark};
 use crate::process::Ended;
-use crate::receipt::{JailState, Nonce, Receipt};
+use crate::receipt::{Glance, JailState, Nonce, Receipt};
 use crate::spec::{HostPath, JailId, SpecError};
 use crate::step::{make_marked, make_one, remove_if_ours_and_empty};
 use crate::sweep;
@@ -82,10 +82,19 @@ impl Store {
     /// # Errors
     /// [`Error::Receipt`] for one that cannot be understood or is not root's.
     pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
+        self.read_as(id, Receipt::parse)
+    }
+
+    /// What a list tells of a jail, for whose receipt the same holds.
+    pub(crate) fn glance(&self, id: &JailId) -> Result<Option<Glance>> {
+        self.read_as(id, Glance::parse)
+    }
+
+    fn read_as<T>(&self, id: &JailId, parse: Parser<T>) -> Result<Option<T>> {
         let at = self.directory.join(id.as_str()).join(RECEIPT);
-        let file =
-            rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-        parse_receipt(file, at, id)
+        let resolve = ResolveFlags::NO_SYMLINKS;
+        let file = rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), resolve);
+        parse_receipt(file, at, id, parse)
     }
 
     /// How a jail's VMM ended, if it was watched and has.
@@ -278,12 +287,25 @@ const PLACE: &str = "place";
 
 pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);
-    parse_receipt(rustix::fs::openat(directory, RECEIPT, RECEIPT_FLAGS, Mode::empty()), at, id)
+    parse_receipt(
+        rustix::fs::openat(directory, RECEIPT, RECEIPT_FLAGS, Mode::empty()),
+        at,
+        id,
+        Receipt::parse,
+    )
 }
+
+/// Reads the text of a receipt.
+type Parser<T> = fn(&[u8], &JailId) -> std::result::Result<T, String>;
 
 const RECEIPT_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-fn parse_receipt(opened: rustix::io::Result<OwnedFd>, at: HostPath, id: &JailId) -> Result<Option<Receipt>> {
+fn parse_receipt<T>(
+    opened: rustix::io::Result<OwnedFd>,
+    at: HostPath,
+    id: &JailId,
+    parse: Parser<T>,
+) -> Result<Option<T>> {
     let file = match opened {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
@@ -298,7 +320,7 @@ fn parse_receipt(opened: rustix::io::Result<OwnedFd>, at: HostPath, id: &JailId)
     // Through `take`, which asks for no size: it is known.
     let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
     file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
-    Receipt::parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+    parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
 }
 
 /// The parts of the log in a jail's place, the older first.

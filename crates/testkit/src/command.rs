@@ -11,6 +11,16 @@ pub fn command(guard: &Guard, words: &[&str]) -> Command {
     command
 }
 
+/// The names of all commands that help tells of, but for `help`.
+pub fn commands() -> Vec<String> {
+    let help = run_with(Command::new(program("stockade")).arg("--help")).stdout;
+    let rows = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    // What a row has no room for goes on further to the right.
+    let rows = rows.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
+    let names = rows.filter(|row| !row.starts_with(' ')).filter_map(|row| row.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
 /// Runs it.
 pub fn stockade(guard: &Guard, words: &[&str]) -> Output {
     run_with(&mut command(guard, words))

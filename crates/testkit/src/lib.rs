@@ -10,7 +10,7 @@ mod programs;
 mod specs;
 mod unified;
 
-pub use command::{command, said, stockade};
+pub use command::{command, commands, said, stockade};
 pub use guard::{Guard, has, remove_cgroup, skip, tell};
 pub use programs::{Output, program, run, run_with};
 pub use specs::with_everything;

@@ -20,7 +20,7 @@ pub(crate) fn pack(tree: &Path, directory: &Path, release: &Release) -> Done<Pat
     output(command("cp", &["--archive"]).args([tree, &usr]))?;
     as_debian_has_it(&usr, release)?;
     // For the jails that systemd keeps.
-    let jails = stage.join("etc/stockade");
+    let jails = stage.join("etc/stockade/jails");
     fs::create_dir_all(&jails).map_err(|e| format!("make {}: {e}", jails.display()))?;
     control(&stage, release)?;
     output(command("chmod", &["--recursive", "u=rwX,go=rX"]).arg(&stage))?;

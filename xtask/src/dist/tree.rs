@@ -35,7 +35,9 @@ pub(crate) fn lay_out(tree: &Path, programs: &Programs, bom: &Bom) -> Done {
     for name in ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"] {
         copy(&root().join(name), &documents.join(name))?;
     }
-    copy_all(&root().join("docs"), &documents.join("docs"))?;
+    for name in ["docs", "examples"] {
+        copy_all(&root().join(name), &documents.join(name))?;
+    }
     write(&documents.join("stockade.cdx.json"), bom.document.as_bytes())?;
     write(&documents.join("THIRD-PARTY"), bom.licenses.as_bytes())?;
     set_modes(tree)

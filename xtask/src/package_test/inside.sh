@@ -50,6 +50,11 @@ for unit in stockade-gc.service stockade-gc.timer stockade-host-setup.service st
 done
 [ -L /etc/systemd/system/timers.target.wants/stockade-gc.timer ] || fail "stockade-gc.timer is not enabled"
 
+# The unit's command line, as systemd would fill it in.
+printf '[jail]\nid = "vm-1"\nexec-file = "/usr/bin/true"\n' >/etc/stockade/jails/vm-1.toml
+quietly sh -c "$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/stockade@.service | sed 's/%i/vm-1/')"
+rm /etc/stockade/jails/vm-1.toml
+
 # Jails that only stockade can remove keep it where it is.
 stockade create --id vm-1 --exec-file /usr/bin/sleep >/dev/null
 if apt-get purge --yes stockade >/tmp/said 2>&1; then fail "was removed while there was a jail"; fi
