@@ -35,8 +35,14 @@ fn next_step(flag: &str, cause: &Error) -> &'static str {
 }
 
 /// The same for a jail that could not be made.
-pub(crate) fn not_made(error: &Error) -> Failure {
+pub(crate) fn not_made(error: &Error, spec: &JailSpec) -> Failure {
     match error {
+        // Only the kernel knows which files a controller has.
+        Error::Operation { argument, cause: Errno::NOENT, .. }
+            if spec.cgroups.iter().any(|setting| Path::new(argument).ends_with(&setting.file)) =>
+        {
+            Failure::flag("cgroup", format!("{error}; the controller has no such file on this host"))
+        }
         Error::Running { .. } => Failure::new(format!("{error}; stop it first, or choose another id")),
         _ => failure(error),
     }

@@ -15,10 +15,13 @@ const FOR_EACH: u64 = 6;
 /// # Errors
 /// How many descriptors it would need where no more may be had.
 pub(crate) fn make_room_for(jails: usize) -> Result<(), Failure> {
+    // One jail is no reason to be strict.
+    if jails < 2 {
+        return Ok(());
+    }
     let wanted = FOR_ITSELF + FOR_EACH * jails as u64;
     let limit = getrlimit(Resource::Nofile);
-    // One jail is no reason to be strict.
-    if jails < 2 || limit.current.is_none_or(|current| current >= wanted) {
+    if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
     if limit.maximum.is_some_and(|most| most < wanted) {

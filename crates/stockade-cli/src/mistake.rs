@@ -2,6 +2,9 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+/// How like a flag one has to be, from 0 to 1, to be told as what was meant.
+const NEAR: f64 = 0.8;
+
 /// What is told of it.
 pub(crate) fn line(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -20,7 +23,12 @@ pub(crate) fn line(error: &clap::Error) -> String {
 fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
     let suggestions =
         [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
-    if let Some(word) = suggestions.into_iter().find_map(|kind| word(error, kind)) {
+    let wrong = word(error, ContextKind::InvalidArg).unwrap_or_default();
+    // One that is only a little like it is no help where it may as well be the VMM's.
+    let is_near = |word: &str| !takes_words_for_a_vmm(error) || strsim::jaro(wrong, word) >= NEAR;
+    if let Some(word) =
+        suggestions.into_iter().find_map(|kind| word(error, kind)).filter(|word| is_near(word))
+    {
         return Some(format!("did you mean '{word}'?"));
     }
     match error.kind() {
@@ -34,12 +42,21 @@ fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
                 word(error, ContextKind::InvalidValue).filter(|value| value.contains(['*', '?', '[']));
             pattern.map(|pattern| format!("a pattern is given as --filter 'id={pattern}'"))
         }
-        // A word where only flags may stand: most likely the VMM's.
-        ErrorKind::UnknownArgument if !cause.contains("'-") => {
+        ErrorKind::UnknownArgument if takes_words_for_a_vmm(error) => {
             Some("arguments for the VMM go behind --".into())
         }
         _ => None,
     }
+}
+
+/// Whether the command hands words on to a VMM: most likely the one that it does not know is the VMM's.
+fn takes_words_for_a_vmm(error: &clap::Error) -> bool {
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return false };
+    let usage = usage.to_string();
+    usage
+        .split_whitespace()
+        .nth(2)
+        .is_some_and(|command| ["run", "create", "start", "plan"].contains(&command))
 }
 
 /// What an error holds of this kind, or the first of it.

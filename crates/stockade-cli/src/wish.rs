@@ -65,7 +65,7 @@ impl<T> Wish<T> {
         if let Some(warning) = advice::warning(&spec) {
             note(&warning);
         }
-        let mut prepared = self.store.prepare(&spec).map_err(|error| advice::not_made(&error))?;
+        let mut prepared = self.store.prepare(&spec).map_err(|error| advice::not_made(&error, &spec))?;
         if let Some(report) = prepared.taken_over() {
             let (id, many) = (self.id(), report.removed.len());
             note(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));

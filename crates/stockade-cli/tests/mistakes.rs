@@ -82,12 +82,18 @@ fn an_unknown_flag_is_named_with_the_likeliest_meant() {
 #[test]
 fn a_stray_word_is_taken_for_the_vmms() {
     privileged!(guard, {
-        let mut words = Line::good(&guard).words("run");
-        words.push("boot".into());
-        let output = run("stockade", &words);
-        let said = "stockade: unexpected argument 'boot' found; arguments for the VMM go behind --\n";
-        assert_eq!((output.code, output.stderr.as_str()), (1, said));
-        nothing_made(&guard);
+        let words = Line::good(&guard).words("run");
+        // The second is a little like --profile.
+        for stray in ["boot", "--config-file"] {
+            let output = run("stockade", &[&words[..], &[stray.into()]].concat());
+            let said = format!(
+                "stockade: unexpected argument '{stray}' found; arguments for the VMM go behind --\n"
+            );
+            assert_eq!((output.code, output.stderr), (1, said));
+            nothing_made(&guard);
+        }
+        let output = run("stockade", &["ps", "boot"]);
+        assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found\n");
     });
 }
 
@@ -298,6 +304,21 @@ fn who_is_not_root_is_told_so() {
             assert_eq!((output.code, output.stderr), (1, said));
             nothing_made(&guard);
         }
+    });
+}
+
+#[test]
+fn a_cgroup_file_that_there_is_not_is_named_with_its_flag() {
+    privileged!(guard, {
+        let parent = guard.named("parent");
+        let line = Line::good(&guard).with("--cgroup", "pids.maximum=1").with("--parent-cgroup", &parent);
+        let output = line.run();
+        assert_eq!(output.code, 1);
+        assert!(output.stderr.starts_with("stockade: --cgroup: failed to open /"), "{output:?}");
+        let end = "/pids.maximum: No such file or directory (os error 2); the controller has no such file on this \
+                   host\n";
+        assert!(output.stderr.ends_with(end), "{output:?}");
+        nothing_made(&guard);
     });
 }
 
