@@ -139,23 +139,26 @@ fn among_tasks(length: Length, peers: &Peers) -> Bench {
     bench
 }
 
-/// With three settings.
+/// With three settings, on a host that was idle before.
 fn cgroups(version: u8, length: Length, peers: &Peers) -> Bench {
-    let ask = |way: &str| format!("start {way}-v{version} 1");
     let title = format!("start with three cgroup settings, version {version}");
-    let bench = Bench::new(title, "µs", length.rounds(60))
-        .series("clone and execve alone", HERE, "start floor 1")
-        .series("the bare system calls, attached by pid", HERE, ask("attached"))
+    let by_pid = "the bare system calls, attached by pid";
+    let ask = |way: &str| format!("start-idle {way}-v{version}");
+    let mut bench = Bench::new(title, "µs", length.rounds(100))
+        .series("clone and execve alone", HERE, "start-idle floor")
+        .series(by_pid, HERE, ask("attached"))
+        .series("stockade without cgroups", HERE, "start-idle stockade")
         .series("stockade", HERE, ask("stockade"))
-        .series("drop-in", HERE, ask("drop-in"));
-    let aim = if version == 1 { 0.2 } else { 0.1 };
-    let mut bench = bench.claim("stockade", "the bare system calls, attached by pid", Some(aim));
+        .series("drop-in", HERE, ask("drop-in"))
+        .claim("stockade", by_pid, Some(if version == 1 { 0.2 } else { 0.1 }))
+        .claim("clone and execve alone", by_pid, None);
     if version == 1 {
-        bench = bench.series("drop-in without cgroups, attached by pid", HERE, ask("drop-in-by-pid")).claim(
-            "drop-in",
-            "drop-in without cgroups, attached by pid",
-            Some(0.2),
-        );
+        let by_pid = "drop-in without cgroups, attached by pid";
+        bench = bench
+            .series("drop-in without cgroups", HERE, "start-idle drop-in")
+            .series(by_pid, HERE, ask("drop-in-by-pid"))
+            .claim("drop-in", by_pid, Some(0.2))
+            .claim("drop-in without cgroups", by_pid, None);
         if peers.has("jailer") {
             bench = bench.series("other jailer", HERE, ask("jailer"));
             bench = bench.claim("drop-in", "other jailer", Some(0.2));

@@ -13,7 +13,7 @@ use crate::{Done, text};
 
 /// How long it takes to remove so many jails whose VMMs run, in microseconds.
 pub(crate) fn teardown(ground: &Ground, way: &str, many: u32) -> Done<f64> {
-    let jails = (0..many).map(|_| idle(ground)).collect::<Done<Vec<_>>>()?;
+    let jails = (0..many).map(|_| idle(ground, false)).collect::<Done<Vec<_>>>()?;
     let begin = now();
     match way {
         "one-by-one" => {
@@ -32,20 +32,20 @@ pub(crate) fn teardown(ground: &Ground, way: &str, many: u32) -> Done<f64> {
     Ok((now() - begin) / 1000.0)
 }
 
-/// A jail whose VMM does nothing.
-fn idle(ground: &Ground) -> Done<stockade::Running> {
-    let spec = plain(ground).argument("stay").build().map_err(text)?;
+/// A jail whose VMM does nothing, with its executable copied or bound.
+fn idle(ground: &Ground, bound: bool) -> Done<stockade::Running> {
+    let spec = plain(ground).argument("stay").bind_executable(bound).build().map_err(text)?;
     ground.store.prepare(&spec).map_err(text)?.launch_watched(0).map_err(text)
 }
 
 /// Makes so many idle jails, and removes them. Returns how long the first and the last tenth took to make, and all
 /// of them to remove, in microseconds a jail, and what one keeps in the state directory, in bytes.
-pub(crate) fn crowd(ground: &Ground, many: u32) -> Done<Vec<f64>> {
+pub(crate) fn crowd(ground: &Ground, way: &str, many: u32) -> Done<Vec<f64>> {
     let mut ids = Vec::new();
     let mut took = Vec::new();
     for _ in 0..many {
         let begin = now();
-        let jail = idle(ground)?;
+        let jail = idle(ground, way == "bound")?;
         took.push((now() - begin) / 1000.0);
         // Not held open: each takes a few descriptors.
         ids.push(jail.receipt().id.clone());
@@ -76,7 +76,7 @@ fn size_of(directory: &std::path::Path) -> Done<f64> {
 
 /// Private memory in KiB, and threads, of the monitor of an idle jail.
 pub(crate) fn monitor(ground: &Ground) -> Done<Vec<f64>> {
-    let jail = idle(ground)?;
+    let jail = idle(ground, false)?;
     let status = fs::read_to_string(format!("/proc/{}/status", jail.pid())).map_err(text)?;
     let parent = field(&status, "PPid:")?;
     let memory = fs::read_to_string(format!("/proc/{parent}/smaps_rollup")).map_err(text)?;

@@ -92,8 +92,9 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
         bench.run(&mut workers)?;
         report.add(bench, directory)?;
     }
-    if wanted("crowd") {
-        report.add_crowd(report::Crowd::measure(length, workers.at(benches::HERE)?)?, directory)?;
+    for executable in ["copied", "bound"].into_iter().filter(|_| wanted("crowd")) {
+        let crowd = report::Crowd::measure(length, executable, workers.at(benches::HERE)?)?;
+        report.add_crowd(crowd, directory)?;
     }
     report.end();
     workers.end()?;

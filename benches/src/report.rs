@@ -14,6 +14,8 @@ use crate::{Done, plot, text};
 #[derive(Debug, Serialize)]
 pub(crate) struct Crowd {
     pub(crate) jails: u32,
+    /// Whether the executable is `copied` or `bound`.
+    pub(crate) executable: &'static str,
     /// Microseconds to prepare and start one of the first tenth, with a monitor.
     pub(crate) first_us: f64,
     /// The same for the last tenth, with all the others there.
@@ -29,14 +31,14 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn measure(length: Length, worker: &mut Worker) -> Done<Self> {
+    pub(crate) fn measure(length: Length, executable: &'static str, worker: &mut Worker) -> Done<Self> {
         let jails = match length {
             Length::Smoke => 5,
             Length::Quick => 200,
             Length::Full => 4000,
         };
-        eprintln!("{jails} idle jails at once");
-        let many = worker.ask(&format!("crowd {jails}"))?;
+        eprintln!("{jails} idle jails at once, executable {executable}");
+        let many = worker.ask(&format!("crowd {executable} {jails}"))?;
         let monitor = worker.ask("monitor")?;
         let ([first_us, last_us, remove_us, state_bytes], [monitor_kib, monitor_threads]) =
             (&many[..], &monitor[..])
@@ -46,17 +48,27 @@ impl Crowd {
         let [first_us, last_us, remove_us, state_bytes] =
             [first_us, last_us, remove_us, state_bytes].map(|figure| *figure);
         let [monitor_kib, monitor_threads] = [monitor_kib, monitor_threads].map(|figure| *figure);
-        Ok(Self { jails, first_us, last_us, remove_us, state_bytes, monitor_kib, monitor_threads })
+        Ok(Self {
+            jails,
+            executable,
+            first_us,
+            last_us,
+            remove_us,
+            state_bytes,
+            monitor_kib,
+            monitor_threads,
+        })
     }
 
     fn table(&self) -> String {
         format!(
-            "| {} idle jails at once | each |\n|---|---|\n\
+            "| {} idle jails at once, executable {} | each |\n|---|---|\n\
              | prepare and start with a monitor, the first tenth | {} µs |\n\
              | the same, the last tenth | {} µs |\n| remove, 64 together | {} µs |\n\
              | receipt and log on disk | {} bytes |\n| private memory of the monitor | {} KiB |\n\
              | threads of the monitor | {} |\n",
             self.jails,
+            self.executable,
             number(self.first_us),
             number(self.last_us),
             number(self.remove_us),
@@ -71,7 +83,7 @@ impl Crowd {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     benches: Vec<Bench>,
-    crowd: Option<Crowd>,
+    crowds: Vec<Crowd>,
     /// What could not be measured here, and why.
     missing: Vec<String>,
 }
@@ -90,7 +102,7 @@ impl Report {
 
     pub(crate) fn add_crowd(&mut self, crowd: Crowd, directory: Option<&Path>) -> Done {
         println!("{}", crowd.table());
-        self.crowd = Some(crowd);
+        self.crowds.push(crowd);
         self.write(directory)
     }
 
@@ -104,7 +116,7 @@ impl Report {
         let Some(directory) = directory else { return Ok(()) };
         fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         let mut tables: Vec<String> = self.benches.iter().map(Bench::table).collect();
-        tables.extend(self.crowd.as_ref().map(Crowd::table));
+        tables.extend(self.crowds.iter().map(Crowd::table));
         tables.push(self.missing.join("\n"));
         let json = serde_json::to_string(self).map_err(text)?;
         let (tables, plot) = (tables.join("\n"), plot::svg(&self.benches));

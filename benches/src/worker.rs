@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Barrier;
+use std::time::Duration;
 
 use crate::child::{began, now, pipe};
 use crate::ground::Ground;
@@ -74,6 +75,9 @@ impl Workers {
     }
 }
 
+/// As long as a host does nothing between two starts: the kernel's lock of thread groups is quick while it is warm.
+const IDLE: Duration = Duration::from_millis(40);
+
 /// The worker's own side.
 pub(crate) fn work(mounts: u32, skeleton: bool) -> Done {
     // Before most of what else the machine does, which would be measured too; all ways inherit it.
@@ -90,11 +94,12 @@ fn answer(ground: &Ground, question: &str) -> Done<Vec<f64>> {
     let words: Vec<&str> = question.split(' ').collect();
     let number = |word: &str| word.parse().map_err(|e| format!("{word}: {e}"));
     match words[..] {
-        ["start", way, at_once] => starts(ground, way, number(at_once)?),
+        ["start", way, at_once] => starts(ground, way, number(at_once)?, Duration::ZERO),
+        ["start-idle", way] => starts(ground, way, 1, IDLE),
         ["life", way] => lives::live(ground, way).map(|took| vec![took]),
         ["throughput", way, many] => lives::throughput(ground, way, number(many)?).map(|rate| vec![rate]),
         ["teardown", way, many] => crowd::teardown(ground, way, number(many)?).map(|took| vec![took]),
-        ["crowd", many] => crowd::crowd(ground, number(many)?),
+        ["crowd", way, many] => crowd::crowd(ground, way, number(many)?),
         ["monitor"] => crowd::monitor(ground),
         ["pool", many] => crowd::pool(ground, number(many)?),
         _ => Err(format!("not understood: {question}")),
@@ -102,12 +107,9 @@ fn answer(ground: &Ground, question: &str) -> Done<Vec<f64>> {
 }
 
 /// From the word to start to the first instruction of each VMM, in microseconds.
-fn starts(ground: &Ground, way: &str, at_once: u32) -> Done<Vec<f64>> {
+fn starts(ground: &Ground, way: &str, at_once: u32, after: Duration) -> Done<Vec<f64>> {
     let all = (0..at_once).map(|_| ready(ground, way)).collect::<Done<Vec<_>>>()?;
-    if way.ends_with("-v1") || way.ends_with("-v2") {
-        // An idle host: the kernel's lock of thread groups is quick while it is warm.
-        std::thread::sleep(std::time::Duration::from_millis(40));
-    }
+    std::thread::sleep(after);
     start_all(all)
 }
 
