@@ -34,7 +34,7 @@ pub(crate) fn text(error: impl ToString) -> String {
 const USAGE: &str = "\
 usage: stockade-bench [--quick | --smoke] [--only WORD] [DIRECTORY]
 
-  Measures for a quarter of an hour, a minute or a few seconds, as root, and prints tables; writes them with a
+  Measures for five minutes, a minute or a few seconds, as root, and prints tables; writes them with a
   plot and all figures into DIRECTORY. With --only, the benches that have WORD in their title.
 ";
 
