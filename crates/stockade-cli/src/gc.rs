@@ -8,6 +8,7 @@ use stockade::{Collection, TeardownOptions};
 
 use crate::args::StateArgs;
 use crate::output::{Failure, done_if, note, print, print_json, require_root};
+use crate::progress::SharedBar;
 
 /// Arguments of `gc`.
 #[derive(Debug, Args)]
@@ -30,7 +31,10 @@ pub(crate) struct GcArgs {
 pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     require_root("gc")?;
     let options = TeardownOptions { unmount_foreign: args.force, ..TeardownOptions::default() };
-    let collection = args.state.store()?.collect_with(args.dry_run, options)?;
+    let bar = SharedBar::of_removal();
+    let collection =
+        args.state.store()?.collect_with_progress(args.dry_run, options, &|progress| bar.show(progress))?;
+    drop(bar);
     if args.json {
         print_json(&collection)?;
     } else {

@@ -92,7 +92,7 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
 }
 
 fn place_one(jail: &mut Jail, placement: &Placement) -> Result<Placed, Failure> {
-    let mut bar = Bar::new(placement.source());
+    let mut bar = Bar::of_copy(placement.source());
     let mut show = |progress| bar.show(progress);
     let placed = match jail {
         Jail::Prepared(prepared) => prepared.place_with_progress(placement.clone(), &mut show),

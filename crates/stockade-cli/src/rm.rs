@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use stockade::spec::JailId;
-use stockade::{Collection, Error, Jail, Leftover, Report, Store, TeardownOptions, teardown_all};
+use stockade::{
+    Collection, Error, Jail, Leftover, Progress, Report, Store, TeardownOptions, teardown_all_with_progress,
+};
 
 use crate::jails::{go_on, open};
 use crate::output::{Failure, done_if, print, print_json, require_root};
+use crate::progress::SharedBar;
 use crate::run::tell_left;
 use crate::select::{Chosen, Naming, SelectArgs};
 use crate::stop::stop_together;
@@ -49,24 +52,17 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     for failure in unknown {
         failure.tell();
     }
+    let bar = SharedBar::of_removal();
+    let (mut done, total) = (0, ids.len() as u64);
     for ids in ids.chunks(MOST_OPEN) {
-        for (id, removed) in ids.iter().zip(remove(&store, ids, args.force)) {
-            match removed {
-                Ok(report) => {
-                    tell_left(&report);
-                    if report.is_clean() && !args.json {
-                        go_on(print(&format!("{id}\n")))?;
-                    }
-                    collection.jails.push(report);
-                }
-                Err(failure) => {
-                    let (what, reason) = (format!("jail {id}"), failure.line());
-                    collection.problems.push(Leftover { what, reason });
-                    failure.tell();
-                }
-            }
-        }
+        let show = |of_these: Progress| bar.show(Progress { done: done + of_these.done, total });
+        let removed = remove(&store, ids, args.force, &show);
+        bar.aside(|| {
+            ids.iter().zip(removed).try_for_each(|(id, removed)| tell(id, removed, args, &mut collection))
+        })?;
+        done += ids.len() as u64;
     }
+    drop(bar);
     failed |= !collection.is_clean();
     if args.json {
         print_json(&collection)?;
@@ -74,16 +70,44 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     Ok(done_if(!failed))
 }
 
+/// Tells what became of one jail, and takes it down.
+fn tell(
+    id: &JailId,
+    removed: Result<Report, Failure>,
+    args: &RmArgs,
+    collection: &mut Collection,
+) -> Result<(), Failure> {
+    match removed {
+        Ok(report) => {
+            tell_left(&report);
+            let clean = report.is_clean();
+            collection.jails.push(report);
+            if clean && !args.json { go_on(print(&format!("{id}\n"))) } else { Ok(()) }
+        }
+        Err(failure) => {
+            let (what, reason) = (format!("jail {id}"), failure.line());
+            collection.problems.push(Leftover { what, reason });
+            failure.tell();
+            Ok(())
+        }
+    }
+}
+
 /// How many jails are held open at once; each takes a few descriptors.
 const MOST_OPEN: usize = 64;
 
 /// Removes these jails together, and tells what became of each.
-fn remove(store: &Store, ids: &[JailId], force: bool) -> Vec<Result<Report, Failure>> {
+fn remove(
+    store: &Store,
+    ids: &[JailId],
+    force: bool,
+    show: &(dyn Fn(Progress) + Sync),
+) -> Vec<Result<Report, Failure>> {
     let options = TeardownOptions { unmount_foreign: force, ..TeardownOptions::default() };
     let mut jails = Vec::new();
     let opened: Vec<Result<(), Failure>> =
         ids.iter().map(|id| removable(store, id, force).map(|jail| jails.push(jail))).collect();
-    let mut reports = teardown_all(jails, options).into_iter();
+    let mut reports = teardown_all_with_progress(jails, options, show).into_iter();
     let mut report = |()| match reports.next() {
         Some(report) => Ok(report?),
         None => unreachable!("every jail that is torn down has a report"),

@@ -72,7 +72,7 @@ impl<T> Wish<T> {
         }
         for placement in self.placements.clone() {
             let source = placement.source().to_owned();
-            let mut bar = Bar::new(&source);
+            let mut bar = Bar::of_copy(&source);
             let placed = prepared.place_with_progress(placement, &mut |progress| bar.show(progress));
             placed.map_err(|error| not_placed(PLACE_FLAG, &source, &error))?;
         }

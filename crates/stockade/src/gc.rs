@@ -1,12 +1,14 @@
 //! Finding jails, and removing what dead ones left.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::events::remove_strays;
 use crate::receipt::{Glance, JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailPath};
-use crate::step::{Step, remove_if_ours_and_empty, remove_unnamed};
+use crate::step::{Progress, Step, remove_if_ours_and_empty, remove_unnamed};
 use crate::store::Store;
 use crate::teardown::{Leftover, Report, TeardownOptions, tear_down};
 use crate::together::each;
@@ -118,12 +120,31 @@ impl Store {
     /// # Errors
     /// As for [`Store::collect`].
     pub fn collect_with(&self, dry_run: bool, options: TeardownOptions) -> Result<Collection> {
+        self.collect_with_progress(dry_run, options, &|_| ())
+    }
+
+    /// The same, telling how many of all jails have been seen to, from several threads.
+    ///
+    /// # Errors
+    /// As for [`Store::collect`].
+    pub fn collect_with_progress(
+        &self,
+        dry_run: bool,
+        options: TeardownOptions,
+        tell: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Collection> {
         let mut collection = Collection::default();
         if !dry_run {
             remove_unnamed(self.directory());
             remove_strays(self.directory());
         }
-        let collected = each(self.ids()?, |id| (self.collect_one(&id, dry_run, options), id));
+        let ids = self.ids()?;
+        let (done, total) = (AtomicU64::new(0), ids.len() as u64);
+        let collected = each(ids, |id| {
+            let outcome = self.collect_one(&id, dry_run, options);
+            tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
+            (outcome, id)
+        });
         for (outcome, id) in collected {
             match outcome {
                 Ok(report) => collection.jails.extend(report),

@@ -99,7 +99,7 @@ pub use step::Progress;
 pub use stop::stop_all;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};
-pub use together::teardown_all;
+pub use together::{teardown_all, teardown_all_with_progress};
 pub use usage::Usage;
 pub use visit::{VISITOR_PATH, Visit};
 pub use visitor::Visitor;

@@ -1,5 +1,6 @@
 //! Many jails removed at once: what each has to wait for is waited for together.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use crate::error::Result;
 use crate::open::{Dead, Jail};
 use crate::prepare::Prepared;
 use crate::running::Running;
+use crate::step::Progress;
 use crate::teardown::{Report, TeardownOptions};
 
 /// How many jails are worked on at once. Most of a teardown is waiting, for a process to end or for the kernel to
@@ -20,7 +22,16 @@ const MOST_AT_ONCE: usize = 8;
 /// have not; and then removes what is left of each. Each has its report, in the order given.
 ///
 /// Every jail holds some descriptors while it waits for its turn: whoever has thousands gives them by the hundred.
-pub fn teardown_all(mut jails: Vec<Jail>, options: TeardownOptions) -> Vec<Result<Report>> {
+pub fn teardown_all(jails: Vec<Jail>, options: TeardownOptions) -> Vec<Result<Report>> {
+    teardown_all_with_progress(jails, options, &|_| ())
+}
+
+/// The same, telling how many of them have been seen to, from several threads.
+pub fn teardown_all_with_progress(
+    mut jails: Vec<Jail>,
+    options: TeardownOptions,
+    tell: &(dyn Fn(Progress) + Sync),
+) -> Vec<Result<Report>> {
     if let Some(grace) = options.grace {
         ask_to_end(&mut jails, grace);
     }
@@ -29,10 +40,15 @@ pub fn teardown_all(mut jails: Vec<Jail>, options: TeardownOptions) -> Vec<Resul
         let _ = running.signal(Signal::KILL);
     }
     let rest = TeardownOptions { grace: None, ..options };
-    each(jails, |jail| match jail {
-        Jail::Prepared(prepared) => Prepared::teardown_with(prepared, rest),
-        Jail::Running(running) => Running::teardown_with(running, rest),
-        Jail::Dead(dead) => Dead::teardown_with(dead, rest),
+    let (done, total) = (AtomicU64::new(0), jails.len() as u64);
+    each(jails, |jail| {
+        let report = match jail {
+            Jail::Prepared(prepared) => Prepared::teardown_with(prepared, rest),
+            Jail::Running(running) => Running::teardown_with(running, rest),
+            Jail::Dead(dead) => Dead::teardown_with(dead, rest),
+        };
+        tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
+        report
     })
 }
 

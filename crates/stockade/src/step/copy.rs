@@ -8,12 +8,12 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// How far a copy has come.
+/// How far a copy, or the removal of many jails, has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// So many bytes are copied, or known to be holes.
+    /// So many bytes are copied, or known to be holes; or so many jails are seen to.
     pub done: u64,
-    /// Of so many; of a directory, those of all files in it.
+    /// Of so many; of a directory, the bytes of all files in it.
     pub total: u64,
 }
 
