@@ -14,6 +14,7 @@ use crate::host_setup;
 use crate::jail_file::Described;
 use crate::output::{Failure, note, require_root};
 use crate::ready::ReadyArgs;
+use crate::service;
 use crate::wish::{AsksForJail, prepare_all};
 
 /// Arguments of `run`.
@@ -54,9 +55,10 @@ impl AsksForJail for RunArgs {
 }
 
 pub(crate) fn run(args: &Described<RunArgs>) -> Result<ExitCode, Failure> {
-    let wishes = args.wishes()?;
+    let mut wishes = args.wishes()?;
     require_root("run")?;
     host_setup::on_the_side();
+    service::use_delegated_cgroup(&mut wishes)?;
     // From here on a signal waits until the VMMs can be stopped and the jails be removed.
     let signals = stop_signals()?;
     let prepared = prepare_all(&wishes)?;

@@ -33,6 +33,7 @@ pub mod audit;
 mod cgroup;
 pub mod closure;
 mod decision;
+mod delegated;
 pub mod doctor;
 mod enter;
 mod error;
@@ -77,6 +78,7 @@ pub mod guide {}
 
 pub use adopt::{AdoptSpec, Adopted, Wants};
 pub use decision::placement;
+pub use delegated::DelegatedCgroup;
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use events::{Ends, Event, EventKind, Events};
 pub use gc::{Collection, Listing};

@@ -22,6 +22,7 @@ const SUITES: &[(&str, &str)] = &[
     ("crates/stockade", "cgroup_v2"),
     ("crates/stockade", "adopt_v2"),
     ("crates/stockade", "refused"),
+    ("crates/stockade-cli", "delegated"),
     ("crates/jailer", "conformance"),
     // A kernel without KVM.
     ("crates/stockade-cli", "demo"),
