@@ -4,9 +4,9 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
-use stockade::spec::{JailSpec, SpecError};
+use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
 use stockade::step::enter::EnterStep;
-use stockade::{Error, Layout};
+use stockade::{CgroupLayout, Error, Layout};
 
 use crate::output::Failure;
 
@@ -37,14 +37,38 @@ fn next_step(flag: &str, cause: &Error) -> &'static str {
 /// The same for a jail that could not be made.
 pub(crate) fn not_made(error: &Error, spec: &JailSpec) -> Failure {
     match error {
-        // Only the kernel knows which files a controller has.
-        Error::Operation { argument, cause: Errno::NOENT, .. }
-            if spec.cgroups.iter().any(|setting| Path::new(argument).ends_with(&setting.file)) =>
+        Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
+            match *cause {
+                // Only the kernel knows which files a controller has.
+                Errno::NOENT => {
+                    Failure::flag("cgroup", format!("{error}; the controller has no such file on this host"))
+                }
+                _ => Failure::flag("cgroup", format!("{setting}: the kernel refuses this value: {cause}")),
+            }
+        }
+        Error::Spec(SpecError::NoController(controller))
+            if let Some(other) = other_version(spec, controller) =>
         {
-            Failure::flag("cgroup", format!("{error}; the controller has no such file on this host"))
+            let text = format!("{error} in version {}: this host has it in version {other}", 3 - other);
+            Failure::flag("cgroup", format!("{text}; leave --cgroup-version out, or say {other}"))
         }
         Error::Running { .. } => Failure::new(format!("{error}; stop it first, or choose another id")),
         _ => failure(error),
+    }
+}
+
+/// The setting whose file this is.
+fn setting_of<'s>(spec: &'s JailSpec, file: &str) -> Option<&'s CgroupSetting> {
+    spec.cgroups.iter().find(|setting| Path::new(file).ends_with(&setting.file))
+}
+
+/// The version that has a controller which the one asked for has not.
+fn other_version(spec: &JailSpec, controller: &str) -> Option<u8> {
+    let layout = CgroupLayout::read_for(spec).ok()?;
+    match spec.cgroup_version? {
+        CgroupVersion::V1 => layout.v2_with(controller).map(|_| 2),
+        CgroupVersion::V2 => layout.v1_with(controller).map(|_| 1),
+        CgroupVersion::Unknown(_) => None,
     }
 }
 
@@ -67,15 +91,45 @@ pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> Failure {
             }
             failure(error)
         }
+        Error::Enter { step, cause } => match &**step {
+            EnterStep::LimitFileSize { .. } | EnterStep::LimitOpenFiles { .. } => {
+                let text = format!(
+                    "failed to {step}: {cause}; no more can be had than stockade itself may (ulimit -H)"
+                );
+                Failure::flag("resource-limit", text)
+            }
+            EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => {
+                Failure::flag("netns", format!("failed to {step}: {cause}; it is no network namespace"))
+            }
+            _ => failure(error),
+        },
         _ => failure(error),
     }
 }
 
-/// What a VMM will complain of, if that is known beforehand.
-pub(crate) fn warning(spec: &JailSpec) -> Option<String> {
+/// What a VMM or its users will complain of, as far as that is known beforehand.
+pub(crate) fn warnings(spec: &JailSpec) -> impl Iterator<Item = String> {
+    [without_kvm(spec), socket_too_far(spec)].into_iter().flatten()
+}
+
+fn without_kvm(spec: &JailSpec) -> Option<String> {
     let name = &spec.profile.name;
     let needs_kvm = ["firecracker", "cloud-hypervisor"].contains(&name.as_str());
     (needs_kvm && !Path::new("/dev/kvm").exists()).then(|| {
         format!("this host has no /dev/kvm, without which {name} runs no guest: see stockade doctor")
+    })
+}
+
+fn socket_too_far(spec: &JailSpec) -> Option<String> {
+    // unix(7): what sun_path holds besides its end.
+    const LONGEST: usize = 107;
+    let socket = spec.socket()?;
+    let length =
+        Layout::new(spec).root().join(socket.to_string().trim_start_matches('/')).as_path().as_os_str().len();
+    (length > LONGEST).then(|| {
+        format!(
+            "the VMM's socket {socket} has a path of {length} bytes on the host, and nobody can connect to one of more \
+             than {LONGEST}: choose a shorter --chroot-base-dir or --id"
+        )
     })
 }

@@ -14,6 +14,7 @@ use crate::placements::{about, demand_distinct, parse};
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
 #[command(name = "stockade", version = crate::version::VERSION, max_term_width = 100)]
+#[command(after_help = "Example: stockade demo")]
 pub(crate) struct Cli {
     /// No talk on stderr; failures are told all the same.
     #[arg(short, long, global = true, display_order = 900)]

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use stockade::{Ended, Jail, Running, TeardownOptions, teardown_all};
+use stockade::spec::JailId;
+use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::output::{Failure, complain};
+use crate::output::{Code, Failure, complain};
 use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
@@ -136,6 +137,16 @@ impl Member<'_> {
     }
 }
 
+/// Tells of an end that nobody has asked for, where the exit code alone does not.
+fn tell_end(id: &JailId, ended: Ended, many: bool, receipt: &Receipt) {
+    let why = if receipt.ran_out_of_memory() { ": the jail's limit of memory was reached" } else { "" };
+    match ended {
+        Ended::Exited(0) | Ended::Unknown => (),
+        Ended::Exited(_) if !many && why.is_empty() => (),
+        _ => complain(&format!("the VMM of jail {id} has ended: {ended}{why}")),
+    }
+}
+
 /// Removes the jails of VMMs that have ended, together: most of that is waiting. A VMM's exit code is ours, unless
 /// something of its jail is left; of several it is that of the first that failed.
 fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
@@ -143,12 +154,15 @@ fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
     let mut ends = Vec::new();
     for Member { wish, mut running, output, stop } in members {
         let ended = running.wait().unwrap_or(Ended::Unknown);
+        if matches!(stop, Stop::Never) {
+            tell_end(wish.id(), ended, many, running.receipt());
+        }
         jails.push(Jail::Running(running));
-        ends.push((wish, ended, output, matches!(stop, Stop::Never)));
+        ends.push((wish, ended, output));
     }
     let mut first = 0;
     let reports = teardown_all(jails, TeardownOptions::default());
-    for ((wish, ended, output, by_itself), report) in ends.into_iter().zip(reports) {
+    for ((wish, ended, output), report) in ends.into_iter().zip(reports) {
         let clean = match report {
             Ok(report) => {
                 tell_left(&report);
@@ -164,10 +178,7 @@ fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
             output.finish();
         }
         let code = ended.shell_code();
-        if many && by_itself && code != 0 {
-            complain(&format!("the VMM of jail {} has ended: {ended}", wish.id()));
-        }
-        let code = if code == 0 && !clean { 1 } else { code };
+        let code = if code == 0 && !clean { Code::OwnFailure as u8 } else { code };
         first = if first == 0 { code } else { first };
     }
     first

@@ -8,13 +8,17 @@ use crate::args::{JailArgs, StateArgs};
 use crate::host_setup;
 use crate::jail_file::Described;
 use crate::output::{Failure, print, require_root};
+use crate::signals::{demand_none, stop_signals};
 use crate::wish::{AsksForJail, leave_all, prepare_all};
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "stockade create [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
+    after_help = "Examples:
   stockade create --id vm-1 --exec-file /usr/local/bin/firecracker --netns vm-1
-  stockade create -f jails.toml")]
+  stockade create -f jails.toml"
+)]
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
@@ -36,6 +40,10 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
     let wishes = args.wishes()?;
     require_root("create")?;
     host_setup::on_the_side();
-    leave_all(&wishes, prepare_all(&wishes)?)?;
+    // From here on a signal waits until the jails can be removed, or stand by themselves.
+    let signals = stop_signals()?;
+    let prepared = prepare_all(&wishes, &signals)?;
+    demand_none(&signals, "all was made")?;
+    leave_all(&wishes, prepared)?;
     wishes.iter().try_for_each(|wish| print(&format!("{}\n", wish.id()))).map(|()| ExitCode::SUCCESS)
 }

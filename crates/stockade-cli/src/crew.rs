@@ -13,10 +13,14 @@ use crate::output::{Failure, print};
 use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
+use crate::signals::demand_none;
 use crate::wish::Wish;
 
 /// How soon a signal is heeded while a VMM gets ready.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// What a signal that comes early keeps from coming about.
+const BEFORE: &str = "all was ready";
 
 /// Who has the VMM after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +139,7 @@ impl<'w> Member<'w> {
         let Some(socket) = &self.socket else {
             // One that is attended to is asked to end as at any other time.
             let attended = self.keeping == Keeping::Attached;
-            return if attended { Ok(()) } else { demand_no_signal(signals) };
+            return if attended { Ok(()) } else { demand_none(signals, BEFORE) };
         };
         let patience = self.wish.asked.args.ready.patience();
         let deadline = Instant::now().checked_add(patience);
@@ -150,7 +154,7 @@ impl<'w> Member<'w> {
                 Err(Error::NotReady { .. }) => (),
                 Err(error) => return Err(self.wish.locate(error)),
             }
-            demand_no_signal(signals)?;
+            demand_none(signals, BEFORE)?;
         }
     }
 
@@ -160,14 +164,6 @@ impl<'w> Member<'w> {
             Keeping::Loose => format!("{} {}\n", self.wish.id(), self.running.pid()),
             _ => format!("{}\n", self.wish.id()),
         }
-    }
-}
-
-/// Fails if a signal has come that asks this command to end.
-fn demand_no_signal(signals: &SignalFd) -> Result<(), Failure> {
-    match signals.take() {
-        Ok(Some(_)) => Err(Failure::new("stopped by a signal before all was ready")),
-        _ => Ok(()),
     }
 }
 

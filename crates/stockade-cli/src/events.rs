@@ -14,7 +14,7 @@ use stockade_syscalls::signals::SignalFd;
 
 use crate::args::StateArgs;
 use crate::output::{Code, Failure, print, print_json_line, require_root_to_look};
-use crate::run::stop_signals;
+use crate::signals::stop_signals;
 use crate::time::{timestamp, until};
 
 /// Arguments of `events`.

@@ -10,7 +10,7 @@ use stockade::step::enter::EnterStep;
 use stockade::{Ended, Error, ErrorKind, Store, Visit, Visitor};
 
 use crate::args::StateArgs;
-use crate::jails::no_jail;
+use crate::jails::find;
 use crate::output::{Code, Failure, require_root};
 use crate::terminal;
 
@@ -25,7 +25,7 @@ Examples:
   stockade exec --host-program /bin/busybox vm-1 -- ls -l /dev"
 )]
 pub(crate) struct ExecArgs {
-    /// Name of the jail.
+    /// Name of the jail, or its beginning.
     id: JailId,
     /// The program in the jail and its arguments; with --host-program the arguments alone.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
@@ -62,8 +62,7 @@ pub(crate) fn run(
     how: &VisitArgs,
     words: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    let ended = visit(command, id, how, words).map_err(|failure| failure.with_code(Code::NotEntered))?;
-    Ok(ExitCode::from(ended.shell_code()))
+    Ok(ExitCode::from(visit(command, id, how, words)?.shell_code()))
 }
 
 fn visit(command: &str, id: &JailId, how: &VisitArgs, words: &[OsString]) -> Result<Ended, Failure> {
@@ -90,10 +89,10 @@ fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
 }
 
 fn enter(store: &Store, id: &JailId, visit: Visit) -> Result<Visitor, Failure> {
-    match store.watch(id)? {
+    let id = find(store, id)?;
+    match store.watch(&id)? {
         Some(watched) => watched.visit(visit).map_err(|error| not_run(&error)),
-        None if store.read(id)?.is_none() => Err(no_jail(store, id)),
-        None => Err(Error::NotRunning(id.clone()).into()),
+        None => Err(Error::NotRunning(id).into()),
     }
 }
 
@@ -106,7 +105,7 @@ fn not_run(error: &Error) -> Failure {
         }
         (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
         (EnterStep::ExecuteVisitor { .. }, _) => (Code::NotExecutable, ""),
-        _ => (Code::NotEntered, ""),
+        _ => (Code::OwnFailure, ""),
     };
     Failure::Coded(format!("{error}{way_out}"), code)
 }

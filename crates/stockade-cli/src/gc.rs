@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::{Collection, TeardownOptions};
 
 use crate::args::StateArgs;
-use crate::output::{Failure, done_if, note, print, print_json, require_root};
+use crate::output::{Failure, done_if, is_quiet, note, print, print_json, require_root};
 use crate::progress::SharedBar;
 
 /// Arguments of `gc`.
@@ -57,7 +57,7 @@ fn text(collection: &Collection, dry_run: bool) -> String {
             let _ = writeln!(text, "{}: left {}: {}", report.id, left.what, left.reason);
         }
     }
-    if collection.jails.is_empty() {
+    if collection.jails.is_empty() && !is_quiet() {
         text.push_str("no dead jails\n");
     }
     text

@@ -38,6 +38,7 @@ mod run;
 mod select;
 mod service;
 mod shell;
+mod signals;
 mod start;
 mod stop;
 mod talk;
@@ -56,7 +57,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use args::{Cli, Command};
-use output::Failure;
+use output::{Code, Failure};
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -64,10 +65,11 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
     }
+    let own_failure = code_of_own_failure(&words);
     match completions::answered(&words) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => (),
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error, own_failure),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
@@ -75,9 +77,18 @@ fn main() -> ExitCode {
     match Cli::try_parse_from(words) {
         Ok(cli) => {
             talk::set_up(cli.quiet, cli.verbose);
-            dispatch(cli).unwrap_or_else(Failure::tell)
+            dispatch(cli).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
         }
-        Err(error) => explain(&error),
+        Err(error) => explain(&error, own_failure),
+    }
+}
+
+/// With what the command ends if it fails itself: one that ends with the code of another program has a code for that.
+fn code_of_own_failure(words: &[OsString]) -> Code {
+    let command = words.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    match command.and_then(|word| word.to_str()) {
+        Some("run" | "exec" | "shell") => Code::OwnFailure,
+        _ => Code::Failed,
     }
 }
 
@@ -113,7 +124,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 /// Help and version as they are; a mistake in one line.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(error: &clap::Error, own_failure: Code) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that is gone needs no help.
         let _ = error.print();
@@ -121,7 +132,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
-        return ExitCode::FAILURE;
+        return own_failure.into();
     }
-    Failure::new(mistake::line(error)).tell()
+    Failure::new(mistake::line(error)).with_code(own_failure).tell()
 }

@@ -154,8 +154,9 @@ pub(crate) enum Code {
     Differs = 2,
     /// It did not come in time, as timeout(1) has it.
     TimedOut = 124,
-    /// `exec` or `shell` failed before there was a program, as env(1) has it.
-    NotEntered = 125,
+    /// `run`, `exec` or `shell` failed itself: whatever the VMM or the program ends with is another matter. As env(1)
+    /// and the engines of containers have it.
+    OwnFailure = 125,
     /// Its program may not be executed.
     NotExecutable = 126,
     /// Its program is not there.

@@ -8,12 +8,13 @@ use clap::Args;
 use serde::Serialize;
 use stockade::spec::{JailId, Owner};
 use stockade::{How, Jail, Placed, Placement};
+use stockade_syscalls::signals::SignalFd;
 
 use crate::args::StateArgs;
 use crate::jails::{go_on, is_dead, open};
 use crate::output::{Failure, print, print_json, require_root};
-use crate::placements::{demand_distinct, not_placed, parse};
-use crate::progress::Bar;
+use crate::placements::{demand_distinct, parse, put};
+use crate::signals::stop_signals;
 
 /// Arguments of `place`.
 #[derive(Debug, Args)]
@@ -70,11 +71,13 @@ struct Row<'a> {
 pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     require_root("place")?;
     let placements = args.placements()?;
+    // From here on a signal waits until what has been copied of a file can be taken away.
+    let signals = stop_signals()?;
     let mut jail = open(&args.state.store()?, &args.id)?;
     let mut rows = Vec::new();
     for placement in &placements {
         let source = placement.source();
-        match place_one(&mut jail, placement) {
+        match place_one(&mut jail, placement, &signals) {
             Ok(placed) if args.json => rows.push(Row { source, placed }),
             Ok(placed) => go_on(print(&format!("{placed}\n")))?,
             Err(failure) => {
@@ -91,15 +94,16 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn place_one(jail: &mut Jail, placement: &Placement) -> Result<Placed, Failure> {
-    let mut bar = Bar::of_copy(placement.source());
-    let mut show = |progress| bar.show(progress);
-    let placed = match jail {
-        Jail::Prepared(prepared) => prepared.place_with_progress(placement.clone(), &mut show),
-        Jail::Running(running) => running.place_with_progress(placement.clone(), &mut show),
-        Jail::Dead(dead) => return Err(is_dead(dead)),
-    };
-    placed.map_err(|error| not_placed(None, placement.source(), &error))
+fn place_one(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Result<Placed, Failure> {
+    match jail {
+        Jail::Prepared(jail) => {
+            put(placement, None, signals, |what, tell| jail.place_with_progress(what, tell))
+        }
+        Jail::Running(jail) => {
+            put(placement, None, signals, |what, tell| jail.place_with_progress(what, tell))
+        }
+        Jail::Dead(dead) => Err(is_dead(dead)),
+    }
 }
 
 fn owner(text: &str) -> Result<Owner, Failure> {

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use stockade::{Error, How, Placement};
+use stockade::{Error, How, OnProgress, Placed, Placement};
+use stockade_syscalls::signals::SignalFd;
 
 use crate::output::Failure;
+use crate::progress::Bar;
+use crate::signals::demand_none;
 
 /// The option that no way to place is.
 const READ_ONLY: &str = "ro";
@@ -90,6 +94,29 @@ pub(crate) fn demand_distinct(placements: &[Placement], flag: Option<&str>) -> R
         }
     }
     Ok(())
+}
+
+/// Places something, with a bar where it takes long, until a signal asks the command to end.
+///
+/// # Arguments
+/// `flag` is the one that it is a value of, if of any; `place` does it.
+pub(crate) fn put(
+    placement: &Placement,
+    flag: Option<&str>,
+    signals: &SignalFd,
+    place: impl FnOnce(Placement, &mut OnProgress<'_>) -> stockade::Result<Placed>,
+) -> Result<Placed, Failure> {
+    let source = placement.source();
+    let before = format!("{} was placed", source.display());
+    let mut bar = Bar::of_copy(source);
+    let mut stopped = Ok(());
+    let placed = place(placement.clone(), &mut |progress| {
+        bar.show(progress);
+        stopped = demand_none(signals, &before);
+        if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    stopped?;
+    placed.map_err(|error| not_placed(flag, source, &error))
 }
 
 /// Says which placement it was that failed.

@@ -48,6 +48,7 @@ struct Planned<'a> {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "stockade plan [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
     after_help = "If a jail of that id exists, it is told in what it differs from what would be made. The exit
 code is 2 then; 0 if nothing differs or no such jail exists, 1 if the command fails.
 

@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use stockade::Streams;
 use stockade::spec::JailId;
 
-use crate::output::Failure;
+use crate::output::{Failure, complain};
 
 /// A line that is longer is told as several.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -70,8 +70,18 @@ fn tell(before: &str, from: impl Read, mut to: impl Write) {
             Ok(_) if line.ends_with(b"\n") => (),
             Ok(_) => line.push(b'\n'),
         }
-        // In one write, so that lines of others do not come between. A reader that is gone must not end the VMM.
-        let _ = to.write_all(&line).and_then(|()| to.flush());
+        // In one write, so that lines of others do not come between. Where nobody reads, the VMM is told so when it
+        // writes next, as one VMM alone that has our streams itself.
+        match to.write_all(&line).and_then(|()| to.flush()) {
+            Ok(()) => (),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return,
+            Err(e) => {
+                return complain(&format!(
+                    "failed to write what {} writes: {e}",
+                    before.trim_end_matches(" | ").trim_end()
+                ));
+            }
+        }
     }
 }
 

@@ -48,8 +48,8 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
         stop_together(&store, &ids, Duration::from_secs(seconds))?;
     }
     let mut collection = Collection::default();
-    let mut failed = !unknown.is_empty();
-    for failure in unknown {
+    for (named, failure) in unknown {
+        collection.problems.push(problem(&named, &failure));
         failure.tell();
     }
     let bar = SharedBar::of_removal();
@@ -63,11 +63,10 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
         done += ids.len() as u64;
     }
     drop(bar);
-    failed |= !collection.is_clean();
     if args.json {
         print_json(&collection)?;
     }
-    Ok(done_if(!failed))
+    Ok(done_if(collection.is_clean()))
 }
 
 /// Tells what became of one jail, and takes it down.
@@ -85,12 +84,15 @@ fn tell(
             if clean && !args.json { go_on(print(&format!("{id}\n"))) } else { Ok(()) }
         }
         Err(failure) => {
-            let (what, reason) = (format!("jail {id}"), failure.line());
-            collection.problems.push(Leftover { what, reason });
+            collection.problems.push(problem(id, &failure));
             failure.tell();
             Ok(())
         }
     }
+}
+
+fn problem(id: &JailId, failure: &Failure) -> Leftover {
+    Leftover { what: format!("jail {id}"), reason: failure.line() }
 }
 
 /// How many jails are held open at once; each takes a few descriptors.

@@ -4,9 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::Signal;
 use stockade::Report;
-use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use crate::args::{JailArgs, StateArgs};
 use crate::crew::Crew;
@@ -15,13 +13,18 @@ use crate::jail_file::Described;
 use crate::output::{Failure, note, require_root};
 use crate::ready::ReadyArgs;
 use crate::service;
+use crate::signals::stop_signals;
+use crate::terminal::Kept;
 use crate::wish::{AsksForJail, prepare_all};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "stockade run [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
+    after_help = "Examples:
   stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'
-  stockade run -f jails.toml")]
+  stockade run -f jails.toml"
+)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
@@ -61,23 +64,11 @@ pub(crate) fn run(args: &Described<RunArgs>) -> Result<ExitCode, Failure> {
     service::use_delegated_cgroup(&mut wishes)?;
     // From here on a signal waits until the VMMs can be stopped and the jails be removed.
     let signals = stop_signals()?;
-    let prepared = prepare_all(&wishes)?;
+    let prepared = prepare_all(&wishes, &signals)?;
+    // Firecracker, for one, sets the terminal, and a VMM that is killed does not set it back.
+    let _terminal = Kept::new();
     let crew = Crew::launch(&wishes, prepared)?;
     crew.ready(&signals)?.let_go()?.attend(&signals)
-}
-
-/// The signals that ask a command to end.
-pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
-    stop_signals_and(&[])
-}
-
-/// The same with further ones.
-pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
-    let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
-    // What the caller ignores stays ignored: nohup means it.
-    let heeded = signals.into_iter().filter(|signal| !is_ignored(*signal));
-    let heeded: Vec<Signal> = heeded.chain(more.iter().copied()).collect();
-    SignalFd::block(&heeded).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 
 /// Tells what could not be removed.

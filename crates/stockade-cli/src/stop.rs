@@ -18,14 +18,14 @@ use crate::select::{Naming, SelectArgs};
   stockade stop --file jails.toml
   stockade stop --all")]
 pub(crate) struct StopArgs {
-    /// Seconds that the VMMs have to end after SIGTERM, before they are killed.
+    /// Seconds that the VMMs have to end after SIGTERM, before they are killed; the rest of the jail is then.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
     #[command(flatten)]
     jails: SelectArgs,
 }
 
-/// Stops what runs of the jails; one whose VMM does not run is stopped already.
+/// Stops what runs of the jails.
 pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
@@ -41,11 +41,21 @@ pub(crate) fn stop_together(store: &Store, ids: &[JailId], grace: Duration) -> R
     let mut running: Vec<Watched> = Vec::new();
     for id in ids {
         match store.watch(id) {
-            Ok(watched) => running.extend(watched),
+            Ok(Some(watched)) => running.push(watched),
+            Ok(None) => end_members(store, id)?,
             // The others are stopped all the same.
             Err(error) => note(&error.to_string()),
         }
     }
     stop_all(&running, grace)?;
     Ok(())
+}
+
+/// What runs on in a jail whose VMM has ended.
+fn end_members(store: &Store, id: &JailId) -> Result<(), Failure> {
+    match store.read(id) {
+        Ok(Some(receipt)) if receipt.state() == JailState::Ended => Ok(receipt.end_members()?),
+        // Whoever made any other ends it.
+        _ => Ok(()),
+    }
 }

@@ -1,4 +1,4 @@
-//! A terminal of a visitor's own. Ours is never given away: whoever is in the jail could read what is typed, and
+//! Our terminal, kept as it was; and one of a visitor's own. Ours is never given away: whoever is in the jail could read what is typed, and
 //! type what our shell would read afterwards.
 
 use std::io;
@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Signal, getpgrp};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use stockade::{Ended, Streams, Visit, Visitor};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::output::Failure;
-use crate::run::stop_signals_and;
+use crate::signals::stop_signals_and;
 
 /// What brings a visitor into the jail.
 type Enter<'a> = &'a dyn Fn(Visit) -> Result<Visitor, Failure>;
@@ -66,7 +68,7 @@ fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, F
     let (ours, visit) = give(visit, terminals).map_err(|e| no_terminal(&e))?;
     resize(ours.as_fd());
     let Attended { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
-    let _raw = Raw::new();
+    let _raw = Kept::raw();
     let [stdin, stdout, _] = streams();
     let (mut typing, mut listening) = (terminals[0], true);
     loop {
@@ -112,24 +114,37 @@ fn resize(theirs: BorrowedFd<'_>) {
     let _ = size.map(|size| tcsetwinsize(theirs, size));
 }
 
-/// Our terminal handing on every key; when this goes it is as it was.
-struct Raw(BorrowedFd<'static>, Termios);
+/// Our terminal as it was, which it is again when this goes, whatever was done with it meanwhile.
+pub(crate) struct Kept(BorrowedFd<'static>, Termios);
 
-impl Raw {
-    fn new() -> Option<Self> {
+impl Kept {
+    /// The terminal that stdin is, if it is one.
+    pub(crate) fn new() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
-        let before = tcgetattr(stdin).ok()?;
-        let mut raw = before.clone();
+        Some(Self(stdin, tcgetattr(stdin).ok()?))
+    }
+
+    /// Has it hand on every key.
+    fn raw() -> Option<Self> {
+        let kept = Self::new()?;
+        let mut raw = kept.1.clone();
         raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Self(stdin, before))
+        tcsetattr(kept.0, OptionalActions::Now, &raw).ok()?;
+        Some(kept)
+    }
+
+    /// Whether it is ours to set: a background job that tries is stopped.
+    fn is_ours(&self) -> bool {
+        tcgetpgrp(self.0).is_ok_and(|foreground| foreground == getpgrp())
     }
 }
 
-impl Drop for Raw {
+impl Drop for Kept {
     fn drop(&mut self) {
-        // A terminal that is gone needs no care.
-        let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
+        if self.is_ours() {
+            // A terminal that is gone needs no care.
+            let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use clap::Args;
 use stockade::spec::{JailId, JailSpec, Netns};
 use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
+use stockade_syscalls::signals::SignalFd;
 
 use crate::advice;
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
 use crate::output::{Failure, note};
-use crate::placements::not_placed;
-use crate::progress::Bar;
+use crate::placements::put;
 use crate::run::tell_left;
 
 /// Arguments that describe a jail, whatever else they say.
@@ -60,21 +60,16 @@ impl<T> Wish<T> {
     }
 
     /// Makes the jail and places into it what is asked for.
-    fn prepare(&self) -> Result<Prepared, Failure> {
+    fn prepare(&self, signals: &SignalFd) -> Result<Prepared, Failure> {
         let spec = self.spec_now()?;
-        if let Some(warning) = advice::warning(&spec) {
-            note(&warning);
-        }
+        advice::warnings(&spec).for_each(|warning| note(&warning));
         let mut prepared = self.store.prepare(&spec).map_err(|error| advice::not_made(&error, &spec))?;
         if let Some(report) = prepared.taken_over() {
             let (id, many) = (self.id(), report.removed.len());
             note(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));
         }
-        for placement in self.placements.clone() {
-            let source = placement.source().to_owned();
-            let mut bar = Bar::of_copy(&source);
-            let placed = prepared.place_with_progress(placement, &mut |progress| bar.show(progress));
-            placed.map_err(|error| not_placed(PLACE_FLAG, &source, &error))?;
+        for placement in &self.placements {
+            put(placement, PLACE_FLAG, signals, |what, tell| prepared.place_with_progress(what, tell))?;
         }
         Ok(prepared)
     }
@@ -90,10 +85,13 @@ impl<T> Wish<T> {
 }
 
 /// Makes these jails, all of them or none.
-pub(crate) fn prepare_all<T>(wishes: &[Wish<T>]) -> Result<Vec<Prepared>, Failure> {
+///
+/// # Errors
+/// What failed, with its place in a file; or that a signal has come.
+pub(crate) fn prepare_all<T>(wishes: &[Wish<T>], signals: &SignalFd) -> Result<Vec<Prepared>, Failure> {
     make_room_for(wishes.len())?;
     // Those made before the one that fails go with the list.
-    wishes.iter().map(|wish| wish.prepare().map_err(|failure| wish.locate(failure))).collect()
+    wishes.iter().map(|wish| wish.prepare(signals).map_err(|failure| wish.locate(failure))).collect()
 }
 
 /// Lets these jails stand by themselves, all of them or none.

@@ -56,9 +56,10 @@ impl Service {
         cgroup.trim().strip_prefix("0::/").unwrap().to_owned()
     }
 
-    fn remove_jail(&self, guard: &Guard) {
+    fn remove_jail(self, guard: &Guard) {
         said(guard, &["rm", "--force", &guard.named("vm")]);
         remove_cgroup(&guard.named("vmm"));
+        fs::remove_file(self.vmm).unwrap();
     }
 
     /// A process of the service besides the command.

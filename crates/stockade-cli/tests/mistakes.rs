@@ -1,6 +1,7 @@
-//! Wrong input: one line that names the flag or file and the cause, exit code 1, and nothing made.
+//! Wrong input: one line that names the flag or file and the cause, an exit code for it, and nothing made.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -47,7 +48,7 @@ impl Line {
 fn refused(guard: &Guard, line: &Line, said: &str) {
     let output = line.run();
     assert_eq!(output.stderr, format!("stockade: {said}\n"));
-    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""));
     nothing_made(guard);
 }
 
@@ -74,7 +75,7 @@ fn an_unknown_flag_is_named_with_the_likeliest_meant() {
             output.stderr,
             "stockade: unexpected argument '--exec-fil' found; did you mean '--exec-file'?\n"
         );
-        assert_eq!(output.code, 1);
+        assert_eq!(output.code, 125);
         nothing_made(&guard);
     });
 }
@@ -89,7 +90,7 @@ fn a_stray_word_is_taken_for_the_vmms() {
             let said = format!(
                 "stockade: unexpected argument '{stray}' found; arguments for the VMM go behind --\n"
             );
-            assert_eq!((output.code, output.stderr), (1, said));
+            assert_eq!((output.code, output.stderr), (125, said));
             nothing_made(&guard);
         }
         let output = run("stockade", &["ps", "boot"]);
@@ -180,7 +181,7 @@ fn numbers_and_settings_are_checked() {
             words.push(format!("{flag}={value}"));
             let output = run("stockade", &words);
             assert_eq!(output.stderr, format!("stockade: {flag}: {said}\n"));
-            assert_eq!(output.code, 1);
+            assert_eq!(output.code, 125);
             nothing_made(&guard);
         }
     });
@@ -204,7 +205,7 @@ fn a_base_that_cannot_be_one_is_named() {
         // /proc takes no directories, not even root's.
         let line = Line::good(&guard).with("--chroot-base-dir", "/proc/jails");
         let output = line.run();
-        assert_eq!(output.code, 1);
+        assert_eq!(output.code, 125);
         assert!(
             output.stderr.starts_with("stockade: failed to create directory /proc/jails"),
             "{}",
@@ -232,6 +233,13 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         refused(&guard, &line, "--place /etc/passwd: \"../escape\" is not a path inside a jail");
+        let name = std::ffi::OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
+        let words =
+            Line::good(&guard).words("run").into_iter().map(Into::into).chain(["--place".into(), name]);
+        let output = run("stockade", &words.collect::<Vec<std::ffi::OsString>>());
+        let said = "stockade: --place /etc/passwd: p\u{fffd} is not UTF-8, as a jail's receipt is\n";
+        assert_eq!((output.code, output.stderr.as_str()), (125, said));
+        nothing_made(&guard);
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let line = Line::good(&guard).with("--place", socket.display().to_string());
@@ -269,7 +277,7 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
         let said = "stockade: failed to execute in the jail: /script: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
-        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        assert_eq!((output.code, output.stderr.as_str()), (125, said));
         nothing_made(&guard);
         let plain = guard.file("plain", "no program");
         let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
@@ -301,7 +309,8 @@ fn who_is_not_root_is_told_so() {
             let output = run_with(Command::new(&copy).args(&words).uid(65_534).gid(65_534));
             let said =
                 format!("stockade: '{}' needs root, {what}; this is uid 65534: try sudo\n", command[0]);
-            assert_eq!((output.code, output.stderr), (1, said));
+            let code = if command[0] == "run" { 125 } else { 1 };
+            assert_eq!((output.code, output.stderr), (code, said));
             nothing_made(&guard);
         }
     });
@@ -313,7 +322,7 @@ fn a_cgroup_file_that_there_is_not_is_named_with_its_flag() {
         let parent = guard.named("parent");
         let line = Line::good(&guard).with("--cgroup", "pids.maximum=1").with("--parent-cgroup", &parent);
         let output = line.run();
-        assert_eq!(output.code, 1);
+        assert_eq!(output.code, 125);
         assert!(output.stderr.starts_with("stockade: --cgroup: failed to open /"), "{output:?}");
         let end = "/pids.maximum: No such file or directory (os error 2); the controller has no such file on this \
                    host\n";
@@ -339,7 +348,7 @@ fn a_cgroup_file_of_the_other_version_is_named_with_its_flag() {
              version 2: there it is memory.max\n",
         ];
         assert!(said.contains(&output.stderr.as_str()), "{}", output.stderr);
-        assert_eq!(output.code, 1);
+        assert_eq!(output.code, 125);
         nothing_made(&guard);
     });
 }
@@ -352,13 +361,13 @@ fn an_id_in_use_is_told_with_what_can_be_done() {
         let made = run("stockade", &line.words("create"));
         assert_eq!((made.code, made.stderr.as_str()), (0, ""));
         let exists = format!("stockade: jail {id} exists already; remove it first, or choose another id\n");
-        assert_eq!((line.run().code, line.run().stderr), (1, exists));
+        assert_eq!((line.run().code, line.run().stderr), (125, exists));
         let pid = said(&guard, &["start", &id, "--", "sleep"]);
         let runs = format!(
             "stockade: jail {id} is running as pid {}; stop it first, or choose another id\n",
             pid.trim()
         );
-        assert_eq!((line.run().code, line.run().stderr), (1, runs));
+        assert_eq!((line.run().code, line.run().stderr), (125, runs));
         said(&guard, &["rm", "--force", &id]);
     });
 }
@@ -398,7 +407,7 @@ fn a_base_without_execution_is_named() {
              {} is mounted noexec: choose another --chroot-base-dir, or mount it with exec\n",
             base.display()
         );
-        assert_eq!((output.code, output.stderr), (1, said));
+        assert_eq!((output.code, output.stderr), (125, said));
         std::fs::remove_dir(base).unwrap();
         assert!(!guard.state().exists());
     });

@@ -50,11 +50,7 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
         Err(_) => (),
     }
     let deadline = Instant::now() + PATIENCE;
-    if !kill_at_once(cgroup)? {
-        kill_frozen(cgroup)?;
-        kill_one_by_one(cgroup, deadline)?;
-    }
-    wait_until_unpopulated(cgroup, deadline)?;
+    empty(cgroup, deadline)?;
     loop {
         match remove_bottom_up(cgroup) {
             Ok(()) => return Ok(Undone::Removed),
@@ -67,6 +63,20 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
             Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
         }
     }
+}
+
+/// Kills what is in a cgroup and below, and waits for its end.
+fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
+    if !kill_at_once(cgroup)? {
+        kill_frozen(cgroup)?;
+        kill_one_by_one(cgroup, deadline)?;
+    }
+    wait_until_unpopulated(cgroup, deadline)
+}
+
+/// The same, and leaves the cgroup; what has no end within five seconds is left too.
+pub(crate) fn end_members(cgroup: &HostPath) -> Result<()> {
+    empty(cgroup, Instant::now() + PATIENCE)
 }
 
 /// The kernel's own way, from 5.14 on in version 2: everything below, forks included. False if there is

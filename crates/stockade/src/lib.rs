@@ -97,7 +97,7 @@ pub use process::{Ended, ProcessRef};
 pub use receipt::{JailState, Nonce, Receipt};
 pub use running::Running;
 pub use skeleton::{RUNTIME_DIRECTORY, Skeleton};
-pub use step::Progress;
+pub use step::{OnProgress, Progress};
 pub use stop::stop_all;
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub use teardown::{Leftover, Report, TeardownOptions};

@@ -11,7 +11,7 @@ use crate::process::PidFd;
 use crate::running::Running;
 use crate::spec::{JailPath, SpecError};
 use crate::step::enter::EnterStep;
-use crate::step::{Bind, Progress, Step, Undone};
+use crate::step::{Bind, OnProgress, Step, Undone};
 
 impl Prepared {
     /// Places a file, directory or device of the host into the jail, by its path alone or as a [`Placement`]
@@ -24,14 +24,15 @@ impl Prepared {
         self.jail_mut().place(&placement.into(), None, None)
     }
 
-    /// The same, telling how far a copy has come: every 16 MiB, and at the end of each file.
+    /// The same, telling how far a copy has come: every 16 MiB, and at the end of each file. What is told may break
+    /// it off.
     ///
     /// # Errors
-    /// As for [`Prepared::place`].
+    /// As for [`Prepared::place`]; ECANCELED if it was broken off.
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
-        tell: &mut dyn FnMut(Progress),
+        tell: &mut OnProgress<'_>,
     ) -> Result<Placed> {
         self.jail_mut().place(&placement.into(), Some(tell), None)
     }
@@ -56,14 +57,14 @@ impl Running {
         jail.place(&placement.into(), None, Some(vmm))
     }
 
-    /// The same, telling how far a copy has come.
+    /// The same, telling how far a copy has come, and whether it is to go on.
     ///
     /// # Errors
     /// As for [`Prepared::place`].
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
-        tell: &mut dyn FnMut(Progress),
+        tell: &mut OnProgress<'_>,
     ) -> Result<Placed> {
         let (jail, vmm) = self.jail_and_vmm();
         jail.place(&placement.into(), Some(tell), Some(vmm))
@@ -111,7 +112,7 @@ impl Held {
     fn place(
         &mut self,
         asked: &Placement,
-        tell: Option<&mut dyn FnMut(Progress)>,
+        tell: Option<&mut OnProgress<'_>>,
         vmm: Option<&PidFd>,
     ) -> Result<Placed> {
         let owner = self.receipt.spec.owner;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::spec::{HostPath, JailPath, Owner};
+use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
 /// How something is to be placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,15 +106,19 @@ impl Placement {
     /// Where it goes in the jail.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) for a missing source, or for a name that would
-    /// leave the jail.
+    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) for a missing source, for a name that would
+    /// leave the jail, and for either if it is not UTF-8.
     pub fn target(&self) -> Result<JailPath> {
         self.target_of(&HostPath::existing(&self.source)?)
     }
 
     pub(crate) fn target_of(&self, source: &HostPath) -> Result<JailPath> {
         let own_name = || Path::new(source.as_path().file_name().unwrap_or_default());
-        Ok(JailPath::new(self.name.as_deref().unwrap_or_else(own_name))?)
+        let name = self.name.as_deref().unwrap_or_else(own_name);
+        if let Some(path) = [source.as_path(), name].into_iter().find(|path| path.to_str().is_none()) {
+            return Err(SpecError::NotText(path.to_owned()).into());
+        }
+        Ok(JailPath::new(name)?)
     }
 }
 

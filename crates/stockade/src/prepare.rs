@@ -61,7 +61,8 @@ impl Held {
     /// Writes down a step that is about to be carried out.
     pub(crate) fn append(&mut self, step: Step) -> Result<()> {
         self.receipt.steps.push(step);
-        self.lock.write(&self.receipt)
+        // What cannot be written down is not done, and must not keep the rest from being written.
+        self.lock.write(&self.receipt).inspect_err(|_| drop(self.receipt.steps.pop()))
     }
 }
 

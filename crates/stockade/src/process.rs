@@ -48,6 +48,13 @@ impl ProcessRef {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
     }
 
+    /// How long ago it was started, in milliseconds.
+    pub(crate) fn age_ms(&self) -> u64 {
+        let now = clock_gettime(ClockId::Boottime);
+        let now_ms = now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000;
+        now_ms.saturating_sub(self.started * (Moment::TICK_NS / 1_000_000))
+    }
+
     /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
     pub(crate) fn status(&self) -> Option<Ended> {
         stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status

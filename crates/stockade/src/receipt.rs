@@ -187,6 +187,14 @@ impl Receipt {
         age(self.created_ms)
     }
 
+    /// When its VMM was started, in milliseconds since 1970; that of another boot tells no more than when the jail was
+    /// made.
+    pub(crate) fn started_ms(&self, vmm: ProcessRef) -> u64 {
+        let started = if self.is_of_this_boot() { now_ms().saturating_sub(vmm.age_ms()) } else { 0 };
+        // It is counted in ticks of ten milliseconds.
+        started.max(self.created_ms)
+    }
+
     /// The jail's root on the host.
     pub fn root(&self) -> HostPath {
         self.layout.root()

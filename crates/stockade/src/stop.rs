@@ -1,4 +1,4 @@
-//! Many VMMs asked to end at once.
+//! Many VMMs asked to end at once, and all that runs in their jails with them.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,11 @@ use rustix::process::Signal;
 use crate::error::Result;
 use crate::open::Watched;
 use crate::process::Ended;
+use crate::receipt::Receipt;
+use crate::step;
 
 /// Asks VMMs to end (SIGTERM), and kills those that have not after `grace`, which they share: it begins for all
-/// of them now. Tells how each ended.
+/// of them now. What else runs in a jail then, children of the VMM and visitors, is killed. Tells how each VMM ended.
 ///
 /// # Errors
 /// What the kernel says of signalling or waiting.
@@ -21,5 +23,18 @@ pub fn stop_all(jails: &[Watched], grace: Duration) -> Result<Vec<Ended>> {
             jail.signal(Signal::KILL)?;
         }
     }
-    jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(Ended::Unknown))).collect()
+    let ended = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(Ended::Unknown)));
+    let ended = ended.collect::<Result<_>>()?;
+    jails.iter().try_for_each(|jail| jail.receipt().end_members()).map(|()| ended)
+}
+
+impl Receipt {
+    /// Kills what is in the jail's own cgroups, and waits for its end: with the VMM's end not all of its children have
+    /// ended, nor have visitors.
+    ///
+    /// # Errors
+    /// What the kernel says of reading the cgroups, or of killing.
+    pub fn end_members(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| step::end_members(&cgroup, self.nonce.as_str()))
+    }
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -95,6 +96,13 @@ impl Store {
         let resolve = ResolveFlags::NO_SYMLINKS;
         let file = rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), resolve);
         parse_receipt(file, at, id, parse)
+    }
+
+    /// When a jail's VMM ended, in milliseconds since 1970, if it was watched and has.
+    pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
+        let written =
+            std::fs::metadata(self.directory.join(id.as_str()).join(ENDED)).ok()?.modified().ok()?;
+        u64::try_from(written.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 
     /// How a jail's VMM ended, if it was watched and has.

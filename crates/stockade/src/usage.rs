@@ -45,6 +45,18 @@ impl Receipt {
         if usage.is_complete() { usage } else { usage.or(of_processes(&processes)) }
     }
 
+    /// Whether the kernel has killed something in the jail for want of memory, as its cgroups tell while they are there.
+    pub fn ran_out_of_memory(&self) -> bool {
+        let killed = |file: HostPath| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            value(&text, "oom_kill").is_some_and(|count| count > 0)
+        };
+        self.cgroups().any(|cgroup| {
+            // The first is of version 2.
+            ["memory.events", "memory.oom_control"].into_iter().any(|file| killed(cgroup.join(file)))
+        })
+    }
+
     /// The jail's cgroups on this host.
     pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
         self.steps.iter().filter_map(Step::cgroup)

@@ -20,7 +20,7 @@ use stockade::{Placement, Streams};
 
 use crate::args::StateArgs;
 use crate::output::{Failure, done_if, print, print_json, require_root};
-use crate::run::stop_signals;
+use crate::signals::stop_signals;
 use conversation::Conversation;
 
 /// What the demo found, and whether all is well.

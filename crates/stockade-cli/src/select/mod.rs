@@ -44,6 +44,10 @@ pub(crate) struct FilterArgs {
 }
 
 impl FilterArgs {
+    fn is_empty(&self) -> bool {
+        self.filter.is_empty()
+    }
+
     pub(crate) fn fit(&self, jail: &Listing) -> bool {
         self.filter.iter().all(|filter| filter.fits(jail))
     }
@@ -66,7 +70,7 @@ pub(crate) struct Chosen {
     /// Each once, in the order of the command line.
     pub(crate) ids: Vec<JailId>,
     /// What is to be told of the names that are none.
-    pub(crate) unknown: Vec<Failure>,
+    pub(crate) unknown: Vec<(JailId, Failure)>,
     /// Whether a single one was named.
     pub(crate) single: bool,
     /// Whether none was named.
@@ -111,12 +115,15 @@ impl SelectArgs {
             let jails = store.list()?.into_iter();
             let meant = jails.filter(|jail| self.filter.fit(jail) && concerned(jail));
             chosen.ids = meant.map(|jail| jail.id).collect();
+            if chosen.ids.is_empty() && !self.filter.is_empty() {
+                note("no jail meets the filter");
+            }
         }
         for named in ids {
             match named_so(store, named, naming) {
                 Ok(id) if chosen.ids.contains(&id) => (),
                 Ok(id) => chosen.ids.push(id),
-                Err(failure) => chosen.unknown.push(failure),
+                Err(failure) => chosen.unknown.push((named.clone(), failure)),
             }
         }
         Ok(chosen)
@@ -142,12 +149,12 @@ fn named_so(store: &Store, named: &JailId, naming: Naming) -> Result<JailId, Fai
 impl Chosen {
     /// The jails, or the first name that is none.
     pub(crate) fn all_known(self) -> Result<Vec<JailId>, Failure> {
-        self.unknown.into_iter().next().map_or(Ok(self.ids), Err)
+        self.unknown.into_iter().next().map_or(Ok(self.ids), |(_, failure)| Err(failure))
     }
 
     /// The jails, and the exit code after it was told of names that are none.
     pub(crate) fn known(self) -> (Vec<JailId>, ExitCode) {
-        let told = self.unknown.into_iter().map(Failure::tell);
+        let told = self.unknown.into_iter().map(|(_, failure)| failure.tell());
         (self.ids, told.fold(ExitCode::SUCCESS, |_, code| code))
     }
 }

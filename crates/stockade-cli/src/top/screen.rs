@@ -19,7 +19,7 @@ use super::keys::{Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, cells, id_width};
 use crate::output::Failure;
-use crate::run::stop_signals;
+use crate::signals::stop_signals;
 
 /// How much of a log is shown.
 const LOG_LINES: usize = 200;

@@ -19,7 +19,7 @@ pub(crate) use presence::remove_strays;
 
 use crate::error::{Error, Result};
 use crate::process::Ended;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, now_ms};
 use crate::spec::JailId;
 use crate::step::Vmm;
 use crate::store::Store;
@@ -218,7 +218,7 @@ impl Events {
         }
         if let Some(how) = self.end_of(receipt, vmm)? {
             self.sources.leave(id);
-            self.stories.ended(id, how);
+            self.stories.ended(id, how, self.store.ended_ms(id).unwrap_or_else(now_ms));
         }
         Ok(())
     }

@@ -76,25 +76,25 @@ impl Stories {
             let (id, kind) = (Some(id.clone()), EventKind::Created);
             self.queue.push_back(Event { time_ms: receipt.created_ms, id, kind });
         }
-        self.runs(&receipt.id, receipt.vmm().map(|vmm| vmm.pid));
+        self.runs(&receipt.id, receipt.vmm().map(|vmm| (vmm.pid, receipt.started_ms(vmm))));
         true
     }
 
-    /// The receipt names this VMM.
-    fn runs(&mut self, id: &JailId, pid: Option<i32>) {
+    /// The receipt names this VMM, started then.
+    fn runs(&mut self, id: &JailId, vmm: Option<(i32, u64)>) {
         let Some(told) = self.told.get_mut(id) else { return };
         let before = told.vmm.map(|(pid, _)| pid);
-        if before == pid {
+        if before == vmm.map(|(pid, _)| pid) {
             return;
         }
         // A start that failed leaves a jail as it was before, to be started again.
         let unended = told.vmm.is_some_and(|(_, ended)| !ended);
-        told.vmm = pid.map(|pid| (pid, false));
+        told.vmm = vmm.map(|(pid, _)| (pid, false));
         if unended {
             self.tell(id, EventKind::Ended { how: Ended::Unknown });
         }
-        if let Some(pid) = pid {
-            self.tell(id, EventKind::Started { pid });
+        if let Some((pid, time_ms)) = vmm {
+            self.tell_of(time_ms, id, EventKind::Started { pid });
         }
     }
 
@@ -103,10 +103,11 @@ impl Stories {
         self.told.get(id).is_some_and(|told| matches!(told.vmm, Some((_, false))))
     }
 
-    pub(super) fn ended(&mut self, id: &JailId, how: Ended) {
+    /// A VMM has ended like this, then.
+    pub(super) fn ended(&mut self, id: &JailId, how: Ended, time_ms: u64) {
         if let Some(Told { vmm: Some((_, ended @ false)), .. }) = self.told.get_mut(id) {
             *ended = true;
-            self.tell(id, EventKind::Ended { how });
+            self.tell_of(time_ms, id, EventKind::Ended { how });
         }
     }
 
@@ -137,7 +138,7 @@ impl Stories {
             self.tell(id, EventKind::Created);
         }
         if let Some((pid, _)) = vmm {
-            self.runs(id, Some(*pid));
+            self.runs(id, Some((*pid, now_ms())));
         }
         self.finish(id, vmm.map(|(_, how)| how));
         self.gone.push(nonce.clone());
@@ -145,13 +146,18 @@ impl Stories {
 
     /// A jail is gone. If the end of its VMM was not told, it ended like this.
     pub(super) fn finish(&mut self, id: &JailId, how: Option<Ended>) {
-        self.ended(id, how.unwrap_or(Ended::Unknown));
+        self.ended(id, how.unwrap_or(Ended::Unknown), now_ms());
         if self.told.remove(id).is_some() {
             self.tell(id, EventKind::Removed);
         }
     }
 
     fn tell(&mut self, id: &JailId, kind: EventKind) {
-        self.queue.push_back(Event { time_ms: now_ms(), id: Some(id.clone()), kind });
+        self.tell_of(now_ms(), id, kind);
+    }
+
+    /// Tells of what has happened then.
+    fn tell_of(&mut self, time_ms: u64, id: &JailId, kind: EventKind) {
+        self.queue.push_back(Event { time_ms, id: Some(id.clone()), kind });
     }
 }

@@ -184,6 +184,9 @@ pub enum SpecError {
         "the jail's root would have a path of {0} bytes, and no more than {1} can be: choose a shorter directory"
     )]
     RootTooLong(usize, usize),
+    /// A path that cannot be written down.
+    #[error("{} is not UTF-8, as a jail's receipt is", .0.display())]
+    NotText(PathBuf),
     /// An executable whose name cannot name a directory and a cgroup.
     #[error("The name of {} is not UTF-8", .0.display())]
     ExecName(PathBuf),

@@ -22,8 +22,8 @@ impl HostPath {
     /// # Errors
     /// [`SpecError::NotFound`] if it is not there or not reachable.
     pub fn existing(path: &Path) -> Result<Self, SpecError> {
-        let resolved = path.canonicalize().map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))?;
-        Ok(Self(resolved))
+        let resolved = path.canonicalize().or_else(|e| resolve_magic(path).ok_or(e));
+        resolved.map(Self).map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))
     }
 
     /// An existing directory, all links resolved.
@@ -67,6 +67,12 @@ impl HostPath {
     pub fn as_path(&self) -> &Path {
         &self.0
     }
+}
+
+/// One such as `/proc/PID/ns/net`, which leads somewhere although the text of the link in it is no path.
+fn resolve_magic(path: &Path) -> Option<PathBuf> {
+    path.metadata().ok()?;
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
 }
 
 impl From<PathBuf> for HostPath {

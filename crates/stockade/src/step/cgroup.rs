@@ -246,6 +246,19 @@ fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
     }
 }
 
+/// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
+pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
+    let opened = match open(directory) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(cause) => return Err(cause).context(Operation::Open, directory),
+    };
+    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
+        Mark::Is(found) if found == nonce.as_bytes() => cgroup::end_members(directory),
+        _ => Ok(()),
+    }
+}
+
 fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
     open_directory(CWD, directory.as_path(), ResolveFlags::empty())
 }

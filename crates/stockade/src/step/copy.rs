@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::SeekFrom;
@@ -16,6 +16,10 @@ pub struct Progress {
     /// Of so many; of a directory, the bytes of all files in it.
     pub total: u64,
 }
+
+/// What is told of a copy that goes on, and says whether it is to: after a break it is given up with ECANCELED, and
+/// nothing of it stays.
+pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
 /// What was seen of a file before it is copied.
 #[derive(Clone, Copy)]
@@ -38,10 +42,13 @@ pub(super) fn copy(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     seen: Extent,
-    tell: &mut dyn FnMut(Progress),
+    tell: &mut OnProgress<'_>,
 ) -> std::io::Result<()> {
     let holes = seen.size.saturating_sub(seen.blocks.saturating_mul(512));
-    let mut reached = |done: u64| tell(Progress { done, total: seen.size.max(done) });
+    let mut reached = |done: u64| match tell(Progress { done, total: seen.size.max(done) }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Errno::CANCELED),
+    };
     if holes >= WORTHWHILE && copy_data(source, target, seen.size, &mut reached)? {
         return Ok(());
     }
@@ -54,7 +61,7 @@ fn copy_data(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     size: u64,
-    reached: &mut dyn FnMut(u64),
+    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
 ) -> std::io::Result<bool> {
     let mut end = 0;
     loop {
@@ -79,7 +86,7 @@ fn copy_data(
     }
     // A hole at the end is not written, so the size has to be told.
     rustix::fs::ftruncate(target, size)?;
-    reached(size);
+    reached(size)?;
     Ok(true)
 }
 
@@ -88,7 +95,7 @@ fn range(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     range: Range<u64>,
-    reached: &mut dyn FnMut(u64),
+    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
 ) -> std::io::Result<()> {
     let Range { mut start, end } = range;
     while start < end {
@@ -105,7 +112,7 @@ fn range(
             }
             Err(cause) => return Err(cause.into()),
         }
-        reached(start);
+        reached(start)?;
     }
     Ok(())
 }
@@ -115,7 +122,7 @@ fn by_hand(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     range: Range<u64>,
-    reached: &mut dyn FnMut(u64),
+    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
 ) -> std::io::Result<()> {
     let Range { mut start, end } = range;
     let mut from = File::from(source.try_clone_to_owned()?);
@@ -125,7 +132,7 @@ fn by_hand(
             0 => return Ok(()),
             copied => start += copied,
         }
-        reached(start);
+        reached(start)?;
     }
     Ok(())
 }

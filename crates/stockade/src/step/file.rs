@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Extent, Progress, copy};
+use super::copy::{Extent, OnProgress, copy};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
@@ -53,7 +54,7 @@ impl PlacedFile {
         Self { source, path, owner, how: FileHow::Copy, expect_plain: false, read_only: false }
     }
 
-    fn put(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn put(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
         let tree = site.tree()?;
         let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
@@ -96,10 +97,10 @@ pub(super) fn read_only(mode: u32) -> u32 {
 
 impl Act for PlacedFile {
     fn apply(&self, site: &Site) -> Result<()> {
-        self.put(site, &mut |_| ())
+        self.put(site, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
         self.put(site, tell)
     }
 

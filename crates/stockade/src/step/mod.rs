@@ -30,8 +30,9 @@ use stockade_syscalls::namespace::{Coming, begin_network, new_network};
 pub use bind::{Bind, Inode};
 pub use by_name::{ByName, Named};
 pub(crate) use by_name::{directory_and_processes, make_root};
+pub(crate) use cgroup::end_members;
 pub use cgroup::{CgroupV1, CgroupV2};
-pub use copy::Progress;
+pub use copy::{OnProgress, Progress};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
@@ -238,7 +239,7 @@ trait Act: fmt::Display {
     fn apply(&self, site: &Site) -> Result<()>;
 
     /// The same, telling how far it has come, for what can take long.
-    fn apply_telling(&self, site: &Site, _tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn apply_telling(&self, site: &Site, _tell: &mut OnProgress<'_>) -> Result<()> {
         self.apply(site)
     }
 
@@ -310,7 +311,7 @@ impl Step {
     }
 
     /// The same, telling how far a long copy has come.
-    pub(crate) fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    pub(crate) fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
         log::info!("make {self}");
         self.act().apply_telling(site, tell)
     }

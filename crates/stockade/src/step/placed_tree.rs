@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -11,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, See
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Extent, Progress, copy};
+use super::copy::{Extent, OnProgress, Progress, copy};
 use super::file::{PERMISSIONS, read_only, take_out};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
@@ -37,7 +38,7 @@ pub struct PlacedTree {
 
 impl PlacedTree {
     /// Copies it, telling of each file how much of all is done; `count` first finds out how much that is.
-    fn put(&self, site: &Site, count: bool, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn put(&self, site: &Site, count: bool, tell: &mut OnProgress<'_>) -> Result<()> {
         let tree = site.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
@@ -59,10 +60,10 @@ impl PlacedTree {
 
 impl Act for PlacedTree {
     fn apply(&self, site: &Site) -> Result<()> {
-        self.put(site, false, &mut |_| ())
+        self.put(site, false, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, site: &Site, tell: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
         self.put(site, true, tell)
     }
 
@@ -89,7 +90,7 @@ struct Copying<'a> {
     done: u64,
     /// The bytes of all files.
     total: u64,
-    tell: &'a mut dyn FnMut(Progress),
+    tell: &'a mut OnProgress<'a>,
 }
 
 impl Copying<'_> {
@@ -135,7 +136,7 @@ impl Copying<'_> {
         let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
         let (before, total) = (self.done, self.total);
         let mut tell = |Progress { done, .. }| {
-            (self.tell)(Progress { done: before + done, total: total.max(before + done) });
+            (self.tell)(Progress { done: before + done, total: total.max(before + done) })
         };
         copy(source.as_fd(), target.as_fd(), seen, &mut tell).context(Operation::Copy, at)?;
         self.done += seen.size;
