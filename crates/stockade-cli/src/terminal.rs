@@ -133,9 +133,9 @@ impl Kept {
         Some(kept)
     }
 
-    /// Whether it is ours to set: a background job that tries is stopped.
+    /// Whether it is ours to set: a background job of it that tries is stopped.
     fn is_ours(&self) -> bool {
-        tcgetpgrp(self.0).is_ok_and(|foreground| foreground == getpgrp())
+        tcgetpgrp(self.0).map_or(true, |foreground| foreground == getpgrp())
     }
 }
 

@@ -38,7 +38,7 @@ fn run_places_the_closure_unless_it_is_told_not_to() {
         let said = "stockade: failed to execute in the jail: /vmm: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
-        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        assert_eq!((output.code, output.stderr.as_str()), (125, said));
     });
 }
 
@@ -118,7 +118,7 @@ fn a_bound_program_and_its_libraries_are_the_hosts_own_to_read_only() {
         let output = run("stockade", &words);
         let said = "stockade: --bind-exec: 0:1234 cannot own what is read-only: uid 0 is the jail's own, and could \
                     make it writable\n";
-        assert_eq!((output.code, output.stderr.as_str()), (1, said));
+        assert_eq!((output.code, output.stderr.as_str()), (125, said));
         assert!(vmm.exists());
     });
 }
@@ -138,7 +138,7 @@ fn what_the_vmms_user_may_not_execute_is_not_bound() {
              copied, or chmod it\n",
             vmm.display()
         );
-        assert_eq!((output.code, output.stderr), (1, said));
+        assert_eq!((output.code, output.stderr), (125, said));
         words.extend(["--gid".into(), "0".into()]);
         std::fs::set_permissions(&vmm, std::fs::Permissions::from_mode(0o710)).unwrap();
         // Its libraries and the way to it are for everyone.

@@ -244,7 +244,7 @@ fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs()
         refused(
             &guard,
             &["exec", &id],
-            1,
+            125,
             "the following required arguments were not provided: <PROGRAM>...",
         );
         said(&guard, &["kill", &id]);

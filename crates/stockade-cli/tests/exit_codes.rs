@@ -57,9 +57,12 @@ fn each_code_of_the_table_comes_where_it_says() {
             assert_eq!(output.code, code, "{words:?}: {output:?}");
             seen.insert(code);
         }
-        for (vmm, code) in [("exit=0", 0), ("exit=77", 77), ("exit=124", 124), ("signal=9", 137)] {
+        let killed = "stockade: the VMM of jail codes has ended: killed by signal 9\n";
+        for (vmm, code, said) in
+            [("exit=0", 0, ""), ("exit=77", 77, ""), ("exit=124", 124, ""), ("signal=9", 137, killed)]
+        {
             let output = run(&guard, vmm);
-            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{vmm}");
+            assert_eq!((output.code, output.stderr.as_str()), (code, said), "{vmm}");
         }
         let documented = documented();
         assert!(documented.len() > 5 && documented.is_subset(&seen), "{documented:?}, seen {seen:?}");

@@ -160,7 +160,7 @@ fn flags_go_before_the_file_where_one_jail_is_meant() {
                 "stockade: {key}: the files describe 2 jails, and it is said of none: write `{name}` into {many}, \
                  or choose a jail with --only\n"
             );
-            assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
+            assert_eq!((output.code, output.stdout.as_str(), output.stderr), (125, "", line));
         }
         nothing_left(&guard);
     });
@@ -254,9 +254,9 @@ fn all_jails_are_made_or_none() {
             "stockade: jail {} exists already; remove it first, or choose another id\n",
             guard.named("3")
         );
-        for words in [&["create"][..], &["run"], &["run", "--detach"]] {
+        for (words, code) in [(&["create"][..], 1), (&["run"], 125), (&["run", "--detach"], 125)] {
             let output = stockade(&guard, &[words, &["-f", &many]].concat());
-            assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (1, "", line.as_str()));
+            assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (code, "", line.as_str()));
             assert_eq!(guard.snapshot(), before, "{words:?}");
         }
         said(&guard, &["rm", &guard.named("3")]);
@@ -281,7 +281,7 @@ fn many_jails_have_room_or_are_refused_before_any_is_made() {
         let output = within("-n 100");
         let line = "24 jails at once need 208 open files, and this process may have 100: raise that limit \
                     (ulimit -Hn 208), or run fewer at once\n";
-        assert_eq!((output.code, output.stderr), (1, format!("stockade: {line}")));
+        assert_eq!((output.code, output.stderr), (125, format!("stockade: {line}")));
         nothing_left(&guard);
     });
 }
@@ -298,7 +298,7 @@ fn a_vmm_that_cannot_be_started_takes_the_others_along() {
             let output = stockade(&guard, &[words, &["-f", &many]].concat());
             let told = format!("stockade: jail {}: failed to execute in the jail: /script", guard.named("2"));
             assert!(output.stderr.starts_with(&told), "{}", output.stderr);
-            assert_eq!((output.code, output.stderr.lines().count()), (1, 1));
+            assert_eq!((output.code, output.stderr.lines().count()), (125, 1));
             nothing_left(&guard);
         }
         drop(script);
@@ -336,7 +336,7 @@ fn a_detached_jail_that_is_not_ready_is_told_with_its_reason_and_gone() {
         let refused = |arguments: &str, flags: &[&str], line: &str| {
             let one = file(&guard, &format!("[[jail]]\nid = 'vm-1'\narguments = {arguments}\n"));
             let output = stockade(&guard, &[&["run", "--detach", "-f", &one], flags].concat());
-            assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+            assert_eq!((output.code, output.stdout.as_str()), (125, ""));
             assert_eq!(output.stderr, format!("stockade: {line}\n"));
             nothing_left(&guard);
         };
@@ -383,7 +383,7 @@ fn a_signal_while_vmms_get_ready_takes_them_along() {
         let started = Started::new(&guard, &["run", "--ready=run/x", "-f", &one], 1);
         started.signal(Signal::INT);
         let line = "stockade: stopped by a signal before all was ready\n".to_owned();
-        assert_eq!(started.end(), (Some(1), line));
+        assert_eq!(started.end(), (Some(125), line));
         nothing_left(&guard);
     });
 }
@@ -487,7 +487,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             let directory = guard.directory().display().to_string();
             let said = said.replace("DIR", &directory).replace("vm", guard.name());
             let output = stockade(&guard, &["run", "-f", &path]);
-            assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{text}");
+            assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{text}");
             assert_eq!(output.stderr, format!("stockade: {path}:{said}\n"));
             nothing_left(&guard);
         }

@@ -52,7 +52,7 @@ fn a_crash_in_one_state_directory_never_touches_a_jail_of_another() {
             run_with(&mut command)
         };
         let refused = traced(&[]);
-        assert_eq!(refused.code, 1);
+        assert_eq!(refused.code, 125);
         assert!(refused.stderr.contains("was not made by stockade for this jail"), "{refused:?}");
         let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
         let mut counts = std::collections::BTreeMap::<&str, usize>::new();
@@ -85,7 +85,7 @@ fn a_cgroup_of_another_jail_is_in_the_way() {
         run[base + 1] = elsewhere;
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
         let refused = stockade(&other, &run);
-        assert_eq!(refused.code, 1);
+        assert_eq!(refused.code, 125);
         assert!(
             refused.stderr.contains("cgroup") && refused.stderr.contains("exists already"),
             "{refused:?}"
@@ -205,7 +205,7 @@ fn an_ended_jail_waits_to_be_removed() {
         let line = format!(
             "stockade: the VMM of jail {id} has ended; remove the jail first, or choose another id\n"
         );
-        assert_eq!((refused.code, refused.stderr), (1, line));
+        assert_eq!((refused.code, refused.stderr), (125, line));
         assert_eq!(said(&state, &["wait", &id]), "3\n");
         said(&state, &["rm", &id]);
     });

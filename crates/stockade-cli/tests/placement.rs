@@ -140,9 +140,9 @@ fn a_wrong_placement_is_named_before_anything_is_made() {
         ];
         for (places, line) in &cases {
             let flags: Vec<&str> = places.iter().flat_map(|place| ["--place", *place]).collect();
-            for command in ["run", "create", "plan"] {
+            for (command, code) in [("run", 125), ("create", 1), ("plan", 1)] {
                 let output = with_jail(&guard, command, &flags);
-                assert_eq!((output.code, output.stderr), (1, format!("stockade: {line}\n")), "{command}");
+                assert_eq!((output.code, output.stderr), (code, format!("stockade: {line}\n")), "{command}");
                 nothing_left(&guard);
             }
         }

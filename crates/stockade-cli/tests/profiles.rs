@@ -79,7 +79,7 @@ fn a_profile_that_cannot_be_had_is_one_line() {
         let id = guard.named("jail");
         let refused = |profile: &str, line: &str| {
             let told = stockade(&guard, &with(&flags(&guard, "run", &id), &["--profile", profile]));
-            assert_eq!((told.code, told.stdout.as_str()), (1, ""));
+            assert_eq!((told.code, told.stdout.as_str()), (125, ""));
             assert!(told.stderr.starts_with(&format!("stockade: --profile: {line}")), "{}", told.stderr);
             assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
         };
@@ -97,7 +97,7 @@ fn a_required_file_that_is_missing_leaves_nothing() {
         let path = add(&guard, "needy", "[[place]]\nsource = '/no/such/firmware'\nrequired = true\n");
         let told =
             stockade(&guard, &with(&flags(&guard, "run", &guard.named("jail")), &["--profile", &path]));
-        assert_eq!((told.code, told.stdout.as_str()), (1, ""));
+        assert_eq!((told.code, told.stdout.as_str()), (125, ""));
         assert!(told.stderr.contains("/no/such/firmware"), "{}", told.stderr);
         assert!(!guard.base().exists() && !guard.state().exists());
     });

@@ -144,7 +144,7 @@ fn a_state_directory_that_is_full_is_told_and_nothing_is_left() {
                 let script =
                     format!("{fill}; $stockade {command}; code=$?; ls $STOCKADE_STATE_DIR; exit $code");
                 let output = with_state_on(&guard, "size=4k", &script);
-                assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+                assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
                 let at = guard.state().join("vm/receipt.json");
                 let told = format!(
                     "stockade: failed to write {}: No space left on device (os error 28)\n",
@@ -176,9 +176,9 @@ fn a_jail_is_removed_though_the_state_directory_is_full() {
 fn a_state_directory_that_cannot_be_written_to_is_told_and_nothing_is_left() {
     privileged!(guard, {
         let flags = flags(&guard);
-        for command in ["run", "create"] {
+        for (command, code) in [("run", 125), ("create", 1)] {
             let output = with_state_on(&guard, "ro", &format!("exec $stockade {command} --id vm {flags}"));
-            assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{output:?}");
+            assert_eq!((output.code, output.stderr.lines().count()), (code, 1), "{output:?}");
             assert!(
                 output.stderr.starts_with("stockade: failed to ")
                     && output.stderr.contains("Read-only file system")
