@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use testkit::{Guard, command, privileged, program, said, stockade};
 
 fn refused(guard: &Guard, words: &[&str], line: &str) {
@@ -307,5 +309,43 @@ fn a_monitor_that_is_killed_costs_only_the_exit_code() {
         refused(&guard, &["wait", &id], &line);
         said(&guard, &["rm", &id]);
         nothing_left(&guard);
+    });
+}
+
+#[test]
+fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
+    privileged!(guard, {
+        let id = create(&guard, "jail", &[]);
+        start(&guard, &id, &["spawn=1", "sleep"]);
+        let members = || {
+            let jail: Value = serde_json::from_str(&said(&guard, &["inspect", "--json", &id])).unwrap();
+            let cgroup = jail["paths"]["cgroups"][0].as_str().unwrap();
+            std::fs::read_to_string(format!("{cgroup}/cgroup.procs")).unwrap().lines().count()
+        };
+        let until = |count: usize| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while members() != count {
+                assert!(Instant::now() < deadline, "{} are there", members());
+                std::thread::yield_now();
+            }
+        };
+        until(2);
+        let mut visitor = command(&guard, &["exec", &id, "stockade-probe", "sleep"]).spawn().unwrap();
+        until(3);
+        // With the VMM's own end they run on.
+        said(&guard, &["kill", &id]);
+        assert_eq!(said(&guard, &["wait", &id]), "137\n");
+        assert_eq!((members(), state(&guard, &id)), (2, "ended".to_owned()));
+        assert_eq!(said(&guard, &["stop", &id]), format!("{id}\n"));
+        assert_eq!(members(), 0);
+        assert_eq!(visitor.wait().unwrap().code(), Some(137));
+        said(&guard, &["rm", &id]);
+
+        let id = create(&guard, "jail", &[]);
+        start(&guard, &id, &["spawn=1", "sleep"]);
+        until(2);
+        assert_eq!(said(&guard, &["stop", &id]), format!("{id}\n"));
+        assert_eq!(members(), 0);
+        said(&guard, &["rm", &id]);
     });
 }

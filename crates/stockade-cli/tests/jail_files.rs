@@ -256,7 +256,10 @@ fn all_jails_are_made_or_none() {
         );
         for (words, code) in [(&["create"][..], 1), (&["run"], 125), (&["run", "--detach"], 125)] {
             let output = stockade(&guard, &[words, &["-f", &many]].concat());
-            assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (code, "", line.as_str()));
+            assert_eq!(
+                (output.code, output.stdout.as_str(), output.stderr.as_str()),
+                (code, "", line.as_str())
+            );
             assert_eq!(guard.snapshot(), before, "{words:?}");
         }
         said(&guard, &["rm", &guard.named("3")]);

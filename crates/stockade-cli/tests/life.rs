@@ -328,3 +328,48 @@ fn a_reader_that_goes_away_is_no_failure() {
         }
     });
 }
+
+#[test]
+fn a_network_namespace_is_joined_by_the_process_that_is_in_it() {
+    privileged!(guard, {
+        let mut unshared = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
+        let path = format!("/proc/{}/ns/net", unshared.id());
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        while std::fs::read_link(&path).unwrap() == own {
+            std::thread::yield_now();
+        }
+        let joined = Started::new(&guard, "net", &["--netns", &path], &["args", "sleep"]);
+        let pid = json(&guard, &["ps", "--json"])[0]["pid"].clone();
+        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_eq!(namespace, std::fs::read_link(&path).unwrap());
+        joined.signal(Signal::TERM);
+        assert_eq!(joined.end(), (Some(143), String::new()));
+        unshared.kill().unwrap();
+        unshared.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_vmm_that_runs_out_of_memory_is_told_so() {
+    privileged!(guard, {
+        let file = if testkit::unified_mount().is_some() { "memory.max" } else { "memory.limit_in_bytes" };
+        let (limit, parent) = (format!("{file}=8M"), guard.named("parent"));
+        let flags = ["--cgroup", &limit, "--parent-cgroup", &parent];
+        let mut words = words(
+            &guard,
+            "run",
+            "hungry",
+            &flags,
+            &["dd", "if=/dev/urandom", "of=/dev/null", "bs=64M", "count=1"],
+        );
+        let probe = program("stockade-probe").display().to_string();
+        words.iter_mut().filter(|word| **word == probe).for_each(|word| "/bin/busybox".clone_into(word));
+        let output = run("stockade", &words);
+        let said = format!(
+            "stockade: the VMM of jail {} has ended: killed by signal 9: the jail's limit of memory was reached\n",
+            guard.named("hungry")
+        );
+        assert_eq!((output.code, output.stderr), (137, said));
+        testkit::remove_cgroup(&parent);
+    });
+}

@@ -451,3 +451,60 @@ fn a_host_without_kvm_is_told_to_who_runs_a_vmm_that_needs_it() {
         nothing_made(&guard);
     });
 }
+
+#[test]
+fn a_controller_of_the_other_version_is_named_with_the_way_out() {
+    privileged!(guard, {
+        let other = if testkit::unified_mount().is_some() { (1, "v1") } else { (2, "v2") };
+        // Where nothing but version 2 is mounted there is no hierarchy of the other to look in.
+        if other.0 == 1 {
+            return;
+        }
+        let line = Line::good(&guard).with("--cgroup", "pids.max=5").with("--cgroup-version", "2");
+        let said = "--cgroup: Controller pids is unavailable in version 2: this host has it in version 1; \
+                    leave --cgroup-version out, or say 1";
+        refused(&guard, &line, said);
+    });
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_is_named_with_its_flag() {
+    privileged!(guard, {
+        let parent = guard.named("parent");
+        let line = Line::good(&guard).with("--cgroup", "pids.max=many").with("--parent-cgroup", &parent);
+        refused(
+            &guard,
+            &line,
+            "--cgroup: pids.max=many: the kernel refuses this value: Invalid argument (os error 22)",
+        );
+        let line = Line::good(&guard).with("--resource-limit", "no-file=99999999999");
+        let said = "--resource-limit: failed to limit the number of descriptors to 99999999999: Operation not \
+                    permitted (os error 1); no more can be had than stockade itself may (ulimit -H)";
+        refused(&guard, &line, said);
+        let line = Line::good(&guard).with("--netns", "/etc/passwd");
+        let said = "--netns: failed to join network namespace /etc/passwd: Invalid argument (os error 22); it is no \
+                    network namespace";
+        refused(&guard, &line, said);
+    });
+}
+
+#[test]
+fn a_socket_that_nobody_could_connect_to_is_told_beforehand() {
+    privileged!(guard, {
+        // Known by its name to have a socket.
+        let vmm = guard.directory().join("firecracker");
+        std::fs::copy(program("stockade-probe"), &vmm).unwrap();
+        let base = guard.base().join("b".repeat(90)).display().to_string();
+        let mut line = Line::good(&guard).with("--exec-file", vmm.display().to_string());
+        line = line.with("--chroot-base-dir", &base);
+        let output = run("stockade", &[line.words("run"), vec!["--".into(), "exit=0".into()]].concat());
+        let length = format!("{base}/firecracker/{}/root/run/firecracker.socket", guard.named("jail")).len();
+        let said = format!(
+            "stockade: the VMM's socket /run/firecracker.socket has a path of {length} bytes on the host, and nobody \
+             can connect to one of more than 107: choose a shorter --chroot-base-dir or --id\n"
+        );
+        assert_eq!((output.code, output.stderr), (0, said));
+        std::fs::remove_file(&vmm).unwrap();
+        nothing_made(&guard);
+    });
+}
