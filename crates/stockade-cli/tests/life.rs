@@ -373,3 +373,25 @@ fn a_vmm_that_runs_out_of_memory_is_told_so() {
         testkit::remove_cgroup(&parent);
     });
 }
+
+#[test]
+fn several_vmms_whose_reader_is_gone_end_as_one_does() {
+    privileged!(guard, {
+        let id = guard.named("{index}");
+        let file = guard.file(
+            "jails.toml",
+            &format!(
+                "[[jail]]\nid = '{id}'\ncount = 2\nexec-file = '/bin/busybox'\nchroot-base-dir = '{}'\narguments = ['yes']\n",
+                guard.base().display()
+            ),
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut run = Command::new(program("stockade"));
+        run.args(["run", "-f"]).arg(&file).env("STOCKADE_STATE_DIR", guard.state());
+        let ended = run.stdout(writer).stderr(Stdio::null()).status().unwrap();
+        // Killed by SIGPIPE, or told of EPIPE.
+        assert!(ended.code().is_some_and(|code| code != 0), "{ended:?}");
+        std::fs::remove_file(&file).unwrap();
+    });
+}

@@ -1,8 +1,11 @@
-//! The Debian package on a Debian of its own: installed, tried, and purged without a trace.
+//! The Debian package on a Debian of its own: installed, tried, and purged without a trace; and on one that systemd has
+//! booted, which runs the units.
 //!
 //! A base system is made once by `debootstrap` from the mirror that this host's apt uses, and kept. Each test lays
 //! a file system in memory over it, in a mount namespace of its own: when the test ends, however it ends, nothing
 //! of it is there any more.
+
+mod live;
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,7 +34,8 @@ pub(crate) fn test() -> Done {
     let mut test = Command::new("flock");
     test.arg(lock).args(["unshare", "--mount", "--propagation", "private", "--"]);
     test.args(["sh", "-euc", include_str!("outside.sh"), "outside"]).args([&base, &place, &dist.package]);
-    run_named("the package in a Debian of its own", test.args(["-c", include_str!("inside.sh")]))
+    run_named("the package in a Debian of its own", test.args(["-c", include_str!("inside.sh")]))?;
+    live::test(&base, &dist.package)
 }
 
 /// The package, after what is packed was found to be the same a second time.
@@ -71,15 +75,15 @@ fn units_are_sound(dist: &Dist) -> Done {
 
 /// The base system, from the cache or from Debian.
 fn base_system() -> Done<PathBuf> {
-    let base = cache()?.join("debian");
+    let base = cache()?.join("debian-systemd");
     if base.is_dir() {
         return Ok(base);
     }
     let (mirror, suite) = mirror()?;
-    let scratch = cache()?.join("debian.new");
+    let scratch = cache()?.join("debian-systemd.new");
     let _ = fs::remove_dir_all(&scratch);
-    // Beside the least that a Debian is: who reads manual pages, and who completes.
-    let words = ["--variant=minbase", "--include=man-db,bash-completion", &suite];
+    // Beside the least that a Debian is: who reads manual pages, who completes, and who runs units.
+    let words = ["--variant=minbase", "--include=man-db,bash-completion,systemd-sysv", &suite];
     run(command("debootstrap", &words).arg(&scratch).arg(mirror))?;
     // Last, so that an interrupted fetch leaves nothing that looks like a system.
     fs::rename(&scratch, &base).map_err(|e| format!("keep {}: {e}", scratch.display()))?;

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::command::{Done, cache, cargo, command, find_installed, run};
 
+/// What an image begins with: the system in it moves to where nothing keeps it from changing its root.
+pub(crate) const INIT: &str = include_str!("init.sh");
+
 /// A test binary and its tests.
 #[derive(Default)]
 pub(crate) struct Suite {
@@ -105,7 +108,7 @@ impl Tree {
         let _ = fs::remove_dir_all(&root);
         let mut image = Self { root, files: Vec::new() };
         let busybox = find_installed("busybox").ok_or("busybox is not installed")?;
-        image.script("init", include_str!("init.sh"))?;
+        image.script("init", INIT)?;
         image.program(&busybox, "bin/busybox")?;
         image.script("system/init", include_str!("system.sh"))?;
         Ok(image)

@@ -4,5 +4,5 @@ set -e
 /bin/busybox mkdir /new
 /bin/busybox mount -t tmpfs -o mode=755 system /new
 /bin/busybox mv /system/* /new/
-/bin/busybox cp -a /bin /new/
+[ -e /new/bin ] || /bin/busybox cp -a /bin /new/
 exec /bin/busybox switch_root /new /init

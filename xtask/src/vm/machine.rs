@@ -28,9 +28,9 @@ fn qemu(kernel: &Path, image: &Path, append: &str) -> Command {
 
 /// Boots, hands each line of the second serial port to `read`, and sees the machine's end.
 ///
-/// The first port is the console, which goes to a file.
-pub(crate) fn run(kernel: &Path, image: &Path, read: impl FnMut(&str)) -> Done {
-    let mut qemu = qemu(kernel, image, "");
+/// The first port is the console, which goes to a file. The kernel is told `append` besides.
+pub(crate) fn run(kernel: &Path, image: &Path, append: &str, read: impl FnMut(&str)) -> Done {
+    let mut qemu = qemu(kernel, image, append);
     qemu.arg("-serial").arg(format!("file:{}", console()?.display())).args(["-serial", "stdio"]);
     let mut child =
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("run QEMU: {e}"))?;

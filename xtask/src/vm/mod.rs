@@ -5,7 +5,7 @@
 
 mod image;
 mod kernel;
-mod machine;
+pub(crate) mod machine;
 mod report;
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use crate::command::Done;
 use crate::setup;
+pub(crate) use image::INIT;
 use image::Suite;
 pub(crate) use kernel::fetch as fetch_kernel;
 use report::Report;
@@ -38,7 +39,7 @@ pub(crate) fn test() -> Done {
     let suites = image::build_suites(SUITES)?;
     let image = image::make(&suites, PROGRAMS)?;
     let mut report = Report::default();
-    let ran = machine::run(&kernel, &image, |line| {
+    let ran = machine::run(&kernel, &image, "", |line| {
         if let Some(test) = report.read(line) {
             println!("test {} ... {}", test.name, if test.passed { "ok" } else { "FAILED" });
         }
@@ -54,7 +55,7 @@ pub(crate) fn bench(programs: &[PathBuf], words: &[&str]) -> Done {
     setup::setup()?;
     let image = image::make_for(programs, words)?;
     let mut code = None;
-    machine::run(&kernel::fetch()?, &image, |line| match line.split_once(' ') {
+    machine::run(&kernel::fetch()?, &image, "", |line| match line.split_once(' ') {
         Some(("@end", end)) => code = Some(end.to_owned()),
         _ if line.starts_with('@') => (),
         _ => println!("{line}"),

@@ -97,7 +97,6 @@ fn the_schema_takes_what_the_command_takes() {
         "[[jail]]\nid = 'a'\nexec-file = 'x'\nuid = 5\n[[jail]]\nuid = '10{index}'",
         "[defaults]\nnew-pid-ns = true\ngrace = 3\n[[jail]]\ncount = 20",
         "[[jail]]\ncgroup = { 'pids.max' = 64 }\nresource-limit = ['no-file=9']",
-        "[[jail]]\ndetach = true\n[[jail]]\ndetach = false",
         "[[jail]]\nready = true\narguments = ['-m', 512]\n[[jail]]\nready = 'run/a'",
     ] {
         assert_eq!(taken(text), (true, true), "{text}");
@@ -121,6 +120,7 @@ fn the_schema_refuses_what_the_command_refuses() {
         "[[jail]]\narguments = [true]",
         "[[jail]]\ncgroup = { 'pids.max' = [1] }",
         "[[jail]]\nready = 1.5",
+        "[[jail]]\ndetach = true",
     ] {
         assert_eq!(taken(text), (false, false), "{text}");
     }
