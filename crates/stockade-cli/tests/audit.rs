@@ -58,7 +58,9 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
             assert_eq!((&held["ok"], &held["inside"]["uid"]), (&json!(true), &json!(1234)));
         }
         let good = |fact: &str| ("good".to_owned(), fact.to_owned());
-        assert_eq!(of(&of_tight, "pids-limit"), good("in force"));
+        assert_eq!(of(&of_tight, "pids-limit"), good("pids.max=30"));
+        let cgroup = of(&of_tight, "cgroup").1;
+        assert!(cgroup.contains(&format!("/{}/{tight} (", guard.name())), "{cgroup}");
         assert_eq!(of(&of_tight, "network-namespace"), good("its own"));
         assert_eq!(of(&of_tight, "inside-network"), good("lo"));
         assert_eq!(
@@ -72,11 +74,38 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         assert_eq!(of(&of_plain, "neighbours"), ("warning".into(), format!("{tight} as its uid")));
         let output = stockade(&guard, &["audit", &tight, "--against", &plain]);
         assert_eq!(output.code, 1);
-        let line = format!("{tight}: good     pids-limit         in force\n");
+        let line = format!("{tight}: good     pids-limit         pids.max=30\n");
         assert!(output.stdout.contains(&line), "{}", output.stdout);
         assert!(!output.stdout.contains("capabilities"), "{}", output.stdout);
-        assert_eq!(said(&guard, &["audit", &plain, "--against", &plain]), "");
-        said(&guard, &["rm", "--force", &tight, &plain]);
+        let alike = sleeper(&guard, "alike", &[&["--new-pid-ns", "--new-net-ns"][..], &limits].concat());
+        assert_eq!(said(&guard, &["audit", &tight, "--against", &alike]), "");
+        said(&guard, &["rm", "--force", &tight, &plain, &alike]);
+    });
+}
+
+/// What mends a finding.
+fn mend<'a>(audit: &'a Value, check: &str) -> &'a str {
+    let findings = audit["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["check"] == check).unwrap()["mend"].as_str().unwrap()
+}
+
+#[test]
+fn what_is_advised_can_be_asked_for_here_and_is_found_in_force() {
+    privileged!(guard, {
+        let audit = |id: &str| -> Value {
+            let audit = serde_json::from_str(&said(&guard, &["audit", "--json", id])).unwrap();
+            said(&guard, &["rm", "--force", id]);
+            audit
+        };
+        let plain = audit(&sleeper(&guard, "plain", &[]));
+        let advised = mend(&plain, "memory-limit").strip_prefix("--cgroup ").unwrap();
+        let file = advised.strip_suffix("=BYTES").unwrap();
+        let (asked, found) = (format!("{file}=64M"), format!("{file}=67108864"));
+        let limits = ["--cgroup", &asked, "--parent-cgroup", guard.name()];
+        let limited = audit(&sleeper(&guard, "limited", &limits));
+        assert_eq!(of(&limited, "memory-limit"), ("good".to_owned(), found));
+        let findings = limited["findings"].as_array().unwrap();
+        assert!(!findings.iter().any(|finding| finding["check"] == "settings"), "{limited}");
     });
 }
 

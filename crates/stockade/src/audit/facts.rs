@@ -1,17 +1,16 @@
 //! What is read of a VMM and its jail.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use super::limits;
 use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
 use crate::inspect::mount;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
-use crate::step::Step;
 use crate::store::Store;
 
 /// What is so. A plain structure: a test can write one by hand.
@@ -45,8 +44,10 @@ pub struct AuditFacts {
     pub cgroups: Vec<String>,
     /// Cgroup settings that were asked for, and what is in force.
     pub settings: Vec<Setting>,
-    /// Whether each of memory, pids and cpu is limited by the cgroups made for it.
-    pub limited: BTreeMap<String, bool>,
+    /// The settings in force by which the cgroups made for it limit each of memory, pids and cpu, as `FILE=VALUE`.
+    pub limited: BTreeMap<String, Vec<String>>,
+    /// Which version of cgroups has each of these controllers on this host.
+    pub cgroup_versions: BTreeMap<String, u32>,
     /// Soft limits of the process by their names in `/proc`; `None` is unlimited.
     pub limits: BTreeMap<String, Option<u64>>,
     /// Its tree on the host.
@@ -126,7 +127,7 @@ impl AuditFacts {
         let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
         let same_root = matches!((root(&pid.to_string()), root("self")),
             (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-        let (settings, limited) = cgroups(receipt);
+        let (settings, limited) = limits::in_force(receipt);
         Ok(Self {
             uids: numbers("Uid"),
             gids: numbers("Gid"),
@@ -155,6 +156,7 @@ impl AuditFacts {
             cgroups: read("cgroup")?.lines().map(str::to_owned).collect(),
             settings,
             limited,
+            cgroup_versions: limits::versions()?,
             limits: read("limits")?.lines().skip(1).filter_map(limit).collect(),
             tree: site.own_tree().ok().flatten().map(TreeFacts::read).unwrap_or_default(),
             abstract_sockets: read("net/unix")?.lines().filter(|line| line.contains(" @")).count(),
@@ -208,46 +210,6 @@ fn descriptors(pid: i32, mountinfo: &str) -> Result<Vec<Descriptor>> {
     }
     found.sort_by_key(|descriptor| descriptor.number);
     Ok(found)
-}
-
-/// What each file limits, and what in it is no limit.
-const LIMITS: [(&str, &str, &str); 6] = [
-    ("memory", "memory.max", "max"),
-    ("memory", "memory.limit_in_bytes", "9223372036854771712"),
-    ("pids", "pids.max", "max"),
-    ("cpu", "cpu.max", "max 100000"),
-    ("cpu", "cpu.cfs_quota_us", "-1"),
-    ("cpu", "cpuset.cpus", ""),
-];
-
-/// What was asked for against what is in force, and which of the three are limited.
-fn cgroups(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, bool>) {
-    let mut settings = Vec::new();
-    let mut limited: BTreeMap<String, bool> =
-        LIMITS.iter().map(|(what, ..)| ((*what).to_owned(), false)).collect();
-    for step in &receipt.steps {
-        let (directory, asked) = match step {
-            Step::CgroupV1(cgroup) => (cgroup.directory(), &cgroup.settings),
-            Step::CgroupV2(cgroup) => (cgroup.directory(), &cgroup.settings),
-            _ => continue,
-        };
-        let found = |file: &str| {
-            std::fs::read_to_string(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned())
-        };
-        for (what, file, none) in LIMITS {
-            if asked.iter().any(|setting| setting.file == file)
-                && found(file).is_some_and(|value| value != none)
-            {
-                limited.insert(what.to_owned(), true);
-            }
-        }
-        settings.extend(asked.iter().map(|setting| Setting {
-            file: setting.file.clone(),
-            asked: setting.value.clone(),
-            found: found(&setting.file),
-        }));
-    }
-    (settings, limited)
 }
 
 fn same_uid(receipt: &Receipt, store: &Store) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@ mod checks;
 mod facts;
 mod held;
 mod inside;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -24,6 +25,7 @@ pub fn diagnose(facts: &AuditFacts) -> Vec<Finding> {
     checks::namespaces(facts, &mut findings);
     checks::root(facts, &mut findings);
     checks::descriptors(facts, &mut findings);
+    held::cgroups(facts, &mut findings);
     held::limits(facts, &mut findings);
     held::tree(&facts.tree, &mut findings);
     held::neighbours(facts, &mut findings);

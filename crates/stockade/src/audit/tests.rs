@@ -16,7 +16,7 @@ fn tight() -> AuditFacts {
         no_new_privs: true,
         seccomp: 2,
         mounts: vec![("/".into(), "ext4".into(), false)],
-        limited: ["memory", "pids", "cpu"].map(|what| (what.to_owned(), true)).into(),
+        limited: ["memory", "pids", "cpu"].map(|what| (what.to_owned(), vec!["file=1".into()])).into(),
         limits: BTreeMap::from([
             ("Max core file size".into(), Some(0)),
             ("Max open files".into(), Some(2048)),
@@ -69,7 +69,10 @@ fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
             ("descriptors", Grade::Warning),
         ),
         (Box::new(|f| f.environment = vec!["TOKEN".into()]), ("environment", Grade::Note)),
-        (Box::new(|f| ignore(f.limited.insert("memory".into(), false))), ("memory-limit", Grade::Warning)),
+        (
+            Box::new(|f| ignore(f.limited.insert("memory".into(), Vec::new()))),
+            ("memory-limit", Grade::Warning),
+        ),
         (Box::new(|f| ignore(f.limited.remove("pids"))), ("pids-limit", Grade::Warning)),
         (
             Box::new(|f| ignore(f.limits.insert("Max core file size".into(), None))),
