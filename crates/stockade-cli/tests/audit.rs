@@ -77,6 +77,13 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         let line = format!("{tight}: good     pids-limit         pids.max=30\n");
         assert!(output.stdout.contains(&line), "{}", output.stdout);
         assert!(!output.stdout.contains("capabilities"), "{}", output.stdout);
+        let output = stockade(&guard, &["audit", "--sarif", &tight, "--against", &plain]);
+        let log: Value = serde_json::from_str(&output.stdout).unwrap();
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let of_pids = results.iter().filter(|result| result["ruleId"] == "pids-limit");
+        let named: Vec<_> =
+            of_pids.map(|result| &result["locations"][0]["logicalLocations"][0]["name"]).collect();
+        assert_eq!((output.code, named), (1, vec![&json!(tight), &json!(plain)]));
         let alike = sleeper(&guard, "alike", &[&["--new-pid-ns", "--new-net-ns"][..], &limits].concat());
         assert_eq!(said(&guard, &["audit", &tight, "--against", &alike]), "");
         said(&guard, &["rm", "--force", &tight, &plain, &alike]);
