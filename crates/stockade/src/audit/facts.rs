@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde::Serialize;
+use stockade_syscalls::features;
 
 use super::limits;
 use super::tree::TreeFacts;
@@ -28,6 +29,10 @@ pub struct AuditFacts {
     pub capabilities: BTreeMap<String, u64>,
     /// Whether it can gain no privileges by executing something.
     pub no_new_privs: bool,
+    /// How many of its threads cannot.
+    pub no_new_privs_threads: usize,
+    /// The version of Landlock that the kernel offers to whoever looks.
+    pub landlock: Option<u32>,
     /// The mode of its filter of system calls: 0 is none.
     pub seccomp: u32,
     /// Kinds of namespaces that it shares with whoever looks.
@@ -140,6 +145,8 @@ impl AuditFacts {
                 })
                 .collect(),
             no_new_privs: field(&status, "NoNewPrivs") == "1",
+            no_new_privs_threads: no_new_privs_threads(pid),
+            landlock: features::landlock(),
             seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
             shared_namespaces: shared_namespaces(pid),
             root_is_the_hosts: same_root,
@@ -169,6 +176,16 @@ impl AuditFacts {
 fn field<'t>(status: &'t str, name: &str) -> &'t str {
     let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     rest.unwrap_or_default().trim()
+}
+
+/// Each thread has a word of its own in this.
+fn no_new_privs_threads(pid: i32) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+    threads
+        .filter_map(|thread| status(thread).ok())
+        .filter(|status| field(status, "NoNewPrivs") == "1")
+        .count()
 }
 
 fn shared_namespaces(pid: i32) -> Vec<String> {

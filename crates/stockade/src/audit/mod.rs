@@ -22,6 +22,7 @@ pub fn diagnose(facts: &AuditFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     checks::identity(facts, &mut findings);
     checks::privileges(facts, &mut findings);
+    checks::landlock(facts, &mut findings);
     checks::namespaces(facts, &mut findings);
     checks::root(facts, &mut findings);
     checks::descriptors(facts, &mut findings);

@@ -106,6 +106,27 @@ fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
 }
 
 #[test]
+fn a_domain_of_landlock_is_ruled_out_or_cannot_be_told() {
+    let told = |change: fn(&mut AuditFacts)| {
+        let mut facts = tight();
+        facts.landlock = Some(7);
+        facts.shared_namespaces = vec!["user".into()];
+        change(&mut facts);
+        let findings = diagnose(&facts);
+        let fact =
+            findings.into_iter().find(|finding| finding.check == "landlock").map(|finding| finding.fact);
+        fact.unwrap_or_default().split(':').next().map(str::to_owned)
+    };
+    let told = |change| told(change).unwrap_or_default();
+    assert_eq!(told(|_| ()), "in no domain");
+    assert_eq!(told(|f| f.landlock = None), "none");
+    // Each of these could have entered one.
+    assert_eq!(told(|f| f.no_new_privs_threads = 1), "cannot be told");
+    assert_eq!(told(|f| f.shared_namespaces.clear()), "cannot be told");
+    assert_eq!(told(|f| ignore(f.capabilities.insert("CapPrm".into(), 1 << 21))), "cannot be told");
+}
+
+#[test]
 fn what_a_jail_may_well_have_is_no_finding() {
     let device = |device| Special { path: "/dev/x".into(), uid: 1234, block: false, device };
     let leads = |target: &str, reach| Descriptor { number: 0, target: target.into(), reach };
