@@ -87,8 +87,8 @@ pub(super) fn landlock(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             (None, _) => "none: the kernel offers it to nobody here".to_owned(),
             (_, 0) if !privileged && !own_users => "in no domain: no thread has set no_new_privs".to_owned(),
             (_, threads) => format!(
-                "cannot be told: the kernel shows no domain from outside or to a visitor; {threads} threads may be in \
-                 one"
+                "cannot be told: the kernel shows no domain from outside or to a visitor; threads that may be in one: \
+                 {threads}"
             ),
         },
     ));
