@@ -4,18 +4,21 @@
 //! table that it reads its command line by.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
-use stockade::Store;
 use stockade::spec::{DEFAULT_PROFILE_DIRECTORY, Profiles};
+use stockade::{JailState, Listing, Store};
 
 use crate::args::Cli;
+use crate::jail_file::Named;
+use crate::kill::SIGNALS;
 use crate::output::{Failure, print};
+use crate::select::KEYS;
 
 /// Names the shell that asks for what may follow.
 const ASKED: &str = "STOCKADE_COMPLETE";
@@ -83,17 +86,25 @@ pub(crate) fn answered(words: &[OsString]) -> Result<bool, clap::Error> {
 
 /// The command line, with what its values may be.
 fn completed() -> Command {
-    Cli::command().mut_subcommands(|command| command.mut_args(with_values))
+    Cli::command().mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        command.mut_args(|argument| with_values(&name, argument))
+    })
 }
 
-/// What an argument's values are, by its name: so that no command has to say it again.
-fn with_values(argument: Arg) -> Arg {
+/// What the values of a command's argument are, by its name: so that no command has to say it again.
+fn with_values(command: &str, argument: Arg) -> Arg {
     let value = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
-    let completer = match (argument.get_id().as_str(), value) {
+    let completer = match (command, argument.get_id().as_str(), value) {
+        ("start", "id", _) => ArgValueCompleter::new(prepared_jails),
         // Behind a flag it is the name of a jail to be made.
-        ("id" | "ids", _) if argument.get_long().is_none() => ArgValueCompleter::new(jails),
-        ("profile" | "name", "NAME|FILE") => ArgValueCompleter::new(profiles),
-        (_, value) if value.starts_with("SRC") => ArgValueCompleter::new(PathCompleter::any()),
+        (_, "id" | "ids", _) if argument.get_long().is_none() => ArgValueCompleter::new(jails),
+        ("unplace", "paths", _) => ArgValueCompleter::new(placed),
+        ("kill", "signal", _) => ArgValueCompleter::new(signals),
+        (_, "filter", _) => ArgValueCompleter::new(conditions),
+        (_, "only", _) => ArgValueCompleter::new(jails_of_files),
+        (_, "profile" | "name", "NAME|FILE") => ArgValueCompleter::new(profiles),
+        (_, _, value) if value.starts_with("SRC") => ArgValueCompleter::new(PathCompleter::any()),
         _ => return argument,
     };
     argument.add(completer)
@@ -101,9 +112,56 @@ fn with_values(argument: Arg) -> Arg {
 
 /// The jails that there are; none for a caller who may not know them.
 fn jails(typed: &OsStr) -> Vec<CompletionCandidate> {
+    jails_that(typed, |_| true)
+}
+
+/// Those whose VMM can be started.
+fn prepared_jails(typed: &OsStr) -> Vec<CompletionCandidate> {
+    jails_that(typed, |jail| jail.state == JailState::Prepared)
+}
+
+fn jails_that(typed: &OsStr, are_meant: impl Fn(&Listing) -> bool) -> Vec<CompletionCandidate> {
     let listings = Store::from_environment().ok().and_then(|store| store.list().ok()).unwrap_or_default();
+    let meant = listings.iter().filter(|jail| are_meant(jail));
     let candidate = |id: &str, state: &str| CompletionCandidate::new(id).help(Some(state.to_owned().into()));
-    beginning_with(typed, listings.iter().map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
+    beginning_with(typed, meant.map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
+}
+
+/// What was placed into the jail that the line names.
+fn placed(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let Ok(store) = Store::from_environment() else { return Vec::new() };
+    let receipt = |word: &OsString| store.read(&word.to_str()?.parse().ok()?).ok().flatten();
+    let Some(receipt) = line().iter().skip(2).find_map(receipt) else { return Vec::new() };
+    beginning_with(typed, receipt.placed().map(|path| CompletionCandidate::new(path.to_string())))
+}
+
+/// The signals by name.
+fn signals(typed: &OsStr) -> Vec<CompletionCandidate> {
+    beginning_with(typed, SIGNALS.iter().map(|(name, _)| CompletionCandidate::new(name)))
+}
+
+/// What there can be conditions on, and the states.
+fn conditions(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let keys = KEYS.split(", ").filter(|key| *key != STATE).map(|key| format!("{key}="));
+    let states = JailState::ALL.into_iter().map(|state| format!("{STATE}={state}"));
+    beginning_with(typed, states.chain(keys).map(CompletionCandidate::new))
+}
+
+/// The condition whose values are known.
+const STATE: &str = "state";
+
+/// The jails that the files on the line describe.
+fn jails_of_files(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let line = line();
+    let behind = line.windows(2).filter(|words| words[0] == "-f" || words[0] == "--file");
+    let files: Vec<PathBuf> = behind.map(|words| PathBuf::from(&words[1])).collect();
+    let ids = Named::in_files(&files).map(|named| named.ids).unwrap_or_default();
+    beginning_with(typed, ids.iter().map(|id| CompletionCandidate::new(id.as_str())))
+}
+
+/// The words of the line that is completed, the command's own name first.
+fn line() -> Vec<OsString> {
+    std::env::args_os().skip_while(|word| word != "--").skip(1).collect()
 }
 
 /// The profiles by name, and files.

@@ -53,7 +53,8 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-const SIGNALS: &[(&str, Signal)] = &[
+/// Those that have a name here.
+pub(crate) const SIGNALS: &[(&str, Signal)] = &[
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),
     ("QUIT", Signal::QUIT),

@@ -23,6 +23,7 @@ const READ_ONLY: &str = "ro";
 pub(crate) fn parse(argument: &OsStr, base: &impl Fn(&Path) -> Placement) -> Result<Placement, String> {
     let (rest, options) = split_options(argument.as_bytes())?;
     let (source, name) = split_name(rest);
+    demand_no_colon(source)?;
     let mut placement = base(source);
     if let Some(name) = name {
         placement = placement.named(name);
@@ -74,6 +75,15 @@ fn split_name(argument: &[u8]) -> (&Path, Option<&Path>) {
         Some(at) => (path(&argument[..at]), Some(path(&argument[at + 1..]))),
         None => (path(argument), None),
     }
+}
+
+/// Refuses `SRC:NAME`, as other tools have it, where only the part before a colon is there.
+fn demand_no_colon(source: &Path) -> Result<(), String> {
+    let bytes = source.as_os_str().as_bytes();
+    let colon = bytes.iter().position(|byte| *byte == b':').filter(|_| !source.exists());
+    let Some(at) = colon.filter(|at| path(&bytes[..*at]).exists()) else { return Ok(()) };
+    let (before, after) = (path(&bytes[..at]).display(), path(&bytes[at + 1..]).display());
+    Err(format!("there is no such file; a name in the jail goes behind an equals sign: {before}={after}"))
 }
 
 fn path(bytes: &[u8]) -> &Path {
@@ -179,6 +189,9 @@ mod tests {
         assert_eq!(wrong, Err("\"rw\" is no option; there are ro, bind, copy, link, node, reflink".into()));
         assert_eq!(parsed("/etc=x:ro:rw"), wrong);
         assert_eq!(parsed("/etc:bind:copy"), Err("only one of copy and bind can be".into()));
+        let colon = "there is no such file; a name in the jail goes behind an equals sign: /etc=/x";
+        assert_eq!(parsed("/etc:/x"), Err(colon.into()));
+        assert_eq!(parsed("/etc:/x:ro"), Err(colon.into()));
         // Where nothing is, the path is what is wrong.
         assert_eq!(parsed("/no/such:rw"), Ok(Placement::new("/no/such:rw")));
     }

@@ -57,8 +57,12 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
             }
             assert_eq!((&held["ok"], &held["inside"]["uid"]), (&json!(true), &json!(1234)));
         }
+        let landlock = of(&of_plain, "landlock").1;
+        assert!(landlock.starts_with("in no domain: ") || landlock.starts_with("none: "), "{landlock}");
         let good = |fact: &str| ("good".to_owned(), fact.to_owned());
-        assert_eq!(of(&of_tight, "pids-limit"), good("in force"));
+        assert_eq!(of(&of_tight, "pids-limit"), good("pids.max=30"));
+        let cgroup = of(&of_tight, "cgroup").1;
+        assert!(cgroup.contains(&format!("/{}/{tight} (", guard.name())), "{cgroup}");
         assert_eq!(of(&of_tight, "network-namespace"), good("its own"));
         assert_eq!(of(&of_tight, "inside-network"), good("lo"));
         assert_eq!(
@@ -72,11 +76,45 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         assert_eq!(of(&of_plain, "neighbours"), ("warning".into(), format!("{tight} as its uid")));
         let output = stockade(&guard, &["audit", &tight, "--against", &plain]);
         assert_eq!(output.code, 1);
-        let line = format!("{tight}: good     pids-limit         in force\n");
+        let line = format!("{tight}: good     pids-limit         pids.max=30\n");
         assert!(output.stdout.contains(&line), "{}", output.stdout);
         assert!(!output.stdout.contains("capabilities"), "{}", output.stdout);
-        assert_eq!(said(&guard, &["audit", &plain, "--against", &plain]), "");
-        said(&guard, &["rm", "--force", &tight, &plain]);
+        let output = stockade(&guard, &["audit", "--sarif", &tight, "--against", &plain]);
+        let log: Value = serde_json::from_str(&output.stdout).unwrap();
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let of_pids = results.iter().filter(|result| result["ruleId"] == "pids-limit");
+        let named: Vec<_> =
+            of_pids.map(|result| &result["locations"][0]["logicalLocations"][0]["name"]).collect();
+        assert_eq!((output.code, named), (1, vec![&json!(tight), &json!(plain)]));
+        let alike = sleeper(&guard, "alike", &[&["--new-pid-ns", "--new-net-ns"][..], &limits].concat());
+        assert_eq!(said(&guard, &["audit", &tight, "--against", &alike]), "");
+        said(&guard, &["rm", "--force", &tight, &plain, &alike]);
+    });
+}
+
+/// What mends a finding.
+fn mend<'a>(audit: &'a Value, check: &str) -> &'a str {
+    let findings = audit["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["check"] == check).unwrap()["mend"].as_str().unwrap()
+}
+
+#[test]
+fn what_is_advised_can_be_asked_for_here_and_is_found_in_force() {
+    privileged!(guard, {
+        let audit = |id: &str| -> Value {
+            let audit = serde_json::from_str(&said(&guard, &["audit", "--json", id])).unwrap();
+            said(&guard, &["rm", "--force", id]);
+            audit
+        };
+        let plain = audit(&sleeper(&guard, "plain", &[]));
+        let advised = mend(&plain, "memory-limit").strip_prefix("--cgroup ").unwrap();
+        let file = advised.strip_suffix("=BYTES").unwrap();
+        let (asked, found) = (format!("{file}=64M"), format!("{file}=67108864"));
+        let limits = ["--cgroup", &asked, "--parent-cgroup", guard.name()];
+        let limited = audit(&sleeper(&guard, "limited", &limits));
+        assert_eq!(of(&limited, "memory-limit"), ("good".to_owned(), found));
+        let findings = limited["findings"].as_array().unwrap();
+        assert!(!findings.iter().any(|finding| finding["check"] == "settings"), "{limited}");
     });
 }
 

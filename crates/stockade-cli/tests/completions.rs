@@ -66,6 +66,28 @@ fn jails_are_completed_where_they_must_exist() {
 }
 
 #[test]
+fn values_are_completed_by_what_is_known_of_them() {
+    privileged!(guard, {
+        let id = guard.named("one");
+        let vmm = program("stockade-probe").display().to_string();
+        let base = guard.base().display().to_string();
+        let flags = ["--exec-file", &vmm, "--chroot-base-dir", &base, "--place", "/etc/passwd=etc/users"];
+        said(&guard, &[&["create", "--id", &id], &flags[..]].concat());
+        assert_eq!(completed_by_bash(&guard, &["unplace", &id, "/etc"]), ["/etc/users"]);
+        assert_eq!(completed_by_bash(&guard, &["unplace", "none", "/etc"]), [""]);
+        said(&guard, &["start", &id, "--", "sleep"]);
+        assert_eq!(completed_by_bash(&guard, &["start", guard.name()]), [""], "it runs already");
+        said(&guard, &["rm", "--force", &id]);
+        assert_eq!(completed_by_bash(&guard, &["kill", "-s", "TE"]), ["TERM"]);
+        assert_eq!(completed_by_bash(&guard, &["ps", "--filter", "state=run"]), ["state=running"]);
+        assert_eq!(completed_by_bash(&guard, &["rm", "--filter", "old"]), ["older="]);
+        let file = guard.file("jails.toml", "[[jail]]\nid = 'web-{index}'\ncount = 2\n[[jail]]\nid = 'db'");
+        let words = ["run", "-f", &file.display().to_string(), "--only", "web"];
+        assert_eq!(completed_by_bash(&guard, &words), ["web-1", "web-2"]);
+    });
+}
+
+#[test]
 fn each_shell_has_its_script() {
     let script = |shell| run("stockade", &["completions", shell]).stdout;
     assert!(script("bash").starts_with("_clap_complete_stockade() {\n"));

@@ -113,6 +113,82 @@ fn an_unknown_command_is_named() {
     assert_eq!(output.stderr, "stockade: unrecognized subcommand 'runn'; did you mean 'run'?\n");
 }
 
+/// The command line is told to be wrong, and ends so.
+fn ends(line: &str, end: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let output = run("stockade", &words);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{line}");
+    assert_eq!(output.stderr.lines().count(), 1, "{line}");
+    assert!(output.stderr.trim_end().ends_with(end), "{line}: {}", output.stderr);
+}
+
+#[test]
+fn only_what_is_like_a_word_is_told_as_what_was_meant() {
+    for (line, end) in [
+        ("stopp", "'stopp'; did you mean 'stop'?"),
+        ("logz", "'logz'; did you mean 'logs'?"),
+        ("bogus", "unrecognized subcommand 'bogus'"),
+        ("logs --since 1h vm", "unexpected argument '--since' found"),
+        ("stop --time 5 vm", "did you mean '--timeout'?"),
+        ("completions bsh", "did you mean 'bash'?"),
+    ] {
+        ends(line, end);
+    }
+}
+
+#[test]
+fn words_of_other_tools_are_understood() {
+    for (line, end) in [
+        ("ls", "'ls'; did you mean 'ps'?"),
+        ("list", "did you mean 'ps'?"),
+        ("remove", "did you mean 'rm'?"),
+        ("delete", "did you mean 'rm'?"),
+        ("status vm", "did you mean 'ps' or 'inspect'?"),
+        ("prune", "did you mean 'gc'?"),
+        ("pause vm", "'pause'; stockade pauses no VMM; its own API may"),
+        ("images", "'images'; there are no images: files of the host are placed"),
+        ("kill -9 vm", "'-9' found; a signal is given as -s 9 or -s KILL"),
+        ("kill -TERM vm", "a signal is given as -s 9 or -s KILL"),
+        ("logs --tail 5 vm", "did you mean '-n N'?"),
+        ("logs -n -5 vm", "-n takes no negative number"),
+        ("exec -it vm -- sh", "a terminal is taken as it is: leave it out"),
+        ("exec -e A=b vm -- env", "did you mean '--env NAME=VALUE'?"),
+        ("start --ready run/a.sock vm", "a socket is joined to its flag: --ready=run/a.sock"),
+        ("start --ready vm a.socket", "a socket is joined to its flag: --ready=a.socket"),
+        ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of run"),
+        ("--state-dir /x ps", "--state-dir goes behind the command"),
+        ("run many.toml", "did you mean '-f many.toml'?"),
+        ("run -f many.toml --config x", "arguments for the VMM go behind --"),
+    ] {
+        ends(line, end);
+    }
+    for (flags, end) in [
+        ("-it", "a terminal is taken as it is: leave it out"),
+        ("--volume /a:/b", "did you mean '--place SRC=NAME'?"),
+        ("-v /a:/b", "files are placed by --place SRC=NAME; -v is --verbose"),
+        ("--env A=b", "a VMM has an empty environment"),
+        ("--name x", "did you mean '--id'?"),
+        ("--rm", "run removes its jail by itself, unless it is detached"),
+        ("--ready a.sock", "a socket is joined to its flag: --ready=a.sock"),
+        ("--uid -1", "--uid takes no negative number"),
+        // Those of Cloud Hypervisor.
+        ("--memory size=1G", "arguments for the VMM go behind --"),
+        ("--cpus boot=2", "arguments for the VMM go behind --"),
+    ] {
+        ends(&format!("run --id vm --exec-file /bin/true {flags}"), end);
+    }
+}
+
+#[test]
+fn a_name_behind_a_colon_is_told_as_one_behind_an_equals_sign() {
+    privileged!(guard, {
+        let line = Line::good(&guard).with("--place", "/etc/passwd:/passwd");
+        let said = "--place /etc/passwd:/passwd: there is no such file; a name in the jail goes behind an equals \
+                    sign: /etc/passwd=/passwd";
+        refused(&guard, &line, said);
+    });
+}
+
 #[test]
 fn a_missing_executable_is_named() {
     privileged!(guard, {

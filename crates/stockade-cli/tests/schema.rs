@@ -100,6 +100,7 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         check("plan", &with(&["plan", "--json", "--id", "vm"]));
         with(&["create", "--id", "vm"]);
         let probe = program("stockade-probe").display().to_string();
+        let base = guard.base().display().to_string();
         let file =
             format!("[[jail]]\nid = 'vm'\nexec-file = '{probe}'\n[[jail]]\nid = 'b'\nexec-file = '{probe}'");
         let file = guard.file("jails.toml", &file).display().to_string();
@@ -115,6 +116,19 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         let audited = check("audit", &stockade(&guard, &["audit", "--json", "--probe", "vm"]).stdout);
         assert!(audited["inside"]["uid"] == 1234, "{audited}");
         check("audit", &stockade(&guard, &["audit", "--json", "--all"]).stdout);
+        let compared = check("audit", &said(&guard, &["audit", "--json", "--against", "vm", "vm"]));
+        assert_eq!((&compared["against"], &compared["alike"]), (&"vm".into(), &true.into()));
+        said(&guard, &["create", "--id", "b", "--exec-file", &probe, "--chroot-base-dir", &base]);
+        said(&guard, &["start", "b", "--", "sleep"]);
+        let compared = stockade(&guard, &["audit", "--json", "--against", "vm", "--all"]);
+        assert_eq!(compared.code, 1);
+        let compared = check("audit", &compared.stdout);
+        let differing = compared.as_array().unwrap().iter().find(|one| one["id"] == "b").unwrap();
+        assert_eq!(differing["alike"], false);
+        let differences = differing["differences"].as_array().unwrap();
+        let pids = differences.iter().find(|one| one["check"] == "pids-limit").unwrap();
+        assert_eq!([&pids["of_id"][0]["grade"], &pids["of_against"][0]["grade"]], ["warning", "good"]);
+        said(&guard, &["rm", "--force", "b"]);
         said(&guard, &["kill", "vm"]);
         let ended = check("wait", &said(&guard, &["wait", "--json", "vm"]));
         assert_eq!(ended["ended"], serde_json::json!({ "killed": 9 }));

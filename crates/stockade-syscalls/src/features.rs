@@ -70,9 +70,27 @@ impl Feature {
     }
 }
 
+/// The version of Landlock that this process is offered; `None` where the kernel has none, or a filter forbids it.
+pub fn landlock() -> Option<u32> {
+    const ONLY_THE_VERSION: c_long = 1;
+    let nothing: c_long = 0;
+    // SAFETY: with this flag the call takes no memory and makes nothing.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, nothing, ONLY_THE_VERSION) };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn landlock_is_there_where_the_kernel_says_that_it_is_up() {
+        let Ok(modules) = std::fs::read_to_string("/sys/kernel/security/lsm") else { return };
+        if !modules.split(',').any(|module| module.trim() == "landlock") {
+            assert_eq!(landlock(), None);
+        }
+    }
 
     #[test]
     fn every_feature_is_probed_and_nothing_is_closed() {

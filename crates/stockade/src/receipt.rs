@@ -11,7 +11,7 @@ use crate::known;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::process::{Ended, ProcessRef};
-use crate::spec::{ExecFile, HostPath, JailId, JailSpec, Owner};
+use crate::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use crate::step::enter::EnterStep;
 use crate::step::{Site, Step, Vmm};
 
@@ -161,6 +161,11 @@ impl Receipt {
     }
 
     /// Whether the processes on it can still be there.
+    /// Where in the jail that is which was placed and can be taken out again.
+    pub fn placed(&self) -> impl Iterator<Item = &JailPath> {
+        self.steps[self.made..].iter().filter_map(Step::placed_at)
+    }
+
     pub(crate) fn is_of_this_boot(&self) -> bool {
         is_boot(&self.boot_id)
     }

@@ -31,6 +31,7 @@ pub(crate) fn lay_out(tree: &Path, programs: &Programs, bom: &Bom) -> Done {
     let packaging = root().join("packaging");
     copy_all(&packaging.join("man"), &tree.join(MANUAL))?;
     copy_all(&packaging.join("systemd"), &tree.join("lib/systemd/system"))?;
+    copy_all(&packaging.join("tmpfiles"), &tree.join("lib/tmpfiles.d"))?;
     let documents = tree.join(DOCUMENTS);
     for name in ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"] {
         copy(&root().join(name), &documents.join(name))?;

@@ -55,6 +55,10 @@ printf '[jail]\nid = "vm-1"\nexec-file = "/usr/bin/true"\n' >/etc/stockade/jails
 quietly sh -c "$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/stockade@.service | sed 's/%i/vm-1/')"
 rm /etc/stockade/jails/vm-1.toml
 
+# That of the other service, and what systemd-tmpfiles makes where there is systemd.
+quietly sh -c "$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/stockade-gc.service)"
+install -d -m 0700 /var/lib/stockade
+
 # Jails that only stockade can remove keep it where it is.
 stockade create --id vm-1 --exec-file /usr/bin/sleep >/dev/null
 if apt-get purge --yes stockade >/tmp/said 2>&1; then fail "was removed while there was a jail"; fi

@@ -7,8 +7,10 @@
 
 mod live;
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -26,7 +28,10 @@ pub(crate) fn test() -> Done {
         (base.join().unwrap_or_else(|_| Err("debootstrap: panicked".to_owned())), dist)
     });
     let (base, dist) = (base?, dist?);
-    units_are_sound(&dist)?;
+    let unpacked = unpacked(&dist)?;
+    units_are_sound(&unpacked)?;
+    state_directory_is_roots_alone(&unpacked)?;
+    fs::remove_dir_all(&unpacked).map_err(|e| format!("remove {}: {e}", unpacked.display()))?;
     // It makes jails, which other tests would take for leaks; and they would see its own.
     let lock = std::env::temp_dir().join("stockade-tests.lock");
     let place = cache()?.join("debian.test");
@@ -51,12 +56,36 @@ fn packed_twice() -> Done<Dist> {
     Ok(first)
 }
 
-/// Has systemd read the units, as they will be found.
-fn units_are_sound(dist: &Dist) -> Done {
-    let root = cache()?.join("units");
+/// The files of the package, as they will be found.
+fn unpacked(dist: &Dist) -> Done<PathBuf> {
+    let root = cache()?.join("unpacked");
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(&root).map_err(|e| format!("make {}: {e}", root.display()))?;
     run(command("dpkg-deb", &["--extract"]).args([&dist.package, &root]))?;
+    Ok(root)
+}
+
+/// What goes before the directory that a program of systemd's takes for the root.
+fn as_root(root: &Path) -> OsString {
+    let mut flag = OsString::from("--root=");
+    flag.push(root);
+    flag
+}
+
+/// Has systemd make the directories that are to be there by themselves.
+fn state_directory_is_roots_alone(root: &Path) -> Done {
+    run(command("systemd-tmpfiles", &["--create"]).arg(as_root(root)).arg("stockade.conf"))?;
+    let made = root.join("var/lib/stockade");
+    let facts = fs::metadata(&made).map_err(|e| format!("look at {}: {e}", made.display()))?;
+    let told = format!("uid {}, mode {:04o}", facts.uid(), facts.mode() & 0o7777);
+    if told != "uid 0, mode 0700" {
+        return Err(format!("systemd-tmpfiles makes the state directory with {told}"));
+    }
+    Ok(())
+}
+
+/// Has systemd read the units.
+fn units_are_sound(root: &Path) -> Done {
     let units = output(
         command("find", &["-printf", "%f\n", "-type", "f"]).current_dir(root.join("usr/lib/systemd/system")),
     )?;
@@ -67,10 +96,7 @@ fn units_are_sound(dist: &Dist) -> Done {
         .map(|name| name.replace("@.", "@vm-1."))
         .collect();
     let verify = ["--recursive-errors=no", "--man=no", "verify"];
-    let mut root_flag = std::ffi::OsString::from("--root=");
-    root_flag.push(&root);
-    run(command("systemd-analyze", &[]).arg(root_flag).args(verify).args(units))?;
-    fs::remove_dir_all(&root).map_err(|e| format!("remove {}: {e}", root.display()))
+    run(command("systemd-analyze", &[]).arg(as_root(root)).args(verify).args(units))
 }
 
 /// The base system, from the cache or from Debian.

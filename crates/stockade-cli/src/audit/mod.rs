@@ -1,12 +1,13 @@
 //! `stockade audit`: how well a jail that runs holds its VMM.
 
+mod comparison;
 mod probe;
 mod sarif;
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use comparison::Comparison;
 use serde::Serialize;
 use serde_json::Value;
 use stockade::audit::{AuditFacts, diagnose, diagnose_inside};
@@ -16,7 +17,7 @@ use stockade::{JailState, Listing, Store};
 
 use crate::doctor::text;
 use crate::jails::{find, is_none};
-use crate::output::{Code, Failure, plain, print, print_json, require_root_to_look};
+use crate::output::{Code, Failure, print, print_json, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `audit`.
@@ -29,7 +30,8 @@ A jail may be named by the beginning of its id.
 Examples:
   stockade audit --probe vm-1
   stockade audit --all --quiet
-  stockade audit --against vm-2 vm-1"
+  stockade audit --against vm-2 vm-1
+  stockade audit --json --against vm-2 vm-1"
 )]
 // One for each flag that is on or off.
 #[allow(clippy::struct_excessive_bools)]
@@ -44,10 +46,10 @@ pub(crate) struct AuditArgs {
     #[arg(short, long)]
     quiet: bool,
     /// Print one JSON object, with the facts; a list of them unless a single jail is named.
-    #[arg(long, conflicts_with_all = ["sarif", "against"])]
+    #[arg(long, conflicts_with = "sarif")]
     json: bool,
     /// Print the findings as SARIF 2.1.0.
-    #[arg(long, conflicts_with = "against")]
+    #[arg(long)]
     sarif: bool,
     #[command(flatten)]
     jails: SelectArgs,
@@ -92,9 +94,10 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     }
     if let Some(other) = &args.against {
         let other = Audit::of(&store, &find(&store, other)?, args.probe)?;
-        let differences: String = audits.iter().map(|audit| differences(audit, &other)).collect();
-        let code = if differences.is_empty() { code } else { Code::Failed.into() };
-        return print(&differences).map(|()| code);
+        let compared: Vec<_> = audits.iter().map(|audit| Comparison::of(audit, &other)).collect();
+        tell_differences(args, &compared, single)?;
+        let alike = compared.iter().all(|comparison| comparison.alike);
+        return Ok(if alike { code } else { Code::Failed.into() });
     }
     if args.quiet {
         let bad = |finding: &Finding| finding.grade > Grade::Good;
@@ -105,7 +108,8 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     match &audits[..] {
         [] if single => (),
         all if args.sarif => {
-            print_json(&sarif::log(all.iter().map(|audit| (&audit.id, &audit.findings[..]))))?;
+            let findings = |audit| findings(audit).collect();
+            print_json(&sarif::log(all.iter().map(findings)))?;
         }
         [one] if single && args.json => print_json(one)?,
         all if args.json => print_json(&all)?,
@@ -115,19 +119,22 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
 }
 
+fn tell_differences(args: &AuditArgs, compared: &[Comparison], single: bool) -> Result<(), Failure> {
+    match compared {
+        [] if single => Ok(()),
+        all if args.sarif => print_json(&sarif::log(all.iter().map(|one| one.findings().collect()))),
+        [one] if single && args.json => print_json(one),
+        all if args.json => print_json(&all),
+        all => print(&all.iter().map(Comparison::text).collect::<String>()),
+    }
+}
+
+/// Each finding with the jail whose it is.
+fn findings(audit: &Audit) -> impl Iterator<Item = (&JailId, &Finding)> {
+    audit.findings.iter().map(|finding| (&audit.id, finding))
+}
+
 /// What is found of one of several jails.
 fn titled(audit: &Audit) -> String {
     format!("jail {}\n{}", audit.id, text(&audit.findings))
-}
-
-/// A line for each finding that only one of the two has.
-fn differences(one: &Audit, other: &Audit) -> String {
-    let mut text = String::new();
-    for (audit, counterpart) in [(one, other), (other, one)] {
-        for finding in audit.findings.iter().filter(|finding| !counterpart.findings.contains(finding)) {
-            let Finding { check, grade, fact, .. } = finding;
-            let _ = writeln!(text, "{}: {grade:8} {check:18} {}", audit.id, plain(fact));
-        }
-    }
-    text
 }

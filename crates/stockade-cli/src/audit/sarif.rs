@@ -7,18 +7,18 @@ use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 
 /// A log with a run for each jail.
-pub(super) fn log<'a>(jails: impl Iterator<Item = (&'a JailId, &'a [Finding])>) -> Value {
+pub(super) fn log<'a>(jails: impl Iterator<Item = Vec<(&'a JailId, &'a Finding)>>) -> Value {
     json!({
         "version": "2.1.0",
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "runs": jails.map(|(id, findings)| run(id, findings)).collect::<Vec<_>>(),
+        "runs": jails.map(|findings| run(&findings)).collect::<Vec<_>>(),
     })
 }
 
-fn run(id: &JailId, findings: &[Finding]) -> Value {
-    let checks: BTreeSet<&str> = findings.iter().map(|finding| finding.check).collect();
+fn run(findings: &[(&JailId, &Finding)]) -> Value {
+    let checks: BTreeSet<&str> = findings.iter().map(|(_, finding)| finding.check).collect();
     let rules: Vec<Value> = checks.into_iter().map(|check| json!({ "id": check })).collect();
-    let results: Vec<Value> = findings.iter().map(|finding| result(id, finding)).collect();
+    let results: Vec<Value> = findings.iter().map(|(id, finding)| result(id, finding)).collect();
     let driver = json!({ "name": "stockade", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
     json!({ "tool": { "driver": driver }, "results": results })
 }

@@ -63,7 +63,8 @@ impl FromStr for Filter {
     }
 }
 
-const KEYS: &str = "state, id, vmm, base, uid, older, younger";
+/// What there can be conditions on.
+pub(crate) const KEYS: &str = "state, id, vmm, base, uid, older, younger";
 
 fn state(word: &str) -> Result<JailState, String> {
     let named = JailState::ALL.into_iter().find(|state| state.to_string() == word);

@@ -9,7 +9,7 @@ use clap::Args;
 use stockade::spec::JailId;
 use stockade::{Listing, Store};
 
-pub(crate) use filter::Filter;
+pub(crate) use filter::{Filter, KEYS};
 
 use crate::args::StateArgs;
 use crate::jail_file::Named;

@@ -76,6 +76,24 @@ pub(super) fn privileges(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     });
 }
 
+/// The kernel shows the domains of no process, and a visitor is in none of the VMM's. But it takes a thread that has
+/// given up new privileges, or one with a capability, to enter one.
+pub(super) fn landlock(facts: &AuditFacts, findings: &mut Vec<Finding>) {
+    let privileged = facts.capabilities.get("CapPrm").is_none_or(|set| *set != 0);
+    let own_users = !facts.shared_namespaces.iter().any(|kind| kind == "user");
+    findings.push(Finding::good(
+        "landlock",
+        match (facts.landlock, facts.no_new_privs_threads) {
+            (None, _) => "none: the kernel offers it to nobody here".to_owned(),
+            (_, 0) if !privileged && !own_users => "in no domain: no thread has set no_new_privs".to_owned(),
+            (_, threads) => format!(
+                "cannot be told: the kernel shows no domain from outside or to a visitor; threads that may be in one: \
+                 {threads}"
+            ),
+        },
+    ));
+}
+
 pub(super) fn namespaces(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let shares = |kind: &str| facts.shared_namespaces.iter().any(|shared| shared == kind);
     findings.push(if shares("mnt") {

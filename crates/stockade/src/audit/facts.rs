@@ -1,17 +1,17 @@
 //! What is read of a VMM and its jail.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+use stockade_syscalls::features;
 
+use super::limits;
 use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
 use crate::inspect::mount;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::JailId;
-use crate::step::Step;
 use crate::store::Store;
 
 /// What is so. A plain structure: a test can write one by hand.
@@ -29,6 +29,10 @@ pub struct AuditFacts {
     pub capabilities: BTreeMap<String, u64>,
     /// Whether it can gain no privileges by executing something.
     pub no_new_privs: bool,
+    /// How many of its threads cannot.
+    pub no_new_privs_threads: usize,
+    /// The version of Landlock that the kernel offers to whoever looks.
+    pub landlock: Option<u32>,
     /// The mode of its filter of system calls: 0 is none.
     pub seccomp: u32,
     /// Kinds of namespaces that it shares with whoever looks.
@@ -45,8 +49,10 @@ pub struct AuditFacts {
     pub cgroups: Vec<String>,
     /// Cgroup settings that were asked for, and what is in force.
     pub settings: Vec<Setting>,
-    /// Whether each of memory, pids and cpu is limited by the cgroups made for it.
-    pub limited: BTreeMap<String, bool>,
+    /// The settings in force by which the cgroups made for it limit each of memory, pids and cpu, as `FILE=VALUE`.
+    pub limited: BTreeMap<String, Vec<String>>,
+    /// Which version of cgroups has each of these controllers on this host.
+    pub cgroup_versions: BTreeMap<String, u32>,
     /// Soft limits of the process by their names in `/proc`; `None` is unlimited.
     pub limits: BTreeMap<String, Option<u64>>,
     /// Its tree on the host.
@@ -126,7 +132,7 @@ impl AuditFacts {
         let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
         let same_root = matches!((root(&pid.to_string()), root("self")),
             (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-        let (settings, limited) = cgroups(receipt);
+        let (settings, limited) = limits::in_force(receipt);
         Ok(Self {
             uids: numbers("Uid"),
             gids: numbers("Gid"),
@@ -139,6 +145,8 @@ impl AuditFacts {
                 })
                 .collect(),
             no_new_privs: field(&status, "NoNewPrivs") == "1",
+            no_new_privs_threads: no_new_privs_threads(pid),
+            landlock: features::landlock(),
             seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
             shared_namespaces: shared_namespaces(pid),
             root_is_the_hosts: same_root,
@@ -155,6 +163,7 @@ impl AuditFacts {
             cgroups: read("cgroup")?.lines().map(str::to_owned).collect(),
             settings,
             limited,
+            cgroup_versions: limits::versions()?,
             limits: read("limits")?.lines().skip(1).filter_map(limit).collect(),
             tree: site.own_tree().ok().flatten().map(TreeFacts::read).unwrap_or_default(),
             abstract_sockets: read("net/unix")?.lines().filter(|line| line.contains(" @")).count(),
@@ -167,6 +176,16 @@ impl AuditFacts {
 fn field<'t>(status: &'t str, name: &str) -> &'t str {
     let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     rest.unwrap_or_default().trim()
+}
+
+/// Each thread has a word of its own in this.
+fn no_new_privs_threads(pid: i32) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+    threads
+        .filter_map(|thread| status(thread).ok())
+        .filter(|status| field(status, "NoNewPrivs") == "1")
+        .count()
 }
 
 fn shared_namespaces(pid: i32) -> Vec<String> {
@@ -208,46 +227,6 @@ fn descriptors(pid: i32, mountinfo: &str) -> Result<Vec<Descriptor>> {
     }
     found.sort_by_key(|descriptor| descriptor.number);
     Ok(found)
-}
-
-/// What each file limits, and what in it is no limit.
-const LIMITS: [(&str, &str, &str); 6] = [
-    ("memory", "memory.max", "max"),
-    ("memory", "memory.limit_in_bytes", "9223372036854771712"),
-    ("pids", "pids.max", "max"),
-    ("cpu", "cpu.max", "max 100000"),
-    ("cpu", "cpu.cfs_quota_us", "-1"),
-    ("cpu", "cpuset.cpus", ""),
-];
-
-/// What was asked for against what is in force, and which of the three are limited.
-fn cgroups(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, bool>) {
-    let mut settings = Vec::new();
-    let mut limited: BTreeMap<String, bool> =
-        LIMITS.iter().map(|(what, ..)| ((*what).to_owned(), false)).collect();
-    for step in &receipt.steps {
-        let (directory, asked) = match step {
-            Step::CgroupV1(cgroup) => (cgroup.directory(), &cgroup.settings),
-            Step::CgroupV2(cgroup) => (cgroup.directory(), &cgroup.settings),
-            _ => continue,
-        };
-        let found = |file: &str| {
-            std::fs::read_to_string(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned())
-        };
-        for (what, file, none) in LIMITS {
-            if asked.iter().any(|setting| setting.file == file)
-                && found(file).is_some_and(|value| value != none)
-            {
-                limited.insert(what.to_owned(), true);
-            }
-        }
-        settings.extend(asked.iter().map(|setting| Setting {
-            file: setting.file.clone(),
-            asked: setting.value.clone(),
-            found: found(&setting.file),
-        }));
-    }
-    (settings, limited)
 }
 
 fn same_uid(receipt: &Receipt, store: &Store) -> Result<Vec<String>> {

@@ -1,44 +1,68 @@
 //! Findings about what the VMM may use, and what is around it.
 
+use std::collections::BTreeMap;
+
 use super::facts::AuditFacts;
+use super::limits::Limit;
 use super::tree::TreeFacts;
 use crate::doctor::{Finding, Grade};
 
-pub(super) fn limits(facts: &AuditFacts, findings: &mut Vec<Finding>) {
-    for (what, grade, breaks, mend) in [
-        ("memory", Grade::Warning, "the VMM may take all memory of the host", "--cgroup memory.max=BYTES"),
-        ("pids", Grade::Warning, "the VMM may take every pid of the host", "--cgroup pids.max=N"),
-        (
-            "cpu",
-            Grade::Note,
-            "the VMM may take every processor of the host",
-            "--cgroup cpu.max='QUOTA PERIOD'",
-        ),
-    ] {
-        let limited = facts.limited.get(what).copied().unwrap_or(false);
-        let check = match what {
-            "memory" => "memory-limit",
-            "pids" => "pids-limit",
-            _ => "cpu-limit",
-        };
-        findings.push(if limited {
-            Finding::good(check, "in force")
-        } else {
+/// What a cgroup of the jail may limit: the check, what it is of, how bad it is if not, and what that breaks.
+const RESOURCES: [(&str, &str, Grade, &str); 3] = [
+    ("memory-limit", "memory", Grade::Warning, "the VMM may take all memory of the host"),
+    ("pids-limit", "pids", Grade::Warning, "the VMM may take every pid of the host"),
+    ("cpu-limit", "cpu", Grade::Note, "the VMM may take every processor of the host"),
+];
+
+pub(super) fn cgroups(facts: &AuditFacts, findings: &mut Vec<Finding>) {
+    findings.push(Finding::good("cgroup", membership(&facts.cgroups)));
+    for (check, what, grade, breaks) in RESOURCES {
+        let limited = facts.limited.get(what).map(|settings| settings.join(", ")).unwrap_or_default();
+        findings.push(if limited.is_empty() {
+            let mend = limit_here(what, facts.cgroup_versions.get(what).copied());
             Finding::bad(check, grade, "none by the jail's cgroup", breaks, mend)
+        } else {
+            Finding::good(check, limited)
         });
     }
-    for setting in &facts.settings {
+    for setting in facts.settings.iter().filter(|setting| !setting.holds()) {
         let found = setting.found.as_deref().unwrap_or("not to be read");
-        if found != setting.asked {
-            findings.push(Finding::bad(
-                "settings",
-                Grade::Note,
-                format!("{}={} was asked for, and it is {found}", setting.file, setting.asked),
-                "the kernel rounds some values; others were changed since",
-                "compare the two",
-            ));
+        findings.push(Finding::bad(
+            "settings",
+            Grade::Note,
+            format!("{}={} was asked for, and it is {found}", setting.file, setting.asked),
+            "the kernel rounds some values; others were changed since",
+            "compare the two",
+        ));
+    }
+}
+
+/// The flag that limits this on a host that has the controller in this version.
+fn limit_here(what: &str, version: Option<u32>) -> String {
+    match version.and_then(|version| Limit::advised(what, version)) {
+        Some(limit) => format!("--cgroup {}={}", limit.file, limit.example),
+        None => format!("mount a cgroup hierarchy with the controller {what}"),
+    }
+}
+
+/// Where it is in each hierarchy, but for those where it is at the root: `PATH (CONTROLLERS)`.
+fn membership(lines: &[String]) -> String {
+    let mut at: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in lines {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        if path != "/" {
+            at.entry(path).or_default().push(if controllers.is_empty() { "version 2" } else { controllers });
         }
     }
+    if at.is_empty() {
+        return "the root of every hierarchy".to_owned();
+    }
+    let places = at.iter().map(|(path, controllers)| format!("{path} ({})", controllers.join(", ")));
+    places.collect::<Vec<_>>().join("; ")
+}
+
+pub(super) fn limits(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let limit = |name: &str| facts.limits.get(name).copied().flatten();
     let files = limit("Max open files").map_or("unlimited".to_owned(), |most| most.to_string());
     findings.push(Finding::good("open-files", files));
@@ -129,4 +153,25 @@ pub(super) fn neighbours(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "a uid for each jail, or --new-pid-ns",
         )
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_limits_a_jail_is_advised_in_the_words_of_this_host() {
+        assert_eq!(limit_here("memory", Some(1)), "--cgroup memory.limit_in_bytes=BYTES");
+        assert_eq!(limit_here("cpu", Some(2)), "--cgroup cpu.max='QUOTA PERIOD'");
+        assert_eq!(limit_here("pids", None), "mount a cgroup hierarchy with the controller pids");
+    }
+
+    #[test]
+    fn the_cgroups_that_a_vmm_is_in_are_told_once_each() {
+        let told =
+            |lines: &[&str]| membership(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
+        let lines = ["9:name=systemd:/", "8:pids:/vm/a", "4:memory:/vm/a", "1:cpu,cpuacct:/", "0::/b:c"];
+        assert_eq!(told(&lines), "/b:c (version 2); /vm/a (pids, memory)");
+        assert_eq!(told(&["0::/"]), "the root of every hierarchy");
+    }
 }

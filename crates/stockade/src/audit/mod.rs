@@ -6,6 +6,7 @@ mod checks;
 mod facts;
 mod held;
 mod inside;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -21,9 +22,11 @@ pub fn diagnose(facts: &AuditFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     checks::identity(facts, &mut findings);
     checks::privileges(facts, &mut findings);
+    checks::landlock(facts, &mut findings);
     checks::namespaces(facts, &mut findings);
     checks::root(facts, &mut findings);
     checks::descriptors(facts, &mut findings);
+    held::cgroups(facts, &mut findings);
     held::limits(facts, &mut findings);
     held::tree(&facts.tree, &mut findings);
     held::neighbours(facts, &mut findings);

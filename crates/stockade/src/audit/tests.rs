@@ -16,7 +16,7 @@ fn tight() -> AuditFacts {
         no_new_privs: true,
         seccomp: 2,
         mounts: vec![("/".into(), "ext4".into(), false)],
-        limited: ["memory", "pids", "cpu"].map(|what| (what.to_owned(), true)).into(),
+        limited: ["memory", "pids", "cpu"].map(|what| (what.to_owned(), vec!["file=1".into()])).into(),
         limits: BTreeMap::from([
             ("Max core file size".into(), Some(0)),
             ("Max open files".into(), Some(2048)),
@@ -69,7 +69,10 @@ fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
             ("descriptors", Grade::Warning),
         ),
         (Box::new(|f| f.environment = vec!["TOKEN".into()]), ("environment", Grade::Note)),
-        (Box::new(|f| ignore(f.limited.insert("memory".into(), false))), ("memory-limit", Grade::Warning)),
+        (
+            Box::new(|f| ignore(f.limited.insert("memory".into(), Vec::new()))),
+            ("memory-limit", Grade::Warning),
+        ),
         (Box::new(|f| ignore(f.limited.remove("pids"))), ("pids-limit", Grade::Warning)),
         (
             Box::new(|f| ignore(f.limits.insert("Max core file size".into(), None))),
@@ -100,6 +103,27 @@ fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
     for (change, expected) in cases {
         assert_eq!(found(change), [expected]);
     }
+}
+
+#[test]
+fn a_domain_of_landlock_is_ruled_out_or_cannot_be_told() {
+    let told = |change: fn(&mut AuditFacts)| {
+        let mut facts = tight();
+        facts.landlock = Some(7);
+        facts.shared_namespaces = vec!["user".into()];
+        change(&mut facts);
+        let findings = diagnose(&facts);
+        let fact =
+            findings.into_iter().find(|finding| finding.check == "landlock").map(|finding| finding.fact);
+        fact.unwrap_or_default().split(':').next().map(str::to_owned)
+    };
+    let told = |change| told(change).unwrap_or_default();
+    assert_eq!(told(|_| ()), "in no domain");
+    assert_eq!(told(|f| f.landlock = None), "none");
+    // Each of these could have entered one.
+    assert_eq!(told(|f| f.no_new_privs_threads = 1), "cannot be told");
+    assert_eq!(told(|f| f.shared_namespaces.clear()), "cannot be told");
+    assert_eq!(told(|f| ignore(f.capabilities.insert("CapPrm".into(), 1 << 21))), "cannot be told");
 }
 
 #[test]

@@ -82,6 +82,10 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
 
 pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
     if let Some(problem) = &facts.no_receipts {
+        if facts.uid != 0 {
+            findings.push(Finding::good("receipts", "for root alone to read"));
+            return;
+        }
         findings.push(Finding::bad(
             "receipts",
             Grade::Broken,

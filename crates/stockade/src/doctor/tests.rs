@@ -124,6 +124,12 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
             |f| f.netns_shared = Some(false),
             one("netns", Grade::Warning, "/run/netns is mounted and not shared"),
         ),
+        (|f| f.no_receipts = Some("no".into()), one("receipts", Grade::Broken, "no")),
+        // Who is not root is told that, and not that the host is wrong.
+        (
+            |f| (f.uid, f.no_receipts) = (1000, Some("no".into())),
+            one("privileges", Grade::Broken, "this is uid 1000"),
+        ),
         (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of dead jails")),
         (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
         (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),

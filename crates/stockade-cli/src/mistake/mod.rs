@@ -1,0 +1,116 @@
+//! A mistake on the command line in one line: what is wrong, and what was most likely meant.
+
+mod foreign;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory};
+
+use crate::args::Cli;
+
+/// How like a word one has to be, from 0 to 1, to be told as what was meant.
+const NEAR: f64 = 0.8;
+
+/// What is told of it.
+pub(crate) fn line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let cause: Vec<&str> = lines
+        .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
+        .collect();
+    let cause = cause.join(" ");
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    match next_step(error, cause) {
+        Some(step) => format!("{cause}; {step}"),
+        None => cause.to_owned(),
+    }
+}
+
+fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let wrong = word(error, ContextKind::InvalidSubcommand)?;
+            let known = foreign::command(wrong).map(str::to_owned);
+            known.or_else(|| likeliest(error, ContextKind::SuggestedSubcommand, wrong))
+        }
+        ErrorKind::UnknownArgument => {
+            let wrong = word(error, ContextKind::InvalidArg)?;
+            let (command, words) = (command(error), words());
+            foreign::flag(&command, &words, wrong)
+                .or_else(|| likeliest(error, ContextKind::SuggestedArg, wrong))
+                .or_else(|| of_another_command(&command, wrong))
+                .or_else(|| {
+                    let to_a_vmm = foreign::WITH_A_VMM.contains(&command.as_str());
+                    to_a_vmm.then(|| "arguments for the VMM go behind --".to_owned())
+                })
+        }
+        // The words of a command that takes several jails.
+        ErrorKind::MissingRequiredArgument if cause.ends_with(": <ID>...") => {
+            Some("name jails, or choose them by --filter or --all".into())
+        }
+        // A pattern where a name is asked for, which the shell has left as it is.
+        ErrorKind::ValueValidation if cause.contains("'[ID]...'") => {
+            let pattern =
+                word(error, ContextKind::InvalidValue).filter(|value| value.contains(['*', '?', '[']));
+            pattern.map(|pattern| format!("a pattern is given as --filter 'id={pattern}'"))
+        }
+        _ => {
+            let wrong = word(error, ContextKind::InvalidValue)?;
+            likeliest(error, ContextKind::SuggestedValue, wrong)
+        }
+    }
+}
+
+/// The one of the words that clap suggests which is most like the wrong one, if it is like it at all.
+fn likeliest(error: &clap::Error, kind: ContextKind, wrong: &str) -> Option<String> {
+    // Dashes are like each other in any two flags.
+    let likeness = |word: &str| strsim::jaro(bare(wrong), bare(word));
+    let near = suggested(error, kind).into_iter().filter(|word| likeness(word) >= NEAR);
+    let word = near.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    Some(format!("did you mean '{word}'?"))
+}
+
+fn suggested(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(word)) => vec![word],
+        Some(ContextValue::Strings(words)) => words.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A flag without its dashes and its value.
+fn bare(flag: &str) -> &str {
+    flag.trim_start_matches('-').split('=').next().unwrap_or_default()
+}
+
+/// Where a flag belongs that this command does not have.
+fn of_another_command(command: &str, wrong: &str) -> Option<String> {
+    let name = wrong.strip_prefix("--").map(bare)?;
+    let cli = Cli::command();
+    let has = |command: &&Command| command.get_arguments().any(|flag| flag.get_long() == Some(name));
+    let owners: Vec<&str> = cli.get_subcommands().filter(has).map(Command::get_name).collect();
+    match owners[..] {
+        [] => None,
+        _ if command.is_empty() => Some(format!("{wrong} goes behind the command")),
+        [owner] => Some(format!("it is a flag of {owner}")),
+        _ => None,
+    }
+}
+
+/// The command whose line is wrong; empty if that is none yet.
+fn command(error: &clap::Error) -> String {
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return String::new() };
+    let usage = usage.to_string();
+    let word = usage.split_whitespace().nth(2).unwrap_or_default();
+    if word.starts_with(['[', '<']) { String::new() } else { word.to_owned() }
+}
+
+/// The words of this process up to those for the VMM.
+fn words() -> Vec<String> {
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    words.take_while(|word| word != "--").collect()
+}
+
+/// What an error holds of this kind, or the first of it.
+fn word(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    suggested(error, kind).into_iter().next()
+}
