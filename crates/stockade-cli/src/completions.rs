@@ -96,7 +96,7 @@ fn completed() -> Command {
 fn with_values(command: &str, argument: Arg) -> Arg {
     let value = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     let completer = match (command, argument.get_id().as_str(), value) {
-        ("start", "id", _) => ArgValueCompleter::new(prepared_jails),
+        ("start", "ids", _) => ArgValueCompleter::new(prepared_jails),
         // Behind a flag it is the name of a jail to be made.
         (_, "id" | "ids", _) if argument.get_long().is_none() => ArgValueCompleter::new(jails),
         ("unplace", "paths", _) => ArgValueCompleter::new(placed),

@@ -1,55 +1,98 @@
-//! `stockade start`: the VMM of a jail that was created.
+//! `stockade start`: the VMMs of jails that were created.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::spec::JailId;
-use stockade::{Error, Jail};
+use stockade::spec::{JailId, JailPath};
+use stockade::{Error, Jail, JailState, Listing, Running, Store};
 
 use crate::advice;
-use crate::args::StateArgs;
 use crate::host_setup;
-use crate::jails::{is_dead, open};
-use crate::output::{Failure, print, require_root};
+use crate::jails::{go_on, is_dead, open};
+use crate::output::{Failure, done_if, print, require_root};
 use crate::ready::ReadyArgs;
+use crate::select::{Chosen, Naming, SelectArgs};
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  stockade start vm-1 --ready -- --config-file /vm.json")]
+#[command(after_help = "Prints the VMM's pid; of several, each behind the id of its jail.
+
+Examples:
+  stockade start vm-1 --ready -- --config-file /vm.json
+  stockade start --file jails.toml")]
 pub(crate) struct StartArgs {
-    /// Name of the jail.
-    pub(crate) id: JailId,
     #[command(flatten)]
     ready: ReadyArgs,
     #[command(flatten)]
-    pub(crate) state: StateArgs,
+    jails: SelectArgs,
     /// Arguments for the VMM, in the place of those given to `create`.
     #[arg(last = true, value_name = "VMM ARGUMENTS")]
     pub(crate) arguments: Vec<OsString>,
 }
 
+/// A VMM that was started, and where it is to accept connections if that is waited for.
+struct Started {
+    id: JailId,
+    running: Running,
+    socket: Option<JailPath>,
+}
+
+/// Starts what can be started of the jails, and tells of each that cannot.
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
     host_setup::on_the_side();
-    let log_bytes = args.ready.log_bytes()?;
-    let mut prepared = match open(&args.state.store()?, &args.id)? {
-        Jail::Prepared(prepared) => prepared,
-        Jail::Running(running) => {
-            return Err(Error::Running { id: args.id.clone(), pid: running.pid() }.into());
+    let is_prepared = |jail: &Listing| jail.state == JailState::Prepared;
+    let (store, Chosen { ids, unknown, single, .. }) = args.jails.choose(Naming::Whole, is_prepared)?;
+    let mut all = unknown.is_empty();
+    let mut tell = |failure: Failure| {
+        failure.tell();
+        all = false;
+    };
+    unknown.into_iter().map(|(_, failure)| failure).for_each(&mut tell);
+    let mut started = Vec::new();
+    // First all of them, since each may take long to get ready.
+    for id in ids {
+        match launch(&store, id, args) {
+            Ok(one) => started.push(one),
+            Err(failure) => tell(failure),
         }
+    }
+    for one in &mut started {
+        match one.wait_ready(args) {
+            Ok(()) => go_on(print(&one.line(single)))?,
+            Err(failure) => tell(failure),
+        }
+    }
+    Ok(done_if(all))
+}
+
+fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failure> {
+    let mut prepared = match open(store, &id)? {
+        Jail::Prepared(prepared) => prepared,
+        Jail::Running(running) => return Err(Error::Running { id, pid: running.pid() }.into()),
         Jail::Dead(dead) => return Err(is_dead(&dead)),
     };
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());
     }
     let spec = prepared.receipt().spec.clone();
-    let ready = args.ready.socket(&spec)?;
-    let launched = prepared.launch_watched(log_bytes);
-    let mut running = launched.map_err(|error| advice::not_started(&error, &spec))?;
-    if let Some(socket) = ready {
-        running.wait_ready(&socket, args.ready.patience())?;
+    let socket = args.ready.socket(&spec)?;
+    let launched = prepared.launch_watched(args.ready.log_bytes()?);
+    let running = launched.map_err(|error| advice::not_started(&error, &spec))?;
+    Ok(Started { id, running, socket })
+}
+
+impl Started {
+    fn wait_ready(&mut self, args: &StartArgs) -> Result<(), Failure> {
+        match &self.socket {
+            Some(socket) => Ok(self.running.wait_ready(socket, args.ready.patience())?),
+            None => Ok(()),
+        }
     }
-    print(&format!("{}\n", running.pid())).map(|()| ExitCode::SUCCESS)
+
+    fn line(&self, single: bool) -> String {
+        let pid = self.running.pid();
+        if single { format!("{pid}\n") } else { format!("{} {pid}\n", self.id) }
+    }
 }

@@ -194,3 +194,25 @@ fn a_command_without_a_jail_says_how_to_choose() {
                 there are state, id, vmm, base, uid, older, younger\n";
     assert_eq!((wrong.code, wrong.stderr.as_str()), (1, line));
 }
+
+#[test]
+fn several_jails_are_started_and_one_that_cannot_be_does_not_keep_the_others() {
+    privileged!(guard, {
+        for id in ["sel-a", "sel-b", "sel-c"] {
+            let (base, probe) =
+                (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+            let words = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+            said(&guard, &[&words[..], &["--", "sleep"]].concat());
+        }
+        let started = stockade(&guard, &["start", "sel-a", "sel-none", "sel-b"]);
+        assert_eq!(started.stderr, "stockade: there is no jail sel-none: stockade ps lists those that are\n");
+        let pids: Value = serde_json::from_str(&said(&guard, &["ps", "--json"])).unwrap();
+        let told = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
+        assert_eq!((started.code, started.stdout), (1, told));
+        // Of all, those that can be.
+        let rest = said(&guard, &["start", "--all", "--", "exit=4"]);
+        assert!(rest.starts_with("sel-c ") && rest.lines().count() == 1, "{rest}");
+        assert_eq!(said(&guard, &["wait", "sel-c"]), "4\n");
+        said(&guard, &["rm", "--force", "--all"]);
+    });
+}
