@@ -158,6 +158,8 @@ fn words_of_other_tools_are_understood() {
         ("start --ready vm a.socket", "a socket is joined to its flag: --ready=a.socket"),
         ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of run"),
         ("--state-dir /x ps", "--state-dir goes behind the command"),
+        ("rm -f many.toml", "did you mean '--file many.toml'?"),
+        ("start many.toml", "did you mean '--file many.toml'?"),
         ("run many.toml", "did you mean '-f many.toml'?"),
         ("run -f many.toml --config x", "arguments for the VMM go behind --"),
     ] {

@@ -25,6 +25,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
 /// The commands that hand words on to a VMM.
 pub(super) const WITH_A_VMM: &[&str] = &["run", "create", "start", "plan"];
 const WITH_A_JAIL: &[&str] = &["run", "create", "plan"];
+const WITH_JAILS: &[&str] = &["start", "stop", "kill", "wait", "rm", "inspect", "audit"];
 const VISITS: &[&str] = &["exec", "shell"];
 const ALL: &[&str] = &[];
 
@@ -72,6 +73,7 @@ const FLAGS: &[Foreign] = &[
     told(WITH_A_JAIL, &["--network*"], "did you mean '--netns'?"),
     told(&["run"], &["--rm"], "run removes its jail by itself, unless it is detached"),
     told(WITH_A_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
+    told(WITH_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
     told(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
 ];
 

@@ -49,9 +49,12 @@ fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
         }
         // A pattern where a name is asked for, which the shell has left as it is.
         ErrorKind::ValueValidation if cause.contains("'[ID]...'") => {
-            let pattern =
-                word(error, ContextKind::InvalidValue).filter(|value| value.contains(['*', '?', '[']));
-            pattern.map(|pattern| format!("a pattern is given as --filter 'id={pattern}'"))
+            let wrong = word(error, ContextKind::InvalidValue)?;
+            if wrong.contains(['*', '?', '[']) {
+                return Some(format!("a pattern is given as --filter 'id={wrong}'"));
+            }
+            let words = words();
+            foreign::flag(words.get(1)?, &words, wrong)
         }
         _ => {
             let wrong = word(error, ContextKind::InvalidValue)?;
