@@ -185,9 +185,17 @@ impl Screen<'_> {
             frame.render_widget(Paragraph::new(self.log(usize::from(body.height))), body);
         } else {
             let table = self.table();
+            self.fill(usize::from(body.height.saturating_sub(1)));
             frame.render_stateful_widget(table, body, &mut self.selected);
         }
         frame.render_widget(Line::from(self.foot()).style(Style::new().add_modifier(Modifier::DIM)), foot);
+    }
+
+    /// Scrolls back where the last row would be followed by empty ones: ratatui does so for the selection alone.
+    fn fill(&mut self, height: usize) {
+        let furthest = self.shown().count().saturating_sub(height);
+        let offset = self.selected.offset_mut();
+        *offset = furthest.min(*offset);
     }
 
     fn title(&self) -> String {
@@ -291,8 +299,8 @@ mod tests {
         screen
     }
 
-    fn drawn(screen: &mut Screen) -> String {
-        let backend = ratatui::backend::TestBackend::new(90, 6);
+    fn drawn(screen: &mut Screen, width: u16, height: u16) -> String {
+        let backend = ratatui::backend::TestBackend::new(width, height);
         let mut terminal = ratatui::Terminal::new(backend).expect("a terminal in memory");
         terminal.draw(|frame| screen.draw(frame)).expect("draw");
         terminal.backend().to_string()
@@ -301,13 +309,13 @@ mod tests {
     #[test]
     fn the_list_is_drawn_and_filtered() {
         let mut screen = screen(&["vm-1", "vm-2", "web"]);
-        let text = drawn(&mut screen);
+        let text = drawn(&mut screen, 90, 6);
         assert!(
             text.contains("3 jails, 3 running   by id") && text.contains("vm-1       7  running   1m  12.5"),
             "{text}"
         );
         screen.act(Action::Type('w'));
-        let text = drawn(&mut screen);
+        let text = drawn(&mut screen, 90, 6);
         assert!(!text.contains("vm-1") && text.contains("web") && text.contains("filter w"), "{text}");
         assert_eq!(screen.current.as_ref().map(JailId::as_str), Some("web"));
     }
@@ -324,7 +332,20 @@ mod tests {
             (Some(0), Some("b"))
         );
         screen.act(Action::Show(Mode::Confirm(rustix::process::Signal::KILL)));
-        assert!(drawn(&mut screen).contains("send signal 9 to b?"));
+        assert!(drawn(&mut screen, 90, 6).contains("send signal 9 to b?"));
+    }
+
+    #[test]
+    fn a_window_that_grows_is_filled() {
+        let ids: Vec<String> = (10..23).map(|number| format!("vm-{number}")).collect();
+        let mut screen = screen(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+        screen.act(Action::Move(20));
+        let small = drawn(&mut screen, 80, 8);
+        assert!(small.contains("vm-22") && !small.contains("vm-17"), "{small}");
+        let larger = drawn(&mut screen, 80, 10);
+        assert!(larger.contains("vm-16") && !larger.contains("vm-15"), "{larger}");
+        let large = drawn(&mut screen, 80, 24);
+        assert!(ids.iter().all(|id| large.contains(id)), "{large}");
     }
 
     #[test]
