@@ -47,6 +47,7 @@ mod top;
 mod unplace;
 mod version;
 mod wait;
+mod width;
 mod wish;
 
 use std::ffi::OsString;
