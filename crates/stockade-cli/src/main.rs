@@ -73,11 +73,12 @@ fn main() -> ExitCode {
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
-    match Cli::try_parse_from(words) {
+    match Cli::try_parse_from(&words) {
         Ok(cli) => {
             talk::set_up(cli.quiet, cli.verbose);
             dispatch(cli).unwrap_or_else(Failure::tell)
         }
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => mistake::no_text(words).tell(),
         Err(error) => explain(&error),
     }
 }
