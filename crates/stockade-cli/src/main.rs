@@ -15,6 +15,7 @@ mod doctor;
 mod documents;
 mod events;
 mod exec;
+mod findings;
 mod gc;
 mod host_setup;
 mod inspect;

@@ -67,6 +67,32 @@ fn a_base_without_execution_and_a_dead_jail_are_found() {
     });
 }
 
+/// Runs it on a terminal of 80 columns.
+fn on_terminal(guard: &Guard, setting: &str) -> String {
+    let (program, base) = (program("stockade"), guard.base());
+    let line =
+        format!("stty cols 80; {setting} {} doctor --chroot-base-dir {}", program.display(), base.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("STOCKADE_STATE_DIR", guard.state()).env("TERM", "xterm");
+    run_with(script.env_remove("NO_COLOR")).stdout.replace('\r', "")
+}
+
+#[test]
+fn a_terminal_gets_lines_that_it_need_not_cut_and_coloured_grades() {
+    privileged!(guard, {
+        let plain = doctor(&guard, &[]).stdout;
+        let wrapped = on_terminal(&guard, "NO_COLOR=1");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&wrapped), words(&plain));
+        assert!(plain.lines().any(|line| line.len() > 80), "nothing to wrap: {plain}");
+        // A path has no place to be cut.
+        let is_short = |line: &str| line.len() <= 80 || line.split_whitespace().last().unwrap().len() > 52;
+        assert!(wrapped.lines().all(is_short), "{wrapped}");
+        let coloured = on_terminal(&guard, "");
+        assert!(coloured.starts_with("\x1b[32mgood\x1b[0m     kernel "), "{coloured:?}");
+    });
+}
+
 #[test]
 fn who_is_not_root_is_told_so_and_all_the_rest() {
     privileged!(guard, {

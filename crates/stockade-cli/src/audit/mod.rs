@@ -3,7 +3,6 @@
 mod probe;
 mod sarif;
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -14,9 +13,9 @@ use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 use stockade::{JailState, Listing, Store};
 
-use crate::doctor::text;
+use crate::findings::Look;
 use crate::jails::{find, is_none};
-use crate::output::{Code, Failure, plain, print, print_json, require_root_to_look};
+use crate::output::{Code, Failure, print, print_json, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
 
 /// Arguments of `audit`.
@@ -109,7 +108,7 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
         }
         [one] if single && args.json => print_json(one)?,
         all if args.json => print_json(&all)?,
-        [one] if single => print(&text(&one.findings))?,
+        [one] if single => print(&Look::of_stdout().findings(&one.findings))?,
         all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
     Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
@@ -117,17 +116,15 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
 
 /// What is found of one of several jails.
 fn titled(audit: &Audit) -> String {
-    format!("jail {}\n{}", audit.id, text(&audit.findings))
+    format!("jail {}\n{}", audit.id, Look::of_stdout().findings(&audit.findings))
 }
 
 /// A line for each finding that only one of the two has.
 fn differences(one: &Audit, other: &Audit) -> String {
     let mut text = String::new();
     for (audit, counterpart) in [(one, other), (other, one)] {
-        for finding in audit.findings.iter().filter(|finding| !counterpart.findings.contains(finding)) {
-            let Finding { check, grade, fact, .. } = finding;
-            let _ = writeln!(text, "{}: {grade:8} {check:18} {}", audit.id, plain(fact));
-        }
+        let own = audit.findings.iter().filter(|finding| !counterpart.findings.contains(finding));
+        text.extend(own.map(|finding| Look::of_stdout().fact(&format!("{}: ", audit.id), finding)));
     }
     text
 }
