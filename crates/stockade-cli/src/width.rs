@@ -7,6 +7,11 @@ pub(crate) fn of(text: &str) -> usize {
     text.width()
 }
 
+/// The text with spaces behind it, up to so many cells.
+pub(crate) fn padded(text: &str, width: usize) -> String {
+    format!("{text}{:1$}", "", width.saturating_sub(of(text)))
+}
+
 /// As much of a text as so many cells hold, with an ellipsis for the rest.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if of(text) <= width {
@@ -26,6 +31,13 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_filled_up_to_a_column() {
+        for (text, padded) in [("漢", "漢  |"), ("abc", "abc |"), ("漢字b", "漢字b|")] {
+            assert_eq!(super::padded(text, 4) + "|", padded);
+        }
+    }
 
     #[test]
     fn a_text_is_cut_between_its_letters() {

@@ -433,6 +433,16 @@ mod tests {
     }
 
     #[test]
+    fn wide_letters_take_two_cells() {
+        let text = drawn(&mut screen(&["vm-1", "漢字漢字"]), 90, 6);
+        assert!(
+            text.contains("vm-1           7  running") && text.contains("       7  running   1m"),
+            "{text}"
+        );
+        assert!(text.contains("漢") && text.matches('漢').count() == 2, "{text}");
+    }
+
+    #[test]
     fn the_latest_bars_are_shown() {
         assert_eq!(latest(&[1, 2, 3], 2), [2, 3]);
         assert_eq!(latest(&[1, 2, 3], 4), [1, 2, 3]);

@@ -69,7 +69,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     }
     text.push('\n');
     for row in rows {
-        let _ = write!(text, "{:width$}", row.id.as_str());
+        let _ = write!(text, "{}", width::padded(row.id.as_str(), width));
         for (cell, (_, width)) in cells(row).iter().zip(COLUMNS) {
             let _ = write!(text, "{cell:>width$}");
         }
