@@ -1,5 +1,6 @@
 //! Waiting for VMMs, and what asks them to end meanwhile.
 
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use stockade::spec::JailId;
 use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::output::{Code, Failure, complain};
+use crate::output::{Code, Failure, complain, note};
 use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
@@ -73,8 +74,12 @@ impl<'w> Attended<'w> {
             self.wait(signals)?;
             self.members.iter_mut().filter(|member| member.is_late()).try_for_each(Member::further)?;
             while let Ok(Some(_)) = signals.take() {
+                let first = !self.stopping;
                 self.tell_stopping();
                 self.members.iter_mut().try_for_each(Member::further)?;
+                if first {
+                    self.tell_asked();
+                }
             }
         }
     }
@@ -82,6 +87,16 @@ impl<'w> Attended<'w> {
     fn tell_stopping(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             service::stopping();
+        }
+    }
+
+    /// Tells whoever waits at a terminal for what, since a VMM may take its time.
+    fn tell_asked(&self) {
+        if std::io::stderr().is_terminal() {
+            note(&match &self.members[..] {
+                [only] => format!("asked {} to end; once more kills it", only.wish.id()),
+                all => format!("asked {} VMMs to end; once more kills them", all.len()),
+            });
         }
     }
 

@@ -14,6 +14,7 @@ use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
 use crate::signals::demand_none;
+use crate::width;
 use crate::wish::Wish;
 
 /// How soon a signal is heeded while a VMM gets ready.
@@ -63,7 +64,7 @@ pub(crate) struct Ready<'w>(Vec<Member<'w>>);
 impl<'w> Crew<'w> {
     /// Starts the VMMs of jails that were prepared for these wishes. If one fails, all jails are removed.
     pub(crate) fn launch(wishes: &'w [Wish<RunArgs>], prepared: Vec<Prepared>) -> Result<Self, Failure> {
-        let widest = wishes.iter().map(|wish| wish.id().as_str().chars().count()).max();
+        let widest = wishes.iter().map(|wish| width::of(wish.id().as_str())).max();
         // One VMM has the terminal for itself.
         let width = widest.filter(|_| wishes.len() > 1);
         let mut crew = Self(Vec::new());

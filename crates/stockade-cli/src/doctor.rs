@@ -1,6 +1,5 @@
 //! `stockade doctor`: what of this host is good for jails.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +9,8 @@ use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::args::{StateArgs, in_flag};
-use crate::output::{Failure, done_if, plain, print, print_json};
+use crate::findings::Look;
+use crate::output::{Failure, done_if, print, print_json};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -65,19 +65,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&text(&report.findings))?;
+        print(&Look::of_stdout().findings(&report.findings))?;
     }
     Ok(done_if(ok))
-}
-
-/// A line for what is so; below it what that breaks, and what mends it.
-pub(crate) fn text(findings: &[Finding]) -> String {
-    let mut text = String::new();
-    for Finding { check, grade, fact, breaks, mend } in findings {
-        let _ = writeln!(text, "{grade:8} {check:18} {}", plain(fact));
-        for (title, line) in [("so", *breaks), ("mend", mend.as_deref())] {
-            let _ = line.map(|line| writeln!(text, "{:8} {title:>18} {line}", ""));
-        }
-    }
-    text
 }

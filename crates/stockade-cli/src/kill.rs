@@ -53,6 +53,12 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
+/// What a signal is called, as in `SIGTERM`.
+pub(crate) fn name(signal: Signal) -> String {
+    let known = SIGNALS.iter().find(|(_, known)| *known == signal);
+    known.map_or_else(|| format!("signal {}", signal.as_raw()), |(name, _)| format!("SIG{name}"))
+}
+
 /// Those that have a name here.
 pub(crate) const SIGNALS: &[(&str, Signal)] = &[
     ("HUP", Signal::HUP),

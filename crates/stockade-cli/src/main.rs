@@ -15,6 +15,7 @@ mod doctor;
 mod documents;
 mod events;
 mod exec;
+mod findings;
 mod gc;
 mod host_setup;
 mod inspect;
@@ -48,9 +49,11 @@ mod top;
 mod unplace;
 mod version;
 mod wait;
+mod width;
 mod wish;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -74,10 +77,13 @@ fn main() -> ExitCode {
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
-    match Cli::try_parse_from(words) {
+    match Cli::try_parse_from(&words) {
         Ok(cli) => {
             talk::set_up(cli.quiet, cli.verbose);
             dispatch(cli).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+            mistake::no_text(words).with_code(own_failure).tell()
         }
         Err(error) => explain(&error, own_failure),
     }
@@ -126,9 +132,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 /// Help and version as they are; a mistake in one line.
 fn explain(error: &clap::Error, own_failure: Code) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // A reader that is gone needs no help.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        return printed.map_or_else(|error| Failure::from(error).tell(), |()| ExitCode::SUCCESS);
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();

@@ -110,12 +110,13 @@ pub(crate) fn note(line: &str) {
     }
 }
 
-/// What went wrong, which is told whatever is asked for. If nobody listens there is nobody to tell.
+/// What went wrong, which is told whatever is asked for. If nobody listens there is nobody to tell. What it repeats
+/// of others, a VMM's last words or an argument, neither ends the line nor commands the terminal.
 pub(crate) fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "stockade: {line}");
+    let _ = writeln!(io::stderr(), "stockade: {}", plain(line));
 }
 
-/// What a jail's uid may have chosen, without what a terminal takes for a command.
+/// What others have chosen, a jail's uid perhaps, without what a terminal takes for a command; one line.
 pub(crate) fn plain(text: &str) -> String {
     let shown =
         |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };

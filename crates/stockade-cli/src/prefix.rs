@@ -13,6 +13,7 @@ use stockade::Streams;
 use stockade::spec::JailId;
 
 use crate::output::{Failure, complain};
+use crate::width;
 
 /// A line that is longer is told as several.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -29,9 +30,9 @@ impl Prefixed {
     /// Streams for a VMM: nothing to read from, and what it writes comes to ours of the same kind.
     ///
     /// # Arguments
-    /// `width` is that of the longest id, in characters.
+    /// `width` is that of the longest id, in cells of a terminal.
     pub(crate) fn new(id: &JailId, width: usize) -> Result<(Streams, Self), Failure> {
-        let before = format!("{:width$} | ", id.as_str());
+        let before = format!("{} | ", width::padded(id.as_str(), width));
         let failed = |e: io::Error| Failure::new(format!("failed to make the VMM's streams: {e}"));
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let (alive, end) = channel();

@@ -9,6 +9,7 @@ use stockade::Listing;
 use crate::args::StateArgs;
 use crate::output::{Failure, note, print, print_json, require_root_to_look};
 use crate::select::FilterArgs;
+use crate::width;
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
@@ -49,12 +50,12 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
 }
 
 fn table(listings: &[Listing]) -> String {
-    let width = listings.iter().map(|listing| listing.id.as_str().chars().count()).max().unwrap_or(0).max(2);
+    let width = listings.iter().map(|listing| width::of(listing.id.as_str())).max().unwrap_or(0).max(2);
     let mut text = format!("{:width$}  {:>7}  {:8}  AGE\n", "ID", "PID", "STATE");
     for Listing { id, pid, state, age, .. } in listings {
         let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
         let age = age.map_or("-".to_owned(), short);
-        let _ = writeln!(text, "{:width$}  {pid:>7}  {state:8}  {age}", id.as_str());
+        let _ = writeln!(text, "{}  {pid:>7}  {state:8}  {age}", width::padded(id.as_str(), width));
     }
     text
 }
@@ -71,10 +72,24 @@ pub(crate) fn short(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_whatever_the_script() {
+        let jail = |id: &str| Listing::damaged(id.parse().expect("an id"), String::new());
+        let table = table(&[jail("vm-1"), jail("漢字-1")]);
+        let lines = [
+            "ID          PID  STATE     AGE",
+            "vm-1          -  damaged   -",
+            "漢字-1        -  damaged   -",
+        ];
+        assert_eq!(table, lines.join("\n") + "\n");
+    }
+
     #[test]
     fn a_time_is_shown_in_its_largest_unit() {
         for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d")] {
-            assert_eq!(super::short(seconds), text);
+            assert_eq!(short(seconds), text);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::output::be_quiet;
+use crate::output::{be_quiet, plain};
 
 /// Sets up what `--quiet` and `--verbose` ask for.
 pub(crate) fn set_up(quiet: bool, verbose: u8) {
@@ -43,7 +43,7 @@ impl Log for Steps {
         // What other libraries have to say is of no use here.
         if record.target().starts_with("stockade") {
             let since = BEGUN.get_or_init(Instant::now).elapsed().as_secs_f64() * 1000.0;
-            let _ = writeln!(io::stderr(), "stockade: {since:8.2} ms  {}", record.args());
+            let _ = writeln!(io::stderr(), "stockade: {since:8.2} ms  {}", plain(&record.args().to_string()));
         }
     }
 

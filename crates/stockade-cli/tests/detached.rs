@@ -241,7 +241,7 @@ fn a_vmm_that_dies_before_it_is_ready_is_told_with_its_last_words() {
         let id = create(&guard, "early", &[]);
         let words = ["start", &id, "--ready=/run/api.sock", "--", "read=/no/kernel", "exit=148"];
         let line = format!(
-            "the VMM of jail {id} ended before it was ready: exit code 148\n  \
+            "the VMM of jail {id} ended before it was ready: exit code 148: \
              {{\"read_error\":\"ENOENT\"}}"
         );
         refused(&guard, &words, &line);

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Guard, Output, privileged, program, run_with};
+use testkit::{Guard, Output, privileged, program, run_with, said};
 
 fn doctor(guard: &Guard, words: &[&str]) -> Output {
     let mut command = Command::new(program("stockade"));
@@ -61,9 +61,64 @@ fn a_base_without_execution_and_a_dead_jail_are_found() {
             .map(|finding| finding["fact"].as_str().unwrap())
             .collect();
         assert_eq!(told, [format!("{base} is mounted noexec"), format!("{base} is mounted nodev")]);
+        let mend = format!("mount -o remount,exec {base}, or another --chroot-base-dir");
+        assert_eq!(of(&all, "base")["mend"], mend);
         assert_eq!(of(&all, "receipts")["fact"], "1 cannot be understood");
         std::fs::remove_dir_all(guard.state()).unwrap();
         std::fs::remove_dir(guard.base()).unwrap();
+    });
+}
+
+#[test]
+fn what_is_no_jails_in_the_state_directory_is_named_and_no_jail() {
+    privileged!(guard, {
+        let state = guard.state();
+        std::fs::create_dir_all(state.join("directory")).unwrap();
+        std::fs::write(state.join("fill"), "").unwrap();
+        std::os::unix::fs::symlink("directory", state.join("link")).unwrap();
+        let vm = guard.named("vm");
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let words = ["create", "--id", &vm, "--exec-file", &probe, "--chroot-base-dir", &base];
+        said(&guard, &words);
+        let all = findings(&doctor(&guard, &["--json"]));
+        let strays = ["directory", "fill", "link"].map(|name| state.join(name).display().to_string());
+        let fact = format!("in the state directory and of no jail: {}", strays.join(", "));
+        assert_eq!(
+            (&of(&all, "strays")["fact"], &of(&all, "strays")["grade"]),
+            (&json!(fact), &json!("note"))
+        );
+        assert_eq!(said(&guard, &["ps", "-q"]), format!("{vm}\n"));
+        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        said(&guard, &["rm", &vm]);
+        assert!(state.join("fill").exists(), "it is not ours to remove");
+        std::fs::remove_dir_all(&state).unwrap();
+    });
+}
+
+/// Runs it on a terminal of 80 columns.
+fn on_terminal(guard: &Guard, setting: &str) -> String {
+    let (program, base) = (program("stockade"), guard.base());
+    let line =
+        format!("stty cols 80; {setting} {} doctor --chroot-base-dir {}", program.display(), base.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("STOCKADE_STATE_DIR", guard.state()).env("TERM", "xterm");
+    run_with(script.env_remove("NO_COLOR")).stdout.replace('\r', "")
+}
+
+#[test]
+fn a_terminal_gets_lines_that_it_need_not_cut_and_coloured_grades() {
+    privileged!(guard, {
+        let plain = doctor(&guard, &[]).stdout;
+        let wrapped = on_terminal(&guard, "NO_COLOR=1");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&wrapped), words(&plain));
+        assert!(plain.lines().any(|line| line.len() > 80), "nothing to wrap: {plain}");
+        // A path has no place to be cut.
+        let is_short = |line: &str| line.len() <= 80 || line.split_whitespace().last().unwrap().len() > 52;
+        assert!(wrapped.lines().all(is_short), "{wrapped}");
+        let coloured = on_terminal(&guard, "");
+        assert!(coloured.starts_with("\x1b[32mgood\x1b[0m     kernel "), "{coloured:?}");
     });
 }
 

@@ -347,7 +347,7 @@ fn a_detached_jail_that_is_not_ready_is_told_with_its_reason_and_gone() {
         let line = format!("the VMM of jail {id} accepts no connection at /run/x after 0 s");
         refused("['sleep']", &ready, &line);
         let line = format!(
-            "the VMM of jail {id} ended before it was ready: exit code 2\n  stockade-probe: unknown action 'oh'"
+            "the VMM of jail {id} ended before it was ready: exit code 2: stockade-probe: unknown action 'oh'"
         );
         refused("['oh']", &ready[..1], &line);
         refused(

@@ -1,6 +1,7 @@
 //! Wrong input: one line that names the flag or file and the cause, an exit code for it, and nothing made.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -63,6 +64,30 @@ fn the_line_without_a_mistake_works() {
         let output = Line::good(&guard).run();
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
     });
+}
+
+#[test]
+fn what_is_repeated_of_an_argument_neither_ends_the_line_nor_commands_the_terminal() {
+    let argument = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let cases = [
+        (vec![argument(b"nc-\n1")], r"unrecognized subcommand 'nc-\n1'"),
+        (vec!["kill".into(), "vm".into(), "-s\x1b[2J".into()], r"--signal: \u{1b}[2J is not a signal"),
+        (
+            vec!["ps".into(), "--state-dir".into(), "/etc/passwd/\n".into()],
+            r"--state-dir: Failed to canonicalize path /etc/passwd/\n: ",
+        ),
+        // A path may be any bytes.
+        (
+            vec!["inspect".into(), "--state-dir".into(), argument(b"/\xfe"), argument(b"a\xff")],
+            r"argument 4, 'a\xff', is not UTF-8",
+        ),
+    ];
+    for (words, line) in cases {
+        let output = run("stockade", &words);
+        assert!(output.stderr.starts_with(&format!("stockade: {line}")), "{words:?}: {output:?}");
+        assert!(!output.stderr.trim_end_matches('\n').contains(char::is_control), "{words:?}: {output:?}");
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{words:?}");
+    }
 }
 
 #[test]
@@ -312,10 +337,10 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         refused(&guard, &line, "--place /etc/passwd: \"../escape\" is not a path inside a jail");
-        let name = std::ffi::OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
+        let name = OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
         let words =
             Line::good(&guard).words("run").into_iter().map(Into::into).chain(["--place".into(), name]);
-        let output = run("stockade", &words.collect::<Vec<std::ffi::OsString>>());
+        let output = run("stockade", &words.collect::<Vec<OsString>>());
         let said = "stockade: --place /etc/passwd: p\u{fffd} is not UTF-8, as a jail's receipt is\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
         nothing_made(&guard);
@@ -456,12 +481,10 @@ fn a_vmm_that_dies_at_once_is_told_with_how_it_ended_and_what_it_said() {
     privileged!(guard, {
         let id = guard.named("jail");
         assert_eq!(run("stockade", &Line::good(&guard).words("create")).code, 0);
-        let died = stockade(&guard, &["start", &id, "--ready=run/api.sock", "--", "nonsense"]);
+        let died = stockade(&guard, &["start", &id, "--ready=run/api.sock", "--", "non\x1b[2J\nsense"]);
         let said_last = format!(
-            "stockade: the VMM of jail {id} ended before it was ready: exit code 2
-  \
-             stockade-probe: unknown action 'nonsense'
-"
+            "stockade: the VMM of jail {id} ended before it was ready: exit code 2: stockade-probe: unknown action \
+             'non\\u{{1b}}[2J | sense'\n"
         );
         assert_eq!((died.code, died.stdout.as_str(), died.stderr), (1, "", said_last));
         said(&guard, &["rm", &id]);

@@ -123,6 +123,27 @@ fn on_terminal(guard: &Guard, line: &str, no_color: bool) -> Output {
     run_with(&mut script)
 }
 
+/// Runs a VMM on a terminal, and asks the command to end once it runs.
+fn interrupted(guard: &Guard, flags: &str) -> String {
+    let [stockade, probe, base] = [program("stockade"), program("stockade-probe"), guard.base()];
+    let (stockade, probe, base) = (stockade.display(), probe.display(), base.display());
+    let line = format!(
+        "sh -c '{stockade} run {flags} --id vm --exec-file {probe} --chroot-base-dir {base} -- sleep & \
+         until {stockade} ps -q --filter state=running | grep -q vm; do :; done; kill -TERM $!; wait'"
+    );
+    let mut script = Command::new("script");
+    run_with(script.args(["-qec", &line, "/dev/null"]).env("STOCKADE_STATE_DIR", guard.state())).stdout
+}
+
+#[test]
+fn who_asks_at_a_terminal_for_the_end_is_told_how_to_make_it_come_sooner() {
+    privileged!(guard, {
+        assert_eq!(interrupted(&guard, ""), "stockade: asked vm to end; once more kills it\r\n");
+        assert_eq!(interrupted(&guard, "--quiet"), "");
+        assert_eq!(interrupted(&guard, "2>/dev/null"), "", "stderr is no terminal");
+    });
+}
+
 #[test]
 fn nothing_is_coloured_for_programs_nor_for_who_wants_no_colour() {
     privileged!(guard, {

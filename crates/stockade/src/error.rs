@@ -107,7 +107,7 @@ pub enum Error {
         cause: Errno,
     },
     /// The VMM ended before it could be talked to.
-    #[error("the VMM of jail {id} ended before it was ready: {ended}{}", indented(.last_lines))]
+    #[error("the VMM of jail {id} ended before it was ready: {ended}{}", appended(.last_lines))]
     EndedEarly {
         /// Which jail.
         id: JailId,
@@ -312,9 +312,9 @@ pub(crate) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
-/// Each on a line of its own below the error's.
-fn indented(lines: &[String]) -> String {
-    lines.iter().flat_map(|line| ["\n  ", line]).collect()
+/// What was said last, in the error's own line.
+fn appended(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
 }
 
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {

@@ -1,10 +1,10 @@
 //! The state directory: one directory a jail, with its receipt in it and the lock on itself.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
@@ -67,15 +67,31 @@ impl Store {
     /// # Errors
     /// What the kernel says of reading the directory.
     pub fn ids(&self) -> Result<Vec<JailId>> {
+        let places = self.entries()?.into_iter().filter(is_directory);
+        let mut ids: Vec<JailId> =
+            places.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// What is here and was not made by stockade, in order; what cannot be read is not told.
+    pub(crate) fn strays(&self) -> Vec<PathBuf> {
+        let entries = self.entries().unwrap_or_default().into_iter();
+        // Behind a dot are directories in the making, those that go, and subscribers.
+        let foreign = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+        let mut strays: Vec<PathBuf> =
+            foreign.filter(|entry| !is_place(entry)).map(|entry| entry.path()).collect();
+        strays.sort();
+        strays
+    }
+
+    fn entries(&self) -> Result<Vec<DirEntry>> {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e).context(Operation::Read, &self.directory),
         };
-        let mut ids: Vec<JailId> =
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        ids.sort();
-        Ok(ids)
+        Ok(entries.flatten().collect())
     }
 
     /// The receipt of a jail, without locking it; `None` if there is none.
@@ -290,6 +306,24 @@ impl Drop for Lock {
     }
 }
 
+fn is_directory(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+/// Whether a jail has this for its place, or had it, or will have.
+fn is_place(entry: &DirEntry) -> bool {
+    // Whoever may not look into it cannot say that there is no receipt.
+    let has_receipt = || match entry.path().join(RECEIPT).symlink_metadata() {
+        Ok(_) => true,
+        Err(cause) => cause.kind() != std::io::ErrorKind::NotFound,
+    };
+    let is_marked = || {
+        let directory = open_directory(CWD, &entry.path(), ResolveFlags::NO_SYMLINKS);
+        directory.and_then(|directory| mark::read(directory.as_fd())) == Ok(Mark::Is(PLACE.into()))
+    };
+    is_directory(entry) && (has_receipt() || is_marked())
+}
+
 /// What tells that a directory in the state directory is a jail's place.
 const PLACE: &str = "place";
 
@@ -316,7 +350,8 @@ fn parse_receipt<T>(
 ) -> Result<Option<T>> {
     let file = match opened {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
+        // Something that is no directory is no jail's place.
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(cause) => return Err(cause).context(Operation::Open, at),
     };
     let facts = file.metadata().context(Operation::Inspect, &at)?;

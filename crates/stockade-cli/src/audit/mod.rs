@@ -15,7 +15,7 @@ use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 use stockade::{JailState, Listing, Store};
 
-use crate::doctor::text;
+use crate::findings::Look;
 use crate::jails::{find, is_none};
 use crate::output::{Code, Failure, print, print_json, require_root_to_look};
 use crate::select::{Naming, SelectArgs};
@@ -113,7 +113,7 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
         }
         [one] if single && args.json => print_json(one)?,
         all if args.json => print_json(&all)?,
-        [one] if single => print(&text(&one.findings))?,
+        [one] if single => print(&Look::of_stdout().findings(&one.findings))?,
         all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
     Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
@@ -136,5 +136,5 @@ fn findings(audit: &Audit) -> impl Iterator<Item = (&JailId, &Finding)> {
 
 /// What is found of one of several jails.
 fn titled(audit: &Audit) -> String {
-    format!("jail {}\n{}", audit.id, text(&audit.findings))
+    format!("jail {}\n{}", audit.id, Look::of_stdout().findings(&audit.findings))
 }

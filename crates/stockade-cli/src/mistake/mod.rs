@@ -2,17 +2,25 @@
 
 mod foreign;
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory};
+use clap::{Command, CommandFactory, Parser};
 
 use crate::args::Cli;
+use crate::output::{Failure, plain};
 
 /// How like a word one has to be, from 0 to 1, to be told as what was meant.
 const NEAR: f64 = 0.8;
 
 /// What is told of it.
 pub(crate) fn line(error: &clap::Error) -> String {
-    let text = error.to_string();
+    // A line's end in what was given is not the end of clap's line.
+    let given = [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
+    let text = given
+        .into_iter()
+        .filter_map(|kind| word(error, kind))
+        .fold(error.to_string(), |text, given| text.replace(given, &plain(given)));
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let cause: Vec<&str> = lines
         .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
@@ -23,6 +31,22 @@ pub(crate) fn line(error: &clap::Error) -> String {
         Some(step) => format!("{cause}; {step}"),
         None => cause.to_owned(),
     }
+}
+
+/// Names the argument that has to be text and is not, of which clap says only that there is one.
+pub(crate) fn no_text(mut words: Vec<OsString>) -> Failure {
+    for at in 1..words.len() {
+        let text = words[at].to_string_lossy().into_owned();
+        let word = std::mem::replace(&mut words[at], text.into());
+        // Others may be any bytes, as paths are.
+        if Cli::try_parse_from(&words).err().is_none_or(|error| error.kind() != ErrorKind::InvalidUtf8) {
+            return Failure::new(format!(
+                "argument {at}, '{}', is not UTF-8",
+                word.as_encoded_bytes().escape_ascii()
+            ));
+        }
+    }
+    Failure::new("an argument is not UTF-8")
 }
 
 fn next_step(error: &clap::Error, cause: &str) -> Option<String> {

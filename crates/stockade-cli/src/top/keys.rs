@@ -14,6 +14,8 @@ pub(super) enum Mode {
     Confirm(Signal),
     /// The log of the jail that is selected.
     Log,
+    /// What every key does.
+    Keys,
 }
 
 /// What is to be done.
@@ -25,7 +27,7 @@ pub(super) enum Action {
     Quit,
     /// Show something else.
     Show(Mode),
-    /// Select the jail so many rows further down.
+    /// Select the jail so many rows further down, or the last one.
     Move(isize),
     /// Order by the next column.
     NextOrder,
@@ -39,14 +41,35 @@ pub(super) enum Action {
     Send(Signal),
 }
 
-/// The line that tells of the keys.
+/// What the keys of the list do.
+pub(super) const KEYS: [(&str, &str); 12] = [
+    ("q, Ctrl-C", "quit"),
+    ("up", "the jail above"),
+    ("down, j", "the jail below"),
+    ("PageUp, PageDown", "ten further"),
+    ("Home, g", "the first"),
+    ("End, G", "the last"),
+    ("s", "order by the next column"),
+    ("/", "only ids with this part"),
+    ("Esc", "all ids again"),
+    ("l, Enter", "the end of its log"),
+    ("t", "SIGTERM, after a question"),
+    ("k", "SIGKILL, after a question"),
+];
+
+/// The line that tells of the keys, those first that are missed most where it is cut.
 pub(super) fn help(mode: &Mode) -> &'static str {
     match mode {
-        Mode::List => "q quit   up/down select   s sort   / filter   l log   t stop (TERM)   k kill",
+        Mode::List => "q quit   ? keys   up/down select   s sort   / filter   l log   t TERM   k KILL",
         Mode::Filter => "type a part of the id   enter keep   esc clear",
-        Mode::Confirm(_) => "y yes   any other key no",
-        Mode::Log => "esc back   q quit",
+        Mode::Confirm(_) => "any other key: do not",
+        Mode::Log | Mode::Keys => "esc back   q quit",
     }
+}
+
+/// Every key, each to be kept on one line with what it does.
+pub(super) fn all() -> String {
+    KEYS.map(|(keys, what)| format!("{keys}: {what}").replace(' ', "\u{a0}")).join("   ")
 }
 
 pub(super) fn action(mode: &Mode, key: KeyEvent) -> Action {
@@ -60,12 +83,16 @@ pub(super) fn action(mode: &Mode, key: KeyEvent) -> Action {
         (Mode::Confirm(signal), KeyCode::Char('y')) => Action::Send(*signal),
         (Mode::Filter, KeyCode::Enter)
         | (Mode::Confirm(_), _)
-        | (Mode::Log, KeyCode::Esc | KeyCode::Char('l')) => Action::Show(Mode::List),
-        (Mode::List | Mode::Log, KeyCode::Char('q')) => Action::Quit,
+        | (Mode::Log, KeyCode::Esc | KeyCode::Char('l'))
+        | (Mode::Keys, KeyCode::Esc | KeyCode::Char('?')) => Action::Show(Mode::List),
+        (Mode::List | Mode::Log | Mode::Keys, KeyCode::Char('q')) => Action::Quit,
         (Mode::List, KeyCode::Down | KeyCode::Char('j')) => Action::Move(1),
         (Mode::List, KeyCode::Up) => Action::Move(-1),
         (Mode::List, KeyCode::PageDown) => Action::Move(10),
         (Mode::List, KeyCode::PageUp) => Action::Move(-10),
+        (Mode::List, KeyCode::Home | KeyCode::Char('g')) => Action::Move(isize::MIN),
+        (Mode::List, KeyCode::End | KeyCode::Char('G')) => Action::Move(isize::MAX),
+        (Mode::List, KeyCode::Char('?')) => Action::Show(Mode::Keys),
         (Mode::List, KeyCode::Char('s')) => Action::NextOrder,
         (Mode::List, KeyCode::Char('/')) => Action::Show(Mode::Filter),
         (Mode::List, KeyCode::Char('l') | KeyCode::Enter) => Action::Show(Mode::Log),
@@ -96,16 +123,30 @@ mod tests {
 
     #[test]
     fn letters_belong_to_the_filter_while_it_is_typed() {
-        for letter in ['q', 'k', 'l', '/'] {
+        for letter in ['q', 'k', 'l', '/', '?', 'g'] {
             assert_eq!(press(&Mode::Filter, KeyCode::Char(letter)), Action::Type(letter));
         }
         assert_eq!(press(&Mode::Filter, KeyCode::Esc), Action::ClearFilter);
     }
 
     #[test]
+    fn the_ends_of_the_list_have_keys_and_so_has_the_list_of_keys() {
+        for key in [KeyCode::Home, KeyCode::Char('g')] {
+            assert_eq!(press(&Mode::List, key), Action::Move(isize::MIN));
+        }
+        for key in [KeyCode::End, KeyCode::Char('G')] {
+            assert_eq!(press(&Mode::List, key), Action::Move(isize::MAX));
+        }
+        let ways = [(Mode::List, KeyCode::Char('?'), Mode::Keys), (Mode::Keys, KeyCode::Esc, Mode::List)];
+        for (from, key, to) in ways {
+            assert_eq!(press(&from, key), Action::Show(to));
+        }
+    }
+
+    #[test]
     fn control_c_leaves_from_anywhere() {
         let key = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        for mode in [Mode::List, Mode::Filter, Mode::Confirm(Signal::KILL), Mode::Log] {
+        for mode in [Mode::List, Mode::Filter, Mode::Confirm(Signal::KILL), Mode::Log, Mode::Keys] {
             assert_eq!(action(&mode, key), Action::Quit);
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::sample::Row;
 use crate::ps::short;
+use crate::width;
 
 /// The columns after the id, each with its width.
 pub(super) const COLUMNS: [(&str, usize); 9] = [
@@ -17,6 +18,25 @@ pub(super) const COLUMNS: [(&str, usize); 9] = [
     ("TASKS", 6),
     ("HELD%", 6),
 ];
+
+/// Which of them tells the share of a processor.
+pub(super) const CPU: usize = 3;
+
+/// Which of them are missed most where there is no room for all.
+const BY_WORTH: [usize; 9] = [CPU, 4, 1, 6, 5, 0, 7, 2, 8];
+
+/// The columns that there is room for, as they come, and how much room is left.
+pub(super) fn fitting(room: usize) -> (Vec<usize>, usize) {
+    let mut left = room;
+    let mut fits = |column: &usize| {
+        let rest = left.checked_sub(COLUMNS[*column].1);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let mut columns: Vec<usize> = BY_WORTH.into_iter().take_while(|column| fits(column)).collect();
+    columns.sort_unstable();
+    (columns, left)
+}
 
 /// What stands in them.
 pub(super) fn cells(row: &Row) -> [String; 9] {
@@ -38,7 +58,7 @@ pub(super) fn cells(row: &Row) -> [String; 9] {
 
 /// The width of the column of ids.
 pub(super) fn id_width(rows: &[Row]) -> usize {
-    rows.iter().map(|row| row.id.as_str().chars().count()).max().unwrap_or(0).max(2)
+    rows.iter().map(|row| width::of(row.id.as_str())).max().unwrap_or(0).max(2)
 }
 
 pub(super) fn text(rows: &[Row]) -> String {
@@ -49,7 +69,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     }
     text.push('\n');
     for row in rows {
-        let _ = write!(text, "{:width$}", row.id.as_str());
+        let _ = write!(text, "{}", width::padded(row.id.as_str(), width));
         for (cell, (_, width)) in cells(row).iter().zip(COLUMNS) {
             let _ = write!(text, "{cell:>width$}");
         }
@@ -76,7 +96,20 @@ fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{BY_WORTH, COLUMNS, bytes, fitting};
+
+    #[test]
+    fn columns_go_one_after_the_other() {
+        let names = |room| fitting(room).0.into_iter().map(|column| COLUMNS[column].0).collect::<Vec<_>>();
+        assert_eq!(names(200).len(), COLUMNS.len());
+        assert_eq!(fitting(72), ((0..9).collect(), 8));
+        assert_eq!(names(63).last(), Some(&"TASKS"));
+        assert_eq!(names(25), ["STATE", "CPU%", "MEMORY"]);
+        // What is worth less is not shown in the place of what has no room.
+        assert_eq!(names(13), ["CPU%"]);
+        assert!(names(5).is_empty());
+        assert!((0..COLUMNS.len()).all(|column| BY_WORTH.contains(&column)));
+    }
 
     #[test]
     fn a_size_is_told_in_a_fitting_unit() {

@@ -93,8 +93,10 @@ pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
         .flat_map(|hierarchy| hierarchy.options.iter().map(String::as_str))
         .filter(|option| !["rw", "ro", "relatime", "nosuid", "nodev", "noexec"].contains(option))
         .collect();
-    let second = layout.v2.as_ref().map(|unified| unified.controllers.join(" "));
-    let handed = facts.delegated.join(" ");
+    let second = layout.v2.as_ref().map(|unified| {
+        let (free, handed) = (unified.controllers.join(" "), facts.delegated.join(" "));
+        format!("{}; handed down already: {}", or_none(&free), or_none(&handed))
+    });
     findings.push(match (first.as_slice(), second) {
         ([], None) => Finding::bad(
             "cgroups",
@@ -104,14 +106,18 @@ pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "mount -t cgroup2 none /sys/fs/cgroup",
         ),
         (first, None) => Finding::good("cgroups", format!("version 1 with {}", first.join(" "))),
-        ([], Some(second)) => Finding::good(
-            "cgroups",
-            format!("version 2 with {second}; handed down already: {}", or_none(&handed)),
-        ),
-        (first, Some(second)) => Finding::good(
-            "cgroups",
-            format!("version 1 with {}; version 2 with {}", first.join(" "), or_none(&second)),
-        ),
+        ([], Some(second)) => {
+            Finding::good("cgroups", format!("version 2, whose root can hand down {second}"))
+        }
+        (first, Some(second)) => {
+            let first = first.join(" ");
+            Finding::good(
+                "cgroups",
+                format!(
+                    "version 1 with {first}; free for version 2, whose root can hand them down: {second}"
+                ),
+            )
+        }
     });
     if layout.v2.is_some() && facts.cgroup_kill == Some(false) {
         findings.push(Finding::bad(
@@ -176,7 +182,8 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
             _ => ("no jail can be made there", "rw"),
         };
         let fact = format!("{existing} is mounted {option}");
-        let mend = format!("mount -o remount,{wanted} MOUNTPOINT, or another --chroot-base-dir");
+        let mend =
+            format!("mount -o remount,{wanted} {}, or another --chroot-base-dir", base.mount.display());
         problems.push(Finding::bad("base", Grade::Broken, fact, breaks, mend));
     }
     if !base.is_roots && base.exists {

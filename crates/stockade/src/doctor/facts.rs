@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
@@ -70,6 +70,8 @@ pub struct HostFacts {
     pub no_skeleton: Option<String>,
     /// How many jails are dead, and how many receipts damaged.
     pub stale: (usize, usize),
+    /// What is in the state directory and belongs to no jail, by path.
+    pub strays: Vec<PathBuf>,
     /// Why receipts cannot be read.
     pub no_receipts: Option<String>,
     /// Where swap is.
@@ -91,6 +93,8 @@ pub struct BaseFacts {
     pub exists: bool,
     /// What is there of it.
     pub existing: PathBuf,
+    /// Where the filesystem is mounted that this is on.
+    pub mount: PathBuf,
     /// Whether that belongs to root, and nobody else may write to it.
     pub is_roots: bool,
     /// What it is mounted with that is in the way of jails: `ro`, `noexec`, `nodev`.
@@ -169,6 +173,7 @@ impl HostFacts {
                 .to_owned(),
             no_skeleton: Skeleton::find().err(),
             stale: (count(JailState::Dead), count(JailState::Damaged)),
+            strays: question.store.strays(),
             no_receipts: listings.as_ref().err().map(ToString::to_string),
             swap: text("/proc/swaps")
                 .lines()
@@ -190,6 +195,7 @@ impl BaseFacts {
             path: path.to_owned(),
             exists: existing == path,
             existing: existing.to_owned(),
+            mount: existing.ancestors().find(|path| is_mounted(path)).unwrap_or(Path::new("/")).to_owned(),
             ..Self::default()
         };
         if let Ok(stat) = rustix::fs::stat(existing) {
@@ -211,6 +217,12 @@ impl BaseFacts {
         }
         facts
     }
+}
+
+/// Whether something is mounted there.
+fn is_mounted(path: &Path) -> bool {
+    let facts = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    facts.is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn name_of(magic: u64) -> &'static str {

@@ -95,6 +95,16 @@ pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
         ));
         return;
     }
+    if !facts.strays.is_empty() {
+        let strays: Vec<String> = facts.strays.iter().map(|path| path.display().to_string()).collect();
+        findings.push(Finding::bad(
+            "strays",
+            Grade::Note,
+            format!("in the state directory and of no jail: {}", strays.join(", ")),
+            "no command tells of it, and the directory stays when its last jail is gone",
+            "look at it, and move it away",
+        ));
+    }
     let (dead, damaged) = facts.stale;
     if damaged > 0 {
         findings.push(Finding::bad(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::{CgroupLayout, Unified};
+use crate::host::{CgroupLayout, Hierarchy, Unified};
 
 /// A host on which all is well.
 fn healthy() -> HostFacts {
@@ -19,6 +19,7 @@ fn healthy() -> HostFacts {
             path: "/srv/jailer".into(),
             exists: true,
             existing: "/srv/jailer".into(),
+            mount: "/srv".into(),
             is_roots: true,
             filesystem: "xfs",
             free_bytes: 5 << 30,
@@ -130,6 +131,14 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
             |f| (f.uid, f.no_receipts) = (1000, Some("no".into())),
             one("privileges", Grade::Broken, "this is uid 1000"),
         ),
+        (
+            |f| f.strays = vec!["/var/lib/stockade/fill".into(), "/var/lib/stockade/x".into()],
+            one(
+                "strays",
+                Grade::Note,
+                "in the state directory and of no jail: /var/lib/stockade/fill, /var/lib/stockade/x",
+            ),
+        ),
         (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of dead jails")),
         (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
         (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),
@@ -139,4 +148,44 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
     for (change, expected) in cases {
         assert_eq!(found(change), expected);
     }
+}
+
+fn finding(facts: &HostFacts, check: &str) -> Finding {
+    diagnose(facts).into_iter().find(|finding| finding.check == check).expect("the check is made")
+}
+
+#[test]
+fn it_is_told_what_version_2_has_and_has_handed_down() {
+    let mut facts = healthy();
+    let fact = |facts: &HostFacts| finding(facts, "cgroups").fact;
+    assert_eq!(
+        fact(&facts),
+        "version 2, whose root can hand down cpu pids; handed down already: no controllers"
+    );
+    facts.delegated = vec!["pids".into()];
+    assert_eq!(fact(&facts), "version 2, whose root can hand down cpu pids; handed down already: pids");
+    let memory = Hierarchy {
+        mount: std::path::PathBuf::from("/sys/fs/cgroup/memory").into(),
+        options: vec!["rw".into(), "memory".into()],
+    };
+    facts.cgroups.v1.push(memory);
+    assert_eq!(
+        fact(&facts),
+        "version 1 with memory; free for version 2, whose root can hand them down: cpu pids; handed down already: pids"
+    );
+    facts.cgroups.v2.as_mut().expect("version 2").controllers.clear();
+    facts.delegated.clear();
+    assert_eq!(
+        fact(&facts),
+        "version 1 with memory; free for version 2, whose root can hand them down: no controllers; \
+         handed down already: no controllers"
+    );
+}
+
+#[test]
+fn what_has_to_be_mounted_anew_is_named() {
+    let mut facts = healthy();
+    facts.base.options = vec!["noexec"];
+    let mend = finding(&facts, "base").mend.expect("a mend");
+    assert_eq!(mend, "mount -o remount,exec /srv, or another --chroot-base-dir");
 }
