@@ -1,13 +1,12 @@
 //! `stockade ps`: the jails, as their receipts tell.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::Listing;
+use stockade::{Ended, Listing};
 
 use crate::args::StateArgs;
-use crate::output::{Failure, note, print, print_json, require_root_to_look};
+use crate::output::{Failure, note, plain, print, print_json, require_root_to_look};
 use crate::select::FilterArgs;
 use crate::width;
 
@@ -51,13 +50,25 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
 
 fn table(listings: &[Listing]) -> String {
     let width = listings.iter().map(|listing| width::of(listing.id.as_str())).max().unwrap_or(0).max(2);
-    let mut text = format!("{:width$}  {:>7}  {:8}  AGE\n", "ID", "PID", "STATE");
-    for Listing { id, pid, state, age, .. } in listings {
+    let row = |id: &str, pid: &str, state: &str, exit: &str, age: &str, vmm: &str| {
+        format!("{}  {pid:>7}  {state:9}  {exit:>4}  {age:>4}  {vmm}\n", width::padded(id, width))
+    };
+    let mut text = row("ID", "PID", "STATE", "EXIT", "AGE", "VMM");
+    for Listing { id, pid, state, ended, age, vmm, .. } in listings {
         let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
         let age = age.map_or("-".to_owned(), short);
-        let _ = writeln!(text, "{}  {pid:>7}  {state:8}  {age}", width::padded(id.as_str(), width));
+        let vmm = vmm.as_deref().map_or("-".to_owned(), plain);
+        text += &row(id.as_str(), &pid, &state.to_string(), &exit(*ended), &age, &vmm);
     }
     text
+}
+
+/// The exit code, as `wait` and a shell have it.
+fn exit(ended: Option<Ended>) -> String {
+    match ended {
+        None | Some(Ended::Unknown) => "-".to_owned(),
+        Some(ended) => ended.shell_code().to_string(),
+    }
 }
 
 /// A time in seconds, to the nearest unit that makes it readable.
@@ -79,11 +90,18 @@ mod tests {
         let jail = |id: &str| Listing::damaged(id.parse().expect("an id"), String::new());
         let table = table(&[jail("vm-1"), jail("漢字-1")]);
         let lines = [
-            "ID          PID  STATE     AGE",
-            "vm-1          -  damaged   -",
-            "漢字-1        -  damaged   -",
+            "ID          PID  STATE      EXIT   AGE  VMM",
+            "vm-1          -  damaged       -     -  -",
+            "漢字-1        -  damaged       -     -  -",
         ];
         assert_eq!(table, lines.join("\n") + "\n");
+    }
+
+    #[test]
+    fn an_end_is_told_as_a_shell_tells_it() {
+        for (ended, text) in [(Ended::Exited(3), "3"), (Ended::Killed(9), "137"), (Ended::Unknown, "-")] {
+            assert_eq!((exit(Some(ended)), exit(None)), (text.to_owned(), "-".to_owned()));
+        }
     }
 
     #[test]

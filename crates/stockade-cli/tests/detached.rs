@@ -335,7 +335,10 @@ fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
         // With the VMM's own end they run on.
         said(&guard, &["kill", &id]);
         assert_eq!(said(&guard, &["wait", &id]), "137\n");
-        assert_eq!((members(), state(&guard, &id)), (2, "ended".to_owned()));
+        assert_eq!(members(), 2);
+        let table = said(&guard, &["ps"]);
+        let row: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!((&row[..4], row[5]), (&[&id, "-", "ended", "137"][..], "stockade-probe"));
         assert_eq!(said(&guard, &["stop", &id]), format!("{id}\n"));
         assert_eq!(members(), 0);
         assert_eq!(visitor.wait().unwrap().code(), Some(137));

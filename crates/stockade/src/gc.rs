@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::events::remove_strays;
+use crate::process::Ended;
 use crate::receipt::{Glance, JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailPath};
 use crate::step::{Progress, Step, remove_if_ours_and_empty, remove_unnamed};
@@ -22,6 +23,8 @@ pub struct Listing {
     pub pid: Option<i32>,
     /// How it is.
     pub state: JailState,
+    /// How its VMM ended, if it has and that was written down.
+    pub ended: Option<Ended>,
     /// How long ago it was made, in seconds.
     #[serde(rename = "age_seconds")]
     pub age: Option<u64>,
@@ -44,6 +47,7 @@ impl Listing {
             id: receipt.id.clone(),
             pid: receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
+            ended: None,
             age: Some(receipt.age().as_secs()),
             vmm: Some(receipt.spec.exec_file.name().to_owned()),
             base: Some(receipt.spec.base.clone()),
@@ -57,6 +61,7 @@ impl Listing {
         Self {
             pid: glance.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
+            ended: None,
             age: Some(glance.age().as_secs()),
             vmm: Some(glance.spec.exec_file.name().to_owned()),
             base: Some(glance.spec.base),
@@ -66,10 +71,16 @@ impl Listing {
         }
     }
 
+    /// With what the monitor has written down in the state directory.
+    fn with_end(self, store: &Store) -> Self {
+        let ended = (self.state == JailState::Ended).then(|| store.ended(&self.id)).flatten();
+        Self { ended, ..self }
+    }
+
     /// One whose receipt cannot be understood.
     pub fn damaged(id: JailId, problem: String) -> Self {
-        let (pid, age, vmm, base, uid) = (None, None, None, None, None);
-        Self { id, pid, state: JailState::Damaged, age, vmm, base, uid, problem: Some(problem) }
+        let (pid, ended, age, vmm, base, uid) = (None, None, None, None, None, None);
+        Self { id, pid, state: JailState::Damaged, ended, age, vmm, base, uid, problem: Some(problem) }
     }
 }
 
@@ -96,7 +107,7 @@ impl Store {
     /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
         let listings = self.ids()?.into_iter().filter_map(|id| match self.glance(&id) {
-            Ok(glance) => glance.map(Listing::at),
+            Ok(glance) => glance.map(|glance| Listing::at(glance).with_end(self)),
             Err(e) => Some(Listing::damaged(id, e.to_string())),
         });
         Ok(listings.collect())

@@ -98,6 +98,7 @@ mod tests {
             id: "vm-1".parse().expect("an id"),
             pid: None,
             state: JailState::Ended,
+            ended: None,
             age: Some(600),
             vmm: Some("firecracker".into()),
             base: Some(Path::new("/srv/jailer").to_owned().into()),
