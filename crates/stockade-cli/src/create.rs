@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
+use stockade::spec::{HostPath, JailId};
 
 use crate::args::{JailArgs, StateArgs};
 use crate::host_setup;
 use crate::jail_file::Described;
-use crate::output::{Failure, print, require_root};
+use crate::output::{Failure, print, print_json, require_root};
 use crate::signals::{demand_none, stop_signals};
 use crate::wish::{AsksForJail, leave_all, prepare_all};
 
@@ -24,6 +26,16 @@ pub(crate) struct CreateArgs {
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
+    /// Print for programs which jails were made, and where.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a program is told of a jail that was made.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a JailId,
+    root: HostPath,
 }
 
 impl AsksForJail for CreateArgs {
@@ -44,6 +56,14 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
     let signals = stop_signals()?;
     let prepared = prepare_all(&wishes, &signals)?;
     demand_none(&signals, "all was made")?;
+    let roots: Vec<HostPath> = prepared.iter().map(|prepared| prepared.receipt().root()).collect();
     leave_all(&wishes, prepared)?;
-    wishes.iter().try_for_each(|wish| print(&format!("{}\n", wish.id()))).map(|()| ExitCode::SUCCESS)
+    let rows: Vec<Row<'_>> =
+        wishes.iter().zip(roots).map(|(wish, root)| Row { id: wish.id(), root }).collect();
+    if wishes.iter().any(|wish| wish.asked.args.json) {
+        print_json(&rows)?;
+    } else {
+        print(&rows.iter().flat_map(|row| [row.id.as_str(), "\n"]).collect::<String>())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

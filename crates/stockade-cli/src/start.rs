@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use stockade::spec::{JailId, JailPath};
 use stockade::{Error, Jail, JailState, Listing, Running, Store};
 
 use crate::advice;
 use crate::host_setup;
 use crate::jails::{go_on, is_dead, open};
-use crate::output::{Failure, done_if, print, require_root};
+use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::ready::ReadyArgs;
 use crate::select::{Chosen, Naming, SelectArgs};
 
@@ -26,6 +27,9 @@ pub(crate) struct StartArgs {
     ready: ReadyArgs,
     #[command(flatten)]
     jails: SelectArgs,
+    /// Print for programs which VMMs were started.
+    #[arg(long)]
+    json: bool,
     /// Arguments for the VMM, in the place of those given to `create`.
     #[arg(last = true, value_name = "VMM ARGUMENTS")]
     pub(crate) arguments: Vec<OsString>,
@@ -36,6 +40,13 @@ struct Started {
     id: JailId,
     running: Running,
     socket: Option<JailPath>,
+}
+
+/// What a program is told of a VMM that was started.
+#[derive(Serialize)]
+struct Row {
+    id: JailId,
+    pid: i32,
 }
 
 /// Starts what can be started of the jails, and tells of each that cannot.
@@ -58,11 +69,16 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
             Err(failure) => tell(failure),
         }
     }
+    let mut rows = Vec::new();
     for one in &mut started {
         match one.wait_ready(args) {
+            Ok(()) if args.json => rows.push(one.row()),
             Ok(()) => go_on(print(&one.line(single)))?,
             Err(failure) => tell(failure),
         }
+    }
+    if args.json {
+        print_json(&rows)?;
     }
     Ok(done_if(all))
 }
@@ -89,6 +105,10 @@ impl Started {
             Some(socket) => Ok(self.running.wait_ready(socket, args.ready.patience())?),
             None => Ok(()),
         }
+    }
+
+    fn row(&self) -> Row {
+        Row { id: self.id.clone(), pid: self.running.pid() }
     }
 
     fn line(&self, single: bool) -> String {

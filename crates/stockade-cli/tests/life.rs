@@ -192,7 +192,7 @@ fn a_running_jail_is_listed_and_its_id_refused() {
 
         let table = with_state(&guard, &["ps"]).stdout;
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(rows[0], ["ID", "PID", "STATE", "AGE"]);
+        assert_eq!(rows[0], ["ID", "PID", "STATE", "EXIT", "AGE", "VMM"]);
         assert_eq!(rows[1][..3], [guard.named("busy"), pid.to_string(), "running".to_owned()]);
 
         let refused = run("stockade", &words(&guard, "run", "busy", &[], &[]));

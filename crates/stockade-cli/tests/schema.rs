@@ -98,7 +98,7 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let with = |words: &[&str]| -> String { said(&guard, &[words, &flags].concat()) };
         check("plan", &with(&["plan", "--json", "--id", "vm"]));
-        with(&["create", "--id", "vm"]);
+        check("create", &with(&["create", "--json", "--id", "vm"]));
         let probe = program("stockade-probe").display().to_string();
         let base = guard.base().display().to_string();
         let file =
@@ -119,7 +119,7 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         let compared = check("audit", &said(&guard, &["audit", "--json", "--against", "vm", "vm"]));
         assert_eq!((&compared["against"], &compared["alike"]), (&"vm".into(), &true.into()));
         said(&guard, &["create", "--id", "b", "--exec-file", &probe, "--chroot-base-dir", &base]);
-        said(&guard, &["start", "b", "--", "sleep"]);
+        check("start", &said(&guard, &["start", "--json", "b", "--", "sleep"]));
         let compared = stockade(&guard, &["audit", "--json", "--against", "vm", "--all"]);
         assert_eq!(compared.code, 1);
         let compared = check("audit", &compared.stdout);

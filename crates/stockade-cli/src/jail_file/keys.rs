@@ -11,7 +11,7 @@ use crate::run::RunArgs;
 pub(super) const ARGUMENTS: &str = "arguments";
 
 /// Flags that say what the command does, and not what a jail is to be.
-const NO_KEYS: [&str; 4] = ["file", "detach", "help", "version"];
+const NO_KEYS: [&str; 5] = ["file", "detach", "json", "help", "version"];
 
 /// What stands behind a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
