@@ -13,6 +13,8 @@ use rustix::process::{WaitId, WaitIdOptions};
 use stockade::Store;
 use stockade::snapshot::Snapshot;
 
+use crate::programs::RUNNING;
+
 /// One test at a time in this process…
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -186,6 +188,7 @@ pub fn skip(test: &str, needs: &str) {
 
 /// Reaps what has ended; what still lives is a leak.
 fn living_child() -> Option<String> {
+    let _nobody_runs_one = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
     loop {
         match rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Ok(Some(_)) => (),

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 /// What a program said and how it ended.
 #[derive(Debug)]
@@ -35,12 +36,17 @@ pub fn run<S: AsRef<OsStr>>(name: &str, arguments: &[S]) -> Output {
     run_with(Command::new(program(name)).args(arguments))
 }
 
+/// Held by whoever runs a program, and held alone by whoever looks for living children of this process: those of
+/// tests without a guard, which run beside, are no leak, and are not his to reap.
+pub(crate) static RUNNING: RwLock<()> = RwLock::new(());
+
 /// Runs any command with an empty stdin.
 ///
 /// # Panics
 /// If it cannot be run.
 pub fn run_with(command: &mut Command) -> Output {
     use std::os::unix::process::ExitStatusExt;
+    let _running = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
     let output = command.stdin(Stdio::null()).output().expect("run a program under test");
     let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
     Output {
