@@ -131,7 +131,7 @@ fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
         let prepared = guard.store().prepare(&spec).unwrap();
         let refused = run();
         let line = format!("stockade: jail {} is locked by pid {}\n", spec.id, std::process::id());
-        assert_eq!((refused.code, refused.stderr), (1, line));
+        assert_eq!((refused.code, refused.stderr), (125, line));
         assert!(prepared.teardown().unwrap().is_clean());
         assert_eq!(run().code, 6);
     });
