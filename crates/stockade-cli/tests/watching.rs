@@ -71,7 +71,8 @@ fn events_are_printed_as_they_happen_until_the_user_has_enough() {
             assert!(time.len() == "2026-01-31T23:59:59.999Z".len() && time.ends_with('Z'), "{time}");
             assert_eq!(rest, format!("{id} created"));
             let pid = said(&guard, &["start", &id, "--", "sleep"]);
-            assert!(line(&mut lines).ends_with(&format!("{id} started pid {}", pid.trim())));
+            let shown = line(&mut lines);
+            assert!(shown.ends_with(&format!("{id} started pid {}", pid.trim())), "{pid}: {shown}");
             said(&guard, &["rm", "--force", &id]);
             assert!(line(&mut lines).ends_with(&format!("{id} ended killed by signal 9")));
             assert!(line(&mut lines).ends_with(&format!("{id} removed")));

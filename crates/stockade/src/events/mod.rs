@@ -207,7 +207,8 @@ impl Events {
     fn judge(&mut self, receipt: &Receipt) -> Result<()> {
         let id = &receipt.id;
         let Some(vmm) = receipt.vmm_step() else {
-            if receipt.is_here() && !self.sources.attend(id, receipt.keeper)? && receipt.keeper.is_some() {
+            let is_gone = receipt.is_here() && !self.sources.attend(id, receipt.keeper)?;
+            if is_gone && receipt.keeper.is_some() && self.is_as_it_was(receipt) {
                 self.stories.abandoned(id);
             }
             return Ok(());
@@ -221,6 +222,14 @@ impl Events {
             self.stories.ended(id, how, self.store.ended_ms(id).unwrap_or_else(now_ms));
         }
         Ok(())
+    }
+
+    /// Whether a receipt is still there, with the same keeper: one that has ended may have let the jail stand by itself
+    /// after the receipt was read, or removed it.
+    fn is_as_it_was(&self, receipt: &Receipt) -> bool {
+        let same =
+            |now: Receipt| now.nonce == receipt.nonce && now.keeper == receipt.keeper && now.vmm().is_none();
+        self.store.read(&receipt.id).is_ok_and(|now| now.is_some_and(same))
     }
 
     /// How a VMM ended; `None` if it runs, or will yet be heard of.
