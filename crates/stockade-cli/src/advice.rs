@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
+use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
 use stockade::step::enter::EnterStep;
 use stockade::{CgroupLayout, Error, Layout};
@@ -121,15 +122,12 @@ fn without_kvm(spec: &JailSpec) -> Option<String> {
 }
 
 fn socket_too_far(spec: &JailSpec) -> Option<String> {
-    // unix(7): what sun_path holds besides its end.
-    const LONGEST: usize = 107;
     let socket = spec.socket()?;
-    let length =
-        Layout::new(spec).root().join(socket.to_string().trim_start_matches('/')).as_path().as_os_str().len();
-    (length > LONGEST).then(|| {
+    let length = Layout::new(spec).on_host(&socket).as_path().as_os_str().len();
+    (length > LONGEST_SOCKET_PATH).then(|| {
         format!(
             "the VMM's socket {socket} has a path of {length} bytes on the host, and nobody can connect to one of more \
-             than {LONGEST}: choose a shorter --chroot-base-dir or --id"
+             than {LONGEST_SOCKET_PATH}: choose a shorter --chroot-base-dir or --id"
         )
     })
 }

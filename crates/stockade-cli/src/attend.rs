@@ -74,20 +74,22 @@ impl<'w> Attended<'w> {
             self.wait(signals)?;
             self.members.iter_mut().filter(|member| member.is_late()).try_for_each(Member::further)?;
             while let Ok(Some(_)) = signals.take() {
-                let first = !self.stopping;
-                self.tell_stopping();
+                let is_asked_anew = self.tell_stopping();
                 self.members.iter_mut().try_for_each(Member::further)?;
-                if first {
+                if is_asked_anew {
                     self.tell_asked();
                 }
             }
         }
     }
 
-    fn tell_stopping(&mut self) {
-        if !std::mem::replace(&mut self.stopping, true) {
+    /// Whether this is the first that is told of it.
+    fn tell_stopping(&mut self) -> bool {
+        let is_first = !std::mem::replace(&mut self.stopping, true);
+        if is_first {
             service::stopping();
         }
+        is_first
     }
 
     /// Tells whoever waits at a terminal for what, since a VMM may take its time.

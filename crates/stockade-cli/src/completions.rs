@@ -142,7 +142,7 @@ fn signals(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// What there can be conditions on, and the states.
 fn conditions(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let keys = KEYS.split(", ").filter(|key| *key != STATE).map(|key| format!("{key}="));
+    let keys = KEYS.into_iter().filter(|key| *key != STATE).map(|key| format!("{key}="));
     let states = JailState::ALL.into_iter().map(|state| format!("{STATE}={state}"));
     beginning_with(typed, states.chain(keys).map(CompletionCandidate::new))
 }

@@ -133,7 +133,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 fn explain(error: &clap::Error, own_failure: Code) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let printed = error.print().and_then(|()| std::io::stdout().flush());
-        return printed.map_or_else(|error| Failure::from(error).tell(), |()| ExitCode::SUCCESS);
+        return printed
+            .map_or_else(|e| Failure::from(e).with_code(own_failure).tell(), |()| ExitCode::SUCCESS);
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Guard, command, privileged, program, said, stockade};
+use testkit::{Guard, command, privileged, program, run_with, said, stockade};
 
 fn create(guard: &Guard, name: &str, flags: &[&str]) -> String {
     let id = guard.named(name);
@@ -79,6 +80,11 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         let line = format!("{tight}: good     pids-limit         pids.max=30\n");
         assert!(output.stdout.contains(&line), "{}", output.stdout);
         assert!(!output.stdout.contains("capabilities"), "{}", output.stdout);
+        let line = format!("{} audit {tight} --against {plain}", program("stockade").display());
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env("STOCKADE_STATE_DIR", guard.state());
+        let shown = run_with(script.env("TERM", "xterm").env_remove("NO_COLOR")).stdout;
+        assert!(shown.contains(&format!("{tight}: \x1b[32mgood\x1b[0m     pids-limit ")), "{shown:?}");
         let output = stockade(&guard, &["audit", "--sarif", &tight, "--against", &plain]);
         let log: Value = serde_json::from_str(&output.stdout).unwrap();
         let results = log["runs"][0]["results"].as_array().unwrap();

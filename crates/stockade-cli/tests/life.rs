@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -374,17 +375,20 @@ fn a_vmm_that_runs_out_of_memory_is_told_so() {
     });
 }
 
+/// A file of two VMMs that write for as long as somebody reads.
+fn writers(guard: &Guard) -> PathBuf {
+    let (id, base) = (guard.named("{index}"), guard.base());
+    let text = format!(
+        "[[jail]]\nid = '{id}'\ncount = 2\nexec-file = '/bin/busybox'\nchroot-base-dir = '{}'\narguments = ['yes']\n",
+        base.display()
+    );
+    guard.file("jails.toml", &text)
+}
+
 #[test]
 fn several_vmms_whose_reader_is_gone_end_as_one_does() {
     privileged!(guard, {
-        let id = guard.named("{index}");
-        let file = guard.file(
-            "jails.toml",
-            &format!(
-                "[[jail]]\nid = '{id}'\ncount = 2\nexec-file = '/bin/busybox'\nchroot-base-dir = '{}'\narguments = ['yes']\n",
-                guard.base().display()
-            ),
-        );
+        let file = writers(&guard);
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut run = Command::new(program("stockade"));
@@ -393,5 +397,47 @@ fn several_vmms_whose_reader_is_gone_end_as_one_does() {
         // Killed by SIGPIPE, or told of EPIPE.
         assert!(ended.code().is_some_and(|code| code != 0), "{ended:?}");
         std::fs::remove_file(&file).unwrap();
+    });
+}
+
+#[test]
+fn several_vmms_whose_output_has_no_room_are_told_of_and_end() {
+    privileged!(guard, {
+        let file = writers(&guard);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut run = Command::new(program("stockade"));
+        run.args(["run", "-f"]).arg(&file).env("STOCKADE_STATE_DIR", guard.state());
+        let ended = run.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = ended.wait_with_output().unwrap();
+        assert!(ended.status.code().is_some_and(|code| code != 0), "{ended:?}");
+        let said = String::from_utf8(ended.stderr).unwrap();
+        for number in 1..3 {
+            let line = format!(
+                "stockade: failed to write what {} writes: No space left on device (os error 28)",
+                guard.named(&number.to_string())
+            );
+            assert!(said.lines().any(|said| said == line), "{said}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    });
+}
+
+#[test]
+fn a_vmm_that_sets_the_terminal_leaves_it_as_it_was() {
+    privileged!(guard, {
+        let (id, base, state) = (guard.named("raw"), guard.base(), guard.state());
+        let line = format!(
+            "stty -g; {} run --id {id} --exec-file /bin/busybox --chroot-base-dir {} --state-dir {} -- \
+             sh -c '/busybox stty raw -echo; /busybox stty -g; kill -9 $$'; stty -g",
+            program("stockade").display(),
+            base.display(),
+            state.display()
+        );
+        let seen = run_with(Command::new("script").args(["-qec", &line, "/dev/null"]));
+        let set: Vec<&str> = seen.stdout.split_whitespace().filter(|word| word.contains(':')).collect();
+        let settings: Vec<&&str> = set.iter().filter(|word| word.matches(':').count() > 10).collect();
+        let [before, meanwhile, after] = settings[..] else { panic!("{seen:?}") };
+        assert_ne!(before, meanwhile, "it was set: {seen:?}");
+        assert_eq!(before, after, "{seen:?}");
     });
 }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::processes;
 use crate::error::{Context, Operation, Result};
-use crate::host::{CgroupLayout, read_file};
+use crate::host::{CgroupLayout, controllers_of};
 use crate::leash::LeashPoint;
 use crate::spec::{CgroupSetting, ParentCgroup};
 
@@ -36,14 +36,11 @@ impl DelegatedCgroup {
         let point = LeashPoint::find(&CgroupLayout::read_mounts()?).filter(|point| point.unified);
         let Some(point) = point.filter(is_delegated) else { return Ok(None) };
         let Some(Ok(parent)) = point.own.to_str().map(str::parse) else { return Ok(None) };
-        let directory = point.hierarchy.join(&point.own);
+        let directory = point.directory();
         if processes(&directory)?.len() > 1 {
             return Ok(None);
         }
-        let file = directory.join("cgroup.controllers");
-        let controllers = read_file(&file).context(Operation::Read, &file)?;
-        let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-        Ok(Some(Self { point, parent, controllers }))
+        Ok(Some(Self { controllers: controllers_of(&directory)?, point, parent }))
     }
 
     /// Whether jails with these settings can be made in it: it has the controller of each.
@@ -57,7 +54,7 @@ impl DelegatedCgroup {
     /// # Errors
     /// What the kernel says of making the cgroup or of moving into it.
     pub fn settle(self) -> Result<ParentCgroup> {
-        let launcher = self.point.hierarchy.join(&self.point.own).join(LAUNCHER);
+        let launcher = self.point.directory().join(LAUNCHER);
         match rustix::fs::mkdir(launcher.as_path(), rustix::fs::Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => (),
             Err(cause) => return Err(cause).context(Operation::CreateDirectory, launcher),
@@ -69,7 +66,7 @@ impl DelegatedCgroup {
 }
 
 fn is_delegated(point: &LeashPoint) -> bool {
-    let directory = point.hierarchy.join(&point.own);
+    let directory = point.directory();
     MARKS.iter().any(|name| {
         let mut value = [0; 8];
         getxattr(directory.as_path(), *name, &mut value).is_ok_and(|length| value[..length] == *b"1")

@@ -114,9 +114,7 @@ impl CgroupLayout {
     /// Reads what the unified hierarchy has to give now; `parent` is the cgroup whose existence matters.
     pub(crate) fn with_unified(mut self, parent: &Path) -> Result<Self> {
         if let Some(unified) = &mut self.v2 {
-            let file = unified.mount.join("cgroup.controllers");
-            let controllers = read_file(&file).context(Operation::Read, &file)?;
-            unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+            unified.controllers = controllers_of(&unified.mount)?;
             unified.has_parent = unified.mount.join(parent).as_path().is_dir();
         }
         Ok(self)
@@ -220,6 +218,13 @@ const LONGEST: u64 = 1 << 24;
 
 pub(crate) fn read(path: &str) -> Result<String> {
     read_file(path).context(Operation::Read, path)
+}
+
+/// The controllers that a cgroup of version 2 has to give.
+pub(crate) fn controllers_of(cgroup: &HostPath) -> Result<Vec<String>> {
+    let file = cgroup.join("cgroup.controllers");
+    let controllers = read_file(&file).context(Operation::Read, &file)?;
+    Ok(controllers.split_whitespace().map(str::to_owned).collect())
 }
 
 /// The text of a file of the kernel.

@@ -43,9 +43,14 @@ impl LeashPoint {
         })
     }
 
+    /// The cgroup of this process on the host.
+    pub(crate) fn directory(&self) -> HostPath {
+        self.hierarchy.join(&self.own)
+    }
+
     /// Whether the path is right, as in a container it may not be, and a process can be born below it.
     fn is_usable(&self) -> bool {
-        let directory = self.hierarchy.join(&self.own);
+        let directory = self.directory();
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
         let holds_me = || crate::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));

@@ -50,9 +50,7 @@ impl ProcessRef {
 
     /// How long ago it was started, in milliseconds.
     pub(crate) fn age_ms(&self) -> u64 {
-        let now = clock_gettime(ClockId::Boottime);
-        let now_ms = now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000;
-        now_ms.saturating_sub(self.started * (Moment::TICK_NS / 1_000_000))
+        (since_boot_ns().saturating_sub(self.started * Moment::TICK_NS)) / 1_000_000
     }
 
     /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
@@ -86,10 +84,13 @@ impl Moment {
     const TICK_NS: u64 = 10_000_000;
 
     pub(crate) fn now() -> Self {
-        let now = clock_gettime(ClockId::Boottime);
-        let (seconds, rest) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
-        Self(seconds * (1_000_000_000 / Self::TICK_NS) + rest / Self::TICK_NS)
+        Self(since_boot_ns() / Self::TICK_NS)
     }
+}
+
+fn since_boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 struct Stat {

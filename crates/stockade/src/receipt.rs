@@ -160,12 +160,12 @@ impl Receipt {
         })
     }
 
-    /// Whether the processes on it can still be there.
     /// Where in the jail that is which was placed and can be taken out again.
     pub fn placed(&self) -> impl Iterator<Item = &JailPath> {
         self.steps[self.made..].iter().filter_map(Step::placed_at)
     }
 
+    /// Whether the processes on it can still be there.
     pub(crate) fn is_of_this_boot(&self) -> bool {
         is_boot(&self.boot_id)
     }

@@ -1,13 +1,11 @@
 //! In what two jails differ that should be alike.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use stockade::doctor::Finding;
 use stockade::spec::JailId;
 
 use super::Audit;
-use crate::output::plain;
+use crate::findings::Look;
 
 /// What no two jails have alike.
 const OWN: &str = "cgroup";
@@ -54,10 +52,8 @@ impl<'a> Comparison<'a> {
 
     /// A line for each of them.
     pub(super) fn text(&self) -> String {
-        self.findings().fold(String::new(), |mut text, (id, Finding { check, grade, fact, .. })| {
-            let _ = writeln!(text, "{id}: {grade:8} {check:18} {}", plain(fact));
-            text
-        })
+        let look = Look::of_stdout();
+        self.findings().map(|(id, finding)| look.fact(&format!("{id}: "), finding)).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use facts::{BaseFacts, HostFacts, Question};
+pub use settings::LONGEST_SOCKET_PATH;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -7,7 +7,7 @@ const OPEN_FILES: u64 = 2048;
 /// A VMM has a thread for each virtual processor, and some more.
 const FEW_PROCESSES: u64 = 1024;
 /// The longest path that a Unix socket's address holds.
-const LONGEST_SOCKET_PATH: usize = 107;
+pub const LONGEST_SOCKET_PATH: usize = 107;
 
 pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
     let before = findings.len();

@@ -230,16 +230,12 @@ fn make_own(directory: &HostPath, exclusive: bool, site: &Site) -> Result<()> {
 /// Empties and removes the jail's own cgroup; another's stays as it is.
 fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
     let Some(nonce) = &site.mark else { return cgroup::empty_and_remove(directory) };
-    let opened = match open(directory) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
-        Err(cause) => return Err(cause).context(Operation::Open, directory),
-    };
-    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
-        Mark::Is(found) if found == nonce.as_str().as_bytes() => cgroup::empty_and_remove(directory),
-        Mark::Is(_) => Ok(Undone::Kept("it was not made for this jail".into())),
+    match mark_of(directory)? {
+        None => Ok(Undone::NeverThere),
+        Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => cgroup::empty_and_remove(directory),
+        Some(Mark::Is(_)) => Ok(Undone::Kept("it was not made for this jail".into())),
         // Killed between making and marking it: then there is nothing in it.
-        Mark::None | Mark::Unsupported => Ok(match rustix::fs::rmdir(directory.as_path()) {
+        Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
             Ok(()) => Undone::Removed,
             Err(_) => Undone::Kept("it was not made for this jail".into()),
         }),
@@ -248,14 +244,18 @@ fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
 
 /// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
 pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
-    let opened = match open(directory) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(cause) => return Err(cause).context(Operation::Open, directory),
-    };
-    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
-        Mark::Is(found) if found == nonce.as_bytes() => cgroup::end_members(directory),
+    match mark_of(directory)? {
+        Some(Mark::Is(found)) if found == nonce.as_bytes() => cgroup::end_members(directory),
         _ => Ok(()),
+    }
+}
+
+/// Whose a cgroup is; `None` if there is none.
+fn mark_of(directory: &HostPath) -> Result<Option<Mark>> {
+    match open(directory) {
+        Ok(opened) => mark::read(opened.as_fd()).map(Some).context(Operation::Inspect, directory),
+        Err(Errno::NOENT) => Ok(None),
+        Err(cause) => Err(cause).context(Operation::Open, directory),
     }
 }
 
