@@ -130,7 +130,10 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         EnterStep::NewSession => "Failed to daemonize: setsid",
         EnterStep::NullStreams => "Failed to duplicate fd",
         EnterStep::NewPidNamespace => "Failed cloning into a new child process",
+        EnterStep::Reset { .. } => "Failed to join a new session keyring",
         EnterStep::SetGid { .. }
+        | EnterStep::ClearCapabilities
+        | EnterStep::ClearInheritable
         | EnterStep::ClearGroups
         | EnterStep::SetUid { .. }
         | EnterStep::ResetSignals
@@ -143,7 +146,11 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::DefaultSignals
         | EnterStep::JoinNamespaces
         | EnterStep::TakeTerminal
+        | EnterStep::EmptyBoundingSet
+        | EnterStep::NoNewPrivileges
+        | EnterStep::MakeRootNosuid
         | EnterStep::KeepFileCapabilities
+        | EnterStep::ForbidSetIdFiles
         | EnterStep::ExecuteVisitor { .. }
         | EnterStep::WaitForGo => return None,
     };

@@ -11,7 +11,11 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::capabilities;
 use crate::execute::ExecuteWith;
+use crate::filter::Filter;
+use crate::inherited::Attribute;
+use crate::mounts;
 use crate::program::last_errno;
 
 /// One thing that a process does to itself on its way into a jail: one system call, or a few that are one
@@ -50,7 +54,8 @@ pub enum Call {
     JoinNamespaces(OwnedFd, ThreadNameSpaceType),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
-    /// Make every mount of the namespace a slave: what happens here stays here (`mount`).
+    /// Make every mount of the namespace a slave without set-uid bits: what happens here stays here
+    /// (`mount_setattr`).
     MakeMountsSlaves,
     /// Take a copy of the working directory with the mounts below it (`open_tree`).
     CloneTree,
@@ -58,8 +63,10 @@ pub enum Call {
     AttachTree,
     /// Go to the root of the copy (`fchdir`).
     EnterTree,
-    /// Make the mounts from the working directory down slaves (`mount`).
+    /// Make the mounts from the working directory down slaves without set-uid bits (`mount_setattr`).
     MakeTreeSlave,
+    /// Take set-uid bits away from the root and all mounts below it (`mount_setattr`).
+    MakeRootNosuid,
     /// Make the working directory the root, the old root stacked upon it (`pivot_root`).
     PivotRoot,
     /// Take the old root away (`umount2`).
@@ -82,8 +89,18 @@ pub enum Call {
     Redirect([Option<OwnedFd>; 3]),
     /// Make this terminal the one of the session that the process leads (`TIOCSCTTY`).
     TakeTerminal(OwnedFd),
-    /// Give up every capability but these, for good (`prctl`, `capset`).
+    /// Put something that the process has inherited to its documented state.
+    Reset(Attribute),
+    /// Take every capability but these out of the bounding set, and lock the securebits (`prctl`).
+    BoundCapabilities(CapabilitySet),
+    /// Give up every capability but these, in all sets (`capset`).
     KeepCapabilities(CapabilitySet),
+    /// Give up inheritable and ambient capabilities (`capset`).
+    ClearInheritable,
+    /// Never have more privileges than now (`prctl`).
+    NoNewPrivileges,
+    /// Install a filter of system calls (`prctl`).
+    Filter(Filter),
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
     /// [`Program::run`](crate::program::Program::run)).
     Daemonize,
@@ -203,9 +220,8 @@ impl Decimal {
 }
 
 impl Call {
-    /// Makes a call that concerns this process alone. `tree` holds the jail's tree between the calls that
-    /// clone and enter it.
-    pub(crate) fn make(&mut self, tree: &mut Option<OwnedFd>) -> Result<(), Errno> {
+    /// Makes a call that concerns this process alone. `state` goes from call to call.
+    pub(crate) fn make(&mut self, state: &mut State) -> Result<(), Errno> {
         match self {
             Self::NewSession => rustix::process::setsid().map(drop),
             Self::JoinNetwork(netns) => {
@@ -218,7 +234,12 @@ impl Call {
                 rustix::thread::move_into_thread_name_spaces(process.as_fd(), *which)
             }
             Self::TakeTerminal(terminal) => rustix::process::ioctl_tiocsctty(&*terminal),
-            Self::KeepCapabilities(kept) => keep_capabilities(*kept),
+            Self::Reset(attribute) => attribute.reset(),
+            Self::BoundCapabilities(kept) => capabilities::bound(*kept),
+            Self::KeepCapabilities(kept) => capabilities::keep(*kept),
+            Self::ClearInheritable => capabilities::clear_inheritable(),
+            Self::NoNewPrivileges => capabilities::no_new_privileges(),
+            Self::Filter(filter) => filter.install(),
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -228,23 +249,34 @@ impl Call {
                 // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS touches no descriptor.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             }
-            Self::MakeMountsSlaves => rustix::mount::mount_change(c"/", SLAVES),
-            Self::MakeTreeSlave => rustix::mount::mount_change(c".", SLAVES),
+            Self::MakeMountsSlaves => state.make_slaves(c"/"),
+            Self::MakeTreeSlave => {
+                state.make_slaves(c".")?;
+                state.make_up_for_nosuid()
+            }
+            Self::MakeRootNosuid => match mounts::make_nosuid(c"/") {
+                // The working directory is the root by now.
+                Err(Errno::NOSYS) => mounts::remount_nosuid(),
+                made => made,
+            },
             Self::CloneTree => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::AT_RECURSIVE
                     | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                *tree = Some(rustix::mount::open_tree(CWD, c".", flags)?);
+                state.tree = Some(rustix::mount::open_tree(CWD, c".", flags)?);
                 Ok(())
             }
             Self::AttachTree => {
-                let tree = tree.as_ref().ok_or(Errno::BADF)?;
+                let tree = state.tree.as_ref().ok_or(Errno::BADF)?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 rustix::mount::move_mount(tree, c"", CWD, c".", flags)
             }
             // Taken, so that it is closed here: nothing of the jail's own tree is needed from outside.
-            Self::EnterTree => rustix::process::fchdir(tree.take().ok_or(Errno::BADF)?),
-            Self::PivotRoot => rustix::process::pivot_root(c".", c"."),
+            Self::EnterTree => rustix::process::fchdir(state.tree.take().ok_or(Errno::BADF)?),
+            Self::PivotRoot => {
+                state.make_up_for_nosuid()?;
+                rustix::process::pivot_root(c".", c".")
+            }
             Self::DetachOldRoot => rustix::mount::unmount(c".", UnmountFlags::DETACH),
             Self::ChangeRoot => rustix::process::chroot(c"."),
             Self::ChangeToRoot => rustix::process::chdir(c"/"),
@@ -285,28 +317,36 @@ impl Call {
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
-            Self::ExecuteWith(execute) => execute.descriptor().into_iter().collect(),
+            Self::ExecuteWith(execute) => execute.descriptors(),
             _ => Vec::new(),
         }
     }
 }
 
-/// Out of the bounding set too, so that no program gets them back.
-fn keep_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
-    for number in 0..u64::BITS {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        if !kept.contains(one) {
-            match rustix::thread::remove_capability_from_bounding_set(one) {
-                Ok(()) => (),
-                // The first that this kernel does not know.
-                Err(Errno::INVAL) if number > 0 => break,
-                Err(cause) => return Err(cause),
+/// What a process keeps from one call to a later one.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// The jail's tree, between the calls that clone and enter it.
+    tree: Option<OwnedFd>,
+    /// Whether the kernel could not make all mounts `nosuid` at once.
+    needs_nosuid: bool,
+}
+
+impl State {
+    fn make_slaves(&mut self, path: &CStr) -> Result<(), Errno> {
+        match mounts::make_nosuid_slaves(path) {
+            Err(Errno::NOSYS) => {
+                self.needs_nosuid = true;
+                rustix::mount::mount_change(path, SLAVES)
             }
+            made => made,
         }
     }
-    let none = CapabilitySet::empty();
-    let sets = rustix::thread::CapabilitySets { effective: kept, permitted: kept, inheritable: none };
-    rustix::thread::set_capabilities(None, sets)
+
+    /// Before Linux 5.12 the root of the jail alone is made `nosuid`; mounts of others below it stay as they are.
+    fn make_up_for_nosuid(&mut self) -> Result<(), Errno> {
+        if std::mem::take(&mut self.needs_nosuid) { mounts::remount_nosuid() } else { Ok(()) }
+    }
 }
 
 /// Attaches a mount where `at` leads, which whoever owns the tree may exchange at any moment: at worst for
@@ -321,7 +361,7 @@ fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
 
 /// Every signal at its default. What the caller ignores would stay ignored in the VMM, which a hang-up or an
 /// interrupt then no longer reached.
-fn default_signals() {
+pub(crate) fn default_signals() {
     for signal in 1..=64 {
         // The C library keeps two of them to itself, and two others cannot be changed.
         let _ = default_signal(signal);
@@ -334,7 +374,7 @@ pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
     if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
 }
 
-fn reset_signals() -> Result<(), Errno> {
+pub(crate) fn reset_signals() -> Result<(), Errno> {
     default_signal(libc::SIGPIPE)?;
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.

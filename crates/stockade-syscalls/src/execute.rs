@@ -1,11 +1,21 @@
-//! Becoming another program that need not be the jail's own, with an environment.
+//! Becoming another program than the jail's own, by way of a small program in memory (`programs/exec.rs`).
 
-use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ffi::{CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
 use crate::program::last_errno;
+use crate::sealed::sealed_bytes;
+
+/// The program that executes the other one, compiled by the build script.
+const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exec"));
+
+/// The descriptors at which it expects the link and an open program.
+const LINK: RawFd = 3;
+const PROGRAM: RawFd = 4;
+/// The places that it wants free in front of the program's arguments.
+const SLOTS: usize = 10;
 
 /// What to become.
 #[derive(Debug)]
@@ -17,60 +27,86 @@ pub enum Executable {
 }
 
 /// A program with its arguments and environment. Every byte it needs is allocated when it is made.
+///
+/// The process becomes a sealed program in memory first, and that executes what was asked for: a file of the jail
+/// from a sealed copy. So nothing that the jail executes, scripts and ELF interpreters among them, can lead to this
+/// program, and no process of the same uid can trace the one that comes of it.
 #[derive(Debug)]
 pub struct ExecuteWith {
-    executable: Executable,
+    executor: OwnedFd,
+    program: Option<OwnedFd>,
     arguments: Strings,
     environment: Strings,
 }
 
 impl ExecuteWith {
     /// `executable` with `arguments`, the first of which is argv0, and an environment of `NAME=VALUE`.
-    pub fn new(executable: Executable, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
-        Self { executable, arguments: Strings::new(arguments), environment: Strings::new(environment) }
+    ///
+    /// # Errors
+    /// What the kernel says of making a file in memory.
+    pub fn new(
+        executable: Executable,
+        arguments: Vec<CString>,
+        environment: Vec<CString>,
+    ) -> Result<Self, Errno> {
+        let (paths, program) = match executable {
+            Executable::FirstOf(paths) => (paths, None),
+            Executable::Open(file) => (Vec::new(), Some(file)),
+        };
+        let before = [c"stockade-exec".to_owned()].into_iter().chain(paths);
+        let empty = std::iter::repeat_n(CString::default(), 1 + SLOTS);
+        let arguments = before.chain(empty).chain(arguments).collect();
+        // Clear of the standard streams, which a program may replace.
+        let executor = rustix::io::fcntl_dupfd_cloexec(sealed_bytes(c"stockade-exec", ELF)?, PROGRAM + 1)?;
+        Ok(Self { executor, program, arguments: Strings::new(arguments), environment: Strings::new(environment) })
     }
 
-    pub(crate) fn descriptor(&self) -> Option<RawFd> {
-        match &self.executable {
-            Executable::FirstOf(_) => None,
-            Executable::Open(file) => Some(file.as_raw_fd()),
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        [Some(&self.executor), self.program.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// Returns only if it failed. What fails afterwards is reported at `link`.
+    pub(crate) fn run(&self, link: BorrowedFd<'_>) -> Errno {
+        match self.put_in_place(link) {
+            Ok(executor) => self.execute(&executor),
+            Err(errno) => errno,
         }
     }
 
-    /// Returns only if it failed; of several files that may not be executed it tells that one may not.
-    pub(crate) fn run(&self) -> Errno {
-        match &self.executable {
-            Executable::Open(file) => self.execute(file.as_raw_fd(), c""),
-            Executable::FirstOf(paths) => {
-                let mut refused = Errno::NOENT;
-                for path in paths {
-                    match self.execute(libc::AT_FDCWD, path) {
-                        Errno::NOENT | Errno::NOTDIR => (),
-                        Errno::ACCESS => refused = Errno::ACCESS,
-                        other => return other,
-                    }
-                }
-                refused
-            }
-        }
+    /// Puts every descriptor where the executor expects it.
+    fn put_in_place(&self, link: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        // Out of the way of their places first.
+        let clear = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, PROGRAM + 1);
+        let executor = clear(self.executor.as_fd())?;
+        let (link, program) = (clear(link)?, self.program.as_ref().map(|program| clear(program.as_fd())));
+        let program = program.transpose()?;
+        put(&link, LINK)?;
+        program.map_or(Ok(()), |program| put(&program, PROGRAM))?;
+        Ok(executor)
     }
 
-    fn execute(&self, directory: RawFd, path: &CStr) -> Errno {
-        let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    fn execute(&self, executor: &OwnedFd) -> Errno {
         // SAFETY: both lists hold pointers to strings closed by a NUL, which `self` owns, and end with a null
-        // pointer; `path` outlives the call.
+        // pointer; the descriptor is open.
         unsafe {
             libc::syscall(
                 libc::SYS_execveat,
-                directory,
-                path.as_ptr(),
+                executor.as_raw_fd(),
+                c"".as_ptr(),
                 self.arguments.pointers.as_ptr(),
                 self.environment.pointers.as_ptr(),
-                flags,
+                libc::AT_EMPTY_PATH,
             )
         };
         last_errno()
     }
+}
+
+/// Makes `number` a descriptor of the same file that survives the exec.
+pub(crate) fn put(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+    // SAFETY: this process was cloned to become another program, and nothing in it uses the descriptor that
+    // had this number before.
+    if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
 /// Strings as `execve` wants them.

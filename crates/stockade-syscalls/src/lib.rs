@@ -5,22 +5,30 @@
 //!
 //! * [`call`]: one thing that a process does to itself
 //! * [`program`]: what a process does between `clone` and `exec`, as data
+//! * `capabilities`: giving up capabilities for good
 //! * [`execute`]: becoming another program than the jail's own
 //! * [`features`]: whether the kernel has what jails are made with
+//! * [`filter`]: a filter of system calls that keeps set-uid files from being made
+//! * [`inherited`]: what a process inherits, put to a documented state
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
 //! * [`namespace`]: a network namespace made without leaving one's own
+//! * [`sealed`]: programs in memory that are executed and never read
 //! * [`signals`]: signals as a descriptor that can be polled
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod call;
+mod capabilities;
 pub mod execute;
 pub mod features;
+pub mod filter;
+pub mod inherited;
 pub mod monitor;
 pub mod mounts;
 pub mod namespace;
 pub mod program;
+pub mod sealed;
 pub mod signals;
 pub mod spawn;
 pub mod start;

@@ -5,19 +5,23 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
 use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
 
-use crate::call::default_signal;
+use crate::call::{default_signal, default_signals, reset_signals};
+use crate::capabilities;
+use crate::execute::put;
+use crate::inherited::Attribute;
 use crate::program::{Failure, Program, close_range, exit_now, last_errno};
+use crate::sealed::sealed_bytes;
 use crate::spawn::{Birth, Child, clone_with_pidfd, link};
 
-/// The monitor's program, compiled by the build script from `monitor/monitor.rs`.
+/// The monitor's program, compiled by the build script from `programs/monitor.rs`.
 const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
 
 /// What a monitor does.
@@ -49,7 +53,7 @@ pub fn spawn_monitored(
     birth: Birth<'_>,
     duty: &Duty<'_>,
 ) -> Result<(Child, Monitor), Errno> {
-    let executable = executable()?;
+    let executable = sealed_bytes(c"stockade-monitor", ELF)?;
     let limit = CString::new(duty.log.map_or(0, |(_, limit)| limit).to_string()).unwrap_or_default();
     let (ours, theirs) = link()?;
     // The monitor has a link of its own: the child's closes with the child, and each tells of one process.
@@ -80,20 +84,6 @@ pub fn spawn_monitored(
     }
 }
 
-/// The monitor's program as a file without a name.
-fn executable() -> Result<OwnedFd, Errno> {
-    let name = c"stockade-monitor";
-    let executable = match rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::EXEC) {
-        // Before Linux 6.3 every one of these may be executed.
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC),
-        made => made,
-    }?;
-    if rustix::io::write(&executable, ELF)? < ELF.len() {
-        return Err(Errno::NOSPC);
-    }
-    Ok(executable)
-}
-
 /// The monitor's life, from here on with system calls alone.
 fn watch(
     program: &mut Program,
@@ -115,6 +105,7 @@ fn watch(
             tell(&word, pid, child.as_fd())?;
             rustix::process::setsid()?;
             rustix::process::chdir(c"/")?;
+            give_up()?;
             take_over(duty, executable, &child, limit, &word)
         }
     });
@@ -122,6 +113,28 @@ fn watch(
         Failure { call: 0, errno }.send(word.as_fd());
     }
     exit_now(1)
+}
+
+/// Gives up what the monitor inherits from the launcher, and all that it has no need of.
+///
+/// It stays uid 0, to write into the jail's place. Its program may not be read without a capability, so that not even
+/// another process of root without capabilities, a visitor for one, can trace it.
+fn give_up() -> Result<(), Errno> {
+    Attribute::ALL.into_iter().try_for_each(Attribute::reset)?;
+    rustix::thread::set_thread_groups(&[])?;
+    default_signals();
+    reset_signals()?;
+    // A log that may grow no more is no reason to end: the VMM would end too.
+    ignore(libc::SIGXFSZ)?;
+    ignore(libc::SIGPIPE)?;
+    capabilities::bound(CapabilitySet::empty())?;
+    capabilities::keep(CapabilitySet::empty())?;
+    capabilities::no_new_privileges()
+}
+
+fn ignore(signal: i32) -> Result<(), Errno> {
+    // SAFETY: SIG_IGN installs no handler, so no code of ours can be run by it.
+    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
 }
 
 /// Puts every descriptor where the monitor's program expects it, and becomes that.
@@ -169,13 +182,6 @@ fn take_over(
         )
     };
     Err(last_errno())
-}
-
-/// Makes `number` a descriptor of the same file that survives the exec.
-fn put(fd: &OwnedFd, number: i32) -> Result<(), Errno> {
-    // SAFETY: this process was cloned to become another program, and nothing in it uses the descriptor that
-    // had this number before.
-    if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
 /// Tells the launcher the child's pid, with its pidfd.

@@ -1,10 +1,11 @@
 //! A mount that is attached nowhere yet, and the mount namespace of another process.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ffi::{CStr, c_int};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountFlags, OpenTreeFlags};
 
 use crate::program::last_errno;
 
@@ -20,6 +21,7 @@ struct MountAttributes {
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
+const AT_RECURSIVE: c_int = 0x8000;
 
 /// A private mount of an open file or directory, without the mounts below it: set-uid bits and device nodes
 /// have no effect through it. It is in no mount table, and goes with its descriptor unless it is attached.
@@ -38,19 +40,63 @@ pub fn detached(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errn
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
-    // SAFETY: the kernel reads an empty string and a whole `mount_attr` of the size it is told, which both
+    set_attributes(mount.as_raw_fd(), c"", libc::AT_EMPTY_PATH, &attributes)?;
+    Ok(mount)
+}
+
+/// Makes the mount at `path` and all below it slaves without set-uid bits: what is mounted here goes nowhere else,
+/// and no program that is executed through them has more privileges than who executes it.
+///
+/// # Errors
+/// ENOSYS before Linux 5.12, EINVAL if nothing is mounted there.
+pub(crate) fn make_nosuid_slaves(path: &CStr) -> Result<(), Errno> {
+    set_below(path, libc::MS_SLAVE)
+}
+
+/// Takes set-uid bits away from the mount at `path` and all below it.
+///
+/// # Errors
+/// As for [`make_nosuid_slaves`].
+pub(crate) fn make_nosuid(path: &CStr) -> Result<(), Errno> {
+    set_below(path, 0)
+}
+
+fn set_below(path: &CStr, propagation: u64) -> Result<(), Errno> {
+    let attributes = MountAttributes { set: MOUNT_ATTR_NOSUID, clear: 0, propagation, userns_fd: 0 };
+    set_attributes(libc::AT_FDCWD, path, AT_RECURSIVE, &attributes)
+}
+
+/// The same for the mount of the working directory alone, where there is no `mount_setattr`.
+pub(crate) fn remount_nosuid() -> Result<(), Errno> {
+    let now = rustix::fs::statvfs(c".")?.f_flag;
+    let kept = KEPT_BY_A_REMOUNT.iter().filter(|(state, _)| now.contains(*state));
+    let flags = kept.fold(MountFlags::BIND | MountFlags::NOSUID, |flags, (_, flag)| flags | *flag);
+    rustix::mount::mount_remount(c".", flags, c"")
+}
+
+/// A remount sets all of these, so those that are set have to be named.
+const KEPT_BY_A_REMOUNT: [(StatVfsMountFlags, MountFlags); 5] = [
+    (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+    (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+    (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+    (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+];
+
+fn set_attributes(from: RawFd, path: &CStr, flags: c_int, attributes: &MountAttributes) -> Result<(), Errno> {
+    // SAFETY: the kernel reads a string closed by a NUL and a whole `mount_attr` of the size it is told, which both
     // outlive the call; it writes to no memory of this process.
     let refused = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            from,
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttributes>(),
         )
     };
-    if refused == 0 { Ok(mount) } else { Err(last_errno()) }
+    if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// The mount namespace of a process, to attach something in it.

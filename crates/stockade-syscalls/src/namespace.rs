@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::thread::{CpuSet, ThreadNameSpaceType, UnshareFlags};
 
-use crate::call::Call;
+use crate::call::{Call, State};
 use crate::program::Program;
 use crate::spawn::{Birth, Child, spawn};
 
@@ -84,8 +84,8 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
         // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_FS touches no descriptor.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
         rustix::process::fchdir(&root)?;
-        let mut tree = None;
-        Call::UnshareMounts.make(&mut tree)?;
+        let mut state = State::default();
+        Call::UnshareMounts.make(&mut state)?;
         // While there still is a /proc.
         let mounts = open("/proc/thread-self/ns/mnt")?;
         for mut call in [
@@ -96,7 +96,7 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
             Call::PivotRoot,
             Call::DetachOldRoot,
         ] {
-            call.make(&mut tree)?;
+            call.make(&mut state)?;
         }
         // What is mounted over it hides it; should that be taken away, there is nothing to be done with it.
         let nothing = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
@@ -150,7 +150,7 @@ mod tests {
         let seen = in_a_thread(|| {
             // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_FS touches no descriptor.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-            Call::JoinMounts(mounts).make(&mut None)?;
+            Call::JoinMounts(mounts).make(&mut State::default())?;
             Ok((std::fs::read_dir("/")?.count(), std::fs::create_dir("/x").unwrap_err()))
         });
         std::fs::remove_dir(&directory).unwrap();

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::call::{Call, Decimal, cpu_time_us};
+use crate::call::{Call, Decimal, State, cpu_time_us};
 use crate::spawn;
 
 /// Where a program stopped.
@@ -161,9 +161,9 @@ impl Program {
 
     /// Returns only at the call that failed.
     fn carry_out(&mut self) -> Failure {
-        let mut tree = None;
+        let mut state = State::default();
         for index in 0..self.calls.len() {
-            match self.call(index, &mut tree) {
+            match self.call(index, &mut state) {
                 Ok(()) => (),
                 Err(Stop::Here(errno)) => return Failure { call: index, errno },
                 Err(Stop::Below(failure)) => return failure,
@@ -173,7 +173,7 @@ impl Program {
         Failure { call: self.calls.len(), errno: Errno::NOEXEC }
     }
 
-    fn call(&mut self, index: usize, tree: &mut Option<OwnedFd>) -> Result<(), Stop> {
+    fn call(&mut self, index: usize, state: &mut State) -> Result<(), Stop> {
         match &mut self.calls[index] {
             Call::Daemonize => self.daemonize(),
             Call::ForkAgain => Ok(fork_again()?),
@@ -185,8 +185,11 @@ impl Program {
             }
             Call::End => exit_now(0),
             Call::Execute(execute) => Err(execute.run(self.earlier_cpu_us).into()),
-            Call::ExecuteWith(execute) => Err(execute.run().into()),
-            simple => Ok(simple.make(tree)?),
+            Call::ExecuteWith(execute) => match &self.position {
+                Position::Descendant { link } => Err(execute.run(link.as_fd()).into()),
+                _ => Err(Errno::INVAL.into()),
+            },
+            simple => Ok(simple.make(state)?),
         }
     }
 

@@ -8,7 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::{Argument as RawArgument, Call, Execute};
+use stockade_syscalls::filter::Filter;
+use stockade_syscalls::inherited::Attribute;
 use stockade_syscalls::program::Program;
 
 use crate::error::{Context, Error, Operation, Result};
@@ -16,6 +19,10 @@ use crate::spec::HostPath;
 use crate::step::Site;
 use crate::step::enter::{Argument, EnterStep};
 use crate::tree::open_directory;
+
+/// The capabilities of visitors that stay root, beyond what their uid lets them: over files, and none over the host.
+const ROOTS_CAPABILITIES: CapabilitySet =
+    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
 
 /// A program, and what it needs of the clone that begins it.
 pub(crate) struct Entry {
@@ -45,9 +52,9 @@ impl Entry {
                         .context(Operation::Open, directory)?,
                 );
             }
-            if let Some(call) = call(step, site)? {
+            for (step, call) in calls_of(step, site)? {
                 calls.push(call);
-                called.push(step.clone());
+                called.push(step);
             }
         }
         let clone = steps.iter().find(|step| matches!(step, EnterStep::Clone { .. })).cloned();
@@ -66,8 +73,22 @@ impl Entry {
     }
 }
 
+/// The calls that a step is, each with the step that it is told as; none for the clone itself.
+pub(crate) fn calls_of(step: &EnterStep, site: &Site) -> Result<Vec<(EnterStep, Call)>> {
+    if let EnterStep::Reset { attributes } = step {
+        let reset =
+            |&one: &Attribute| (EnterStep::Reset { attributes: vec![one] }, Call::Reset(one));
+        return Ok(attributes.iter().map(reset).collect());
+    }
+    if *step == EnterStep::KeepFileCapabilities {
+        let calls = [Call::BoundCapabilities, Call::KeepCapabilities].map(|call| call(ROOTS_CAPABILITIES));
+        return Ok(calls.map(|call| (step.clone(), call)).into());
+    }
+    Ok(call(step, site)?.map(|call| (step.clone(), call)).into_iter().collect())
+}
+
 /// The call that a step is; `None` for the clone itself.
-pub(crate) fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
+fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
     Ok(Some(match step {
         // The clone itself, and what helpers and visitors add with a call of their own.
         EnterStep::Clone { .. }
@@ -75,6 +96,7 @@ pub(crate) fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         | EnterStep::TakeTerminal
         | EnterStep::JoinMounts
         | EnterStep::JoinNamespaces
+        | EnterStep::Reset { .. }
         | EnterStep::KeepFileCapabilities
         | EnterStep::ExecuteVisitor { .. } => return Ok(None),
         EnterStep::CloseDescriptors => Call::CloseOthers,
@@ -116,6 +138,12 @@ pub(crate) fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::SetGid { gid } => Call::SetGid(*gid),
         EnterStep::ClearGroups => Call::ClearGroups,
         EnterStep::SetUid { uid } => Call::SetUid(*uid),
+        EnterStep::EmptyBoundingSet => Call::BoundCapabilities(CapabilitySet::empty()),
+        EnterStep::ClearCapabilities => Call::KeepCapabilities(CapabilitySet::empty()),
+        EnterStep::ClearInheritable => Call::ClearInheritable,
+        EnterStep::NoNewPrivileges => Call::NoNewPrivileges,
+        EnterStep::MakeRootNosuid => Call::MakeRootNosuid,
+        EnterStep::ForbidSetIdFiles => Call::Filter(Filter::no_set_id_files()),
         EnterStep::ResetSignals => Call::ResetSignals,
         EnterStep::DefaultSignals => Call::DefaultSignals,
         EnterStep::Execute { path, arguments } => {

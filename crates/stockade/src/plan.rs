@@ -6,12 +6,13 @@
 use std::path::Path;
 
 use serde::Serialize;
+use stockade_syscalls::inherited::Attribute;
 
 use crate::error::Result;
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
 use crate::leash;
-use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, ProfileArgument, SpecError};
+use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Owner, ProfileArgument, SpecError};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
     Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
@@ -263,6 +264,9 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
         });
         steps.push(EnterStep::CloseDescriptors);
         steps.push(EnterStep::NewSession);
+        // While `/proc` is the host's, and while the launcher is busy with the receipt.
+        steps.push(reset_all());
+        steps.push(EnterStep::EmptyBoundingSet);
     }
     match &spec.netns {
         Netns::Host | Netns::New => (),
@@ -288,14 +292,36 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
         steps.push(EnterStep::DefaultSignals);
     }
     let owner = spec.owner;
+    if way == Way::InPlace {
+        steps.push(EnterStep::Reset { attributes: vec![Attribute::SessionKeyring] });
+    }
     steps.extend([
         EnterStep::SetGid { gid: owner.gid },
         EnterStep::ClearGroups,
         EnterStep::SetUid { uid: owner.uid },
+    ]);
+    steps.extend(give_up(owner, way));
+    steps.extend([
         EnterStep::ResetSignals,
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
     ]);
     steps
+}
+
+/// Every attribute that a process inherits to its documented state.
+pub(crate) fn reset_all() -> EnterStep {
+    EnterStep::Reset { attributes: Attribute::ALL.to_vec() }
+}
+
+/// The privileges that the process gives up once it has the VMM's uid.
+///
+/// In place of Firecracker's jailer a VMM of uid 0 keeps what its callers count on.
+fn give_up(owner: Owner, way: Way) -> Vec<EnterStep> {
+    match way {
+        Way::Launch => vec![EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges],
+        Way::InPlace if owner.uid == 0 => vec![EnterStep::ClearInheritable],
+        Way::InPlace => vec![EnterStep::ClearCapabilities],
+    }
 }
 
 /// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.

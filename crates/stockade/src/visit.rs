@@ -10,20 +10,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, MemfdFlags, ResolveFlags, SealFlags};
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
+use rustix::thread::ThreadNameSpaceType;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::execute::{Executable, ExecuteWith};
 use stockade_syscalls::namespace::spawn_beside;
 use stockade_syscalls::program::Program;
+use stockade_syscalls::sealed::sealed_program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
-use crate::enter::{call, clear_of_standard, own};
+use crate::enter::{calls_of, clear_of_standard, own};
 use crate::error::{Context, Error, Operation, Result};
 use crate::launch::Streams;
 use crate::process::PidFd;
+use crate::plan::reset_all;
 use crate::receipt::Receipt;
 use crate::spec::{HostPath, JailPath, SpecError};
 use crate::step::enter::EnterStep;
@@ -36,10 +38,6 @@ const FOLDERS: [&str; 7] =
 
 /// The same, as the visitor's environment has it unless it is given another.
 pub const VISITOR_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/";
-
-/// What root's visitors may do beyond what their uid lets them: files, and nothing of the host.
-const ROOTS_CAPABILITIES: CapabilitySet =
-    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
 
 /// A program to run in a jail beside its VMM.
 ///
@@ -151,17 +149,12 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
     if !source.metadata().context(Operation::Inspect, file.display())?.is_file() {
         return Err(SpecError::NotAFile(file.to_owned()).into());
     }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let copy = match rustix::fs::memfd_create(c"visitor", flags | MemfdFlags::EXEC) {
-        // Before Linux 6.3 every one of these may be executed.
-        Err(Errno::INVAL) => rustix::fs::memfd_create(c"visitor", flags),
-        made => made,
-    };
-    let mut copy = File::from(copy.context(Operation::Copy, file.display())?);
-    std::io::copy(&mut source, &mut copy).context(Operation::Copy, file.display())?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals).context(Operation::Copy, file.display())?;
-    clear_of_standard(copy.into()).context(Operation::Copy, file.display())
+    let copy = sealed_program(c"visitor", |target| {
+        let mut target = File::from(target.try_clone_to_owned()?);
+        std::io::copy(&mut source, &mut target).map(drop)
+    });
+    let copy = copy.context(Operation::Copy, file.display())?;
+    clear_of_standard(copy).context(Operation::Copy, file.display())
 }
 
 /// Brings a visitor into the jail of this receipt, where `vmm` runs.
@@ -171,7 +164,8 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
     let way = way(receipt, vmm, &there, visit)?;
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) = way.into_iter().unzip();
     let failed = |call: usize, cause| {
-        let step = steps.get(call).cloned().unwrap_or(EnterStep::WaitForGo);
+        // Beyond the last call it is the executor that reports, see `stockade_syscalls::execute`.
+        let step = steps.get(call).or(steps.last()).cloned().unwrap_or(EnterStep::WaitForGo);
         Error::Enter { step: Box::new(step), cause }
     };
     let born_in = receipt.enter.iter().find_map(born_in);
@@ -194,7 +188,7 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
         Ok(None) if !vmm.has_ended() => return Ok(visitor),
         Ok(None) => Error::NotRunning(receipt.id.clone()),
         Ok(Some(failure)) => failed(failure.call, failure.errno),
-        Err(cause) => failed(usize::MAX, cause),
+        Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForGo), cause },
     };
     visitor.signal(Signal::KILL)?;
     visitor.wait()?;
@@ -210,11 +204,17 @@ fn born_in(step: &EnterStep) -> Option<&HostPath> {
 }
 
 /// The VMM's way, with the visitor's own turns.
+///
+/// A visitor sheds what it inherits in any case: the receipt may be of a version that shed less.
 fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Result<Vec<(EnterStep, Call)>> {
     let site = receipt.site();
     let mut way = Vec::new();
     let Streams { stdin, stdout, stderr } = visit.streams;
     way.push((EnterStep::TakeStreams, Call::Redirect(own([stdin, stdout, stderr])?)));
+    way.extend(calls_of(&reset_all(), &site)?);
+    if !visit.as_root {
+        way.extend(calls_of(&EnterStep::EmptyBoundingSet, &site)?);
+    }
     let mut terminal = visit.terminal;
     for step in &receipt.enter {
         match step {
@@ -226,15 +226,18 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
                 }
             }
             // The last step of the way to the root.
-            EnterStep::ChangeToRoot => way.extend(there.join(vmm)?),
+            EnterStep::ChangeToRoot => {
+                way.extend(there.join(vmm)?);
+                way.extend(calls_of(&EnterStep::MakeRootNosuid, &site)?);
+            }
             EnterStep::SetGid { .. } | EnterStep::SetUid { .. } if visit.as_root => (),
             EnterStep::Execute { .. } => (),
-            kept if is_kept(kept) => way.extend(call(kept, &site)?.map(|call| (kept.clone(), call))),
+            kept if is_kept(kept) => way.extend(calls_of(kept, &site)?),
             _ => (),
         }
     }
-    if visit.as_root {
-        way.push((EnterStep::KeepFileCapabilities, Call::KeepCapabilities(ROOTS_CAPABILITIES)));
+    for step in give_up(visit.as_root) {
+        way.extend(calls_of(step, &site)?);
     }
     let step = EnterStep::ExecuteVisitor {
         program: visit.name.to_string_lossy().into_owned(),
@@ -242,8 +245,19 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
     };
     let arguments = std::iter::once(&visit.name).chain(&visit.arguments);
     let execute = ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?);
-    way.push((step, Call::ExecuteWith(execute)));
+    way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, visit.name.display())?)));
     Ok(way)
+}
+
+/// The privileges that a visitor gives up before it executes its program.
+fn give_up(as_root: bool) -> &'static [EnterStep] {
+    if as_root {
+        // Programs of the jail run with power over files there. Where the host's files are bound into the jail, a
+        // set-uid file would give that power to the host's users.
+        &[EnterStep::KeepFileCapabilities, EnterStep::NoNewPrivileges, EnterStep::ForbidSetIdFiles]
+    } else {
+        &[EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
+    }
 }
 
 /// Whether a visitor does what the VMM did here: all but making the jail's namespaces, and going into the
@@ -264,6 +278,10 @@ fn is_kept(step: &EnterStep) -> bool {
             | EnterStep::DetachOldRoot
             | EnterStep::ChangeRoot
             | EnterStep::Attach(_)
+            | EnterStep::Reset { .. }
+            | EnterStep::EmptyBoundingSet
+            | EnterStep::ClearCapabilities
+            | EnterStep::NoNewPrivileges
             | EnterStep::NullStreams
             | EnterStep::Daemonize
             | EnterStep::ForkAgain

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::inherited::Attribute;
 
 use super::Bind;
 use crate::spec::{HostPath, JailPath};
@@ -58,7 +59,7 @@ pub enum EnterStep {
     },
     /// Copy the mount namespace.
     UnshareMounts,
-    /// Keep mounts made here from spreading to the host.
+    /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
     MakeMountsSlaves,
     /// Take the jail's tree with the mounts in it.
     CloneTree,
@@ -66,7 +67,7 @@ pub enum EnterStep {
     AttachTree,
     /// Go to its root.
     EnterTree,
-    /// Keep mounts made here from spreading to the host.
+    /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
     MakeTreeSlave,
     /// Make it the root.
     PivotRoot,
@@ -117,8 +118,26 @@ pub enum EnterStep {
     ResetSignals,
     /// Every signal at its default, whatever the launcher ignores.
     DefaultSignals,
-    /// Stay root, and keep of its capabilities those over files.
+    /// Put inherited attributes to their documented state.
+    Reset {
+        /// Which.
+        #[serde(with = "attributes")]
+        attributes: Vec<Attribute>,
+    },
+    /// Empty the bounding set of capabilities.
+    EmptyBoundingSet,
+    /// Give up every capability.
+    ClearCapabilities,
+    /// Give up inheritable and ambient capabilities.
+    ClearInheritable,
+    /// Never have more privileges.
+    NoNewPrivileges,
+    /// Keep set-uid bits from having an effect in the jail.
+    MakeRootNosuid,
+    /// Keep of root's capabilities those over files.
     KeepFileCapabilities,
+    /// Be unable to make set-uid and set-gid files.
+    ForbidSetIdFiles,
     /// Become a visitor's program.
     ExecuteVisitor {
         /// Its name.
@@ -145,6 +164,25 @@ pub enum Argument {
     CpuTime,
     /// The processor time of the processes before it, in microseconds.
     EarlierCpuTime,
+}
+
+/// Attributes on a receipt: by name.
+mod attributes {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use stockade_syscalls::inherited::Attribute;
+
+    pub(super) fn serialize<S: Serializer>(all: &[Attribute], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(all.iter().map(|attribute| attribute.name()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let named = |name: &String| {
+            Attribute::named(name).ok_or_else(|| D::Error::custom(format!("unknown attribute {name:?}")))
+        };
+        names.iter().map(named).collect()
+    }
 }
 
 /// Arguments on a receipt: as text where they are text, as bytes where they are not.
@@ -206,11 +244,11 @@ impl fmt::Display for EnterStep {
             Self::GoToRoot { path } => write!(f, "go to {path}"),
             Self::JoinSkeleton { path } => write!(f, "join the skeleton mount namespace {path}"),
             Self::UnshareMounts => f.write_str("copy the mount namespace"),
-            Self::MakeMountsSlaves => f.write_str("make all mounts slaves"),
+            Self::MakeMountsSlaves => f.write_str("make all mounts nosuid slaves"),
             Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
             Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
             Self::EnterTree => f.write_str("enter the mounted tree"),
-            Self::MakeTreeSlave => f.write_str("make the tree's mounts slaves"),
+            Self::MakeTreeSlave => f.write_str("make the tree's mounts nosuid slaves"),
             Self::PivotRoot => f.write_str("pivot the root to it"),
             Self::DetachOldRoot => f.write_str("detach the host's root"),
             Self::ChangeRoot => f.write_str("change the root to it"),
@@ -222,7 +260,17 @@ impl fmt::Display for EnterStep {
             Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
             Self::JoinNamespaces => f.write_str("join the VMM's other namespaces"),
             Self::TakeTerminal => f.write_str("take the visitor's terminal"),
+            Self::Reset { attributes } => {
+                let names: Vec<&str> = attributes.iter().map(|attribute| attribute.name()).collect();
+                write!(f, "reset {}", names.join(", "))
+            }
+            Self::EmptyBoundingSet => f.write_str("empty the capability bounding set and lock the securebits"),
+            Self::ClearCapabilities => f.write_str("clear all capability sets"),
+            Self::ClearInheritable => f.write_str("clear inheritable and ambient capabilities"),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::MakeRootNosuid => f.write_str("make the jail's mounts nosuid"),
             Self::KeepFileCapabilities => f.write_str("keep no capabilities but those over files"),
+            Self::ForbidSetIdFiles => f.write_str("forbid set-uid and set-gid files (seccomp)"),
             Self::ExecuteVisitor { program, .. } => write!(f, "execute in the jail: {program}"),
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),

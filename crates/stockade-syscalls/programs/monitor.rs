@@ -10,68 +10,15 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, global_asm};
+mod kernel;
+
 use core::mem::MaybeUninit;
+
+use kernel::{call, exit, number};
 
 const PLACE: usize = 3;
 const VMM: usize = 4;
 const OUTPUT: usize = 5;
-
-#[cfg(target_arch = "x86_64")]
-global_asm!(".globl _start", "_start:", "mov rdi, rsp", "and rsp, -16", "call {main}", "ud2", main = sym main);
-
-#[cfg(target_arch = "aarch64")]
-global_asm!(".globl _start", "_start:", "mov x0, sp", "bl {main}", "brk 1", main = sym main);
-
-#[cfg(target_arch = "x86_64")]
-mod number {
-    pub const READ: usize = 0;
-    pub const PRCTL: usize = 157;
-    pub const WRITE: usize = 1;
-    pub const CLOSE: usize = 3;
-    pub const EXIT: usize = 231;
-    pub const WAITID: usize = 247;
-    pub const OPENAT: usize = 257;
-    pub const RENAMEAT: usize = 264;
-    pub const PPOLL: usize = 271;
-}
-
-#[cfg(target_arch = "aarch64")]
-mod number {
-    pub const OPENAT: usize = 56;
-    pub const CLOSE: usize = 57;
-    pub const READ: usize = 63;
-    pub const WRITE: usize = 64;
-    pub const PPOLL: usize = 73;
-    pub const EXIT: usize = 94;
-    pub const PRCTL: usize = 167;
-    pub const WAITID: usize = 95;
-    pub const RENAMEAT: usize = 38;
-}
-
-/// A system call: its result, or the negative of an errno.
-#[cfg(target_arch = "x86_64")]
-fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-    let result;
-    // SAFETY: every caller passes pointers to memory of its own that lives as long as the call.
-    unsafe {
-        asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-            in("r8") e, out("rcx") _, out("r11") _, options(nostack));
-    }
-    result
-}
-
-/// A system call: its result, or the negative of an errno.
-#[cfg(target_arch = "aarch64")]
-fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
-    let result;
-    // SAFETY: every caller passes pointers to memory of its own that lives as long as the call.
-    unsafe {
-        asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d,
-            in("x4") e, options(nostack));
-    }
-    result
-}
 
 #[repr(C)]
 struct PollFd {
@@ -108,10 +55,10 @@ extern "C" fn main(stack: *const usize) -> ! {
             if let Some(end) = status() {
                 write_down(end);
             }
-            exit();
+            exit(0);
         }
         if ready < 0 {
-            exit();
+            exit(0);
         }
     }
 }
@@ -246,15 +193,4 @@ fn write_down((code, status): (i32, i32)) {
     if file >= 0 && call(number::WRITE, file as usize, text.as_ptr() as usize, length, 0, 0) == length as isize {
         rename(c"ended.new", c"ended");
     }
-}
-
-fn exit() -> ! {
-    loop {
-        call(number::EXIT, 0, 0, 0, 0, 0);
-    }
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    exit()
 }

@@ -1,0 +1,134 @@
+//! A filter of system calls that keeps a process from making set-uid and set-gid files.
+
+use std::ffi::c_ulong;
+
+use rustix::io::Errno;
+
+use crate::program::last_errno;
+
+/// A filter, complete before the process that installs it exists.
+#[derive(Debug)]
+pub struct Filter(Vec<libc::sock_filter>);
+
+/// Where a system call has the mode of the file that it makes or changes.
+struct Maker {
+    number: libc::c_long,
+    /// The number of the argument.
+    mode: u32,
+    /// The argument with the flags of an `open`, which has a mode only if it makes a file.
+    flags: Option<u32>,
+}
+
+const fn maker(number: libc::c_long, mode: u32) -> Maker {
+    Maker { number, mode, flags: None }
+}
+
+const SYS_FCHMODAT2: libc::c_long = 452;
+
+const MAKERS: &[Maker] = &[
+    #[cfg(target_arch = "x86_64")]
+    Maker { number: libc::SYS_open, mode: 2, flags: Some(1) },
+    #[cfg(target_arch = "x86_64")]
+    maker(libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    maker(libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    maker(libc::SYS_mknod, 1),
+    Maker { number: libc::SYS_openat, mode: 3, flags: Some(2) },
+    maker(libc::SYS_fchmod, 1),
+    maker(libc::SYS_fchmodat, 2),
+    maker(SYS_FCHMODAT2, 2),
+    maker(libc::SYS_mknodat, 2),
+];
+
+/// Calls whose mode is in memory, where a filter does not see it. Programs go on without them.
+const UNSEEN: [libc::c_long; 2] = [libc::SYS_openat2, libc::SYS_io_uring_setup];
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// On x86-64, the beginning of the numbers of another interface (x32).
+const OTHER_NUMBERS: u32 = 0x4000_0000;
+
+const SET_ID_BITS: u32 = 0o6000;
+/// `O_CREAT` and the part of `O_TMPFILE` that is no `O_DIRECTORY`.
+const MAKES_A_FILE: u32 = 0o100 | 0o20_000_000;
+
+/// The places in `struct seccomp_data`.
+const NUMBER_AT: u32 = 0;
+const ARCHITECTURE_AT: u32 = 4;
+const ARGUMENTS_AT: u32 = 16;
+
+const LOAD: u16 = 0x20;
+const EQUAL: u16 = 0x15;
+const AT_LEAST: u16 = 0x35;
+const ANY_OF: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+const ALLOW: u32 = 0x7fff_0000;
+const FAIL: u32 = 0x0005_0000;
+
+impl Filter {
+    /// Refuses, with EPERM, every call that would make a set-uid or set-gid file, and with ENOSYS those of which
+    /// that cannot be seen and those of other architectures.
+    pub fn no_set_id_files() -> Self {
+        let (refuse, missing) = (FAIL | libc::EPERM as u32, FAIL | libc::ENOSYS as u32);
+        let mut code = vec![
+            statement(LOAD, ARCHITECTURE_AT),
+            jump(EQUAL, ARCHITECTURE, 1, 0),
+            statement(RETURN, missing),
+            statement(LOAD, NUMBER_AT),
+            jump(AT_LEAST, OTHER_NUMBERS, 0, 1),
+            statement(RETURN, missing),
+        ];
+        for number in UNSEEN {
+            code.extend([jump(EQUAL, number as u32, 0, 1), statement(RETURN, missing)]);
+        }
+        for maker in MAKERS {
+            let mut look = Vec::new();
+            if let Some(flags) = maker.flags {
+                look.extend([
+                    statement(LOAD, argument(flags)),
+                    jump(ANY_OF, MAKES_A_FILE, 1, 0),
+                    statement(RETURN, ALLOW),
+                ]);
+            }
+            look.extend([
+                statement(LOAD, argument(maker.mode)),
+                jump(ANY_OF, SET_ID_BITS, 0, 1),
+                statement(RETURN, refuse),
+                statement(RETURN, ALLOW),
+            ]);
+            code.push(jump(EQUAL, maker.number as u32, 0, look.len() as u8));
+            code.extend(look);
+        }
+        code.push(statement(RETURN, ALLOW));
+        Self(code)
+    }
+
+    /// Installs it for this process and all that come of it. Needs no_new_privs or CAP_SYS_ADMIN.
+    pub(crate) fn install(&mut self) -> Result<(), Errno> {
+        let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_mut_ptr() };
+        let (filter, nothing): (c_ulong, c_ulong) = (libc::SECCOMP_MODE_FILTER.into(), 0);
+        // SAFETY: the kernel reads the program, whose length is that of the vector, and copies it.
+        let set =
+            unsafe { libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program, nothing, nothing) };
+        if set < 0 { Err(last_errno()) } else { Ok(()) }
+    }
+}
+
+/// The lower half of an argument.
+fn argument(number: u32) -> u32 {
+    ARGUMENTS_AT + 8 * number
+}
+
+fn statement(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+/// Goes on so many instructions further if it is true, or not.
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}

@@ -1,0 +1,346 @@
+//! The state that a process inherits through fork and exec, and the documented state that each is put to.
+//!
+//! `docs/inherited-state.md` has the table, and a test that compares.
+
+use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+
+use crate::program::last_errno;
+
+/// Something that a process inherits and that nothing else on the way into a jail sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// The session keyring, which its holders possess: a new one without a name.
+    SessionKeyring,
+    /// The keyring that requested keys go to: the default.
+    RequestKeyring,
+    /// Scheduling policy, priority and nice value: `SCHED_OTHER`, 0 and 0, with the default slice.
+    Scheduling,
+    /// I/O priority: none, which follows the nice value.
+    IoPriority,
+    /// The processors to run on: all that the cpuset allows.
+    CpuAffinity,
+    /// Where memory is allocated: the default.
+    MemoryPolicy,
+    /// The execution domain: `PER_LINUX`, with a randomised address space.
+    Personality,
+    /// The slack of timers: 50 microseconds.
+    TimerSlack,
+    /// Transparent huge pages: not disabled.
+    HugePages,
+    /// Merging of equal pages (KSM): off.
+    PageMerging,
+    /// What happens at a memory error: as the system has it.
+    MemoryErrors,
+    /// The time stamp counter: readable.
+    TimestampCounter,
+    /// Special treatment as part of the I/O path: none.
+    IoFlusher,
+    /// The score for the out-of-memory killer: 0.
+    OomScore,
+    /// The parts of memory that a core dump has: the kernel's default.
+    CoreDumpFilter,
+    /// The mode bits that new files do not get: 022.
+    Umask,
+    /// Every resource limit: see [`LIMITS`].
+    ResourceLimits,
+}
+
+impl Attribute {
+    /// All of them, in the order in which they are reset.
+    pub const ALL: [Self; 17] = [
+        Self::SessionKeyring,
+        Self::RequestKeyring,
+        Self::Scheduling,
+        Self::IoPriority,
+        Self::CpuAffinity,
+        Self::MemoryPolicy,
+        Self::Personality,
+        Self::TimerSlack,
+        Self::HugePages,
+        Self::PageMerging,
+        Self::MemoryErrors,
+        Self::TimestampCounter,
+        Self::IoFlusher,
+        Self::OomScore,
+        Self::CoreDumpFilter,
+        Self::Umask,
+        Self::ResourceLimits,
+    ];
+
+    /// Its name, for messages and receipts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SessionKeyring => "session keyring",
+            Self::RequestKeyring => "keyring of requested keys",
+            Self::Scheduling => "scheduling policy and nice value",
+            Self::IoPriority => "I/O priority",
+            Self::CpuAffinity => "CPU affinity",
+            Self::MemoryPolicy => "memory policy",
+            Self::Personality => "personality",
+            Self::TimerSlack => "timer slack",
+            Self::HugePages => "transparent huge pages",
+            Self::PageMerging => "page merging",
+            Self::MemoryErrors => "memory error policy",
+            Self::TimestampCounter => "time stamp counter",
+            Self::IoFlusher => "I/O flusher state",
+            Self::OomScore => "OOM score adjustment",
+            Self::CoreDumpFilter => "core dump filter",
+            Self::Umask => "umask",
+            Self::ResourceLimits => "resource limits",
+        }
+    }
+
+    /// The attribute of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attribute| attribute.name() == name)
+    }
+
+    /// Puts it to its documented state, for this process and what it executes. `/proc` has to be the host's.
+    pub(crate) fn reset(self) -> Result<(), Errno> {
+        match self {
+            Self::SessionKeyring => new_session_keyring(),
+            Self::RequestKeyring => default_request_keyring(),
+            Self::Scheduling => default_scheduling(),
+            Self::IoPriority => default_io_priority(),
+            Self::CpuAffinity => every_processor(),
+            Self::MemoryPolicy => default_memory_policy(),
+            Self::Personality => linux_personality(),
+            Self::TimerSlack => prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NS),
+            Self::HugePages => prctl(libc::PR_SET_THP_DISABLE, 0),
+            // EINVAL from a kernel that merges no pages, or none in a whole process.
+            Self::PageMerging => or_if(prctl(PR_SET_MEMORY_MERGE, 0), Errno::INVAL),
+            Self::MemoryErrors => prctl(libc::PR_MCE_KILL, PR_MCE_KILL_CLEAR),
+            Self::TimestampCounter => readable_timestamp_counter(),
+            // Without CAP_SYS_RESOURCE it can be neither given nor taken away. EINVAL before Linux 5.6.
+            Self::IoFlusher => {
+                or_if(or_if(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL)
+            }
+            // EACCES below what somebody with CAP_SYS_RESOURCE has set for this container: the lowest is kept.
+            Self::OomScore => or_if(write(c"/proc/self/oom_score_adj", b"0"), Errno::ACCESS),
+            // ENOENT from a kernel that dumps no core.
+            Self::CoreDumpFilter => or_if(write(c"/proc/self/coredump_filter", b"0x33"), Errno::NOENT),
+            Self::Umask => {
+                rustix::process::umask(UMASK);
+                Ok(())
+            }
+            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set()),
+        }
+    }
+}
+
+/// What no VMM is to write: files that its group or others may change.
+const UMASK: Mode = Mode::from_raw_mode(0o022);
+/// The kernel's own default.
+const TIMER_SLACK_NS: c_ulong = 50_000;
+const PR_MCE_KILL_CLEAR: c_ulong = 0;
+const PR_SET_IO_FLUSHER: c_int = 57;
+const PR_SET_MEMORY_MERGE: c_int = 67;
+
+/// A resource limit as a VMM gets it, unless a flag says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The soft limit in the resource's own unit; `None` is unlimited.
+    pub soft: Option<u64>,
+    /// The hard limit.
+    pub hard: Option<u64>,
+}
+
+/// Every limit but that of descriptors, which each jail has of its own.
+///
+/// Mostly the kernel's own defaults. No core is dumped: it would hold the guest's memory. Processes are counted
+/// by uid, over all jails: a cgroup limits them.
+pub const LIMITS: [Limit; 15] = [
+    unlimited(Resource::Cpu),
+    unlimited(Resource::Fsize),
+    unlimited(Resource::Data),
+    Limit { soft: Some(8 << 20), ..unlimited(Resource::Stack) },
+    limit(Resource::Core, 0),
+    unlimited(Resource::Rss),
+    unlimited(Resource::Nproc),
+    limit(Resource::Memlock, 8 << 20),
+    unlimited(Resource::As),
+    unlimited(Resource::Locks),
+    limit(Resource::Sigpending, 1 << 16),
+    limit(Resource::Msgqueue, 819_200),
+    limit(Resource::Nice, 0),
+    limit(Resource::Rtprio, 0),
+    unlimited(Resource::Rttime),
+];
+
+const fn unlimited(resource: Resource) -> Limit {
+    Limit { resource, soft: None, hard: None }
+}
+
+const fn limit(resource: Resource, value: u64) -> Limit {
+    Limit { resource, soft: Some(value), hard: Some(value) }
+}
+
+impl Limit {
+    /// Sets it. Without CAP_SYS_RESOURCE a lower hard limit of the launcher cannot be raised, and holds.
+    fn set(&self) -> Result<(), Errno> {
+        let wanted = Rlimit { current: self.soft, maximum: self.hard };
+        match rustix::process::setrlimit(self.resource, wanted) {
+            Err(Errno::PERM) => {
+                let most = rustix::process::getrlimit(self.resource).maximum;
+                let (current, maximum) = (least(self.soft, most), least(self.hard, most));
+                rustix::process::setrlimit(self.resource, Rlimit { current, maximum })
+            }
+            set => set,
+        }
+    }
+}
+
+/// The lower of two limits.
+fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Joins a new session keyring that has no name, which no other process holds.
+///
+/// It belongs to this process's uid, root: keyrings are counted by uid, and one uid may have many jails.
+fn new_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    const GET_KEYRING_ID: c_int = 0;
+    const SESSION_KEYRING: c_ulong = -3_i64 as c_ulong;
+    match keyctl(JOIN_SESSION_KEYRING, 0) {
+        // A kernel without keys, or a filter of system calls that forbids them as a whole, to the VMM too. A filter
+        // that forbids only to join is no reason to go on with the launcher's keyring.
+        Err(refused @ (Errno::NOSYS | Errno::PERM)) if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) => {
+            Ok(())
+        }
+        joined => joined,
+    }
+}
+
+fn default_request_keyring() -> Result<(), Errno> {
+    const SET_REQKEY_KEYRING: c_int = 14;
+    const DEFAULT: c_ulong = 0;
+    let set = keyctl(SET_REQKEY_KEYRING, DEFAULT);
+    // As above: then there are no keys to request.
+    or_if(or_if(set, Errno::NOSYS), Errno::PERM)
+}
+
+fn keyctl(operation: c_int, argument: c_ulong) -> Result<(), Errno> {
+    let nothing: c_ulong = 0;
+    // SAFETY: none of these operations takes a pointer; a null one stands for a keyring without a name.
+    checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, nothing, nothing, nothing) })
+}
+
+/// `struct sched_attr`, in its first form.
+#[repr(C)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+fn default_scheduling() -> Result<(), Errno> {
+    let attributes = SchedulingAttributes {
+        size: size_of::<SchedulingAttributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice: 0,
+        priority: 0,
+        runtime: 0,
+        deadline: 0,
+        period: 0,
+    };
+    let (itself, flags): (c_int, c_uint) = (0, 0);
+    // SAFETY: the kernel reads a structure of the size that is in it, which outlives the call.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, &raw const attributes, flags) })
+}
+
+fn default_io_priority() -> Result<(), Errno> {
+    const WHO_PROCESS: c_int = 1;
+    const NONE: c_int = 0;
+    let itself: c_int = 0;
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, itself, NONE) })
+}
+
+fn every_processor() -> Result<(), Errno> {
+    // As many as Linux can be built for; the kernel takes those that there are.
+    let all = [u64::MAX; 128];
+    let itself: c_int = 0;
+    // SAFETY: the kernel reads as many bytes as it is told, all of them of `all`.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, itself, size_of_val(&all), &raw const all) })
+}
+
+fn default_memory_policy() -> Result<(), Errno> {
+    const DEFAULT: c_int = 0;
+    let (no_nodes, none): (c_ulong, c_ulong) = (0, 0);
+    // SAFETY: with no nodes the kernel reads no memory.
+    let set = checked(unsafe { libc::syscall(libc::SYS_set_mempolicy, DEFAULT, no_nodes, none) });
+    // A kernel that knows one node only. A filter of system calls may forbid it, to the VMM too.
+    or_if(or_if(set, Errno::NOSYS), Errno::PERM)
+}
+
+fn linux_personality() -> Result<(), Errno> {
+    const PER_LINUX: c_ulong = 0;
+    // SAFETY: takes a number only.
+    if unsafe { libc::personality(PER_LINUX) } < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+fn readable_timestamp_counter() -> Result<(), Errno> {
+    const PR_SET_TSC: c_int = 26;
+    const PR_TSC_ENABLE: c_ulong = 1;
+    if cfg!(target_arch = "x86_64") { prctl(PR_SET_TSC, PR_TSC_ENABLE) } else { Ok(()) }
+}
+
+fn prctl(option: c_int, argument: c_ulong) -> Result<(), Errno> {
+    let nothing: c_ulong = 0;
+    // SAFETY: none of the options that this module uses takes a pointer.
+    checked(unsafe { libc::prctl(option, argument, nothing, nothing, nothing) }.into())
+}
+
+/// Writes a whole value to a file of the kernel.
+fn write(path: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(file, value).map(drop)
+}
+
+/// Success also where the kernel answers `accepted`.
+fn or_if(result: Result<(), Errno>, accepted: Errno) -> Result<(), Errno> {
+    if result == Err(accepted) { Ok(()) } else { result }
+}
+
+fn checked(answer: c_long) -> Result<(), Errno> {
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_attribute_is_found_by_its_name() {
+        for attribute in Attribute::ALL {
+            assert_eq!(Attribute::named(attribute.name()), Some(attribute));
+        }
+        assert_eq!(Attribute::named(""), None);
+    }
+
+    #[test]
+    fn the_lower_limit_is_the_least() {
+        assert_eq!([least(None, None), least(Some(1), None), least(None, Some(2)), least(Some(3), Some(2))], [
+            None,
+            Some(1),
+            Some(2),
+            Some(2)
+        ]);
+    }
+}
