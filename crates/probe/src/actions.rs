@@ -1,7 +1,7 @@
 //! The words of the command line and what each of them does.
 
 use crate::errno;
-use crate::report::Report;
+use crate::report::{self, Report};
 use rustix::process::Resource;
 use rustix::time::ClockId;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
-use stockade_syscalls::{attempt, guest};
+use stockade_syscalls::{attempt, guest, state};
 
 const MISUSE: u8 = 2;
 /// A file that is longer is not read: it may have no end.
@@ -33,6 +33,8 @@ pub(crate) enum Next {
 /// What one word asks for.
 enum Action<'a> {
     Report,
+    Inherited,
+    Keys,
     Guest,
     Hold,
     Args,
@@ -57,6 +59,8 @@ impl<'a> Action<'a> {
         let (name, value) = split(word.as_bytes());
         Some(match (name, value) {
             (b"report", None) => Self::Report,
+            (b"inherited", None) => Self::Inherited,
+            (b"keys", None) => Self::Keys,
             (b"guest", None) => Self::Guest,
             (b"hold", None) => Self::Hold,
             (b"args", None) => Self::Args,
@@ -121,6 +125,8 @@ impl Actions {
             },
             Action::SleepMs(time) => thread::sleep(Duration::from_millis(time)),
             Action::Report => print(&Report::gather()),
+            Action::Inherited => print(&json!({ "inherited": report::inherited() })),
+            Action::Keys => print(&json!({ "keys": state::attack_session_keyring() })),
             Action::Guest => print(&json!({ "kvm_guest": run_guest() })),
             Action::Args => print(&json!({ "args": args() })),
             Action::Limits => print(&json!({ "limits": {

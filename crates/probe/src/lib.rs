@@ -11,6 +11,7 @@ mod errno;
 mod escapes;
 mod known;
 mod mounts;
+mod odd;
 mod report;
 mod writable;
 
@@ -23,8 +24,16 @@ use std::process::ExitCode;
 ///
 /// A word that begins with `--` is skipped with the word after it: a jailer passes such to every program. A
 /// `--` alone is skipped alone. A word that names no action ends the run with exit code 2.
+///
+/// As the first word, `odd` is followed by a program and its arguments, which is executed in a state in which
+/// everything that a process inherits is unusual.
 #[must_use]
 pub fn run(words: &[OsString]) -> ExitCode {
+    if let [first, program @ ..] = words
+        && first == "odd"
+    {
+        return odd::execute(program);
+    }
     let mut actions = Actions::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {

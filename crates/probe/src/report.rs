@@ -9,10 +9,11 @@ use crate::writable;
 use rustix::fs::Mode;
 use rustix::process::Resource;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::Path;
 use std::{env, fs, io};
-use stockade_syscalls::attempt;
+use stockade_syscalls::{attempt, state};
 
 /// No more descriptors than these are asked for; a higher limit takes too long to walk.
 const MOST_DESCRIPTORS: u64 = 65536;
@@ -43,6 +44,7 @@ pub(crate) struct Report {
     devices: Vec<devices::Entry>,
     writable: Vec<String>,
     escapes: Vec<Escape>,
+    inherited: BTreeMap<String, String>,
     arch: String,
     kernel: String,
 }
@@ -84,10 +86,33 @@ impl Report {
             devices: devices::below(Path::new("/dev")),
             writable: writable::directories(Path::new("/")),
             escapes: escapes::try_all(),
+            inherited: inherited(),
             arch: text(system.machine()),
             kernel: text(system.release()),
         }
     }
+}
+
+/// The state that this process has inherited, with what the runtime of this program hides.
+pub(crate) fn inherited() -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = state::read().into_iter().collect();
+    let list = |signals: io::Result<Vec<i32>>| match signals {
+        Ok(signals) if signals.is_empty() => "none".to_owned(),
+        Ok(signals) => signals.iter().map(i32::to_string).collect::<Vec<_>>().join(" "),
+        Err(_) => "-".to_owned(),
+    };
+    all.insert("signals-ignored".into(), list(attempt::ignored_signals()));
+    all.insert("signals-blocked".into(), list(attempt::blocked_signals()));
+    let names: Vec<String> =
+        env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    all.insert("environment".into(), if names.is_empty() { "none".into() } else { names.join(" ") });
+    let leads = attempt::session().is_ok_and(|session| session.unsigned_abs() == std::process::id());
+    all.insert("session".into(), if leads { "own" } else { "launcher's" }.into());
+    let cwd = env::current_dir().map_or("-".into(), |path| path.display().to_string());
+    all.insert("working-directory".into(), cwd);
+    let more = descriptors().into_iter().filter(|number| *number > 2).count();
+    all.insert("descriptors".into(), if more == 0 { "none".into() } else { format!("{more} more") });
+    all
 }
 
 fn groups() -> rustix::io::Result<Vec<u32>> {

@@ -363,15 +363,25 @@ fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
 /// interrupt then no longer reached.
 pub(crate) fn default_signals() {
     for signal in 1..=64 {
-        // The C library keeps two of them to itself, and two others cannot be changed.
+        // Two cannot be changed.
         let _ = default_signal(signal);
     }
 }
 
 /// A signal at its default.
+///
+/// Asks the kernel and not the C library, which hides two signals, and has children that it spawns ignore them.
 pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
-    // SAFETY: SIG_DFL installs no handler, so no code of ours can be run by it.
-    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+    const SIGNAL_SET_SIZE: usize = 8;
+    // The kernel's `sigaction`: the default, no flags, no restorer, no signal blocked.
+    let default = [0_usize; 4];
+    let previous = std::ptr::null_mut::<usize>();
+    // SAFETY: the kernel reads its `sigaction`, 32 bytes, and the default installs no handler; the previous one is not
+    // asked for.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), previous, SIGNAL_SET_SIZE)
+    };
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 pub(crate) fn reset_signals() -> Result<(), Errno> {

@@ -235,30 +235,23 @@ fn keyctl(operation: c_int, argument: c_ulong) -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, nothing, nothing, nothing) })
 }
 
-/// `struct sched_attr`, in its first form.
+/// `struct sched_attr`, in its first form. All 0 is `SCHED_OTHER` with nice value 0.
 #[repr(C)]
-struct SchedulingAttributes {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
+#[derive(Default)]
+pub(crate) struct SchedulingAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
 }
 
 fn default_scheduling() -> Result<(), Errno> {
-    let attributes = SchedulingAttributes {
-        size: size_of::<SchedulingAttributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
-        flags: 0,
-        nice: 0,
-        priority: 0,
-        runtime: 0,
-        deadline: 0,
-        period: 0,
-    };
+    let size = size_of::<SchedulingAttributes>() as u32;
+    let attributes = SchedulingAttributes { size, ..SchedulingAttributes::default() };
     let (itself, flags): (c_int, c_uint) = (0, 0);
     // SAFETY: the kernel reads a structure of the size that is in it, which outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, &raw const attributes, flags) })

@@ -39,3 +39,5 @@ pub mod attempt;
 pub mod guest;
 #[cfg(feature = "probe")]
 pub mod mount_list;
+#[cfg(feature = "probe")]
+pub mod state;
