@@ -149,6 +149,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::EmptyBoundingSet
         | EnterStep::NoNewPrivileges
         | EnterStep::MakeRootNosuid
+        | EnterStep::CloneTreeAlone
         | EnterStep::KeepFileCapabilities
         | EnterStep::ForbidSetIdFiles
         | EnterStep::ExecuteVisitor { .. }

@@ -1,5 +1,6 @@
 //! The words of the command line and what each of them does.
 
+use crate::attack::{Attacks, PRIVILEGED};
 use crate::errno;
 use crate::report::{self, Report};
 use rustix::process::Resource;
@@ -35,6 +36,8 @@ enum Action<'a> {
     Report,
     Inherited,
     Keys,
+    Attack(u64),
+    Privileged,
     Guest,
     Hold,
     Args,
@@ -60,6 +63,8 @@ impl<'a> Action<'a> {
         Some(match (name, value) {
             (b"report", None) => Self::Report,
             (b"inherited", None) => Self::Inherited,
+            (b"attack", Some(value)) => Self::Attack(number(value)?),
+            (b"privileged", None) => Self::Privileged,
             (b"keys", None) => Self::Keys,
             (b"guest", None) => Self::Guest,
             (b"hold", None) => Self::Hold,
@@ -126,6 +131,10 @@ impl Actions {
             Action::SleepMs(time) => thread::sleep(Duration::from_millis(time)),
             Action::Report => print(&Report::gather()),
             Action::Inherited => print(&json!({ "inherited": report::inherited() })),
+            Action::Attack(seconds) => print(&json!({ "attacks": Attacks::for_seconds(seconds) })),
+            Action::Privileged => {
+                return Next::Leave(if is_privileged() { PRIVILEGED.into() } else { ExitCode::SUCCESS });
+            }
             Action::Keys => print(&json!({ "keys": state::attack_session_keyring() })),
             Action::Guest => print(&json!({ "kvm_guest": run_guest() })),
             Action::Args => print(&json!({ "args": args() })),
@@ -188,6 +197,13 @@ fn or_misuse(name: &str, number: i32, result: io::Result<()>) -> Next {
 
 fn ok_or_name(result: io::Result<()>) -> String {
     result.map_or_else(|error| errno::name_of(&error), |()| "ok".to_owned())
+}
+
+/// Whether this process has another uid than the one that executed it, or a capability.
+fn is_privileged() -> bool {
+    rustix::process::geteuid() != rustix::process::getuid()
+        || rustix::process::getegid() != rustix::process::getgid()
+        || rustix::thread::capabilities(None).is_ok_and(|sets| !sets.effective.is_empty())
 }
 
 /// Waits for one byte, the end or an error; no more than the byte is taken from the others that read.

@@ -5,6 +5,7 @@
 //! cannot read it reports as unknown, with the reason.
 
 mod actions;
+mod attack;
 mod capabilities;
 mod devices;
 mod errno;

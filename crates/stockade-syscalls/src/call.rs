@@ -59,6 +59,8 @@ pub enum Call {
     MakeMountsSlaves,
     /// Take a copy of the working directory with the mounts below it (`open_tree`).
     CloneTree,
+    /// Take a copy of the working directory without the mounts below it (`open_tree`).
+    CloneTreeAlone,
     /// Mount the copy onto the working directory (`move_mount`).
     AttachTree,
     /// Go to the root of the copy (`fchdir`).
@@ -259,13 +261,8 @@ impl Call {
                 Err(Errno::NOSYS) => mounts::remount_nosuid(),
                 made => made,
             },
-            Self::CloneTree => {
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::AT_RECURSIVE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                state.tree = Some(rustix::mount::open_tree(CWD, c".", flags)?);
-                Ok(())
-            }
+            Self::CloneTree => state.clone_tree(OpenTreeFlags::AT_RECURSIVE),
+            Self::CloneTreeAlone => state.clone_tree(OpenTreeFlags::empty()),
             Self::AttachTree => {
                 let tree = state.tree.as_ref().ok_or(Errno::BADF)?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -333,6 +330,12 @@ pub(crate) struct State {
 }
 
 impl State {
+    fn clone_tree(&mut self, extent: OpenTreeFlags) -> Result<(), Errno> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | extent;
+        self.tree = Some(rustix::mount::open_tree(CWD, c".", flags)?);
+        Ok(())
+    }
+
     fn make_slaves(&mut self, path: &CStr) -> Result<(), Errno> {
         match mounts::make_nosuid_slaves(path) {
             Err(Errno::NOSYS) => {

@@ -34,6 +34,8 @@ pub mod spawn;
 pub mod start;
 
 #[cfg(feature = "probe")]
+pub mod attack;
+#[cfg(feature = "probe")]
 pub mod attempt;
 #[cfg(feature = "probe")]
 pub mod guest;

@@ -15,6 +15,8 @@ pub struct Birth<'a> {
     pub pid_namespace: bool,
     /// A network namespace with nothing but a loopback interface that is down.
     pub network_namespace: bool,
+    /// An IPC namespace, without shared memory, semaphores and message queues.
+    pub ipc_namespace: bool,
     /// The cgroup v2 directory to be born in; moving there later would cost a grace period of the kernel.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
@@ -75,6 +77,9 @@ pub(crate) fn clone_with_pidfd(birth: Birth<'_>) -> Result<Option<(Pid, OwnedFd)
     }
     if birth.network_namespace {
         flags |= libc::CLONE_NEWNET as u64;
+    }
+    if birth.ipc_namespace {
+        flags |= libc::CLONE_NEWIPC as u64;
     }
     let mut pidfd: libc::c_int = -1;
     let mut args = clone_args(flags, libc::SIGCHLD);

@@ -114,6 +114,7 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::UnshareMounts => Call::UnshareMounts,
         EnterStep::MakeMountsSlaves => Call::MakeMountsSlaves,
         EnterStep::CloneTree => Call::CloneTree,
+        EnterStep::CloneTreeAlone => Call::CloneTreeAlone,
         EnterStep::AttachTree => Call::AttachTree,
         EnterStep::EnterTree => Call::EnterTree,
         EnterStep::MakeTreeSlave => Call::MakeTreeSlave,

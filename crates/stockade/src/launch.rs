@@ -109,6 +109,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         pid_namespace: jail.receipt.spec.new_pid_ns,
         network_namespace: jail.receipt.spec.netns == Netns::New,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        ..Birth::default()
     };
     let before = Moment::now();
     let (child, monitor) = match &log {

@@ -121,8 +121,10 @@ impl Visit {
         self
     }
 
-    /// Stays root instead of becoming the jail's uid. Of root's capabilities it keeps those over files, and in a
-    /// jail without a pid namespace it gets one of its own: what it runs may be the jail's, and hostile.
+    /// Stays root instead of becoming the jail's uid. Of root's capabilities it keeps those over files.
+    ///
+    /// Programs of the jail are hostile. So it gets an own namespace of each kind that the jail shares with the host, sees
+    /// the jail's tree without the mounts in it, and can make no set-uid file.
     pub fn as_root(mut self, root: bool) -> Self {
         self.as_root = root;
         self
@@ -160,7 +162,7 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
 /// Brings a visitor into the jail of this receipt, where `vmm` runs.
 pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visitor> {
     let there = Namespaces::of(vmm)?;
-    let alone = visit.as_root && !there.pid;
+    let as_root = visit.as_root;
     let way = way(receipt, vmm, &there, visit)?;
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) = way.into_iter().unzip();
     let failed = |call: usize, cause| {
@@ -172,7 +174,14 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
     let cgroup = born_in
         .map(|at| open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, at));
     let cgroup = cgroup.transpose()?;
-    let birth = Birth { pid_namespace: alone, cgroup: cgroup.as_ref().map(AsFd::as_fd), ..Birth::default() };
+    // Uid 0 is root to the host's processes, to what they share and to their sockets, even without capabilities.
+    let alone = |kind: ThreadNameSpaceType| as_root && !there.others.contains(kind);
+    let birth = Birth {
+        pid_namespace: as_root && !there.pid,
+        network_namespace: alone(ThreadNameSpaceType::NETWORK),
+        ipc_namespace: alone(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+    };
     let mut program = Program::new(calls);
     let child = if there.pid {
         spawn_beside(vmm.as_fd(), &mut program, birth).context(Operation::Spawn, "the visitor")
@@ -228,7 +237,9 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
             // The last step of the way to the root.
             EnterStep::ChangeToRoot => {
                 way.extend(there.join(vmm)?);
-                way.extend(calls_of(&EnterStep::MakeRootNosuid, &site)?);
+                for step in arrive(visit.as_root) {
+                    way.extend(calls_of(step, &site)?);
+                }
             }
             EnterStep::SetGid { .. } | EnterStep::SetUid { .. } if visit.as_root => (),
             EnterStep::Execute { .. } => (),
@@ -247,6 +258,25 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
     let execute = ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?);
     way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, visit.name.display())?)));
     Ok(way)
+}
+
+/// How a visitor makes itself safe in the jail's mount namespace.
+///
+/// One that stays root sees the jail's tree and none of the mounts in it: files of a procfs, and of a directory of the
+/// host that is bound in the jail, obey uid 0 whatever capabilities it has.
+fn arrive(as_root: bool) -> &'static [EnterStep] {
+    if as_root {
+        &[
+            EnterStep::MakeRootNosuid,
+            EnterStep::UnshareMounts,
+            EnterStep::CloneTreeAlone,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+            EnterStep::ChangeRoot,
+        ]
+    } else {
+        &[EnterStep::MakeRootNosuid]
+    }
 }
 
 /// The privileges that a visitor gives up before it executes its program.

@@ -63,6 +63,8 @@ pub enum EnterStep {
     MakeMountsSlaves,
     /// Take the jail's tree with the mounts in it.
     CloneTree,
+    /// Take the jail's tree without the mounts in it.
+    CloneTreeAlone,
     /// Mount it onto itself.
     AttachTree,
     /// Go to its root.
@@ -246,6 +248,7 @@ impl fmt::Display for EnterStep {
             Self::UnshareMounts => f.write_str("copy the mount namespace"),
             Self::MakeMountsSlaves => f.write_str("make all mounts nosuid slaves"),
             Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
+            Self::CloneTreeAlone => f.write_str("take the jail's tree without its mounts"),
             Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
             Self::EnterTree => f.write_str("enter the mounted tree"),
             Self::MakeTreeSlave => f.write_str("make the tree's mounts nosuid slaves"),
