@@ -263,3 +263,35 @@ fn a_vmm_that_owns_every_file_of_its_tree_does_no_harm() {
         said(&guard, &["rm", "--force", &jail.id]);
     });
 }
+
+#[test]
+fn the_vmm_of_the_drop_in_does_no_harm() {
+    privileged!(guard, {
+        let canaries = Canaries::new(&guard);
+        let (id, base) = (guard.named("jailer"), guard.base());
+        let root = base.join("stockade-probe").join(&id).join("root");
+        std::fs::create_dir_all(&root).unwrap();
+        let share = guard.directory().join("share");
+        std::fs::create_dir(&share).unwrap();
+        let jail = Attacked { id: id.clone(), root: root.clone(), share };
+        std::fs::create_dir(root.join("bin")).unwrap();
+        jail.leave_set_uid_programs();
+        // From a launcher with inheritable and ambient capabilities and a key in its session keyring.
+        let script = "mkdir -p \"$0/proc\" && mount --bind /proc \"$0/proc\" && exec \"$@\"";
+        let probe = program("stockade-probe");
+        let mut drop_in = Command::new("timeout");
+        drop_in.args(["--signal=KILL", LONGEST, "unshare", "--mount", "sh", "-c", script]).arg(&root).arg(&probe);
+        drop_in.arg("odd").arg(program("jailer")).args(["--id", &id, "--uid", UID, "--gid", UID, "--exec-file"]);
+        drop_in.arg(&probe).arg("--chroot-base-dir").arg(&base).args(["--", &format!("attack={SECONDS}")]);
+        let output = run_with(&mut drop_in);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let mut attacks = attacks_in(&output.stdout);
+        // It keeps the launcher's scheduling, as that of Firecracker's jailer does: it is real-time already.
+        for name in ["real-time"] {
+            attacks["harm"].as_object_mut().unwrap().remove(name);
+        }
+        demand_harmless("the VMM of the drop-in", &attacks, &ON_PROCESSES);
+        jail.demand_no_new_set_uid_file();
+        canaries.demand_unharmed();
+    });
+}

@@ -278,11 +278,13 @@ fn checked(answer: c_long) -> Result<(), Errno> {
     if answer < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-/// Executes a program in a child, and tells its exit code; `None` if it was killed.
+/// Executes a program in a child and returns its exit code; `None` if it was killed.
 ///
 /// # Errors
 /// Why there is no child. A program that cannot be executed counts as exit code 127.
 pub fn exit_code_of(program: &CStr, argument: &CStr) -> Result<Option<i32>, Errno> {
+    // A launcher that ignores it has the kernel keep no exit code.
+    crate::call::default_signal(libc::SIGCHLD)?;
     let arguments = [program.as_ptr(), argument.as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
     // SAFETY: the child executes or ends.

@@ -1,0 +1,178 @@
+//! Ways out that were open once: set-uid files, the launcher's keyring, and the launcher's own program.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::{Guard, privileged, program, run_with, said, stockade};
+
+/// A jail in which the probe sleeps: its id, its root and its VMM's pid.
+fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, PathBuf, i32) {
+    let id = guard.named(name);
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let words = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    said(guard, &[&words[..], flags].concat());
+    let pid = said(guard, &["start", &id, "--", "sleep"]).trim().parse().unwrap();
+    let root = guard.base().join("stockade-probe").join(&id).join("root");
+    (id, root, pid)
+}
+
+/// Puts a file that the jail owns into its root.
+fn put(root: &std::path::Path, name: &str, content: &[u8]) {
+    let path = root.join(name);
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    chown(&path, Some(1234), Some(1234)).unwrap();
+}
+
+/// Mount points that a process sees without `nosuid`.
+fn suid_mounts(pid: i32) -> Vec<String> {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    assert!(!table.is_empty());
+    let honours = |line: &&str| !line.split(' ').nth(5).unwrap().split(',').any(|flag| flag == "nosuid");
+    table.lines().filter(honours).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_mount_in_a_jail_is_nosuid_whoever_mounted_it() {
+    privileged!(guard, {
+        let share = guard.directory().join("share");
+        std::fs::create_dir(&share).unwrap();
+        let bind = format!("{}=share:bind", share.display());
+        let flags = ["--ramfs", "1M", "--place", &bind];
+        let (id, root, pid) = sleeper(&guard, "mounts", &flags);
+        assert_eq!(suid_mounts(pid), Vec::<String>::new());
+        // Later mounts of the host's spread into the jail, as in that of Firecracker's jailer.
+        let (extra, at) = (guard.directory().join("extra"), root.join("run"));
+        std::fs::create_dir(&extra).unwrap();
+        rustix::mount::mount_bind(&extra, &at).unwrap();
+        let visited = stockade(&guard, &["exec", &id, "--", "/stockade-probe", "exit=0"]);
+        let suid = suid_mounts(pid);
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!((visited.code, visited.stderr.as_str()), (0, ""));
+        assert_eq!(suid, Vec::<String>::new(), "a visit takes care of what came later");
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn no_jail_is_attached_without_nosuid_where_the_host_is_copied() {
+    privileged!(guard, {
+        // With a runtime directory of its own there is no template, and the host's mount namespace is copied.
+        let (id, base) = (guard.named("classic"), guard.base().display().to_string());
+        let probe = program("stockade-probe").display().to_string();
+        let mut run = Command::new("unshare");
+        run.args(["--mount", "sh", "-c", "mount -t tmpfs none /run && exec \"$0\" \"$@\""]);
+        run.arg(program("stockade")).args(["run", "--id", &id, "--exec-file", &probe]);
+        run.args(["--chroot-base-dir", &base, "--place", "/proc=proc:bind", "--", "read=/proc/self/mountinfo"]);
+        run.env("STOCKADE_STATE_DIR", guard.state());
+        let output = run_with(&mut run);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let table: Value = serde_json::from_str(output.stdout.trim()).unwrap();
+        let lines: Vec<&str> = table["read"].as_str().unwrap().lines().collect();
+        assert!(lines.len() >= 2, "{lines:?}");
+        assert!(lines.iter().all(|line| line.split(' ').nth(5).unwrap().contains("nosuid")), "{lines:?}");
+    });
+}
+
+#[test]
+fn the_launchers_session_keyring_is_out_of_reach() {
+    privileged!(guard, {
+        let (id, base) = (guard.named("keys"), guard.base().display().to_string());
+        let (stockade, probe) = (program("stockade"), program("stockade-probe").display().to_string());
+        let (other, _, _) = sleeper(&guard, "visited", &[]);
+        let script = "set -e; \"$0\" run --id \"$1\" --exec-file \"$2\" --chroot-base-dir \"$3\" -- keys; \
+                      \"$0\" exec \"$4\" -- /stockade-probe keys; \"$0\" exec --root \"$4\" -- /stockade-probe keys; \
+                      \"$2\" keys";
+        let mut launcher = Command::new(&probe);
+        launcher.args(["odd", "sh", "-c", script]).arg(stockade).args([&id, &probe, &base, &other]);
+        launcher.env("STOCKADE_STATE_DIR", guard.state());
+        let output = run_with(&mut launcher);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // Bytes that could be read, then whether it could be cleared: each has an empty keyring of its own.
+        let nothing = json!({ "keys": [{ "Ok": 0 }, { "Ok": 0 }] });
+        assert_eq!(lines[..3], [nothing.clone(), nothing.clone(), nothing]);
+        assert_eq!(lines[3]["keys"][0], json!({ "Ok": 4 }), "the launcher's key is still there: 4 bytes are its number");
+        said(&guard, &["rm", "--force", &other]);
+    });
+}
+
+#[test]
+fn a_visitor_is_never_executed_as_stockade_itself() {
+    privileged!(guard, {
+        let (id, root, _) = sleeper(&guard, "self", &["--place", "/proc=proc:bind"]);
+        put(&root, "script", b"#!/proc/self/exe\n");
+        put(&root, "with-argument", b"#! /proc/self/exe  --help \n");
+        put(&root, "chain", b"#!/script\n");
+        put(&root, "elf", &foreign_interpreter());
+        std::os::unix::fs::symlink("/proc/self/exe", root.join("link")).unwrap();
+        for program in ["/script", "/with-argument", "/chain", "/elf", "/link"] {
+            for root in [&[][..], &["--root"]] {
+                let words = [&["exec"][..], root, &[&id, "--", program, "--help"]].concat();
+                let output = stockade(&guard, &words);
+                let all = format!("{}{}", output.stdout, output.stderr);
+                assert!(!all.contains("Usage:"), "{words:?}: {all}");
+                assert!([1, 125, 126, 127].contains(&output.code), "{words:?}: {} {all}", output.code);
+            }
+        }
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn scripts_of_a_jail_run_as_the_kernel_would_run_them() {
+    privileged!(guard, {
+        let (id, root, _) = sleeper(&guard, "scripts", &[]);
+        put(&root, "plain", b"#!/stockade-probe\n");
+        put(&root, "spaced", b"#!  /stockade-probe \t args  \nrest");
+        put(&root, "chain", b"#!/spaced second\n");
+        put(&root, "no-end", b"#!/stockade-probe args");
+        put(&root, "empty", b"#!\n");
+        put(&root, "long", format!("#!/{}\n", "x".repeat(300)).as_bytes());
+        put(&root, "loop", b"#!/loop\n");
+        put(&root, "text", b"no program\n");
+        put(&root, "missing", b"#!/not/there\n");
+        let args = |words: &[&str]| json!({ "args": words }).to_string() + "\n";
+        let runs = |program: &str| said(&guard, &["exec", &id, "--", program, "args"]);
+        // The probe takes the path of the script for an action, and so prints nothing but a complaint.
+        let plain = stockade(&guard, &["exec", &id, "--", "/plain", "args"]);
+        assert_eq!((plain.code, plain.stderr.as_str()), (2, "stockade-probe: unknown action '/plain'\n"));
+        let printed = stockade(&guard, &["exec", &id, "--", "/spaced", "exit=7"]);
+        assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/spaced", "exit=7"]));
+        let printed = stockade(&guard, &["exec", &id, "--", "/chain", "third"]);
+        assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/spaced", "second", "/chain", "third"]));
+        let printed = stockade(&guard, &["exec", &id, "--", "/no-end"]);
+        assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/no-end"]));
+        for (program, code) in
+            [("/empty", 126), ("/long", 126), ("/loop", 126), ("/text", 126), ("/missing", 127), ("/run", 126)]
+        {
+            let output = stockade(&guard, &["exec", &id, "--", program]);
+            assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{program}: {}", output.stderr);
+            assert_eq!(output.stderr.lines().count(), 1, "{program}: {}", output.stderr);
+        }
+        assert_eq!(runs("/stockade-probe"), args(&["/stockade-probe", "args"]));
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+/// An ELF program whose interpreter is `/proc/self/exe`: two program headers, the path, and nothing to run.
+fn foreign_interpreter() -> Vec<u8> {
+    let path = b"/proc/self/exe\0";
+    let machine: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".to_vec();
+    elf.extend(machine.to_le_bytes());
+    elf.extend([1, 0, 0, 0]);
+    [0_u64, 64, 0].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let size = (64 + 2 * 56 + path.len()) as u64;
+    for (kind, offset, length) in [(3_u32, 176_u64, 15_u64), (1, 0, size)] {
+        elf.extend(kind.to_le_bytes());
+        elf.extend(5_u32.to_le_bytes());
+        [offset, offset, offset, length, length, 4096].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    }
+    elf.extend(path);
+    elf
+}
