@@ -16,7 +16,14 @@ fn compile(name: &str) {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     let target = Path::new(&variable("OUT_DIR")).join(name);
     let mut rustc = Command::new(variable("RUSTC"));
-    rustc.args(["--edition=2024", "--crate-type=bin", "--crate-name", name, "-Copt-level=s", "-Cpanic=abort"]);
+    rustc.args([
+        "--edition=2024",
+        "--crate-type=bin",
+        "--crate-name",
+        name,
+        "-Copt-level=s",
+        "-Cpanic=abort",
+    ]);
     // No library, no start-up code, nothing to relocate; one page-sized segment after the other.
     rustc.args(["-Clto=fat", "-Crelocation-model=static", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]);
     rustc.args([

@@ -103,8 +103,7 @@ pub(crate) fn inherited() -> BTreeMap<String, String> {
     };
     all.insert("signals-ignored".into(), list(attempt::ignored_signals()));
     all.insert("signals-blocked".into(), list(attempt::blocked_signals()));
-    let names: Vec<String> =
-        env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
     all.insert("environment".into(), if names.is_empty() { "none".into() } else { names.join(" ") });
     let leads = attempt::session().is_ok_and(|session| session.unsigned_abs() == std::process::id());
     all.insert("session".into(), if leads { "own" } else { "launcher's" }.into());

@@ -41,7 +41,7 @@ pub(crate) struct VisitArgs {
     /// Run this static program of the host: the jail need not have it.
     #[arg(long, value_name = "FILE")]
     pub(crate) host_program: Option<PathBuf>,
-    /// Stay root, with capabilities over files alone, instead of becoming the jail's uid.
+    /// Stay root, with capabilities over files alone, and see the jail's tree without the mounts in it.
     #[arg(long)]
     root: bool,
     /// A variable of its environment (repeatable).

@@ -64,11 +64,16 @@ impl Attacked {
         let id = guard.named(name);
         let share = guard.directory().join("share");
         std::fs::create_dir(&share).unwrap();
-        let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
         let bind = format!("{}=share:bind", share.display());
         let words = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
         let owner = ["--uid", UID, "--gid", UID];
-        said(guard, &[&words[..], &owner, &["--place", "/proc=proc:bind", "--place", &bind, "--ramfs", "1M"]].concat());
+        said(
+            guard,
+            &[&words[..], &owner, &["--place", "/proc=proc:bind", "--place", &bind, "--ramfs", "1M"]]
+                .concat(),
+        );
         let root = guard.base().join("stockade-probe").join(&id).join("root");
         std::fs::create_dir(root.join("bin")).unwrap();
         chown(root.join("bin"), OWNER, OWNER).unwrap();
@@ -101,7 +106,11 @@ impl Attacked {
                 if facts.is_dir() {
                     left.push(path);
                 } else if facts.mode() & 0o6000 != 0 && facts.uid() == 0 {
-                    assert!(known.contains(&path) || path == self.share.join("set-uid"), "{}", path.display());
+                    assert!(
+                        known.contains(&path) || path == self.share.join("set-uid"),
+                        "{}",
+                        path.display()
+                    );
                 }
             }
         }
@@ -163,7 +172,10 @@ fn visit_while_attacked(guard: &Guard, id: &str) -> u32 {
             let output = check(words);
             assert_eq!((output.code, output.stdout.as_str()), (0, wanted), "{words:?}: {}", output.stderr);
         };
-        honest(&["exec", "--host-program", &probe, id, "--", "args"], "{\"args\":[\"stockade-probe\",\"args\"]}\n");
+        honest(
+            &["exec", "--host-program", &probe, id, "--", "args"],
+            "{\"args\":[\"stockade-probe\",\"args\"]}\n",
+        );
         honest(&["exec", id, "--", "/stockade-probe", "args"], "{\"args\":[\"/stockade-probe\",\"args\"]}\n");
         // Whatever the jail has put there.
         check(&["exec", id, "--", "/bin/victim", "args"]);
@@ -191,9 +203,11 @@ fn a_visitor_that_stayed_root_does_no_harm() {
         let (canaries, jail) = (Canaries::new(&guard), Attacked::new(&guard, "root"));
         said(&guard, &["start", &jail.id, "--", "sleep"]);
         let attack = format!("attack={SECONDS}");
-        let output = run_with(&mut bounded(&guard, &["exec", "--root", &jail.id, "--", "/stockade-probe", &attack]));
+        let output =
+            run_with(&mut bounded(&guard, &["exec", "--root", &jail.id, "--", "/stockade-probe", &attack]));
         assert_eq!(output.code, 0, "{}", output.stderr);
-        let tried = ["set-uid-fchmodat2", "set-uid-openat", "set-uid-io-uring", "core-pattern", "mount", "uid-0"];
+        let tried =
+            ["set-uid-fchmodat2", "set-uid-openat", "set-uid-io-uring", "core-pattern", "mount", "uid-0"];
         demand_harmless("a visitor as root", &attacks_in(&output.stdout), &tried);
         jail.demand_no_new_set_uid_file();
         canaries.demand_unharmed();
@@ -244,11 +258,15 @@ fn a_vmm_that_owns_every_file_of_its_tree_does_no_harm() {
             }
         }
         jail.start(&guard);
-        let (placed, end) = (guard.file("placed", "of the host"), Instant::now() + Duration::from_secs(SECONDS));
+        let (placed, end) =
+            (guard.file("placed", "of the host"), Instant::now() + Duration::from_secs(SECONDS));
         let (mut rounds, source) = (0, format!("{}=trap/file", placed.display()));
         while Instant::now() < end {
             // Either it works or it is refused; the jail exchanges the folder meanwhile.
-            for words in [&["place", &jail.id, &source][..], &["exec", "--root", &jail.id, "--", "/bin/victim", "args"]] {
+            for words in [
+                &["place", &jail.id, &source][..],
+                &["exec", "--root", &jail.id, "--", "/bin/victim", "args"],
+            ] {
                 let output = run_with(&mut bounded(&guard, words));
                 assert!(![124, 137].contains(&output.code), "{words:?}: {}", output.stderr);
             }
@@ -280,8 +298,19 @@ fn the_vmm_of_the_drop_in_does_no_harm() {
         let script = "mkdir -p \"$0/proc\" && mount --bind /proc \"$0/proc\" && exec \"$@\"";
         let probe = program("stockade-probe");
         let mut drop_in = Command::new("timeout");
-        drop_in.args(["--signal=KILL", LONGEST, "unshare", "--mount", "sh", "-c", script]).arg(&root).arg(&probe);
-        drop_in.arg("odd").arg(program("jailer")).args(["--id", &id, "--uid", UID, "--gid", UID, "--exec-file"]);
+        drop_in
+            .args(["--signal=KILL", LONGEST, "unshare", "--mount", "sh", "-c", script])
+            .arg(&root)
+            .arg(&probe);
+        drop_in.arg("odd").arg(program("jailer")).args([
+            "--id",
+            &id,
+            "--uid",
+            UID,
+            "--gid",
+            UID,
+            "--exec-file",
+        ]);
         drop_in.arg(&probe).arg("--chroot-base-dir").arg(&base).args(["--", &format!("attack={SECONDS}")]);
         let output = run_with(&mut drop_in);
         assert_eq!(output.code, 0, "{}", output.stderr);

@@ -42,18 +42,37 @@ fn every_mount_in_a_jail_is_nosuid_whoever_mounted_it() {
         std::fs::create_dir(&share).unwrap();
         let bind = format!("{}=share:bind", share.display());
         let flags = ["--ramfs", "1M", "--place", &bind];
-        let (id, root, pid) = sleeper(&guard, "mounts", &flags);
+        let (id, _, pid) = sleeper(&guard, "mounts", &flags);
         assert_eq!(suid_mounts(pid), Vec::<String>::new());
-        // Later mounts of the host's spread into the jail, as in that of Firecracker's jailer.
-        let (extra, at) = (guard.directory().join("extra"), root.join("run"));
-        std::fs::create_dir(&extra).unwrap();
-        rustix::mount::mount_bind(&extra, &at).unwrap();
-        let visited = stockade(&guard, &["exec", &id, "--", "/stockade-probe", "exit=0"]);
-        let suid = suid_mounts(pid);
-        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
-        assert_eq!((visited.code, visited.stderr.as_str()), (0, ""));
-        assert_eq!(suid, Vec::<String>::new(), "a visit takes care of what came later");
         said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn a_mount_of_the_host_that_comes_later_is_nosuid_once_something_is_executed_there() {
+    privileged!(guard, {
+        use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+        // A base whose mounts spread into jails, wherever the test runs.
+        let (base, extra) = (guard.directory().join("shared"), guard.directory().join("extra"));
+        std::fs::create_dir(&base).unwrap();
+        std::fs::create_dir(&extra).unwrap();
+        rustix::mount::mount(c"none", &base, c"tmpfs", MountFlags::empty(), c"").unwrap();
+        rustix::mount::mount_change(&base, MountPropagationFlags::SHARED).unwrap();
+        let (id, probe) = (guard.named("later"), program("stockade-probe").display().to_string());
+        let base_flag = base.display().to_string();
+        said(&guard, &["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base_flag]);
+        let pid: i32 = said(&guard, &["start", &id, "--", "sleep"]).trim().parse().unwrap();
+        let at = base.join("stockade-probe").join(&id).join("root/run");
+        rustix::mount::mount_bind(&extra, &at).unwrap();
+        let (before, visited) =
+            (suid_mounts(pid), stockade(&guard, &["exec", &id, "--", "/stockade-probe", "exit=0"]));
+        let after = suid_mounts(pid);
+        rustix::mount::unmount(&at, UnmountFlags::DETACH).unwrap();
+        said(&guard, &["rm", "--force", &id]);
+        rustix::mount::unmount(&base, UnmountFlags::DETACH).unwrap();
+        assert_eq!(before.len(), 1, "it has spread: {before:?}");
+        assert_eq!((visited.code, visited.stderr.as_str()), (0, ""));
+        assert_eq!(after, Vec::<String>::new());
     });
 }
 
@@ -66,7 +85,14 @@ fn no_jail_is_attached_without_nosuid_where_the_host_is_copied() {
         let mut run = Command::new("unshare");
         run.args(["--mount", "sh", "-c", "mount -t tmpfs none /run && exec \"$0\" \"$@\""]);
         run.arg(program("stockade")).args(["run", "--id", &id, "--exec-file", &probe]);
-        run.args(["--chroot-base-dir", &base, "--place", "/proc=proc:bind", "--", "read=/proc/self/mountinfo"]);
+        run.args([
+            "--chroot-base-dir",
+            &base,
+            "--place",
+            "/proc=proc:bind",
+            "--",
+            "read=/proc/self/mountinfo",
+        ]);
         run.env("STOCKADE_STATE_DIR", guard.state());
         let output = run_with(&mut run);
         assert_eq!(output.code, 0, "{}", output.stderr);
@@ -91,11 +117,16 @@ fn the_launchers_session_keyring_is_out_of_reach() {
         launcher.env("STOCKADE_STATE_DIR", guard.state());
         let output = run_with(&mut launcher);
         assert_eq!(output.code, 0, "{}", output.stderr);
-        let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         // Bytes that could be read, then whether it could be cleared: each has an empty keyring of its own.
         let nothing = json!({ "keys": [{ "Ok": 0 }, { "Ok": 0 }] });
         assert_eq!(lines[..3], [nothing.clone(), nothing.clone(), nothing]);
-        assert_eq!(lines[3]["keys"][0], json!({ "Ok": 4 }), "the launcher's key is still there: 4 bytes are its number");
+        assert_eq!(
+            lines[3]["keys"][0],
+            json!({ "Ok": 4 }),
+            "the launcher's key is still there: 4 bytes are its number"
+        );
         said(&guard, &["rm", "--force", &other]);
     });
 }
@@ -143,12 +174,20 @@ fn scripts_of_a_jail_run_as_the_kernel_would_run_them() {
         let printed = stockade(&guard, &["exec", &id, "--", "/spaced", "exit=7"]);
         assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/spaced", "exit=7"]));
         let printed = stockade(&guard, &["exec", &id, "--", "/chain", "third"]);
-        assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/spaced", "second", "/chain", "third"]));
+        assert_eq!(
+            printed.stdout,
+            args(&["/stockade-probe", "args", "/spaced", "second", "/chain", "third"])
+        );
         let printed = stockade(&guard, &["exec", &id, "--", "/no-end"]);
         assert_eq!(printed.stdout, args(&["/stockade-probe", "args", "/no-end"]));
-        for (program, code) in
-            [("/empty", 126), ("/long", 126), ("/loop", 126), ("/text", 126), ("/missing", 127), ("/run", 126)]
-        {
+        for (program, code) in [
+            ("/empty", 126),
+            ("/long", 126),
+            ("/loop", 126),
+            ("/text", 126),
+            ("/missing", 127),
+            ("/run", 126),
+        ] {
             let output = stockade(&guard, &["exec", &id, "--", program]);
             assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{program}: {}", output.stderr);
             assert_eq!(output.stderr.lines().count(), 1, "{program}: {}", output.stderr);

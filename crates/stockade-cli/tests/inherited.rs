@@ -24,7 +24,8 @@ fn table() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(page).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     let row = |line: &str| {
-        let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+        let mut cells =
+            line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
         let name = cells.next().unwrap();
         let cells: Vec<String> = cells.collect();
         assert_eq!(cells.len(), 6, "a cell for each column and the reason: {line}");
@@ -264,9 +265,10 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         compare("exec --root", ROOT, &state_in(&said(odd(&guard, "stockade", &root))), &launcher);
         let host = ["exec", "--host-program", &probe, &id, "--", "inherited"];
         compare("exec --host-program", EXEC, &state_in(&said(odd(&guard, "stockade", &host))), &launcher);
-        let audit: Value =
-            serde_json::from_str(&run_with(&mut odd(&guard, "stockade", &["audit", "--probe", "--json", &id])).stdout)
-                .unwrap();
+        let audit: Value = serde_json::from_str(
+            &run_with(&mut odd(&guard, "stockade", &["audit", "--probe", "--json", &id])).stdout,
+        )
+        .unwrap();
         compare("audit --probe", EXEC, &state_of(&audit["inside"]["inherited"]), &launcher);
         said(odd(&guard, "stockade", &["rm", "--force", &id]));
 
@@ -275,7 +277,12 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         let root = guard.base().join("stockade-probe").join(&id).join("root");
         let script = "mkdir -p \"$0/proc\" && mount --bind /proc \"$0/proc\" && exec \"$@\"";
         let mut drop_in = Command::new("unshare");
-        drop_in.args(["--mount", "sh", "-c", script]).arg(&root).arg(&probe).arg("odd").arg(program("jailer"));
+        drop_in
+            .args(["--mount", "sh", "-c", script])
+            .arg(&root)
+            .arg(&probe)
+            .arg("odd")
+            .arg(program("jailer"));
         drop_in.args(["--id", &id, "--exec-file", &probe, "--uid", "1234", "--gid", "1234"]);
         drop_in.args(["--chroot-base-dir", &base, "--", "inherited"]);
         compare("the VMM of the drop-in", DROP_IN, &state_in(&said(drop_in)), &launcher);

@@ -87,7 +87,10 @@ pub fn on_set_uid(directory: &CStr) -> Vec<Attempted> {
         ("openat", raw(libc::SYS_openat, [at, made, create, set_uid])),
         ("tmpfile", raw(libc::SYS_openat, [at, directory.as_ptr() as c_ulong, unnamed, set_uid])),
         ("mknodat", raw(libc::SYS_mknodat, [at, made, regular, 0])),
-        ("openat2", raw(libc::SYS_openat2, [at, made, how.as_ptr() as c_ulong, size_of_val(&how) as c_ulong])),
+        (
+            "openat2",
+            raw(libc::SYS_openat2, [at, made, how.as_ptr() as c_ulong, size_of_val(&how) as c_ulong]),
+        ),
         ("io-uring", raw(libc::SYS_io_uring_setup, [1, [0_u64; 32].as_mut_ptr() as c_ulong, 0, 0])),
         ("file-capability", file_capability(&file)),
     ];
@@ -187,7 +190,8 @@ fn write_memory(pid: i32) -> Result<(), Errno> {
 }
 
 fn join(pid: i32) -> Result<(), Errno> {
-    let namespace = rustix::fs::open(path_of(pid, "ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let namespace =
+        rustix::fs::open(path_of(pid, "ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     use std::os::fd::AsFd;
     rustix::thread::move_into_link_name_space(
         namespace.as_fd(),

@@ -258,7 +258,7 @@ impl Call {
             }
             Self::MakeRootNosuid => match mounts::make_nosuid(c"/") {
                 // The working directory is the root by now.
-                Err(Errno::NOSYS) => mounts::remount_nosuid(),
+                Err(Errno::NOSYS | Errno::PERM) => mounts::remount_nosuid(),
                 made => made,
             },
             Self::CloneTree => state.clone_tree(OpenTreeFlags::AT_RECURSIVE),
@@ -338,7 +338,8 @@ impl State {
 
     fn make_slaves(&mut self, path: &CStr) -> Result<(), Errno> {
         match mounts::make_nosuid_slaves(path) {
-            Err(Errno::NOSYS) => {
+            // Before Linux 5.12, or under a filter of system calls that is older.
+            Err(Errno::NOSYS | Errno::PERM) => {
                 self.needs_nosuid = true;
                 rustix::mount::mount_change(path, SLAVES)
             }
@@ -346,7 +347,7 @@ impl State {
         }
     }
 
-    /// Before Linux 5.12 the root of the jail alone is made `nosuid`; mounts of others below it stay as they are.
+    /// Without `mount_setattr` the root of the jail alone is made `nosuid`; mounts of others below it stay as they are.
     fn make_up_for_nosuid(&mut self) -> Result<(), Errno> {
         if std::mem::take(&mut self.needs_nosuid) { mounts::remount_nosuid() } else { Ok(()) }
     }
@@ -381,9 +382,8 @@ pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
     let previous = std::ptr::null_mut::<usize>();
     // SAFETY: the kernel reads its `sigaction`, 32 bytes, and the default installs no handler; the previous one is not
     // asked for.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), previous, SIGNAL_SET_SIZE)
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), previous, SIGNAL_SET_SIZE) };
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
 }
 

@@ -58,7 +58,12 @@ impl ExecuteWith {
         let arguments = before.chain(empty).chain(arguments).collect();
         // Clear of the standard streams, which a program may replace.
         let executor = rustix::io::fcntl_dupfd_cloexec(sealed_bytes(c"stockade-exec", ELF)?, PROGRAM + 1)?;
-        Ok(Self { executor, program, arguments: Strings::new(arguments), environment: Strings::new(environment) })
+        Ok(Self {
+            executor,
+            program,
+            arguments: Strings::new(arguments),
+            environment: Strings::new(environment),
+        })
     }
 
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {

@@ -113,8 +113,7 @@ impl Filter {
         let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_mut_ptr() };
         let (filter, nothing): (c_ulong, c_ulong) = (libc::SECCOMP_MODE_FILTER.into(), 0);
         // SAFETY: the kernel reads the program, whose length is that of the vector, and copies it.
-        let set =
-            unsafe { libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program, nothing, nothing) };
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program, nothing, nothing) };
         if set < 0 { Err(last_errno()) } else { Ok(()) }
     }
 }

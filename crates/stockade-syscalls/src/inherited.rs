@@ -116,9 +116,7 @@ impl Attribute {
             Self::MemoryErrors => prctl(libc::PR_MCE_KILL, PR_MCE_KILL_CLEAR),
             Self::TimestampCounter => readable_timestamp_counter(),
             // Without CAP_SYS_RESOURCE it can be neither given nor taken away. EINVAL before Linux 5.6.
-            Self::IoFlusher => {
-                or_if(or_if(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL)
-            }
+            Self::IoFlusher => or_if(or_if(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL),
             // EACCES below what somebody with CAP_SYS_RESOURCE has set for this container: the lowest is kept.
             Self::OomScore => or_if(write(c"/proc/self/oom_score_adj", b"0"), Errno::ACCESS),
             // ENOENT from a kernel that dumps no core.
@@ -214,7 +212,9 @@ fn new_session_keyring() -> Result<(), Errno> {
     match keyctl(JOIN_SESSION_KEYRING, 0) {
         // A kernel without keys, or a filter of system calls that forbids them as a whole, to the VMM too. A filter
         // that forbids only to join is no reason to go on with the launcher's keyring.
-        Err(refused @ (Errno::NOSYS | Errno::PERM)) if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) => {
+        Err(refused @ (Errno::NOSYS | Errno::PERM))
+            if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) =>
+        {
             Ok(())
         }
         joined => joined,
@@ -329,11 +329,9 @@ mod tests {
 
     #[test]
     fn the_lower_limit_is_the_least() {
-        assert_eq!([least(None, None), least(Some(1), None), least(None, Some(2)), least(Some(3), Some(2))], [
-            None,
-            Some(1),
-            Some(2),
-            Some(2)
-        ]);
+        assert_eq!(
+            [least(None, None), least(Some(1), None), least(None, Some(2)), least(Some(3), Some(2))],
+            [None, Some(1), Some(2), Some(2)]
+        );
     }
 }

@@ -63,7 +63,10 @@ pub fn read() -> Vec<(String, String)> {
     for (name, file) in
         [("oom-score", "oom_score_adj"), ("core-dump-filter", "coredump_filter"), ("audit-user", "loginuid")]
     {
-        add(name, shown(std::fs::read_to_string(format!("/proc/self/{file}")).map(|text| text.trim().to_owned())));
+        add(
+            name,
+            shown(std::fs::read_to_string(format!("/proc/self/{file}")).map(|text| text.trim().to_owned())),
+        );
     }
     all
 }
@@ -111,7 +114,10 @@ fn capabilities(add: &mut impl FnMut(&str, String)) {
 
 fn keyrings(add: &mut impl FnMut(&str, String)) {
     add("session-keyring", shown(describe(SESSION_KEYRING)));
-    add("request-keyring", shown(keyctl(KEYCTL_SET_REQKEY_KEYRING, c_ulong::MAX, 0, 0).map(|n| n.to_string())));
+    add(
+        "request-keyring",
+        shown(keyctl(KEYCTL_SET_REQKEY_KEYRING, c_ulong::MAX, 0, 0).map(|n| n.to_string())),
+    );
 }
 
 /// The name of a keyring.
@@ -136,8 +142,7 @@ fn scheduling(add: &mut impl FnMut(&str, String)) {
     let (itself, flags): (c_int, c_uint) = (0, 0);
     let size = size_of::<SchedulingAttributes>() as c_uint;
     // SAFETY: the kernel writes at most as many bytes as it is told there is room for.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_sched_getattr, itself, &raw mut attributes, size, flags) };
+    let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, itself, &raw mut attributes, size, flags) };
     if answer < 0 {
         add("scheduling", "-".to_owned());
     } else {
@@ -160,9 +165,8 @@ fn memory_policy() -> String {
     let mut mode: c_int = -1;
     let nothing: c_ulong = 0;
     // SAFETY: the kernel writes one number; no mask and no address is asked for.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nothing, nothing, nothing, nothing)
-    };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nothing, nothing, nothing, nothing) };
     shown(checked(answer).map(|_| mode.to_string()))
 }
 
@@ -184,7 +188,11 @@ fn interval_timer() -> String {
     let mut timer: libc::itimerval = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is valid for writing an itimerval.
     let refused = unsafe { libc::getitimer(libc::ITIMER_REAL, &raw mut timer) };
-    if refused < 0 { "-".to_owned() } else { if timer.it_value.tv_sec > 0 { "armed" } else { "none" }.to_owned() }
+    if refused < 0 {
+        "-".to_owned()
+    } else {
+        if timer.it_value.tv_sec > 0 { "armed" } else { "none" }.to_owned()
+    }
 }
 
 fn limit_name(resource: Resource) -> String {

@@ -76,8 +76,7 @@ impl Entry {
 /// The calls that a step is, each with the step that it is told as; none for the clone itself.
 pub(crate) fn calls_of(step: &EnterStep, site: &Site) -> Result<Vec<(EnterStep, Call)>> {
     if let EnterStep::Reset { attributes } = step {
-        let reset =
-            |&one: &Attribute| (EnterStep::Reset { attributes: vec![one] }, Call::Reset(one));
+        let reset = |&one: &Attribute| (EnterStep::Reset { attributes: vec![one] }, Call::Reset(one));
         return Ok(attributes.iter().map(reset).collect());
     }
     if *step == EnterStep::KeepFileCapabilities {

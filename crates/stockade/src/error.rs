@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use stockade_syscalls::inherited::Attribute;
 
 use crate::closure::ClosureError;
 use crate::process::Ended;
@@ -332,6 +333,17 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
             "; the jail has no such program, or not its interpreter: a static one of the host's can be run"
         }
         (EnterStep::ExecuteVisitor { .. }, Errno::ACCESS) => "; may the jail's uid execute it?",
+        (EnterStep::EmptyBoundingSet | EnterStep::KeepFileCapabilities, Errno::PERM) => {
+            "; it takes CAP_SETPCAP"
+        }
+        (EnterStep::Reset { attributes }, Errno::PERM) if attributes.contains(&Attribute::Scheduling) => {
+            "; it takes CAP_SYS_NICE, or a launcher with SCHED_OTHER and nice value 0"
+        }
+        (EnterStep::Reset { attributes }, Errno::DQUOT)
+            if attributes.contains(&Attribute::SessionKeyring) =>
+        {
+            "; raise kernel.keys.root_maxkeys and kernel.keys.root_maxbytes"
+        }
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::BUSY) => {
             "; a cgroup that hands controllers down holds no process: with a setting the jail gets its own \
              below it"

@@ -12,7 +12,9 @@ use crate::error::Result;
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
 use crate::leash;
-use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Owner, ProfileArgument, SpecError};
+use crate::spec::{
+    CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Owner, ProfileArgument, SpecError,
+};
 use crate::step::enter::{Argument, EnterStep};
 use crate::step::{
     Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,

@@ -18,9 +18,13 @@ pub(super) fn kernel(facts: &HostFacts, findings: &mut Vec<Finding>) {
         _ => Finding::good("kernel", format!("Linux {release}")),
     });
     for (name, since, forbidden) in &facts.missing_calls {
-        // Only binds and the like take this one.
+        // Jails do without this one.
         let grade = if *name == "mount_setattr" { Grade::Warning } else { Grade::Broken };
-        let breaks = if *name == "mount_setattr" { "no file can be bound" } else { "no jail can be made" };
+        let breaks = if *name == "mount_setattr" {
+            "no file can be bound, and only the root of a jail is mounted nosuid"
+        } else {
+            "no jail can be made"
+        };
         findings.push(if *forbidden {
             let fact = format!("{name} is forbidden by a filter of system calls");
             Finding::bad("system-calls", grade, fact, breaks, "let the container's seccomp profile allow it")
@@ -63,8 +67,17 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "jail-uid",
             Grade::Warning,
             "VMMs are to run as root",
-            "such a VMM has every capability: it is in no jail",
+            "root's files are such a VMM's own: it is in no jail",
             "another --uid",
+        ));
+    }
+    if facts.dumpable_set_uid {
+        findings.push(Finding::bad(
+            "suid-dumpable",
+            Grade::Warning,
+            "fs.suid_dumpable is 1",
+            "a VMM can trace exec processes of its uid",
+            "sysctl fs.suid_dumpable=2",
         ));
     }
     if !facts.forbidden_namespaces.is_empty() {

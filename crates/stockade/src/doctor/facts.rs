@@ -58,6 +58,8 @@ pub struct HostFacts {
     pub processes: Option<u64>,
     /// The uid of the jails.
     pub jail_uid: u32,
+    /// Whether processes that change their uid stay dumpable (`fs.suid_dumpable=1`).
+    pub dumpable_set_uid: bool,
     /// `pid_max` of the kernel.
     pub pid_max: Option<u64>,
     /// Kinds of namespaces of which none may be made.
@@ -108,13 +110,14 @@ pub struct BaseFacts {
 }
 
 /// What making jails takes of root.
-const CAPABILITIES: [(&str, CapabilitySet); 9] = [
+const CAPABILITIES: [(&str, CapabilitySet); 10] = [
     ("CAP_CHOWN", CapabilitySet::CHOWN),
     ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
     ("CAP_FOWNER", CapabilitySet::FOWNER),
     ("CAP_KILL", CapabilitySet::KILL),
     ("CAP_MKNOD", CapabilitySet::MKNOD),
     ("CAP_SETGID", CapabilitySet::SETGID),
+    ("CAP_SETPCAP", CapabilitySet::SETPCAP),
     ("CAP_SETUID", CapabilitySet::SETUID),
     ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
     ("CAP_SYS_CHROOT", CapabilitySet::SYS_CHROOT),
@@ -161,6 +164,7 @@ impl HostFacts {
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
             processes: rustix::process::getrlimit(Resource::Nproc).maximum,
             jail_uid: question.uid,
+            dumpable_set_uid: number("/proc/sys/fs/suid_dumpable") == Some(1),
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
             netns_shared: is_shared(&text("/proc/self/mountinfo"), NETNS_DIRECTORY),

@@ -178,7 +178,9 @@ mod attributes {
         serializer.collect_seq(all.iter().map(|attribute| attribute.name()))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attribute>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Attribute>, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
         let named = |name: &String| {
             Attribute::named(name).ok_or_else(|| D::Error::custom(format!("unknown attribute {name:?}")))
@@ -267,7 +269,9 @@ impl fmt::Display for EnterStep {
                 let names: Vec<&str> = attributes.iter().map(|attribute| attribute.name()).collect();
                 write!(f, "reset {}", names.join(", "))
             }
-            Self::EmptyBoundingSet => f.write_str("empty the capability bounding set and lock the securebits"),
+            Self::EmptyBoundingSet => {
+                f.write_str("empty the capability bounding set and lock the securebits")
+            }
             Self::ClearCapabilities => f.write_str("clear all capability sets"),
             Self::ClearInheritable => f.write_str("clear inheritable and ambient capabilities"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
