@@ -316,9 +316,7 @@ fn the_vmm_of_the_drop_in_does_no_harm() {
         assert_eq!(output.code, 0, "{}", output.stderr);
         let mut attacks = attacks_in(&output.stdout);
         // It keeps the launcher's scheduling, as that of Firecracker's jailer does: it is real-time already.
-        for name in ["real-time"] {
-            attacks["harm"].as_object_mut().unwrap().remove(name);
-        }
+        attacks["harm"].as_object_mut().unwrap().remove("real-time");
         demand_harmless("the VMM of the drop-in", &attacks, &ON_PROCESSES);
         jail.demand_no_new_set_uid_file();
         canaries.demand_unharmed();

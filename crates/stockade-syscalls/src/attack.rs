@@ -1,7 +1,7 @@
 //! What a taken-over process tries from inside a jail, again and again: each attempt is one that would do harm.
 
 use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_ulong};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -192,7 +192,6 @@ fn write_memory(pid: i32) -> Result<(), Errno> {
 fn join(pid: i32) -> Result<(), Errno> {
     let namespace =
         rustix::fs::open(path_of(pid, "ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    use std::os::fd::AsFd;
     rustix::thread::move_into_link_name_space(
         namespace.as_fd(),
         Some(rustix::thread::LinkNameSpaceType::Mount),
@@ -261,10 +260,9 @@ fn priority() -> Result<(), Errno> {
 
 fn type_on_terminal() -> Result<(), Errno> {
     let byte = b'x';
-    (0..3).fold(Err(Errno::NOTTY), |tried, fd| {
-        // SAFETY: the kernel reads one byte.
-        tried.or_else(|_| checked(unsafe { libc::ioctl(fd, libc::TIOCSTI, &raw const byte) }.into()))
-    })
+    // SAFETY: the kernel reads one byte.
+    let typed = |fd: c_int| checked(unsafe { libc::ioctl(fd, libc::TIOCSTI, &raw const byte) }.into());
+    typed(0).or_else(|_| typed(1)).or_else(|_| typed(2))
 }
 
 fn raw_packets() -> Result<(), Errno> {

@@ -125,7 +125,7 @@ impl Attribute {
                 rustix::process::umask(UMASK);
                 Ok(())
             }
-            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set()),
+            Self::ResourceLimits => LIMITS.iter().try_for_each(Limit::set),
         }
     }
 }

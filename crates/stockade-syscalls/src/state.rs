@@ -32,6 +32,12 @@ const KEYCTL_CLEAR: c_int = 7;
 const KEYCTL_READ: c_int = 11;
 const KEYCTL_SET_REQKEY_KEYRING: c_int = 14;
 
+const WHO_PROCESS: c_int = 1;
+/// An I/O priority: the idle class.
+const IDLE: c_int = 3 << 13;
+const MPOL_BIND: c_int = 2;
+const NO_SETUID_FIXUP: c_ulong = 1 << 2;
+
 /// Every attribute by its name, as far as a process can be asked for its own; `-` for one that cannot be read.
 pub fn read() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
@@ -149,7 +155,6 @@ fn scheduling(add: &mut impl FnMut(&str, String)) {
         add("scheduling", format!("{} {} {}", attributes.policy, attributes.priority, attributes.flags));
         add("nice", attributes.nice.to_string());
     }
-    const WHO_PROCESS: c_int = 1;
     // SAFETY: takes numbers only.
     let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, itself) };
     // The class; the rest of one that was not set follows the nice value.
@@ -225,9 +230,9 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     // SAFETY: takes a number only.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as c_ulong) };
     let first_node: c_ulong = 1;
-    const BIND: c_int = 2;
     // SAFETY: the kernel reads one word of nodes, as it is told.
-    let _ = unsafe { libc::syscall(libc::SYS_set_mempolicy, BIND, &raw const first_node, 64 as c_ulong) };
+    let _ =
+        unsafe { libc::syscall(libc::SYS_set_mempolicy, MPOL_BIND, &raw const first_node, 64 as c_ulong) };
     odd_limits();
     for (file, value) in [("oom_score_adj", "321"), ("coredump_filter", "0x7f")] {
         std::fs::write(format!("/proc/self/{file}"), value).map_err(|error| (file, error))?;
@@ -278,8 +283,6 @@ fn odd_scheduling() -> Result<(), Errno> {
     let (itself, flags): (c_int, c_uint) = (0, 0);
     // SAFETY: the kernel reads a structure of the size that is in it.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, &raw const attributes, flags) })?;
-    const WHO_PROCESS: c_int = 1;
-    const IDLE: c_int = 3 << 13;
     // SAFETY: takes numbers only.
     checked(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, itself, IDLE) })?;
     let mut first = rustix::thread::CpuSet::new();
@@ -334,7 +337,6 @@ fn odd_capabilities() -> Result<(), Errno> {
     for one in [CapabilitySet::NET_RAW, CapabilitySet::CHOWN] {
         rustix::thread::configure_capability_in_ambient_set(one, true)?;
     }
-    const NO_SETUID_FIXUP: c_ulong = 1 << 2;
     prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP).map(drop)
 }
 

@@ -71,7 +71,7 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "another --uid",
         ));
     }
-    if facts.dumpable_set_uid {
+    if facts.suid_dumpable == Some(1) {
         findings.push(Finding::bad(
             "suid-dumpable",
             Grade::Warning,

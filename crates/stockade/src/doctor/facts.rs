@@ -58,8 +58,8 @@ pub struct HostFacts {
     pub processes: Option<u64>,
     /// The uid of the jails.
     pub jail_uid: u32,
-    /// Whether processes that change their uid stay dumpable (`fs.suid_dumpable=1`).
-    pub dumpable_set_uid: bool,
+    /// Whether processes that change their uid stay dumpable: `fs.suid_dumpable`.
+    pub suid_dumpable: Option<u64>,
     /// `pid_max` of the kernel.
     pub pid_max: Option<u64>,
     /// Kinds of namespaces of which none may be made.
@@ -164,7 +164,7 @@ impl HostFacts {
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
             processes: rustix::process::getrlimit(Resource::Nproc).maximum,
             jail_uid: question.uid,
-            dumpable_set_uid: number("/proc/sys/fs/suid_dumpable") == Some(1),
+            suid_dumpable: number("/proc/sys/fs/suid_dumpable"),
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
             netns_shared: is_shared(&text("/proc/self/mountinfo"), NETNS_DIRECTORY),

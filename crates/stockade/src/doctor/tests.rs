@@ -83,7 +83,7 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
         ),
         (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),
         (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "VMMs are to run as root")),
-        (|f| f.dumpable_set_uid = true, one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
+        (|f| f.suid_dumpable = Some(1), one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
         (
             |f| f.missing_capabilities = vec!["CAP_MKNOD"],
             one("privileges", Grade::Broken, "root lacks CAP_MKNOD"),
