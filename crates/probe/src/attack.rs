@@ -134,8 +134,9 @@ fn mischief(round: u64) {
     let _ = fs::remove_dir("/trap-there");
 }
 
-/// The smallest ELF program whose interpreter is the program of whoever executes it.
-fn foreign_interpreter() -> Vec<u8> {
+/// The smallest ELF program whose interpreter is `/proc/self/exe`, the program of the process that executes it.
+#[must_use]
+pub fn foreign_interpreter() -> Vec<u8> {
     let path = b"/proc/self/exe\0";
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let machine: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };

@@ -16,6 +16,8 @@ mod odd;
 mod report;
 mod writable;
 
+pub use attack::foreign_interpreter;
+
 use actions::{Actions, Next};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

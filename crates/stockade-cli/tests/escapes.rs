@@ -138,7 +138,7 @@ fn a_visitor_is_never_executed_as_stockade_itself() {
         put(&root, "script", b"#!/proc/self/exe\n");
         put(&root, "with-argument", b"#! /proc/self/exe  --help \n");
         put(&root, "chain", b"#!/script\n");
-        put(&root, "elf", &foreign_interpreter());
+        put(&root, "elf", &stockade_probe::foreign_interpreter());
         std::os::unix::fs::symlink("/proc/self/exe", root.join("link")).unwrap();
         for program in ["/script", "/with-argument", "/chain", "/elf", "/link"] {
             for root in [&[][..], &["--root"]] {
@@ -195,23 +195,4 @@ fn scripts_of_a_jail_run_as_the_kernel_would_run_them() {
         assert_eq!(runs("/stockade-probe"), args(&["/stockade-probe", "args"]));
         said(&guard, &["rm", "--force", &id]);
     });
-}
-
-/// An ELF program whose interpreter is `/proc/self/exe`: two program headers, the path, and nothing to run.
-fn foreign_interpreter() -> Vec<u8> {
-    let path = b"/proc/self/exe\0";
-    let machine: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
-    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".to_vec();
-    elf.extend(machine.to_le_bytes());
-    elf.extend([1, 0, 0, 0]);
-    [0_u64, 64, 0].iter().for_each(|word| elf.extend(word.to_le_bytes()));
-    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    let size = (64 + 2 * 56 + path.len()) as u64;
-    for (kind, offset, length) in [(3_u32, 176_u64, 15_u64), (1, 0, size)] {
-        elf.extend(kind.to_le_bytes());
-        elf.extend(5_u32.to_le_bytes());
-        [offset, offset, offset, length, length, 4096].iter().for_each(|word| elf.extend(word.to_le_bytes()));
-    }
-    elf.extend(path);
-    elf
 }
