@@ -1,8 +1,9 @@
 //! Ways out that were open once: set-uid files, the launcher's keyring, and the launcher's own program.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::io::BufRead;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, PathBuf, i32) 
 }
 
 /// Puts a file that the jail owns into its root.
-fn put(root: &std::path::Path, name: &str, content: &[u8]) {
+fn put(root: &Path, name: &str, content: &[u8]) {
     let path = root.join(name);
     std::fs::write(&path, content).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
@@ -100,6 +101,37 @@ fn no_jail_is_attached_without_nosuid_where_the_host_is_copied() {
         let lines: Vec<&str> = table["read"].as_str().unwrap().lines().collect();
         assert!(lines.len() >= 2, "{lines:?}");
         assert!(lines.iter().all(|line| line.split(' ').nth(5).unwrap().contains("nosuid")), "{lines:?}");
+    });
+}
+
+#[test]
+fn the_root_of_a_jail_is_nosuid_even_without_mount_setattr() {
+    privileged!(guard, {
+        let test = "the_root_of_a_jail_is_nosuid_even_without_mount_setattr";
+        if !testkit::has(Path::new("/usr/bin/strace").exists(), test, "strace") {
+            return;
+        }
+        let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        // A kernel before 5.12, and a filter of system calls from then; the host's mounts copied and the template's.
+        for (number, (errno, before)) in
+            [("ENOSYS", ""), ("EPERM", ""), ("ENOSYS", "mount -t tmpfs none /run && ")].iter().enumerate()
+        {
+            let id = guard.named(&format!("old{number}"));
+            said(&guard, &["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base]);
+            let script = format!("{before} exec strace -qq -f -o /dev/null \"$0\" \"$@\"");
+            let mut start = Command::new("unshare");
+            start.args(["--mount", "sh", "-c", &script, &format!("--inject=mount_setattr:error={errno}")]);
+            start.arg(program("stockade")).args(["start", &id, "--", "sleep"]);
+            start.env("STOCKADE_STATE_DIR", guard.state());
+            // strace stays with the VMM until that ends.
+            let mut tracer = start.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            std::io::BufReader::new(tracer.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            let pid: i32 = line.trim().parse().unwrap();
+            assert_eq!(suid_mounts(pid), Vec::<String>::new(), "{errno}, {before:?}");
+            said(&guard, &["rm", "--force", &id]);
+            tracer.wait().unwrap();
+        }
     });
 }
 
