@@ -111,7 +111,8 @@ fn the_root_of_a_jail_is_nosuid_even_without_mount_setattr() {
         if !testkit::has(Path::new("/usr/bin/strace").exists(), test, "strace") {
             return;
         }
-        let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+        let (base, probe) =
+            (guard.base().display().to_string(), program("stockade-probe").display().to_string());
         // A kernel before 5.12, and a filter of system calls from then; the host's mounts copied and the template's.
         for (number, (errno, before)) in
             [("ENOSYS", ""), ("EPERM", ""), ("ENOSYS", "mount -t tmpfs none /run && ")].iter().enumerate()
@@ -160,6 +161,59 @@ fn the_launchers_session_keyring_is_out_of_reach() {
             "the launcher's key is still there: 4 bytes are its number"
         );
         said(&guard, &["rm", "--force", &other]);
+    });
+}
+
+#[test]
+fn a_start_goes_on_without_keys_and_not_with_the_launchers() {
+    privileged!(guard, {
+        let test = "a_start_goes_on_without_keys_and_not_with_the_launchers";
+        if !testkit::has(Path::new("/usr/bin/strace").exists(), test, "strace") {
+            return;
+        }
+        let (id, base) = (guard.named("keyless"), guard.base().display().to_string());
+        let probe = program("stockade-probe").display().to_string();
+        let run = |inject: &str| {
+            let mut command = Command::new("strace");
+            command
+                .args(["-qq", "-f", "-o", "/dev/null", &format!("--inject={inject}")])
+                .arg(program("stockade"));
+            command.args([
+                "run",
+                "--id",
+                &id,
+                "--exec-file",
+                &probe,
+                "--chroot-base-dir",
+                &base,
+                "--",
+                "exit=7",
+            ]);
+            run_with(command.env("STOCKADE_STATE_DIR", guard.state()))
+        };
+        // A kernel without keys, and a filter that forbids them to the VMM too.
+        assert_eq!(run("keyctl:error=ENOSYS").code, 7);
+        assert_eq!(run("keyctl:error=EPERM").code, 7);
+        for (inject, line) in [
+            // A filter that forbids to join alone.
+            (
+                "keyctl:error=EPERM:when=1",
+                "failed to reset session keyring: Operation not permitted (os error 1)",
+            ),
+            (
+                "keyctl:error=EDQUOT",
+                "failed to reset session keyring: Disk quota exceeded (os error 122); raise kernel.keys.root_maxkeys \
+                 and kernel.keys.root_maxbytes",
+            ),
+            (
+                "sched_setattr:error=EPERM",
+                "failed to reset scheduling policy and nice value: Operation not permitted (os error 1); it takes \
+                 CAP_SYS_NICE, or a launcher with SCHED_OTHER and nice value 0",
+            ),
+        ] {
+            let output = run(inject);
+            assert_eq!((output.code, output.stderr), (125, format!("stockade: {line}\n")), "{inject}");
+        }
     });
 }
 
