@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::copy::copy;
 use crate::execute::ExecuteWith;
 use crate::program::last_errno;
 
@@ -84,6 +85,8 @@ pub enum Call {
     TakeTerminal(OwnedFd),
     /// Give up every capability but these, for good (`prctl`, `capset`).
     KeepCapabilities(CapabilitySet),
+    /// Give up every capability; in a program that executes nothing, and so gets none back (`capset`).
+    GiveUpCapabilities,
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
     /// [`Program::run`](crate::program::Program::run)).
     Daemonize,
@@ -111,6 +114,14 @@ pub enum Call {
     Execute(Execute),
     /// Become any other program (`execveat`), with an environment.
     ExecuteWith(ExecuteWith),
+    /// Carry over what is written to one descriptor to another, until the other side is closed (`read`, `write`).
+    /// To the one that launched it this is as executing something: all that could fail has been done.
+    Copy {
+        /// Read from, without blocking.
+        from: OwnedFd,
+        /// Written to.
+        to: OwnedFd,
+    },
     /// End, with nothing more to do.
     End,
 }
@@ -219,6 +230,8 @@ impl Call {
             }
             Self::TakeTerminal(terminal) => rustix::process::ioctl_tiocsctty(&*terminal),
             Self::KeepCapabilities(kept) => keep_capabilities(*kept),
+            Self::GiveUpCapabilities => set_capabilities(CapabilitySet::empty()),
+            Self::Copy { from, to } => copy(from.as_fd(), to.as_fd()),
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -283,6 +296,7 @@ impl Call {
             | Self::TakeTerminal(fd)
             | Self::Write { file: fd, .. }
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
+            Self::Copy { from, to } => vec![from.as_raw_fd(), to.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             Self::ExecuteWith(execute) => execute.descriptor().into_iter().collect(),
@@ -304,6 +318,11 @@ fn keep_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
             }
         }
     }
+    set_capabilities(kept)
+}
+
+/// These and no others, until something is executed.
+fn set_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
     let none = CapabilitySet::empty();
     let sets = rustix::thread::CapabilitySets { effective: kept, permitted: kept, inheritable: none };
     rustix::thread::set_capabilities(None, sets)

@@ -15,6 +15,7 @@
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod call;
+mod copy;
 pub mod execute;
 pub mod features;
 pub mod monitor;
