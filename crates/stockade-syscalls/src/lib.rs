@@ -31,4 +31,6 @@ pub mod attempt;
 #[cfg(feature = "probe")]
 pub mod guest;
 #[cfg(feature = "probe")]
+pub mod inject;
+#[cfg(feature = "probe")]
 pub mod mount_list;
