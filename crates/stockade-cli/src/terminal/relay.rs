@@ -47,8 +47,18 @@ struct Front {
     jobs: Jobs,
     ours: OwnedFd,
     typed: Vec<u8>,
-    /// Since when no more can be typed.
-    full_since: Option<Instant>,
+    backlog: Backlog,
+}
+
+/// How far the VMM is behind with reading.
+#[derive(Clone, Copy)]
+enum Backlog {
+    /// There is room for more.
+    Room,
+    /// There has been none since that time, and nothing was read.
+    FullSince(Instant),
+    /// There has been none for too long. The VMM gets what it takes at once; the rest is dropped.
+    Stale,
 }
 
 impl Relay {
@@ -67,7 +77,7 @@ impl Relay {
         let carrier = screen(terminals).and_then(|screen| Carrier::new(pty.ours.as_fd(), screen.as_fd()));
         let carrier = Some(carrier.map_err(failed)?);
         let streams = pty.in_place_of(terminals).map_err(failed)?;
-        let front = Front { keyboard, jobs, ours: pty.ours, typed: Vec::new(), full_since: None };
+        let front = Front { keyboard, jobs, ours: pty.ours, typed: Vec::new(), backlog: Backlog::Room };
         Ok((Some(Self { front: Some(front), carrier }), streams))
     }
 
@@ -84,7 +94,10 @@ impl Relay {
     /// How long that may be waited for.
     pub(crate) fn patience(&self) -> Option<Duration> {
         let front = self.front.as_ref()?;
-        let stale = front.full_since.map(|since| STALE_AFTER.saturating_sub(since.elapsed()));
+        let stale = match front.backlog {
+            Backlog::FullSince(since) => Some(STALE_AFTER.saturating_sub(since.elapsed())),
+            Backlog::Room | Backlog::Stale => None,
+        };
         let waits = front.keyboard.as_ref().is_some_and(|keyboard| !keyboard.is_taken());
         stale.into_iter().chain(waits.then_some(LOOK_AGAIN_AFTER)).min()
     }
@@ -229,7 +242,9 @@ impl Front {
             match rustix::io::write(&self.ours, &self.typed) {
                 Ok(written) => {
                     self.typed.drain(..written);
-                    self.full_since = None;
+                    if matches!(self.backlog, Backlog::FullSince(_)) {
+                        self.backlog = Backlog::Room;
+                    }
                 }
                 Err(Errno::INTR) => (),
                 Err(Errno::AGAIN) => return true,
@@ -241,11 +256,14 @@ impl Front {
 
     /// Drops what the VMM does not read, where a key that signals may be behind it.
     fn drop_stale(&mut self, wish: Wish) {
-        if self.typed.len() < MOST_TYPED || !wish.signals {
-            self.full_since = None;
-        } else if self.full_since.get_or_insert_with(Instant::now).elapsed() >= STALE_AFTER {
+        self.backlog = match self.backlog {
+            _ if self.typed.is_empty() || !wish.signals => Backlog::Room,
+            Backlog::FullSince(since) if since.elapsed() >= STALE_AFTER => Backlog::Stale,
+            Backlog::Room if self.typed.len() >= MOST_TYPED => Backlog::FullSince(Instant::now()),
+            unchanged => unchanged,
+        };
+        if matches!(self.backlog, Backlog::Stale) {
             self.typed.clear();
-            self.full_since = None;
         }
     }
 }

@@ -18,8 +18,7 @@ fn no_descriptor_of_the_vmm_is_the_operators_terminal() {
         for streams in elsewhere {
             let flags = format!("--uid 4321 {streams}");
             operator.line(&run(guard, &flags, "while :; do /busybox sleep 1; done"));
-            while stockade(guard, &["ps", "-q", "--filter", "state=running"]).stdout.is_empty() {}
-            let vmm = vmm(guard);
+            let vmm = executed(guard);
             let devices = (0..3).map(|fd| rustix::fs::stat(format!("/proc/{vmm}/fd/{fd}")).unwrap().st_rdev);
             let devices: Vec<u64> = devices.collect();
             assert!(!devices.contains(&operator.device()), "{streams}: {devices:?}");

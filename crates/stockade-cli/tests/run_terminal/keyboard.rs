@@ -170,7 +170,7 @@ fn a_vmm_that_floods_or_never_reads_is_ended_by_ctrl_c() {
         let lines = format!("{}\r", "x".repeat(79)).repeat(2000);
         operator.types(&lines);
         operator.watches(Duration::from_secs(2));
-        operator.types("\x03");
+        assert_eq!(operator.types("\x03"), 1, "the terminal has room for the key");
         operator.sees("once more kills it\r\n");
         operator.prompt();
         assert_eq!(operator.code(), 143);
@@ -194,7 +194,8 @@ fn ctrl_z_is_heeded_while_a_vmm_gets_ready() {
         operator.waits_for_echo(false);
         operator.types("\x03");
         operator.prompt();
-        assert_eq!(operator.code(), 143);
+        // Perhaps before it is seen that the VMM is ready.
+        assert!([125, 143].contains(&operator.code()));
         nothing_is_left(guard);
         operator.leaves();
     });

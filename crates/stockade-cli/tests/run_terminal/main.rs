@@ -44,6 +44,16 @@ fn vmm(guard: &Guard) -> i32 {
     jails[0]["pid"].as_i64().unwrap().try_into().unwrap()
 }
 
+/// The same once it is the VMM, and no longer on its way to that.
+fn executed(guard: &Guard) -> i32 {
+    while stockade(guard, &["ps", "-q", "--filter", "state=running"]).stdout.is_empty() {}
+    let (vmm, deadline) = (vmm(guard), Instant::now() + Duration::from_secs(10));
+    while std::fs::read_to_string(format!("/proc/{vmm}/comm")).unwrap() != "busybox\n" {
+        assert!(Instant::now() < deadline, "it does not execute");
+    }
+    vmm
+}
+
 /// No jail, no process and no file is left; the rest is the guard's to find.
 fn nothing_is_left(guard: &Guard) {
     assert_eq!(stockade(guard, &["ps", "-q"]).stdout, "");
