@@ -36,7 +36,7 @@ impl Operator {
     /// # Panics
     /// If there is no terminal or no bash.
     pub fn new(guard: &Guard) -> Self {
-        Self::with(guard, &["--noediting"])
+        Self::with(guard, &["bash", "--norc", "--noprofile", "--noediting"])
     }
 
     /// The same with a shell that edits lines itself, and sets the terminal for that.
@@ -44,10 +44,18 @@ impl Operator {
     /// # Panics
     /// If there is no terminal or no bash.
     pub fn editing(guard: &Guard) -> Self {
-        Self::with(guard, &[])
+        Self::with(guard, &["bash", "--norc", "--noprofile"])
     }
 
-    fn with(guard: &Guard, flags: &[&str]) -> Self {
+    /// The same with a shell that never sets the terminal, dash.
+    ///
+    /// # Panics
+    /// If there is no terminal or no dash.
+    pub fn plain(guard: &Guard) -> Self {
+        Self::with(guard, &["dash"])
+    }
+
+    fn with(guard: &Guard, words: &[&str]) -> Self {
         let open = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let hands = openpt(open).expect("make a terminal");
         unlockpt(&hands).expect("unlock the terminal");
@@ -57,10 +65,10 @@ impl Operator {
         let stream = || Stdio::from(terminal.try_clone().expect("copy a descriptor"));
         // Tests that run in the background ignore Ctrl-C, and so would all that is run there.
         let mut shell = Command::new("env");
-        shell.args(["--default-signal", "setsid", "--ctty", "bash", "--norc", "--noprofile"]).args(flags);
+        shell.args(["--default-signal", "setsid", "--ctty"]).args(words);
         shell.arg("-i").env("PS1", PROMPT).env("TERM", "dumb").env("STOCKADE_STATE_DIR", guard.state());
         shell.env_remove("HISTFILE").env("stockade", program("stockade"));
-        let shell = shell.stdin(stream()).stdout(stream()).stderr(stream()).spawn().expect("start bash");
+        let shell = shell.stdin(stream()).stdout(stream()).stderr(stream()).spawn().expect("start a shell");
         let mut operator = Self { shell, hands: hands.into(), terminal, shown: String::new() };
         operator.prompt();
         operator

@@ -264,3 +264,29 @@ fn run_wakes_up_seldom_in_the_background_and_not_at_all_in_the_foreground() {
         operator.leaves();
     });
 }
+
+#[test]
+fn a_shell_that_sets_no_terminal_finds_it_as_it_was_after_ctrl_z() {
+    with_busybox(|guard| {
+        let mut operator = Operator::plain(guard);
+        let before = operator.settings();
+        operator.line(&run(guard, "", READER));
+        operator.sees("up\r\n");
+        for _ in 0..3 {
+            operator.waits_for_echo(false);
+            operator.types("\x1a");
+            operator.sees("Stopped");
+            operator.prompt();
+            assert_eq!(operator.settings(), before);
+            the_shell_has_the_keyboard(&mut operator);
+            operator.line("fg");
+            operator.sees("sh -c");
+        }
+        operator.waits_for_echo(false);
+        operator.types("\x03");
+        operator.prompt();
+        assert_eq!(operator.settings(), before);
+        nothing_is_left(guard);
+        operator.leaves();
+    });
+}
