@@ -10,14 +10,14 @@ use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
-use stockade_syscalls::{attempt, guest, state};
+use stockade_syscalls::{attempt, guest, inject, state};
 
 const MISUSE: u8 = 2;
 /// A file that is longer is not read: it may have no end.
@@ -54,6 +54,7 @@ enum Action<'a> {
     Write(&'a Path, &'a [u8]),
     Read(&'a Path),
     Listen(&'a Path),
+    Inject(&'a [u8]),
     Clock,
 }
 
@@ -82,6 +83,7 @@ impl<'a> Action<'a> {
             (b"outcast", Some(value)) => Self::Outcast(number(value)?),
             (b"read", Some(value)) => Self::Read(path(value)),
             (b"listen", Some(value)) => Self::Listen(path(value)),
+            (b"inject", Some(value)) => Self::Inject(value),
             (b"write", Some(value)) => match split(value) {
                 (file, Some(text)) => Self::Write(path(file), text),
                 (_, None) => return None,
@@ -159,6 +161,9 @@ impl Actions {
                 Err(error) => json!({ "read_error": errno::name_of(&error) }),
             }),
             Action::Listen(socket) => print(&json!({ "listen": ok_or_name(self.listen(socket)) })),
+            Action::Inject(text) => {
+                print(&json!({ "inject": streams().map(|fd| ok_or_name(type_at(fd, text))) }));
+            }
             Action::Clock => print(&json!({ "monotonic_ns": monotonic_ns() })),
         }
         Next::GoOn
@@ -210,6 +215,15 @@ fn is_privileged() -> bool {
 fn hold() {
     let stdin = io::stdin();
     let _ = rustix::io::retry_on_intr(|| rustix::io::read(stdin.as_fd(), &mut [0]));
+}
+
+fn streams() -> [BorrowedFd<'static>; 3] {
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+}
+
+/// Types a line at the terminal that this may be.
+fn type_at(fd: BorrowedFd<'_>, text: &[u8]) -> io::Result<()> {
+    text.iter().chain(b"\n").try_for_each(|byte| inject::type_at(fd, *byte))
 }
 
 fn run_guest() -> String {

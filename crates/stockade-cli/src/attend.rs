@@ -13,9 +13,10 @@ use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::output::{Code, Failure, complain, note};
-use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
+use crate::shown::Shown;
+use crate::terminal::Relay;
 use crate::wish::Wish;
 
 /// How far a VMM has been asked to end.
@@ -32,7 +33,7 @@ enum Stop {
 struct Member<'w> {
     wish: &'w Wish<RunArgs>,
     running: Running,
-    output: Option<Prefixed>,
+    output: Option<Shown>,
     stop: Stop,
 }
 
@@ -46,8 +47,8 @@ pub(crate) struct Attended<'w> {
 }
 
 impl<'w> Attended<'w> {
-    pub(crate) fn add(&mut self, wish: &'w Wish<RunArgs>, running: Running, output: Option<Prefixed>) {
-        self.many |= output.is_some();
+    pub(crate) fn add(&mut self, wish: &'w Wish<RunArgs>, running: Running, output: Option<Shown>) {
+        self.many |= matches!(output, Some(Shown::Prefixed(_)));
         self.members.push(Member { wish, running, output, stop: Stop::Never });
     }
 
@@ -61,6 +62,7 @@ impl<'w> Attended<'w> {
         }
         let mut first = 0;
         loop {
+            self.relays().for_each(Relay::turn);
             let ended = self.take_ended()?;
             let over = self.members.is_empty();
             if over {
@@ -73,7 +75,10 @@ impl<'w> Attended<'w> {
             }
             self.wait(signals)?;
             self.members.iter_mut().filter(|member| member.is_late()).try_for_each(Member::further)?;
-            while let Ok(Some(_)) = signals.take() {
+            while let Ok(Some(arrived)) = signals.take_arrived() {
+                if self.relays().any(|relay| relay.is_key(arrived)) {
+                    continue;
+                }
                 let is_asked_anew = self.tell_stopping();
                 self.members.iter_mut().try_for_each(Member::further)?;
                 if is_asked_anew {
@@ -81,6 +86,11 @@ impl<'w> Attended<'w> {
                 }
             }
         }
+    }
+
+    /// Those of the VMMs that have a terminal.
+    fn relays(&mut self) -> impl Iterator<Item = &mut Relay> {
+        self.members.iter_mut().filter_map(|member| member.output.as_mut()?.relay_mut())
     }
 
     /// Whether this is the first that is told of it.
@@ -115,14 +125,17 @@ impl<'w> Attended<'w> {
         Ok(ended)
     }
 
-    /// Waits until a VMM ends, a signal comes, or the next one's grace is over.
+    /// Waits until a VMM ends, a signal comes, something is typed, or the next one's grace is over.
     fn wait(&self, signals: &SignalFd) -> Result<(), Failure> {
-        let next = self.members.iter().filter_map(Member::kill_at).min();
-        let left =
-            next.and_then(|next| Timespec::try_from(next.saturating_duration_since(Instant::now())).ok());
+        let relays = || self.members.iter().filter_map(|member| member.output.as_ref()?.relay());
+        let kills = self.members.iter().filter_map(Member::kill_at);
+        let kills = kills.map(|next| next.saturating_duration_since(Instant::now()));
+        let next = kills.chain(relays().filter_map(Relay::patience)).min();
+        let left = next.and_then(|left| Timespec::try_from(left).ok());
         let fds = self.members.iter().map(|member| member.running.as_fd()).chain([signals.as_fd()]);
         let mut waiting: Vec<PollFd<'_>> =
             fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        waiting.extend(relays().flat_map(Relay::waits_for));
         match poll(&mut waiting, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(e) => Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
@@ -169,7 +182,10 @@ fn tell_end(id: &JailId, ended: Ended, many: bool, receipt: &Receipt) {
 fn conclude(members: Vec<Member<'_>>, many: bool) -> u8 {
     let mut jails = Vec::new();
     let mut ends = Vec::new();
-    for Member { wish, mut running, output, stop } in members {
+    for Member { wish, mut running, mut output, stop } in members {
+        if let Some(relay) = output.as_mut().and_then(Shown::relay_mut) {
+            relay.close();
+        }
         let ended = running.wait().unwrap_or(Ended::Unknown);
         if matches!(stop, Stop::Never) {
             tell_end(wish.id(), ended, many, running.receipt());

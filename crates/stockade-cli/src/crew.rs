@@ -13,7 +13,9 @@ use crate::output::{Failure, print};
 use crate::prefix::Prefixed;
 use crate::run::{RunArgs, tell_left};
 use crate::service;
+use crate::shown::Shown;
 use crate::signals::demand_none;
+use crate::terminal::Relay;
 use crate::width;
 use crate::wish::Wish;
 
@@ -49,8 +51,8 @@ struct Member<'w> {
     wish: &'w Wish<RunArgs>,
     keeping: Keeping,
     running: Running,
-    /// What it writes, if that has to be told from what others write.
-    output: Option<Prefixed>,
+    /// What it writes, if it has not our streams themselves.
+    output: Option<Shown>,
     /// Where it is to accept connections, if that is waited for.
     socket: Option<JailPath>,
 }
@@ -127,9 +129,14 @@ impl<'w> Member<'w> {
             (Keeping::Detached, _) => (prepared.launch_watched(log_bytes), None),
             (Keeping::Attached, Some(width)) => {
                 let (streams, output) = Prefixed::new(wish.id(), width)?;
-                (prepared.launch(streams), Some(output))
+                (prepared.launch(streams), Some(Shown::Prefixed(output)))
             }
-            _ => (prepared.launch(Streams::default()), None),
+            (Keeping::Attached, None) => {
+                let (relay, streams) = Relay::new()?;
+                (prepared.launch(streams), relay.map(Shown::Relayed))
+            }
+            // On `/dev/null` before it runs.
+            (Keeping::Loose, _) => (prepared.launch(Streams::default()), None),
         };
         let running = running.map_err(|error| advice::not_started(&error, &wish.spec))?;
         Ok(Self { wish, keeping, running, output, socket })
@@ -145,6 +152,9 @@ impl<'w> Member<'w> {
         let patience = self.wish.asked.args.ready.patience();
         let deadline = Instant::now().checked_add(patience);
         loop {
+            if let Some(relay) = self.output.as_mut().and_then(Shown::relay_mut) {
+                relay.turn();
+            }
             let left =
                 deadline.map_or(patience, |deadline| deadline.saturating_duration_since(Instant::now()));
             match self.running.wait_ready(socket, left.min(LOOK_AGAIN_AFTER)) {
@@ -178,5 +188,5 @@ fn dissolve(members: Vec<Member<'_>>) {
     });
     let reports = teardown_all(jails.collect(), TeardownOptions { grace, ..TeardownOptions::default() });
     reports.into_iter().flatten().for_each(|report| tell_left(&report));
-    outputs.into_iter().for_each(Prefixed::finish);
+    outputs.into_iter().for_each(Shown::finish);
 }

@@ -39,6 +39,7 @@ mod run;
 mod select;
 mod service;
 mod shell;
+mod shown;
 mod signals;
 mod start;
 mod stop;

@@ -14,7 +14,6 @@ use crate::output::{Failure, note, require_root};
 use crate::ready::ReadyArgs;
 use crate::service;
 use crate::signals::stop_signals;
-use crate::terminal::Kept;
 use crate::wish::{AsksForJail, prepare_all};
 
 /// Arguments of `run`.
@@ -65,8 +64,6 @@ pub(crate) fn run(args: &Described<RunArgs>) -> Result<ExitCode, Failure> {
     // From here on a signal waits until the VMMs can be stopped and the jails be removed.
     let signals = stop_signals()?;
     let prepared = prepare_all(&wishes, &signals)?;
-    // Firecracker, for one, sets the terminal, and a VMM that is killed does not set it back.
-    let _terminal = Kept::new();
     let crew = Crew::launch(&wishes, prepared)?;
     crew.ready(&signals)?.let_go()?.attend(&signals)
 }

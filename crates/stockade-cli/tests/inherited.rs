@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use testkit::{Guard, Output, privileged, program, run_with};
@@ -254,15 +255,25 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         let log = log_of(&guard, &id);
         compare("the VMM of start", VMM, &state_in(&log), &launcher);
         let stat = std::fs::read_to_string(format!("/proc/{vmm}/stat")).unwrap();
-        let monitor = stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(1).unwrap().parse().unwrap();
+        let monitor: i32 = stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(1).unwrap().parse().unwrap();
         compare("the monitor", MONITOR, &seen_from_outside(monitor), &launcher);
+        // It may not be traced even by a process of its own uid, such as a VMM of uid 0.
+        let mut traced = Command::new("capsh");
+        traced.args([
+            "--drop=all",
+            "--",
+            "-c",
+            &format!("readlink /proc/{monitor}/exe; readlink /proc/$$/exe"),
+        ]);
+        let traced = run_with(&mut traced);
+        assert_eq!(traced.stdout.lines().count(), 1, "its own alone: {}{}", traced.stdout, traced.stderr);
         demand_agreement(&state_in(&log), &seen_from_outside(vmm));
 
         // exec, exec --root, audit --probe
         let exec = ["exec", &id, "--", "/stockade-probe", "inherited"];
         compare("exec", EXEC, &state_in(&said(odd(&guard, "stockade", &exec))), &launcher);
-        let root = ["exec", "--root", &id, "--", "/stockade-probe", "inherited"];
-        compare("exec --root", ROOT, &state_in(&said(odd(&guard, "stockade", &root))), &launcher);
+        let root = ["exec", "--root", &id, "--", "/stockade-probe", "inherited", "hold"];
+        compare("exec --root", ROOT, &from_both_sides(odd(&guard, "stockade", &root)), &launcher);
         let host = ["exec", "--host-program", &probe, &id, "--", "inherited"];
         compare("exec --host-program", EXEC, &state_in(&said(odd(&guard, "stockade", &host))), &launcher);
         let audit: Value = serde_json::from_str(
@@ -287,6 +298,25 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         drop_in.args(["--chroot-base-dir", &base, "--", "inherited"]);
         compare("the VMM of the drop-in", DROP_IN, &state_in(&said(drop_in)), &launcher);
     });
+}
+
+/// What a process that an exec has started reports, and what it cannot read where it has no procfs, from outside.
+fn from_both_sides(mut command: Command) -> State {
+    let mut exec = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(exec.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let mut state = state_in(&line);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", exec.id())).unwrap();
+    let outside = seen_from_outside(children.trim().parse().unwrap());
+    for (name, value) in outside {
+        if state.get(&name).is_some_and(|inside| inside == "-") {
+            state.insert(name, value);
+        }
+    }
+    // The process holds until its input ends.
+    drop(exec.stdin.take());
+    assert!(exec.wait().unwrap().success());
+    state
 }
 
 /// The log of a jail once the probe's line is in it.

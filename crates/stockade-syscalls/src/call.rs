@@ -7,11 +7,12 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::capabilities;
+use crate::copy::copy;
 use crate::execute::ExecuteWith;
 use crate::filter::Filter;
 use crate::inherited::Attribute;
@@ -101,6 +102,8 @@ pub enum Call {
     ClearInheritable,
     /// Never have more privileges than now (`prctl`).
     NoNewPrivileges,
+    /// Be traced by no process without CAP_SYS_PTRACE, until something is executed (`prctl`).
+    BecomeUndumpable,
     /// Install a filter of system calls (`prctl`).
     Filter(Filter),
     /// Go on in a child; the process itself stays behind until it is known how the program ended (see
@@ -130,6 +133,14 @@ pub enum Call {
     Execute(Execute),
     /// Become any other program (`execveat`), with an environment.
     ExecuteWith(ExecuteWith),
+    /// Carry over what is written to one descriptor to another, until the other side is closed (`read`, `write`).
+    /// To the one that launched it this is as executing something: all that could fail has been done.
+    Copy {
+        /// Read from, without blocking.
+        from: OwnedFd,
+        /// Written to.
+        to: OwnedFd,
+    },
     /// End, with nothing more to do.
     End,
 }
@@ -241,7 +252,9 @@ impl Call {
             Self::KeepCapabilities(kept) => capabilities::keep(*kept),
             Self::ClearInheritable => capabilities::clear_inheritable(),
             Self::NoNewPrivileges => capabilities::no_new_privileges(),
+            Self::BecomeUndumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
             Self::Filter(filter) => filter.install(),
+            Self::Copy { from, to } => copy(from.as_fd(), to.as_fd()),
             Self::Limit { resource, value } => {
                 rustix::process::setrlimit(*resource, Rlimit { current: Some(*value), maximum: Some(*value) })
             }
@@ -312,6 +325,7 @@ impl Call {
             | Self::TakeTerminal(fd)
             | Self::Write { file: fd, .. }
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
+            Self::Copy { from, to } => vec![from.as_raw_fd(), to.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             Self::ExecuteWith(execute) => execute.descriptors(),

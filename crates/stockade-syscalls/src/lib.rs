@@ -20,6 +20,7 @@
 
 pub mod call;
 mod capabilities;
+mod copy;
 pub mod execute;
 pub mod features;
 pub mod filter;
@@ -39,6 +40,8 @@ pub mod attack;
 pub mod attempt;
 #[cfg(feature = "probe")]
 pub mod guest;
+#[cfg(feature = "probe")]
+pub mod inject;
 #[cfg(feature = "probe")]
 pub mod mount_list;
 #[cfg(feature = "probe")]

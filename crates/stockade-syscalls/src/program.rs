@@ -184,6 +184,11 @@ impl Program {
                 Ok(self.gaps.iter().try_for_each(|&(first, last)| close_range(first, last))?)
             }
             Call::End => exit_now(0),
+            copy @ Call::Copy { .. } => {
+                // Closes the link, as executing something does.
+                self.position = Position::Origin;
+                Ok(copy.make(state)?)
+            }
             Call::Execute(execute) => Err(execute.run(self.earlier_cpu_us).into()),
             Call::ExecuteWith(execute) => match &self.position {
                 Position::Descendant { link } => Err(execute.run(link.as_fd()).into()),

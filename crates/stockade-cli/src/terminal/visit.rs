@@ -1,5 +1,4 @@
-//! Our terminal, kept as it was; and one of a visitor's own. Ours is never given away: whoever is in the jail could read what is typed, and
-//! type what our shell would read afterwards.
+//! A visitor's terminal, which the command itself carries to and fro.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,14 +6,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgrp};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
-};
-use stockade::{Ended, Streams, Visit, Visitor};
+use rustix::process::Signal;
+use stockade::{Ended, Visit, Visitor};
 use stockade_syscalls::signals::SignalFd;
 
+use super::keyboard::Kept;
+use super::pty::{Pty, resize};
+use super::{no_terminal, streams, terminals};
 use crate::output::Failure;
 use crate::signals::stop_signals_and;
 
@@ -23,16 +21,12 @@ type Enter<'a> = &'a dyn Fn(Visit) -> Result<Visitor, Failure>;
 
 /// Runs a visit to its end. Each of our streams that is a terminal is replaced by one of the visitor's own.
 pub(crate) fn attend(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure> {
-    let terminals = streams().map(isatty);
+    let terminals = terminals();
     if terminals.contains(&true) {
         meet(visit, terminals, enter)
     } else {
         wait_for(&enter_with(&[], visit, enter)?)
     }
-}
-
-fn streams() -> [BorrowedFd<'static>; 3] {
-    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
 /// A visitor, and the signals that are not delivered any more.
@@ -66,7 +60,6 @@ fn wait_for(Attended { visitor, signals }: &Attended) -> Result<Ended, Failure> 
 /// Waits for a visitor that has a terminal of its own, and carries over what either side writes.
 fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, Failure> {
     let (ours, visit) = give(visit, terminals).map_err(|e| no_terminal(&e))?;
-    resize(ours.as_fd());
     let Attended { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
     let _raw = Kept::raw();
     let [stdin, stdout, _] = streams();
@@ -93,63 +86,12 @@ fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, F
 
 /// Gives a visit a terminal in the place of each of our streams that is one; ours is the other side.
 fn give(visit: Visit, terminals: [bool; 3]) -> io::Result<(OwnedFd, Visit)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let ours = openpt(flags)?;
-    unlockpt(&ours)?;
-    let theirs = ioctl_tiocgptpeer(&ours, flags)?;
-    let copy = |wanted: bool| wanted.then(|| theirs.try_clone()).transpose();
-    let streams =
-        Streams { stdin: copy(terminals[0])?, stdout: copy(terminals[1])?, stderr: copy(terminals[2])? };
-    let visit = visit.streams(streams).terminal(theirs);
+    let pty = Pty::new()?;
+    let visit = visit.streams(pty.in_place_of(terminals)?).terminal(pty.theirs);
     Ok(match std::env::var_os("TERM") {
-        Some(kind) => (ours, visit.variable("TERM", kind)),
-        None => (ours, visit),
+        Some(kind) => (pty.ours, visit.variable("TERM", kind)),
+        None => (pty.ours, visit),
     })
-}
-
-/// Makes the visitor's terminal as large as ours.
-fn resize(theirs: BorrowedFd<'_>) {
-    let size = streams().into_iter().find_map(|stream| tcgetwinsize(stream).ok());
-    // One of another size is a terminal all the same.
-    let _ = size.map(|size| tcsetwinsize(theirs, size));
-}
-
-/// Our terminal as it was, which it is again when this goes, whatever was done with it meanwhile.
-pub(crate) struct Kept(BorrowedFd<'static>, Termios);
-
-impl Kept {
-    /// The terminal that stdin is, if it is one.
-    pub(crate) fn new() -> Option<Self> {
-        let stdin = rustix::stdio::stdin();
-        Some(Self(stdin, tcgetattr(stdin).ok()?))
-    }
-
-    /// Has it hand on every key.
-    fn raw() -> Option<Self> {
-        let kept = Self::new()?;
-        let mut raw = kept.1.clone();
-        raw.make_raw();
-        tcsetattr(kept.0, OptionalActions::Now, &raw).ok()?;
-        Some(kept)
-    }
-
-    /// Whether it is ours to set: a background job of it that tries is stopped.
-    fn is_ours(&self) -> bool {
-        tcgetpgrp(self.0).map_or(true, |foreground| foreground == getpgrp())
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if self.is_ours() {
-            // A terminal that is gone needs no care.
-            let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
-        }
-    }
-}
-
-fn no_terminal(error: &io::Error) -> Failure {
-    Failure::new(format!("failed to make a terminal for the jail: {error}"))
 }
 
 #[derive(PartialEq, Eq)]
