@@ -146,6 +146,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::DefaultSignals
         | EnterStep::JoinNamespaces
         | EnterStep::TakeTerminal
+        | EnterStep::ResetByLauncher { .. }
         | EnterStep::EmptyBoundingSet
         | EnterStep::NoNewPrivileges
         | EnterStep::MakeRootNosuid

@@ -2,11 +2,11 @@
 //!
 //! `docs/inherited-state.md` has the table, and a test that compares.
 
-use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong};
+use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_ulong};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::program::last_errno;
 
@@ -71,6 +71,9 @@ impl Attribute {
         Self::ResourceLimits,
     ];
 
+    /// Those that a process can also be given by another one.
+    pub const FROM_OUTSIDE: [Self; 3] = [Self::OomScore, Self::CoreDumpFilter, Self::ResourceLimits];
+
     /// Its name, for messages and receipts.
     pub fn name(self) -> &'static str {
         match self {
@@ -117,17 +120,44 @@ impl Attribute {
             Self::TimestampCounter => readable_timestamp_counter(),
             // Without CAP_SYS_RESOURCE it can be neither given nor taken away. EINVAL before Linux 5.6.
             Self::IoFlusher => or_if(or_if(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL),
-            // EACCES below what somebody with CAP_SYS_RESOURCE has set for this container: the lowest is kept.
-            Self::OomScore => or_if(write(c"/proc/self/oom_score_adj", b"0"), Errno::ACCESS),
-            // ENOENT from a kernel that dumps no core.
-            Self::CoreDumpFilter => or_if(write(c"/proc/self/coredump_filter", b"0x33"), Errno::NOENT),
+            Self::OomScore => reset_oom_score(c"/proc/self/oom_score_adj"),
+            Self::CoreDumpFilter => reset_core_dump_filter(c"/proc/self/coredump_filter"),
             Self::Umask => {
                 rustix::process::umask(UMASK);
                 Ok(())
             }
-            Self::ResourceLimits => LIMITS.iter().try_for_each(Limit::set),
+            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set(None)),
         }
     }
+
+    /// The same for another process, which has to be this one's equal in uid. Only of [`Attribute::FROM_OUTSIDE`]. A
+    /// process that has ended needs nothing.
+    ///
+    /// # Errors
+    /// What the kernel answers; EINVAL for any other attribute.
+    pub fn reset_of(self, pid: Pid) -> Result<(), Errno> {
+        let file = |name: &str| {
+            let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
+            CString::new(path).map_err(|_| Errno::INVAL)
+        };
+        let reset = match self {
+            Self::OomScore => reset_oom_score(&file("oom_score_adj")?),
+            Self::CoreDumpFilter => reset_core_dump_filter(&file("coredump_filter")?),
+            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set(Some(pid))),
+            _ => Err(Errno::INVAL),
+        };
+        or_if(reset, Errno::SRCH)
+    }
+}
+
+fn reset_oom_score(file: &CStr) -> Result<(), Errno> {
+    // EACCES below what a process with CAP_SYS_RESOURCE has set for this container: the lowest is kept.
+    or_if(write(file, b"0"), Errno::ACCESS)
+}
+
+fn reset_core_dump_filter(file: &CStr) -> Result<(), Errno> {
+    // ENOENT from a kernel that dumps no core.
+    or_if(write(file, b"0x33"), Errno::NOENT)
 }
 
 /// What no VMM is to write: files that its group or others may change.
@@ -181,13 +211,16 @@ const fn limit(resource: Resource, value: u64) -> Limit {
 
 impl Limit {
     /// Sets it. Without CAP_SYS_RESOURCE a lower hard limit of the launcher cannot be raised, and holds.
-    fn set(&self) -> Result<(), Errno> {
-        let wanted = Rlimit { current: self.soft, maximum: self.hard };
-        match rustix::process::setrlimit(self.resource, wanted) {
+    ///
+    /// # Arguments
+    /// `process` is the one to set it of; `None` is this one.
+    fn set(&self, process: Option<Pid>) -> Result<(), Errno> {
+        let set = |limit| rustix::process::prlimit(process, self.resource, limit).map(drop);
+        match set(Rlimit { current: self.soft, maximum: self.hard }) {
             Err(Errno::PERM) => {
+                // Inherited, so it is the same here.
                 let most = rustix::process::getrlimit(self.resource).maximum;
-                let (current, maximum) = (least(self.soft, most), least(self.hard, most));
-                rustix::process::setrlimit(self.resource, Rlimit { current, maximum })
+                set(Rlimit { current: least(self.soft, most), maximum: least(self.hard, most) })
             }
             set => set,
         }

@@ -89,13 +89,14 @@ pub(crate) fn calls_of(step: &EnterStep, site: &Site) -> Result<Vec<(EnterStep, 
 /// The call that a step is; `None` for the clone itself.
 fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
     Ok(Some(match step {
-        // The clone itself, and what helpers and visitors add with a call of their own.
+        // The clone itself, what the launcher does meanwhile, and what helpers and visitors add with a call of their own.
         EnterStep::Clone { .. }
         | EnterStep::TakeStreams
         | EnterStep::TakeTerminal
         | EnterStep::JoinMounts
         | EnterStep::JoinNamespaces
         | EnterStep::Reset { .. }
+        | EnterStep::ResetByLauncher { .. }
         | EnterStep::KeepFileCapabilities
         | EnterStep::ExecuteVisitor { .. } => return Ok(None),
         EnterStep::CloseDescriptors => Call::CloseOthers,

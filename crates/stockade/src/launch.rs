@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 use stockade_syscalls::monitor::{Duty, spawn_monitored};
 use stockade_syscalls::spawn::{Birth, Child, spawn};
 
@@ -166,7 +167,7 @@ fn let_go(
     vmm: ProcessRef,
     monitor: Option<ProcessRef>,
 ) -> Result<PidFd> {
-    let recorded = record(jail, vmm, monitor);
+    let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
     // Unrecorded, the child ends when its link closes.
     let (pidfd, outcome) = if recorded.is_ok() { child.go_and_tell() } else { child.abandon() };
     let process = PidFd::new(pidfd, vmm.pid);
@@ -180,6 +181,19 @@ fn let_go(
     process.wait_until_ended(None)?;
     jail.site.note_end(process.reap()?);
     Err(failed)
+}
+
+/// Resets what the launcher is to reset of the child.
+fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
+    let by_launcher = enter.iter().find_map(|step| match step {
+        EnterStep::ResetByLauncher { attributes } => Some(attributes),
+        _ => None,
+    });
+    by_launcher.into_iter().flatten().try_for_each(|&attribute| {
+        let failed =
+            |cause| Error::Enter { step: Box::new(EnterStep::Reset { attributes: vec![attribute] }), cause };
+        attribute.reset_of(child).map_err(failed)
+    })
 }
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.

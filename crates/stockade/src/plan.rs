@@ -266,8 +266,7 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
         });
         steps.push(EnterStep::CloseDescriptors);
         steps.push(EnterStep::NewSession);
-        // While `/proc` is the host's, and while the launcher is busy with the receipt.
-        steps.push(reset_all());
+        steps.extend(reset_shared());
         steps.push(EnterStep::EmptyBoundingSet);
     }
     match &spec.netns {
@@ -313,6 +312,13 @@ fn enter(spec: &JailSpec, layout: &Layout, cgroups: &Cgroups, host: &Host, way: 
 /// Every attribute that a process inherits to its documented state.
 pub(crate) fn reset_all() -> EnterStep {
     EnterStep::Reset { attributes: Attribute::ALL.to_vec() }
+}
+
+/// The same, shared between the launcher and the process, which has more to do until it may go on.
+fn reset_shared() -> [EnterStep; 2] {
+    let launchers = |attribute: &Attribute| Attribute::FROM_OUTSIDE.contains(attribute);
+    let (by_launcher, own) = Attribute::ALL.iter().partition(|attribute| launchers(attribute));
+    [EnterStep::ResetByLauncher { attributes: by_launcher }, EnterStep::Reset { attributes: own }]
 }
 
 /// The privileges that the process gives up once it has the VMM's uid.

@@ -309,6 +309,7 @@ fn is_kept(step: &EnterStep) -> bool {
             | EnterStep::ChangeRoot
             | EnterStep::Attach(_)
             | EnterStep::Reset { .. }
+            | EnterStep::ResetByLauncher { .. }
             | EnterStep::EmptyBoundingSet
             | EnterStep::ClearCapabilities
             | EnterStep::NoNewPrivileges

@@ -126,6 +126,12 @@ pub enum EnterStep {
         #[serde(with = "attributes")]
         attributes: Vec<Attribute>,
     },
+    /// Have the launcher put inherited attributes to their documented state, while the process is busy.
+    ResetByLauncher {
+        /// Which.
+        #[serde(with = "attributes")]
+        attributes: Vec<Attribute>,
+    },
     /// Empty the bounding set of capabilities.
     EmptyBoundingSet,
     /// Give up every capability.
@@ -227,6 +233,10 @@ impl fmt::Display for Argument {
     }
 }
 
+fn names(attributes: &[Attribute]) -> String {
+    attributes.iter().map(|attribute| attribute.name()).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for EnterStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -265,9 +275,9 @@ impl fmt::Display for EnterStep {
             Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
             Self::JoinNamespaces => f.write_str("join the VMM's other namespaces"),
             Self::TakeTerminal => f.write_str("take the visitor's terminal"),
-            Self::Reset { attributes } => {
-                let names: Vec<&str> = attributes.iter().map(|attribute| attribute.name()).collect();
-                write!(f, "reset {}", names.join(", "))
+            Self::Reset { attributes } => write!(f, "reset {}", names(attributes)),
+            Self::ResetByLauncher { attributes } => {
+                write!(f, "have the launcher reset {}", names(attributes))
             }
             Self::EmptyBoundingSet => {
                 f.write_str("empty the capability bounding set and lock the securebits")
