@@ -48,6 +48,7 @@ mod layout;
 mod leash;
 mod log;
 mod mark;
+mod modes;
 mod mounts;
 mod open;
 mod place;

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::copy::{Extent, OnProgress, copy};
@@ -69,13 +68,7 @@ impl PlacedFile {
             } else {
                 copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() }, tell)
             };
-            filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))?;
-            if self.read_only {
-                // Whatever the umask has left of it.
-                rustix::fs::fchmod(target, Mode::from_raw_mode(mode))
-                    .context(Operation::ChangeMode, tree.host_path(&self.path))?;
-            }
-            Ok(())
+            filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))
         };
         if tree.is_private() {
             return tree.write_private_file(&self.path, mode, self.owner, fill);

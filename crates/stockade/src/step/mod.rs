@@ -94,6 +94,12 @@ impl Site {
         Self { this_boot, ..self }
     }
 
+    /// Whether there is a receipt of what is made here. Otherwise it is made as the original jailer makes it, and
+    /// left.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.mark.is_some()
+    }
+
     /// Remembers a cgroup above the jail's own that was not there before.
     pub(crate) fn note_parent(&self, cgroup: HostPath) {
         self.parents.borrow_mut().push(cgroup);
@@ -155,7 +161,8 @@ impl Site {
     /// The jail's tree, if it is there.
     pub(crate) fn find_tree(&self) -> Result<Option<&Tree>> {
         if self.tree.get().is_none()
-            && let Some(tree) = Tree::open(self.layout.base(), &self.layout.root_below_base())?
+            && let Some(tree) =
+                Tree::open(self.layout.base(), &self.layout.root_below_base(), self.is_recorded())?
         {
             return Ok(Some(self.tree.get_or_init(|| tree)));
         }
