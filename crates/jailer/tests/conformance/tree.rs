@@ -132,6 +132,24 @@ fn a_umask_of_nothing_lets_nobody_write_whom_the_usual_one_does_not() {
 }
 
 #[test]
+fn the_executables_powers_do_not_come_along() {
+    conforms!(ground, {
+        let bytes = fs::read(&ground.exec).unwrap();
+        for power in testkit::Powerful::ALL {
+            fs::remove_file(&ground.exec).unwrap();
+            fs::write(&ground.exec, &bytes).unwrap();
+            power.give_to(&ground.exec);
+            let report = ground.report(&[]);
+            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{power:?}");
+            assert_eq!(report["capabilities"]["effective"], "0x0", "{power:?}");
+            assert_eq!(facts(&ground.copy()), (0o755, UID, GID), "{power:?}");
+            assert_eq!(testkit::attributes(&ground.copy()), [""; 0], "{power:?}");
+            fs::remove_dir_all(ground.exec_dir()).unwrap();
+        }
+    });
+}
+
+#[test]
 fn the_pid_file_is_roots_and_has_the_pid_alone() {
     conforms!(ground, {
         let live = ground.start(&[]);
