@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use stockade::{Error, How, OnProgress, Placed, Placement};
+use stockade::{Error, How, OnProgress, Placed, Placement, Stripped};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::output::Failure;
+use crate::output::{Failure, note};
 use crate::progress::Bar;
 use crate::signals::demand_none;
 
@@ -126,7 +126,14 @@ pub(crate) fn put(
         if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     stopped?;
-    placed.map_err(|error| not_placed(flag, source, &error))
+    let placed = placed.map_err(|error| not_placed(flag, source, &error))?;
+    placed.stripped.iter().for_each(tell_stripped);
+    Ok(placed)
+}
+
+/// Tells what the host's file has and the jail's has not.
+pub(crate) fn tell_stripped(stripped: &Stripped) {
+    note(&format!("placed without {stripped}"));
 }
 
 /// Says which placement it was that failed.

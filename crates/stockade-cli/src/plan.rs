@@ -8,7 +8,7 @@ use serde::Serialize;
 use stockade::spec::{HostPath, JailId, JailSpec};
 use stockade::step::Step;
 use stockade::step::enter::EnterStep;
-use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Way, placement};
+use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Stripped, Way, placement};
 
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::difference::{Difference, differences as differences_of};
@@ -25,6 +25,9 @@ struct Row<'a> {
     phase: &'static str,
     text: String,
     step: Detail<'a>,
+    /// What the host's file has and the jail's would not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stripped: Option<Stripped>,
 }
 
 #[derive(Serialize)]
@@ -156,10 +159,14 @@ fn existing(wish: &Wish<PlanArgs>) -> Result<Option<Receipt>, Failure> {
 }
 
 fn rows(plan: &Plan) -> Vec<Row<'_>> {
-    let prepare = plan.prepare.iter().map(|step| ("prepare", step.to_string(), Detail::Prepare(step)));
-    let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step)));
+    let prepare = plan.prepare.iter().map(|step| {
+        let stripped = step.strips();
+        let without = stripped.as_ref().map(|stripped| format!(", without {stripped}"));
+        ("prepare", format!("{step}{}", without.unwrap_or_default()), Detail::Prepare(step), stripped)
+    });
+    let enter = plan.enter.iter().map(|step| ("enter", step.to_string(), Detail::Enter(step), None));
     let rows = prepare.chain(enter).zip(1..);
-    rows.map(|((phase, text, step), number)| Row { number, phase, text, step }).collect()
+    rows.map(|((phase, text, step, stripped), number)| Row { number, phase, text, step, stripped }).collect()
 }
 
 /// What exists of the way to the jail's root: it tells on which mount the jail will be.

@@ -10,7 +10,7 @@ use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
 use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
 use crate::output::{Failure, note};
-use crate::placements::put;
+use crate::placements::{put, tell_stripped};
 use crate::run::tell_left;
 
 /// Arguments that describe a jail, whatever else they say.
@@ -68,6 +68,7 @@ impl<T> Wish<T> {
             let (id, many) = (self.id(), report.removed.len());
             note(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));
         }
+        prepared.stripped().iter().for_each(tell_stripped);
         for placement in &self.placements {
             put(placement, PLACE_FLAG, signals, |what, tell| prepared.place_with_progress(what, tell))?;
         }

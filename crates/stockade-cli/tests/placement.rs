@@ -232,3 +232,88 @@ fn holes_are_passed_over_and_not_read() {
         said(&guard, &["rm", &id]);
     });
 }
+
+/// A file of root's with a set-uid bit, that anybody may read.
+fn powerful(guard: &Guard, name: &str) -> PathBuf {
+    let file = guard.file(name, "");
+    testkit::set_mode(&file, 0o4755);
+    file
+}
+
+#[test]
+fn powers_that_are_taken_away_are_said_once_a_file_by_every_command_that_places() {
+    privileged!(guard, {
+        let tool = powerful(&guard, "tool").display().to_string();
+        let vmm = guard.directory().join("vmm");
+        std::fs::copy(program("stockade-probe"), &vmm).unwrap();
+        testkit::set_mode(&vmm, 0o2755);
+        testkit::give_capability(&vmm);
+        let (vmm, base) = (vmm.display().to_string(), guard.base().display().to_string());
+        let id = guard.named("jail");
+        let jail = ["--id", &id, "--exec-file", &vmm, "--chroot-base-dir", &base, "--place", "tool:ro"];
+        let without = |what: &str| format!("without the {what}");
+        let (of_vmm, of_tool) = (
+            without(&format!("set-gid bit and file capabilities of {vmm}")),
+            without(&format!("set-uid bit of {tool}")),
+        );
+        let notes = format!("stockade: placed {of_vmm}\nstockade: placed {of_tool}\n");
+        let output = stockade(&guard, &[&["run"], &jail[..], &["--", "exit=3"]].concat());
+        assert_eq!((output.code, &output.stderr), (3, &notes));
+        let plan = said(&guard, &[&["plan"], &jail[..]].concat());
+        assert!(plan.contains(&format!("file /vmm, a copy of {vmm}, owner 1234:1234, {of_vmm}\n")), "{plan}");
+        assert!(
+            plan.contains(&format!("file /tool, a copy of {tool}, owner 0:1234, read-only, {of_tool}\n")),
+            "{plan}"
+        );
+        let steps: serde_json::Value =
+            serde_json::from_str(&said(&guard, &[&["plan", "--json"], &jail[..]].concat())).unwrap();
+        let stripped: Vec<_> =
+            steps.as_array().unwrap().iter().filter_map(|row| row.get("stripped")).cloned().collect();
+        let of = |path: &str, powers: &[&str]| json!({"path": path, "powers": powers, "count": 1});
+        assert_eq!(stripped, [of(&vmm, &["set-gid", "capabilities"]), of(&tool, &["set-uid"])]);
+        let output = stockade(&guard, &[&["create"], &jail[..]].concat());
+        assert_eq!((output.code, &output.stderr), (0, &notes));
+        let output = stockade(&guard, &["place", &id, "--json", "tool=again"]);
+        assert_eq!((output.code, output.stderr), (0, format!("stockade: placed {of_tool}\n")));
+        let rows: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        let row =
+            json!({"source": "tool", "path": "/again", "how": "copy", "stripped": of(&tool, &["set-uid"])});
+        assert_eq!(rows, json!([row]));
+        let output = stockade(&guard, &["--quiet", "place", &id, "tool=quietly"]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let line = format!(
+            "tool: {tool} cannot be linked into the jail: a link would keep its set-uid bit: use :copy"
+        );
+        refused(&guard, &["place", &id, "tool=link:link:ro"], &line);
+        said(&guard, &["rm", &id]);
+        nothing_left(&guard);
+    });
+}
+
+#[test]
+fn capabilities_that_cannot_be_read_are_taken_for_some() {
+    use std::os::unix::fs::MetadataExt;
+    privileged!(guard, {
+        let image = guard.file("image", "");
+        testkit::set_mode(&image, 0o644);
+        let (id, file) = (create(&guard, &[]), image.display().to_string());
+        let place = |what: &str| {
+            let mut command = Command::new("strace");
+            command.args(["-f", "-qq", "-o"]).arg(guard.directory().join("trace")).args(["-P", &file]);
+            command.args(["-e", "inject=getxattr,fgetxattr:error=EIO"]).arg(program("stockade"));
+            command.args(["place", &id, what]).env("STOCKADE_STATE_DIR", guard.state());
+            run_with(command.current_dir(guard.directory()))
+        };
+        let unknown = "file capabilities (which cannot be read)";
+        let output = place("image=link:link:ro");
+        let line = format!(
+            "stockade: image: {file} cannot be linked into the jail: a link would keep its {unknown}: use :copy\n"
+        );
+        assert_eq!((output.code, output.stderr), (1, line), "is strace installed?");
+        let output = place("image:ro");
+        let line = format!("stockade: placed without the {unknown} of {file}\n");
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr), (0, "/image\n", line));
+        assert_eq!(image.metadata().unwrap().nlink(), 1, "a copy");
+        said(&guard, &["rm", &id]);
+    });
+}

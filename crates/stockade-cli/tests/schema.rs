@@ -108,6 +108,13 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
         assert!(planned[0]["differences"].as_array().unwrap().len() > 10, "{planned}");
         check("inspect", &said(&guard, &["inspect", "--json", "vm"]));
         check("place", &said(&guard, &["place", "--json", "vm", "/etc/hostname", "/etc/hosts=h:bind"]));
+        let tool = guard.file("tool", "");
+        testkit::set_mode(&tool, 0o4755);
+        let tool = tool.display().to_string();
+        let placed = check("place", &stockade(&guard, &["place", "--json", "vm", &tool]).stdout);
+        assert_eq!(placed[0]["stripped"]["powers"], serde_json::json!(["set-uid"]));
+        let planned = [&["plan", "--json", "--id", "other", "--place", &tool], &flags[..]].concat();
+        check("plan", &said(&guard, &planned));
         said(&guard, &["start", "vm", "--", "sleep"]);
         check("ps", &said(&guard, &["ps", "--json"]));
         check("inspect", &said(&guard, &["inspect", "--json", "vm"]));

@@ -139,6 +139,7 @@ fn rename(from: &core::ffi::CStr, to: &core::ffi::CStr) {
 }
 
 fn create(name: &core::ffi::CStr) -> isize {
+    const MODE: usize = 0o600;
     const WRONLY: usize = 1;
     const CREAT: usize = 0o100;
     const TRUNC: usize = 0o1000;
@@ -148,7 +149,12 @@ fn create(name: &core::ffi::CStr) -> isize {
     #[cfg(target_arch = "aarch64")]
     const NOFOLLOW: usize = 0o100_000;
     let flags = WRONLY | CREAT | TRUNC | CLOEXEC | NOFOLLOW;
-    call(number::OPENAT, PLACE, name.as_ptr() as usize, flags, 0o600, 0)
+    let file = call(number::OPENAT, PLACE, name.as_ptr() as usize, flags, MODE, 0);
+    if file >= 0 {
+        // Whatever the launcher's umask has left of it.
+        call(number::FCHMOD, file as usize, MODE, 0, 0, 0);
+    }
+    file
 }
 
 /// How the VMM ended: the code and status of waitid; nothing if the kernel has kept none.

@@ -288,9 +288,12 @@ fn outcome(link: &OwnedFd) -> Result<(), Stop> {
     }
 }
 
+/// As the original makes it under the usual umask: nobody but root may write to it, whatever the umask is.
+const PID_FILE: Mode = Mode::from_raw_mode(0o644);
+
 fn write_pid(path: &CStr, pid: Pid) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?;
+    let file = rustix::fs::open(path, flags, PID_FILE)?;
     let mut number = Decimal::default();
     let text = number.set(u64::from(pid.as_raw_nonzero().get().unsigned_abs()));
     rustix::io::write(file, text.to_bytes()).map(drop)

@@ -128,10 +128,10 @@ impl Adopted {
         if let Step::Bind(bind) = &step {
             return Err(SpecError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
         }
-        let placed = Placed { path: asked.target()?, how: way_of(&step) };
-        tree.make_parents(&placed.path, owner)?;
+        let path = asked.target()?;
+        tree.make_parents(&path, owner)?;
         step.apply(&site)?;
-        Ok(placed)
+        Ok(Placed { path, how: way_of(&step), stripped: site.take_stripped().pop() })
     }
 
     /// Removes the jail: kills what runs in it, and undoes everything on its receipt.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Operation, Result};
 use crate::placement::{How, Placement};
+use crate::powers::Powers;
 use crate::spec::{HostPath, Owner, SpecError};
 use crate::step::{Bind, DeviceNode, FileHow, Inode, PlacedFile, PlacedTree, Step};
 
@@ -86,7 +87,9 @@ impl Decision<'_> {
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
-            How::Auto if self.owner_fits() && self.same_mount()? => Ok(FileHow::Link),
+            How::Auto if self.owner_fits() && self.same_mount()? && !self.powers().forbid_link() => {
+                Ok(FileHow::Link)
+            }
             _ => Ok(FileHow::Copy),
         }
     }
@@ -100,7 +103,16 @@ impl Decision<'_> {
         if !self.same_mount()? {
             return Err(SpecError::LinkElsewhere(self.path()).into());
         }
+        let powers = self.powers();
+        if powers.forbid_link() {
+            return Err(SpecError::LinkPowers(self.path(), powers).into());
+        }
         Ok(())
+    }
+
+    /// What a link would keep. The file that is linked is asked once more when it is open.
+    fn powers(&self) -> Powers {
+        Powers::at(self.source.as_path(), self.facts.st_mode)
     }
 
     /// Whether the file can be in the jail as it is: its owner and mode are not the jail's to change.

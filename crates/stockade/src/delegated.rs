@@ -2,12 +2,12 @@
 //! and to kill, as everything else of the service.
 
 use rustix::fs::getxattr;
-use rustix::io::Errno;
 
 use crate::cgroup::processes;
 use crate::error::{Context, Operation, Result};
 use crate::host::{CgroupLayout, controllers_of};
 use crate::leash::LeashPoint;
+use crate::modes::{PUBLIC, make_directory};
 use crate::spec::{CgroupSetting, ParentCgroup};
 
 /// What systemd sets to `1` on a cgroup whose inside is left to the service: the first from version 236 on where it
@@ -55,10 +55,7 @@ impl DelegatedCgroup {
     /// What the kernel says of making the cgroup or of moving into it.
     pub fn settle(self) -> Result<ParentCgroup> {
         let launcher = self.point.directory().join(LAUNCHER);
-        match rustix::fs::mkdir(launcher.as_path(), rustix::fs::Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => (),
-            Err(cause) => return Err(cause).context(Operation::CreateDirectory, launcher),
-        }
+        make_directory(launcher.as_path(), PUBLIC).context(Operation::CreateDirectory, &launcher)?;
         let file = launcher.join("cgroup.procs");
         std::fs::write(&file, "0").context(Operation::Write, file)?;
         Ok(self.parent)

@@ -118,7 +118,7 @@ impl Held {
         let owner = self.receipt.spec.owner;
         let step = placement(owner, &self.receipt.root(), asked)?;
         let path = step.placed_at().cloned().unwrap_or_else(JailPath::root);
-        let placed = Placed { path, how: way_of(&step) };
+        let mut placed = Placed { path, how: way_of(&step), stripped: None };
         self.demand_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
             self.site.mounts = Some(vmm.mount_namespace()?);
@@ -129,7 +129,9 @@ impl Held {
             Some(tell) => step.apply_telling(&self.site, tell),
             None => step.apply(&self.site),
         };
-        if let Err(error) = parents.and_then(|()| apply()) {
+        let applied = parents.and_then(|()| apply());
+        placed.stripped = self.site.take_stripped().pop();
+        if let Err(error) = applied {
             // Nothing was placed, and what was there before stays; it is only taken off the list again.
             self.receipt.steps.pop();
             self.lock.write(&self.receipt)?;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::powers::Stripped;
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
 /// How something is to be placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
     /// A device as a node; a file as a reflink where the filesystem has them, as a link where that needs no
-    /// change of owner or mode, and otherwise as a copy; a directory as a copy.
+    /// change of owner or mode and the file has no powers ([`Powers`](crate::Powers)), and otherwise as a copy; a
+    /// directory as a copy.
     #[default]
     Auto,
     /// A further name of the same file.
@@ -153,6 +155,10 @@ pub struct Placed {
     pub path: JailPath,
     /// The way that was taken, never [`How::Auto`].
     pub how: How,
+    /// What the host's file has and the jail's has not. A bind has nothing taken away: its mount leaves no effect
+    /// to set-uid bits and file capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stripped: Option<Stripped>,
 }
 
 impl fmt::Display for Placed {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::pool::Taken;
+use crate::powers::Stripped;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{HostPath, JailId, JailSpec, Netns, monotonic_us};
 use crate::step::enter::EnterStep;
@@ -20,6 +21,7 @@ use crate::teardown::{Report, TeardownOptions, tear_down, undo};
 pub struct Prepared {
     jail: Option<Held>,
     taken_over: Option<Report>,
+    stripped: Vec<Stripped>,
     /// Of which pool, if of any, until it is launched.
     taken: Option<Taken>,
 }
@@ -68,7 +70,7 @@ impl Held {
 
 impl Prepared {
     pub(crate) fn reopened(jail: Held) -> Self {
-        Self { jail: Some(jail), taken_over: None, taken: None }
+        Self { jail: Some(jail), taken_over: None, stripped: Vec::new(), taken: None }
     }
 }
 
@@ -91,9 +93,11 @@ impl Store {
             return Err(error);
         }
         let jail = Held { site: receipt.site(), lock, receipt };
-        let mut prepared = Prepared { jail: Some(apply(jail)?), taken_over, taken: None };
+        let mut prepared =
+            Prepared { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
         // Dropped on an error, it takes the jail with it.
         prepared.jail_mut().place_all(spec.placements())?;
+        prepared.stripped = prepared.jail().site.take_stripped();
         Ok(prepared)
     }
 
@@ -173,6 +177,12 @@ impl Prepared {
     /// What was removed of a dead jail of the same id, if there was one.
     pub fn taken_over(&self) -> Option<&Report> {
         self.taken_over.as_ref()
+    }
+
+    /// What was taken away from the files that the jail was made with: the executable, its libraries, and what its
+    /// profile places. What is placed later says so itself ([`Placed::stripped`](crate::Placed::stripped)).
+    pub fn stripped(&self) -> &[Stripped] {
+        &self.stripped
     }
 
     /// The jail's receipt.

@@ -10,7 +10,7 @@
 //! with the next boot it is gone. Where it is missing the host's namespace is copied, as ever.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
@@ -20,6 +20,7 @@ use rustix::thread::{CapabilitySet, CpuSet};
 use stockade_syscalls::namespace::new_mounts;
 
 use crate::error::{Context, Error, Operation, Result};
+use crate::modes::{PRIVATE, make_directory};
 use crate::spec::HostPath;
 use crate::tree::open_directory;
 
@@ -79,12 +80,8 @@ impl Skeleton {
             return Ok(found);
         }
         let at: HostPath = Path::new(RUNTIME_DIRECTORY).to_owned().into();
-        match std::fs::DirBuilder::new().mode(0o700).create(&at) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(e).context(Operation::CreateDirectory, at);
-            }
-            _ => demand_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?,
-        }
+        make_directory(at.as_path(), PRIVATE).context(Operation::CreateDirectory, &at)?;
+        demand_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
         // The directory below the mount is what all lock; it is root's alone, so nobody holds it for long.
         let below = open(&at)?;
         rustix::fs::flock(&below, FlockOperation::LockExclusive).context(Operation::Open, &at)?;
@@ -122,15 +119,13 @@ impl Skeleton {
 /// Pins a new skeleton in the runtime directory, which nobody else is working on.
 fn pin(at: &HostPath) -> Result<()> {
     let directory = private_mount(at)?;
-    match rustix::fs::mkdirat(&directory, EMPTY, Mode::from_raw_mode(0o555)) {
-        Ok(()) | Err(Errno::EXIST) => (),
-        Err(cause) => return Err(cause).context(Operation::CreateDirectory, at.join(EMPTY)),
-    }
+    let empty = at.join(EMPTY);
+    make_directory(empty.as_path(), 0o555).context(Operation::CreateDirectory, &empty)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = at.join(PIN);
     rustix::fs::openat(&directory, PIN, flags, Mode::empty()).context(Operation::Open, &file)?;
     let pin_made_on = |processor| {
-        let empty = open(&at.join(EMPTY))?;
+        let empty = open(&empty)?;
         let mounts = new_mounts(empty, processor).context(Operation::CreateMounts, at)?;
         let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
         rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, &file)

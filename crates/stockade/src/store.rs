@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Operation, Result};
 use crate::events::Parting;
 use crate::mark::{self, Mark};
+use crate::modes::{self, PRIVATE};
 use crate::process::Ended;
 use crate::receipt::{Glance, JailState, Nonce, Receipt};
 use crate::spec::{HostPath, JailId, SpecError};
@@ -27,6 +28,9 @@ pub(crate) const RECEIPT: &str = "receipt.json";
 pub(crate) const ENDED: &str = "ended";
 
 const RECEIPT_NEW: &str = "receipt.json.new";
+
+/// The mode of what is in a jail's place; the monitor has the same.
+const FILE: u32 = 0o600;
 
 const ENDED_NEW: &str = "ended.new";
 
@@ -138,7 +142,7 @@ impl Store {
         // Whoever removes a jail removes its place; then another has to be made.
         for _ in 0..1000 {
             make_marked(&self.directory, &nonce)?;
-            match make_one(&path, 0o700, PLACE, &nonce) {
+            match make_one(&path, PRIVATE, PLACE, &nonce) {
                 Ok(()) | Err(Errno::EXIST) => (),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
@@ -206,9 +210,8 @@ impl Lock {
     /// Replaces a file of the place as a whole, by way of another name.
     fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
         let at = self.path.join(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, new, flags, Mode::RUSR | Mode::WUSR)
-            .context(Operation::Open, &at)?;
+        let file =
+            modes::create_file(&self.directory, new, OFlags::TRUNC, FILE).context(Operation::Open, &at)?;
         File::from(file).write_all(text).context(Operation::Write, &at)?;
         rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
     }

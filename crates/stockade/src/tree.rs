@@ -19,6 +19,7 @@ pub(crate) use node::Node;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::layout::Layout;
+use crate::modes;
 use crate::mounts;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::{Removal, remove};
@@ -35,11 +36,14 @@ pub(crate) struct Tree {
     /// Whether the root was made by this process and still belongs to root alone: then nobody else can have
     /// put anything there, and what is made is named from the root in one call each.
     private: Cell<bool>,
+    /// Whether files and nodes have exactly their modes; those of the drop-in have what the umask leaves of them,
+    /// as the original's have.
+    exact: bool,
 }
 
 impl Tree {
     /// Opens the tree at `below` the base; `None` if it is not there.
-    pub(crate) fn open(base: &HostPath, below: &Path) -> Result<Option<Self>> {
+    pub(crate) fn open(base: &HostPath, below: &Path, exact: bool) -> Result<Option<Self>> {
         let path = base.join(below);
         let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
             .and_then(|base| open_directory(base.as_fd(), below.parent().unwrap_or(below), INSIDE))
@@ -48,15 +52,15 @@ impl Tree {
                 open_directory(jail.as_fd(), Path::new(Layout::ROOT), INSIDE | ResolveFlags::NO_XDEV)
             });
         match opened {
-            Ok(root) => Ok(Some(Self::held(root, path, false))),
+            Ok(root) => Ok(Some(Self::held(root, path, false, exact))),
             Err(Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, path),
         }
     }
 
     /// The tree whose root is open here.
-    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool) -> Self {
-        Self { root: Arc::new(root), path, private: Cell::new(private) }
+    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
+        Self { root: Arc::new(root), path, private: Cell::new(private), exact }
     }
 
     /// The root, shared with the process that enters it, clear of the standard streams' numbers.
@@ -146,7 +150,7 @@ impl Tree {
     /// place of whatever was there.
     ///
     /// # Arguments
-    /// `mode` is subject to the umask; `temporary` is a name that nobody else uses.
+    /// `temporary` is a name that nobody else uses.
     pub(crate) fn write_file(
         &self,
         path: &JailPath,
@@ -171,6 +175,7 @@ impl Tree {
             if let Some(owner) = owner {
                 give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
             }
+            self.settle(target.as_fd(), mode, &at)?;
             fill(target.as_fd())?;
             rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
         };
@@ -197,7 +202,13 @@ impl Tree {
         let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
             .context(Operation::OpenPlaced, &at)?;
         give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        self.settle(target.as_fd(), mode, &at)?;
         fill(target.as_fd())
+    }
+
+    /// Gives a new file its mode, unless it is to have what the umask has left.
+    fn settle(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
+        if self.exact { modes::settle(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
     }
 
     /// Refuses to put a file in the place of a link, of anything that is no file, or of a file that has
@@ -246,9 +257,10 @@ impl Tree {
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
         let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
             .context(Operation::CreateDirectory, &at)?;
-        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's.
+        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's. The umask
+        // may have taken something away from it.
         let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
-        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o777 != 0o700 {
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
             return Err(Errno::EXIST).context(Operation::CreateDirectory, &at);
         }
         let complete = || {

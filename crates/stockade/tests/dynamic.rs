@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use stockade::closure::Closure;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::step::Step;
 use stockade::{Ended, ErrorKind, How, Placement, Prepared, Streams};
-use testkit::{Guard, privileged};
+use testkit::{Guard, Powerful, privileged};
 
 /// A jail for a program, with its closure.
 fn spec(guard: &Guard, program: &Path, words: &[&str]) -> JailSpec {
@@ -73,6 +74,33 @@ fn a_program_finds_its_libraries_in_the_jail_wherever_it_found_them_on_the_host(
         let spec = spec(&guard, &program, &[]);
         let (said, ended) = live(guard.store().prepare(&spec).unwrap());
         assert_eq!((said.as_str(), ended), ("", Ended::Exited(42)));
+    });
+}
+
+#[test]
+fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
+    privileged!(guard, {
+        let program = layered(&guard);
+        let libraries = ["lib/libfirst.so.1", "lib/deep/libmiddle.so.2", "full/liblast.so.3"];
+        let powers = libraries.map(|file| guard.directory().join(file)).into_iter().zip(Powerful::ALL);
+        let powers: Vec<_> = powers.collect();
+        for (file, power) in &powers {
+            power.give_to(file);
+        }
+        let mut spec = spec(&guard, &program, &[]);
+        let prepared = guard.store().prepare(&spec).unwrap();
+        assert_eq!(prepared.stripped().len(), powers.len());
+        for (file, power) in &powers {
+            let said = prepared.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
+            assert_eq!(said.to_string(), format!("the {} of {}", power.words(), file.display()));
+            let placed = spec.closure.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
+            let copy = prepared.root().join(placed.path.absolute().strip_prefix("/").unwrap());
+            assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o7000, 0);
+            assert_eq!(testkit::attributes(copy.as_path()), [""; 0]);
+        }
+        assert_eq!(live(prepared).1, Ended::Exited(42));
+        spec.bind_executable = true;
+        assert_eq!(guard.store().prepare(&spec).unwrap().stripped(), []);
     });
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use stockade::{How, Placement};
-use testkit::{Guard, privileged};
+use testkit::{Guard, Powerful, privileged};
 
 use common::*;
 
@@ -80,6 +80,19 @@ fn shares_blocks(guard: &Guard, kind: &str) {
     let error = prepared.place(Placement::new(&elsewhere).how(How::Reflink)).unwrap_err().to_string();
     assert!(error.ends_with("cannot be reflinked into the jail: it is on another filesystem"), "{error}");
     assert_eq!(prepared.place(Placement::new(&elsewhere)).unwrap().how, How::Copy);
+    for power in Powerful::ALL {
+        let source = directory.join(power.name());
+        fs::write(&source, &content).unwrap();
+        power.give_to(&source);
+        for (how, read_only) in [(How::Reflink, false), (How::Reflink, true), (How::Auto, false)] {
+            let placement = Placement::new(&source).how(how);
+            let placement = if read_only { placement.read_only() } else { placement };
+            let placed = prepared.place(placement).unwrap();
+            assert_eq!(placed.how, How::Reflink);
+            says(placed.stripped.as_ref(), &source, power);
+            has_lost(&prepared.root(), power.name(), &source, power);
+        }
+    }
     let mut talk = Talk::begin(prepared);
     assert_eq!(talk.hear()["write"], "ok");
     talk.end();

@@ -7,6 +7,7 @@
 mod command;
 mod guard;
 mod operator;
+mod powers;
 mod programs;
 mod specs;
 mod unified;
@@ -14,6 +15,7 @@ mod unified;
 pub use command::{command, commands, said, stockade};
 pub use guard::{Guard, has, remove_cgroup, skip, tell};
 pub use operator::Operator;
+pub use powers::{Powerful, attributes, give_access_list, give_capability, set_mode};
 pub use programs::{Output, program, run, run_with};
 pub use specs::with_everything;
 pub use unified::{has_unified, unified_mount};

@@ -211,7 +211,7 @@ class JailerContext:
         """Return the path to a file which is valid within the jail; with `create` put the file there.
 
         A block device becomes a device node, a file on the same filesystem a hard link, if it belongs to
-        uid:gid already, and everything else a copy; what was there is replaced. It belongs to uid:gid, and
+        uid:gid already and has no set-uid bits and no capabilities, and everything else a copy; what was there is replaced. It belongs to uid:gid, and
         the host's file stays as it is.
         """
         source = path_of("file_path", file_path)

@@ -263,7 +263,7 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<i32> {
     found
 }
 
-fn cgroup_mounts() -> Vec<PathBuf> {
+pub(crate) fn cgroup_mounts() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     lines.filter(|fields| fields[2].starts_with("cgroup")).map(|fields| fields[1].into()).collect()

@@ -1,13 +1,14 @@
 //! Sections 2 and 3: the jail's tree, its modes and owners, and what becomes of one that is there already.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::mount::UnmountFlags;
 
-use crate::ground::{GID, UID, conforms, ours_or_original, refuses, run, said, strace, wait_for};
+use crate::ground::{GID, Ground, UID, conforms, ours_or_original, refuses, run, said, strace, wait_for};
 
 /// Mode, uid and gid of a path, of a link itself.
 fn facts(path: &Path) -> (u32, u32, u32) {
@@ -76,6 +77,75 @@ fn the_callers_umask_applies_to_files_and_nodes_and_not_to_folders() {
         assert_eq!(facts(&ground.inside("/dev/kvm")), (0o400, UID, GID));
         assert_eq!(facts(&ground.inside("/dev")), (0o700, UID, GID));
         assert_eq!(facts(&ground.root()), (0o700, UID, GID));
+    });
+}
+
+/// The modes of all that a start has made, by path, cgroups too.
+fn modes_under(umask: &str, ground: &Ground<'_>) -> BTreeMap<PathBuf, u32> {
+    let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).arg(crate::ground::jailer());
+    // Cgroups of version 2 are made by the same lines, and tests of their own look after what they enable.
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let pids = mounts.lines().any(|line| line.starts_with("cgroup ") && line.contains(",pids"));
+    let cgroup = ["--cgroup-version", "1", "--cgroup", "pids.max=64"];
+    let words = ground.words(if pids { &cgroup } else { &[] }, &["exit=3"]);
+    assert_eq!(testkit::run_with(shell.args(words)).code, 3);
+    let cgroups = crate::ground::cgroup_mounts().into_iter().map(|mount| mount.join(ground.guard.name()));
+    let mut found = BTreeMap::new();
+    for top in cgroups.filter(|cgroup| cgroup.exists()).chain([ground.exec_dir()]) {
+        let is_cgroup = top != ground.exec_dir();
+        let mut rest = vec![top.clone()];
+        while let Some(path) = rest.pop() {
+            found.insert(path.clone(), facts(&path).0);
+            if path.is_dir() {
+                let below = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+                // The files of a cgroup are the kernel's.
+                rest.extend(below.filter(|path| !is_cgroup || path.is_dir()));
+            }
+        }
+        if is_cgroup {
+            crate::ground::remove_cgroups(&top);
+        }
+    }
+    fs::remove_dir_all(ground.exec_dir()).unwrap();
+    found
+}
+
+#[test]
+fn a_umask_of_nothing_lets_nobody_write_whom_the_usual_one_does_not() {
+    conforms!(ground, {
+        let usual = modes_under("022", &ground);
+        let nothing = modes_under("000", &ground);
+        assert!(usual.len() > 10, "{usual:?}");
+        assert!(usual.keys().eq(nothing.keys()), "{usual:?}\n{nothing:?}");
+        let wider = nothing.iter().filter(|(path, mode)| **mode & !usual[*path] != 0);
+        let wider: Vec<String> = wider.map(|(path, mode)| format!("{} {mode:o}", path.display())).collect();
+        // The original's directories and cgroups are everybody's then, and so is its pid file.
+        assert_eq!(wider.is_empty(), ours_or_original(true, false), "{wider:#?}");
+        // A strict one takes away.
+        let strict = modes_under("077", &ground);
+        assert!(strict.iter().all(|(path, mode)| mode & !usual[path] == 0), "{strict:?}");
+        assert_eq!(strict[&ground.copy()], 0o700);
+        assert_eq!(strict[&ground.inside("/dev/kvm")], 0o600);
+    });
+}
+
+#[test]
+fn the_executables_powers_do_not_come_along() {
+    conforms!(ground, {
+        let bytes = fs::read(&ground.exec).unwrap();
+        for power in testkit::Powerful::ALL {
+            fs::remove_file(&ground.exec).unwrap();
+            fs::write(&ground.exec, &bytes).unwrap();
+            power.give_to(&ground.exec);
+            let report = ground.report(&[]);
+            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{power:?}");
+            assert_eq!(report["capabilities"]["effective"], "0x0", "{power:?}");
+            assert_eq!(facts(&ground.copy()), (0o755, UID, GID), "{power:?}");
+            assert_eq!(testkit::attributes(&ground.copy()), [""; 0], "{power:?}");
+            fs::remove_dir_all(ground.exec_dir()).unwrap();
+        }
     });
 }
 

@@ -3,11 +3,12 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, FlockOperation, Mode, ResolveFlags};
+use rustix::fs::{CWD, FlockOperation, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Operation, Result};
 use crate::events::Parting;
+use crate::modes::{PRIVATE, make_directory};
 use crate::receipt::Nonce;
 use crate::spec::HostPath;
 use crate::step::{make_marked, remove_if_ours_and_empty};
@@ -33,8 +34,8 @@ impl Presence {
         // The last jail may take the directory along, or a collection this presence before it is locked.
         for _ in 0..1000 {
             make_marked(directory, &nonce)?;
-            match rustix::fs::mkdir(path.as_path(), Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => (),
+            match make_directory(path.as_path(), PRIVATE) {
+                Ok(_) => (),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
             }

@@ -33,6 +33,7 @@ pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::closure::Closure;
 use crate::placement::{How, Placement};
+use crate::powers::Powers;
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
@@ -248,6 +249,9 @@ pub enum SpecError {
     /// A file that cannot be linked into the jail, since that is elsewhere.
     #[error("{} is not on the jail's filesystem, and a link would have to be: copy it", .0.display())]
     LinkElsewhere(PathBuf),
+    /// A file that cannot be linked into the jail, since a link keeps the powers of the host's file.
+    #[error("{} cannot be linked into the jail: a link would keep its {powers}: use :copy", .0.display(), powers = .1)]
+    LinkPowers(PathBuf, Powers),
     /// A file whose blocks the jail cannot share.
     #[error("{} cannot be reflinked into the jail: {}", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),

@@ -8,12 +8,13 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::directory::UNNAMED;
+use super::directory::{MARKER, UNNAMED};
 use super::{Act, JailDirectory, SharedDirectory, Site, Undone, netns};
 use crate::cgroup;
 use crate::error::{Context, Error, Operation, Result};
 use crate::layout::Layout;
 use crate::mark::{self, Mark};
+use crate::modes::{self, PUBLIC};
 use crate::process::{kill_if_rooted_at, kill_rooted_at, rooted_at};
 use crate::receipt::Nonce;
 use crate::spec::HostPath;
@@ -108,8 +109,8 @@ fn claim(site: &Site) -> Result<Claim> {
             return Ok(Claim::Others);
         }
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&directory, &marker, flags, Mode::RUSR).context(Operation::Open, at.join(&marker))?;
+    modes::create_file(&directory, &marker, OFlags::empty(), MARKER)
+        .context(Operation::Open, at.join(&marker))?;
     Ok(Claim::Ours)
 }
 
@@ -117,18 +118,15 @@ fn claim(site: &Site) -> Result<Claim> {
 pub(crate) fn make_root(site: &Site) -> Result<()> {
     let (directory, root) = (site.layout.jail_dir(), site.layout.root());
     SharedDirectory { path: site.layout.exec_dir() }.apply(site)?;
-    make(&directory)?;
+    make(&directory, PUBLIC)?;
     if claim(site)? == Claim::Others {
         return Err(Error::InTheWay { what: format!("directory {directory}") });
     }
-    make(&root)
+    make(&root, PUBLIC)
 }
 
-fn make(path: &HostPath) -> Result<()> {
-    match rustix::fs::mkdir(path.as_path(), Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(cause) => Err(cause).context(Operation::CreateDirectory, path),
-    }
+fn make(path: &HostPath, mode: u32) -> Result<()> {
+    modes::make_directory(path.as_path(), mode).map(drop).context(Operation::CreateDirectory, path)
 }
 
 fn not_ours() -> Undone {

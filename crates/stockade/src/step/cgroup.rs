@@ -14,6 +14,7 @@ use super::{Act, Site, Undone};
 use crate::cgroup;
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::mark::{self, Mark};
+use crate::modes::{PUBLIC, make_directory};
 use crate::spec::{CgroupSetting, HostPath};
 use crate::tree::open_directory;
 
@@ -273,8 +274,14 @@ fn make_with_parents(directory: &HostPath, site: &Site) -> std::result::Result<b
     let mut round = 0;
     loop {
         round += 1;
-        match rustix::fs::mkdir(directory.as_path(), Mode::from_raw_mode(0o777)) {
-            Ok(()) => return Ok(true),
+        let made = if site.is_recorded() {
+            make_directory(directory.as_path(), PUBLIC).map(|made| made.is_some())
+        } else {
+            // As the original makes it: the umask may take something away.
+            rustix::fs::mkdir(directory.as_path(), Mode::from_raw_mode(PUBLIC)).map(|()| true)
+        };
+        match made {
+            Ok(is_new) => return Ok(is_new),
             Err(Errno::EXIST) => return Ok(false),
             // Again, since a jail that was refused may just have taken along the parent that it had made.
             Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, site)?,

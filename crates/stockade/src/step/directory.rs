@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -14,6 +16,7 @@ use super::{Act, Site, Undone};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::layout::Layout;
 use crate::mark::{self, Mark};
+use crate::modes::{self, PRIVATE, PUBLIC};
 use crate::process::rooted_at;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
@@ -22,6 +25,9 @@ use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How a directory is called until it is marked; the maker's nonce follows.
 pub(super) const UNNAMED: &str = ".stockade-";
+
+/// The mode of a jail's marker: it only has to be there.
+pub(super) const MARKER: u32 = 0;
 
 /// The mark of directories that many jails use in turn.
 const SHARED: &str = "shared";
@@ -39,7 +45,10 @@ impl Act for SharedDirectory {
         match &site.mark {
             Some(nonce) => make_marked(&self.path, nonce),
             // Without a receipt it is made for one root, which is what its failure is told of.
-            None => std::fs::create_dir_all(&self.path)
+            None => DirBuilder::new()
+                .recursive(true)
+                .mode(PUBLIC)
+                .create(&self.path)
                 .map_err(|e| if errno(&e) == Errno::EXIST { Errno::NOTDIR } else { errno(&e) })
                 .context(Operation::CreateDirectory, site.layout.root()),
         }
@@ -99,7 +108,7 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
         if let Some(parent) = path.as_path().parent() {
             make_marked(&parent.to_owned().into(), nonce)?;
         }
-        match make_one(path, 0o755, SHARED, nonce) {
+        match make_one(path, PUBLIC, SHARED, nonce) {
             Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
             made => return made.context(Operation::CreateDirectory, path),
         }
@@ -120,7 +129,10 @@ pub(crate) fn make_one(
         Err(cause) => return Err(cause),
     }
     let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
-        .and_then(|directory| mark::set(directory.as_fd(), text))
+        .and_then(|directory| {
+            modes::settle(&directory, mode)?;
+            mark::set(directory.as_fd(), text)
+        })
         .and_then(|()| {
             rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
         });
@@ -182,11 +194,11 @@ impl JailDirectory {
             Err(Errno::EXIST) => Ok(false),
             Err(cause) => Err(cause).context(Operation::CreateDirectory, &at),
         };
-        make(&self.path, 0o755)?;
-        let made = make(&at, 0o700)?;
+        make(&self.path, PUBLIC)?;
+        let made = make(&at, PRIVATE)?;
         let root = open_directory(CWD, at.as_path(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
             .context(Operation::CreateDirectory, &at)?;
-        let tree = Tree::held(root, at, made);
+        let tree = Tree::held(root, at, made, site.is_recorded());
         if !made {
             clear_of_the_dead(&tree, site)?;
         }
@@ -211,7 +223,7 @@ impl Act for JailDirectory {
         }
         // The shared directory above may vanish with the last jail before it is entered here.
         for _ in 0..1000 {
-            match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(0o755)) {
+            match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(PUBLIC)) {
                 Ok(()) => break,
                 Err(Errno::EXIST) => {
                     return Err(Error::InTheWay { what: format!("directory {}", self.path) });
@@ -223,17 +235,17 @@ impl Act for JailDirectory {
             }
         }
         let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
+        modes::settle(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
         if let Some(marker) = site.marker() {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            rustix::fs::openat(&directory, &marker, flags, Mode::RUSR)
+            modes::create_file(&directory, &marker, OFlags::EXCL, MARKER)
                 .context(Operation::CreateDirectory, self.path.join(marker))?;
         }
         let at = site.layout.root();
-        rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(0o700))
+        rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(PRIVATE))
             .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        site.hold(Tree::held(root, at, true));
+        site.hold(Tree::held(root, at, true, site.is_recorded()));
         Ok(())
     }
 
@@ -330,7 +342,7 @@ pub struct Folder {
 
 impl Act for Folder {
     fn apply(&self, site: &Site) -> Result<()> {
-        site.tree()?.make_folder(&self.path, 0o700, self.owner)
+        site.tree()?.make_folder(&self.path, PRIVATE, self.owner)
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {

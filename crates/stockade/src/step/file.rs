@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::copy::{Extent, OnProgress, copy};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
-use crate::spec::{HostPath, JailPath, Owner};
+use crate::powers::{Powers, Stripped};
+use crate::spec::{HostPath, JailPath, Owner, SpecError};
 use crate::sweep::Removal;
 
 /// A file of the host that is placed into the jail.
@@ -57,11 +57,12 @@ impl PlacedFile {
     fn put(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
         let tree = site.tree()?;
         let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
+        let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
+            self.demand_linkable(Powers::of_file(&source, facts.mode()))?;
             return tree.link_file(source.as_fd(), &self.path, &site.temporary_name());
         }
-        let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
         let fill = |target: BorrowedFd<'_>| {
             let filled = if self.how == FileHow::Reflink {
@@ -69,14 +70,11 @@ impl PlacedFile {
             } else {
                 copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() }, tell)
             };
-            filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))?;
-            if self.read_only {
-                // Whatever the umask has left of it.
-                rustix::fs::fchmod(target, Mode::from_raw_mode(mode))
-                    .context(Operation::ChangeMode, tree.host_path(&self.path))?;
-            }
-            Ok(())
+            filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))
         };
+        if site.is_recorded() {
+            site.note_stripped(Stripped::of(&self.source, Powers::of_file(&source, facts.mode())));
+        }
         if tree.is_private() {
             return tree.write_private_file(&self.path, mode, self.owner, fill);
         }
@@ -84,6 +82,25 @@ impl PlacedFile {
             tree.expect_plain(&self.path)?;
         }
         tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
+    }
+}
+
+impl PlacedFile {
+    /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
+    fn demand_linkable(&self, powers: Powers) -> Result<()> {
+        if powers.forbid_link() {
+            return Err(SpecError::LinkPowers(self.source.as_path().to_owned(), powers).into());
+        }
+        Ok(())
+    }
+
+    /// What the copy has not; a link has everything.
+    pub(super) fn strips(&self) -> Option<Stripped> {
+        if self.how == FileHow::Link {
+            return None;
+        }
+        let facts = self.source.as_path().metadata().ok()?;
+        Stripped::of(&self.source, Powers::at(self.source.as_path(), facts.mode()))
     }
 }
 

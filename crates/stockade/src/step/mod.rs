@@ -45,6 +45,7 @@ pub use vmm::Vmm;
 
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
+use crate::powers::Stripped;
 use crate::process::Ended;
 use crate::receipt::Nonce;
 use crate::spec::{HostPath, JailPath, Owner};
@@ -70,6 +71,8 @@ pub struct Site {
     network: RefCell<Option<Coming>>,
     /// What goes with the jail's directory, and whether it is known to be gone.
     carried: RefCell<BTreeMap<PathBuf, bool>>,
+    /// What was taken away from what was placed.
+    stripped: RefCell<Vec<Stripped>>,
     tree: OnceCell<Tree>,
 }
 
@@ -86,12 +89,19 @@ impl Site {
             parents: RefCell::default(),
             network: RefCell::default(),
             carried: RefCell::default(),
+            stripped: RefCell::default(),
             tree: OnceCell::new(),
         }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
         Self { this_boot, ..self }
+    }
+
+    /// Whether there is a receipt of what is made here. Otherwise it is made as the original jailer makes it, and
+    /// left.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.mark.is_some()
     }
 
     /// Remembers a cgroup above the jail's own that was not there before.
@@ -105,6 +115,16 @@ impl Site {
         for cgroup in self.parents.take().iter().rev() {
             let _ = rustix::fs::rmdir(cgroup.as_path());
         }
+    }
+
+    /// Notes what was taken away from something that was placed.
+    fn note_stripped(&self, stripped: Option<Stripped>) {
+        self.stripped.borrow_mut().extend(stripped);
+    }
+
+    /// What was taken away since this was asked last.
+    pub(crate) fn take_stripped(&self) -> Vec<Stripped> {
+        self.stripped.take()
     }
 
     /// Keeps how the VMM ended, for whoever is told that the jail is gone.
@@ -155,7 +175,8 @@ impl Site {
     /// The jail's tree, if it is there.
     pub(crate) fn find_tree(&self) -> Result<Option<&Tree>> {
         if self.tree.get().is_none()
-            && let Some(tree) = Tree::open(self.layout.base(), &self.layout.root_below_base())?
+            && let Some(tree) =
+                Tree::open(self.layout.base(), &self.layout.root_below_base(), self.is_recorded())?
         {
             return Ok(Some(self.tree.get_or_init(|| tree)));
         }
@@ -350,6 +371,16 @@ impl Step {
     /// Whether a jail is of use without it.
     pub(crate) fn is_optional(&self) -> bool {
         matches!(self, Self::DeviceNode(DeviceNode { optional: true, .. }))
+    }
+
+    /// What is taken away from what it places, as that is on the host now. What cannot be looked at has nothing
+    /// to be taken away: it cannot be placed either.
+    pub fn strips(&self) -> Option<Stripped> {
+        match self {
+            Self::PlacedFile(file) => file.strips(),
+            Self::PlacedTree(tree) => tree.strips(),
+            _ => None,
+        }
     }
 
     /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is

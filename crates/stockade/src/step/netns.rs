@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Act, Site, Undone};
 use crate::error::{Context, Error, Operation, Result};
+use crate::modes::{self, PUBLIC};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::tree::open_directory;
 
@@ -30,10 +31,9 @@ impl NamedNetns {
     fn claim(&self, site: &Site, directory: &OwnedFd) -> Result<()> {
         let path = self.name.path();
         let temporary = site.temporary_name();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
         // No mode, as with `ip netns add`: the file only carries the mount.
-        let file = rustix::fs::openat(directory, &temporary, flags, Mode::empty())
-            .context(Operation::Open, &path)?;
+        let file =
+            modes::create_file(directory, &temporary, OFlags::empty(), 0).context(Operation::Open, &path)?;
         rustix::io::write(&file, mark(site).as_bytes()).context(Operation::Write, &path)?;
         match rustix::fs::renameat_with(
             directory,
@@ -119,7 +119,7 @@ fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Er
 /// its own that is shared, so that every mount namespace sees the names.
 fn shared_directory() -> Result<OwnedFd> {
     let at: HostPath = Path::new(NETNS_DIRECTORY).to_owned().into();
-    std::fs::create_dir_all(&at).context(Operation::CreateDirectory, &at)?;
+    modes::make_directories(at.as_path(), PUBLIC).context(Operation::CreateDirectory, &at)?;
     let share = || {
         let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         rustix::mount::mount_change(at.as_path(), flags)

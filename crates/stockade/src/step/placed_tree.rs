@@ -16,6 +16,7 @@ use super::copy::{Extent, OnProgress, Progress, copy};
 use super::file::{PERMISSIONS, read_only, take_out};
 use super::{Act, Site, Undone};
 use crate::error::{Context, Operation, Result};
+use crate::powers::{Powers, Stripped};
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 use crate::tree::{INSIDE, give_away, open_directory, own_folder};
 
@@ -42,15 +43,34 @@ impl PlacedTree {
         let tree = site.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
-        let mode = self.mode(inspect(&top, &self.source)?.st_mode);
+        let mode = inspect(&top, &self.source)?.st_mode;
         let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, site.layout.root())?;
         let total = if count { bytes_below(top.as_fd()) } else { 0 };
-        let mut copying =
-            Copying { top: top.as_fd(), step: self, source: &self.source, root, done: 0, total, tell };
+        let stripped = Stripped::of(&self.source, Powers::of_mode(mode));
+        let mut copying = Copying {
+            top: top.as_fd(),
+            step: self,
+            source: &self.source,
+            root,
+            stripped,
+            done: 0,
+            total,
+            tell,
+        };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_folder(&self.path, &site.temporary_name(), mode, self.owner, |target| {
+        tree.write_folder(&self.path, &site.temporary_name(), self.mode(mode), self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
-        })
+        })?;
+        site.note_stripped(copying.stripped);
+        Ok(())
+    }
+
+    /// What its copy has not.
+    pub(super) fn strips(&self) -> Option<Stripped> {
+        let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS).ok()?;
+        let mut found = Stripped::of(&self.source, Powers::of_mode(rustix::fs::fstat(&top).ok()?.st_mode));
+        add_powers_below(top.as_fd(), &self.source, &mut found);
+        found
     }
 
     fn mode(&self, mode: u32) -> u32 {
@@ -86,6 +106,8 @@ struct Copying<'a> {
     source: &'a HostPath,
     /// The jail's own root, which must not be met on the way.
     root: Stat,
+    /// What the copies have not.
+    stripped: Option<Stripped>,
     /// The bytes of the files that are copied already.
     done: u64,
     /// The bytes of all files.
@@ -117,6 +139,7 @@ impl Copying<'_> {
         if (facts.st_dev, facts.st_ino) == (self.root.st_dev, self.root.st_ino) {
             return Err(SpecError::TreeHoldsJail(self.source.as_path().to_owned()).into());
         }
+        Stripped::add(&mut self.stripped, Stripped::of(&at, Powers::of_mode(facts.st_mode)));
         let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
         let target = made.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
@@ -130,6 +153,7 @@ impl Copying<'_> {
         if !FileType::from_raw_mode(facts.st_mode).is_file() {
             return Err(SpecError::TreeSpecial(at.as_path().to_owned()).into());
         }
+        Stripped::add(&mut self.stripped, Stripped::of(at, Powers::of_file(&source, facts.st_mode)));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
@@ -213,6 +237,27 @@ fn bytes_below(folder: BorrowedFd<'_>) -> u64 {
     // They are read once more for the copy.
     let _ = rustix::fs::seek(folder, SeekFrom::Start(0));
     names.iter().map(below).sum()
+}
+
+/// Finds the powers of what is in a directory, as far as it can be read.
+fn add_powers_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<Stripped>) {
+    for name in names(folder).unwrap_or_default() {
+        let at = at.join(OsStr::from_bytes(name.to_bytes()));
+        let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        match FileType::from_raw_mode(facts.st_mode) {
+            FileType::Directory => {
+                Stripped::add(found, Stripped::of(&at, Powers::of_mode(facts.st_mode)));
+                if let Ok(folder) = open(folder, &name, OFlags::DIRECTORY) {
+                    add_powers_below(folder.as_fd(), &at, found);
+                }
+            }
+            FileType::RegularFile => {
+                let powers = Powers::at(at.as_path(), facts.st_mode);
+                Stripped::add(found, Stripped::of(&at, powers));
+            }
+            _ => (),
+        }
+    }
 }
 
 /// What is in a directory. All of it at once: a tree is as deep as the host likes, and a buffer in every

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::{INSIDE, Tree, give_away};
 use crate::error::{Context, Operation, Result};
-use crate::spec::{HostPath, JailPath, Owner};
+use crate::spec::{JailPath, Owner};
 
 /// A device node to be made.
 #[derive(Clone, Copy)]
@@ -34,6 +34,10 @@ impl Tree {
         if self.private.get() {
             rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
                 .context(Operation::MakeNode, path)?;
+            if self.exact {
+                rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
+                    .context(Operation::ChangeMode, &at)?;
+            }
             return self.give_away_private(path, node.owner).context(Operation::ChangeOwner, &at);
         }
         let (parent, name) = self.parent(path)?;
@@ -42,7 +46,7 @@ impl Tree {
             Err(Errno::EXIST) => (),
             made => {
                 made.context(Operation::MakeNode, path)?;
-                return give_away_node(parent.as_fd(), name, node, path, &at);
+                return self.give_away_node(parent.as_fd(), name, node, path);
             }
         }
         // Beside what is there, and then in its place.
@@ -51,7 +55,7 @@ impl Tree {
         let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
         make(aside).context(Operation::MakeNode, path)?;
         let complete = || {
-            give_away_node(parent.as_fd(), aside, node, path, &at)?;
+            self.give_away_node(parent.as_fd(), aside, node, path)?;
             rustix::fs::renameat(&parent, aside, &parent, name)
                 // A folder is in the way.
                 .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
@@ -61,31 +65,32 @@ impl Tree {
             let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
         })
     }
-}
 
-/// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
-/// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
-fn give_away_node(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    node: &Node,
-    path: &JailPath,
-    at: &HostPath,
-) -> Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made =
-        rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, at)?;
-    let found = rustix::fs::fstat(&made).context(Operation::Inspect, at)?;
-    let same = FileType::from_raw_mode(found.st_mode) == node.kind
-        && found.st_rdev == node.device
-        && found.st_nlink == 1;
-    if !same {
-        return Err(Errno::EXIST).context(Operation::MakeNode, path);
+    /// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
+    /// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
+    fn give_away_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        node: &Node,
+        path: &JailPath,
+    ) -> Result<()> {
+        let at = self.host_path(path);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made =
+            rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
+        let found = rustix::fs::fstat(&made).context(Operation::Inspect, &at)?;
+        let same = FileType::from_raw_mode(found.st_mode) == node.kind
+            && found.st_rdev == node.device
+            && found.st_nlink == 1;
+        if !same {
+            return Err(Errno::EXIST).context(Operation::MakeNode, path);
+        }
+        if self.exact && found.st_mode & 0o7777 != node.mode.as_raw_mode() {
+            // The umask has taken something away; a descriptor like this one has no other way to its mode.
+            rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
+                .context(Operation::ChangeMode, &at)?;
+        }
+        give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
     }
-    if found.st_mode & 0o777 != node.mode.as_raw_mode() {
-        // The umask has taken something away; a descriptor like this one has no other way to its mode.
-        rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
-            .context(Operation::ChangeMode, at)?;
-    }
-    give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, at)
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::{How, Placed, Placement, Prepared, Running, Streams};
-use testkit::{Guard, program};
+use stockade::{How, Placed, Placement, Prepared, Running, Streams, Stripped};
+use testkit::{Guard, Powerful, attributes, program};
 
 pub(crate) const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
@@ -77,13 +77,34 @@ pub(crate) fn on_receipt(prepared: &Prepared, path: &str) -> usize {
     receipt["steps"].as_array().unwrap().iter().filter(|step| step["path"] == path).count()
 }
 
+/// The host's file has this power still, and what is in the jail at this place none, nor anything else that is an
+/// extended attribute.
+pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, power: Powerful) {
+    let copy = root.join(name);
+    let (ours, theirs) = (copy.as_path().metadata().unwrap(), source.metadata().unwrap());
+    assert_eq!(ours.mode() & 0o7000, 0, "{name}: {:o}", ours.mode());
+    assert_ne!((ours.dev(), ours.ino()), (theirs.dev(), theirs.ino()), "{name} is the host's own file");
+    assert_eq!(attributes(copy.as_path()), [""; 0], "{name}");
+    match power {
+        Powerful::SetUid => assert_eq!(theirs.mode() & 0o7777, 0o4755),
+        Powerful::SetGid => assert_eq!(theirs.mode() & 0o7777, 0o2755),
+        Powerful::Capability => assert_eq!(attributes(source), ["security.capability"]),
+    }
+}
+
+/// That this and nothing else is said to have been taken away.
+pub(crate) fn says(stripped: Option<&Stripped>, source: &Path, power: Powerful) {
+    let said = serde_json::to_value(stripped).unwrap();
+    assert_eq!(said, serde_json::json!({"path": source, "powers": [power.name()], "count": 1}));
+}
+
 /// Places something twice under one name, each time in a folder that is not there before, and takes it out.
 pub(crate) fn replaces_and_is_taken_out(prepared: &mut Prepared, first: &Path, second: &Path, how: How) {
     let place = |prepared: &mut Prepared, source: &Path| {
         prepared.place(Placement::new(source).named("drives/a/image").how(how)).unwrap()
     };
     let placed = place(prepared, first);
-    assert_eq!(placed, Placed { path: at("drives/a/image"), how });
+    assert_eq!(placed, Placed { path: at("drives/a/image"), how, stripped: None });
     let image = prepared.root().join("drives/a/image").as_path().to_owned();
     let before = image.symlink_metadata().unwrap();
     place(prepared, second);

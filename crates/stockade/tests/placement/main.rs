@@ -5,6 +5,7 @@
 mod access;
 mod bind;
 mod common;
+mod powers;
 mod progress;
 mod sparse;
 

@@ -325,3 +325,29 @@ fn facts_of_this_host_name_its_boot() {
         assert_eq!(host.boot_id.len(), 36, "{host:?}");
     });
 }
+
+#[test]
+fn a_link_is_refused_if_the_file_has_got_powers_since_it_was_decided() {
+    privileged!(guard, {
+        let ground = Ground::with_jail(&guard);
+        let file = guard.file("tool", "");
+        let (source, path) = (HostPath::existing(&file).unwrap(), JailPath::new("tool").unwrap());
+        let link = PlacedFile { how: FileHow::Link, ..PlacedFile::copy(source.clone(), path, OWNER) };
+        let step = Step::from(link);
+        for power in testkit::Powerful::ALL {
+            power.give_to(&file);
+            let error = step.apply(&ground.site).unwrap_err().to_string();
+            let line = format!(
+                "{source} cannot be linked into the jail: a link would keep its {}: use :copy",
+                power.words()
+            );
+            assert_eq!(error, line);
+            assert!(!ground.inside("tool").exists());
+            std::fs::remove_file(&file).unwrap();
+            guard.file("tool", "");
+        }
+        apply_all(&ground, &[step]);
+        assert_eq!(std::fs::metadata(ground.inside("tool")).unwrap().nlink(), 2);
+        undo_all(&ground, &ground.jail());
+    });
+}
