@@ -152,7 +152,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::MakeRootNosuid
         | EnterStep::CloneTreeAlone
         | EnterStep::KeepFileCapabilities
-        | EnterStep::ForbidSetIdFiles
+        | EnterStep::ConfineRoot
         | EnterStep::ExecuteVisitor { .. }
         | EnterStep::WaitForGo => return None,
     };

@@ -206,8 +206,15 @@ fn a_visitor_that_stayed_root_does_no_harm() {
         let output =
             run_with(&mut bounded(&guard, &["exec", "--root", &jail.id, "--", "/stockade-probe", &attack]));
         assert_eq!(output.code, 0, "{}", output.stderr);
-        let tried =
-            ["set-uid-fchmodat2", "set-uid-openat", "set-uid-io-uring", "core-pattern", "mount", "uid-0"];
+        let tried = [
+            "set-uid-fchmodat2",
+            "set-uid-openat",
+            "set-uid-io-uring",
+            "core-pattern",
+            "mount",
+            "uid-0",
+            "user-keyring",
+        ];
         demand_harmless("a visitor as root", &attacks_in(&output.stdout), &tried);
         jail.demand_no_new_set_uid_file();
         canaries.demand_unharmed();

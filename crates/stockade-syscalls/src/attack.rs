@@ -55,6 +55,8 @@ pub fn on_host() -> Vec<Attempted> {
         ("securebits", checked(prctl(libc::PR_SET_SECUREBITS, 0))),
         ("new-privileges", checked(prctl(libc::PR_SET_NO_NEW_PRIVS, 0))),
         ("session-keyring", read_keyring()),
+        ("user-keyring", read_user_keyring()),
+        ("user-namespace-0", map_uid_0()),
         ("real-time", real_time()),
         ("priority", priority()),
         ("type-on-terminal", type_on_terminal()),
@@ -244,6 +246,38 @@ fn read_keyring() -> Result<(), Errno> {
         Ok(0) => Err(Errno::NODATA),
         Ok(_) => Ok(()),
         Err(errno) => Err(Errno::from_raw_os_error(errno)),
+    }
+}
+
+/// The keyring of uid 0, which is the host's; that of another uid is its own.
+fn read_user_keyring() -> Result<(), Errno> {
+    if !rustix::process::getuid().is_root() {
+        return Err(Errno::ALREADY);
+    }
+    crate::state::user_keyring().map(drop)
+}
+
+/// A user namespace of a process of uid 0, in a child, since there is no way back.
+fn map_uid_0() -> Result<(), Errno> {
+    if !rustix::process::getuid().is_root() {
+        return Err(Errno::ALREADY);
+    }
+    crate::call::default_signal(libc::SIGCHLD)?;
+    // SAFETY: the child makes one call and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: only CLONE_FILES makes unshare unsafe.
+        let made = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) };
+        crate::program::exit_now(made.map_or_else(Errno::raw_os_error, |()| 0));
+    }
+    let child = Pid::from_raw(child).ok_or_else(last_errno)?;
+    let waited = rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
+    })?;
+    match waited.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw_os_error(errno)),
+        None => Err(Errno::CHILD),
     }
 }
 

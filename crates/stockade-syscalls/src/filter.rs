@@ -1,4 +1,4 @@
-//! A filter of system calls that keeps a process from making set-uid and set-gid files.
+//! A filter of system calls for a process that is root in a jail: uid 0 has a few powers that are no capabilities.
 
 use std::ffi::c_ulong;
 
@@ -41,8 +41,21 @@ const MAKERS: &[Maker] = &[
     maker(libc::SYS_mknodat, 2),
 ];
 
-/// Calls whose mode is in memory, where a filter does not see it. Programs go on without them.
-const UNSEEN: [libc::c_long; 2] = [libc::SYS_openat2, libc::SYS_io_uring_setup];
+/// Calls that are answered as by a kernel without them; programs do without.
+const MISSING: [libc::c_long; 6] = [
+    // Their modes and flags are in memory, where a filter does not see them.
+    libc::SYS_openat2,
+    libc::SYS_io_uring_setup,
+    libc::SYS_clone3,
+    // The keyrings of uid 0 are the host's.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+];
+
+/// Calls that make user namespaces, in which a process has every capability again, over uid 0 too before Linux 5.12.
+/// The flags are their first argument.
+const NAMESPACES: [libc::c_long; 2] = [libc::SYS_clone, libc::SYS_unshare];
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -71,9 +84,9 @@ const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
 
 impl Filter {
-    /// Refuses, with EPERM, every call that would make a set-uid or set-gid file, and with ENOSYS those of which
-    /// that cannot be seen and those of other architectures.
-    pub fn no_set_id_files() -> Self {
+    /// Refuses, with EPERM, every call that would make a set-uid or set-gid file or a user namespace. Calls of which
+    /// that cannot be seen, those of other architectures, and those on keys are answered with ENOSYS.
+    pub fn of_root_in_a_jail() -> Self {
         let (refuse, missing) = (FAIL | libc::EPERM as u32, FAIL | libc::ENOSYS as u32);
         let mut code = vec![
             statement(LOAD, ARCHITECTURE_AT),
@@ -83,8 +96,11 @@ impl Filter {
             jump(AT_LEAST, OTHER_NUMBERS, 0, 1),
             statement(RETURN, missing),
         ];
-        for number in UNSEEN {
+        for number in MISSING {
             code.extend([jump(EQUAL, number as u32, 0, 1), statement(RETURN, missing)]);
+        }
+        for number in NAMESPACES {
+            add(&mut code, number, refuse_any_of(0, libc::CLONE_NEWUSER as u32, refuse));
         }
         for maker in MAKERS {
             let mut look = Vec::new();
@@ -95,14 +111,8 @@ impl Filter {
                     statement(RETURN, ALLOW),
                 ]);
             }
-            look.extend([
-                statement(LOAD, argument(maker.mode)),
-                jump(ANY_OF, SET_ID_BITS, 0, 1),
-                statement(RETURN, refuse),
-                statement(RETURN, ALLOW),
-            ]);
-            code.push(jump(EQUAL, maker.number as u32, 0, look.len() as u8));
-            code.extend(look);
+            look.extend(refuse_any_of(maker.mode, SET_ID_BITS, refuse));
+            add(&mut code, maker.number, look);
         }
         code.push(statement(RETURN, ALLOW));
         Self(code)
@@ -116,6 +126,22 @@ impl Filter {
         let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program, nothing, nothing) };
         if set < 0 { Err(last_errno()) } else { Ok(()) }
     }
+}
+
+/// Has this looked at if it is the call of this number.
+fn add(code: &mut Vec<libc::sock_filter>, number: libc::c_long, look: Vec<libc::sock_filter>) {
+    code.push(jump(EQUAL, number as u32, 0, look.len() as u8));
+    code.extend(look);
+}
+
+/// Answers a call with `refuse` if one of these bits is set in its argument, and allows it otherwise.
+fn refuse_any_of(number: u32, bits: u32, refuse: u32) -> Vec<libc::sock_filter> {
+    vec![
+        statement(LOAD, argument(number)),
+        jump(ANY_OF, bits, 0, 1),
+        statement(RETURN, refuse),
+        statement(RETURN, ALLOW),
+    ]
 }
 
 /// The lower half of an argument.

@@ -8,7 +8,7 @@
 //! * `capabilities`: giving up capabilities for good
 //! * [`execute`]: becoming another program than the jail's own
 //! * [`features`]: whether the kernel has what jails are made with
-//! * [`filter`]: a filter of system calls that keeps set-uid files from being made
+//! * [`filter`]: a filter of system calls for a process that is root in a jail
 //! * [`inherited`]: what a process inherits, put to a documented state
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent

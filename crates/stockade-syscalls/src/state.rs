@@ -24,6 +24,7 @@ const PR_GET_MEMORY_MERGE: c_int = 68;
 const PR_GET_TSC: c_int = 25;
 
 const SESSION_KEYRING: c_ulong = -3_i64 as c_ulong;
+const USER_KEYRING: c_ulong = -4_i64 as c_ulong;
 const PROCESS_KEYRING: c_ulong = -2_i64 as c_ulong;
 const KEYCTL_GET_KEYRING_ID: c_int = 0;
 const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
@@ -141,6 +142,11 @@ pub fn attack_session_keyring() -> [Result<i64, i32>; 2] {
     let read = keyctl(KEYCTL_READ, SESSION_KEYRING, ids.as_mut_ptr() as c_ulong, ids.len() as c_ulong);
     let cleared = keyctl(KEYCTL_CLEAR, SESSION_KEYRING, 0, 0);
     [read, cleared].map(|result| result.map_err(Errno::raw_os_error))
+}
+
+/// The number of the keyring that all processes of this uid share.
+pub(crate) fn user_keyring() -> Result<i64, Errno> {
+    keyctl(KEYCTL_GET_KEYRING_ID, USER_KEYRING, 0, 0)
 }
 
 fn scheduling(add: &mut impl FnMut(&str, String)) {

@@ -144,7 +144,7 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::ClearInheritable => Call::ClearInheritable,
         EnterStep::NoNewPrivileges => Call::NoNewPrivileges,
         EnterStep::MakeRootNosuid => Call::MakeRootNosuid,
-        EnterStep::ForbidSetIdFiles => Call::Filter(Filter::no_set_id_files()),
+        EnterStep::ConfineRoot => Call::Filter(Filter::of_root_in_a_jail()),
         EnterStep::ResetSignals => Call::ResetSignals,
         EnterStep::DefaultSignals => Call::DefaultSignals,
         EnterStep::Execute { path, arguments } => {

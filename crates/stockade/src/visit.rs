@@ -284,7 +284,7 @@ fn give_up(as_root: bool) -> &'static [EnterStep] {
     if as_root {
         // Programs of the jail run with power over files there. Where the host's files are bound into the jail, a
         // set-uid file would give that power to the host's users.
-        &[EnterStep::KeepFileCapabilities, EnterStep::NoNewPrivileges, EnterStep::ForbidSetIdFiles]
+        &[EnterStep::KeepFileCapabilities, EnterStep::NoNewPrivileges, EnterStep::ConfineRoot]
     } else {
         &[EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
     }

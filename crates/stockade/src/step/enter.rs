@@ -144,8 +144,8 @@ pub enum EnterStep {
     MakeRootNosuid,
     /// Keep of root's capabilities those over files.
     KeepFileCapabilities,
-    /// Be unable to make set-uid and set-gid files.
-    ForbidSetIdFiles,
+    /// Filter the system calls that give uid 0 power over the host without a capability.
+    ConfineRoot,
     /// Become a visitor's program.
     ExecuteVisitor {
         /// Its name.
@@ -287,7 +287,9 @@ impl fmt::Display for EnterStep {
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::MakeRootNosuid => f.write_str("make the jail's mounts nosuid"),
             Self::KeepFileCapabilities => f.write_str("keep no capabilities but those over files"),
-            Self::ForbidSetIdFiles => f.write_str("forbid set-uid and set-gid files (seccomp)"),
+            Self::ConfineRoot => {
+                f.write_str("filter system calls: no set-uid files, no keys, no user namespaces")
+            }
             Self::ExecuteVisitor { program, .. } => write!(f, "execute in the jail: {program}"),
             Self::TakeStreams => f.write_str("take the launcher's streams"),
             Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
