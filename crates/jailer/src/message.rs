@@ -149,6 +149,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::ResetByLauncher { .. }
         | EnterStep::EmptyBoundingSet
         | EnterStep::NoNewPrivileges
+        | EnterStep::BecomeUndumpable
         | EnterStep::MakeRootNosuid
         | EnterStep::CloneTreeAlone
         | EnterStep::KeepFileCapabilities

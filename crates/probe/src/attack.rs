@@ -35,6 +35,7 @@ impl Attacks {
             attacks.note("", attack::on_host());
             attacks.on_processes();
             if rustix::process::getuid().is_root() {
+                attacks.note("root-", attack::on_confinement());
                 for directory in writable_directories() {
                     attacks.note("set-uid-", attack::on_set_uid(&directory));
                 }

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 use stockade::step::enter::EnterStep;
-use stockade::{Ended, Error, ErrorKind, Store, Visit, Visitor};
+use stockade::{Ended, Error, ErrorKind, Receipt, Store, Visit, Visitor};
 
 use crate::args::StateArgs;
 use crate::jails::find;
-use crate::output::{Code, Failure, require_root};
+use crate::output::{Code, Failure, note, require_root};
 use crate::terminal;
 
 /// Arguments of `exec`.
@@ -68,7 +68,7 @@ pub(crate) fn run(
 fn visit(command: &str, id: &JailId, how: &VisitArgs, words: &[OsString]) -> Result<Ended, Failure> {
     require_root(command)?;
     let store = how.state.store()?;
-    terminal::attend(wish(how, words)?, &|visit| enter(&store, id, visit))
+    terminal::attend(wish(how, words)?, &|visit| enter(&store, id, how.root, visit))
 }
 
 /// What is to be run.
@@ -88,11 +88,26 @@ fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
     })
 }
 
-fn enter(store: &Store, id: &JailId, visit: Visit) -> Result<Visitor, Failure> {
+fn enter(store: &Store, id: &JailId, as_root: bool, visit: Visit) -> Result<Visitor, Failure> {
     let id = find(store, id)?;
     match store.watch(&id)? {
-        Some(watched) => watched.visit(visit).map_err(|error| not_run(&error)),
+        Some(watched) => {
+            if as_root {
+                warn_of_links(watched.receipt());
+            }
+            watched.visit(visit).map_err(|error| not_run(&error))
+        }
         None => Err(Error::NotRunning(id).into()),
+    }
+}
+
+/// A hard link is the host's own file, which root can change although the VMM cannot.
+fn warn_of_links(receipt: &Receipt) {
+    for (path, source) in receipt.linked() {
+        note(&format!(
+            "{path} is a hard link of the host's {source}, which a program that is root in the jail can change; place \
+             it with :copy"
+        ));
     }
 }
 

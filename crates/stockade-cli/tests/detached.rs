@@ -330,8 +330,11 @@ fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
             }
         };
         until(2);
-        let mut visitor = command(&guard, &["exec", &id, "stockade-probe", "sleep"]).spawn().unwrap();
+        let mut visitor = command(&guard, &["exec", &id, "stockade-probe", "args", "sleep"]);
+        let mut visitor = visitor.stdout(std::process::Stdio::piped()).spawn().unwrap();
         until(3);
+        // It is in the cgroup before it has executed its program, and a visitor that comes too late is killed.
+        std::io::Read::read_exact(visitor.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         // With the VMM's own end they run on.
         said(&guard, &["kill", &id]);
         assert_eq!(said(&guard, &["wait", &id]), "137\n");

@@ -203,7 +203,7 @@ fn a_start_goes_on_without_keys_and_not_with_the_launchers() {
                 "failed to reset session keyring: Operation not permitted (os error 1)",
             ),
             (
-                "keyctl:error=EDQUOT",
+                "keyctl:error=EDQUOT:when=1",
                 "failed to reset session keyring: Disk quota exceeded (os error 122); raise kernel.keys.root_maxkeys \
                  and kernel.keys.root_maxbytes",
             ),

@@ -311,3 +311,53 @@ impl Screen {
         self.text.drain(..end);
     }
 }
+
+#[test]
+fn a_small_limit_of_file_sizes_limits_the_program_and_not_its_copy() {
+    privileged!(guard, {
+        let (id, _) = sleeper(&guard, "small", &["--resource-limit", "fsize=4096"]);
+        let limits = said(&guard, &["exec", &id, "--", "/stockade-probe", "limits"]);
+        let limits: Value = serde_json::from_str(&limits).unwrap();
+        assert_eq!(limits["limits"]["fsize"], json!([4096, 4096]));
+        // Where the launcher has such a limit itself the copy cannot be made, which is told and kills nothing.
+        let mut exec = Command::new("prlimit");
+        exec.arg("--fsize=4096").arg(program("stockade")).args([
+            "exec",
+            &id,
+            "--",
+            "/stockade-probe",
+            "limits",
+        ]);
+        let output = run_with(exec.env("STOCKADE_STATE_DIR", guard.state()));
+        if rustix::process::getrlimit(rustix::process::Resource::Fsize).maximum.is_none()
+            && !rustix::thread::capabilities(None)
+                .unwrap()
+                .effective
+                .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
+        {
+            assert_eq!(output.code, 126, "{}", output.stderr);
+            assert!(output.stderr.contains("File too large"), "{}", output.stderr);
+        }
+        said(&guard, &["rm", "--force", &id]);
+    });
+}
+
+#[test]
+fn root_in_the_jail_is_warned_of_files_that_are_the_hosts() {
+    privileged!(guard, {
+        let image = guard.base().with_file_name("image");
+        std::fs::write(&image, "of the host").unwrap();
+        let place = format!("{}:ro:link", image.display());
+        let (id, _) = sleeper(&guard, "linked", &["--place", &place]);
+        let output = stockade(&guard, &["exec", "--root", &id, "--", "/stockade-probe", "exit=0"]);
+        let line = format!(
+            "stockade: /image is a hard link of the host's {}, which a program that is root in the jail can change; \
+             place it with :copy\n",
+            image.display()
+        );
+        assert_eq!((output.code, output.stderr), (0, line));
+        assert_eq!(said(&guard, &["exec", &id, "--", "/stockade-probe", "exit=0"]), "");
+        said(&guard, &["rm", "--force", &id]);
+        std::fs::remove_file(&image).unwrap();
+    });
+}

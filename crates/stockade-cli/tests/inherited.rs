@@ -202,7 +202,6 @@ fn demand_odd(launcher: &State) {
     let same_by_nature = [
         // Nobody but a user of this name is there, or the kernel has no other.
         "uids",
-        "gids",
         "audit-user",
         "death-signal",
         "time-stamp-counter",

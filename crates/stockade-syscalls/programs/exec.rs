@@ -10,8 +10,9 @@
 //! such a file too before it is executed.
 //!
 //! Descriptors: 3 the link to the launcher, at which a failure is reported and whose end is success; 4 the
-//! program, if it is the host's. Arguments: the paths to try, an empty one, `SLOTS` more empty ones, and
-//! the arguments of the program. Without a path the program is descriptor 4.
+//! program, if it is the host's. Arguments: the largest file that the program may write, in bytes, or `-`; the paths to
+//! try, an empty one, `SLOTS` more empty ones, and the arguments of the program. Without a path the program is
+//! descriptor 4.
 #![no_std]
 #![no_main]
 
@@ -25,6 +26,9 @@ use kernel::{call, exit, number};
 const LINK: usize = 3;
 const PROGRAM: usize = 4;
 
+/// The places of the arguments.
+const FILE_SIZE: usize = 1;
+const PATHS: usize = 2;
 /// Room in front of the program's arguments for what the scripts of a chain put there: two for each.
 const SLOTS: usize = 10;
 /// The kernel follows no more.
@@ -51,22 +55,28 @@ extern "C" fn main(stack: *mut *const c_char) -> ! {
     // SAFETY: the kernel puts the number of arguments there, then pointers to them and a null pointer, then
     // those of the environment and a null pointer.
     let (arguments, count) = unsafe { (stack.add(1), *stack as usize) };
-    let mut first = 1;
-    while first < count && !is_empty(arguments, first) {
-        first += 1;
+    let mut end = PATHS;
+    while end < count && !is_empty(arguments, end) {
+        end += 1;
     }
-    let own = first + 1 + SLOTS;
+    let own = end + 1 + SLOTS;
     if own >= count {
         fail(EINVAL);
     }
-    // SAFETY: both are within the arguments and the environment, by the count above.
-    let program = unsafe { Program { arguments: arguments.add(own), environment: arguments.add(count + 1) } };
-    if first == 1 {
+    // SAFETY: all are within the arguments and the environment, by the count above.
+    let program = unsafe {
+        Program {
+            file_size: number_in(*arguments.add(FILE_SIZE)),
+            arguments: arguments.add(own),
+            environment: arguments.add(count + 1),
+        }
+    };
+    if end == PATHS {
         close_on_exec(PROGRAM);
         fail(program.execute(PROGRAM));
     }
     let mut refused = ENOENT;
-    for path in 1..first {
+    for path in PATHS..end {
         // SAFETY: below the number of arguments.
         match program.execute_path(unsafe { *arguments.add(path) }) {
             ENOENT | ENOTDIR => (),
@@ -98,6 +108,8 @@ fn is_empty(arguments: *const *const c_char, index: usize) -> bool {
 /// What is executed with, apart from the file. In front of the arguments are `SLOTS` free places.
 #[derive(Clone, Copy)]
 struct Program {
+    /// The largest file that it may write, in bytes.
+    file_size: Option<usize>,
     arguments: *mut *const c_char,
     environment: *const *const c_char,
 }
@@ -105,6 +117,14 @@ struct Program {
 impl Program {
     /// Executes an open file; returns only if that failed.
     fn execute(self, file: usize) -> isize {
+        const FSIZE: usize = 1;
+        if let Some(size) = self.file_size {
+            let limit = [size, size];
+            let refused = call(number::PRLIMIT, 0, FSIZE, limit.as_ptr() as usize, 0, 0);
+            if refused != 0 {
+                return refused;
+            }
+        }
         let (arguments, environment) = (self.arguments as usize, self.environment as usize);
         call(number::EXECVEAT, file, c"".as_ptr() as usize, arguments, environment, AT_EMPTY_PATH)
     }
@@ -138,7 +158,7 @@ impl Program {
             core::slice::from_raw_parts_mut(head, length + 1)
         };
         let refused = match Interpreter::of(head) {
-            None => copy(file, path).map_or_else(|refused| refused, |copy| self.execute(copy)),
+            None => copy_within_limits(file, path).map_or_else(|refused| refused, |copy| self.execute(copy)),
             Some(_) if depth == LONGEST_CHAIN => ELOOP,
             Some(Err(refused)) => refused,
             Some(Ok(interpreter)) => {
@@ -261,6 +281,38 @@ fn size_of_regular(file: usize) -> Option<usize> {
     // SAFETY: the kernel has written both, at these places and aligned.
     let (mode, size) = unsafe { (*facts.add(MODE).cast::<u32>(), *facts.add(SIZE).cast::<usize>()) };
     (mode & FORMAT == REGULAR).then_some(size)
+}
+
+/// A number in decimal; nothing if it is none.
+fn number_in(text: *const c_char) -> Option<usize> {
+    let (mut at, mut number) = (text, 0_usize);
+    // SAFETY: a string, read up to its end.
+    unsafe {
+        while (*at as u8).is_ascii_digit() {
+            number = number.wrapping_mul(10).wrapping_add((*at as u8 - b'0') as usize);
+            at = at.add(1);
+        }
+        (at != text && *at == 0).then_some(number)
+    }
+}
+
+/// A copy of an open file in memory. If a limit of the launcher's does not allow it, that is an error and not the end.
+fn copy_within_limits(file: usize, path: *const c_char) -> Result<usize, isize> {
+    const DEFAULT: usize = 0;
+    const IGNORE: usize = 1;
+    at_file_limit(IGNORE);
+    let copied = copy(file, path);
+    at_file_limit(DEFAULT);
+    copied
+}
+
+/// What happens at the limit of a file's size.
+fn at_file_limit(handler: usize) {
+    const SIGXFSZ: usize = 25;
+    const SIGNAL_SET_SIZE: usize = 8;
+    // The kernel's `sigaction`: the handler, no flags, no restorer, no signal blocked.
+    let action = [handler, 0, 0, 0];
+    call(number::RT_SIGACTION, SIGXFSZ, action.as_ptr() as usize, 0, SIGNAL_SET_SIZE, 0);
 }
 
 /// A copy of an open file in memory, sealed, that may be executed and not be read.

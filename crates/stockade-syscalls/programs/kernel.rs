@@ -14,6 +14,7 @@ pub mod number {
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const FSTAT: usize = 5;
+    pub const RT_SIGACTION: usize = 13;
     pub const PREAD: usize = 17;
     pub const SENDFILE: usize = 40;
     pub const FCNTL: usize = 72;
@@ -24,6 +25,7 @@ pub mod number {
     pub const OPENAT: usize = 257;
     pub const RENAMEAT: usize = 264;
     pub const PPOLL: usize = 271;
+    pub const PRLIMIT: usize = 302;
     pub const MEMFD_CREATE: usize = 319;
     pub const EXECVEAT: usize = 322;
     pub const FACCESSAT2: usize = 439;
@@ -43,8 +45,10 @@ pub mod number {
     pub const PPOLL: usize = 73;
     pub const FSTAT: usize = 80;
     pub const EXIT: usize = 94;
+    pub const RT_SIGACTION: usize = 134;
     pub const WAITID: usize = 95;
     pub const PRCTL: usize = 167;
+    pub const PRLIMIT: usize = 261;
     pub const MEMFD_CREATE: usize = 279;
     pub const EXECVEAT: usize = 281;
     pub const FACCESSAT2: usize = 439;

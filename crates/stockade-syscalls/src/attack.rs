@@ -111,6 +111,40 @@ pub fn on_set_uid(directory: &CStr) -> Vec<Attempted> {
     tried
 }
 
+/// Attempts of a process of uid 0 to get at more of the host than the tree it sees, with the help of a VMM.
+pub fn on_confinement() -> Vec<Attempted> {
+    let raw = |number: c_long, arguments: [c_ulong; 4]| {
+        let [one, two, three, four] = arguments;
+        // SAFETY: the pointers among the arguments lead to memory that outlives the call.
+        checked(unsafe { libc::syscall(number, one, two, three, four, 0) })
+    };
+    let unix = libc::AF_UNIX as c_ulong;
+    let mut pair = [0_i32; 2];
+    let pair = pair.as_mut_ptr() as c_ulong;
+    // Refused for its arguments: it is there, and another process's descriptor would be taken.
+    let is_there = |result: Result<(), Errno>| match result {
+        Err(Errno::BADF | Errno::INVAL | Errno::FAULT) => Ok(()),
+        other => other,
+    };
+    // An access list of the owner, a group and others, as two octets of a tag, two of permissions and an id.
+    let list: [u8; 28] = [
+        2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 5, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255,
+        255, 255,
+    ];
+    let (root, name) = (c"/".as_ptr() as c_ulong, c"system.posix_acl_access".as_ptr() as c_ulong);
+    // SAFETY: the strings and the list outlive the call.
+    let access_list =
+        checked(unsafe { libc::syscall(libc::SYS_setxattr, root, name, list.as_ptr(), list.len(), 0) });
+    vec![
+        ("unix-socket", raw(libc::SYS_socket, [unix, libc::SOCK_STREAM as c_ulong, 0, 0])),
+        ("datagram-pair", raw(libc::SYS_socketpair, [unix, libc::SOCK_DGRAM as c_ulong, 0, pair])),
+        ("join-namespace", is_there(raw(libc::SYS_setns, [c_ulong::MAX, 0, 0, 0]))),
+        ("foreign-ring", is_there(raw(libc::SYS_io_uring_enter, [c_ulong::MAX, 0, 0, 0]))),
+        ("filter-listener", is_there(raw(libc::SYS_seccomp, [c_ulong::MAX, 0, 0, 0]))),
+        ("access-list", access_list),
+    ]
+}
+
 fn plain_file(directory: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open(join_path(directory, c"attack-plain"), flags, Mode::RWXU)

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::capabilities;
@@ -51,8 +51,8 @@ pub enum Call {
     /// Join the mount namespace behind the descriptor, and go to its root (`setns`). Needs a process that shares
     /// its root and working directory with no other.
     JoinMounts(OwnedFd),
-    /// Join namespaces of the process behind the pidfd (`setns`).
-    JoinNamespaces(OwnedFd, ThreadNameSpaceType),
+    /// Join the namespace behind the descriptor, of this kind (`setns`).
+    JoinNamespace(OwnedFd, LinkNameSpaceType),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
     /// Make every mount of the namespace a slave without set-uid bits: what happens here stays here
@@ -243,8 +243,8 @@ impl Call {
             Self::JoinMounts(mounts) => {
                 rustix::thread::move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
             }
-            Self::JoinNamespaces(process, which) => {
-                rustix::thread::move_into_thread_name_spaces(process.as_fd(), *which)
+            Self::JoinNamespace(namespace, kind) => {
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(*kind))
             }
             Self::TakeTerminal(terminal) => rustix::process::ioctl_tiocsctty(&*terminal),
             Self::Reset(attribute) => attribute.reset(),
@@ -321,7 +321,7 @@ impl Call {
         match self {
             Self::JoinNetwork(fd)
             | Self::JoinMounts(fd)
-            | Self::JoinNamespaces(fd, _)
+            | Self::JoinNamespace(fd, _)
             | Self::TakeTerminal(fd)
             | Self::Write { file: fd, .. }
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],

@@ -42,18 +42,25 @@ pub struct ExecuteWith {
 impl ExecuteWith {
     /// `executable` with `arguments`, the first of which is argv0, and an environment of `NAME=VALUE`.
     ///
+    /// # Arguments
+    /// `file_size` is the largest file, in bytes, that the program may write; `None` leaves the limit as it is. It is set
+    /// last, since it would limit the copy of the program too.
+    ///
     /// # Errors
     /// What the kernel says of making a file in memory.
     pub fn new(
         executable: Executable,
         arguments: Vec<CString>,
         environment: Vec<CString>,
+        file_size: Option<u64>,
     ) -> Result<Self, Errno> {
         let (paths, program) = match executable {
             Executable::FirstOf(paths) => (paths, None),
             Executable::Open(file) => (Vec::new(), Some(file)),
         };
-        let before = [c"stockade-exec".to_owned()].into_iter().chain(paths);
+        let limit = file_size.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        let limit = CString::new(limit).map_err(|_| Errno::INVAL)?;
+        let before = [c"stockade-exec".to_owned(), limit].into_iter().chain(paths);
         let empty = std::iter::repeat_n(CString::default(), 1 + SLOTS);
         let arguments = before.chain(empty).chain(arguments).collect();
         // Clear of the standard streams, which a program may replace.

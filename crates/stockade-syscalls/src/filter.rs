@@ -24,6 +24,7 @@ const fn maker(number: libc::c_long, mode: u32) -> Maker {
 }
 
 const SYS_FCHMODAT2: libc::c_long = 452;
+const SYS_SETXATTRAT: libc::c_long = 463;
 
 const MAKERS: &[Maker] = &[
     #[cfg(target_arch = "x86_64")]
@@ -42,16 +43,34 @@ const MAKERS: &[Maker] = &[
 ];
 
 /// Calls that are answered as by a kernel without them; programs do without.
-const MISSING: [libc::c_long; 6] = [
-    // Their modes and flags are in memory, where a filter does not see them.
+const MISSING: [libc::c_long; 13] = [
+    // Their modes and flags are in memory, where a filter does not see them; a ring may be another process's.
     libc::SYS_openat2,
     libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
     libc::SYS_clone3,
+    // An access list gives group bits to a file with a set-gid bit.
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SYS_SETXATTRAT,
+    // A namespace that another process has made and passed on.
+    libc::SYS_setns,
+    // Its listener could be passed on, and descriptors be put into this process by it.
+    libc::SYS_seccomp,
     // The keyrings of uid 0 are the host's.
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
 ];
+
+/// A Unix socket with a name in the jail's tree leads to the VMM, which could pass descriptors of all that it sees: of a
+/// procfs, or of sockets in the host's network namespace. Pairs of sockets stay among processes of this kind, except
+/// those of datagrams, which can be connected anew.
+const AF_UNIX: u32 = 1;
+const SOCKET_TYPE: u32 = 0xf;
+const SOCK_STREAM: u32 = 1;
+const SOCK_SEQPACKET: u32 = 5;
 
 /// Calls that make user namespaces, in which a process has every capability again, over uid 0 too before Linux 5.12.
 /// The flags are their first argument.
@@ -78,14 +97,16 @@ const LOAD: u16 = 0x20;
 const EQUAL: u16 = 0x15;
 const AT_LEAST: u16 = 0x35;
 const ANY_OF: u16 = 0x45;
+const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
 
 impl Filter {
-    /// Refuses, with EPERM, every call that would make a set-uid or set-gid file or a user namespace. Calls of which
-    /// that cannot be seen, those of other architectures, and those on keys are answered with ENOSYS.
+    /// Refuses, with EPERM, every call that would make a set-uid or set-gid file, a user namespace, or a socket by which
+    /// the VMM could pass descriptors. Calls of which that cannot be seen, those of other architectures, and those on
+    /// keys are answered with ENOSYS.
     pub fn of_root_in_a_jail() -> Self {
         let (refuse, missing) = (FAIL | libc::EPERM as u32, FAIL | libc::ENOSYS as u32);
         let mut code = vec![
@@ -99,6 +120,28 @@ impl Filter {
         for number in MISSING {
             code.extend([jump(EQUAL, number as u32, 0, 1), statement(RETURN, missing)]);
         }
+        add(
+            &mut code,
+            libc::SYS_socket,
+            vec![
+                statement(LOAD, argument(0)),
+                jump(EQUAL, AF_UNIX, 0, 1),
+                statement(RETURN, refuse),
+                statement(RETURN, ALLOW),
+            ],
+        );
+        add(
+            &mut code,
+            libc::SYS_socketpair,
+            vec![
+                statement(LOAD, argument(1)),
+                statement(AND, SOCKET_TYPE),
+                jump(EQUAL, SOCK_STREAM, 2, 0),
+                jump(EQUAL, SOCK_SEQPACKET, 1, 0),
+                statement(RETURN, refuse),
+                statement(RETURN, ALLOW),
+            ],
+        );
         for number in NAMESPACES {
             add(&mut code, number, refuse_any_of(0, libc::CLONE_NEWUSER as u32, refuse));
         }

@@ -219,12 +219,21 @@ impl Limit {
         match set(Rlimit { current: self.soft, maximum: self.hard }) {
             Err(Errno::PERM) => {
                 // Inherited, so it is the same here.
-                let most = rustix::process::getrlimit(self.resource).maximum;
+                let most = hard_limit(self.resource)?;
                 set(Rlimit { current: least(self.soft, most), maximum: least(self.hard, most) })
             }
             set => set,
         }
     }
+}
+
+/// The hard limit of this process; `None` is unlimited. (rustix's panics where the kernel refuses to tell.)
+fn hard_limit(resource: Resource) -> Result<Option<u64>, Errno> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for writing an rlimit.
+    let answer = unsafe { libc::getrlimit(resource as libc::__rlimit_resource_t, &raw mut limit) };
+    checked(answer.into())?;
+    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
 }
 
 /// The lower of two limits.
@@ -245,11 +254,7 @@ fn new_session_keyring() -> Result<(), Errno> {
     match keyctl(JOIN_SESSION_KEYRING, 0) {
         // A kernel without keys, or a filter of system calls that forbids them as a whole, to the VMM too. A filter
         // that forbids only to join is no reason to go on with the launcher's keyring.
-        Err(refused @ (Errno::NOSYS | Errno::PERM))
-            if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) =>
-        {
-            Ok(())
-        }
+        Err(refused) if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) => Ok(()),
         joined => joined,
     }
 }
@@ -257,9 +262,12 @@ fn new_session_keyring() -> Result<(), Errno> {
 fn default_request_keyring() -> Result<(), Errno> {
     const SET_REQKEY_KEYRING: c_int = 14;
     const DEFAULT: c_ulong = 0;
-    let set = keyctl(SET_REQKEY_KEYRING, DEFAULT);
-    // As above: then there are no keys to request.
-    or_if(or_if(set, Errno::NOSYS), Errno::PERM)
+    const NO_CHANGE: c_ulong = c_ulong::MAX;
+    match keyctl(SET_REQKEY_KEYRING, DEFAULT) {
+        // As above: then there are no keys to request.
+        Err(refused) if keyctl(SET_REQKEY_KEYRING, NO_CHANGE) == Err(refused) => Ok(()),
+        set => set,
+    }
 }
 
 fn keyctl(operation: c_int, argument: c_ulong) -> Result<(), Errno> {
@@ -268,9 +276,9 @@ fn keyctl(operation: c_int, argument: c_ulong) -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, nothing, nothing, nothing) })
 }
 
-/// `struct sched_attr`, in its first form. All 0 is `SCHED_OTHER` with nice value 0.
+/// `struct sched_attr`. All 0 is `SCHED_OTHER` with nice value 0.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct SchedulingAttributes {
     pub(crate) size: u32,
     pub(crate) policy: u32,
@@ -280,14 +288,32 @@ pub(crate) struct SchedulingAttributes {
     pub(crate) runtime: u64,
     pub(crate) deadline: u64,
     pub(crate) period: u64,
+    pub(crate) least_utilization: u32,
+    pub(crate) most_utilization: u32,
 }
 
 fn default_scheduling() -> Result<(), Errno> {
+    // Both clamps of the utilization, taken away by a value that is none.
+    const BOTH_CLAMPS: u64 = 0x60;
     let size = size_of::<SchedulingAttributes>() as u32;
-    let attributes = SchedulingAttributes { size, ..SchedulingAttributes::default() };
+    let plain = SchedulingAttributes { size, ..SchedulingAttributes::default() };
+    let unclamped = SchedulingAttributes {
+        flags: BOTH_CLAMPS,
+        least_utilization: u32::MAX,
+        most_utilization: u32::MAX,
+        ..plain
+    };
+    match set_scheduling(&unclamped) {
+        // A kernel that has no clamps, or cannot take them away (before Linux 5.11).
+        Err(Errno::OPNOTSUPP | Errno::INVAL) => set_scheduling(&plain),
+        set => set,
+    }
+}
+
+pub(crate) fn set_scheduling(attributes: &SchedulingAttributes) -> Result<(), Errno> {
     let (itself, flags): (c_int, c_uint) = (0, 0);
     // SAFETY: the kernel reads a structure of the size that is in it, which outlives the call.
-    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, &raw const attributes, flags) })
+    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, std::ptr::from_ref(attributes), flags) })
 }
 
 fn default_io_priority() -> Result<(), Errno> {

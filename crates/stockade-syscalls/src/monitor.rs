@@ -10,7 +10,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid};
 use rustix::thread::CapabilitySet;
 
 use crate::call::{default_signal, default_signals, reset_signals};
@@ -127,7 +127,11 @@ fn give_up() -> Result<(), Errno> {
     // A log that may grow no more is no reason to end: the VMM would end too.
     ignore(libc::SIGXFSZ)?;
     ignore(libc::SIGPIPE)?;
+    rustix::thread::set_thread_gid(rustix::process::Gid::ROOT)?;
+    rustix::thread::set_thread_uid(rustix::process::Uid::ROOT)?;
     capabilities::bound(CapabilitySet::empty())?;
+    // Before it has no capability more than a VMM of uid 0, which could trace it then.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     capabilities::keep(CapabilitySet::empty())?;
     capabilities::no_new_privileges()
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::inherited::{LIMITS, SchedulingAttributes};
+use crate::inherited::{LIMITS, SchedulingAttributes, set_scheduling};
 use crate::program::last_errno;
 
 const PR_MCE_KILL: c_int = 33;
@@ -225,6 +225,8 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     let set = |option, value| prctl(option, value).map(drop);
     rustix::process::umask(Mode::empty());
     rustix::thread::set_thread_groups(&[rustix::process::Gid::from_raw(4242)]).map_err(name("groups"))?;
+    let group = rustix::process::Gid::from_raw(4243);
+    rustix::thread::set_thread_res_gid(group, group, group).map_err(name("gid"))?;
     odd_keyring().map_err(name("keyrings"))?;
     odd_scheduling().map_err(name("scheduling"))?;
     set(libc::PR_SET_TIMERSLACK, 123_456).map_err(name("timer slack"))?;
@@ -286,9 +288,8 @@ fn odd_scheduling() -> Result<(), Errno> {
         priority: 5,
         ..SchedulingAttributes::default()
     };
-    let (itself, flags): (c_int, c_uint) = (0, 0);
-    // SAFETY: the kernel reads a structure of the size that is in it.
-    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, &raw const attributes, flags) })?;
+    set_scheduling(&attributes)?;
+    let itself: c_int = 0;
     // SAFETY: takes numbers only.
     checked(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, itself, IDLE) })?;
     let mut first = rustix::thread::CpuSet::new();

@@ -142,6 +142,7 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::EmptyBoundingSet => Call::BoundCapabilities(CapabilitySet::empty()),
         EnterStep::ClearCapabilities => Call::KeepCapabilities(CapabilitySet::empty()),
         EnterStep::ClearInheritable => Call::ClearInheritable,
+        EnterStep::BecomeUndumpable => Call::BecomeUndumpable,
         EnterStep::NoNewPrivileges => Call::NoNewPrivileges,
         EnterStep::MakeRootNosuid => Call::MakeRootNosuid,
         EnterStep::ConfineRoot => Call::Filter(Filter::of_root_in_a_jail()),

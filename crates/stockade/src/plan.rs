@@ -326,7 +326,10 @@ fn reset_shared() -> [EnterStep; 2] {
 /// In place of Firecracker's jailer a VMM of uid 0 keeps what its callers count on.
 fn give_up(owner: Owner, way: Way) -> Vec<EnterStep> {
     match way {
-        Way::Launch => vec![EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges],
+        // Before it has no capability more than another process of its uid, which could trace it then.
+        Way::Launch => {
+            vec![EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
+        }
         Way::InPlace if owner.uid == 0 => vec![EnterStep::ClearInheritable],
         Way::InPlace => vec![EnterStep::ClearCapabilities],
     }

@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::process::{Ended, ProcessRef};
 use crate::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use crate::step::enter::EnterStep;
-use crate::step::{Site, Step, Vmm};
+use crate::step::{FileHow, PlacedFile, Site, Step, Vmm};
 
 /// The version of the format; a receipt of a later one is reported and left alone.
 const VERSION: u32 = 1;
@@ -156,6 +156,14 @@ impl Receipt {
     pub(crate) fn vmm_step(&self) -> Option<&Vmm> {
         self.steps.iter().rev().find_map(|step| match step {
             Step::Vmm(vmm) => Some(vmm),
+            _ => None,
+        })
+    }
+
+    /// The files that the jail shares with the host by a hard link: where each is in the jail, and on the host.
+    pub fn linked(&self) -> impl Iterator<Item = (&JailPath, &HostPath)> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::PlacedFile(PlacedFile { how: FileHow::Link, path, source, .. }) => Some((path, source)),
             _ => None,
         })
     }

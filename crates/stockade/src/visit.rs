@@ -8,12 +8,12 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{CWD, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::LinkNameSpaceType;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::execute::{Executable, ExecuteWith};
 use stockade_syscalls::namespace::spawn_beside;
@@ -163,7 +163,7 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
 pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visitor> {
     let there = Namespaces::of(vmm)?;
     let as_root = visit.as_root;
-    let way = way(receipt, vmm, &there, visit)?;
+    let way = way(receipt, &there, visit)?;
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) = way.into_iter().unzip();
     let failed = |call: usize, cause| {
         // Beyond the last call it is the executor that reports, see `stockade_syscalls::execute`.
@@ -175,11 +175,11 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
         .map(|at| open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, at));
     let cgroup = cgroup.transpose()?;
     // Uid 0 is root to the host's processes, to what they share and to their sockets, even without capabilities.
-    let alone = |kind: ThreadNameSpaceType| as_root && !there.others.contains(kind);
+    let alone = |kind| as_root && !there.has(kind);
     let birth = Birth {
         pid_namespace: as_root && !there.pid,
-        network_namespace: alone(ThreadNameSpaceType::NETWORK),
-        ipc_namespace: alone(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+        network_namespace: alone(LinkNameSpaceType::Network),
+        ipc_namespace: alone(LinkNameSpaceType::InterProcessCommunication),
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
     };
     let mut program = Program::new(calls);
@@ -215,7 +215,7 @@ fn born_in(step: &EnterStep) -> Option<&HostPath> {
 /// The VMM's way, with the visitor's own turns.
 ///
 /// A visitor sheds what it inherits in any case: the receipt may be of a version that shed less.
-fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Result<Vec<(EnterStep, Call)>> {
+fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(EnterStep, Call)>> {
     let site = receipt.site();
     let mut way = Vec::new();
     let Streams { stdin, stdout, stderr } = visit.streams;
@@ -224,7 +224,7 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
     if !visit.as_root {
         way.extend(calls_of(&EnterStep::EmptyBoundingSet, &site)?);
     }
-    let mut terminal = visit.terminal;
+    let (mut terminal, mut file_size) = (visit.terminal, None);
     for step in &receipt.enter {
         match step {
             EnterStep::NewSession => {
@@ -236,12 +236,20 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
             }
             // The last step of the way to the root.
             EnterStep::ChangeToRoot => {
-                way.extend(there.join(vmm)?);
+                way.extend(there.join()?);
                 for step in arrive(visit.as_root) {
                     way.extend(calls_of(step, &site)?);
                 }
             }
-            EnterStep::SetGid { .. } | EnterStep::SetUid { .. } if visit.as_root => (),
+            // Root in every respect: the launcher may have another group, or real uid.
+            EnterStep::SetGid { .. } if visit.as_root => {
+                way.extend(calls_of(&EnterStep::SetGid { gid: 0 }, &site)?);
+            }
+            EnterStep::SetUid { .. } if visit.as_root => {
+                way.extend(calls_of(&EnterStep::SetUid { uid: 0 }, &site)?);
+            }
+            // It would limit the copy of the program too, so it is set once that is there.
+            EnterStep::LimitFileSize { bytes } => file_size = Some(*bytes),
             EnterStep::Execute { .. } => (),
             kept if is_kept(kept) => way.extend(calls_of(kept, &site)?),
             _ => (),
@@ -255,7 +263,8 @@ fn way(receipt: &Receipt, vmm: &PidFd, there: &Namespaces, visit: Visit) -> Resu
         of_host: matches!(visit.executable, Executable::Open(_)),
     };
     let arguments = std::iter::once(&visit.name).chain(&visit.arguments);
-    let execute = ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?);
+    let execute =
+        ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?, file_size);
     way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, visit.name.display())?)));
     Ok(way)
 }
@@ -284,9 +293,14 @@ fn give_up(as_root: bool) -> &'static [EnterStep] {
     if as_root {
         // Programs of the jail run with power over files there. Where the host's files are bound into the jail, a
         // set-uid file would give that power to the host's users.
-        &[EnterStep::KeepFileCapabilities, EnterStep::NoNewPrivileges, EnterStep::ConfineRoot]
+        &[
+            EnterStep::BecomeUndumpable,
+            EnterStep::KeepFileCapabilities,
+            EnterStep::NoNewPrivileges,
+            EnterStep::ConfineRoot,
+        ]
     } else {
-        &[EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
+        &[EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
     }
 }
 
@@ -313,6 +327,7 @@ fn is_kept(step: &EnterStep) -> bool {
             | EnterStep::EmptyBoundingSet
             | EnterStep::ClearCapabilities
             | EnterStep::NoNewPrivileges
+            | EnterStep::BecomeUndumpable
             | EnterStep::NullStreams
             | EnterStep::Daemonize
             | EnterStep::ForkAgain
@@ -328,52 +343,59 @@ fn texts<'t>(words: impl IntoIterator<Item = &'t OsString>) -> Result<Vec<CStrin
     words.into_iter().map(text).collect()
 }
 
-/// Which namespaces of the VMM's are not the caller's.
+/// The namespaces of the VMM's that are not the caller's, open: what was compared is what is joined, whatever the VMM
+/// does meanwhile.
 struct Namespaces {
     mounts: OwnedFd,
     pid: bool,
-    others: ThreadNameSpaceType,
+    others: Vec<(LinkNameSpaceType, OwnedFd)>,
 }
 
 impl Namespaces {
     /// All that can be joined besides those of mounts and pids.
-    const OTHERS: [(&str, ThreadNameSpaceType); 5] = [
-        ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
-        ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
-        ("net", ThreadNameSpaceType::NETWORK),
-        ("time", ThreadNameSpaceType::TIME),
-        ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+    const OTHERS: [(&str, LinkNameSpaceType); 5] = [
+        ("cgroup", LinkNameSpaceType::ControlGroup),
+        ("ipc", LinkNameSpaceType::InterProcessCommunication),
+        ("net", LinkNameSpaceType::Network),
+        ("time", LinkNameSpaceType::Time),
+        ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
     ];
 
     fn of(vmm: &PidFd) -> Result<Self> {
-        let differs = |kind: &str| -> Result<bool> {
-            let look = |whose: &str| {
-                let at = PathBuf::from(format!("/proc/{whose}/ns/{kind}"));
-                rustix::fs::stat(&at).context(Operation::Inspect, at.display())
-            };
-            let (theirs, ours) = (look(&vmm.pid().to_string())?, look("self")?);
-            Ok((theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino))
+        let open = |whose: &str, kind: &str| -> Result<OwnedFd> {
+            let at = format!("/proc/{whose}/ns/{kind}");
+            let opened = rustix::fs::open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            opened.and_then(clear_of_standard).context(Operation::Open, at)
         };
-        let mut others = ThreadNameSpaceType::empty();
+        let identity = |namespace: &OwnedFd| -> Result<(u64, u64)> {
+            let facts = rustix::fs::fstat(namespace).context(Operation::Inspect, "a namespace")?;
+            Ok((facts.st_dev, facts.st_ino))
+        };
+        let foreign = |kind: &str| -> Result<Option<OwnedFd>> {
+            let (theirs, ours) = (open(&vmm.pid().to_string(), kind)?, open("self", kind)?);
+            Ok((identity(&theirs)? != identity(&ours)?).then_some(theirs))
+        };
+        let mut others = Vec::new();
         for (kind, which) in Self::OTHERS {
-            if differs(kind)? {
-                others |= which;
-            }
+            others.extend(foreign(kind)?.map(|namespace| (which, namespace)));
         }
-        let pid = differs("pid")?;
-        // Last: it tells whether the VMM was there all the time.
+        let pid = foreign("pid")?.is_some();
+        // Last: it shows whether the VMM was there all the time.
         Ok(Self { mounts: vmm.mount_namespace()?, pid, others })
     }
 
-    fn join(&self, vmm: &PidFd) -> Result<Vec<(EnterStep, Call)>> {
-        let copy = |fd: std::os::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    fn has(&self, kind: LinkNameSpaceType) -> bool {
+        self.others.iter().any(|(other, _)| *other == kind)
+    }
+
+    fn join(&self) -> Result<Vec<(EnterStep, Call)>> {
+        let copy =
+            |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(Operation::Open, "a namespace");
         let mut calls = Vec::new();
-        if !self.others.is_empty() {
-            let process = copy(vmm.as_fd()).context(Operation::Open, vmm.pid())?;
-            calls.push((EnterStep::JoinNamespaces, Call::JoinNamespaces(process, self.others)));
+        for (kind, namespace) in &self.others {
+            calls.push((EnterStep::JoinNamespaces, Call::JoinNamespace(copy(namespace)?, *kind)));
         }
-        let mounts = copy(self.mounts.as_fd()).context(Operation::Open, vmm.pid())?;
-        calls.push((EnterStep::JoinMounts, Call::JoinMounts(mounts)));
+        calls.push((EnterStep::JoinMounts, Call::JoinMounts(copy(&self.mounts)?)));
         Ok(calls)
     }
 }

@@ -92,8 +92,9 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
         Call::NewSession,
         Call::ChangeToRoot,
         Call::Redirect([Some(null()?), Some(null()?), Some(null()?)]),
-        Call::KeepCapabilities(CapabilitySet::empty()),
+        // First, for without capabilities it is another process of root's to trace.
         Call::BecomeUndumpable,
+        Call::KeepCapabilities(CapabilitySet::empty()),
         Call::Copy { from: clear(from)?, to: clear(to)? },
         Call::End,
     ]);

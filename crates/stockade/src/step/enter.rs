@@ -138,6 +138,8 @@ pub enum EnterStep {
     ClearCapabilities,
     /// Give up inheritable and ambient capabilities.
     ClearInheritable,
+    /// Be traced by no process, not even one of the same uid, until the program is executed.
+    BecomeUndumpable,
     /// Never have more privileges.
     NoNewPrivileges,
     /// Keep set-uid bits from having an effect in the jail.
@@ -284,6 +286,7 @@ impl fmt::Display for EnterStep {
             }
             Self::ClearCapabilities => f.write_str("clear all capability sets"),
             Self::ClearInheritable => f.write_str("clear inheritable and ambient capabilities"),
+            Self::BecomeUndumpable => f.write_str("become undumpable until the exec"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::MakeRootNosuid => f.write_str("make the jail's mounts nosuid"),
             Self::KeepFileCapabilities => f.write_str("keep no capabilities but those over files"),
