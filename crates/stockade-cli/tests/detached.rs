@@ -331,7 +331,7 @@ fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
         };
         until(2);
         let mut visitor = command(&guard, &["exec", &id, "stockade-probe", "args", "sleep"]);
-        let mut visitor = visitor.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut visitor = visitor.stdout(Stdio::piped()).spawn().unwrap();
         until(3);
         // It is in the cgroup before it has executed its program, and a visitor that comes too late is killed.
         std::io::Read::read_exact(visitor.stdout.as_mut().unwrap(), &mut [0]).unwrap();
