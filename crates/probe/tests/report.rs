@@ -40,7 +40,7 @@ fn the_report_has_all_its_keys() {
     let report = report();
     let keys: BTreeSet<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "arch capabilities cwd descriptors devices egid environment escapes euid gid groups hostname \
-                    kernel mounts network no_new_privs pid ppid root_entries seccomp sid signals uid umask \
+                    inherited kernel mounts network no_new_privs pid ppid root_entries seccomp sid signals uid umask \
                     writable";
     let expected: BTreeSet<&str> = expected.split_whitespace().collect();
     assert_eq!(keys, expected);

@@ -130,8 +130,10 @@ fn the_root_of_a_jail_is_nosuid_even_without_mount_setattr() {
             std::io::BufReader::new(tracer.stdout.take().unwrap()).read_line(&mut line).unwrap();
             let pid: i32 = line.trim().parse().unwrap();
             assert_eq!(suid_mounts(pid), Vec::<String>::new(), "{errno}, {before:?}");
-            said(&guard, &["rm", "--force", &id]);
+            // A process that is traced is there until its tracer has seen its end.
+            said(&guard, &["kill", &id]);
             tracer.wait().unwrap();
+            said(&guard, &["rm", "--force", &id]);
         }
     });
 }

@@ -71,8 +71,8 @@ impl Attribute {
         Self::ResourceLimits,
     ];
 
-    /// Those that a process can also be given by another one.
-    pub const FROM_OUTSIDE: [Self; 3] = [Self::OomScore, Self::CoreDumpFilter, Self::ResourceLimits];
+    /// Those that are files in `/proc`, which another process can write too.
+    pub const FROM_OUTSIDE: [Self; 2] = [Self::OomScore, Self::CoreDumpFilter];
 
     /// Its name, for messages and receipts.
     pub fn name(self) -> &'static str {
@@ -126,11 +126,11 @@ impl Attribute {
                 rustix::process::umask(UMASK);
                 Ok(())
             }
-            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set(None)),
+            Self::ResourceLimits => LIMITS.iter().try_for_each(Limit::set),
         }
     }
 
-    /// The same for another process, which has to be this one's equal in uid. Only of [`Attribute::FROM_OUTSIDE`]. A
+    /// The same for another process. Only of [`Attribute::FROM_OUTSIDE`]. A
     /// process that has ended needs nothing.
     ///
     /// # Errors
@@ -143,7 +143,6 @@ impl Attribute {
         let reset = match self {
             Self::OomScore => reset_oom_score(&file("oom_score_adj")?),
             Self::CoreDumpFilter => reset_core_dump_filter(&file("coredump_filter")?),
-            Self::ResourceLimits => LIMITS.iter().try_for_each(|limit| limit.set(Some(pid))),
             _ => Err(Errno::INVAL),
         };
         or_if(reset, Errno::SRCH)
@@ -211,14 +210,10 @@ const fn limit(resource: Resource, value: u64) -> Limit {
 
 impl Limit {
     /// Sets it. Without CAP_SYS_RESOURCE a lower hard limit of the launcher cannot be raised, and holds.
-    ///
-    /// # Arguments
-    /// `process` is the one to set it of; `None` is this one.
-    fn set(&self, process: Option<Pid>) -> Result<(), Errno> {
-        let set = |limit| rustix::process::prlimit(process, self.resource, limit).map(drop);
+    fn set(&self) -> Result<(), Errno> {
+        let set = |limit| rustix::process::setrlimit(self.resource, limit);
         match set(Rlimit { current: self.soft, maximum: self.hard }) {
             Err(Errno::PERM) => {
-                // Inherited, so it is the same here.
                 let most = hard_limit(self.resource)?;
                 set(Rlimit { current: least(self.soft, most), maximum: least(self.hard, most) })
             }
