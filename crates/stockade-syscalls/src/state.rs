@@ -25,7 +25,6 @@ const PR_GET_TSC: c_int = 25;
 
 const SESSION_KEYRING: c_ulong = -3_i64 as c_ulong;
 const USER_KEYRING: c_ulong = -4_i64 as c_ulong;
-const PROCESS_KEYRING: c_ulong = -2_i64 as c_ulong;
 const KEYCTL_GET_KEYRING_ID: c_int = 0;
 const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
 const KEYCTL_DESCRIBE: c_int = 6;
@@ -345,11 +344,6 @@ fn odd_capabilities() -> Result<(), Errno> {
         rustix::thread::configure_capability_in_ambient_set(one, true)?;
     }
     prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP).map(drop)
-}
-
-/// Whether anything can be read from the process's own keyring, to tell a kernel without keys.
-pub fn has_keys() -> bool {
-    keyctl(KEYCTL_GET_KEYRING_ID, PROCESS_KEYRING, 0, 0) != Err(Errno::NOSYS)
 }
 
 fn shown<E>(value: Result<String, E>) -> String {
