@@ -78,7 +78,7 @@ fn check_cgroups(given: &Given, version: CgroupVersion, spec: &mut JailSpec) -> 
     }
     let cgroups = CgroupLayout::read_for(spec)?;
     if version == CgroupVersion::V1 && cgroups.v1.is_empty() && cgroups.v2.is_some() {
-        return Err(SpecError::NoHierarchy(message::ONLY_VERSION_2).into());
+        return Err(Error::NoHierarchy(message::ONLY_VERSION_2));
     }
     cgroups.has(version)?;
     if !asked {

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use stockade::entry::EnterStep;
 use stockade::spec::JailSpec;
-use stockade::step::enter::EnterStep;
 use stockade::{Error, Layout, Operation};
 
 /// The default version is 1 even where there is only version 2, as with the original.

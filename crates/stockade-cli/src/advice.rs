@@ -5,8 +5,8 @@ use std::path::Path;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
+use stockade::entry::EnterStep;
 use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
-use stockade::step::enter::EnterStep;
 use stockade::{CgroupLayout, Error, Layout};
 
 use crate::output::Failure;
@@ -14,21 +14,23 @@ use crate::output::Failure;
 /// What is told of an error. A part of a specification is called what its flag is.
 pub(crate) fn failure(error: &Error) -> Failure {
     match error {
-        Error::Argument { name, cause } => Failure::flag(*name, format!("{cause}{}", next_step(name, cause))),
+        Error::Spec(SpecError::Argument { name, cause }) => {
+            Failure::flag(*name, format!("{cause}{}", next_step(name, cause)))
+        }
         // Only the host's facts tell that it cannot be had; the flag is known all the same.
-        Error::Spec(SpecError::NoController(_)) => {
+        Error::NoController(_) => {
             Failure::flag("cgroup", format!("{error}; stockade doctor tells which are there"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
-        Error::Spec(SpecError::NoHierarchy(_)) => Failure::flag("cgroup-version", error.to_string()),
+        Error::NoHierarchy(_) => Failure::flag("cgroup-version", error.to_string()),
         _ => Failure::new(error.to_string()),
     }
 }
 
-fn next_step(flag: &str, cause: &Error) -> &'static str {
+fn next_step(flag: &str, cause: &SpecError) -> &'static str {
     match (flag, cause) {
-        (_, Error::Closure(_)) => " (see --no-closure)",
-        ("netns", Error::Spec(SpecError::NotFound(..))) => {
+        (_, SpecError::Closure(_)) => " (see --no-closure)",
+        ("netns", SpecError::NotFound(..)) => {
             "; a name without a path is made with the jail, ip netns add makes one that stays"
         }
         _ => "",
@@ -47,9 +49,7 @@ pub(crate) fn not_made(error: &Error, spec: &JailSpec) -> Failure {
                 _ => Failure::flag("cgroup", format!("{setting}: the kernel refuses this value: {cause}")),
             }
         }
-        Error::Spec(SpecError::NoController(controller))
-            if let Some(other) = other_version(spec, controller) =>
-        {
+        Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
             let text = format!("{error} in version {}: this host has it in version {other}", 3 - other);
             Failure::flag("cgroup", format!("{text}; leave --cgroup-version out, or say {other}"))
         }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use stockade::entry::EnterStep;
 use stockade::spec::JailId;
-use stockade::step::enter::EnterStep;
 use stockade::{Ended, Error, ErrorKind, Receipt, Store, Visit, Visitor};
 
 use crate::args::StateArgs;

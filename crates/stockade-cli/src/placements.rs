@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use stockade::{Error, How, OnProgress, Placed, Placement, Stripped};
+use stockade::{How, OnProgress, Placed, Placement, Stripped};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::output::{Failure, note};
@@ -137,7 +137,7 @@ pub(crate) fn tell_stripped(stripped: &Stripped) {
 }
 
 /// Says which placement it was that failed.
-pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &Error) -> Failure {
+pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &dyn std::fmt::Display) -> Failure {
     about(flag, source, &error.to_string())
 }
 

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::descriptors::above_standard;
 use crate::program::{Failure, Program, last_errno};
 
 /// What the child gets of its own from the moment it exists.
@@ -104,10 +105,8 @@ pub(crate) fn clone(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
 pub(crate) fn link() -> Result<(OwnedFd, OwnedFd), Errno> {
     let pair =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    // Clear of the standard streams, which a caller may have closed and a program may replace.
-    let clear =
-        |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(fd, 3) };
-    Ok((clear(pair.0)?, clear(pair.1)?))
+    // A caller may have closed the standard streams.
+    Ok((above_standard(pair.0)?, above_standard(pair.1)?))
 }
 
 // In the kernel's headers from 5.5 and 5.7; libc has them as i32, where the second does not fit.

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::decision::{placement as decide, way_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, PlacementError, Result};
 use crate::host::CgroupLayout;
 use crate::known;
 use crate::layout::Layout;
@@ -16,9 +16,7 @@ use crate::placement::{How, Placed, Placement};
 use crate::plan::Plan;
 use crate::prepare::Held;
 use crate::receipt::Receipt;
-use crate::spec::{
-    CgroupSetting, ExecFile, HostPath, JailId, JailSpec, NetnsName, Owner, ParentCgroup, SpecError,
-};
+use crate::spec::{CgroupSetting, ExecFile, HostPath, JailId, JailSpec, NetnsName, Owner, ParentCgroup};
 use crate::step::{
     ByName, Named, NamedNetns, Ramfs, SharedDirectory, Site, Step, directory_and_processes, make_root,
 };
@@ -126,7 +124,7 @@ impl Adopted {
         let asked = placement.into();
         let step = decide(owner, &site.layout.root(), &asked)?;
         if let Step::Bind(bind) = &step {
-            return Err(SpecError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
+            return Err(PlacementError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
         }
         let path = asked.target()?;
         tree.make_parents(&path, owner)?;

@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use crate::error::{Context, Operation, Result, errno};
-use crate::host::read_file;
 use crate::process::{PidFd, remaining};
 use crate::spec::HostPath;
-use crate::step::Undone;
+use crate::sweep::Removal;
+use crate::sys::error::{Context, Operation, Result, errno};
+use crate::sys::procfs::read_file;
 
 /// How long the processes of a cgroup may take to end once killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,24 +42,26 @@ pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
 
 /// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
 /// stays: other jails may be in it.
-pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Undone> {
+pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
     // One that nobody is in any more, as that of a VMM that has ended by itself, needs no more.
     match rustix::fs::rmdir(cgroup.as_path()) {
-        Ok(()) => return Ok(Undone::Removed),
-        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Ok(()) => return Ok(Removal::Removed),
+        Err(Errno::NOENT) => return Ok(Removal::NeverThere),
         Err(_) => (),
     }
     let deadline = Instant::now() + PATIENCE;
     empty(cgroup, deadline)?;
     loop {
         match remove_bottom_up(cgroup) {
-            Ok(()) => return Ok(Undone::Removed),
-            Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+            Ok(()) => return Ok(Removal::Removed),
+            Err(Errno::NOENT) => return Ok(Removal::NeverThere),
             Err(Errno::BUSY) if Instant::now() < deadline => {
                 wait_a_moment();
                 kill_one_by_one(cgroup, deadline)?;
             }
-            Err(Errno::BUSY) => return Ok(Undone::Left(format!("{cgroup}: its processes do not end"))),
+            Err(Errno::BUSY) => {
+                return Ok(Removal::Left(cgroup.clone(), "its processes do not end".to_owned()));
+            }
             Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
         }
     }

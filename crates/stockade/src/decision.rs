@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags, statx};
 use rustix::io::Errno;
 
-use crate::error::{Context, Operation, Result};
+use crate::entry::{Bind, Inode};
+use crate::error::{Context, Operation, PlacementError, Result};
 use crate::placement::{How, Placement};
-use crate::powers::Powers;
+use crate::spec::powers::Powers;
 use crate::spec::{HostPath, Owner, SpecError};
-use crate::step::{Bind, DeviceNode, FileHow, Inode, PlacedFile, PlacedTree, Step};
+use crate::step::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
 
 /// Decides how a file, directory or device gets into a jail.
 ///
@@ -51,7 +52,7 @@ pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<
             Ok(PlacedFile { source, path, owner, how, expect_plain: false, read_only }.into())
         }
         How::Auto => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
-        how => Err(SpecError::NoSuchWay(source.as_path().to_owned(), how).into()),
+        how => Err(PlacementError::NoSuchWay(source.as_path().to_owned(), how).into()),
     }
 }
 
@@ -83,7 +84,7 @@ impl Decision<'_> {
         match how {
             How::Link => self.demand_link().map(|()| FileHow::Link),
             How::Reflink => {
-                self.try_reflink().map_err(|cause| SpecError::Reflink(self.path(), cause))?;
+                self.try_reflink().map_err(|cause| PlacementError::Reflink(self.path(), cause))?;
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
@@ -96,16 +97,17 @@ impl Decision<'_> {
 
     fn demand_link(&self) -> Result<()> {
         if !self.owner_fits() {
-            let refused = if self.read_only { SpecError::LinkReadOnly } else { SpecError::LinkOwner };
+            let refused =
+                if self.read_only { PlacementError::LinkReadOnly } else { PlacementError::LinkOwner };
             let who = if self.read_only { self.jail } else { self.owner };
             return Err(refused(self.path(), who).into());
         }
         if !self.same_mount()? {
-            return Err(SpecError::LinkElsewhere(self.path()).into());
+            return Err(PlacementError::LinkElsewhere(self.path()).into());
         }
         let powers = self.powers();
         if powers.forbid_link() {
-            return Err(SpecError::LinkPowers(self.path(), powers).into());
+            return Err(PlacementError::LinkPowers(self.path(), powers).into());
         }
         Ok(())
     }
@@ -148,10 +150,10 @@ impl Decision<'_> {
     /// Refuses a bind that would have to change the host's file, or that the jail is in.
     fn demand_bind(&self, owner: Option<Owner>) -> Result<()> {
         if owner.is_some() {
-            return Err(SpecError::BindOwner(self.path()).into());
+            return Err(PlacementError::BindOwner(self.path()).into());
         }
         if self.near.as_path().starts_with(self.source) {
-            return Err(SpecError::TreeHoldsJail(self.path()).into());
+            return Err(PlacementError::TreeHoldsJail(self.path()).into());
         }
         Ok(())
     }

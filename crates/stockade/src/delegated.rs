@@ -5,8 +5,8 @@ use rustix::fs::getxattr;
 
 use crate::cgroup::processes;
 use crate::error::{Context, Operation, Result};
+use crate::host::LeashPoint;
 use crate::host::{CgroupLayout, controllers_of};
-use crate::leash::LeashPoint;
 use crate::modes::{PUBLIC, make_directory};
 use crate::spec::{CgroupSetting, ParentCgroup};
 

@@ -1,6 +1,6 @@
 //! The original jailer's way: the process that makes the jail becomes the VMM.
 
-use crate::enter::Entry;
+use crate::entry::program::Entry;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::layout::Layout;
@@ -22,7 +22,7 @@ pub fn enter_in_place(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)
     match prepare(spec, host, warn) {
         Ok(mut entry) => {
             let failure = entry.program.run();
-            entry.error(failure.call, failure.errno)
+            entry.error(failure.call, failure.errno).into()
         }
         Err(error) => error,
     }
@@ -37,5 +37,5 @@ fn prepare(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Result
             applied => applied?,
         }
     }
-    Entry::new(&enter, &site, [None, None, None])
+    Ok(Entry::new(&enter, site.tree()?, [None, None, None])?)
 }

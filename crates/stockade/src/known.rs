@@ -2,29 +2,24 @@
 
 use std::sync::Mutex;
 
-use crate::error::Result;
-use crate::host::{CgroupLayout, read};
-use crate::leash::LeashPoint;
 use crate::process::ProcessRef;
-
-/// The file systems of cgroups.
-const CGROUP_MAGIC: u64 = 0x0027_e0eb;
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
+use crate::sys::error::Result;
+use crate::sys::procfs::read;
 
 /// A value that is remembered. It is never waited for: in a child that was forked while another thread was at it,
 /// it may be locked for good, and is then found out anew.
-struct Kept<T>(Mutex<Option<T>>);
+pub(crate) struct Kept<T>(Mutex<Option<T>>);
 
 impl<T: Clone> Kept<T> {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    fn get(&self) -> Option<T> {
+    pub(crate) fn get(&self) -> Option<T> {
         self.0.try_lock().ok()?.clone()
     }
 
-    fn keep(&self, value: T) -> T {
+    pub(crate) fn keep(&self, value: T) -> T {
         if let Ok(mut kept) = self.0.try_lock() {
             *kept = Some(value.clone());
         }
@@ -56,38 +51,4 @@ pub(crate) fn myself() -> ProcessRef {
     let pid = rustix::process::getpid();
     let known = KNOWN.get().filter(|known| known.pid == pid.as_raw_nonzero().get());
     known.unwrap_or_else(|| KNOWN.keep(ProcessRef::of(pid)))
-}
-
-/// Where cgroup hierarchies are mounted. The mount table, which can be long, is read again only if one of them
-/// is gone, or if `suffices` says that something is missing.
-pub(crate) fn cgroup_mounts(suffices: impl Fn(&CgroupLayout) -> bool) -> Result<CgroupLayout> {
-    static KNOWN: Kept<CgroupLayout> = Kept::new();
-    if let Some(known) = KNOWN.get().filter(|known| is_there(known) && suffices(known)) {
-        return Ok(known);
-    }
-    Ok(KNOWN.keep(CgroupLayout::read_mounts()?))
-}
-
-/// Whether every hierarchy is still mounted where it was.
-fn is_there(layout: &CgroupLayout) -> bool {
-    let v1 = layout.v1.iter().map(|hierarchy| (&hierarchy.mount, CGROUP_MAGIC));
-    let v2 = layout.v2.iter().map(|unified| (&unified.mount, CGROUP2_MAGIC));
-    v1.chain(v2).all(|(mount, magic)| {
-        let facts = rustix::fs::statfs(mount.as_path());
-        facts.is_ok_and(|facts| u64::try_from(facts.f_type) == Ok(magic))
-    })
-}
-
-/// Whether this process is in the cgroup that a leash would be made below. Its list of processes, which can be
-/// long, is read once: the process's own path, by which the point was found, tells if it moves.
-pub(crate) fn holds_me(point: &LeashPoint, look: impl FnOnce() -> bool) -> bool {
-    static KNOWN: Kept<LeashPoint> = Kept::new();
-    if KNOWN.get().as_ref() == Some(point) {
-        return true;
-    }
-    let holds = look();
-    if holds {
-        KNOWN.keep(point.clone());
-    }
-    holds
 }

@@ -8,18 +8,20 @@ use rustix::process::Pid;
 use stockade_syscalls::monitor::{Duty, spawn_monitored};
 use stockade_syscalls::spawn::{Birth, Child, spawn};
 
-use crate::enter::Entry;
+use crate::entry::EnterStep;
+use crate::entry::program::Entry;
 use crate::error::{Context, Error, Operation, Result};
 use crate::host::Host;
-use crate::leash;
-use crate::plan::{Way, plan};
+use crate::leash_plan::is_leash;
+use crate::plan::{Plan, Way, plan};
 use crate::prepare::{Held, Prepared};
 use crate::process::{Moment, PidFd, ProcessRef};
+use crate::receipt::Receipt;
 use crate::running::Running;
 use crate::skeleton::Skeleton;
-use crate::spec::{JailPath, Netns, monotonic_us};
-use crate::step::Vmm;
-use crate::step::enter::EnterStep;
+use crate::spec::clock::monotonic_us;
+use crate::spec::{JailPath, Netns};
+use crate::step::{Step, Undone, Vmm};
 
 /// The VMM's standard streams; `None` is the caller's own.
 #[derive(Debug, Default)]
@@ -90,7 +92,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
         jail.receipt.spec.started_us = monotonic_us();
         let host = Host::read_for(&jail.receipt.spec)?;
         let fresh = plan(&jail.receipt.spec, &host, Way::Launch)?;
-        leash::renew(jail, &fresh)?;
+        renew(jail, &fresh)?;
         jail.receipt.enter = fresh.enter;
     }
     for step in &jail.receipt.enter {
@@ -104,7 +106,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
             (streams, Some((output, log_bytes)))
         }
     };
-    let mut entry = Entry::new(&jail.entry()?, &jail.site, streams)?;
+    let mut entry = Entry::new(&jail.entry()?, jail.site.tree()?, streams)?;
     let cgroup = entry.cgroup.take();
     let birth = Birth {
         pid_namespace: jail.receipt.spec.new_pid_ns,
@@ -174,8 +176,8 @@ fn let_go(
     let failed = match (recorded, outcome) {
         (Ok(()), Ok(None)) => return Ok(process),
         (Err(error), _) => error,
-        (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno),
-        (_, Err(cause)) => entry.clone_error(cause),
+        (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno).into(),
+        (_, Err(cause)) => entry.clone_error(cause).into(),
     };
     process.signal(rustix::process::Signal::KILL)?;
     process.wait_until_ended(None)?;
@@ -198,11 +200,38 @@ fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.
 fn record(jail: &mut Held, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
-    let search = !leash::is_held_together(&jail.receipt);
+    let search = !is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
     let temporary = jail.site.temporary_name();
     jail.site.tree()?.write_file(&path, &temporary, 0o644, None, |file| {
         rustix::io::write(file, process.pid.to_string().as_bytes()).map(drop).context(Operation::Write, &path)
     })
+}
+
+/// Whether a jail's processes are held together by something: descendants need not be searched then.
+fn is_held_together(receipt: &Receipt) -> bool {
+    let cgroup = |step: &Step| matches!(step, Step::CgroupV1(_) | Step::CgroupV2(_));
+    receipt.spec.new_pid_ns || receipt.steps.iter().any(cgroup)
+}
+
+/// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
+/// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
+fn renew(jail: &mut Held, today: &Plan) -> Result<()> {
+    let new = today.prepare.iter().find(|step| is_leash(step));
+    let Held { site, receipt, lock } = jail;
+    let before = receipt.steps.clone();
+    // One that cannot be removed now is removed with the jail.
+    receipt
+        .steps
+        .retain(|step| !is_leash(step) || Some(step) == new || matches!(step.undo(site), Undone::Left(_)));
+    receipt.made -= before.len() - receipt.steps.len();
+    if let Some(new) = new.filter(|new| !before.contains(new)) {
+        receipt.steps.insert(receipt.made, new.clone());
+        receipt.made += 1;
+    }
+    if receipt.steps != before {
+        lock.write(receipt)?;
+    }
+    new.map_or(Ok(()), |leash| leash.apply(site))
 }

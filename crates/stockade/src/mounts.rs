@@ -7,11 +7,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, Stat
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use crate::error::{Context, Operation, Result};
-use crate::host::{read, unescape};
-use crate::receipt::Receipt;
 use crate::spec::HostPath;
-use crate::step::Step;
+use crate::sys::error::{Context, Operation, Result};
+use crate::sys::procfs::{read, unescape};
 use crate::tree::{INSIDE, open_directory};
 
 /// One mount.
@@ -47,7 +45,7 @@ impl Mount {
 
     /// Takes it away, by a descriptor of its root: the path may lead elsewhere by now, and what is unmounted is
     /// what was looked at. `above` is a directory of root's that it is in; nothing in the mount is touched.
-    fn unmount(&self, above: &HostPath) -> Result<()> {
+    pub(crate) fn unmount(&self, above: &HostPath) -> Result<()> {
         let at = self.point.display();
         let below = self.point.strip_prefix(above.as_path()).unwrap_or(Path::new("."));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -89,37 +87,6 @@ pub(crate) fn find(id: u64) -> Result<Option<Mount>> {
 /// Whether anything is mounted in the mount with this number.
 pub(crate) fn has_children(id: u64) -> Result<bool> {
     Ok(table()?.iter().any(|mount| mount.parent == id))
-}
-
-/// What others have mounted on a jail's directory and below it; the last first, which may hide those before it.
-pub(crate) fn foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
-    let directory = receipt.layout.jail_dir();
-    let own = |mount: &Mount| {
-        receipt.steps.iter().any(|step| match step {
-            Step::Ramfs(ramfs) => {
-                mount.is_ramfs(&ramfs.name)
-                    && mount.point == receipt.root().join(ramfs.path.relative()).as_path()
-            }
-            _ => false,
-        })
-    };
-    let mut found = table()?;
-    found.retain(|mount| mount.point.starts_with(directory.as_path()) && !own(mount));
-    found.reverse();
-    Ok(found)
-}
-
-/// Takes them away; returns what was.
-pub(crate) fn unmount_foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
-    let above = receipt.layout.exec_dir();
-    let mut gone = Vec::new();
-    for mount in foreign(receipt)? {
-        // What cannot be unmounted is still there, and is told as such.
-        if mount.unmount(&above).is_ok() {
-            gone.push(mount);
-        }
-    }
-    Ok(gone)
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use rustix::process::Signal;
 
 use crate::error::{Error, Result};
 use crate::prepare::{Held, Prepared};
-use crate::process::{Ended, PidFd};
+use crate::process::PidFd;
 use crate::receipt::{JailState, Receipt};
 use crate::running::Running;
+use crate::spec::Ended;
 use crate::spec::JailId;
 use crate::store::Store;
 use crate::teardown::{Report, TeardownOptions};
@@ -114,7 +115,7 @@ impl Watched {
     /// # Errors
     /// What the kernel says of sending it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+        self.process.as_ref().map_or(Ok(()), |process| Ok(process.signal(signal)?))
     }
 
     /// The receipt of the jail, as it was when this was opened.

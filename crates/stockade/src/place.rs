@@ -3,15 +3,16 @@
 use rustix::fs::FileType;
 
 use crate::decision::{placement, way_of};
-use crate::error::{Error, Result};
+use crate::entry::Bind;
+use crate::entry::EnterStep;
+use crate::error::{Error, PlacementError, Result};
 use crate::placement::{Placed, Placement};
 use crate::plan::with_binds;
 use crate::prepare::{Held, Prepared};
 use crate::process::PidFd;
 use crate::running::Running;
-use crate::spec::{JailPath, SpecError};
-use crate::step::enter::EnterStep;
-use crate::step::{Bind, OnProgress, Step, Undone};
+use crate::spec::JailPath;
+use crate::step::{OnProgress, Step, Undone};
 
 impl Prepared {
     /// Places a file, directory or device of the host into the jail, by its path alone or as a [`Placement`]
@@ -40,7 +41,7 @@ impl Prepared {
     /// Takes out what was placed. The host's file stays as it is, however it was placed.
     ///
     /// # Errors
-    /// [`SpecError::NotPlaced`] for what was not placed, or is part of the jail itself; otherwise why it is
+    /// [`PlacementError::NotPlaced`] for what was not placed, or is part of the jail itself; otherwise why it is
     /// still there.
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
         self.jail_mut().unplace(path)
@@ -124,7 +125,7 @@ impl Held {
             self.site.mounts = Some(vmm.mount_namespace()?);
         }
         self.append(step.clone())?;
-        let parents = self.site.tree().and_then(|tree| tree.make_parents(&placed.path, owner));
+        let parents = self.site.tree().and_then(|tree| Ok(tree.make_parents(&placed.path, owner)?));
         let apply = || match tell {
             Some(tell) => step.apply_telling(&self.site, tell),
             None => step.apply(&self.site),
@@ -150,7 +151,7 @@ impl Held {
         let above =
             placed.iter().filter_map(as_bind).find(|bind| bind.path != *path && bind.path.holds(path));
         if let Some(bind) = above {
-            return Err(SpecError::BelowBind(path.clone(), bind.path.clone()).into());
+            return Err(PlacementError::BelowBind(path.clone(), bind.path.clone()).into());
         }
         let is_folder = |found| {
             rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
@@ -159,10 +160,10 @@ impl Held {
         let wants_nothing_there =
             matches!(step, Step::PlacedTree(_)) || as_bind(step).is_some_and(|bind| bind.inode.directory);
         if found.is_some() && wants_nothing_there {
-            return Err(SpecError::TreeTaken(path.clone()).into());
+            return Err(PlacementError::TreeTaken(path.clone()).into());
         }
         if part_of_jail || found.is_some_and(is_folder) {
-            return Err(SpecError::Taken(path.clone()).into());
+            return Err(PlacementError::Taken(path.clone()).into());
         }
         Ok(())
     }
@@ -186,7 +187,7 @@ impl Held {
 
     /// Takes out what was placed; only then it leaves the list.
     fn unplace(&mut self, path: &JailPath) -> Result<()> {
-        let step = self.placed(path).cloned().ok_or_else(|| SpecError::NotPlaced(path.clone()))?;
+        let step = self.placed(path).cloned().ok_or_else(|| PlacementError::NotPlaced(path.clone()))?;
         if let Undone::Left(reason) = step.undo(&self.site) {
             return Err(Error::NotTakenOut { path: path.clone(), reason });
         }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::Result;
-use crate::powers::Stripped;
+use crate::spec::powers::Stripped;
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
 /// How something is to be placed.
@@ -48,7 +47,7 @@ impl fmt::Display for How {
 }
 
 impl Serialize for How {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
@@ -108,19 +107,18 @@ impl Placement {
     /// Where it goes in the jail.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) for a missing source, for a name that would
-    /// leave the jail, and for either if it is not UTF-8.
-    pub fn target(&self) -> Result<JailPath> {
+    /// [`SpecError::NotFound`], [`SpecError::JailPath`] for a name that leaves the jail, [`SpecError::NotText`].
+    pub fn target(&self) -> Result<JailPath, SpecError> {
         self.target_of(&HostPath::existing(&self.source)?)
     }
 
-    pub(crate) fn target_of(&self, source: &HostPath) -> Result<JailPath> {
+    pub(crate) fn target_of(&self, source: &HostPath) -> Result<JailPath, SpecError> {
         let own_name = || Path::new(source.as_path().file_name().unwrap_or_default());
         let name = self.name.as_deref().unwrap_or_else(own_name);
         if let Some(path) = [source.as_path(), name].into_iter().find(|path| path.to_str().is_none()) {
-            return Err(SpecError::NotText(path.to_owned()).into());
+            return Err(SpecError::NotText(path.to_owned()));
         }
-        Ok(JailPath::new(name)?)
+        JailPath::new(name)
     }
 }
 

@@ -8,16 +8,15 @@ use std::path::Path;
 use serde::Serialize;
 use stockade_syscalls::inherited::Attribute;
 
-use crate::error::Result;
+use crate::entry::Bind;
+use crate::entry::{Argument, EnterStep};
+use crate::error::{Error, PlacementError, Result};
 use crate::host::{Host, parent_cgroup};
 use crate::layout::Layout;
-use crate::leash;
-use crate::spec::{
-    CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Owner, ProfileArgument, SpecError,
-};
-use crate::step::enter::{Argument, EnterStep};
+use crate::leash_plan;
+use crate::spec::{CgroupSetting, CgroupVersion, JailPath, JailSpec, Netns, Owner, ProfileArgument};
 use crate::step::{
-    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
+    CgroupV1, CgroupV2, CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns,
     PlacedFile, Ramfs, SharedDirectory, Step,
 };
 
@@ -64,7 +63,7 @@ pub(crate) fn with_binds<'b>(
 /// Works out the plan of a jail.
 ///
 /// # Errors
-/// [`SpecError::NoHierarchy`] or [`SpecError::NoController`] if this host cannot give the jail the cgroup it
+/// [`Error::NoHierarchy`] or [`Error::NoController`] if this host cannot give the jail the cgroup it
 /// asks for.
 pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
     let layout = Layout::new(spec);
@@ -88,7 +87,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
 fn demand_free_name(spec: &JailSpec) -> Result<()> {
     let name = spec.exec_file.name();
     if ["dev", "run"].contains(&name) || (name == "ramfs" && spec.ramfs.is_some()) {
-        return Err(SpecError::Taken(spec.exec_file.in_jail()).into());
+        return Err(PlacementError::Taken(spec.exec_file.in_jail()).into());
     }
     Ok(())
 }
@@ -173,9 +172,9 @@ fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, way: Way) -> Result<Cg
     let step = match (&host.cgroups.v2, joined) {
         // Below the parent that the jail was to be born in.
         (Some(v2), Some(_)) => {
-            leash::unified(v2.mount.clone(), parent_cgroup(spec).join(leash::name(layout)))
+            leash_plan::unified(v2.mount.clone(), parent_cgroup(spec).join(leash_plan::name(layout)))
         }
-        _ => point.step(layout),
+        _ => leash_plan::step_of(point, layout),
     };
     match &step {
         Step::CgroupV2(unified) => cgroups.unified = Some(unified.directory()),
@@ -232,8 +231,7 @@ fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
     let mut cgroups = Cgroups::default();
     for (controller, settings) in by_controller(settings) {
         let hierarchy = host.cgroups.v1_with(controller);
-        let hierarchy =
-            hierarchy.ok_or_else(|| SpecError::NoController(controller.to_owned()))?.mount.clone();
+        let hierarchy = hierarchy.ok_or_else(|| Error::NoController(controller.to_owned()))?.mount.clone();
         cgroups.join.push(hierarchy.join(path).join("tasks"));
         cgroups.steps.push(CgroupV1 { hierarchy, path: path.to_owned(), settings, exclusive }.into());
     }
@@ -241,10 +239,10 @@ fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
 }
 
 fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
-    let unified = host.cgroups.v2.as_ref().ok_or(SpecError::NoHierarchy("cgroupsv2 hierarchy missing"))?;
+    let unified = host.cgroups.v2.as_ref().ok_or(Error::NoHierarchy("cgroupsv2 hierarchy missing"))?;
     let groups = by_controller(settings);
     if let Some((controller, _)) = groups.iter().find(|(name, _)| host.cgroups.v2_with(name).is_none()) {
-        return Err(SpecError::NoController((*controller).to_owned()).into());
+        return Err(Error::NoController((*controller).to_owned()));
     }
     let step = CgroupV2 {
         hierarchy: unified.mount.clone(),

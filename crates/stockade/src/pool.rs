@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::open::Jail;
 use crate::prepare::Prepared;
-use crate::receipt::Nonce;
+use crate::spec::Nonce;
 use crate::spec::{JailSpec, Netns};
 use crate::store::Store;
 use crate::teardown::{Report, TeardownOptions};

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 
+use crate::entry::EnterStep;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Way, plan};
 use crate::pool::Taken;
-use crate::powers::Stripped;
 use crate::receipt::{JailState, Receipt};
-use crate::spec::{HostPath, JailId, JailSpec, Netns, monotonic_us};
-use crate::step::enter::EnterStep;
+use crate::spec::clock::monotonic_us;
+use crate::spec::powers::Stripped;
+use crate::spec::{HostPath, JailId, JailSpec, Netns};
 use crate::step::{Site, Step};
 use crate::store::{Lock, Store};
 use crate::teardown::{Report, TeardownOptions, tear_down, undo};

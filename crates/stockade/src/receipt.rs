@@ -1,60 +1,24 @@
 //! The plan on disk: what was going to be made for a jail, written down before anything is.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::events::Parting;
+use crate::entry::EnterStep;
 use crate::known;
 use crate::layout::Layout;
 use crate::plan::Plan;
-use crate::process::{Ended, ProcessRef};
-use crate::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
-use crate::step::enter::EnterStep;
+use crate::process::ProcessRef;
+use crate::spec::Ended;
+use crate::spec::clock::now_ms;
+use crate::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Nonce, Owner};
+use crate::state::Parting;
 use crate::step::{FileHow, PlacedFile, Site, Step, Vmm};
 
 /// The version of the format; a receipt of a later one is reported and left alone.
 const VERSION: u32 = 1;
-
-/// A random word that marks what was made for one receipt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Nonce(String);
-
-impl Nonce {
-    /// A fresh one.
-    #[expect(clippy::new_without_default, reason = "no two are equal, so there is no default")]
-    pub fn new() -> Self {
-        let mut bytes = [0_u8; 8];
-        // The kernel's generator fails only before it was ever seeded; a pid and a clock still differ.
-        if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
-            bytes = (u64::from(std::process::id()) ^ now_ms().rotate_left(32)).to_ne_bytes();
-        }
-        Self(format!("{:016x}", u64::from_ne_bytes(bytes)))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// One that was written down.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::is_one(text).then(|| Self(text.to_owned()))
-    }
-
-    /// Whether a text looks like one.
-    pub(crate) fn is_one(text: &str) -> bool {
-        text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    }
-}
-
-impl fmt::Display for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What is known of a jail by any process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,9 +280,4 @@ fn age(created_ms: u64) -> Duration {
 /// Whether this is the boot of that name.
 fn is_boot(boot_id: &str) -> bool {
     known::boot_id().is_ok_and(|boot| boot == boot_id)
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,8 +7,9 @@ use rustix::process::Signal;
 
 use crate::error::Result;
 use crate::prepare::Held;
-use crate::process::{Ended, PidFd};
+use crate::process::PidFd;
 use crate::receipt::Receipt;
+use crate::spec::Ended;
 use crate::teardown::{Report, TeardownOptions};
 use crate::tree::Tree;
 use crate::visit::{Visit, visit};
@@ -60,7 +61,7 @@ impl Running {
     /// # Errors
     /// What the kernel says of sending it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        if self.ended.is_some() { Ok(()) } else { self.process.signal(signal) }
+        if self.ended.is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
     }
 
     /// Waits for the VMM's end.

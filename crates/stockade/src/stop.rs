@@ -6,8 +6,8 @@ use rustix::process::Signal;
 
 use crate::error::Result;
 use crate::open::Watched;
-use crate::process::Ended;
 use crate::receipt::Receipt;
+use crate::spec::Ended;
 use crate::step;
 
 /// Asks VMMs to end (SIGTERM), and kills those that have not after `grace`, which they share: it begins for all

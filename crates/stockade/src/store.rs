@@ -11,14 +11,16 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Operation, Result};
-use crate::events::Parting;
 use crate::mark::{self, Mark};
 use crate::modes::{self, PRIVATE};
-use crate::process::Ended;
-use crate::receipt::{Glance, JailState, Nonce, Receipt};
+use crate::receipt::{Glance, JailState, Receipt};
+use crate::spec::Ended;
+use crate::spec::Nonce;
 use crate::spec::{HostPath, JailId, SpecError};
-use crate::step::{make_marked, make_one, remove_if_ours_and_empty};
+use crate::state::Parting;
 use crate::sweep;
+use crate::sys::dir_lock::{DirLock, try_lock};
+use crate::sys::owned_dir::{make_marked, make_one, remove_if_ours_and_empty};
 use crate::tree::open_directory;
 
 /// Where receipts are kept unless told otherwise.
@@ -157,20 +159,13 @@ impl Store {
     /// Takes the lock of a jail that has its place here; `None` if it has none any more.
     pub(crate) fn try_lock(&self, id: &JailId) -> Result<Option<Lock>> {
         let path = self.directory.join(id.as_str());
-        let directory = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(cause) => return Err(cause).context(Operation::Open, path),
-        };
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => (),
-            Err(Errno::WOULDBLOCK) => return Err(self.in_use(id, &directory)),
-            Err(cause) => return Err(cause).context(Operation::Lock, path),
+        match try_lock(&path)? {
+            DirLock::Held(directory) => {
+                Ok(Some(Lock { directory, path, store: self.directory.clone(), id: id.clone() }))
+            }
+            DirLock::Busy(directory) => Err(self.in_use(id, &directory)),
+            DirLock::Missing => Ok(None),
         }
-        // The lock counts only if the directory still has its name.
-        let (held, named) = (rustix::fs::fstat(&directory), rustix::fs::lstat(path.as_path()));
-        let same = matches!((held, named), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-        Ok(same.then(|| Lock { directory, path, store: self.directory.clone(), id: id.clone() }))
     }
 
     /// Why a lock cannot be had: the jail runs, or somebody else is at work on it.
@@ -290,7 +285,8 @@ impl Lock {
             Ok(()) | Err(Errno::NOENT) => (),
             Err(cause) => return Err(cause).context(Operation::Remove, place),
         }
-        remove_if_ours_and_empty(&self.store).map(drop)
+        remove_if_ours_and_empty(&self.store)?;
+        Ok(())
     }
 
     fn unlink(&self, name: &str) -> Result<()> {

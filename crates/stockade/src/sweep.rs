@@ -19,6 +19,8 @@ pub(crate) enum Removal {
     Removed,
     /// It was not there.
     NeverThere,
+    /// It serves others too, and stays for this reason.
+    Kept(String),
     /// Some of it is still there: where, and why.
     Left(HostPath, String),
 }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::mounts;
+use crate::foreign_mounts;
 use crate::receipt::{JailState, Receipt};
 use crate::spec::{JailId, JailPath};
 use crate::step::{Site, Step, Undone};
@@ -139,13 +139,14 @@ pub(crate) fn tear_down(
             written => written?,
         }
     }
-    let unmounted = if options.unmount_foreign { mounts::unmount_foreign(&receipt)? } else { Vec::new() };
+    let unmounted =
+        if options.unmount_foreign { foreign_mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
     site.close();
     let mut report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
     report.removed.extend(unmounted.iter().map(ToString::to_string));
     if !report.is_clean() {
-        let foreign = mounts::foreign(&receipt)?.into_iter();
+        let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
         let reason = || "it was not mounted by stockade".to_owned();
         report.left.extend(foreign.map(|mount| Leftover { what: mount.to_string(), reason: reason() }));
     }

@@ -17,12 +17,14 @@ use rustix::io::Errno;
 
 pub(crate) use node::Node;
 
-use crate::error::{Context, Error, Operation, Result};
+use stockade_syscalls::descriptors::copy_above_standard;
+
 use crate::layout::Layout;
 use crate::modes;
 use crate::mounts;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::{Removal, remove};
+use crate::sys::error::{Context, Error, Operation, Result};
 
 /// How everything inside a jail is opened.
 pub(crate) const INSIDE: ResolveFlags =
@@ -68,7 +70,7 @@ impl Tree {
         if self.root.as_raw_fd() > 2 {
             return Ok(Arc::clone(&self.root));
         }
-        rustix::io::fcntl_dupfd_cloexec(self.root(), 3).map(Arc::new)
+        copy_above_standard(self.root()).map(Arc::new)
     }
 
     /// The root's descriptor.
@@ -140,8 +142,8 @@ impl Tree {
             })
             .collect();
         missing.into_iter().rev().try_for_each(|folder| {
-            // Every ancestor of a path inside the jail is one too.
-            let folder = JailPath::new(folder)?;
+            let folder = JailPath::new(folder).map_err(|_| Errno::INVAL);
+            let folder = folder.context(Operation::CreateDirectory, &self.path)?;
             self.make_folder(&folder, 0o700, owner)
         })
     }
@@ -151,14 +153,14 @@ impl Tree {
     ///
     /// # Arguments
     /// `temporary` is a name that nobody else uses.
-    pub(crate) fn write_file(
+    pub(crate) fn write_file<E: From<Error>>(
         &self,
         path: &JailPath,
         temporary: &str,
         mode: u32,
         owner: Option<Owner>,
-        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<()> {
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -177,7 +179,7 @@ impl Tree {
             }
             self.settle(target.as_fd(), mode, &at)?;
             fill(target.as_fd())?;
-            rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)
+            Ok(rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)?)
         };
         complete().inspect_err(|_| {
             let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
@@ -190,13 +192,13 @@ impl Tree {
     }
 
     /// Makes a new file in a private tree under its own name, for `fill` to complete.
-    pub(crate) fn write_private_file(
+    pub(crate) fn write_private_file<E: From<Error>>(
         &self,
         path: &JailPath,
         mode: u32,
         owner: Owner,
-        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<()> {
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let at = self.host_path(path);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
@@ -211,19 +213,18 @@ impl Tree {
         if self.exact { modes::settle(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
     }
 
-    /// Refuses to put a file in the place of a link, of anything that is no file, or of a file that has
+    /// Refuses to put a file in the place of a link, or of anything that is no file. False if it is a file that has
     /// other names, which somebody put there to have them overwritten.
-    pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<()> {
+    pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<bool> {
         let at = self.host_path(path);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(true),
             found => found.context(Operation::OpenPlaced, &at)?,
         };
         let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
         match FileType::from_raw_mode(facts.st_mode) {
-            FileType::RegularFile if facts.st_nlink > 1 => Err(Error::HardLink { path: at }),
-            FileType::RegularFile => Ok(()),
+            FileType::RegularFile => Ok(facts.st_nlink == 1),
             FileType::Symlink => Err(Errno::LOOP).context(Operation::OpenPlaced, &at),
             FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
             _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
@@ -235,14 +236,14 @@ impl Tree {
     ///
     /// # Arguments
     /// `temporary` is a name that nobody else uses.
-    pub(crate) fn write_folder(
+    pub(crate) fn write_folder<E: From<Error>>(
         &self,
         path: &JailPath,
         temporary: &str,
         mode: u32,
         owner: Owner,
-        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<()> {
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, temporary, Mode::RWXU) {
@@ -261,13 +262,14 @@ impl Tree {
         // may have taken something away from it.
         let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
         if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
-            return Err(Errno::EXIST).context(Operation::CreateDirectory, &at);
+            return Ok(Err(Errno::EXIST).context(Operation::CreateDirectory, &at)?);
         }
         let complete = || {
             fill(folder.as_fd())?;
             own_folder(folder.as_fd(), mode, owner, &at)?;
-            rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE)
-                .context(Operation::Rename, &at)
+            let renamed =
+                rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE);
+            Ok(renamed.context(Operation::Rename, &at)?)
         };
         complete().inspect_err(|_| {
             remove(parent.as_fd(), OsStr::new(temporary), &at);
@@ -319,7 +321,7 @@ impl Tree {
     pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
-            Err(Error::Operation { cause: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => {
+            Err(Error { cause: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => {
                 return Ok(Removal::NeverThere);
             }
             Err(e) => return Err(e),

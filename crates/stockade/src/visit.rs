@@ -21,16 +21,17 @@ use stockade_syscalls::program::Program;
 use stockade_syscalls::sealed::sealed_program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
-use crate::enter::{calls_of, clear_of_standard, own};
+use crate::entry::EnterStep;
+use crate::entry::program::{calls_of, own};
 use crate::error::{Context, Error, Operation, Result};
 use crate::launch::Streams;
 use crate::plan::reset_all;
 use crate::process::PidFd;
 use crate::receipt::Receipt;
 use crate::spec::{HostPath, JailPath, SpecError};
-use crate::step::enter::EnterStep;
 use crate::tree::open_directory;
 use crate::visitor::Visitor;
+use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
 
 /// Where a program is looked for whose name has no slash. The last is the jail's root, where its VMM is.
 const FOLDERS: [&str; 7] =
@@ -156,7 +157,7 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
         std::io::copy(&mut source, &mut target).map(drop)
     });
     let copy = copy.context(Operation::Copy, file.display())?;
-    clear_of_standard(copy).context(Operation::Copy, file.display())
+    above_standard(copy).context(Operation::Copy, file.display())
 }
 
 /// Brings a visitor into the jail of this receipt, where `vmm` runs.
@@ -217,12 +218,13 @@ fn born_in(step: &EnterStep) -> Option<&HostPath> {
 /// A visitor sheds what it inherits in any case: the receipt may be of a version that shed less.
 fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(EnterStep, Call)>> {
     let site = receipt.site();
+    let root = site.tree()?;
     let mut way = Vec::new();
     let Streams { stdin, stdout, stderr } = visit.streams;
     way.push((EnterStep::TakeStreams, Call::Redirect(own([stdin, stdout, stderr])?)));
-    way.extend(calls_of(&reset_all(), &site)?);
+    way.extend(calls_of(&reset_all(), root)?);
     if !visit.as_root {
-        way.extend(calls_of(&EnterStep::EmptyBoundingSet, &site)?);
+        way.extend(calls_of(&EnterStep::EmptyBoundingSet, root)?);
     }
     let (mut terminal, mut file_size) = (visit.terminal, None);
     for step in &receipt.enter {
@@ -230,7 +232,7 @@ fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(Enter
             EnterStep::NewSession => {
                 way.push((step.clone(), Call::NewSession));
                 if let Some(terminal) = terminal.take() {
-                    let terminal = clear_of_standard(terminal).context(Operation::Open, "a terminal")?;
+                    let terminal = above_standard(terminal).context(Operation::Open, "a terminal")?;
                     way.push((EnterStep::TakeTerminal, Call::TakeTerminal(terminal)));
                 }
             }
@@ -238,25 +240,25 @@ fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(Enter
             EnterStep::ChangeToRoot => {
                 way.extend(there.join()?);
                 for step in arrive(visit.as_root) {
-                    way.extend(calls_of(step, &site)?);
+                    way.extend(calls_of(step, root)?);
                 }
             }
             // Root in every respect: the launcher may have another group, or real uid.
             EnterStep::SetGid { .. } if visit.as_root => {
-                way.extend(calls_of(&EnterStep::SetGid { gid: 0 }, &site)?);
+                way.extend(calls_of(&EnterStep::SetGid { gid: 0 }, root)?);
             }
             EnterStep::SetUid { .. } if visit.as_root => {
-                way.extend(calls_of(&EnterStep::SetUid { uid: 0 }, &site)?);
+                way.extend(calls_of(&EnterStep::SetUid { uid: 0 }, root)?);
             }
             // It would limit the copy of the program too, so it is set once that is there.
             EnterStep::LimitFileSize { bytes } => file_size = Some(*bytes),
             EnterStep::Execute { .. } => (),
-            kept if is_kept(kept) => way.extend(calls_of(kept, &site)?),
+            kept if is_kept(kept) => way.extend(calls_of(kept, root)?),
             _ => (),
         }
     }
     for step in give_up(visit.as_root) {
-        way.extend(calls_of(step, &site)?);
+        way.extend(calls_of(step, root)?);
     }
     let step = EnterStep::ExecuteVisitor {
         program: visit.name.to_string_lossy().into_owned(),
@@ -365,7 +367,7 @@ impl Namespaces {
         let open = |whose: &str, kind: &str| -> Result<OwnedFd> {
             let at = format!("/proc/{whose}/ns/{kind}");
             let opened = rustix::fs::open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            opened.and_then(clear_of_standard).context(Operation::Open, at)
+            opened.and_then(above_standard).context(Operation::Open, at)
         };
         let identity = |namespace: &OwnedFd| -> Result<(u64, u64)> {
             let facts = rustix::fs::fstat(namespace).context(Operation::Inspect, "a namespace")?;
@@ -389,8 +391,7 @@ impl Namespaces {
     }
 
     fn join(&self) -> Result<Vec<(EnterStep, Call)>> {
-        let copy =
-            |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).context(Operation::Open, "a namespace");
+        let copy = |fd: &OwnedFd| copy_above_standard(fd).context(Operation::Open, "a namespace");
         let mut calls = Vec::new();
         for (kind, namespace) in &self.others {
             calls.push((EnterStep::JoinNamespaces, Call::JoinNamespace(copy(namespace)?, *kind)));

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::process::{Ended, PidFd};
+use crate::process::PidFd;
+use crate::spec::Ended;
 
 /// A program in a jail beside its VMM, a child of this process. Dropping it leaves it there, until the jail goes.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Visitor {
     /// # Errors
     /// What the kernel says of sending it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        if self.ended.get().is_some() { Ok(()) } else { self.process.signal(signal) }
+        if self.ended.get().is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
     }
 
     /// Waits for its end.

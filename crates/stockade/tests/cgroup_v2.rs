@@ -11,9 +11,9 @@ use std::sync::Barrier;
 
 use rustix::io::Errno;
 use serde_json::Value;
+use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
 use stockade::step::Step;
-use stockade::step::enter::EnterStep;
 use stockade::{Error, ErrorKind, Prepared, Running, Streams};
 use testkit::{Guard, program, unified};
 

@@ -12,7 +12,7 @@ use object::read::{Error as ObjectError, StringTable};
 use object::{Endianness, ReadCache, ReadRef};
 
 use super::ClosureError;
-use crate::error::errno;
+use crate::spec::errno;
 
 /// What kind of file it is.
 pub(super) enum Content {

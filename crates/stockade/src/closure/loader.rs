@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::ClosureError;
 use super::elf::{self, Content};
-use crate::error::errno;
+use crate::spec::errno;
 use crate::spec::{HostPath, SpecError};
 
 /// The loader that an executable asks for.

@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
 use crate::host::CgroupLayout;
-use crate::leash::LeashPoint;
+use crate::host::LeashPoint;
 use crate::receipt::JailState;
 use crate::skeleton::Skeleton;
 use crate::spec::{HostPath, NETNS_DIRECTORY};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{EventKind, Events};
 use crate::error::Result;
-use crate::process::Ended;
+use crate::spec::Ended;
 use crate::spec::JailId;
 use crate::store::Store;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Ended;
+use crate::spec::Ended;
 use crate::spec::JailId;
 
 /// Something that has happened to a jail.

@@ -2,8 +2,6 @@
 
 mod ends;
 mod event;
-mod parting;
-mod presence;
 mod sources;
 mod story;
 
@@ -14,16 +12,15 @@ use std::time::Instant;
 
 pub use ends::Ends;
 pub use event::{Event, EventKind};
-pub(crate) use parting::Parting;
-pub(crate) use presence::remove_strays;
 
 use crate::error::{Error, Result};
-use crate::process::Ended;
-use crate::receipt::{Receipt, now_ms};
+use crate::receipt::Receipt;
+use crate::spec::Ended;
 use crate::spec::JailId;
+use crate::spec::clock::now_ms;
+use crate::state::{Parting, Presence};
 use crate::step::Vmm;
 use crate::store::Store;
-use presence::Presence;
 use sources::{Heard, Sources};
 use story::Stories;
 

@@ -11,10 +11,10 @@ use rustix::event::epoll;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::Parting;
 use crate::error::{Context, Operation, Result};
 use crate::process::{PidFd, ProcessRef, remaining};
 use crate::spec::{HostPath, JailId};
+use crate::state::Parting;
 use crate::store::{ENDED, RECEIPT};
 
 /// What was heard.

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Event, EventKind, Parting};
-use crate::process::Ended;
-use crate::receipt::{Nonce, Receipt, now_ms};
+use super::{Event, EventKind};
+use crate::receipt::Receipt;
+use crate::spec::Ended;
 use crate::spec::JailId;
+use crate::spec::Nonce;
+use crate::spec::clock::now_ms;
+use crate::state::Parting;
 
 /// What was told of one jail.
 #[derive(Debug, Default)]

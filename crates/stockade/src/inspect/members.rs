@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cgroup;
-use crate::host::{read_file, unescape};
 use crate::process::StatLine;
 use crate::receipt::Receipt;
+use crate::sys::procfs::{read_file, unescape};
 
 /// A process of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

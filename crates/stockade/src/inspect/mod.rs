@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::process::{Ended, ProcessRef};
+use crate::process::ProcessRef;
 use crate::receipt::{JailState, Receipt};
+use crate::spec::Ended;
 use crate::spec::{HostPath, JailId, JailPath};
 use crate::step::{ByName, Named, Step};
 use crate::store::{RECEIPT, Store, lock_holder};

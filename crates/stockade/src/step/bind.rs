@@ -5,54 +5,23 @@
 //! and the kernel takes the mount away wherever it is when that is removed.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use stockade_syscalls::call::Call;
-use stockade_syscalls::mounts::detached;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
-use super::enter::EnterStep;
+use super::Bind;
 use super::file::take_out;
 use super::{Act, Site, Undone};
-use crate::enter::clear_of_standard;
+use crate::entry::EnterStep;
 use crate::error::{Context, Error, Operation, Result};
-use crate::process::{Ended, PidFd};
-use crate::spec::{HostPath, JailPath, Owner, SpecError};
-
-/// A file or directory of the host itself in the jail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bind {
-    /// Where it is on the host.
-    pub source: HostPath,
-    /// What was found there when this was decided, and has to be there still when it is attached.
-    pub inode: Inode,
-    /// Where it is attached in the jail; missing folders on the way are made.
-    pub path: JailPath,
-    /// Whether nothing can be written through it.
-    pub read_only: bool,
-}
-
-/// A file or directory, whatever its name is by now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inode {
-    /// The filesystem.
-    pub device: u64,
-    /// Its number there.
-    pub number: u64,
-    /// Whether it is a directory; a file otherwise.
-    pub directory: bool,
-}
-
-impl Inode {
-    pub(crate) fn of(facts: &Stat) -> Self {
-        let directory = FileType::from_raw_mode(facts.st_mode).is_dir();
-        Self { device: facts.st_dev, number: facts.st_ino, directory }
-    }
-}
+use crate::process::PidFd;
+use crate::spec::Ended;
+use crate::spec::{JailPath, Owner};
+use stockade_syscalls::descriptors::copy_above_standard;
 
 /// What a mount point allows to whom: whoever meets it without its mount learns nothing.
 const MOUNT_POINT: u32 = 0;
@@ -61,21 +30,6 @@ const MOUNT_POINT: u32 = 0;
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
 
 impl Bind {
-    /// The mount, attached nowhere yet.
-    pub(crate) fn detached(&self) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let source = rustix::fs::openat2(CWD, self.source.as_path(), flags, Mode::empty(), resolve)
-            .context(Operation::OpenPlaced, &self.source)?;
-        let found = rustix::fs::fstat(&source).context(Operation::Inspect, &self.source)?;
-        if Inode::of(&found) != self.inode {
-            return Err(SpecError::Exchanged(self.source.as_path().to_owned()).into());
-        }
-        detached(source.as_fd(), self.read_only)
-            .and_then(clear_of_standard)
-            .context(Operation::Bind, &self.source)
-    }
-
     /// Makes the mount point, complete with its mount if the VMM runs already. What stands for this very bind
     /// already stays.
     fn make_point(&self, site: &Site) -> Result<()> {
@@ -107,7 +61,7 @@ impl Bind {
     /// Attaches it in the mount namespace of a VMM that runs, by a child that goes there: this process may
     /// have threads, which keep it where it is.
     fn attach(&self, mounts: BorrowedFd<'_>, at: &JailPath) -> Result<()> {
-        let mounts = rustix::io::fcntl_dupfd_cloexec(mounts, 3).context(Operation::Bind, &self.source)?;
+        let mounts = copy_above_standard(mounts).context(Operation::Bind, &self.source)?;
         let attach = Call::Attach { mount: self.detached()?, at: at.to_relative_c_string() };
         let mut program = Program::new(vec![Call::CloseOthers, Call::JoinMounts(mounts), attach, Call::End]);
         let steps = [EnterStep::CloseDescriptors, EnterStep::JoinMounts, EnterStep::Attach(self.clone())];

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::directory::{MARKER, UNNAMED};
+use super::directory::MARKER;
 use super::{Act, JailDirectory, SharedDirectory, Site, Undone, netns};
 use crate::cgroup;
 use crate::error::{Context, Error, Operation, Result};
@@ -16,8 +16,9 @@ use crate::layout::Layout;
 use crate::mark::{self, Mark};
 use crate::modes::{self, PUBLIC};
 use crate::process::{kill_if_rooted_at, kill_rooted_at, rooted_at};
-use crate::receipt::Nonce;
 use crate::spec::HostPath;
+use crate::spec::Nonce;
+use crate::sys::owned_dir::UNNAMED;
 use crate::tree::{INSIDE, Tree, open_directory};
 
 /// How long a process may take to end once killed.
@@ -185,7 +186,7 @@ fn remove_cgroup(path: &HostPath, site: &Site) -> Result<Undone> {
         Mark::Is(found) if site.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
             Ok(not_ours())
         }
-        _ => cgroup::empty_and_remove(path),
+        _ => Ok(cgroup::empty_and_remove(path)?.into()),
     }
 }
 

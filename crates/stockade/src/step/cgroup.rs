@@ -230,10 +230,12 @@ fn make_own(directory: &HostPath, exclusive: bool, site: &Site) -> Result<()> {
 
 /// Empties and removes the jail's own cgroup; another's stays as it is.
 fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
-    let Some(nonce) = &site.mark else { return cgroup::empty_and_remove(directory) };
+    let Some(nonce) = &site.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
     match mark_of(directory)? {
         None => Ok(Undone::NeverThere),
-        Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => cgroup::empty_and_remove(directory),
+        Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => {
+            Ok(cgroup::empty_and_remove(directory)?.into())
+        }
         Some(Mark::Is(_)) => Ok(Undone::Kept("it was not made for this jail".into())),
         // Killed between making and marking it: then there is nothing in it.
         Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
@@ -246,7 +248,7 @@ fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
 /// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
 pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
     match mark_of(directory)? {
-        Some(Mark::Is(found)) if found == nonce.as_bytes() => cgroup::end_members(directory),
+        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::end_members(directory)?),
         _ => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ impl Act for DeviceNode {
             mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
             owner: self.owner,
         };
-        site.tree()?.make_node(&self.path, || site.temporary_name(), &node)
+        Ok(site.tree()?.make_node(&self.path, || site.temporary_name(), &node)?)
     }
 
     fn undo(&self, site: &Site) -> Result<Undone> {

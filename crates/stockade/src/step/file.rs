@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::copy::{Extent, OnProgress, copy};
 use super::{Act, Site, Undone};
-use crate::error::{Context, Operation, Result};
-use crate::powers::{Powers, Stripped};
-use crate::spec::{HostPath, JailPath, Owner, SpecError};
+use crate::error::{Context, Error, Operation, PlacementError, Result};
+use crate::spec::powers::{Powers, Stripped};
+use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
 
 /// A file of the host that is placed into the jail.
@@ -61,7 +61,7 @@ impl PlacedFile {
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
             self.demand_linkable(Powers::of_file(&source, facts.mode()))?;
-            return tree.link_file(source.as_fd(), &self.path, &site.temporary_name());
+            return Ok(tree.link_file(source.as_fd(), &self.path, &site.temporary_name())?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
         let fill = |target: BorrowedFd<'_>| {
@@ -78,8 +78,8 @@ impl PlacedFile {
         if tree.is_private() {
             return tree.write_private_file(&self.path, mode, self.owner, fill);
         }
-        if self.expect_plain {
-            tree.expect_plain(&self.path)?;
+        if self.expect_plain && !tree.expect_plain(&self.path)? {
+            return Err(Error::HardLink { path: tree.host_path(&self.path) });
         }
         tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
     }
@@ -89,7 +89,7 @@ impl PlacedFile {
     /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
     fn demand_linkable(&self, powers: Powers) -> Result<()> {
         if powers.forbid_link() {
-            return Err(SpecError::LinkPowers(self.source.as_path().to_owned(), powers).into());
+            return Err(PlacementError::LinkPowers(self.source.as_path().to_owned(), powers).into());
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ mod copy;
 mod cpu_info;
 mod device;
 mod directory;
-pub mod enter;
 mod file;
 mod netns;
 mod placed_tree;
@@ -27,7 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::namespace::{Coming, begin_network, new_network};
 
-pub use bind::{Bind, Inode};
+pub use crate::entry::{Bind, Inode};
 pub use by_name::{ByName, Named};
 pub(crate) use by_name::{directory_and_processes, make_root};
 pub(crate) use cgroup::end_members;
@@ -36,7 +35,6 @@ pub use copy::{OnProgress, Progress};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
-pub(crate) use directory::{make_marked, make_one, remove_if_ours_and_empty, remove_unnamed};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
@@ -45,9 +43,9 @@ pub use vmm::Vmm;
 
 use crate::error::{Context, Operation, Result};
 use crate::layout::Layout;
-use crate::powers::Stripped;
-use crate::process::Ended;
-use crate::receipt::Nonce;
+use crate::spec::Ended;
+use crate::spec::Nonce;
+use crate::spec::powers::Stripped;
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sweep::Removal;
 use crate::tree::{Tree, own_folder};
@@ -249,6 +247,7 @@ impl From<Removal> for Undone {
         match removal {
             Removal::Removed => Self::Removed,
             Removal::NeverThere => Self::NeverThere,
+            Removal::Kept(why) => Self::Kept(why),
             Removal::Left(path, why) => Self::Left(format!("{path}: {why}")),
         }
     }

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::copy::{Extent, OnProgress, Progress, copy};
 use super::file::{PERMISSIONS, read_only, take_out};
 use super::{Act, Site, Undone};
-use crate::error::{Context, Operation, Result};
-use crate::powers::{Powers, Stripped};
-use crate::spec::{HostPath, JailPath, Owner, SpecError};
+use crate::error::{Context, Operation, PlacementError, Result};
+use crate::spec::powers::{Powers, Stripped};
+use crate::spec::{HostPath, JailPath, Owner};
 use crate::tree::{INSIDE, give_away, open_directory, own_folder};
 
 /// A directory of the host that is copied into the jail.
@@ -126,7 +126,7 @@ impl Copying<'_> {
                 FileType::Directory => self.folder(from, to, &name, &below)?,
                 FileType::RegularFile => self.file(from, to, &name, &at)?,
                 FileType::Symlink => self.link(from, to, &name, &below)?,
-                _ => return Err(SpecError::TreeSpecial(at.as_path().to_owned()).into()),
+                _ => return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into()),
             }
         }
         Ok(())
@@ -137,13 +137,13 @@ impl Copying<'_> {
         let source = open(from, name, OFlags::DIRECTORY).context(Operation::Open, &at)?;
         let facts = inspect(&source, &at)?;
         if (facts.st_dev, facts.st_ino) == (self.root.st_dev, self.root.st_ino) {
-            return Err(SpecError::TreeHoldsJail(self.source.as_path().to_owned()).into());
+            return Err(PlacementError::TreeHoldsJail(self.source.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(&at, Powers::of_mode(facts.st_mode)));
         let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
         let target = made.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
-        own_folder(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)
+        Ok(own_folder(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)?)
     }
 
     fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
@@ -151,7 +151,7 @@ impl Copying<'_> {
         let source = open(from, name, OFlags::NONBLOCK).context(Operation::Open, at)?;
         let facts = inspect(&source, at)?;
         if !FileType::from_raw_mode(facts.st_mode).is_file() {
-            return Err(SpecError::TreeSpecial(at.as_path().to_owned()).into());
+            return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(at, Powers::of_file(&source, facts.st_mode)));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -174,7 +174,7 @@ impl Copying<'_> {
         let target = rustix::fs::readlinkat(from, name, Vec::new()).context(Operation::Read, &at)?;
         let leads_to = Path::new(OsStr::from_bytes(target.to_bytes()));
         if !self.stays_inside(below, leads_to).context(Operation::Inspect, &at)? {
-            return Err(SpecError::TreeLink(at.as_path().to_owned(), leads_to.to_owned()).into());
+            return Err(PlacementError::TreeLink(at.as_path().to_owned(), leads_to.to_owned()).into());
         }
         let (uid, gid) =
             (rustix::fs::Uid::from_raw(self.step.owner.uid), rustix::fs::Gid::from_raw(self.step.owner.gid));

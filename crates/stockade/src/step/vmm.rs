@@ -60,12 +60,13 @@ impl Act for Vmm {
 
 /// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
 fn end_monitor(reference: ProcessRef) -> Result<()> {
-    let Some(monitor) = reference.open()? else { return reference.reap() };
+    let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
     if !monitor.wait_until_ended(Some(Instant::now() + PATIENCE))? {
         monitor.signal(Signal::KILL)?;
         monitor.wait_until_ended(Some(Instant::now() + PATIENCE))?;
     }
-    monitor.reap().map(drop)
+    monitor.reap()?;
+    Ok(())
 }
 
 impl fmt::Display for Vmm {

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{INSIDE, Tree, give_away};
-use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
+use crate::sys::error::{Context, Operation, Result};
 
 /// A device node to be made.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 //! allocated.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -10,15 +10,16 @@ use rustix::io::Errno;
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::{Argument as RawArgument, Call, Execute};
+use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
 use stockade_syscalls::filter::Filter;
 use stockade_syscalls::inherited::Attribute;
 use stockade_syscalls::program::Program;
 
-use crate::error::{Context, Error, Operation, Result};
+use super::EntryError;
+use super::{Argument, EnterStep};
 use crate::spec::HostPath;
-use crate::step::Site;
-use crate::step::enter::{Argument, EnterStep};
-use crate::tree::open_directory;
+use crate::sys::error::{Context, Operation};
+use crate::tree::{Tree, open_directory};
 
 /// The capabilities of visitors that stay root, beyond what their uid lets them: over files, and none over the host.
 const ROOTS_CAPABILITIES: CapabilitySet =
@@ -37,7 +38,11 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Opens and allocates everything that the steps need. `streams` replaces the standard streams.
-    pub(crate) fn new(steps: &[EnterStep], site: &Site, streams: [Option<OwnedFd>; 3]) -> Result<Self> {
+    pub(crate) fn new(
+        steps: &[EnterStep],
+        root: &Tree,
+        streams: [Option<OwnedFd>; 3],
+    ) -> Result<Self, EntryError> {
         let mut calls = Vec::with_capacity(steps.len() + 1);
         let mut called = Vec::with_capacity(steps.len() + 1);
         let mut cgroup = None;
@@ -52,7 +57,7 @@ impl Entry {
                         .context(Operation::Open, directory)?,
                 );
             }
-            for (step, call) in calls_of(step, site)? {
+            for (step, call) in calls_of(step, root)? {
                 calls.push(call);
                 called.push(step);
             }
@@ -62,19 +67,19 @@ impl Entry {
     }
 
     /// The error that a failed clone is.
-    pub(crate) fn clone_error(&self, cause: Errno) -> Error {
-        Error::Enter { step: Box::new(self.clone.clone().unwrap_or(EnterStep::WaitForGo)), cause }
+    pub(crate) fn clone_error(&self, cause: Errno) -> EntryError {
+        EntryError::Failed { step: Box::new(self.clone.clone().unwrap_or(EnterStep::WaitForGo)), cause }
     }
 
     /// The error that a failure of the program's call number `call` is.
-    pub(crate) fn error(&self, call: usize, cause: Errno) -> Error {
+    pub(crate) fn error(&self, call: usize, cause: Errno) -> EntryError {
         let step = self.steps.get(call).cloned().unwrap_or(EnterStep::WaitForGo);
-        Error::Enter { step: Box::new(step), cause }
+        EntryError::Failed { step: Box::new(step), cause }
     }
 }
 
 /// The calls that a step is, each with the step that it is told as; none for the clone itself.
-pub(crate) fn calls_of(step: &EnterStep, site: &Site) -> Result<Vec<(EnterStep, Call)>> {
+pub(crate) fn calls_of(step: &EnterStep, root: &Tree) -> Result<Vec<(EnterStep, Call)>, EntryError> {
     if let EnterStep::Reset { attributes } = step {
         let reset = |&one: &Attribute| (EnterStep::Reset { attributes: vec![one] }, Call::Reset(one));
         return Ok(attributes.iter().map(reset).collect());
@@ -83,11 +88,11 @@ pub(crate) fn calls_of(step: &EnterStep, site: &Site) -> Result<Vec<(EnterStep, 
         let calls = [Call::BoundCapabilities, Call::KeepCapabilities].map(|call| call(ROOTS_CAPABILITIES));
         return Ok(calls.map(|call| (step.clone(), call)).into());
     }
-    Ok(call(step, site)?.map(|call| (step.clone(), call)).into_iter().collect())
+    Ok(call(step, root)?.map(|call| (step.clone(), call)).into_iter().collect())
 }
 
 /// The call that a step is; `None` for the clone itself.
-fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
+fn call(step: &EnterStep, root: &Tree) -> Result<Option<Call>, EntryError> {
     Ok(Some(match step {
         // The clone itself, what the launcher does meanwhile, and what helpers and visitors add with a call of their own.
         EnterStep::Clone { .. }
@@ -108,7 +113,7 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
             Call::Write { file: open(file, OFlags::WRONLY, Operation::Write)?, text: b"0" }
         }
         EnterStep::GoToRoot { path } => {
-            Call::ChangeDirectory(site.tree()?.shared_root().context(Operation::Open, path)?)
+            Call::ChangeDirectory(root.shared_root().context(Operation::Open, path)?)
         }
         EnterStep::JoinSkeleton { path } => Call::JoinMounts(open(path, OFlags::RDONLY, Operation::Open)?),
         EnterStep::UnshareMounts => Call::UnshareMounts,
@@ -149,13 +154,13 @@ fn call(step: &EnterStep, site: &Site) -> Result<Option<Call>> {
         EnterStep::ResetSignals => Call::ResetSignals,
         EnterStep::DefaultSignals => Call::DefaultSignals,
         EnterStep::Execute { path, arguments } => {
-            let arguments = arguments.iter().map(raw_argument).collect::<Result<_>>()?;
+            let arguments = arguments.iter().map(raw_argument).collect::<Result<_, _>>()?;
             Call::Execute(Execute::new(path.to_c_string(), arguments))
         }
     }))
 }
 
-fn raw_argument(argument: &Argument) -> Result<RawArgument> {
+fn raw_argument(argument: &Argument) -> Result<RawArgument, EntryError> {
     Ok(match argument {
         Argument::Text(text) => {
             let text = CString::new(text.as_bytes()).map_err(|_| Errno::INVAL);
@@ -167,24 +172,18 @@ fn raw_argument(argument: &Argument) -> Result<RawArgument> {
 }
 
 /// Copies of the streams that are clear of the numbers they go to, and that end with the exec.
-pub(crate) fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3]> {
+pub(crate) fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3], EntryError> {
     let mut own = [None, None, None];
     for (slot, stream) in own.iter_mut().zip(streams) {
         // Even one with a high number: its owner may not have marked it to end with the exec.
-        let copied = stream.map(|stream| rustix::io::fcntl_dupfd_cloexec(stream, 3)).transpose();
+        let copied = stream.map(copy_above_standard).transpose();
         *slot = copied.context(Operation::Open, "a standard stream")?;
     }
     Ok(own)
 }
 
 /// Opens a file for the child, clear of the standard streams' numbers.
-fn open(path: &HostPath, flags: OFlags, operation: Operation) -> Result<OwnedFd> {
-    rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty())
-        .and_then(clear_of_standard)
-        .context(operation, path)
-}
-
-/// A descriptor of the same file that has no standard stream's number; it ends with the exec.
-pub(crate) fn clear_of_standard(fd: OwnedFd) -> std::result::Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(fd, 3) }
+fn open(path: &HostPath, flags: OFlags, operation: Operation) -> Result<OwnedFd, EntryError> {
+    let opened = rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty());
+    Ok(opened.and_then(above_standard).context(operation, path)?)
 }

@@ -1,15 +1,23 @@
 //! One error: which operation on which argument failed, and why.
 
+mod placement;
+
 use std::fmt;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_syscalls::inherited::Attribute;
 
-use crate::closure::ClosureError;
-use crate::process::Ended;
+pub use placement::PlacementError;
+
+use crate::entry::EnterStep;
+use crate::entry::EntryError;
+use crate::spec::Ended;
+pub(crate) use crate::spec::errno;
 use crate::spec::{HostPath, JailId, JailPath, SpecError};
-use crate::step::enter::EnterStep;
+use crate::sys;
+use crate::sys::error::Cause;
+pub use crate::sys::error::Operation;
 
 /// The result of whatever can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -20,17 +28,15 @@ pub enum Error {
     /// The specification cannot be met; nothing was made.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// A part of what was asked for is wrong; nothing was made.
-    #[error("{name}: {cause}")]
-    Argument {
-        /// Which part, by the name that the command line's flag has.
-        name: &'static str,
-        /// What is wrong with it.
-        cause: Box<Error>,
-    },
-    /// What the VMM's loader needs is not all there; nothing was made.
+    /// Something cannot be placed as it was asked for; nothing was changed.
     #[error(transparent)]
-    Closure(#[from] ClosureError),
+    Placement(#[from] PlacementError),
+    /// No hierarchy of the version asked for.
+    #[error("Hierarchy not found: {0}")]
+    NoHierarchy(&'static str),
+    /// A controller that this host does not offer.
+    #[error("Controller {0} is unavailable")]
+    NoController(String),
     /// An operation on the host failed.
     #[error("failed to {operation} {argument}: {cause}{}", cgroup_hint(argument, *.cause))]
     Operation {
@@ -162,7 +168,9 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) | Self::Closure(_) | Self::Argument { .. } => ErrorKind::InvalidSpec,
+            Self::Spec(_) | Self::Placement(_) | Self::NoHierarchy(_) | Self::NoController(_) => {
+                ErrorKind::InvalidSpec
+            }
             Self::Running { .. }
             | Self::Locked { .. }
             | Self::Exists(_)
@@ -191,92 +199,6 @@ impl Error {
     }
 }
 
-/// What can be tried on the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Make a directory, or open it.
-    CreateDirectory,
-    /// Open a file or directory.
-    Open,
-    /// Open a file that is placed into the jail, or its source.
-    OpenPlaced,
-    /// Read a file.
-    Read,
-    /// Read the first line of a file.
-    ReadLine,
-    /// Write a file.
-    Write,
-    /// Copy a file into the jail.
-    Copy,
-    /// Link a file into the jail.
-    Link,
-    /// Give a file to the jail's owner.
-    ChangeOwner,
-    /// Set a file's mode.
-    ChangeMode,
-    /// Make a device node.
-    MakeNode,
-    /// Look at a file.
-    Inspect,
-    /// Take a mount of a file or directory of the host.
-    Bind,
-    /// Mount something.
-    Mount,
-    /// Unmount something.
-    Unmount,
-    /// Remove a file or directory.
-    Remove,
-    /// Rename a file.
-    Rename,
-    /// Make a network namespace.
-    CreateNetns,
-    /// Make a mount namespace.
-    CreateMounts,
-    /// Take over a cgroup setting from the parent cgroup.
-    InheritCgroup,
-    /// Start a process.
-    Spawn,
-    /// Wait for a process.
-    Wait,
-    /// Be told of changes of a directory.
-    Watch,
-    /// Send a signal.
-    Kill,
-    /// Lock a jail.
-    Lock,
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CreateDirectory => "create directory",
-            Self::Open | Self::OpenPlaced => "open",
-            Self::Read => "read",
-            Self::ReadLine => "read the first line of",
-            Self::Write => "write",
-            Self::Copy => "copy",
-            Self::Link => "link",
-            Self::ChangeOwner => "change the owner of",
-            Self::ChangeMode => "change the mode of",
-            Self::MakeNode => "make device node",
-            Self::Inspect => "inspect",
-            Self::Bind => "bind",
-            Self::Mount => "mount",
-            Self::Unmount => "unmount",
-            Self::Remove => "remove",
-            Self::Rename => "rename",
-            Self::CreateNetns => "create network namespace",
-            Self::CreateMounts => "create the skeleton mount namespace in",
-            Self::InheritCgroup => "inherit the parent's value of",
-            Self::Spawn => "start a process for",
-            Self::Wait => "wait for",
-            Self::Watch => "watch",
-            Self::Kill => "kill",
-            Self::Lock => "lock",
-        })
-    }
-}
-
 /// Turns a bare cause into an error that says what was tried on what.
 pub(crate) trait Context<T> {
     /// Adds the operation and its argument.
@@ -285,32 +207,25 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
     fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T> {
-        self.map_err(|cause| Error::Operation {
-            operation,
-            argument: argument.to_string(),
-            cause: cause.into().0,
-        })
+        Ok(sys::error::Context::context(self, operation, argument)?)
     }
 }
 
-/// What the kernel said, whichever way it came.
-pub(crate) struct Cause(Errno);
-
-impl From<Errno> for Cause {
-    fn from(errno: Errno) -> Self {
-        Self(errno)
+impl From<EntryError> for Error {
+    fn from(error: EntryError) -> Self {
+        match error {
+            EntryError::Sys(error) => error.into(),
+            EntryError::Exchanged(source) => PlacementError::Exchanged(source.as_path().to_owned()).into(),
+            EntryError::Failed { step, cause } => Self::Enter { step, cause },
+        }
     }
 }
 
-impl From<std::io::Error> for Cause {
-    fn from(error: std::io::Error) -> Self {
-        Self(errno(&error))
+impl From<sys::error::Error> for Error {
+    fn from(error: sys::error::Error) -> Self {
+        let sys::error::Error { operation, argument, cause } = error;
+        Self::Operation { operation, argument, cause }
     }
-}
-
-/// The number behind an error of the standard library; EINVAL where the library itself refused.
-pub(crate) fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 /// What was said last, in the error's own line.

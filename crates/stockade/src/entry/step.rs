@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::inherited::Attribute;
 
-use super::Bind;
+use super::bind::Bind;
 use crate::spec::{HostPath, JailPath};
 
 /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to

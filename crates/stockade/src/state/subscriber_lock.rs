@@ -3,16 +3,15 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, FlockOperation, ResolveFlags};
 use rustix::io::Errno;
 
+use super::tombstone::Parting;
 use crate::error::{Context, Operation, Result};
-use crate::events::Parting;
 use crate::modes::{PRIVATE, make_directory};
-use crate::receipt::Nonce;
 use crate::spec::HostPath;
-use crate::step::{make_marked, remove_if_ours_and_empty};
-use crate::tree::open_directory;
+use crate::spec::Nonce;
+use crate::sys::dir_lock::{DirLock, try_lock};
+use crate::sys::owned_dir::{make_marked, remove_if_ours_and_empty};
 
 /// What the name of a presence begins with; a nonce follows.
 const PREFIX: &str = ".events-";
@@ -20,7 +19,7 @@ const PREFIX: &str = ".events-";
 /// An empty directory of this subscriber's, locked as long as it lives. One whose subscriber was killed is not
 /// locked any more, and [`Store::collect`](crate::Store::collect) removes it.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(crate) struct Presence {
     path: HostPath,
     directory: HostPath,
     _lock: OwnedFd,
@@ -28,7 +27,7 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Makes the state directory if it is missing, and keeps it.
-    pub(super) fn in_directory(directory: &HostPath) -> Result<Self> {
+    pub(crate) fn in_directory(directory: &HostPath) -> Result<Self> {
         let nonce = Nonce::new();
         let path = directory.join(format!("{PREFIX}{nonce}"));
         // The last jail may take the directory along, or a collection this presence before it is locked.
@@ -39,7 +38,7 @@ impl Presence {
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
             }
-            if let Some(lock) = try_lock(&path)? {
+            if let DirLock::Held(lock) = try_lock(&path)? {
                 return Ok(Self { path, directory: directory.clone(), _lock: lock });
             }
         }
@@ -63,25 +62,8 @@ pub(crate) fn remove_strays(directory: &HostPath) {
         let path = directory.join(name);
         let is_presence = name.strip_prefix(PREFIX).is_some_and(Nonce::is_one);
         // Only an empty directory goes in either case.
-        if Parting::parse(name).is_some() || is_presence && matches!(try_lock(&path), Ok(Some(_))) {
+        if Parting::parse(name).is_some() || is_presence && matches!(try_lock(&path), Ok(DirLock::Held(_))) {
             let _ = rustix::fs::rmdir(path.as_path());
         }
     }
-}
-
-/// Locks a presence; `None` if another has it, or it is not there any more.
-fn try_lock(path: &HostPath) -> Result<Option<OwnedFd>> {
-    let opened = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(cause) => return Err(cause).context(Operation::Open, path),
-    };
-    match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => (),
-        Err(Errno::WOULDBLOCK) => return Ok(None),
-        Err(cause) => return Err(cause).context(Operation::Lock, path),
-    }
-    let (held, named) = (rustix::fs::fstat(&opened), rustix::fs::lstat(path.as_path()));
-    let same = matches!((held, named), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-    Ok(same.then_some(opened))
 }

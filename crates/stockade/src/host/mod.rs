@@ -3,15 +3,18 @@
 //! A plain structure: the plan is worked out from it and from nothing else, and a test can write one by
 //! hand.
 
-use std::fs::File;
-use std::io::Read;
+pub(crate) mod cache;
+mod tracking_cgroup;
+
 use std::path::Path;
 
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::known;
-use crate::leash::LeashPoint;
+pub use tracking_cgroup::LeashPoint;
+
 use crate::skeleton::Skeleton;
-use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, SpecError};
+use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
+use crate::sys::procfs::{read, read_file, unescape};
 
 /// What a plan needs to know of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +111,7 @@ impl CgroupLayout {
             let versions = asked.is_none_or(|version| layout.has(version).is_ok());
             versions && spec.cgroups.iter().all(|setting| has(layout, setting))
         };
-        known::cgroup_mounts(suffices)?.with_unified(&parent_cgroup(spec))
+        cache::cgroup_mounts(suffices)?.with_unified(&parent_cgroup(spec))
     }
 
     /// Reads what the unified hierarchy has to give now; `parent` is the cgroup whose existence matters.
@@ -150,32 +153,28 @@ impl CgroupLayout {
     /// Whether there is a hierarchy of this version.
     ///
     /// # Errors
-    /// [`SpecError::NoHierarchy`] if there is none.
-    pub fn has(&self, version: CgroupVersion) -> std::result::Result<(), SpecError> {
+    /// [`Error::NoHierarchy`] if there is none.
+    pub fn has(&self, version: CgroupVersion) -> Result<()> {
         match version {
             CgroupVersion::V1 if !self.v1.is_empty() => Ok(()),
             CgroupVersion::V2 if self.v2.is_some() => Ok(()),
-            CgroupVersion::V2 => Err(SpecError::NoHierarchy("cgroupsv2 hierarchy missing")),
-            _ => Err(SpecError::NoHierarchy("No hierarchy found for this cgroup version.")),
+            CgroupVersion::V2 => Err(Error::NoHierarchy("cgroupsv2 hierarchy missing")),
+            _ => Err(Error::NoHierarchy("No hierarchy found for this cgroup version.")),
         }
     }
 
     /// Whether a hierarchy of this version has the controller of a setting.
     ///
     /// # Errors
-    /// [`SpecError::NoHierarchy`] or [`SpecError::NoController`].
-    pub fn offers(
-        &self,
-        version: CgroupVersion,
-        setting: &CgroupSetting,
-    ) -> std::result::Result<(), SpecError> {
+    /// [`Error::NoHierarchy`] or [`Error::NoController`].
+    pub fn offers(&self, version: CgroupVersion, setting: &CgroupSetting) -> Result<()> {
         self.has(version)?;
         let controller = setting.controller();
         let found = match version {
             CgroupVersion::V1 => self.v1_with(controller).is_some(),
             _ => self.v2_with(controller).is_some(),
         };
-        if found { Ok(()) } else { Err(SpecError::NoController(controller.to_owned())) }
+        if found { Ok(()) } else { Err(Error::NoController(controller.to_owned())) }
     }
 
     /// The parent cgroup of version 2, if there is one.
@@ -213,26 +212,11 @@ pub(crate) fn parent_cgroup(spec: &JailSpec) -> std::path::PathBuf {
     }
 }
 
-/// No table of the kernel is longer.
-const LONGEST: u64 = 1 << 24;
-
-pub(crate) fn read(path: &str) -> Result<String> {
-    read_file(path).context(Operation::Read, path)
-}
-
 /// The controllers that a cgroup of version 2 has to give.
 pub(crate) fn controllers_of(cgroup: &HostPath) -> Result<Vec<String>> {
     let file = cgroup.join("cgroup.controllers");
     let controllers = read_file(&file).context(Operation::Read, &file)?;
     Ok(controllers.split_whitespace().map(str::to_owned).collect())
-}
-
-/// The text of a file of the kernel.
-pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
-    // Large enough for most of what is read here, so that it comes in one call.
-    let mut text = String::with_capacity(4096);
-    // Through `take`, which asks for no size: files of the kernel have none.
-    File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.
@@ -241,19 +225,6 @@ fn minor_of(misc: &str, name: &str) -> Option<u32> {
         let (number, device) = line.trim().split_once(' ')?;
         (device == name).then(|| number.parse().ok()).flatten()
     })
-}
-
-/// Undoes the mount table's escapes: blanks, tabs, newlines and backslashes stand there in octal.
-pub(crate) fn unescape(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, after)) = rest.split_once('\\') {
-        text.push_str(before);
-        let byte = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        text.push(byte.map_or('\\', char::from));
-        rest = if byte.is_some() { &after[3..] } else { after };
-    }
-    text + rest
 }
 
 #[cfg(test)]
