@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use stockade::spec::{HostPath, JailId, JailPath, Owner};
-use stockade::step::Ramfs;
+use stockade::steps::Ramfs;
 use stockade::{AdoptSpec, Error, How, Layout, Placement, Store};
 
 use crate::errors::Raise;

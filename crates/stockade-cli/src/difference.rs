@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use stockade::Receipt;
 use stockade::spec::{JailSpec, Netns};
-use stockade::step::Step;
+use stockade::steps::Step;
 
 /// One fact that differs.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use stockade::entry::EnterStep;
 use stockade::spec::{HostPath, JailId, JailSpec};
-use stockade::step::Step;
+use stockade::steps::Step;
 use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Stripped, Way, placement};
 
 use crate::args::{JailArgs, PLACE_FLAG, StateArgs};

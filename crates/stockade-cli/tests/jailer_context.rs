@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode};
 use stockade::spec::{
     CgroupSetting, HostPath, JailBuilder, JailPath, JailSpec, Netns, NetnsName, Owner, ResourceLimit,
 };
-use stockade::step::Ramfs;
+use stockade::steps::Ramfs;
 use stockade::{AdoptSpec, Ended, How, Jail, JailState, Layout, Placement, Prepared, Streams, Wants};
 use testkit::{Guard, privileged, program, run_with};
 

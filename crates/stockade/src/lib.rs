@@ -28,85 +28,33 @@
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
 
-mod adopt;
-pub mod audit;
-mod cgroup;
-pub mod closure;
-mod decision;
-mod delegated;
-pub mod doctor;
+mod check;
 pub mod entry;
 mod error;
-mod events;
-mod foreign_mounts;
-mod gc;
 mod host;
-mod in_place;
-pub mod inspect;
-mod known;
-mod launch;
-mod layout;
-mod leash_plan;
-mod log;
-mod mark;
-mod modes;
-mod mounts;
-mod open;
-mod place;
-mod placement;
+mod jail;
 mod plan;
-mod pool;
-mod prepare;
-mod process;
-mod ready;
-mod receipt;
-mod running;
-mod skeleton;
-pub mod snapshot;
 pub mod spec;
 mod state;
-pub mod step;
-mod stop;
-mod store;
-mod sweep;
+pub mod steps;
 mod sys;
-mod teardown;
-mod together;
-mod tree;
-mod usage;
-mod visit;
-mod visitor;
+mod watch;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
-pub use adopt::{AdoptSpec, Adopted, Wants};
-pub use decision::placement;
-pub use delegated::DelegatedCgroup;
+pub use check::{audit, doctor, snapshot};
 pub use error::{Error, ErrorKind, Operation, PlacementError, Result};
-pub use events::{Ends, Event, EventKind, Events};
-pub use gc::Collection;
-pub use host::{CgroupLayout, Hierarchy, Host, LeashPoint, Unified};
-pub use in_place::{close_inherited, enter_in_place};
-pub use launch::Streams;
-pub use layout::Layout;
-pub use log::Log;
-pub use open::{Dead, Jail, Watched};
-pub use placement::{How, Placed, Placement};
-pub use plan::{Plan, Way, plan};
-pub use pool::JailPool;
-pub use prepare::Prepared;
-pub use process::ProcessRef;
-pub use receipt::{JailState, Receipt};
-pub use running::Running;
-pub use skeleton::{RUNTIME_DIRECTORY, Skeleton};
-pub use spec::{Ended, Nonce, Power, Powers, Stripped};
-pub use state::Listing;
-pub use step::{OnProgress, Progress};
-pub use stop::stop_all;
-pub use store::{DEFAULT_STATE_DIRECTORY, Store};
-pub use teardown::{Leftover, Report, TeardownOptions};
-pub use together::{teardown_all, teardown_all_with_progress};
-pub use usage::Usage;
-pub use visit::{VISITOR_PATH, Visit};
-pub use visitor::Visitor;
+pub use host::{
+    CgroupLayout, DelegatedCgroup, Hierarchy, Host, LeashPoint, RUNTIME_DIRECTORY, Skeleton, Unified,
+};
+pub use jail::{
+    AdoptSpec, Adopted, Collection, Dead, Jail, JailPool, Leftover, Prepared, Report, Running, Streams,
+    TeardownOptions, VISITOR_PATH, Visit, Visitor, Wants, Watched, close_inherited, enter_in_place, stop_all,
+    teardown_all, teardown_all_with_progress,
+};
+pub use plan::{Plan, Way, placement, plan};
+pub use spec::{Ended, How, Layout, Nonce, Placed, Placement, Power, Powers, Stripped};
+pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
+pub use sys::{OnProgress, ProcessRef, Progress};
+pub use watch::{Ends, Event, EventKind, Events, Log, Usage, inspect};

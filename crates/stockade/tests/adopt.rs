@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use stockade::spec::{HostPath, JailPath, Owner};
-use stockade::step::{Ramfs, Step};
+use stockade::steps::{Ramfs, Step};
 use stockade::{AdoptSpec, Adopted, Error, JailState, Layout, Store, Wants};
 use testkit::{Guard, has, privileged, program, run_with};
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
-use stockade::step::Step;
+use stockade::steps::Step;
 use stockade::{Error, ErrorKind, Prepared, Running, Streams};
 use testkit::{Guard, program, unified};
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stockade::closure::Closure;
+use stockade::spec::libraries::Closure;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::step::Step;
+use stockade::steps::Step;
 use stockade::{Ended, ErrorKind, How, Placement, Prepared, Streams};
 use testkit::{Guard, Powerful, privileged};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::step::Ramfs;
+use stockade::steps::Ramfs;
 use stockade::{AdoptSpec, Jail, Layout, Skeleton, Store, Streams, Wants};
 use testkit::{Guard, privileged, program, run_with};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner};
-use stockade::step::{Ramfs, Step};
+use stockade::steps::{Ramfs, Step};
 use stockade::{AdoptSpec, How, Layout, Placement, Prepared, RUNTIME_DIRECTORY, Running, Skeleton, Wants};
 use testkit::{Guard, privileged, program, set_mode};
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::step::{NamedNetns, Site, Step};
+use stockade::steps::{NamedNetns, Site, Step};
 use stockade::{Layout, Nonce};
 
 use crate::ground::{Ground, conforms, refuses};

@@ -15,11 +15,10 @@ use stockade_syscalls::filter::Filter;
 use stockade_syscalls::inherited::Attribute;
 use stockade_syscalls::program::Program;
 
-use super::EntryError;
-use super::{Argument, EnterStep};
+use super::{Argument, EnterStep, EntryError};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation};
-use crate::tree::{Tree, open_directory};
+use crate::sys::jail_root::{Tree, open_directory};
 
 /// The capabilities of visitors that stay root, beyond what their uid lets them: over files, and none over the host.
 const ROOTS_CAPABILITIES: CapabilitySet =

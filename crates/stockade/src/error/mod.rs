@@ -10,8 +10,7 @@ use stockade_syscalls::inherited::Attribute;
 
 pub use placement::PlacementError;
 
-use crate::entry::EnterStep;
-use crate::entry::EntryError;
+use crate::entry::{EnterStep, EntryError};
 use crate::spec::Ended;
 pub(crate) use crate::spec::errno;
 use crate::spec::{HostPath, JailId, JailPath, SpecError};

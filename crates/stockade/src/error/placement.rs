@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::placement::How;
-use crate::spec::powers::Powers;
-use crate::spec::{JailPath, Owner};
+use crate::spec::{How, JailPath, Owner, Powers};
 
 /// Why a file, directory or device cannot be placed as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

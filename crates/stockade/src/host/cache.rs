@@ -3,7 +3,7 @@
 use super::CgroupLayout;
 use super::tracking_cgroup::LeashPoint;
 use crate::error::Result;
-use crate::known::Kept;
+use crate::sys::cache::Kept;
 
 /// The file systems of cgroups.
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;

@@ -3,16 +3,18 @@
 //! A plain structure: the plan is worked out from it and from nothing else, and a test can write one by
 //! hand.
 
-pub(crate) mod cache;
+mod cache;
+mod delegated_cgroup;
+mod template_mounts;
 mod tracking_cgroup;
 
 use std::path::Path;
 
 use crate::error::{Context, Error, Operation, Result, errno};
-use crate::known;
+pub use delegated_cgroup::DelegatedCgroup;
+pub use template_mounts::{RUNTIME_DIRECTORY, Skeleton};
 pub use tracking_cgroup::LeashPoint;
 
-use crate::skeleton::Skeleton;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
 use crate::sys::procfs::{read, read_file, unescape};
 
@@ -76,7 +78,7 @@ impl Host {
             None => spec.parent_cgroup.is_some(),
         };
         let cgroups = if spec.cgroups.is_empty() && !may_join { CgroupLayout::default() } else { layout? };
-        Ok(Self { boot_id: known::boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
+        Ok(Self { boot_id: crate::sys::cache::boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
     }
 
     /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared

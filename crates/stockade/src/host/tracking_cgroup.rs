@@ -47,7 +47,7 @@ impl LeashPoint {
         let directory = self.directory();
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
-        let holds_me = || crate::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));
+        let holds_me = || crate::sys::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));
         let holds_me = || cache::holds_me(self, holds_me);
         // Below one that tells threads apart there is no place for processes. The root has no type, nor has version 1.
         let kind = std::fs::read_to_string(directory.join("cgroup.type"));

@@ -7,8 +7,8 @@ use super::{
     CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns, Owner, Profiles,
     SpecError,
 };
-use crate::closure::Closure;
-use crate::layout::Layout;
+use crate::spec::layout::Layout;
+use crate::spec::libraries::Closure;
 
 /// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
 /// the part that is wrong as the command line names its flag.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::Owner;
-use crate::closure::ClosureError;
+use crate::spec::libraries::ClosureError;
 
 /// What is wrong with a specification, and with which part of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,10 +11,13 @@ mod exec_file;
 mod exit_status;
 mod id;
 mod jailer_arguments;
+mod layout;
+pub mod libraries;
 mod limit;
 mod netns;
 mod nonce;
 mod paths;
+mod placement;
 pub(crate) mod powers;
 mod profile;
 mod profiles;
@@ -31,16 +34,17 @@ pub(crate) use error::errno;
 pub use exec_file::ExecFile;
 pub use exit_status::Ended;
 pub use id::JailId;
+pub use layout::Layout;
 pub use limit::{Limits, ResourceLimit};
 pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use nonce::Nonce;
 pub use paths::{HostPath, JailPath};
+pub use placement::{How, Placed, Placement};
 pub use powers::{Power, Powers, Stripped};
 pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
-use crate::closure::Closure;
-use crate::placement::{How, Placement};
+use crate::spec::libraries::Closure;
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::receipt::{Glance, JailState, Receipt};
 use crate::spec::{Ended, HostPath, JailId};
-use crate::store::Store;
+use crate::state::receipt::{Glance, JailState, Receipt};
+use crate::state::store::Store;
 
 /// A jail as the state directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

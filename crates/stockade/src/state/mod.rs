@@ -1,9 +1,13 @@
 //! The state directory.
 
 mod listing;
+pub(crate) mod receipt;
+pub(crate) mod store;
 pub(crate) mod subscriber_lock;
 pub(crate) mod tombstone;
 
 pub use listing::Listing;
+pub use receipt::{JailState, Receipt};
+pub use store::{DEFAULT_STATE_DIRECTORY, Store};
 pub(crate) use subscriber_lock::{Presence, remove_strays};
 pub(crate) use tombstone::Parting;

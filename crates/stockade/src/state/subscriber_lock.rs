@@ -7,10 +7,9 @@ use rustix::io::Errno;
 
 use super::tombstone::Parting;
 use crate::error::{Context, Operation, Result};
-use crate::modes::{PRIVATE, make_directory};
-use crate::spec::HostPath;
-use crate::spec::Nonce;
+use crate::spec::{HostPath, Nonce};
 use crate::sys::dir_lock::{DirLock, try_lock};
+use crate::sys::modes::{PRIVATE, make_directory};
 use crate::sys::owned_dir::{make_marked, remove_if_ours_and_empty};
 
 /// What the name of a presence begins with; a nonce follows.

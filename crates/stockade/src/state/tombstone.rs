@@ -3,9 +3,7 @@
 //! A jail may come and go faster than a subscriber looks at it. Its place is given this name in the moment before
 //! it is removed, and the kernel keeps the name in the subscriber's queue when the place is gone.
 
-use crate::spec::Ended;
-use crate::spec::JailId;
-use crate::spec::Nonce;
+use crate::spec::{Ended, JailId, Nonce};
 
 /// What every such name begins with.
 const PREFIX: &str = ".gone";

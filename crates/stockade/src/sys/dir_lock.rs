@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::error::{Context, Operation, Result};
 use crate::spec::HostPath;
-use crate::tree::open_directory;
+use crate::sys::jail_root::open_directory;
 
 /// What an attempt to lock a directory found.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use rustix::fs::{CWD, Mode, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::{Context, Operation, Result};
-use crate::mark::{self, Mark};
-use crate::modes::{self, PUBLIC};
 use crate::spec::{HostPath, Nonce};
-use crate::sweep::Removal;
-use crate::tree::open_directory;
+use crate::sys::jail_root::open_directory;
+use crate::sys::mark::{self, Mark};
+use crate::sys::modes::{self, PUBLIC};
+use crate::sys::remove_tree::Removal;
 
 /// How a directory is called until it is marked; the maker's nonce follows.
 pub(crate) const UNNAMED: &str = ".stockade-";

@@ -8,7 +8,7 @@ mod vmm;
 use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
-use stockade::step::{
+use stockade::steps::{
     Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
     PlacedFile, PlacedTree, Ramfs, SharedDirectory, Site, Step, Undone, Vmm,
 };
