@@ -115,11 +115,11 @@ fn warn_of_links(receipt: &Receipt) {
 fn not_run(error: &Error) -> Failure {
     let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
     let (code, way_out) = match (&**step, error.kind()) {
-        (EnterStep::ExecuteVisitor { of_host: false, .. }, ErrorKind::NotFound) => {
+        (EnterStep::ExecuteProgram { of_host: false, .. }, ErrorKind::NotFound) => {
             (Code::NotFound, " (see --host-program)")
         }
-        (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
-        (EnterStep::ExecuteVisitor { .. }, _) => (Code::NotExecutable, ""),
+        (EnterStep::ExecuteProgram { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
+        (EnterStep::ExecuteProgram { .. }, _) => (Code::NotExecutable, ""),
         _ => (Code::OwnFailure, ""),
     };
     Failure::Coded(format!("{error}{way_out}"), code)

@@ -1,13 +1,17 @@
 //! What the VMM's process does to itself: its steps as data, and the program that a child carries out.
 
+mod argument;
+mod attributes;
 mod bind;
 pub(crate) mod program;
 mod step;
 
 use rustix::io::Errno;
 
+pub use argument::Argument;
 pub use bind::{Bind, Inode};
-pub use step::{Argument, EnterStep};
+pub use step::EnterStep;
+pub(crate) use step::InExec;
 
 use crate::spec::HostPath;
 use crate::sys;

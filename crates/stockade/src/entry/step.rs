@@ -1,315 +1,316 @@
-//! What the VMM's process does to itself on its way into the jail.
+//! The steps of a process on its way into a jail: one table.
+//!
+//! A row is a step: its fields, what an exec process does in its place, its text, and its system calls.
 
-use std::ffi::OsString;
 use std::fmt;
 
+use rustix::fs::OFlags;
+use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::call::{Call, Execute};
+use stockade_syscalls::filter::Filter;
 use stockade_syscalls::inherited::Attribute;
 
+use super::argument::{Argument, raw_argument};
 use super::bind::Bind;
+use super::program::{null, open};
+use super::{EntryError, attributes};
 use crate::spec::{HostPath, JailPath};
+use crate::sys::error::{Context, Operation};
+use crate::sys::jail_root::Tree;
 
-/// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
-/// be undone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum EnterStep {
+/// The capabilities that `exec --root` keeps: those over files, and none over the host.
+const FILE_CAPABILITIES: CapabilitySet =
+    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+
+/// What an exec process does where the VMM's process makes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InExec {
+    /// The same.
+    Repeat,
+    /// Nothing: the jail has this already, or an exec process does it in its own way (`jail::exec`).
+    Skip,
+}
+
+macro_rules! enter_steps {
+    (
+        root: $root:ident;
+        $(
+            $(#[$meta:meta])*
+            $step:ident $({ $($(#[$field_meta:meta])* $field:ident: $type:ty),+ $(,)? })? $(($bind:ident: $bound:ty))?
+                => $exec:ident, ($($text:tt)+), $calls:expr;
+        )+
+    ) => {
+        /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
+        /// be undone.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
+        pub enum EnterStep {
+            $($(#[$meta])* $step $({ $($(#[$field_meta])* $field: $type),+ })? $(($bound))?),+
+        }
+
+        impl EnterStep {
+            /// What an exec process does in place of this step.
+            pub(crate) fn in_exec(&self) -> InExec {
+                match self { $(Self::$step { .. } => InExec::$exec),+ }
+            }
+
+            /// The system calls of this step, in order. None for the clone itself, and for steps that the launcher
+            /// makes.
+            ///
+            /// # Errors
+            /// What cannot be opened.
+            // A step uses what it needs of its fields and of the root.
+            #[allow(unused_variables)]
+            pub(super) fn calls(&self, $root: &Tree) -> Result<Vec<Call>, EntryError> {
+                Ok(match self {
+                    $(Self::$step $({ $($field),+ })? $(($bind))? => Vec::from($calls)),+
+                })
+            }
+        }
+
+        impl fmt::Display for EnterStep {
+            #[allow(unused_variables)]
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$step $({ $($field),+ })? $(($bind))? => write!(f, $($text)+)),+
+                }
+            }
+        }
+    };
+}
+
+enter_steps! {
+    root: root;
+
     /// Begin to exist, with namespaces and cgroup.
     Clone {
         /// In a pid namespace of its own.
         new_pid_ns: bool,
         /// In a network namespace of its own.
         new_netns: bool,
-        /// In this cgroup of version 2.
+        /// In this cgroup of the v2 hierarchy.
         cgroup: Option<HostPath>,
-    },
-    /// Close every descriptor that is not needed.
-    CloseDescriptors,
+    } => Skip, ("clone a child{}", namespaces(*new_pid_ns, *new_netns, cgroup.as_ref())), [];
+
+    /// Close every file descriptor that is not needed.
+    CloseDescriptors => Repeat, ("close all other file descriptors"), [Call::CloseOthers];
+
     /// Leave the caller's session and terminal.
-    NewSession,
+    NewSession => Repeat, ("start a new session"), [Call::NewSession];
+
     /// Join a network namespace.
     JoinNetns {
         /// Its file.
         path: HostPath,
-    },
+    } => Skip, ("join network namespace {path}"),
+        [Call::JoinNetwork(open(path, OFlags::RDONLY, Operation::Open)?)];
+
     /// Limit the size of files.
     LimitFileSize {
         /// In bytes.
         bytes: u64,
-    },
-    /// Limit the number of descriptors.
+    } => Skip, ("limit the size of files to {bytes} bytes"),
+        [Call::Limit { resource: Resource::Fsize, value: *bytes }];
+
+    /// Limit the number of open files.
     LimitOpenFiles {
         /// How many.
         count: u64,
-    },
+    } => Repeat, ("limit the number of open files to {count}"),
+        [Call::Limit { resource: Resource::Nofile, value: *count }];
+
     /// Move into a cgroup.
     JoinCgroup {
-        /// The file that moves whoever writes to it.
+        /// The file of that cgroup to write to.
         file: HostPath,
-    },
+    } => Repeat, ("move into the cgroup through {file}"),
+        [Call::Write { file: open(file, OFlags::WRONLY, Operation::Write)?, text: b"0" }];
+
     /// Go to the jail's root.
     GoToRoot {
         /// The root.
         path: HostPath,
-    },
-    /// Join the skeleton mount namespace.
-    JoinSkeleton {
+    } => Skip, ("go to {path}"),
+        [Call::ChangeDirectory(root.shared_root().context(Operation::Open, path)?)];
+
+    /// Join the template mount namespace.
+    #[serde(rename = "join-skeleton")]
+    JoinTemplateMounts {
         /// Its file.
         path: HostPath,
-    },
+    } => Skip, ("join the template mount namespace {path}"),
+        [Call::JoinMounts(open(path, OFlags::RDONLY, Operation::Open)?)];
+
     /// Copy the mount namespace.
-    UnshareMounts,
+    UnshareMounts => Skip, ("copy the mount namespace"), [Call::UnshareMounts];
+
     /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
-    MakeMountsSlaves,
+    MakeMountsSlaves => Skip, ("make all mounts nosuid slaves"), [Call::MakeMountsSlaves];
+
     /// Take the jail's tree with the mounts in it.
-    CloneTree,
+    CloneTree => Skip, ("take the jail's tree with its mounts"), [Call::CloneTree];
+
     /// Take the jail's tree without the mounts in it.
-    CloneTreeAlone,
+    CloneTreeAlone => Skip, ("take the jail's tree without its mounts"), [Call::CloneTreeAlone];
+
     /// Mount it onto itself.
-    AttachTree,
+    AttachTree => Skip, ("mount the jail's tree onto itself"), [Call::AttachTree];
+
     /// Go to its root.
-    EnterTree,
+    EnterTree => Skip, ("enter the mounted tree"), [Call::EnterTree];
+
     /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
-    MakeTreeSlave,
+    MakeTreeSlave => Skip, ("make the tree's mounts nosuid slaves"), [Call::MakeTreeSlave];
+
     /// Make it the root.
-    PivotRoot,
-    /// Take the host's root away.
-    DetachOldRoot,
-    /// Make it the root, over the skeleton's own.
-    ChangeRoot,
+    PivotRoot => Skip, ("pivot the root to it"), [Call::PivotRoot];
+
+    /// Unmount the host's root.
+    DetachOldRoot => Skip, ("detach the host's root"), [Call::DetachOldRoot];
+
+    /// Make it the root, over that of the template namespace.
+    ChangeRoot => Skip, ("change the root to it"), [Call::ChangeRoot];
+
     /// Go to the new root.
-    ChangeToRoot,
+    ChangeToRoot => Skip, ("go to the new root"), [Call::ChangeToRoot];
+
     /// Attach a file or directory of the host in the jail.
-    Attach(Bind),
-    /// Join the mount namespace of a VMM that runs.
-    JoinMounts,
-    /// Join the other namespaces of a VMM that runs.
-    JoinNamespaces,
+    Attach(bind: Bind)
+        => Skip, ("attach {} at {}{}", bind.source, bind.path, if bind.read_only { ", read-only" } else { "" }),
+        [Call::Attach { mount: bind.detached()?, at: bind.path.to_relative_c_string() }];
+
+    /// Join the mount namespace of a running VMM.
+    JoinMounts => Skip, ("join the VMM's mount namespace"), [];
+
+    /// Join the other namespaces of a running VMM.
+    JoinNamespaces => Skip, ("join the VMM's other namespaces"), [];
+
     /// Take the standard streams that the launcher gives.
-    TakeStreams,
-    /// Take the terminal that a visitor is given.
-    TakeTerminal,
+    TakeStreams => Skip, ("take the launcher's streams"), [];
+
+    /// Take the terminal of an exec process.
+    TakeTerminal => Skip, ("take the terminal of the exec process"), [];
+
     /// Put the standard streams on `/dev/null`.
-    NullStreams,
+    NullStreams => Skip, ("put the standard streams on /dev/null"),
+        [Call::Redirect([Some(null()?), Some(null()?), Some(null()?)])];
+
     /// Go on in the background.
-    Daemonize,
+    Daemonize => Skip, ("go on in the background"), [Call::Daemonize];
+
     /// Go on in a process that does not lead its session.
-    ForkAgain,
+    ForkAgain => Skip, ("go on without leading the session"), [Call::ForkAgain];
+
     /// Go on as the first process of a pid namespace.
-    NewPidNamespace,
+    NewPidNamespace => Skip, ("go on in a new pid namespace"), [Call::NewPidNamespace];
+
     /// Write the pid file.
     WritePidFile {
         /// Where it is in the jail.
         path: JailPath,
-    },
-    /// Wait until the launcher has written the pid down.
-    WaitForGo,
+    } => Skip, ("write the pid to {path} in the jail"), [Call::WritePidFile(path.to_c_string())];
+
+    /// Wait until the launcher has recorded the pid.
+    #[serde(rename = "wait-for-go")]
+    WaitForRelease => Repeat, ("wait until the launcher has recorded the pid"), [Call::WaitForGo];
+
     /// Set the group.
     SetGid {
         /// The group.
         gid: u32,
-    },
+    } => Repeat, ("set the group to {gid}"), [Call::SetGid(*gid)];
+
     /// Drop supplementary groups.
-    ClearGroups,
+    ClearGroups => Repeat, ("drop supplementary groups"), [Call::ClearGroups];
+
     /// Set the user.
     SetUid {
         /// The user.
         uid: u32,
-    },
+    } => Repeat, ("set the user to {uid}"), [Call::SetUid(*uid)];
+
     /// SIGPIPE at its default, no signal blocked.
-    ResetSignals,
+    ResetSignals => Repeat, ("reset signals"), [Call::ResetSignals];
+
     /// Every signal at its default, whatever the launcher ignores.
-    DefaultSignals,
+    DefaultSignals => Repeat, ("put every signal at its default"), [Call::DefaultSignals];
+
     /// Put inherited attributes to their documented state.
     Reset {
         /// Which.
         #[serde(with = "attributes")]
         attributes: Vec<Attribute>,
-    },
+    } => Skip, ("reset {}", names(attributes)),
+        attributes.iter().map(|attribute| Call::Reset(*attribute)).collect::<Vec<_>>();
+
     /// Have the launcher put inherited attributes to their documented state, while the process is busy.
     ResetByLauncher {
         /// Which.
         #[serde(with = "attributes")]
         attributes: Vec<Attribute>,
-    },
+    } => Skip, ("have the launcher reset {}", names(attributes)), [];
+
     /// Empty the bounding set of capabilities.
-    EmptyBoundingSet,
+    EmptyBoundingSet => Skip, ("empty the capability bounding set and lock the securebits"),
+        [Call::BoundCapabilities(CapabilitySet::empty())];
+
     /// Give up every capability.
-    ClearCapabilities,
+    ClearCapabilities => Skip, ("clear all capability sets"), [Call::KeepCapabilities(CapabilitySet::empty())];
+
     /// Give up inheritable and ambient capabilities.
-    ClearInheritable,
+    ClearInheritable => Repeat, ("clear inheritable and ambient capabilities"), [Call::ClearInheritable];
+
     /// Be traced by no process, not even one of the same uid, until the program is executed.
-    BecomeUndumpable,
+    BecomeUndumpable => Skip, ("become undumpable until the exec"), [Call::BecomeUndumpable];
+
     /// Never have more privileges.
-    NoNewPrivileges,
+    NoNewPrivileges => Skip, ("set no_new_privs"), [Call::NoNewPrivileges];
+
     /// Keep set-uid bits from having an effect in the jail.
-    MakeRootNosuid,
+    MakeRootNosuid => Skip, ("make the jail's mounts nosuid"), [Call::MakeRootNosuid];
+
     /// Keep of root's capabilities those over files.
-    KeepFileCapabilities,
+    KeepFileCapabilities => Skip, ("keep no capabilities but those over files"),
+        [Call::BoundCapabilities(FILE_CAPABILITIES), Call::KeepCapabilities(FILE_CAPABILITIES)];
+
     /// Filter the system calls that give uid 0 power over the host without a capability.
-    ConfineRoot,
-    /// Become a visitor's program.
-    ExecuteVisitor {
+    ConfineRoot => Skip, ("filter system calls: no set-uid files, no keys, no user namespaces"),
+        [Call::Filter(Filter::of_root_in_a_jail())];
+
+    /// Become the program of an exec process.
+    #[serde(rename = "execute-visitor")]
+    ExecuteProgram {
         /// Its name.
         program: String,
         /// Whether it is one of the host's.
         of_host: bool,
-    },
+    } => Skip, ("execute in the jail: {program}"), [];
+
     /// Become the VMM.
     Execute {
         /// Its executable in the jail.
         path: JailPath,
         /// Its arguments, argv0 included.
         arguments: Vec<Argument>,
-    },
+    } => Skip, ("execute in the jail: {path}{}", further(arguments)), {
+        let arguments = arguments.iter().map(raw_argument).collect::<Result<_, _>>()?;
+        [Call::Execute(Execute::new(path.to_c_string(), arguments))]
+    };
 }
 
-/// An argument of the VMM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Argument {
-    /// A text known beforehand.
-    Text(#[serde(with = "text")] OsString),
-    /// The processor time of the process at that moment, in microseconds.
-    CpuTime,
-    /// The processor time of the processes before it, in microseconds.
-    EarlierCpuTime,
-}
-
-/// Attributes on a receipt: by name.
-mod attributes {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use stockade_syscalls::inherited::Attribute;
-
-    pub(super) fn serialize<S: Serializer>(all: &[Attribute], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(all.iter().map(|attribute| attribute.name()))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<Attribute>, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
-        let named = |name: &String| {
-            Attribute::named(name).ok_or_else(|| D::Error::custom(format!("unknown attribute {name:?}")))
-        };
-        names.iter().map(named).collect()
-    }
-}
-
-/// Arguments on a receipt: as text where they are text, as bytes where they are not.
-mod text {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Text(String),
-        Bytes(Vec<u8>),
-    }
-
-    pub(super) fn serialize<S: Serializer>(text: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
-        match text.to_str() {
-            Some(text) => text.serialize(serializer),
-            None => text.as_bytes().serialize(serializer),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
-        Ok(match Either::deserialize(deserializer)? {
-            Either::Text(text) => text.into(),
-            Either::Bytes(bytes) => OsString::from_vec(bytes),
-        })
-    }
-}
-
-impl fmt::Display for Argument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(&text.to_string_lossy()),
-            Self::CpuTime | Self::EarlierCpuTime => f.write_str("MICROSECONDS"),
-        }
-    }
+fn namespaces(new_pid_ns: bool, new_netns: bool, cgroup: Option<&HostPath>) -> String {
+    let namespaces = [(new_pid_ns, "pid"), (new_netns, "network")].into_iter().filter(|(asked, _)| *asked);
+    let namespaces = namespaces.map(|(_, which)| format!(", in a new {which} namespace"));
+    namespaces.chain(cgroup.map(|cgroup| format!(", in cgroup {cgroup}"))).collect()
 }
 
 fn names(attributes: &[Attribute]) -> String {
     attributes.iter().map(|attribute| attribute.name()).collect::<Vec<_>>().join(", ")
 }
 
-impl fmt::Display for EnterStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Clone { new_pid_ns, new_netns, cgroup } => {
-                f.write_str("clone a child")?;
-                for (asked, what) in [(new_pid_ns, "pid"), (new_netns, "network")] {
-                    if *asked {
-                        write!(f, ", in a new {what} namespace")?;
-                    }
-                }
-                cgroup.as_ref().map_or(Ok(()), |cgroup| write!(f, ", in cgroup {cgroup}"))
-            }
-            Self::CloseDescriptors => f.write_str("close all other descriptors"),
-            Self::NewSession => f.write_str("start a new session"),
-            Self::JoinNetns { path } => write!(f, "join network namespace {path}"),
-            Self::LimitFileSize { bytes } => write!(f, "limit the size of files to {bytes} bytes"),
-            Self::LimitOpenFiles { count } => write!(f, "limit the number of descriptors to {count}"),
-            Self::JoinCgroup { file } => write!(f, "move into the cgroup through {file}"),
-            Self::GoToRoot { path } => write!(f, "go to {path}"),
-            Self::JoinSkeleton { path } => write!(f, "join the skeleton mount namespace {path}"),
-            Self::UnshareMounts => f.write_str("copy the mount namespace"),
-            Self::MakeMountsSlaves => f.write_str("make all mounts nosuid slaves"),
-            Self::CloneTree => f.write_str("take the jail's tree with its mounts"),
-            Self::CloneTreeAlone => f.write_str("take the jail's tree without its mounts"),
-            Self::AttachTree => f.write_str("mount the jail's tree onto itself"),
-            Self::EnterTree => f.write_str("enter the mounted tree"),
-            Self::MakeTreeSlave => f.write_str("make the tree's mounts nosuid slaves"),
-            Self::PivotRoot => f.write_str("pivot the root to it"),
-            Self::DetachOldRoot => f.write_str("detach the host's root"),
-            Self::ChangeRoot => f.write_str("change the root to it"),
-            Self::ChangeToRoot => f.write_str("go to the new root"),
-            Self::Attach(bind) => {
-                let how = if bind.read_only { ", read-only" } else { "" };
-                write!(f, "attach {} at {}{how}", bind.source, bind.path)
-            }
-            Self::JoinMounts => f.write_str("join the VMM's mount namespace"),
-            Self::JoinNamespaces => f.write_str("join the VMM's other namespaces"),
-            Self::TakeTerminal => f.write_str("take the visitor's terminal"),
-            Self::Reset { attributes } => write!(f, "reset {}", names(attributes)),
-            Self::ResetByLauncher { attributes } => {
-                write!(f, "have the launcher reset {}", names(attributes))
-            }
-            Self::EmptyBoundingSet => {
-                f.write_str("empty the capability bounding set and lock the securebits")
-            }
-            Self::ClearCapabilities => f.write_str("clear all capability sets"),
-            Self::ClearInheritable => f.write_str("clear inheritable and ambient capabilities"),
-            Self::BecomeUndumpable => f.write_str("become undumpable until the exec"),
-            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
-            Self::MakeRootNosuid => f.write_str("make the jail's mounts nosuid"),
-            Self::KeepFileCapabilities => f.write_str("keep no capabilities but those over files"),
-            Self::ConfineRoot => {
-                f.write_str("filter system calls: no set-uid files, no keys, no user namespaces")
-            }
-            Self::ExecuteVisitor { program, .. } => write!(f, "execute in the jail: {program}"),
-            Self::TakeStreams => f.write_str("take the launcher's streams"),
-            Self::NullStreams => f.write_str("put the standard streams on /dev/null"),
-            Self::Daemonize => f.write_str("go on in the background"),
-            Self::ForkAgain => f.write_str("go on without leading the session"),
-            Self::NewPidNamespace => f.write_str("go on in a new pid namespace"),
-            Self::WritePidFile { path } => write!(f, "write the pid to {path} in the jail"),
-            Self::WaitForGo => f.write_str("wait until the launcher has written down the pid"),
-            Self::SetGid { gid } => write!(f, "set the group to {gid}"),
-            Self::ClearGroups => f.write_str("drop supplementary groups"),
-            Self::SetUid { uid } => write!(f, "set the user to {uid}"),
-            Self::ResetSignals => f.write_str("reset signals"),
-            Self::DefaultSignals => f.write_str("put every signal at its default"),
-            Self::Execute { path, arguments } => {
-                write!(f, "execute in the jail: {path}")?;
-                arguments.iter().skip(1).try_for_each(|argument| write!(f, " {argument}"))
-            }
-        }
-    }
+/// The arguments after argv0, each behind a blank.
+fn further(arguments: &[Argument]) -> String {
+    arguments.iter().skip(1).fold(String::new(), |text, argument| text + " " + &argument.to_string())
 }

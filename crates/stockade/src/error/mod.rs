@@ -240,13 +240,13 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; is it executable, and its filesystem mounted without noexec?"
         }
-        (EnterStep::ExecuteVisitor { of_host: true, .. }, Errno::NOENT) => {
+        (EnterStep::ExecuteProgram { of_host: true, .. }, Errno::NOENT) => {
             "; it needs an interpreter that the jail has not: choose a static one"
         }
-        (EnterStep::ExecuteVisitor { of_host: false, .. }, Errno::NOENT) => {
+        (EnterStep::ExecuteProgram { of_host: false, .. }, Errno::NOENT) => {
             "; the jail has no such program, or not its interpreter: a static one of the host's can be run"
         }
-        (EnterStep::ExecuteVisitor { .. }, Errno::ACCESS) => "; may the jail's uid execute it?",
+        (EnterStep::ExecuteProgram { .. }, Errno::ACCESS) => "; may the jail's uid execute it?",
         (EnterStep::EmptyBoundingSet | EnterStep::KeepFileCapabilities, Errno::PERM) => {
             "; it takes CAP_SETPCAP"
         }

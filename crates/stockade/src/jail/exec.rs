@@ -21,8 +21,8 @@ use stockade_syscalls::program::Program;
 use stockade_syscalls::sealed::sealed_program;
 use stockade_syscalls::spawn::{Birth, spawn};
 
-use crate::entry::EnterStep;
 use crate::entry::program::{calls_of, own};
+use crate::entry::{EnterStep, InExec};
 use crate::error::{Context, Error, Operation, Result};
 use crate::jail::exec_process::Visitor;
 use crate::jail::launch::Streams;
@@ -168,7 +168,7 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) = way.into_iter().unzip();
     let failed = |call: usize, cause| {
         // Beyond the last call it is the executor that reports, see `stockade_syscalls::execute`.
-        let step = steps.get(call).or(steps.last()).cloned().unwrap_or(EnterStep::WaitForGo);
+        let step = steps.get(call).or(steps.last()).cloned().unwrap_or(EnterStep::WaitForRelease);
         Error::Enter { step: Box::new(step), cause }
     };
     let born_in = receipt.enter.iter().find_map(born_in);
@@ -198,7 +198,7 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
         Ok(None) if !vmm.has_ended() => return Ok(visitor),
         Ok(None) => Error::NotRunning(receipt.id.clone()),
         Ok(Some(failure)) => failed(failure.call, failure.errno),
-        Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForGo), cause },
+        Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForRelease), cause },
     };
     visitor.signal(Signal::KILL)?;
     visitor.wait()?;
@@ -226,11 +226,13 @@ fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(Enter
     if !visit.as_root {
         way.extend(calls_of(&EnterStep::EmptyBoundingSet, root)?);
     }
-    let (mut terminal, mut file_size) = (visit.terminal, None);
+    let mut terminal = visit.terminal;
     for step in &receipt.enter {
+        if step.in_exec() == InExec::Repeat {
+            way.extend(calls_of(&of_user(step, visit.as_root), root)?);
+        }
         match step {
             EnterStep::NewSession => {
-                way.push((step.clone(), Call::NewSession));
                 if let Some(terminal) = terminal.take() {
                     let terminal = above_standard(terminal).context(Operation::Open, "a terminal")?;
                     way.push((EnterStep::TakeTerminal, Call::TakeTerminal(terminal)));
@@ -243,32 +245,36 @@ fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(Enter
                     way.extend(calls_of(step, root)?);
                 }
             }
-            // Root in every respect: the launcher may have another group, or real uid.
-            EnterStep::SetGid { .. } if visit.as_root => {
-                way.extend(calls_of(&EnterStep::SetGid { gid: 0 }, root)?);
-            }
-            EnterStep::SetUid { .. } if visit.as_root => {
-                way.extend(calls_of(&EnterStep::SetUid { uid: 0 }, root)?);
-            }
-            // It would limit the copy of the program too, so it is set once that is there.
-            EnterStep::LimitFileSize { bytes } => file_size = Some(*bytes),
-            EnterStep::Execute { .. } => (),
-            kept if is_kept(kept) => way.extend(calls_of(kept, root)?),
             _ => (),
         }
     }
     for step in give_up(visit.as_root) {
         way.extend(calls_of(step, root)?);
     }
-    let step = EnterStep::ExecuteVisitor {
+    let step = EnterStep::ExecuteProgram {
         program: visit.name.to_string_lossy().into_owned(),
         of_host: matches!(visit.executable, Executable::Open(_)),
     };
     let arguments = std::iter::once(&visit.name).chain(&visit.arguments);
+    // It would limit the copy of the program too, so the executor sets it once that is there.
+    let file_size = receipt.enter.iter().find_map(|step| match step {
+        EnterStep::LimitFileSize { bytes } => Some(*bytes),
+        _ => None,
+    });
     let execute =
         ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?, file_size);
     way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, visit.name.display())?)));
     Ok(way)
+}
+
+/// The step with the user and group of the exec process. Root is root in every respect: the launcher may have another
+/// group, or real uid.
+fn of_user(step: &EnterStep, as_root: bool) -> EnterStep {
+    match step {
+        EnterStep::SetGid { .. } if as_root => EnterStep::SetGid { gid: 0 },
+        EnterStep::SetUid { .. } if as_root => EnterStep::SetUid { uid: 0 },
+        step => step.clone(),
+    }
 }
 
 /// How a visitor makes itself safe in the jail's mount namespace.
@@ -304,38 +310,6 @@ fn give_up(as_root: bool) -> &'static [EnterStep] {
     } else {
         &[EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
     }
-}
-
-/// Whether a visitor does what the VMM did here: all but making the jail's namespaces, and going into the
-/// background.
-fn is_kept(step: &EnterStep) -> bool {
-    !matches!(
-        step,
-        EnterStep::JoinNetns { .. }
-            | EnterStep::GoToRoot { .. }
-            | EnterStep::JoinSkeleton { .. }
-            | EnterStep::UnshareMounts
-            | EnterStep::MakeMountsSlaves
-            | EnterStep::CloneTree
-            | EnterStep::AttachTree
-            | EnterStep::EnterTree
-            | EnterStep::MakeTreeSlave
-            | EnterStep::PivotRoot
-            | EnterStep::DetachOldRoot
-            | EnterStep::ChangeRoot
-            | EnterStep::Attach(_)
-            | EnterStep::Reset { .. }
-            | EnterStep::ResetByLauncher { .. }
-            | EnterStep::EmptyBoundingSet
-            | EnterStep::ClearCapabilities
-            | EnterStep::NoNewPrivileges
-            | EnterStep::BecomeUndumpable
-            | EnterStep::NullStreams
-            | EnterStep::Daemonize
-            | EnterStep::ForkAgain
-            | EnterStep::NewPidNamespace
-            | EnterStep::WritePidFile { .. }
-    )
 }
 
 fn texts<'t>(words: impl IntoIterator<Item = &'t OsString>) -> Result<Vec<CString>> {

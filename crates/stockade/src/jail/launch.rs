@@ -144,7 +144,7 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
 
 /// Whether the plan counts on the skeleton, and that was removed since.
 fn has_lost_skeleton(enter: &[EnterStep]) -> bool {
-    enter.iter().any(|step| matches!(step, EnterStep::JoinSkeleton { .. })) && Skeleton::find().is_err()
+    enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. })) && Skeleton::find().is_err()
 }
 
 /// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.

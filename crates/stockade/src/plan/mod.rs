@@ -348,7 +348,7 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     match &host.skeleton {
         Some(skeleton) => steps.extend([
             EnterStep::CloneTree,
-            EnterStep::JoinSkeleton { path: skeleton.pin().clone() },
+            EnterStep::JoinTemplateMounts { path: skeleton.pin().clone() },
             EnterStep::UnshareMounts,
             EnterStep::AttachTree,
             EnterStep::EnterTree,
@@ -375,7 +375,7 @@ fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
     let asked = |asked: bool, step: EnterStep| asked.then_some(step);
     let steps = match way {
         Way::Launch => {
-            vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForGo)]
+            vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForRelease)]
         }
         Way::InPlace => vec![
             asked(spec.daemonize, EnterStep::Daemonize),
