@@ -1,86 +1,14 @@
-//! The command line, and the specification it asks for.
+//! The flags by which a jail is described, and the specification they ask for.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::Args;
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
 use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
 
-use crate::jail_file::Described;
 use crate::output::Failure;
 use crate::placements::{about, demand_distinct, parse};
-
-/// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
-#[derive(Debug, Parser)]
-#[command(name = "stockade", version = crate::version::VERSION, max_term_width = 100)]
-#[command(after_help = "Example: stockade demo")]
-pub(crate) struct Cli {
-    /// No talk on stderr; failures are told all the same.
-    #[arg(short, long, global = true, display_order = 900)]
-    pub(crate) quiet: bool,
-    /// Tell on stderr what is done; -vv tells more.
-    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 901)]
-    pub(crate) verbose: u8,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(Described<crate::run::RunArgs>),
-    /// Make a jail, and leave it to be filled and started.
-    Create(Described<crate::create::CreateArgs>),
-    /// Place files, directories or devices into a jail; print where the jail finds them.
-    Place(crate::place::PlaceArgs),
-    /// Take out of a jail what was placed.
-    Unplace(crate::unplace::UnplaceArgs),
-    /// Start the VMM of a jail that was created, and return.
-    Start(crate::start::StartArgs),
-    /// Wait until VMMs have ended; print their exit codes.
-    Wait(crate::wait::WaitArgs),
-    /// Send VMMs a signal.
-    Kill(crate::kill::KillArgs),
-    /// Ask VMMs to end, and kill those that do not.
-    Stop(crate::stop::StopArgs),
-    /// Remove jails.
-    Rm(crate::rm::RmArgs),
-    /// Print what the VMM of a jail has written.
-    Logs(crate::logs::LogsArgs),
-    /// Run a program in a jail beside its VMM.
-    Exec(crate::exec::ExecArgs),
-    /// Run a shell in a jail beside its VMM.
-    Shell(crate::shell::ShellArgs),
-    /// Print what `run` would do, and do nothing.
-    Plan(Described<crate::plan::PlanArgs>),
-    /// List what is known of VMMs, or print one profile.
-    Profiles(crate::profiles::ProfilesArgs),
-    /// List the jails.
-    Ps(crate::ps::PsArgs),
-    /// Print everything that is known of a jail.
-    Inspect(crate::inspect::InspectArgs),
-    /// Print what happens to jails, as it happens.
-    Events(crate::events::EventsArgs),
-    /// Show what the jails use, as it changes.
-    Top(crate::top::TopArgs),
-    /// Remove what dead jails left.
-    Gc(crate::gc::GcArgs),
-    /// Make what starts jails faster on a host with many mounts.
-    HostSetup(crate::host_setup::HostSetupArgs),
-    /// Check how well a jail that runs holds its VMM.
-    Audit(crate::audit::AuditArgs),
-    /// Check this host: what breaks jails, what weakens them, and what mends it.
-    Doctor(crate::doctor::DoctorArgs),
-    /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
-    Demo(crate::demo::DemoArgs),
-    /// Print the script by which a shell completes commands, flags, jails and profiles.
-    Completions(crate::completions::CompletionsArgs),
-    /// Print the manual page of a command, or write all pages.
-    Man(crate::man::ManArgs),
-    /// Print the version of stockade, and what it runs on.
-    Version(crate::version::VersionArgs),
-}
 
 /// Where the receipts are.
 #[derive(Debug, Args)]
@@ -242,31 +170,6 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_examples_of_help_are_command_lines() {
-        use clap::CommandFactory;
-        let mut seen = 0;
-        for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let examples = help.lines().filter(|line| line.starts_with("  "));
-            // What a shell puts in is not known here.
-            for example in examples.filter(|line| !line.contains("$(") && !line.contains("<(")) {
-                let line =
-                    example.trim().trim_start_matches("sudo ").split(['>', '|']).next().unwrap_or_default();
-                let words = line.trim().split(' ').map(|word| word.trim_matches('\''));
-                Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{example}: {e}"));
-                seen += 1;
-            }
-        }
-        assert!(seen > 20, "{seen} examples");
-    }
 
     #[test]
     fn sizes_have_units() {

@@ -14,7 +14,7 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use stockade::spec::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 use stockade::{JailState, Listing, Store};
 
-use crate::args::Cli;
+use crate::cli::Cli;
 use crate::jail_file::Named;
 use crate::kill::SIGNALS;
 use crate::output::{Failure, print};

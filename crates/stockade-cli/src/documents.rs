@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
-use crate::args::Cli;
+use crate::cli::Cli;
 
 #[test]
 fn the_command_lines_of_the_documents_are_understood() {

@@ -4,6 +4,7 @@ mod advice;
 mod args;
 mod attend;
 mod audit;
+mod cli;
 mod completions;
 mod create;
 mod crew;
@@ -60,7 +61,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use args::{Cli, Command};
+use cli::{Cli, Command};
 use output::{Code, Failure};
 
 fn main() -> ExitCode {

@@ -7,7 +7,7 @@ use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::args::Cli;
+use crate::cli::Cli;
 use crate::output::{Failure, print};
 
 /// Arguments of `man`.

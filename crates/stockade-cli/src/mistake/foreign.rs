@@ -111,23 +111,16 @@ impl Foreign {
     }
 }
 
+/// Checks that what is told of other tools' words hides no command of ours.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::Cli;
-    use clap::CommandFactory;
-
-    #[test]
-    fn no_word_of_the_tables_is_stockades_own() {
-        let cli = Cli::command();
-        let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-        for (words, _) in COMMANDS {
-            assert!(!words.iter().any(|word| names.contains(word)), "{words:?}");
-        }
-        for foreign in FLAGS {
-            assert!(foreign.commands.iter().all(|command| names.contains(command)), "{}", foreign.told);
-            let patterns = foreign.words.iter().map(|pattern| Pattern::new(pattern));
-            assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", foreign.words);
-        }
+pub(crate) fn check_words(cli: &clap::Command) {
+    let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    for (words, _) in COMMANDS {
+        assert!(!words.iter().any(|word| names.contains(word)), "{words:?}");
+    }
+    for foreign in FLAGS {
+        assert!(foreign.commands.iter().all(|command| names.contains(command)), "{}", foreign.told);
+        let patterns = foreign.words.iter().map(|pattern| Pattern::new(pattern));
+        assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", foreign.words);
     }
 }

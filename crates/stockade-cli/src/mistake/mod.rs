@@ -1,13 +1,13 @@
 //! A mistake on the command line in one line: what is wrong, and what was most likely meant.
 
-mod foreign;
+pub(crate) mod foreign;
 
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, Parser};
 
-use crate::args::Cli;
+use crate::cli::Cli;
 use crate::output::{Failure, plain};
 
 /// How like a word one has to be, from 0 to 1, to be told as what was meant.
