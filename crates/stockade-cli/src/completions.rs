@@ -7,14 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
+use clap::{Arg, Args, Command, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use stockade::spec::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 use stockade::{JailState, Listing, Store};
 
-use crate::cli::Cli;
 use crate::jail_file::Named;
 use crate::kill::SIGNALS;
 use crate::output::{Failure, print};
@@ -74,19 +73,22 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
 
 /// Answers the script if it is what has started this process; tells whether it was.
 ///
+/// # Arguments
+/// `cli` makes the command line, which is wanted for an answer alone.
+///
 /// # Errors
 /// A shell that is not known, or a reader that is gone.
-pub(crate) fn answered(words: &[OsString]) -> Result<bool, clap::Error> {
+pub(crate) fn answered(words: &[OsString], cli: fn() -> Command) -> Result<bool, clap::Error> {
     let here = std::env::current_dir();
-    CompleteEnv::with_factory(completed)
+    CompleteEnv::with_factory(|| completed(cli()))
         .var(ASKED)
         .shells(Shells(&[&Bash, &Zsh, &Fish]))
         .try_complete(words, here.as_deref().ok())
 }
 
 /// The command line, with what its values may be.
-fn completed() -> Command {
-    Cli::command().mut_subcommands(|command| {
+fn completed(cli: Command) -> Command {
+    cli.mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         command.mut_args(|argument| with_values(&name, argument))
     })

@@ -55,14 +55,12 @@ mod width;
 mod wish;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
-use output::{Code, Failure};
+use output::Failure;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -70,11 +68,10 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
     }
-    let own_failure = code_of_own_failure(&words);
-    match completions::answered(&words) {
+    match completions::answered(&words, Cli::command) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => (),
-        Err(error) => return explain(&error, own_failure),
+        Err(error) => return mistake::explain(&error, &Cli::command(), words),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
@@ -82,26 +79,15 @@ fn main() -> ExitCode {
     match Cli::try_parse_from(&words) {
         Ok(cli) => {
             talk::set_up(cli.quiet, cli.verbose);
-            dispatch(cli).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
+            let own_failure = mistake::code_of_own_failure(&words);
+            dispatch(cli.command).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
         }
-        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
-            mistake::no_text(words).with_code(own_failure).tell()
-        }
-        Err(error) => explain(&error, own_failure),
+        Err(error) => mistake::explain(&error, &Cli::command(), words),
     }
 }
 
-/// With what the command ends if it fails itself: one that ends with the code of another program has a code for that.
-fn code_of_own_failure(words: &[OsString]) -> Code {
-    let command = words.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
-    match command.and_then(|word| word.to_str()) {
-        Some("run" | "exec" | "shell") => Code::OwnFailure,
-        _ => Code::Failed,
-    }
-}
-
-fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    match cli.command {
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Create(args) => create::create(&args),
         Command::Place(args) => place::place(&args),
@@ -126,21 +112,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => man::man(&args),
+        Command::Man(args) => man::man(&args, Cli::command()),
         Command::Version(args) => version::version(&args),
     }
-}
-
-/// Help and version as they are; a mistake in one line.
-fn explain(error: &clap::Error, own_failure: Code) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let printed = error.print().and_then(|()| std::io::stdout().flush());
-        return printed
-            .map_or_else(|e| Failure::from(e).with_code(own_failure).tell(), |()| ExitCode::SUCCESS);
-    }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = error.print();
-        return own_failure.into();
-    }
-    Failure::new(mistake::line(error)).with_code(own_failure).tell()
 }

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::cli::Cli;
 use crate::output::{Failure, print};
 
 /// Arguments of `man`.
@@ -24,9 +23,9 @@ pub(crate) struct ManArgs {
     write_to: Option<PathBuf>,
 }
 
-pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
+pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<ExitCode, Failure> {
     // Else every page would list it, and have one.
-    let mut cli = Cli::command().disable_help_subcommand(true);
+    let mut cli = cli.disable_help_subcommand(true);
     cli.build();
     match (&args.write_to, &args.command) {
         (Some(directory), _) => write(&cli, directory)?,

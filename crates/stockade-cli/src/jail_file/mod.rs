@@ -66,7 +66,8 @@ impl<T: Args> Described<T> {
     /// What cannot be read or understood, in which line; and flags that might mean any of several jails.
     pub(crate) fn jails(&self) -> Result<Vec<Asked<T>>, Failure> {
         if !self.by_files() {
-            let args = T::from_arg_matches(&self.matches).map_err(|e| Failure::new(mistake::line(&e)))?;
+            let args = T::from_arg_matches(&self.matches);
+            let args = args.map_err(|e| Failure::new(mistake::line(&e, &flags_of::<T>())))?;
             return Ok(vec![Asked { args, origin: Origin::Flags }]);
         }
         let drafts = self.chosen(drafts(self.files(), &Keys::all())?)?;

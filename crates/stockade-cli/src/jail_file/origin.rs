@@ -49,7 +49,9 @@ impl Origin {
 
     /// What is wrong with the command line that says the same as the file.
     pub(super) fn explain(&self, command: &Command, error: &clap::Error) -> Failure {
-        let Self::File { source, line, .. } = self else { return Failure::new(mistake::line(error)) };
+        let Self::File { source, line, .. } = self else {
+            return Failure::new(mistake::line(error, command));
+        };
         let arguments: Vec<&str> = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => vec![argument],
             Some(ContextValue::Strings(arguments)) => arguments.iter().map(String::as_str).collect(),
@@ -63,7 +65,7 @@ impl Origin {
                 source.mistake(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
             }
             (ErrorKind::InvalidValue | ErrorKind::ValueValidation, [argument]) => {
-                let text = mistake::line(error).replace(&format!(" for '{argument}'"), "");
+                let text = mistake::line(error, command).replace(&format!(" for '{argument}'"), "");
                 self.locate(Failure::flag(keys[0], text))
             }
             (ErrorKind::ArgumentConflict, [argument]) => {
@@ -73,7 +75,7 @@ impl Origin {
                 };
                 source.mistake(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
             }
-            _ => source.mistake(*line, &mistake::line(error)),
+            _ => source.mistake(*line, &mistake::line(error, command)),
         }
     }
 }

@@ -3,18 +3,51 @@
 pub(crate) mod foreign;
 
 use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, Parser};
 
-use crate::cli::Cli;
-use crate::output::{Failure, plain};
+use crate::output::{Code, Failure, plain};
 
 /// How like a word one has to be, from 0 to 1, to be told as what was meant.
 const NEAR: f64 = 0.8;
 
+/// With what the command ends if it fails itself: one that ends with the code of another program has a code for that.
+pub(crate) fn code_of_own_failure(words: &[OsString]) -> Code {
+    let command = words.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    match command.and_then(|word| word.to_str()) {
+        Some("run" | "exec" | "shell") => Code::OwnFailure,
+        _ => Code::Failed,
+    }
+}
+
+/// Prints help and version as they are, and a mistake in one line.
+///
+/// # Arguments
+/// `cli` is the command line that the words were read by.
+pub(crate) fn explain(error: &clap::Error, cli: &Command, words: Vec<OsString>) -> ExitCode {
+    let own_failure = code_of_own_failure(&words);
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            printed.map_or_else(|e| Failure::from(e).with_code(own_failure).tell(), |()| ExitCode::SUCCESS)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            own_failure.into()
+        }
+        ErrorKind::InvalidUtf8 => no_text(cli, words).with_code(own_failure).tell(),
+        _ => Failure::new(line(error, cli)).with_code(own_failure).tell(),
+    }
+}
+
 /// What is told of it.
-pub(crate) fn line(error: &clap::Error) -> String {
+///
+/// # Arguments
+/// `cli` has the commands that a flag may belong to.
+pub(crate) fn line(error: &clap::Error, cli: &Command) -> String {
     // A line's end in what was given is not the end of clap's line.
     let given = [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
     let text = given
@@ -27,19 +60,20 @@ pub(crate) fn line(error: &clap::Error) -> String {
         .collect();
     let cause = cause.join(" ");
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    match next_step(error, cause) {
+    match next_step(error, cause, cli) {
         Some(step) => format!("{cause}; {step}"),
         None => cause.to_owned(),
     }
 }
 
 /// Names the argument that has to be text and is not, of which clap says only that there is one.
-pub(crate) fn no_text(mut words: Vec<OsString>) -> Failure {
+fn no_text(cli: &Command, mut words: Vec<OsString>) -> Failure {
     for at in 1..words.len() {
         let text = words[at].to_string_lossy().into_owned();
         let word = std::mem::replace(&mut words[at], text.into());
         // Others may be any bytes, as paths are.
-        if Cli::try_parse_from(&words).err().is_none_or(|error| error.kind() != ErrorKind::InvalidUtf8) {
+        let parsed = cli.clone().try_get_matches_from(&words);
+        if parsed.err().is_none_or(|error| error.kind() != ErrorKind::InvalidUtf8) {
             return Failure::new(format!(
                 "argument {at}, '{}', is not UTF-8",
                 word.as_encoded_bytes().escape_ascii()
@@ -49,7 +83,7 @@ pub(crate) fn no_text(mut words: Vec<OsString>) -> Failure {
     Failure::new("an argument is not UTF-8")
 }
 
-fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
+fn next_step(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let wrong = word(error, ContextKind::InvalidSubcommand)?;
@@ -61,7 +95,7 @@ fn next_step(error: &clap::Error, cause: &str) -> Option<String> {
             let (command, words) = (command(error), words());
             foreign::flag(&command, &words, wrong)
                 .or_else(|| likeliest(error, ContextKind::SuggestedArg, wrong))
-                .or_else(|| of_another_command(&command, wrong))
+                .or_else(|| of_another_command(cli, &command, wrong))
                 .or_else(|| {
                     let to_a_vmm = foreign::WITH_A_VMM.contains(&command.as_str());
                     to_a_vmm.then(|| "arguments for the VMM go behind --".to_owned())
@@ -110,9 +144,8 @@ fn bare(flag: &str) -> &str {
 }
 
 /// Where a flag belongs that this command does not have.
-fn of_another_command(command: &str, wrong: &str) -> Option<String> {
+fn of_another_command(cli: &Command, command: &str, wrong: &str) -> Option<String> {
     let name = wrong.strip_prefix("--").map(bare)?;
-    let cli = Cli::command();
     let has = |command: &&Command| command.get_arguments().any(|flag| flag.get_long() == Some(name));
     let owners: Vec<&str> = cli.get_subcommands().filter(has).map(Command::get_name).collect();
     match owners[..] {
