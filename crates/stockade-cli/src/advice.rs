@@ -11,8 +11,14 @@ use stockade::{CgroupLayout, Error, Layout};
 
 use crate::output::Failure;
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        failure(&error)
+    }
+}
+
 /// What is told of an error. A part of a specification is called what its flag is.
-pub(crate) fn failure(error: &Error) -> Failure {
+fn failure(error: &Error) -> Failure {
     match error {
         Error::Argument { name, cause } => Failure::flag(*name, format!("{cause}{}", next_step(name, cause))),
         // Only the host's facts tell that it cannot be had; the flag is known all the same.

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use stockade::spec::SpecError;
 
-use crate::advice;
-
 /// Why a command ends without having done its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -66,12 +64,6 @@ impl Failure {
             Self::Told(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
             Self::Coded(..) | Self::ReaderGone => self,
         }
-    }
-}
-
-impl From<stockade::Error> for Failure {
-    fn from(error: stockade::Error) -> Self {
-        advice::failure(&error)
     }
 }
 
