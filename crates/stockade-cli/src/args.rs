@@ -32,6 +32,18 @@ impl StateArgs {
     }
 }
 
+/// What a command that makes jails is asked.
+#[derive(Debug, Args)]
+pub(crate) struct ForJail<T: Args> {
+    #[command(flatten)]
+    pub(crate) jail: JailArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// What else this command can be asked.
+    #[command(flatten)]
+    pub(crate) own: T,
+}
+
 /// What a jail is to be: the flags of Firecracker's jailer, and some more.
 #[derive(Debug, Args)]
 // One for each flag that is on or off.

@@ -156,7 +156,7 @@ impl Member<'_> {
         self.stop = match self.stop {
             Stop::Never => {
                 self.running.signal(Signal::TERM)?;
-                Stop::Asked { kill_at: Instant::now().checked_add(self.wish.asked.args.grace()) }
+                Stop::Asked { kill_at: Instant::now().checked_add(self.wish.asked.args.own.grace()) }
             }
             Stop::Asked { .. } | Stop::Killed => {
                 self.running.signal(Signal::KILL)?;

@@ -6,14 +6,13 @@ use clap::Args;
 use serde::Serialize;
 use stockade::spec::{HostPath, JailId};
 
-use crate::args::{JailArgs, StateArgs};
 use crate::host_setup;
 use crate::jail_file::Described;
 use crate::output::{Failure, print, print_json, require_root};
 use crate::signals::{demand_none, stop_signals};
-use crate::wish::{AsksForJail, leave_all, prepare_all};
+use crate::wish::{leave_all, prepare_all};
 
-/// Arguments of `create`.
+/// What `create` is asked besides the jail.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade create [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
@@ -22,10 +21,6 @@ use crate::wish::{AsksForJail, leave_all, prepare_all};
   stockade create -f jails.toml"
 )]
 pub(crate) struct CreateArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
     /// Print for programs which jails were made, and where.
     #[arg(long)]
     pub(crate) json: bool,
@@ -36,16 +31,6 @@ pub(crate) struct CreateArgs {
 struct Row<'a> {
     id: &'a JailId,
     root: HostPath,
-}
-
-impl AsksForJail for CreateArgs {
-    fn jail(&self) -> &JailArgs {
-        &self.jail
-    }
-
-    fn state(&self) -> &StateArgs {
-        &self.state
-    }
 }
 
 pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> {
@@ -60,7 +45,7 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
     leave_all(&wishes, prepared)?;
     let rows: Vec<Row<'_>> =
         wishes.iter().zip(roots).map(|(wish, root)| Row { id: wish.id(), root }).collect();
-    if wishes.iter().any(|wish| wish.asked.args.json) {
+    if wishes.iter().any(|wish| wish.asked.args.own.json) {
         print_json(&rows)?;
     } else {
         print(&rows.iter().flat_map(|row| [row.id.as_str(), "\n"]).collect::<String>())?;

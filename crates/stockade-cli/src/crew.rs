@@ -122,7 +122,7 @@ impl<'w> Ready<'w> {
 
 impl<'w> Member<'w> {
     fn launch(wish: &'w Wish<RunArgs>, prepared: Prepared, width: Option<usize>) -> Result<Self, Failure> {
-        let args = &wish.asked.args;
+        let args = &wish.asked.args.own;
         let keeping = Keeping::of(args, wish);
         let (log_bytes, socket) = (args.ready.log_bytes()?, args.ready.socket(&wish.spec)?);
         let (running, output) = match (keeping, width) {
@@ -149,7 +149,7 @@ impl<'w> Member<'w> {
             let attended = self.keeping == Keeping::Attached;
             return if attended { Ok(()) } else { demand_none(signals, BEFORE) };
         };
-        let patience = self.wish.asked.args.ready.patience();
+        let patience = self.wish.asked.args.own.ready.patience();
         let deadline = Instant::now().checked_add(patience);
         loop {
             if let Some(relay) = self.output.as_mut().and_then(Shown::relay_mut) {
@@ -180,7 +180,7 @@ impl<'w> Member<'w> {
 
 /// Stops and removes what was started, after a failure that is told in any case.
 fn dissolve(members: Vec<Member<'_>>) {
-    let grace = members.iter().map(|member| member.wish.asked.args.grace()).max();
+    let grace = members.iter().map(|member| member.wish.asked.args.own.grace()).max();
     let mut outputs = Vec::new();
     let jails = members.into_iter().map(|member| {
         outputs.extend(member.output);

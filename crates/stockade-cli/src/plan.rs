@@ -10,12 +10,12 @@ use stockade::step::Step;
 use stockade::step::enter::EnterStep;
 use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Stripped, Way, placement};
 
-use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::args::PLACE_FLAG;
 use crate::difference::{Difference, differences as differences_of};
 use crate::jail_file::Described;
 use crate::output::{Code, Failure, note, print, print_json};
 use crate::placements::not_placed;
-use crate::wish::{AsksForJail, Wish};
+use crate::wish::Wish;
 
 /// A step of either list.
 #[derive(Serialize)]
@@ -48,7 +48,7 @@ struct Planned<'a> {
     steps: Vec<Row<'a>>,
 }
 
-/// Arguments of `plan`.
+/// What `plan` is asked besides the jail.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade plan [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
@@ -60,23 +60,9 @@ Examples:
   stockade plan -f jails.toml"
 )]
 pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
     /// Print a list for programs: of the steps; with --file of the jails.
     #[arg(long)]
     json: bool,
-}
-
-impl AsksForJail for PlanArgs {
-    fn jail(&self) -> &JailArgs {
-        &self.jail
-    }
-
-    fn state(&self) -> &StateArgs {
-        &self.state
-    }
 }
 
 pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
@@ -85,7 +71,7 @@ pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let planned = wishes.iter().zip(&plans).map(|(wish, plan)| Planned::new(wish, plan));
     let planned = planned.collect::<Result<Vec<_>, _>>()?;
-    let json = wishes.iter().any(|wish| wish.asked.args.json);
+    let json = wishes.iter().any(|wish| wish.asked.args.own.json);
     match &planned[..] {
         all if json && args.by_files() => print_json(&all)?,
         all if json => all.iter().try_for_each(|planned| print_json(&planned.steps))?,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 use stockade::Report;
 
-use crate::args::{JailArgs, StateArgs};
 use crate::crew::Crew;
 use crate::host_setup;
 use crate::jail_file::Described;
@@ -14,9 +13,9 @@ use crate::output::{Failure, note, require_root};
 use crate::ready::ReadyArgs;
 use crate::service;
 use crate::signals::stop_signals;
-use crate::wish::{AsksForJail, prepare_all};
+use crate::wish::prepare_all;
 
-/// Arguments of `run`.
+/// What `run` is asked besides the jail.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade run [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
@@ -25,10 +24,6 @@ use crate::wish::{AsksForJail, prepare_all};
   stockade run -f jails.toml"
 )]
 pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) jail: JailArgs,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
     /// Print the jail's id and return once the VMM runs.
     #[arg(short, long, conflicts_with = "daemonize")]
     pub(crate) detach: bool,
@@ -43,16 +38,6 @@ impl RunArgs {
     /// How long the VMM has to end by itself.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
-    }
-}
-
-impl AsksForJail for RunArgs {
-    fn jail(&self) -> &JailArgs {
-        &self.jail
-    }
-
-    fn state(&self) -> &StateArgs {
-        &self.state
     }
 }
 

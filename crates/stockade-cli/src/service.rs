@@ -1,6 +1,7 @@
 //! What a service manager hands to this command, and what it is told, by systemd's protocol, if it asks for that
 //! (`NOTIFY_SOCKET`).
 
+use clap::Args;
 use sd_notify::NotifyState;
 use stockade::DelegatedCgroup;
 use stockade::spec::CgroupVersion;
@@ -9,7 +10,7 @@ use crate::output::Failure;
 use crate::wish::Wish;
 
 /// Has jails that ask for no other parent made in the cgroup that is delegated to this command, if one is.
-pub(crate) fn use_delegated_cgroup<T>(wishes: &mut [Wish<T>]) -> Result<(), Failure> {
+pub(crate) fn use_delegated_cgroup<T: Args>(wishes: &mut [Wish<T>]) -> Result<(), Failure> {
     let mut open_to_it: Vec<_> = wishes.iter_mut().filter(|wish| is_open_to_any_parent(wish)).collect();
     if open_to_it.is_empty() {
         return Ok(());
@@ -27,7 +28,7 @@ pub(crate) fn use_delegated_cgroup<T>(wishes: &mut [Wish<T>]) -> Result<(), Fail
 }
 
 /// One without settings is held together below the cgroup of this command in any case.
-fn is_open_to_any_parent<T>(wish: &Wish<T>) -> bool {
+fn is_open_to_any_parent<T: Args>(wish: &Wish<T>) -> bool {
     let spec = &wish.spec;
     let version = spec.cgroup_version.is_none_or(|version| version == CgroupVersion::V2);
     spec.parent_cgroup.is_none() && !spec.cgroups.is_empty() && version

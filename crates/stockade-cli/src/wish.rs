@@ -6,31 +6,23 @@ use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::advice;
-use crate::args::{JailArgs, PLACE_FLAG, StateArgs};
+use crate::args::PLACE_FLAG;
 use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
 use crate::output::{Failure, note};
 use crate::placements::{put, tell_stripped};
 use crate::run::tell_left;
 
-/// Arguments that describe a jail, whatever else they say.
-pub(crate) trait AsksForJail {
-    /// What the jail is to be.
-    fn jail(&self) -> &JailArgs;
-    /// Where its receipt is.
-    fn state(&self) -> &StateArgs;
-}
-
 /// One jail, with all that is asked for in order.
 #[derive(Debug)]
-pub(crate) struct Wish<T> {
+pub(crate) struct Wish<T: Args> {
     pub(crate) asked: Asked<T>,
     pub(crate) spec: JailSpec,
     pub(crate) store: Store,
     pub(crate) placements: Vec<Placement>,
 }
 
-impl<T: Args + AsksForJail> Described<T> {
+impl<T: Args> Described<T> {
     /// The jails that are asked for, each checked.
     ///
     /// # Errors
@@ -40,16 +32,14 @@ impl<T: Args + AsksForJail> Described<T> {
     }
 }
 
-impl<T: AsksForJail> Wish<T> {
+impl<T: Args> Wish<T> {
     fn new(asked: Asked<T>) -> Result<Self, Failure> {
-        let checked = || Ok((asked.args.jail().spec()?, asked.args.state().store()?));
+        let checked = || Ok((asked.args.jail.spec()?, asked.args.state.store()?));
         let (spec, store) = checked().map_err(|failure| asked.locate(failure))?;
-        let placements = asked.args.jail().placements().map_err(|failure| asked.locate(failure))?;
+        let placements = asked.args.jail.placements().map_err(|failure| asked.locate(failure))?;
         Ok(Self { asked, spec, store, placements })
     }
-}
 
-impl<T> Wish<T> {
     pub(crate) fn id(&self) -> &JailId {
         &self.spec.id
     }
@@ -89,14 +79,14 @@ impl<T> Wish<T> {
 ///
 /// # Errors
 /// What failed, with its place in a file; or that a signal has come.
-pub(crate) fn prepare_all<T>(wishes: &[Wish<T>], signals: &SignalFd) -> Result<Vec<Prepared>, Failure> {
+pub(crate) fn prepare_all<T: Args>(wishes: &[Wish<T>], signals: &SignalFd) -> Result<Vec<Prepared>, Failure> {
     make_room_for(wishes.len())?;
     // Those made before the one that fails go with the list.
     wishes.iter().map(|wish| wish.prepare(signals).map_err(|failure| wish.locate(failure))).collect()
 }
 
 /// Lets these jails stand by themselves, all of them or none.
-pub(crate) fn leave_all<T>(wishes: &[Wish<T>], prepared: Vec<Prepared>) -> Result<(), Failure> {
+pub(crate) fn leave_all<T: Args>(wishes: &[Wish<T>], prepared: Vec<Prepared>) -> Result<(), Failure> {
     for (at, prepared) in prepared.into_iter().enumerate() {
         if let Err(error) = prepared.leave() {
             remove(&wishes[..at]);
@@ -107,7 +97,7 @@ pub(crate) fn leave_all<T>(wishes: &[Wish<T>], prepared: Vec<Prepared>) -> Resul
 }
 
 /// Removes jails that this command has just made; the failure that it has already is the one to tell.
-fn remove<T>(wishes: &[Wish<T>]) {
+fn remove<T: Args>(wishes: &[Wish<T>]) {
     let jails: Vec<Jail> =
         wishes.iter().filter_map(|wish| wish.store.open(wish.id()).ok().flatten()).collect();
     for report in teardown_all(jails, TeardownOptions::default()).into_iter().flatten() {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
+use crate::args::ForJail;
 use crate::run::RunArgs;
 
 /// The key of the VMM's arguments, which stand behind `--` on a command line.
@@ -54,7 +55,7 @@ pub(super) struct Keys(Vec<Key>);
 impl Keys {
     /// The keys of a jail file, whichever command reads it.
     pub(super) fn all() -> Self {
-        let Self(mut keys) = Self::of(&flags_of::<RunArgs>());
+        let Self(mut keys) = Self::of(&flags_of::<ForJail<RunArgs>>());
         keys.retain(|key| !NO_KEYS.contains(&key.name.as_str()));
         Self(keys)
     }
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn every_flag_of_run_and_create_has_a_key() {
         let keys = Keys::all();
-        for command in [flags_of::<RunArgs>(), flags_of::<CreateArgs>()] {
+        for command in [flags_of::<ForJail<RunArgs>>(), flags_of::<ForJail<CreateArgs>>()] {
             for arg in command.get_arguments().filter(|arg| !NO_KEYS.contains(&arg.get_id().as_str())) {
                 assert!(keys.get(&name(arg)).is_some(), "{} has no key", name(arg));
             }

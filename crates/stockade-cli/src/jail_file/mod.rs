@@ -17,7 +17,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
 
 use stockade::spec::JailId;
 
-use crate::args::JailArgs;
+use crate::args::{ForJail, JailArgs};
 use crate::mistake;
 use crate::output::Failure;
 use keys::{ARGUMENTS, Keys, flags_of, name};
@@ -33,7 +33,7 @@ const INDEX: &str = "{index}";
 /// What stands for its id.
 const ID: &str = "{id}";
 
-/// The arguments of a command, of type `T` for each jail: one jail by flags, or those that files describe.
+/// The arguments of a command, for each jail with those of type `T`: one jail by flags, or those that files describe.
 #[derive(Debug)]
 pub(crate) struct Described<T> {
     matches: ArgMatches,
@@ -42,12 +42,12 @@ pub(crate) struct Described<T> {
 
 /// What a command is asked to do with one jail.
 #[derive(Debug)]
-pub(crate) struct Asked<T> {
-    pub(crate) args: T,
+pub(crate) struct Asked<T: Args> {
+    pub(crate) args: ForJail<T>,
     origin: Origin,
 }
 
-impl<T> Asked<T> {
+impl<T: Args> Asked<T> {
     /// Says where in the file the mistake is, if the jail is from one.
     pub(crate) fn locate(&self, failure: Failure) -> Failure {
         self.origin.locate(failure)
@@ -66,12 +66,12 @@ impl<T: Args> Described<T> {
     /// What cannot be read or understood, in which line; and flags that might mean any of several jails.
     pub(crate) fn jails(&self) -> Result<Vec<Asked<T>>, Failure> {
         if !self.by_files() {
-            let args = T::from_arg_matches(&self.matches);
-            let args = args.map_err(|e| Failure::new(mistake::line(&e, &flags_of::<T>())))?;
+            let args = ForJail::from_arg_matches(&self.matches);
+            let args = args.map_err(|e| Failure::new(mistake::line(&e, &flags_of::<ForJail<T>>())))?;
             return Ok(vec![Asked { args, origin: Origin::Flags }]);
         }
         let drafts = self.chosen(drafts(self.files(), &Keys::all())?)?;
-        let command = flags_of::<T>();
+        let command = flags_of::<ForJail<T>>();
         if let [_, second, ..] = &drafts[..] {
             self.demand_common(&command, drafts.len(), &second.source.name)?;
         }
@@ -143,7 +143,7 @@ impl<T: Args> FromArgMatches for Described<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let described = Self { matches: matches.clone(), each: PhantomData };
         if !described.by_files() {
-            T::from_arg_matches(matches)?;
+            ForJail::<T>::from_arg_matches(matches)?;
         }
         Ok(described)
     }
@@ -174,7 +174,7 @@ impl<T: Args> Args for Described<T> {
         let relax = |arg: Arg| {
             if arg.is_required_set() { arg.required(false).required_unless_present(FILE) } else { arg }
         };
-        T::augment_args(command).mut_args(relax).arg(file).arg(only)
+        ForJail::<T>::augment_args(command).mut_args(relax).arg(file).arg(only)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -276,7 +276,7 @@ impl Draft {
     fn asked<T: Args>(self, command: &Command, keys: &Keys, alone: bool) -> Result<Asked<T>, Failure> {
         let words = self.level.words(|name| keys.get(name).is_some());
         let parsed = command.clone().try_get_matches_from(words);
-        let args = parsed.and_then(|matches| T::from_arg_matches(&matches));
+        let args = parsed.and_then(|matches| ForJail::from_arg_matches(&matches));
         let id = self.level.single("id").map(|id| id.text.to_string_lossy().into_owned());
         let origin = Origin::File {
             source: self.source,
