@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
 use stockade::step::enter::EnterStep;
-use stockade::{CgroupLayout, Error, Layout};
+use stockade::{CgroupLayout, Error, ErrorKind, Layout};
 
-use crate::output::Failure;
+use crate::output::{Code, Failure};
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -112,6 +112,20 @@ pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> Failure {
         },
         _ => failure(error),
     }
+}
+
+/// The same for a program that could not be run in a jail, with the exit code that tells why, and the flag that helps.
+pub(crate) fn not_run(error: &Error) -> Failure {
+    let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
+    let (code, way_out) = match (&**step, error.kind()) {
+        (EnterStep::ExecuteVisitor { of_host: false, .. }, ErrorKind::NotFound) => {
+            (Code::NotFound, " (see --host-program)")
+        }
+        (EnterStep::ExecuteVisitor { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
+        (EnterStep::ExecuteVisitor { .. }, _) => (Code::NotExecutable, ""),
+        _ => (Code::OwnFailure, ""),
+    };
+    Failure::Coded(format!("{error}{way_out}"), code)
 }
 
 /// What a VMM or its users will complain of, as far as that is known beforehand.

@@ -4,33 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, SpecError};
-use stockade::{DEFAULT_STATE_DIRECTORY, Placement, Store};
+use stockade::Placement;
+use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles};
 
 use crate::output::Failure;
 use crate::placements::{about, demand_distinct, parse};
-
-/// Where the receipts are.
-#[derive(Debug, Args)]
-pub(crate) struct StateArgs {
-    /// Receipts.
-    #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", hide_env_values = true)]
-    #[arg(default_value = DEFAULT_STATE_DIRECTORY)]
-    state_dir: PathBuf,
-}
-
-impl StateArgs {
-    pub(crate) fn store(&self) -> Result<Store, Failure> {
-        self.store_or(None)
-    }
-
-    /// The same where a jail file may say so, before which the flag goes.
-    pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
-        let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
-        let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);
-        Store::new(directory).map_err(in_flag("state-dir"))
-    }
-}
+use crate::size::size;
+use crate::state::StateArgs;
 
 /// What a command that makes jails is asked.
 #[derive(Debug, Args)]
@@ -160,36 +140,3 @@ impl JailArgs {
 
 /// The flag whose values are placements.
 pub(crate) const PLACE_FLAG: Option<&str> = Some("place");
-
-/// Says in which flag the mistake is.
-pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
-    move |error| Failure::flag(flag, error.to_string())
-}
-
-/// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
-pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
-    let (digits, factor) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
-        text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
-        text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1 << 20),
-        text if text.ends_with('G') => (text[..text.len() - 1].to_owned(), 1 << 30),
-        text => (text.to_owned(), 1),
-    };
-    let bytes =
-        digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::flag(flag, format!("{text:?} is not a size such as 1M")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [("1", 1), ("1K", 1 << 10), ("2MiB", 2 << 20), ("1gb", 1 << 30)] {
-            assert_eq!(size("x", text).ok(), Some(bytes), "{text}");
-        }
-        for text in ["", "0", "M", "-1", "1T", "99999999999G"] {
-            assert!(size("x", text).is_err(), "{text}");
-        }
-    }
-}

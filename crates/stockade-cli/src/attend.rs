@@ -12,8 +12,9 @@ use stockade::spec::JailId;
 use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
+use crate::output::tell_left;
 use crate::output::{Code, Failure, complain, note};
-use crate::run::{RunArgs, tell_left};
+use crate::run_args::RunArgs;
 use crate::service;
 use crate::shown::Shown;
 use crate::terminal::Relay;

@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(Described<crate::run::RunArgs>),
+    Run(Described<crate::run_args::RunArgs>),
     /// Make a jail, and leave it to be filled and started.
     Create(Described<crate::create::CreateArgs>),
     /// Place files, directories or devices into a jail; print where the jail finds them.

@@ -15,9 +15,9 @@ use stockade::spec::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 use stockade::{JailState, Listing, Store};
 
 use crate::jail_file::Named;
-use crate::kill::SIGNALS;
 use crate::output::{Failure, print};
 use crate::select::KEYS;
+use crate::signal_names::SIGNALS;
 
 /// Names the shell that asks for what may follow.
 const ASKED: &str = "STOCKADE_COMPLETE";

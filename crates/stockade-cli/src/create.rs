@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use stockade::spec::{HostPath, JailId};
 
-use crate::host_setup;
+use crate::host;
 use crate::jail_file::Described;
 use crate::output::{Failure, print, print_json, require_root};
 use crate::signals::{demand_none, stop_signals};
@@ -36,7 +36,7 @@ struct Row<'a> {
 pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> {
     let wishes = args.wishes()?;
     require_root("create")?;
-    host_setup::on_the_side();
+    host::on_the_side();
     // From here on a signal waits until the jails can be removed, or stand by themselves.
     let signals = stop_signals()?;
     let prepared = prepare_all(&wishes, &signals)?;
@@ -51,4 +51,12 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
         print(&rows.iter().flat_map(|row| [row.id.as_str(), "\n"]).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_flag_has_a_key_in_jail_files() {
+        crate::jail_file::check_keys_of::<super::CreateArgs>();
+    }
 }

@@ -8,10 +8,11 @@ use stockade_syscalls::signals::SignalFd;
 
 use crate::advice;
 use crate::attend::Attended;
-use crate::jails::go_on;
+use crate::output::go_on;
+use crate::output::tell_left;
 use crate::output::{Failure, print};
 use crate::prefix::Prefixed;
-use crate::run::{RunArgs, tell_left};
+use crate::run_args::RunArgs;
 use crate::service;
 use crate::shown::Shown;
 use crate::signals::demand_none;

@@ -8,9 +8,10 @@ use serde::Serialize;
 use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
-use crate::args::{StateArgs, in_flag};
 use crate::findings::Look;
+use crate::output::in_flag;
 use crate::output::{Failure, done_if, print, print_json};
+use crate::state::StateArgs;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]

@@ -12,9 +12,9 @@ use stockade::spec::JailId;
 use stockade::{Event, EventKind, Events};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::args::StateArgs;
 use crate::output::{Code, Failure, print, print_json_line, require_root_to_look};
 use crate::signals::stop_signals;
+use crate::state::StateArgs;
 use crate::time::{timestamp, until};
 
 /// Arguments of `events`.

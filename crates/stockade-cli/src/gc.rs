@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::{Collection, TeardownOptions};
 
-use crate::args::StateArgs;
 use crate::output::{Failure, done_if, is_quiet, note, print, print_json, require_root};
 use crate::progress::SharedBar;
+use crate::state::StateArgs;
 
 /// Arguments of `gc`.
 #[derive(Debug, Args)]

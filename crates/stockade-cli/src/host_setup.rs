@@ -49,9 +49,3 @@ pub(crate) fn host_setup(args: &HostSetupArgs) -> Result<ExitCode, Failure> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// The same on the side, for commands that start a VMM: without it they are slower on a host with many mounts,
-/// and no worse.
-pub(crate) fn on_the_side() {
-    let _ = Skeleton::make();
-}

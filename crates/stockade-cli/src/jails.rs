@@ -65,11 +65,3 @@ pub(crate) fn is_dead(dead: &Dead) -> Failure {
     let how = if receipt.state() == JailState::Ended { "has ended" } else { "is dead" };
     Failure::new(format!("{what} {id} {how}: stockade rm {id} removes the jail", id = receipt.id))
 }
-
-/// What is left to do is done even if nobody reads of it any more.
-pub(crate) fn go_on(printed: Result<(), Failure>) -> Result<(), Failure> {
-    match printed {
-        Err(Failure::ReaderGone) => Ok(()),
-        other => other,
-    }
-}

@@ -8,6 +8,7 @@ use stockade::{Error, JailState, Listing};
 
 use crate::output::{Failure, require_root};
 use crate::select::{Naming, SelectArgs};
+use crate::signal_names;
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
@@ -24,14 +25,8 @@ pub(crate) struct KillArgs {
 
 impl KillArgs {
     pub(crate) fn signal(&self) -> Result<Signal, Failure> {
-        let name = self.signal.to_ascii_uppercase();
-        let name = name.strip_prefix("SIG").unwrap_or(&name);
-        let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
-        let by_number =
-            || name.parse().ok().filter(|number| (1..32).contains(number)).and_then(Signal::from_named_raw);
-        by_name
-            .or_else(by_number)
-            .ok_or_else(|| Failure::new(format!("--signal: {} is not a signal", self.signal)))
+        let no_signal = || Failure::new(format!("--signal: {} is not a signal", self.signal));
+        signal_names::parse(&self.signal).ok_or_else(no_signal)
     }
 }
 
@@ -52,22 +47,3 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     }
     Ok(code)
 }
-
-/// What a signal is called, as in `SIGTERM`.
-pub(crate) fn name(signal: Signal) -> String {
-    let known = SIGNALS.iter().find(|(_, known)| *known == signal);
-    known.map_or_else(|| format!("signal {}", signal.as_raw()), |(name, _)| format!("SIG{name}"))
-}
-
-/// Those that have a name here.
-pub(crate) const SIGNALS: &[(&str, Signal)] = &[
-    ("HUP", Signal::HUP),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("KILL", Signal::KILL),
-    ("USR1", Signal::USR1),
-    ("USR2", Signal::USR2),
-    ("TERM", Signal::TERM),
-    ("CONT", Signal::CONT),
-    ("STOP", Signal::STOP),
-];

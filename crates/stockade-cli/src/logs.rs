@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 
-use crate::args::StateArgs;
 use crate::jails::{find, is_none};
 use crate::output::{Failure, note, require_root_to_look};
+use crate::state::StateArgs;
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]

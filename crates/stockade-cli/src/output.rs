@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use stockade::Report;
 use stockade::spec::SpecError;
 
 /// Why a command ends without having done its work.
@@ -82,6 +83,11 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Says in which flag the mistake is.
+pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
+    move |error| Failure::flag(flag, error.to_string())
+}
+
 /// Whether `--quiet` asks for no talk.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
@@ -99,6 +105,13 @@ pub(crate) fn is_quiet() -> bool {
 pub(crate) fn note(line: &str) {
     if !is_quiet() {
         complain(line);
+    }
+}
+
+/// Tells what could not be removed.
+pub(crate) fn tell_left(report: &Report) {
+    for left in &report.left {
+        note(&format!("left: {}: {}", left.what, left.reason));
     }
 }
 
@@ -120,6 +133,14 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
+}
+
+/// What is left to do is done even if nobody reads of it any more.
+pub(crate) fn go_on(printed: Result<(), Failure>) -> Result<(), Failure> {
+    match printed {
+        Err(Failure::ReaderGone) => Ok(()),
+        other => other,
+    }
 }
 
 /// Data for programs on stdout, one line.

@@ -10,11 +10,12 @@ use stockade::spec::{JailId, Owner};
 use stockade::{How, Jail, Placed, Placement};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::args::StateArgs;
-use crate::jails::{go_on, is_dead, open};
+use crate::jails::{is_dead, open};
+use crate::output::go_on;
 use crate::output::{Failure, print, print_json, require_root};
 use crate::placements::{demand_distinct, parse, put};
 use crate::signals::stop_signals;
+use crate::state::StateArgs;
 
 /// Arguments of `place`.
 #[derive(Debug, Args)]

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::{Ended, Listing};
 
-use crate::args::StateArgs;
 use crate::output::{Failure, note, plain, print, print_json, require_root_to_look};
 use crate::select::FilterArgs;
+use crate::state::StateArgs;
+use crate::time::short;
 use crate::width;
 
 /// Arguments of `ps`.
@@ -71,16 +72,6 @@ fn exit(ended: Option<Ended>) -> String {
     }
 }
 
-/// A time in seconds, to the nearest unit that makes it readable.
-pub(crate) fn short(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,13 +92,6 @@ mod tests {
     fn an_end_is_told_as_a_shell_tells_it() {
         for (ended, text) in [(Ended::Exited(3), "3"), (Ended::Killed(9), "137"), (Ended::Unknown, "-")] {
             assert_eq!((exit(Some(ended)), exit(None)), (text.to_owned(), "-".to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_time_is_shown_in_its_largest_unit() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d")] {
-            assert_eq!(short(seconds), text);
         }
     }
 }

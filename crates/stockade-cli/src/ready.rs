@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use stockade::spec::{JailPath, JailSpec};
 
-use crate::args::{in_flag, size};
 use crate::output::Failure;
+use crate::output::in_flag;
+use crate::size::size;
 
 /// Flags of the commands that start a VMM and return.
 #[derive(Debug, Args)]

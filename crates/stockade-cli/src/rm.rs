@@ -9,12 +9,13 @@ use stockade::{
     Collection, Error, Jail, Leftover, Progress, Report, Store, TeardownOptions, teardown_all_with_progress,
 };
 
-use crate::jails::{go_on, open};
+use crate::jails::open;
+use crate::output::go_on;
+use crate::output::tell_left;
 use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::progress::SharedBar;
-use crate::run::tell_left;
 use crate::select::{Chosen, Naming, SelectArgs};
-use crate::stop::stop_together;
+use crate::together::stop_together;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]

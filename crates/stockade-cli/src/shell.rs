@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 
-use crate::exec::{VisitArgs, run};
+use crate::exec_args::{VisitArgs, run};
 use crate::output::Failure;
 
 /// Arguments of `shell`.

@@ -9,8 +9,9 @@ use stockade::spec::{JailId, JailPath};
 use stockade::{Error, Jail, JailState, Listing, Running, Store};
 
 use crate::advice;
-use crate::host_setup;
-use crate::jails::{go_on, is_dead, open};
+use crate::host;
+use crate::jails::{is_dead, open};
+use crate::output::go_on;
 use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::ready::ReadyArgs;
 use crate::select::{Chosen, Naming, SelectArgs};
@@ -52,7 +53,7 @@ struct Row {
 /// Starts what can be started of the jails, and tells of each that cannot.
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
-    host_setup::on_the_side();
+    host::on_the_side();
     let is_prepared = |jail: &Listing| jail.state == JailState::Prepared;
     let (store, Chosen { ids, unknown, single, .. }) = args.jails.choose(Naming::Whole, is_prepared)?;
     let mut all = unknown.is_empty();

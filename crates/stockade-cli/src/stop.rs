@@ -4,12 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use stockade::spec::JailId;
-use stockade::{JailState, Listing, Store, Watched, stop_all};
+use stockade::{JailState, Listing};
 
-use crate::jails::go_on;
-use crate::output::{Failure, note, print, require_root};
+use crate::output::go_on;
+use crate::output::{Failure, print, require_root};
 use crate::select::{Naming, SelectArgs};
+use crate::together::stop_together;
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
@@ -34,28 +34,4 @@ pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     stop_together(&store, &known, Duration::from_secs(args.timeout))?;
     known.iter().try_for_each(|id| go_on(print(&format!("{id}\n"))))?;
     Ok(code)
-}
-
-/// Stops the VMMs that run, all within the same grace period.
-pub(crate) fn stop_together(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
-    let mut running: Vec<Watched> = Vec::new();
-    for id in ids {
-        match store.watch(id) {
-            Ok(Some(watched)) => running.push(watched),
-            Ok(None) => end_members(store, id)?,
-            // The others are stopped all the same.
-            Err(error) => note(&error.to_string()),
-        }
-    }
-    stop_all(&running, grace)?;
-    Ok(())
-}
-
-/// What runs on in a jail whose VMM has ended.
-fn end_members(store: &Store, id: &JailId) -> Result<(), Failure> {
-    match store.read(id) {
-        Ok(Some(receipt)) if receipt.state() == JailState::Ended => Ok(receipt.end_members()?),
-        // Whoever made any other ends it.
-        _ => Ok(()),
-    }
 }

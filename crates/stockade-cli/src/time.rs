@@ -23,6 +23,16 @@ fn date(days: u64) -> (u64, u64, u64) {
     (cycle * 400 + year + next_year, month, day)
 }
 
+/// A time in seconds, to the nearest unit that makes it readable.
+pub(crate) fn short(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// The end of a wait of so many seconds; one beyond reckoning never comes.
 pub(crate) fn until(seconds: Option<u64>) -> Option<Instant> {
     Instant::now().checked_add(Duration::from_secs(seconds?))
@@ -42,6 +52,12 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(timestamp(Duration::from_secs(seconds)), text);
+        }
+    }
+    #[test]
+    fn a_time_is_shown_in_its_largest_unit() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d")] {
+            assert_eq!(short(seconds), text);
         }
     }
 }

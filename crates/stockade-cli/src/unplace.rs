@@ -7,9 +7,10 @@ use clap::Args;
 use stockade::Jail;
 use stockade::spec::{JailId, JailPath};
 
-use crate::args::StateArgs;
-use crate::jails::{go_on, is_dead, open};
+use crate::jails::{is_dead, open};
+use crate::output::go_on;
 use crate::output::{Failure, print, require_root};
+use crate::state::StateArgs;
 
 /// Arguments of `unplace`.
 #[derive(Debug, Args)]

@@ -9,9 +9,9 @@ use crate::advice;
 use crate::args::PLACE_FLAG;
 use crate::descriptors::make_room_for;
 use crate::jail_file::{Asked, Described};
+use crate::output::tell_left;
 use crate::output::{Failure, note};
 use crate::placements::{put, tell_stripped};
-use crate::run::tell_left;
 
 /// One jail, with all that is asked for in order.
 #[derive(Debug)]

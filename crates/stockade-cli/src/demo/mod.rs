@@ -18,9 +18,9 @@ use stockade::snapshot::Snapshot;
 use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
 use stockade::{Placement, Streams};
 
-use crate::args::StateArgs;
 use crate::output::{Failure, done_if, print, print_json, require_root};
 use crate::signals::stop_signals;
+use crate::state::StateArgs;
 use conversation::Conversation;
 
 /// What the demo found, and whether all is well.

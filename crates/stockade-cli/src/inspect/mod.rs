@@ -9,8 +9,8 @@ use clap::Args;
 use stockade::inspect::{Inspection, Process};
 
 use crate::output::{Failure, plain, print, print_json, require_root_to_look};
-use crate::ps::short;
 use crate::select::{Naming, SelectArgs};
+use crate::time::short;
 use tree::Style;
 
 /// Arguments of `inspect`.

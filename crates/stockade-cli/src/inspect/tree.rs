@@ -5,7 +5,7 @@ use std::fmt::Write;
 use stockade::inspect::{Inspection, Member};
 
 use crate::output::plain;
-use crate::ps::short;
+use crate::time::short;
 
 /// A line, and the lines that hang on it.
 #[derive(Debug)]

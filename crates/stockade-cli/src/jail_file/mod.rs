@@ -20,6 +20,8 @@ use stockade::spec::JailId;
 use crate::args::{ForJail, JailArgs};
 use crate::mistake;
 use crate::output::Failure;
+#[cfg(test)]
+pub(crate) use keys::check_keys_of;
 use keys::{ARGUMENTS, Keys, flags_of, name};
 use level::{Level, Said, Value, What};
 use origin::Origin;

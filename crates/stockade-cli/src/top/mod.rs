@@ -12,10 +12,10 @@ use clap::Args;
 use stockade::Listing;
 use stockade::spec::JailId;
 
-use crate::args::StateArgs;
 use crate::jails::find;
 use crate::output::{Failure, print, print_json, require_root_to_look};
 use crate::select::FilterArgs;
+use crate::state::StateArgs;
 use sample::{Order, Sampler};
 
 /// Arguments of `top`.

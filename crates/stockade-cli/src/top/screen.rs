@@ -19,8 +19,8 @@ use stockade_syscalls::signals::SignalFd;
 use super::keys::{self, Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, CPU, cells, fitting, id_width};
-use crate::kill;
 use crate::output::{Failure, plain};
+use crate::signal_names;
 use crate::signals::stop_signals_and;
 use crate::width;
 
@@ -193,7 +193,7 @@ impl Screen<'_> {
         let sent =
             self.sampler.store().watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
         match sent {
-            Ok(Some(())) => format!("sent {} to {id}", kill::name(signal)),
+            Ok(Some(())) => format!("sent {} to {id}", signal_names::name(signal)),
             Ok(None) => format!("{id} does not run"),
             Err(error) => plain(&error.to_string()),
         }
@@ -232,7 +232,7 @@ impl Screen<'_> {
     fn foot(&self) -> String {
         match (&self.mode, &self.current, &self.told) {
             (Mode::Confirm(signal), Some(id), _) => {
-                format!("y: send {} to {id}   {}", kill::name(*signal), help(&self.mode))
+                format!("y: send {} to {id}   {}", signal_names::name(*signal), help(&self.mode))
             }
             (Mode::List, _, Some(told)) => told.text.clone(),
             _ => help(&self.mode).to_owned(),

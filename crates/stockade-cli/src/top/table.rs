@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::sample::Row;
-use crate::ps::short;
+use crate::time::short;
 use crate::width;
 
 /// The columns after the id, each with its width.
