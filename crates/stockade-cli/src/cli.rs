@@ -1,12 +1,16 @@
 //! The command line: the list of commands.
 
+#[cfg(test)]
+mod documents;
+
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::commands;
 use crate::jail_file::Described;
 
 /// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
 #[derive(Debug, Parser)]
-#[command(name = "stockade", version = crate::version::VERSION, max_term_width = 100)]
+#[command(name = "stockade", version = commands::version::VERSION, max_term_width = 100)]
 #[command(after_help = "Example: stockade demo")]
 pub(crate) struct Cli {
     /// No talk on stderr; failures are told all the same.
@@ -22,57 +26,57 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a VMM in a jail of its own, and remove the jail when it ends.
-    Run(Described<crate::run_args::RunArgs>),
+    Run(Described<crate::flags::run::RunArgs>),
     /// Make a jail, and leave it to be filled and started.
-    Create(Described<crate::create::CreateArgs>),
+    Create(Described<commands::create::CreateArgs>),
     /// Place files, directories or devices into a jail; print where the jail finds them.
-    Place(crate::place::PlaceArgs),
+    Place(commands::place::PlaceArgs),
     /// Take out of a jail what was placed.
-    Unplace(crate::unplace::UnplaceArgs),
+    Unplace(commands::unplace::UnplaceArgs),
     /// Start the VMM of a jail that was created, and return.
-    Start(crate::start::StartArgs),
+    Start(commands::start::StartArgs),
     /// Wait until VMMs have ended; print their exit codes.
-    Wait(crate::wait::WaitArgs),
+    Wait(commands::wait::WaitArgs),
     /// Send VMMs a signal.
-    Kill(crate::kill::KillArgs),
+    Kill(commands::kill::KillArgs),
     /// Ask VMMs to end, and kill those that do not.
-    Stop(crate::stop::StopArgs),
+    Stop(commands::stop::StopArgs),
     /// Remove jails.
-    Rm(crate::rm::RmArgs),
+    Rm(commands::rm::RmArgs),
     /// Print what the VMM of a jail has written.
-    Logs(crate::logs::LogsArgs),
+    Logs(commands::logs::LogsArgs),
     /// Run a program in a jail beside its VMM.
-    Exec(crate::exec::ExecArgs),
+    Exec(commands::exec::ExecArgs),
     /// Run a shell in a jail beside its VMM.
-    Shell(crate::shell::ShellArgs),
+    Shell(commands::shell::ShellArgs),
     /// Print what `run` would do, and do nothing.
-    Plan(Described<crate::plan::PlanArgs>),
+    Plan(Described<commands::plan::PlanArgs>),
     /// List what is known of VMMs, or print one profile.
-    Profiles(crate::profiles::ProfilesArgs),
+    Profiles(commands::profiles::ProfilesArgs),
     /// List the jails.
-    Ps(crate::ps::PsArgs),
+    Ps(commands::ps::PsArgs),
     /// Print everything that is known of a jail.
-    Inspect(crate::inspect::InspectArgs),
+    Inspect(commands::inspect::InspectArgs),
     /// Print what happens to jails, as it happens.
-    Events(crate::events::EventsArgs),
+    Events(commands::events::EventsArgs),
     /// Show what the jails use, as it changes.
-    Top(crate::top::TopArgs),
+    Top(commands::top::TopArgs),
     /// Remove what dead jails left.
-    Gc(crate::gc::GcArgs),
+    Gc(commands::gc::GcArgs),
     /// Make what starts jails faster on a host with many mounts.
-    HostSetup(crate::host_setup::HostSetupArgs),
+    HostSetup(commands::host_setup::HostSetupArgs),
     /// Check how well a jail that runs holds its VMM.
-    Audit(crate::audit::AuditArgs),
+    Audit(commands::audit::AuditArgs),
     /// Check this host: what breaks jails, what weakens them, and what mends it.
-    Doctor(crate::doctor::DoctorArgs),
+    Doctor(commands::doctor::DoctorArgs),
     /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
-    Demo(crate::demo::DemoArgs),
+    Demo(commands::demo::DemoArgs),
     /// Print the script by which a shell completes commands, flags, jails and profiles.
-    Completions(crate::completions::CompletionsArgs),
+    Completions(commands::completions::CompletionsArgs),
     /// Print the manual page of a command, or write all pages.
-    Man(crate::man::ManArgs),
+    Man(commands::man::ManArgs),
     /// Print the version of stockade, and what it runs on.
-    Version(crate::version::VersionArgs),
+    Version(commands::version::VersionArgs),
 }
 
 #[cfg(test)]
@@ -106,6 +110,6 @@ mod tests {
 
     #[test]
     fn no_word_of_another_tool_is_stockades_own() {
-        crate::mistake::foreign::check_words(&Cli::command());
+        crate::errors::other_tools::check_words(&Cli::command());
     }
 }

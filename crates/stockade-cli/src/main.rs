@@ -1,65 +1,13 @@
 //! The `stockade` command.
 
-mod advice;
-mod args;
-mod attend;
-mod audit;
+mod batch;
 mod cli;
-mod completions;
-mod create;
-mod crew;
-mod demo;
-mod descriptors;
-mod difference;
-mod doctor;
-#[cfg(test)]
-mod documents;
-mod events;
-mod exec;
-mod exec_args;
-mod findings;
-mod gc;
-mod host;
-mod host_setup;
-mod inspect;
+mod commands;
+mod errors;
+mod flags;
 mod jail_file;
-mod jails;
-mod kill;
-mod logs;
-mod man;
-mod mistake;
-mod output;
-mod place;
-mod placements;
-mod plan;
-mod prefix;
-mod profiles;
-mod progress;
-mod ps;
-mod ready;
-mod rm;
-mod run;
-mod run_args;
 mod select;
-mod service;
-mod shell;
-mod shown;
-mod signal_names;
-mod signals;
-mod size;
-mod start;
-mod state;
-mod stop;
-mod talk;
 mod terminal;
-mod time;
-mod together;
-mod top;
-mod unplace;
-mod version;
-mod wait;
-mod width;
-mod wish;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -67,7 +15,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
-use output::Failure;
+use errors::usage;
+use terminal::logger;
+use terminal::output::Failure;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -75,51 +25,51 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "probe") {
         return stockade_probe::run(&words[2..]);
     }
-    match completions::answered(&words, Cli::command) {
+    match commands::completions::answered(&words, Cli::command) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => (),
-        Err(error) => return mistake::explain(&error, &Cli::command(), words),
+        Err(error) => return usage::explain(&error, &Cli::command(), words),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(&words) {
         Ok(cli) => {
-            talk::set_up(cli.quiet, cli.verbose);
-            let own_failure = mistake::code_of_own_failure(&words);
+            logger::set_up(cli.quiet, cli.verbose);
+            let own_failure = usage::code_of_own_failure(&words);
             dispatch(cli.command).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
         }
-        Err(error) => mistake::explain(&error, &Cli::command(), words),
+        Err(error) => usage::explain(&error, &Cli::command(), words),
     }
 }
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Run(args) => run::run(&args),
-        Command::Create(args) => create::create(&args),
-        Command::Place(args) => place::place(&args),
-        Command::Unplace(args) => unplace::unplace(&args),
-        Command::Start(args) => start::start(&args),
-        Command::Wait(args) => wait::wait(&args),
-        Command::Kill(args) => kill::kill(&args),
-        Command::Stop(args) => stop::stop(&args),
-        Command::Rm(args) => rm::rm(&args),
-        Command::Logs(args) => logs::logs(&args),
-        Command::Plan(args) => plan::plan(&args),
-        Command::Profiles(args) => profiles::profiles(&args),
-        Command::Top(args) => top::top(&args),
-        Command::Ps(args) => ps::ps(&args),
-        Command::Inspect(args) => inspect::inspect(&args),
-        Command::Events(args) => events::events(&args),
-        Command::Exec(args) => exec::exec(&args),
-        Command::Shell(args) => shell::shell(&args),
-        Command::Gc(args) => gc::gc(&args),
-        Command::HostSetup(args) => host_setup::host_setup(&args),
-        Command::Audit(args) => audit::audit(&args),
-        Command::Doctor(args) => doctor::doctor(&args),
-        Command::Demo(args) => demo::demo(&args),
-        Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => man::man(&args, Cli::command()),
-        Command::Version(args) => version::version(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Create(args) => commands::create::create(&args),
+        Command::Place(args) => commands::place::place(&args),
+        Command::Unplace(args) => commands::unplace::unplace(&args),
+        Command::Start(args) => commands::start::start(&args),
+        Command::Wait(args) => commands::wait::wait(&args),
+        Command::Kill(args) => commands::kill::kill(&args),
+        Command::Stop(args) => commands::stop::stop(&args),
+        Command::Rm(args) => commands::rm::rm(&args),
+        Command::Logs(args) => commands::logs::logs(&args),
+        Command::Plan(args) => commands::plan::plan(&args),
+        Command::Profiles(args) => commands::profiles::profiles(&args),
+        Command::Top(args) => commands::top::top(&args),
+        Command::Ps(args) => commands::ps::ps(&args),
+        Command::Inspect(args) => commands::inspect::inspect(&args),
+        Command::Events(args) => commands::events::events(&args),
+        Command::Exec(args) => commands::exec::exec(&args),
+        Command::Shell(args) => commands::shell::shell(&args),
+        Command::Gc(args) => commands::gc::gc(&args),
+        Command::HostSetup(args) => commands::host_setup::host_setup(&args),
+        Command::Audit(args) => commands::audit::audit(&args),
+        Command::Doctor(args) => commands::doctor::doctor(&args),
+        Command::Demo(args) => commands::demo::demo(&args),
+        Command::Completions(args) => commands::completions::completions(&args),
+        Command::Man(args) => commands::man::man(&args, Cli::command()),
+        Command::Version(args) => commands::version::version(&args),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
-use crate::args::ForJail;
-use crate::run_args::RunArgs;
+use crate::flags::jail::ForJail;
+use crate::flags::run::RunArgs;
 
 /// The key of the VMM's arguments, which stand behind `--` on a command line.
 pub(super) const ARGUMENTS: &str = "arguments";

@@ -17,9 +17,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
 
 use stockade::spec::JailId;
 
-use crate::args::{ForJail, JailArgs};
-use crate::mistake;
-use crate::output::Failure;
+use crate::errors::usage;
+use crate::flags::jail::{ForJail, JailArgs};
+use crate::terminal::output::Failure;
 #[cfg(test)]
 pub(crate) use keys::check_keys_of;
 use keys::{ARGUMENTS, Keys, flags_of, name};
@@ -69,7 +69,7 @@ impl<T: Args> Described<T> {
     pub(crate) fn jails(&self) -> Result<Vec<Asked<T>>, Failure> {
         if !self.by_files() {
             let args = ForJail::from_arg_matches(&self.matches);
-            let args = args.map_err(|e| Failure::new(mistake::line(&e, &flags_of::<ForJail<T>>())))?;
+            let args = args.map_err(|e| Failure::new(usage::line(&e, &flags_of::<ForJail<T>>())))?;
             return Ok(vec![Asked { args, origin: Origin::Flags }]);
         }
         let drafts = self.chosen(drafts(self.files(), &Keys::all())?)?;

@@ -8,8 +8,8 @@ use clap::{Arg, Command};
 use super::keys::name;
 use super::level::{Level, What};
 use super::parse::Source;
-use crate::mistake;
-use crate::output::Failure;
+use crate::errors::usage;
+use crate::terminal::output::Failure;
 
 /// Where a jail was described.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Origin {
     /// What is wrong with the command line that says the same as the file.
     pub(super) fn explain(&self, command: &Command, error: &clap::Error) -> Failure {
         let Self::File { source, line, .. } = self else {
-            return Failure::new(mistake::line(error, command));
+            return Failure::new(usage::line(error, command));
         };
         let arguments: Vec<&str> = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => vec![argument],
@@ -65,7 +65,7 @@ impl Origin {
                 source.mistake(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
             }
             (ErrorKind::InvalidValue | ErrorKind::ValueValidation, [argument]) => {
-                let text = mistake::line(error, command).replace(&format!(" for '{argument}'"), "");
+                let text = usage::line(error, command).replace(&format!(" for '{argument}'"), "");
                 self.locate(Failure::flag(keys[0], text))
             }
             (ErrorKind::ArgumentConflict, [argument]) => {
@@ -75,7 +75,7 @@ impl Origin {
                 };
                 source.mistake(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
             }
-            _ => source.mistake(*line, &mistake::line(error, command)),
+            _ => source.mistake(*line, &usage::line(error, command)),
         }
     }
 }

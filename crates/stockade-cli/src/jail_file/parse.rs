@@ -7,7 +7,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{Key, Keys, Shape};
 use super::level::{Level, Said, Value, What};
-use crate::output::Failure;
+use crate::terminal::output::Failure;
 
 /// The table that holds for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Keys, Shape, flags_of, name};
 use super::parse::{COUNT, DEFAULTS, JAIL, MOST, Source};
-use crate::args::ForJail;
-use crate::run_args::RunArgs;
+use crate::flags::jail::ForJail;
+use crate::flags::run::RunArgs;
 
 /// Where the schema is, from this package's directory.
 const SCHEMA: &str = "../../docs/schema/jail-file.json";

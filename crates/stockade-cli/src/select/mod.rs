@@ -11,10 +11,10 @@ use stockade::{Listing, Store};
 
 pub(crate) use filter::{Filter, KEYS};
 
+use crate::flags::lookup::{find, no_jail};
+use crate::flags::state::StateArgs;
 use crate::jail_file::Named;
-use crate::jails::{find, no_jail};
-use crate::output::{Failure, note};
-use crate::state::StateArgs;
+use crate::terminal::output::{Failure, note};
 
 /// Arguments of commands that are about several jails.
 #[derive(Debug, Args)]

@@ -1,0 +1,49 @@
+//! `stockade kill`: a signal for VMMs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use rustix::process::Signal;
+use stockade::{Error, JailState, Listing};
+
+use crate::select::{Naming, SelectArgs};
+use crate::terminal::output::{Failure, require_root};
+use crate::terminal::signal_names;
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade kill -s TERM vm-1
+  stockade kill --filter 'id=test-*'")]
+pub(crate) struct KillArgs {
+    /// The signal, by name or number.
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
+    #[command(flatten)]
+    pub(crate) jails: SelectArgs,
+}
+
+impl KillArgs {
+    pub(crate) fn signal(&self) -> Result<Signal, Failure> {
+        let no_signal = || Failure::new(format!("--signal: {} is not a signal", self.signal));
+        signal_names::parse(&self.signal).ok_or_else(no_signal)
+    }
+}
+
+/// Sends the signal to each, and tells of those to which it cannot be sent.
+pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
+    let signal = args.signal()?;
+    require_root("kill")?;
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
+    let (ids, mut code) = chosen.known();
+    for id in &ids {
+        let sent = store.watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
+        match sent {
+            Ok(Some(())) => (),
+            Ok(None) => code = Failure::from(Error::NotRunning(id.clone())).tell(),
+            Err(error) => code = Failure::from(error).tell(),
+        }
+    }
+    Ok(code)
+}

@@ -1,0 +1,136 @@
+//! A visitor's terminal, which the command itself carries to and fro.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use stockade::{Ended, Visit, Visitor};
+use stockade_syscalls::signals::SignalFd;
+
+use super::keyboard::Kept;
+use super::pair::{Pty, resize};
+use super::{no_terminal, streams, terminals};
+use crate::terminal::output::Failure;
+use crate::terminal::signals::stop_signals_and;
+
+/// What brings a visitor into the jail.
+type Enter<'a> = &'a dyn Fn(Visit) -> Result<Visitor, Failure>;
+
+/// Runs a visit to its end. Each of our streams that is a terminal is replaced by one of the visitor's own.
+pub(crate) fn attend(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure> {
+    let terminals = terminals();
+    if terminals.contains(&true) {
+        meet(visit, terminals, enter)
+    } else {
+        wait_for(&enter_with(&[], visit, enter)?)
+    }
+}
+
+/// A visitor, and the signals that are not delivered any more.
+struct Attended {
+    visitor: Visitor,
+    signals: SignalFd,
+}
+
+fn enter_with(more: &[Signal], visit: Visit, enter: Enter<'_>) -> Result<Attended, Failure> {
+    // First the signals: one that comes while the visitor enters is not lost.
+    let signals = stop_signals_and(more)?;
+    Ok(Attended { visitor: enter(visit)?, signals })
+}
+
+/// Waits for a visitor that has our streams; what asks us to end asks it.
+fn wait_for(Attended { visitor, signals }: &Attended) -> Result<Ended, Failure> {
+    let mut asked = false;
+    loop {
+        if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
+            return Ok(ended);
+        }
+        wait(&mut [PollFd::new(visitor, PollFlags::IN), PollFd::new(signals, PollFlags::IN)])?;
+        while let Ok(Some(signal)) = signals.take() {
+            // The first process of a pid namespace need not heed the first.
+            visitor.signal(if asked { Signal::KILL } else { signal })?;
+            asked = true;
+        }
+    }
+}
+
+/// Waits for a visitor that has a terminal of its own, and carries over what either side writes.
+fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, Failure> {
+    let (ours, visit) = give(visit, terminals).map_err(|e| no_terminal(&e))?;
+    let Attended { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
+    let _raw = Kept::raw();
+    let [stdin, stdout, _] = streams();
+    let (mut typing, mut listening) = (terminals[0], true);
+    loop {
+        if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
+            while carry(ours.as_fd(), stdout)? == Carried::Some {}
+            return Ok(ended);
+        }
+        let mut waiting = vec![PollFd::new(&visitor, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        waiting.extend(typing.then(|| PollFd::from_borrowed_fd(stdin, PollFlags::IN)));
+        waiting.extend(listening.then(|| PollFd::new(&ours, PollFlags::IN)));
+        wait(&mut waiting)?;
+        typing = typing && carry(stdin, ours.as_fd())? != Carried::End;
+        listening = listening && carry(ours.as_fd(), stdout)? != Carried::End;
+        while let Ok(Some(signal)) = signals.take() {
+            match signal {
+                Signal::WINCH => resize(ours.as_fd()),
+                other => visitor.signal(other)?,
+            }
+        }
+    }
+}
+
+/// Gives a visit a terminal in the place of each of our streams that is one; ours is the other side.
+fn give(visit: Visit, terminals: [bool; 3]) -> io::Result<(OwnedFd, Visit)> {
+    let pty = Pty::new()?;
+    let visit = visit.streams(pty.in_place_of(terminals)?).terminal(pty.theirs);
+    Ok(match std::env::var_os("TERM") {
+        Some(kind) => (pty.ours, visit.variable("TERM", kind)),
+        None => (pty.ours, visit),
+    })
+}
+
+#[derive(PartialEq, Eq)]
+enum Carried {
+    Some,
+    Nothing,
+    /// Nobody has the other side any more.
+    End,
+}
+
+/// Carries over what can be read now, without waiting for more.
+fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
+    let mut ready = [PollFd::from_borrowed_fd(from, PollFlags::IN)];
+    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(0) | Err(Errno::INTR) => return Ok(Carried::Nothing),
+        Ok(_) => (),
+        Err(e) => return Err(Failure::new(format!("failed to wait for the program: {e}"))),
+    }
+    let mut buffer = [0; 4096];
+    let mut rest = match rustix::io::read(from, &mut buffer) {
+        Ok(0) | Err(Errno::IO) => return Ok(Carried::End),
+        Ok(length) => &buffer[..length],
+        Err(Errno::INTR | Errno::AGAIN) => return Ok(Carried::Nothing),
+        Err(e) => return Err(Failure::new(format!("failed to read from the terminal: {e}"))),
+    };
+    while !rest.is_empty() {
+        match rustix::io::write(to, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => (),
+            Err(Errno::IO) => return Ok(Carried::End),
+            Err(e) => return Err(io::Error::from(e).into()),
+        }
+    }
+    Ok(Carried::Some)
+}
+
+fn wait(waiting: &mut [PollFd<'_>]) -> Result<(), Failure> {
+    match poll(waiting, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(Failure::new(format!("failed to wait for the program: {e}"))),
+    }
+}
