@@ -20,26 +20,26 @@ use terminal::logger;
 use terminal::output::Failure;
 
 fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    // The probe reads its own words: it is what runs inside the jail of the demo.
-    if words.get(1).is_some_and(|word| word == "probe") {
-        return stockade_probe::run(&words[2..]);
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The probe reads its own arguments: it is what runs inside the jail of the demo.
+    if arguments.get(1).is_some_and(|word| word == "probe") {
+        return stockade_probe::run(&arguments[2..]);
     }
-    match commands::completions::answered(&words, Cli::command) {
+    match commands::completions::answer(&arguments, Cli::command) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => (),
-        Err(error) => return usage::explain(&error, &Cli::command(), words),
+        Err(error) => return usage::report(&error, &Cli::command(), arguments),
     }
     // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
     // a VMM ended.
     let _ = stockade_syscalls::signals::heed_children();
-    match Cli::try_parse_from(&words) {
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             logger::set_up(cli.quiet, cli.verbose);
-            let own_failure = usage::code_of_own_failure(&words);
-            dispatch(cli.command).unwrap_or_else(|failure| failure.with_code(own_failure).tell())
+            let own_failure = usage::code_of_own_failure(&arguments);
+            dispatch(cli.command).unwrap_or_else(|failure| failure.with_code(own_failure).report())
         }
-        Err(error) => usage::explain(&error, &Cli::command(), words),
+        Err(error) => usage::report(&error, &Cli::command(), arguments),
     }
 }
 

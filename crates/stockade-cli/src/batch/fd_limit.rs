@@ -14,7 +14,7 @@ const FOR_EACH: u64 = 6;
 ///
 /// # Errors
 /// How many descriptors it would need where no more may be had.
-pub(crate) fn make_room_for(jails: usize) -> Result<(), Failure> {
+pub(crate) fn raise_limit_for(jails: usize) -> Result<(), Failure> {
     // One jail is no reason to be strict.
     if jails < 2 {
         return Ok(());

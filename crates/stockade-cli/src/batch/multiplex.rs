@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use stockade::Streams;
 use stockade::spec::JailId;
 
-use crate::terminal::output::{Failure, complain};
+use crate::terminal::output::{Failure, error};
 use crate::terminal::width;
 
 /// A line that is longer is told as several.
@@ -56,13 +56,13 @@ impl Prefixed {
 fn copy(before: String, to: impl Write + Send + 'static, alive: Sender<()>) -> io::Result<OwnedFd> {
     let (from, written) = pipe_with(PipeFlags::CLOEXEC)?;
     Builder::new().name("output".to_owned()).spawn(move || {
-        tell(&before, File::from(from), to);
+        copy_lines(&before, File::from(from), to);
         drop(alive);
     })?;
     Ok(written)
 }
 
-fn tell(before: &str, from: impl Read, mut to: impl Write) {
+fn copy_lines(before: &str, from: impl Read, mut to: impl Write) {
     let mut from = BufReader::new(from);
     loop {
         let mut line = before.as_bytes().to_vec();
@@ -77,7 +77,7 @@ fn tell(before: &str, from: impl Read, mut to: impl Write) {
             Ok(()) => (),
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return,
             Err(e) => {
-                return complain(&format!(
+                return error(&format!(
                     "failed to write what {} writes: {e}",
                     before.trim_end_matches(" | ").trim_end()
                 ));
@@ -90,24 +90,24 @@ fn tell(before: &str, from: impl Read, mut to: impl Write) {
 mod tests {
     use super::*;
 
-    fn told(text: &[u8]) -> Vec<u8> {
-        let mut told = Vec::new();
-        tell("vm | ", text, &mut told);
-        told
+    fn copied(text: &[u8]) -> Vec<u8> {
+        let mut copied = Vec::new();
+        copy_lines("vm | ", text, &mut copied);
+        copied
     }
 
     #[test]
     fn every_line_has_its_prefix_and_its_end() {
-        assert_eq!(told(b""), b"");
-        assert_eq!(told(b"a\n\nb"), b"vm | a\nvm | \nvm | b\n");
-        assert_eq!(told(b"\xff\n"), b"vm | \xff\n");
+        assert_eq!(copied(b""), b"");
+        assert_eq!(copied(b"a\n\nb"), b"vm | a\nvm | \nvm | b\n");
+        assert_eq!(copied(b"\xff\n"), b"vm | \xff\n");
     }
 
     #[test]
     fn a_line_without_end_is_told_in_parts() {
         let long = vec![b'x'; usize::try_from(LONGEST_LINE).expect("a small number") + 1];
-        let told = told(&long);
-        let lines: Vec<&[u8]> = told.split(|byte| *byte == b'\n').collect();
+        let copied = copied(&long);
+        let lines: Vec<&[u8]> = copied.split(|byte| *byte == b'\n').collect();
         assert_eq!((lines.len(), lines[1]), (3, &b"vm | x"[..]));
     }
 }

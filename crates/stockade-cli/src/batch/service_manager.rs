@@ -6,50 +6,50 @@ use sd_notify::NotifyState;
 use stockade::DelegatedCgroup;
 use stockade::spec::CgroupVersion;
 
-use super::request::Wish;
+use super::request::JailRequest;
 use crate::terminal::output::Failure;
 
 /// Has jails that ask for no other parent made in the cgroup that is delegated to this command, if one is.
-pub(crate) fn use_delegated_cgroup<T: Args>(wishes: &mut [Wish<T>]) -> Result<(), Failure> {
-    let mut open_to_it: Vec<_> = wishes.iter_mut().filter(|wish| is_open_to_any_parent(wish)).collect();
-    if open_to_it.is_empty() {
+pub(crate) fn use_delegated_cgroup<T: Args>(requests: &mut [JailRequest<T>]) -> Result<(), Failure> {
+    let mut accepting: Vec<_> = requests.iter_mut().filter(|request| accepts_any_parent(request)).collect();
+    if accepting.is_empty() {
         return Ok(());
     }
     let Some(delegated) = DelegatedCgroup::find()? else { return Ok(()) };
-    open_to_it.retain(|wish| delegated.offers(&wish.spec.cgroups));
-    if open_to_it.is_empty() {
+    accepting.retain(|request| delegated.offers(&request.spec.cgroups));
+    if accepting.is_empty() {
         return Ok(());
     }
     let parent = delegated.settle()?;
-    for wish in open_to_it {
-        wish.spec.parent_cgroup = Some(parent.clone());
+    for request in accepting {
+        request.spec.parent_cgroup = Some(parent.clone());
     }
     Ok(())
 }
 
 /// One without settings is held together below the cgroup of this command in any case.
-fn is_open_to_any_parent<T: Args>(wish: &Wish<T>) -> bool {
-    let spec = &wish.spec;
+fn accepts_any_parent<T: Args>(request: &JailRequest<T>) -> bool {
+    let spec = &request.spec;
     let version = spec.cgroup_version.is_none_or(|version| version == CgroupVersion::V2);
     spec.parent_cgroup.is_none() && !spec.cgroups.is_empty() && version
 }
 
 /// The VMMs run, and are ready if that was waited for.
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// The same where this process ends at once: the VMM is what the service is.
 pub(crate) fn ready_as(pid: i32) {
-    tell(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
+    notify(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
 }
 
 /// The VMMs are asked to end, or have ended.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-fn tell(news: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     // A manager that cannot be reached is no reason to end a VMM.
-    let _ = sd_notify::notify(news);
+    let _ = sd_notify::notify(states);
 }

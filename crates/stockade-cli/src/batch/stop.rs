@@ -5,17 +5,17 @@ use std::time::Duration;
 use stockade::spec::JailId;
 use stockade::{JailState, Store, Watched, stop_all};
 
-use crate::terminal::output::{Failure, note};
+use crate::terminal::output::{Failure, info};
 
 /// Stops the VMMs that run, all within the same grace period.
-pub(crate) fn stop_together(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
+pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
     let mut running: Vec<Watched> = Vec::new();
     for id in ids {
         match store.watch(id) {
             Ok(Some(watched)) => running.push(watched),
             Ok(None) => end_members(store, id)?,
             // The others are stopped all the same.
-            Err(error) => note(&error.to_string()),
+            Err(error) => info(&error.to_string()),
         }
     }
     stop_all(&running, grace)?;

@@ -4,14 +4,14 @@ use super::multiplex::Prefixed;
 use crate::terminal::pty::Relay;
 
 /// Who carries it.
-pub(crate) enum Shown {
+pub(crate) enum VmmOutput {
     /// Threads that put the jail's id before each line.
     Prefixed(Prefixed),
     /// The relay of its terminal.
     Relayed(Relay),
 }
 
-impl Shown {
+impl VmmOutput {
     /// The relay of a terminal, if it is one.
     pub(crate) fn relay(&self) -> Option<&Relay> {
         if let Self::Relayed(relay) = self { Some(relay) } else { None }

@@ -14,13 +14,13 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use stockade::spec::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 use stockade::{JailState, Listing, Store};
 
-use crate::jail_file::Named;
-use crate::select::KEYS;
+use crate::jail_file::NamedJails;
+use crate::select::FILTER_KEYS;
 use crate::terminal::output::{Failure, print};
 use crate::terminal::signal_names::SIGNALS;
 
 /// Names the shell that asks for what may follow.
-const ASKED: &str = "STOCKADE_COMPLETE";
+const COMPLETE_VARIABLE: &str = "STOCKADE_COMPLETE";
 
 /// What the command is called on every line, and found by on the PATH.
 const NAME: &str = "stockade";
@@ -63,7 +63,7 @@ impl Shell {
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    args.shell.completer().write_registration(ASKED, NAME, NAME, NAME, &mut script)?;
+    args.shell.completer().write_registration(COMPLETE_VARIABLE, NAME, NAME, NAME, &mut script)?;
     print(String::from_utf8_lossy(&script).trim_start())?;
     if matches!(args.shell, Shell::Zsh) {
         print(ZSH_FIRST_TAB)?;
@@ -78,16 +78,16 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// A shell that is not known, or a reader that is gone.
-pub(crate) fn answered(words: &[OsString], cli: fn() -> Command) -> Result<bool, clap::Error> {
+pub(crate) fn answer(words: &[OsString], cli: fn() -> Command) -> Result<bool, clap::Error> {
     let here = std::env::current_dir();
-    CompleteEnv::with_factory(|| completed(cli()))
-        .var(ASKED)
+    CompleteEnv::with_factory(|| with_completers(cli()))
+        .var(COMPLETE_VARIABLE)
         .shells(Shells(&[&Bash, &Zsh, &Fish]))
         .try_complete(words, here.as_deref().ok())
 }
 
 /// The command line, with what its values may be.
-fn completed(cli: Command) -> Command {
+fn with_completers(cli: Command) -> Command {
     cli.mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         command.mut_args(|argument| with_values(&name, argument))
@@ -126,7 +126,7 @@ fn jails_that(typed: &OsStr, are_meant: impl Fn(&Listing) -> bool) -> Vec<Comple
     let listings = Store::from_environment().ok().and_then(|store| store.list().ok()).unwrap_or_default();
     let meant = listings.iter().filter(|jail| are_meant(jail));
     let candidate = |id: &str, state: &str| CompletionCandidate::new(id).help(Some(state.to_owned().into()));
-    beginning_with(typed, meant.map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
+    with_prefix(typed, meant.map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
 }
 
 /// What was placed into the jail that the line names.
@@ -134,19 +134,19 @@ fn placed(typed: &OsStr) -> Vec<CompletionCandidate> {
     let Ok(store) = Store::from_environment() else { return Vec::new() };
     let receipt = |word: &OsString| store.read(&word.to_str()?.parse().ok()?).ok().flatten();
     let Some(receipt) = line().iter().skip(2).find_map(receipt) else { return Vec::new() };
-    beginning_with(typed, receipt.placed().map(|path| CompletionCandidate::new(path.to_string())))
+    with_prefix(typed, receipt.placed().map(|path| CompletionCandidate::new(path.to_string())))
 }
 
 /// The signals by name.
 fn signals(typed: &OsStr) -> Vec<CompletionCandidate> {
-    beginning_with(typed, SIGNALS.iter().map(|(name, _)| CompletionCandidate::new(name)))
+    with_prefix(typed, SIGNALS.iter().map(|(name, _)| CompletionCandidate::new(name)))
 }
 
 /// What there can be conditions on, and the states.
 fn conditions(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let keys = KEYS.into_iter().filter(|key| *key != STATE).map(|key| format!("{key}="));
+    let keys = FILTER_KEYS.into_iter().filter(|key| *key != STATE).map(|key| format!("{key}="));
     let states = JailState::ALL.into_iter().map(|state| format!("{STATE}={state}"));
-    beginning_with(typed, states.chain(keys).map(CompletionCandidate::new))
+    with_prefix(typed, states.chain(keys).map(CompletionCandidate::new))
 }
 
 /// The condition whose values are known.
@@ -157,8 +157,8 @@ fn jails_of_files(typed: &OsStr) -> Vec<CompletionCandidate> {
     let line = line();
     let behind = line.windows(2).filter(|words| words[0] == "-f" || words[0] == "--file");
     let files: Vec<PathBuf> = behind.map(|words| PathBuf::from(&words[1])).collect();
-    let ids = Named::in_files(&files).map(|named| named.ids).unwrap_or_default();
-    beginning_with(typed, ids.iter().map(|id| CompletionCandidate::new(id.as_str())))
+    let ids = NamedJails::in_files(&files).map(|named| named.ids).unwrap_or_default();
+    with_prefix(typed, ids.iter().map(|id| CompletionCandidate::new(id.as_str())))
 }
 
 /// The words of the line that is completed, the command's own name first.
@@ -172,12 +172,12 @@ fn profiles(typed: &OsStr) -> Vec<CompletionCandidate> {
     let directory = Path::new(directory.as_deref().unwrap_or(DEFAULT_PROFILE_DIRECTORY.as_ref()));
     let known = Profiles::new(directory).all().unwrap_or_default();
     let mut candidates =
-        beginning_with(typed, known.iter().map(|profile| CompletionCandidate::new(&profile.name)));
+        with_prefix(typed, known.iter().map(|profile| CompletionCandidate::new(&profile.name)));
     candidates.extend(clap_complete::engine::ValueCompleter::complete(&PathCompleter::file(), typed));
     candidates
 }
 
-fn beginning_with(
+fn with_prefix(
     typed: &OsStr,
     candidates: impl Iterator<Item = CompletionCandidate>,
 ) -> Vec<CompletionCandidate> {

@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Serialize;
 use stockade::spec::{HostPath, JailId};
 
-use crate::batch::request::{leave_all, prepare_all};
-use crate::batch::template_mounts;
+use crate::batch::request::{persist_all, prepare_all};
+use crate::batch::template_mounts::ensure_template_mounts;
 use crate::jail_file::Described;
 use crate::terminal::output::{Failure, print, print_json, require_root};
-use crate::terminal::signals::{demand_none, stop_signals};
+use crate::terminal::signals::{check_no_signal, stop_signals};
 
 /// What `create` is asked besides the jail.
 #[derive(Debug, Args)]
@@ -34,18 +34,18 @@ struct Row<'a> {
 }
 
 pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> {
-    let wishes = args.wishes()?;
+    let requests = args.requests()?;
     require_root("create")?;
-    template_mounts::on_the_side();
+    ensure_template_mounts();
     // From here on a signal waits until the jails can be removed, or stand by themselves.
     let signals = stop_signals()?;
-    let prepared = prepare_all(&wishes, &signals)?;
-    demand_none(&signals, "all was made")?;
+    let prepared = prepare_all(&requests, &signals)?;
+    check_no_signal(&signals, "all was made")?;
     let roots: Vec<HostPath> = prepared.iter().map(|prepared| prepared.receipt().root()).collect();
-    leave_all(&wishes, prepared)?;
+    persist_all(&requests, prepared)?;
     let rows: Vec<Row<'_>> =
-        wishes.iter().zip(roots).map(|(wish, root)| Row { id: wish.id(), root }).collect();
-    if wishes.iter().any(|wish| wish.asked.args.own.json) {
+        requests.iter().zip(roots).map(|(request, root)| Row { id: request.id(), root }).collect();
+    if requests.iter().any(|request| request.description.args.own.json) {
         print_json(&rows)?;
     } else {
         print(&rows.iter().flat_map(|row| [row.id.as_str(), "\n"]).collect::<String>())?;

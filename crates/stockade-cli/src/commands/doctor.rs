@@ -9,8 +9,8 @@ use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
 use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::flags::state::StateArgs;
-use crate::terminal::findings::Look;
-use crate::terminal::output::{Failure, done_if, in_flag, print, print_json};
+use crate::terminal::findings::FindingsStyle;
+use crate::terminal::output::{Failure, in_flag, print, print_json, success_if};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&Look::of_stdout().findings(&report.findings))?;
+        print(&FindingsStyle::for_stdout().findings(&report.findings))?;
     }
-    Ok(done_if(ok))
+    Ok(success_if(ok))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 
-use crate::flags::exec::{VisitArgs, run};
+use crate::flags::exec::{ProgramArgs, run};
 use crate::terminal::output::Failure;
 
 /// Arguments of `exec`.
@@ -27,7 +27,7 @@ pub(crate) struct ExecArgs {
     #[arg(required_unless_present = "host_program")]
     words: Vec<OsString>,
     #[command(flatten)]
-    how: VisitArgs,
+    how: ProgramArgs,
 }
 
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {

@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::{Collection, TeardownOptions};
 
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, done_if, is_quiet, note, print, print_json, require_root};
+use crate::terminal::output::{Failure, info, is_quiet, print, print_json, require_root, success_if};
 use crate::terminal::progress::SharedBar;
 
 /// Arguments of `gc`.
@@ -41,9 +41,9 @@ pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
         print(&text(&collection, args.dry_run))?;
     }
     for problem in &collection.problems {
-        note(&format!("{}: {}", problem.what, problem.reason));
+        info(&format!("{}: {}", problem.what, problem.reason));
     }
-    Ok(done_if(collection.is_clean()))
+    Ok(success_if(collection.is_clean()))
 }
 
 fn text(collection: &Collection, dry_run: bool) -> String {

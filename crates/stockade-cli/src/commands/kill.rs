@@ -6,7 +6,7 @@ use clap::Args;
 use rustix::process::Signal;
 use stockade::{Error, JailState, Listing};
 
-use crate::select::{Naming, SelectArgs};
+use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Failure, require_root};
 use crate::terminal::signal_names;
 
@@ -35,14 +35,14 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
-    let (ids, mut code) = chosen.known();
+    let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
+    let (ids, mut code) = selection.known();
     for id in &ids {
         let sent = store.watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
         match sent {
             Ok(Some(())) => (),
-            Ok(None) => code = Failure::from(Error::NotRunning(id.clone())).tell(),
-            Err(error) => code = Failure::from(error).tell(),
+            Ok(None) => code = Failure::from(Error::NotRunning(id.clone())).report(),
+            Err(error) => code = Failure::from(error).report(),
         }
     }
     Ok(code)

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 
-use crate::flags::lookup::{find, is_none};
+use crate::flags::lookup::{find, no_such_jail};
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, note, require_root_to_look};
+use crate::terminal::output::{Failure, info, require_root_to_look};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("logs")?;
     let store = args.state.store()?;
     let id = find(&store, &args.id)?;
-    let mut log = store.log(&id)?.ok_or_else(|| is_none(&id))?;
+    let mut log = store.log(&id)?.ok_or_else(|| no_such_jail(&id))?;
     let text = log.read()?;
     let mut empty = text.is_empty();
     write(args.lines.map_or(&text[..], |lines| last(&text, lines)))?;
@@ -41,7 +41,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         write(&text)?;
     }
     if empty {
-        note(&format!(
+        info(&format!(
             "jail {id} has no log: it has written nothing, or was started by neither start nor run --detach"
         ));
     }

@@ -1,4 +1,4 @@
-//! One file or folder for each command.
+//! One file or directory for each command.
 
 pub(crate) mod audit;
 pub(crate) mod completions;

@@ -10,10 +10,10 @@ use stockade::spec::{JailId, Owner};
 use stockade::{How, Jail, Placed, Placement};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::flags::lookup::{is_dead, open};
-use crate::flags::placement::{demand_distinct, parse, put};
+use crate::flags::lookup::{dead_jail, open};
+use crate::flags::placement::{check_distinct, parse, place_one};
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, go_on, print, print_json, require_root};
+use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, require_root};
 use crate::terminal::signals::stop_signals;
 
 /// Arguments of `place`.
@@ -56,7 +56,7 @@ impl PlaceArgs {
             parse(argument, &base).map_err(|wrong| Failure::new(format!("{}: {wrong}", argument.display())))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        demand_distinct(&placements, None).map(|()| placements)
+        check_distinct(&placements, None).map(|()| placements)
     }
 }
 
@@ -77,12 +77,12 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     let mut rows = Vec::new();
     for placement in &placements {
         let source = placement.source();
-        match place_one(&mut jail, placement, &signals) {
+        match place_into(&mut jail, placement, &signals) {
             Ok(placed) if args.json => rows.push(Row { source, placed }),
-            Ok(placed) => go_on(print(&format!("{placed}\n")))?,
+            Ok(placed) => ignore_closed_stdout(print(&format!("{placed}\n")))?,
             Err(failure) => {
                 if args.json {
-                    go_on(print_json(&rows))?;
+                    ignore_closed_stdout(print_json(&rows))?;
                 }
                 return Err(failure);
             }
@@ -94,15 +94,15 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn place_one(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Result<Placed, Failure> {
+fn place_into(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Result<Placed, Failure> {
     match jail {
         Jail::Prepared(jail) => {
-            put(placement, None, signals, |what, tell| jail.place_with_progress(what, tell))
+            place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
         }
         Jail::Running(jail) => {
-            put(placement, None, signals, |what, tell| jail.place_with_progress(what, tell))
+            place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
         }
-        Jail::Dead(dead) => Err(is_dead(dead)),
+        Jail::Dead(dead) => Err(dead_jail(dead)),
     }
 }
 

@@ -7,7 +7,7 @@ use stockade::{Ended, Listing};
 
 use crate::flags::state::StateArgs;
 use crate::select::FilterArgs;
-use crate::terminal::output::{Failure, note, plain, print, print_json, require_root_to_look};
+use crate::terminal::output::{Failure, escape_control, info, print, print_json, require_root_to_look};
 use crate::terminal::time::short;
 use crate::terminal::width;
 
@@ -44,7 +44,7 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
         print(&table(&listings))?;
     }
     for problem in listings.iter().filter_map(|listing| listing.problem.as_ref()) {
-        note(problem);
+        info(problem);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,7 +58,7 @@ fn table(listings: &[Listing]) -> String {
     for Listing { id, pid, state, ended, age, vmm, .. } in listings {
         let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
         let age = age.map_or("-".to_owned(), short);
-        let vmm = vmm.as_deref().map_or("-".to_owned(), plain);
+        let vmm = vmm.as_deref().map_or("-".to_owned(), escape_control);
         text += &row(id.as_str(), &pid, &state.to_string(), &exit(*ended), &age, &vmm);
     }
     text

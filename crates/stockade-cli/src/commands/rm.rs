@@ -9,10 +9,12 @@ use stockade::{
     Collection, Error, Jail, Leftover, Progress, Report, Store, TeardownOptions, teardown_all_with_progress,
 };
 
-use crate::batch::stop::stop_together;
+use crate::batch::stop::stop_vmms;
 use crate::flags::lookup::open;
-use crate::select::{Chosen, Naming, SelectArgs};
-use crate::terminal::output::{Failure, done_if, go_on, print, print_json, require_root, tell_left};
+use crate::select::{IdMatch, SelectArgs, Selection};
+use crate::terminal::output::{
+    Failure, ignore_closed_stdout, print, print_json, report_leftovers, require_root, success_if,
+};
 use crate::terminal::progress::SharedBar;
 
 /// Arguments of `rm`.
@@ -42,14 +44,14 @@ pub(crate) struct RmArgs {
 /// Removes what can be removed of the jails, and tells of each that cannot.
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
-    let (store, Chosen { ids, unknown, .. }) = args.jails.choose(Naming::Whole, |_| true)?;
+    let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
     if let Some(seconds) = args.timeout {
-        stop_together(&store, &ids, Duration::from_secs(seconds))?;
+        stop_vmms(&store, &ids, Duration::from_secs(seconds))?;
     }
     let mut collection = Collection::default();
     for (named, failure) in unknown {
         collection.problems.push(problem(&named, &failure));
-        failure.tell();
+        failure.report();
     }
     let bar = SharedBar::of_removal();
     let (mut done, total) = (0, ids.len() as u64);
@@ -57,7 +59,9 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
         let show = |of_these: Progress| bar.show(Progress { done: done + of_these.done, total });
         let removed = remove(&store, ids, args.force, &show);
         bar.aside(|| {
-            ids.iter().zip(removed).try_for_each(|(id, removed)| tell(id, removed, args, &mut collection))
+            ids.iter()
+                .zip(removed)
+                .try_for_each(|(id, removed)| report_removal(id, removed, args, &mut collection))
         })?;
         done += ids.len() as u64;
     }
@@ -65,11 +69,11 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&collection)?;
     }
-    Ok(done_if(collection.is_clean()))
+    Ok(success_if(collection.is_clean()))
 }
 
 /// Tells what became of one jail, and takes it down.
-fn tell(
+fn report_removal(
     id: &JailId,
     removed: Result<Report, Failure>,
     args: &RmArgs,
@@ -77,14 +81,14 @@ fn tell(
 ) -> Result<(), Failure> {
     match removed {
         Ok(report) => {
-            tell_left(&report);
+            report_leftovers(&report);
             let clean = report.is_clean();
             collection.jails.push(report);
-            if clean && !args.json { go_on(print(&format!("{id}\n"))) } else { Ok(()) }
+            if clean && !args.json { ignore_closed_stdout(print(&format!("{id}\n"))) } else { Ok(()) }
         }
         Err(failure) => {
             collection.problems.push(problem(id, &failure));
-            failure.tell();
+            failure.report();
             Ok(())
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::spec::JailId;
 
-use crate::flags::exec::{VisitArgs, run};
+use crate::flags::exec::{ProgramArgs, run};
 use crate::terminal::output::Failure;
 
 /// Arguments of `shell`.
@@ -19,7 +19,7 @@ pub(crate) struct ShellArgs {
     /// Name of the jail.
     id: JailId,
     #[command(flatten)]
-    how: VisitArgs,
+    how: ProgramArgs,
 }
 
 pub(crate) fn shell(args: &ShellArgs) -> Result<ExitCode, Failure> {

@@ -8,12 +8,12 @@ use serde::Serialize;
 use stockade::spec::{JailId, JailPath};
 use stockade::{Error, Jail, JailState, Listing, Running, Store};
 
-use crate::batch::template_mounts;
+use crate::batch::template_mounts::ensure_template_mounts;
 use crate::errors::hints;
-use crate::flags::lookup::{is_dead, open};
+use crate::flags::lookup::{dead_jail, open};
 use crate::flags::ready::ReadyArgs;
-use crate::select::{Chosen, Naming, SelectArgs};
-use crate::terminal::output::{Failure, done_if, go_on, print, print_json, require_root};
+use crate::select::{IdMatch, SelectArgs, Selection};
+use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, require_root, success_if};
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
@@ -52,42 +52,42 @@ struct Row {
 /// Starts what can be started of the jails, and tells of each that cannot.
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
-    template_mounts::on_the_side();
+    ensure_template_mounts();
     let is_prepared = |jail: &Listing| jail.state == JailState::Prepared;
-    let (store, Chosen { ids, unknown, single, .. }) = args.jails.choose(Naming::Whole, is_prepared)?;
+    let (store, Selection { ids, unknown, single, .. }) = args.jails.select(IdMatch::Exact, is_prepared)?;
     let mut all = unknown.is_empty();
-    let mut tell = |failure: Failure| {
-        failure.tell();
+    let mut report = |failure: Failure| {
+        failure.report();
         all = false;
     };
-    unknown.into_iter().map(|(_, failure)| failure).for_each(&mut tell);
+    unknown.into_iter().map(|(_, failure)| failure).for_each(&mut report);
     let mut started = Vec::new();
     // First all of them, since each may take long to get ready.
     for id in ids {
         match launch(&store, id, args) {
             Ok(one) => started.push(one),
-            Err(failure) => tell(failure),
+            Err(failure) => report(failure),
         }
     }
     let mut rows = Vec::new();
     for one in &mut started {
         match one.wait_ready(args) {
             Ok(()) if args.json => rows.push(one.row()),
-            Ok(()) => go_on(print(&one.line(single)))?,
-            Err(failure) => tell(failure),
+            Ok(()) => ignore_closed_stdout(print(&one.line(single)))?,
+            Err(failure) => report(failure),
         }
     }
     if args.json {
         print_json(&rows)?;
     }
-    Ok(done_if(all))
+    Ok(success_if(all))
 }
 
 fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failure> {
     let mut prepared = match open(store, &id)? {
         Jail::Prepared(prepared) => prepared,
         Jail::Running(running) => return Err(Error::Running { id, pid: running.pid() }.into()),
-        Jail::Dead(dead) => return Err(is_dead(&dead)),
+        Jail::Dead(dead) => return Err(dead_jail(&dead)),
     };
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());
@@ -95,7 +95,7 @@ fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failur
     let spec = prepared.receipt().spec.clone();
     let socket = args.ready.socket(&spec)?;
     let launched = prepared.launch_watched(args.ready.log_bytes()?);
-    let running = launched.map_err(|error| hints::not_started(&error, &spec))?;
+    let running = launched.map_err(|error| hints::launch_failed(&error, &spec))?;
     Ok(Started { id, running, socket })
 }
 

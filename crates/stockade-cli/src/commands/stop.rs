@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use stockade::{JailState, Listing};
 
-use crate::batch::stop::stop_together;
-use crate::select::{Naming, SelectArgs};
-use crate::terminal::output::{Failure, go_on, print, require_root};
+use crate::batch::stop::stop_vmms;
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
@@ -28,9 +28,9 @@ pub(crate) struct StopArgs {
 pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let (store, chosen) = args.jails.choose(Naming::Whole, runs)?;
-    let (known, code) = chosen.known();
-    stop_together(&store, &known, Duration::from_secs(args.timeout))?;
-    known.iter().try_for_each(|id| go_on(print(&format!("{id}\n"))))?;
+    let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
+    let (known, code) = selection.known();
+    stop_vmms(&store, &known, Duration::from_secs(args.timeout))?;
+    known.iter().try_for_each(|id| ignore_closed_stdout(print(&format!("{id}\n"))))?;
     Ok(code)
 }

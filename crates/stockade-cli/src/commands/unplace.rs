@@ -7,9 +7,9 @@ use clap::Args;
 use stockade::Jail;
 use stockade::spec::{JailId, JailPath};
 
-use crate::flags::lookup::{is_dead, open};
+use crate::flags::lookup::{dead_jail, open};
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, go_on, print, require_root};
+use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
 
 /// Arguments of `unplace`.
 #[derive(Debug, Args)]
@@ -33,9 +33,9 @@ pub(crate) fn unplace(args: &UnplaceArgs) -> Result<ExitCode, Failure> {
         match &mut jail {
             Jail::Prepared(prepared) => prepared.unplace(path)?,
             Jail::Running(running) => running.unplace(path)?,
-            Jail::Dead(dead) => return Err(is_dead(dead)),
+            Jail::Dead(dead) => return Err(dead_jail(dead)),
         }
-        go_on(print(&format!("{path}\n")))?;
+        ignore_closed_stdout(print(&format!("{path}\n")))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use stockade::spec::JailId;
 use stockade::{Ended, JailState, Listing, Store};
 
-use crate::flags::lookup::is_none;
-use crate::select::{Naming, SelectArgs};
-use crate::terminal::output::{Code, Failure, note, print, print_json_line, require_root_to_look};
+use crate::flags::lookup::no_such_jail;
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::output::{Code, Failure, info, print, print_json_line, require_root_to_look};
 use crate::terminal::time::until;
 
 /// Arguments of `wait`.
@@ -49,18 +49,18 @@ struct End<'a> {
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
     let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Ended);
-    let (store, chosen) = args.jails.choose(Naming::BeginningSaid, started)?;
-    let with_name = args.any || chosen.by_condition;
-    let ids = chosen.all_known()?;
-    ids.iter().try_for_each(|id| demand_started(&store, id))?;
+    let (store, selection) = args.jails.select(IdMatch::PrefixReported, started)?;
+    let with_name = args.any || selection.by_filter;
+    let ids = selection.all_known()?;
+    ids.iter().try_for_each(|id| check_started(&store, id))?;
     let deadline = until(args.timeout);
     let mut ends = store.ends(&ids)?;
     let mut known = BTreeMap::new();
-    let mut told = 0;
+    let mut printed = 0;
     let mut code = Code::Done.into();
     while let Some((id, ended)) = ends.next(deadline)? {
         if ended == Ended::Unknown {
-            note(&format!("jail {id} does not run, and how its VMM ended is not known"));
+            info(&format!("jail {id} does not run, and how its VMM ended is not known"));
             code = Code::Failed.into();
         }
         if args.json {
@@ -74,25 +74,25 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
         }
         known.insert(id, ended);
         // In the order of the command line, each as soon as those before it are known.
-        while let Some(ended) = ids.get(told).and_then(|id| known.get(id)) {
+        while let Some(ended) = ids.get(printed).and_then(|id| known.get(id)) {
             if !args.json && !with_name && *ended != Ended::Unknown {
                 print(&format!("{}\n", ended.shell_code()))?;
             }
-            told += 1;
+            printed += 1;
         }
     }
     let late: Vec<&str> = ends.waiting().map(JailId::as_str).collect();
     if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
         let verb = if late.len() == 1 { "runs" } else { "run" };
-        note(&format!("{} still {verb} after {seconds} s", late.join(", ")));
+        info(&format!("{} still {verb} after {seconds} s", late.join(", ")));
         return Ok(Code::TimedOut.into());
     }
     Ok(code)
 }
 
-fn demand_started(store: &Store, id: &JailId) -> Result<(), Failure> {
+fn check_started(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id)? {
-        None => Err(is_none(id)),
+        None => Err(no_such_jail(id)),
         Some(receipt) if receipt.vmm().is_none() => Err(Failure::new(format!("jail {id} was not started"))),
         Some(_) => Ok(()),
     }

@@ -42,7 +42,7 @@ fn next_step(flag: &str, cause: &Error) -> &'static str {
 }
 
 /// The same for a jail that could not be made.
-pub(crate) fn not_made(error: &Error, spec: &JailSpec) -> Failure {
+pub(crate) fn prepare_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
         Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
             match *cause {
@@ -80,7 +80,7 @@ fn other_version(spec: &JailSpec, controller: &str) -> Option<u8> {
 }
 
 /// The same for a VMM that could not be started.
-pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> Failure {
+pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
         Error::Enter { step, cause: cause @ Errno::ACCESS }
             if matches!(**step, EnterStep::Execute { .. }) =>
@@ -115,7 +115,7 @@ pub(crate) fn not_started(error: &Error, spec: &JailSpec) -> Failure {
 }
 
 /// The same for a program that could not be run in a jail, with the exit code that tells why, and the flag that helps.
-pub(crate) fn not_run(error: &Error) -> Failure {
+pub(crate) fn exec_failed(error: &Error) -> Failure {
     let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
     let (code, way_out) = match (&**step, error.kind()) {
         (EnterStep::ExecuteVisitor { of_host: false, .. }, ErrorKind::NotFound) => {

@@ -23,58 +23,58 @@ const COMMANDS: &[(&[&str], &str)] = &[
 ];
 
 /// The commands that hand words on to a VMM.
-pub(super) const WITH_A_VMM: &[&str] = &["run", "create", "start", "plan"];
-const WITH_A_JAIL: &[&str] = &["run", "create", "plan"];
-const WITH_JAILS: &[&str] = &["start", "stop", "kill", "wait", "rm", "inspect", "audit"];
-const VISITS: &[&str] = &["exec", "shell"];
+pub(super) const TAKES_VMM_ARGUMENTS: &[&str] = &["run", "create", "start", "plan"];
+const TAKES_JAIL: &[&str] = &["run", "create", "plan"];
+const TAKES_JAILS: &[&str] = &["start", "stop", "kill", "wait", "rm", "inspect", "audit"];
+const EXEC_COMMANDS: &[&str] = &["exec", "shell"];
 const ALL: &[&str] = &[];
 
 /// A way to write a flag that is not stockade's.
-struct Foreign {
+struct ForeignUsage {
     /// The commands that it is told of; all if none is named.
     commands: &'static [&'static str],
     /// Patterns of words that follow each other, the last of which is what the command line stumbled on.
     words: &'static [&'static str],
     /// What is told, with `{1}` for the first of the words, and so on.
-    told: &'static str,
+    hint: &'static str,
 }
 
-const fn told(
+const fn hint(
     commands: &'static [&'static str],
     words: &'static [&'static str],
-    told: &'static str,
-) -> Foreign {
-    Foreign { commands, words, told }
+    hint: &'static str,
+) -> ForeignUsage {
+    ForeignUsage { commands, words, hint }
 }
 
 /// The first that fits is told. A flag that some VMM has is none of them: `--memory`, `--cpus`, `--net`.
-const FLAGS: &[Foreign] = &[
-    told(&["kill"], &["-[0-9A-Z]*"], "a signal is given as -s 9 or -s KILL"),
-    told(&["logs"], &["--tail*"], "did you mean '-n N'?"),
-    told(VISITS, &["-[it]*"], TERMINAL),
-    told(VISITS, &["--interactive"], TERMINAL),
-    told(VISITS, &["--tty"], TERMINAL),
-    told(VISITS, &["-e*"], "did you mean '--env NAME=VALUE'?"),
-    told(VISITS, &["-u*"], "a visitor is who the VMM is, or root with --root"),
-    told(VISITS, &["--user*"], "a visitor is who the VMM is, or root with --root"),
-    told(WITH_A_VMM, &["-it"], TERMINAL),
-    told(WITH_A_VMM, &["-i"], TERMINAL),
-    told(WITH_A_VMM, &["-t"], TERMINAL),
-    told(WITH_A_VMM, &["--ready", "*.sock*"], "a socket is joined to its flag: {1}={2}"),
-    told(WITH_A_VMM, &["--ready", "*.sock*", "*"], "a socket is joined to its flag: {1}={2}"),
-    told(WITH_A_VMM, &["--ready", "*", "*.sock*"], "a socket is joined to its flag: {1}={3}"),
-    told(WITH_A_VMM, &["-e"], NO_ENVIRONMENT),
-    told(WITH_A_VMM, &["--env*"], NO_ENVIRONMENT),
-    told(WITH_A_JAIL, &["--volume*"], PLACE),
-    told(WITH_A_JAIL, &["--mount*"], PLACE),
-    told(WITH_A_JAIL, &["-v", "*:*"], "files are placed by --place SRC=NAME; -v is --verbose"),
-    told(WITH_A_JAIL, &["--name*"], "did you mean '--id'?"),
-    told(WITH_A_JAIL, &["--user"], "did you mean '--uid' and '--gid'?"),
-    told(WITH_A_JAIL, &["--network*"], "did you mean '--netns'?"),
-    told(&["run"], &["--rm"], "run removes its jail by itself, unless it is detached"),
-    told(WITH_A_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
-    told(WITH_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
-    told(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
+const FLAGS: &[ForeignUsage] = &[
+    hint(&["kill"], &["-[0-9A-Z]*"], "a signal is given as -s 9 or -s KILL"),
+    hint(&["logs"], &["--tail*"], "did you mean '-n N'?"),
+    hint(EXEC_COMMANDS, &["-[it]*"], TERMINAL),
+    hint(EXEC_COMMANDS, &["--interactive"], TERMINAL),
+    hint(EXEC_COMMANDS, &["--tty"], TERMINAL),
+    hint(EXEC_COMMANDS, &["-e*"], "did you mean '--env NAME=VALUE'?"),
+    hint(EXEC_COMMANDS, &["-u*"], "a visitor is who the VMM is, or root with --root"),
+    hint(EXEC_COMMANDS, &["--user*"], "a visitor is who the VMM is, or root with --root"),
+    hint(TAKES_VMM_ARGUMENTS, &["-it"], TERMINAL),
+    hint(TAKES_VMM_ARGUMENTS, &["-i"], TERMINAL),
+    hint(TAKES_VMM_ARGUMENTS, &["-t"], TERMINAL),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*"], "a socket is joined to its flag: {1}={2}"),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*", "*"], "a socket is joined to its flag: {1}={2}"),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*", "*.sock*"], "a socket is joined to its flag: {1}={3}"),
+    hint(TAKES_VMM_ARGUMENTS, &["-e"], NO_ENVIRONMENT),
+    hint(TAKES_VMM_ARGUMENTS, &["--env*"], NO_ENVIRONMENT),
+    hint(TAKES_JAIL, &["--volume*"], PLACE),
+    hint(TAKES_JAIL, &["--mount*"], PLACE),
+    hint(TAKES_JAIL, &["-v", "*:*"], "files are placed by --place SRC=NAME; -v is --verbose"),
+    hint(TAKES_JAIL, &["--name*"], "did you mean '--id'?"),
+    hint(TAKES_JAIL, &["--user"], "did you mean '--uid' and '--gid'?"),
+    hint(TAKES_JAIL, &["--network*"], "did you mean '--netns'?"),
+    hint(&["run"], &["--rm"], "run removes its jail by itself, unless it is detached"),
+    hint(TAKES_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
+    hint(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
+    hint(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
 ];
 
 const TERMINAL: &str = "a terminal is taken as it is: leave it out";
@@ -83,7 +83,7 @@ const PLACE: &str = "did you mean '--place SRC=NAME'?";
 
 /// What is told of a command of another tool's.
 pub(super) fn command(word: &str) -> Option<&'static str> {
-    COMMANDS.iter().find(|(words, _)| words.contains(&word)).map(|(_, told)| *told)
+    COMMANDS.iter().find(|(words, _)| words.contains(&word)).map(|(_, hint)| *hint)
 }
 
 /// What is told of words that another tool takes so.
@@ -91,18 +91,18 @@ pub(super) fn command(word: &str) -> Option<&'static str> {
 /// # Arguments
 /// `wrong` is what the parser stumbled on, which of several short flags in one word is the first that it does not know.
 pub(super) fn flag(command: &str, words: &[String], wrong: &str) -> Option<String> {
-    FLAGS.iter().find_map(|foreign| foreign.tells(command, words, wrong))
+    FLAGS.iter().find_map(|usage| usage.hint_for(command, words, wrong))
 }
 
-impl Foreign {
-    fn tells(&self, command: &str, words: &[String], wrong: &str) -> Option<String> {
+impl ForeignUsage {
+    fn hint_for(&self, command: &str, words: &[String], wrong: &str) -> Option<String> {
         if !self.commands.is_empty() && !self.commands.contains(&command) {
             return None;
         }
         let found = words.windows(self.words.len()).find(|words| self.fits(words, wrong))?;
         let filled =
             |text: String, (number, word): (usize, &String)| text.replace(&format!("{{{number}}}"), word);
-        Some((1..).zip(found).fold(self.told.to_owned(), filled))
+        Some((1..).zip(found).fold(self.hint.to_owned(), filled))
     }
 
     fn fits(&self, words: &[String], wrong: &str) -> bool {
@@ -118,9 +118,9 @@ pub(crate) fn check_words(cli: &clap::Command) {
     for (words, _) in COMMANDS {
         assert!(!words.iter().any(|word| names.contains(word)), "{words:?}");
     }
-    for foreign in FLAGS {
-        assert!(foreign.commands.iter().all(|command| names.contains(command)), "{}", foreign.told);
-        let patterns = foreign.words.iter().map(|pattern| Pattern::new(pattern));
-        assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", foreign.words);
+    for usage in FLAGS {
+        assert!(usage.commands.iter().all(|command| names.contains(command)), "{}", usage.hint);
+        let patterns = usage.words.iter().map(|pattern| Pattern::new(pattern));
+        assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", usage.words);
     }
 }

@@ -8,14 +8,14 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::other_tools;
-use crate::terminal::output::{Code, Failure, plain};
+use crate::terminal::output::{Code, Failure, escape_control};
 
 /// How like a word one has to be, from 0 to 1, to be told as what was meant.
 const NEAR: f64 = 0.8;
 
 /// With what the command ends if it fails itself: one that ends with the code of another program has a code for that.
-pub(crate) fn code_of_own_failure(words: &[OsString]) -> Code {
-    let command = words.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+pub(crate) fn code_of_own_failure(arguments: &[OsString]) -> Code {
+    let command = arguments.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
     match command.and_then(|word| word.to_str()) {
         Some("run" | "exec" | "shell") => Code::OwnFailure,
         _ => Code::Failed,
@@ -25,20 +25,20 @@ pub(crate) fn code_of_own_failure(words: &[OsString]) -> Code {
 /// Prints help and version as they are, and a mistake in one line.
 ///
 /// # Arguments
-/// `cli` is the command line that the words were read by.
-pub(crate) fn explain(error: &clap::Error, cli: &Command, words: Vec<OsString>) -> ExitCode {
-    let own_failure = code_of_own_failure(&words);
+/// `cli` is the command line that the arguments were read by.
+pub(crate) fn report(error: &clap::Error, cli: &Command, arguments: Vec<OsString>) -> ExitCode {
+    let own_failure = code_of_own_failure(&arguments);
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let printed = error.print().and_then(|()| std::io::stdout().flush());
-            printed.map_or_else(|e| Failure::from(e).with_code(own_failure).tell(), |()| ExitCode::SUCCESS)
+            printed.map_or_else(|e| Failure::from(e).with_code(own_failure).report(), |()| ExitCode::SUCCESS)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             own_failure.into()
         }
-        ErrorKind::InvalidUtf8 => no_text(cli, words).with_code(own_failure).tell(),
-        _ => Failure::new(line(error, cli)).with_code(own_failure).tell(),
+        ErrorKind::InvalidUtf8 => not_utf8(cli, arguments).with_code(own_failure).report(),
+        _ => Failure::new(describe(error, cli)).with_code(own_failure).report(),
     }
 }
 
@@ -46,13 +46,13 @@ pub(crate) fn explain(error: &clap::Error, cli: &Command, words: Vec<OsString>) 
 ///
 /// # Arguments
 /// `cli` has the commands that a flag may belong to.
-pub(crate) fn line(error: &clap::Error, cli: &Command) -> String {
+pub(crate) fn describe(error: &clap::Error, cli: &Command) -> String {
     // A line's end in what was given is not the end of clap's line.
     let given = [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
     let text = given
         .into_iter()
         .filter_map(|kind| word(error, kind))
-        .fold(error.to_string(), |text, given| text.replace(given, &plain(given)));
+        .fold(error.to_string(), |text, given| text.replace(given, &escape_control(given)));
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let cause: Vec<&str> = lines
         .take_while(|line| !["Usage:", "tip:", "For more"].iter().any(|end| line.starts_with(end)))
@@ -66,12 +66,12 @@ pub(crate) fn line(error: &clap::Error, cli: &Command) -> String {
 }
 
 /// Names the argument that has to be text and is not, of which clap says only that there is one.
-fn no_text(cli: &Command, mut words: Vec<OsString>) -> Failure {
-    for at in 1..words.len() {
-        let text = words[at].to_string_lossy().into_owned();
-        let word = std::mem::replace(&mut words[at], text.into());
+fn not_utf8(cli: &Command, mut arguments: Vec<OsString>) -> Failure {
+    for at in 1..arguments.len() {
+        let text = arguments[at].to_string_lossy().into_owned();
+        let word = std::mem::replace(&mut arguments[at], text.into());
         // Others may be any bytes, as paths are.
-        let parsed = cli.clone().try_get_matches_from(&words);
+        let parsed = cli.clone().try_get_matches_from(&arguments);
         if parsed.err().is_none_or(|error| error.kind() != ErrorKind::InvalidUtf8) {
             return Failure::new(format!(
                 "argument {at}, '{}', is not UTF-8",
@@ -91,12 +91,12 @@ fn next_step(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> 
         }
         ErrorKind::UnknownArgument => {
             let wrong = word(error, ContextKind::InvalidArg)?;
-            let (command, words) = (command(error), words());
-            other_tools::flag(&command, &words, wrong)
+            let (command, arguments) = (command(error), arguments());
+            other_tools::flag(&command, &arguments, wrong)
                 .or_else(|| likeliest(error, ContextKind::SuggestedArg, wrong))
                 .or_else(|| of_another_command(cli, &command, wrong))
                 .or_else(|| {
-                    let to_a_vmm = other_tools::WITH_A_VMM.contains(&command.as_str());
+                    let to_a_vmm = other_tools::TAKES_VMM_ARGUMENTS.contains(&command.as_str());
                     to_a_vmm.then(|| "arguments for the VMM go behind --".to_owned())
                 })
         }
@@ -110,8 +110,8 @@ fn next_step(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> 
             if wrong.contains(['*', '?', '[']) {
                 return Some(format!("a pattern is given as --filter 'id={wrong}'"));
             }
-            let words = words();
-            other_tools::flag(words.get(1)?, &words, wrong)
+            let arguments = arguments();
+            other_tools::flag(arguments.get(1)?, &arguments, wrong)
         }
         _ => {
             let wrong = word(error, ContextKind::InvalidValue)?;
@@ -163,10 +163,10 @@ fn command(error: &clap::Error) -> String {
     if word.starts_with(['[', '<']) { String::new() } else { word.to_owned() }
 }
 
-/// The words of this process up to those for the VMM.
-fn words() -> Vec<String> {
-    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    words.take_while(|word| word != "--").collect()
+/// The arguments of this process up to those for the VMM.
+fn arguments() -> Vec<String> {
+    let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    arguments.take_while(|word| word != "--").collect()
 }
 
 /// What an error holds of this kind, or the first of it.

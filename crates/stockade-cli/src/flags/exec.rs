@@ -11,12 +11,12 @@ use stockade::{Ended, Error, Receipt, Store, Visit, Visitor};
 use super::lookup::find;
 use super::state::StateArgs;
 use crate::errors::hints;
-use crate::terminal::output::{Failure, note, require_root};
+use crate::terminal::output::{Failure, info, require_root};
 use crate::terminal::pty;
 
 /// How a program is run in a jail.
 #[derive(Debug, Args)]
-pub(crate) struct VisitArgs {
+pub(crate) struct ProgramArgs {
     /// Run this static program of the host: the jail need not have it.
     #[arg(long, value_name = "FILE")]
     pub(crate) host_program: Option<PathBuf>,
@@ -34,43 +34,43 @@ pub(crate) struct VisitArgs {
 pub(crate) fn run(
     command: &str,
     id: &JailId,
-    how: &VisitArgs,
+    how: &ProgramArgs,
     words: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    Ok(ExitCode::from(visit(command, id, how, words)?.shell_code()))
+    Ok(ExitCode::from(exec(command, id, how, words)?.shell_code()))
 }
 
-fn visit(command: &str, id: &JailId, how: &VisitArgs, words: &[OsString]) -> Result<Ended, Failure> {
+fn exec(command: &str, id: &JailId, how: &ProgramArgs, words: &[OsString]) -> Result<Ended, Failure> {
     require_root(command)?;
     let store = how.state.store()?;
-    pty::attend(wish(how, words)?, &|visit| enter(&store, id, how.root, visit))
+    pty::run_exec(request(how, words)?, &|exec| enter(&store, id, how.root, exec))
 }
 
 /// What is to be run.
-fn wish(how: &VisitArgs, words: &[OsString]) -> Result<Visit, Failure> {
-    let (visit, arguments) = match (&how.host_program, words) {
+fn request(how: &ProgramArgs, words: &[OsString]) -> Result<Visit, Failure> {
+    let (exec, arguments) = match (&how.host_program, words) {
         (Some(file), arguments) => {
-            let visit = Visit::with_host_program(file);
-            (visit.map_err(|error| Failure::new(format!("--host-program: {error}")))?, arguments)
+            let exec = Visit::with_host_program(file);
+            (exec.map_err(|error| Failure::new(format!("--host-program: {error}")))?, arguments)
         }
         (None, [program, arguments @ ..]) => (Visit::with_program(program)?, arguments),
         (None, []) => return Err(Failure::new("there is no program to run")),
     };
-    let visit = visit.arguments(arguments).as_root(how.root);
-    how.env.iter().try_fold(visit, |visit, variable| match variable.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok(visit.variable(name, value)),
+    let exec = exec.arguments(arguments).as_root(how.root);
+    how.env.iter().try_fold(exec, |exec, variable| match variable.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(exec.variable(name, value)),
         _ => Err(Failure::new(format!("--env: {variable:?} is not NAME=VALUE"))),
     })
 }
 
-fn enter(store: &Store, id: &JailId, as_root: bool, visit: Visit) -> Result<Visitor, Failure> {
+fn enter(store: &Store, id: &JailId, as_root: bool, exec: Visit) -> Result<Visitor, Failure> {
     let id = find(store, id)?;
     match store.watch(&id)? {
         Some(watched) => {
             if as_root {
                 warn_of_links(watched.receipt());
             }
-            watched.visit(visit).map_err(|error| hints::not_run(&error))
+            watched.visit(exec).map_err(|error| hints::exec_failed(&error))
         }
         None => Err(Error::NotRunning(id).into()),
     }
@@ -79,7 +79,7 @@ fn enter(store: &Store, id: &JailId, as_root: bool, visit: Visit) -> Result<Visi
 /// A hard link is the host's own file, which root can change although the VMM cannot.
 fn warn_of_links(receipt: &Receipt) {
     for (path, source) in receipt.linked() {
-        note(&format!(
+        info(&format!(
             "{path} is a hard link of the host's {source}, which a program that is root in the jail can change; place \
              it with :copy"
         ));

@@ -7,14 +7,14 @@ use clap::Args;
 use stockade::Placement;
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles};
 
-use super::placement::{about, demand_distinct, parse};
+use super::placement::{check_distinct, parse, placement_failure};
 use super::size::size;
 use super::state::StateArgs;
 use crate::terminal::output::Failure;
 
 /// What a command that makes jails is asked.
 #[derive(Debug, Args)]
-pub(crate) struct ForJail<T: Args> {
+pub(crate) struct JailCommand<T: Args> {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
@@ -131,10 +131,10 @@ impl JailArgs {
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
         let parsed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
-                .map_err(|wrong| about(PLACE_FLAG, argument.as_ref(), &wrong))
+                .map_err(|wrong| placement_failure(PLACE_FLAG, argument.as_ref(), &wrong))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        demand_distinct(&placements, PLACE_FLAG).map(|()| placements)
+        check_distinct(&placements, PLACE_FLAG).map(|()| placements)
     }
 }
 

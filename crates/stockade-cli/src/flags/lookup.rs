@@ -7,7 +7,7 @@ use crate::terminal::output::Failure;
 
 /// Opens the jail of this whole id.
 pub(crate) fn open(store: &Store, id: &JailId) -> Result<Jail, Failure> {
-    store.open(id)?.ok_or_else(|| no_jail(store, id))
+    store.open(id)?.ok_or_else(|| no_exact_jail(store, id))
 }
 
 /// The jail of this id, or the only one whose id begins so. For commands that change nothing.
@@ -16,8 +16,8 @@ pub(crate) fn find(store: &Store, named: &JailId) -> Result<JailId, Failure> {
     if !matches!(store.read(named), Ok(None)) {
         return Ok(named.clone());
     }
-    match &beginning_so(store, named)[..] {
-        [] => Err(is_none(named)),
+    match &with_prefix(store, named)[..] {
+        [] => Err(no_such_jail(named)),
         [only] => Ok(only.clone()),
         several => {
             let several = list(several);
@@ -27,9 +27,9 @@ pub(crate) fn find(store: &Store, named: &JailId) -> Result<JailId, Failure> {
 }
 
 /// Why a command that changes jails finds none of this id.
-pub(crate) fn no_jail(store: &Store, id: &JailId) -> Failure {
-    match &beginning_so(store, id)[..] {
-        [] => is_none(id),
+pub(crate) fn no_exact_jail(store: &Store, id: &JailId) -> Failure {
+    match &with_prefix(store, id)[..] {
+        [] => no_such_jail(id),
         near => Failure::new(format!(
             "there is no jail {id}: a command that changes a jail takes its whole id, such as {}",
             list(near)
@@ -37,12 +37,12 @@ pub(crate) fn no_jail(store: &Store, id: &JailId) -> Failure {
     }
 }
 
-pub(crate) fn is_none(id: &JailId) -> Failure {
+pub(crate) fn no_such_jail(id: &JailId) -> Failure {
     Failure::new(format!("there is no jail {id}: stockade ps lists those that are"))
 }
 
 /// The jails whose ids begin like this.
-fn beginning_so(store: &Store, beginning: &JailId) -> Vec<JailId> {
+fn with_prefix(store: &Store, beginning: &JailId) -> Vec<JailId> {
     let ids = store.ids().unwrap_or_default().into_iter();
     let near = ids.filter(|id| id.as_str().starts_with(beginning.as_str()));
     near.filter(|id| !matches!(store.read(id), Ok(None))).collect()
@@ -59,7 +59,7 @@ fn list(ids: &[JailId]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-pub(crate) fn is_dead(dead: &Dead) -> Failure {
+pub(crate) fn dead_jail(dead: &Dead) -> Failure {
     let receipt = dead.receipt();
     let what = if receipt.state() == JailState::Ended { "the VMM of jail" } else { "jail" };
     let how = if receipt.state() == JailState::Ended { "has ended" } else { "is dead" };

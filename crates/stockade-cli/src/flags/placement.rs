@@ -9,9 +9,9 @@ use std::path::Path;
 use stockade::{Error, How, OnProgress, Placed, Placement, Stripped};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::terminal::output::{Failure, note};
+use crate::terminal::output::{Failure, info};
 use crate::terminal::progress::Bar;
-use crate::terminal::signals::demand_none;
+use crate::terminal::signals::check_no_signal;
 
 /// The option that no way to place is.
 const READ_ONLY: &str = "ro";
@@ -23,22 +23,22 @@ const READ_ONLY: &str = "ro";
 pub(crate) fn parse(argument: &OsStr, base: &impl Fn(&Path) -> Placement) -> Result<Placement, String> {
     let (rest, options) = split_options(argument.as_bytes())?;
     let (source, name) = split_name(rest);
-    demand_no_colon(source)?;
+    check_no_colon(source)?;
     let mut placement = base(source);
     if let Some(name) = name {
         placement = placement.named(name);
     }
-    let mut way = None;
+    let mut method = None;
     for option in options {
         match How::NAMED.into_iter().find(|how| how.to_string() == option) {
             None => placement = placement.read_only(),
-            Some(how) if way.is_none_or(|way| way == how) => way = Some(how),
+            Some(how) if method.is_none_or(|method| method == how) => method = Some(how),
             Some(how) => {
-                return Err(format!("only one of {} and {how} can be", way.unwrap_or_default()));
+                return Err(format!("only one of {} and {how} can be", method.unwrap_or_default()));
             }
         }
     }
-    Ok(way.map_or(placement.clone(), |how| placement.how(how)))
+    Ok(method.map_or(placement.clone(), |how| placement.how(how)))
 }
 
 /// Takes the options off the end of an argument.
@@ -78,7 +78,7 @@ fn split_name(argument: &[u8]) -> (&Path, Option<&Path>) {
 }
 
 /// Refuses `SRC:NAME`, as other tools have it, where only the part before a colon is there.
-fn demand_no_colon(source: &Path) -> Result<(), String> {
+fn check_no_colon(source: &Path) -> Result<(), String> {
     let bytes = source.as_os_str().as_bytes();
     let colon = bytes.iter().position(|byte| *byte == b':').filter(|_| !source.exists());
     let Some(at) = colon.filter(|at| path(&bytes[..*at]).exists()) else { return Ok(()) };
@@ -94,13 +94,17 @@ fn path(bytes: &[u8]) -> &Path {
 ///
 /// # Arguments
 /// `flag` is the one that they are values of, if of any.
-pub(crate) fn demand_distinct(placements: &[Placement], flag: Option<&str>) -> Result<(), Failure> {
+pub(crate) fn check_distinct(placements: &[Placement], flag: Option<&str>) -> Result<(), Failure> {
     let mut taken = BTreeMap::new();
     for placement in placements {
         let source = placement.source();
         let target = placement.target().map_err(|error| not_placed(flag, source, &error))?;
         if let Some(earlier) = taken.insert(target.clone(), source) {
-            return Err(about(flag, source, &format!("{target} is taken by {} already", earlier.display())));
+            return Err(placement_failure(
+                flag,
+                source,
+                &format!("{target} is taken by {} already", earlier.display()),
+            ));
         }
     }
     Ok(())
@@ -110,7 +114,7 @@ pub(crate) fn demand_distinct(placements: &[Placement], flag: Option<&str>) -> R
 ///
 /// # Arguments
 /// `flag` is the one that it is a value of, if of any; `place` does it.
-pub(crate) fn put(
+pub(crate) fn place_one(
     placement: &Placement,
     flag: Option<&str>,
     signals: &SignalFd,
@@ -122,27 +126,27 @@ pub(crate) fn put(
     let mut stopped = Ok(());
     let placed = place(placement.clone(), &mut |progress| {
         bar.show(progress);
-        stopped = demand_none(signals, &before);
+        stopped = check_no_signal(signals, &before);
         if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     stopped?;
     let placed = placed.map_err(|error| not_placed(flag, source, &error))?;
-    placed.stripped.iter().for_each(tell_stripped);
+    placed.stripped.iter().for_each(report_stripped);
     Ok(placed)
 }
 
 /// Tells what the host's file has and the jail's has not.
-pub(crate) fn tell_stripped(stripped: &Stripped) {
-    note(&format!("placed without {stripped}"));
+pub(crate) fn report_stripped(stripped: &Stripped) {
+    info(&format!("placed without {stripped}"));
 }
 
 /// Says which placement it was that failed.
 pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &Error) -> Failure {
-    about(flag, source, &error.to_string())
+    placement_failure(flag, source, &error.to_string())
 }
 
 /// Says what is wrong with a placement.
-pub(crate) fn about(flag: Option<&str>, source: &Path, text: &str) -> Failure {
+pub(crate) fn placement_failure(flag: Option<&str>, source: &Path, text: &str) -> Failure {
     let what = source.display().to_string();
     match flag {
         Some(flag) => Failure::Flag { flag: flag.to_owned(), what: Some(what), text: text.to_owned() },

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
-use crate::flags::jail::ForJail;
+use crate::flags::jail::JailCommand;
 use crate::flags::run::RunArgs;
 
 /// The key of the VMM's arguments, which stand behind `--` on a command line.
@@ -55,7 +55,7 @@ pub(super) struct Keys(Vec<Key>);
 impl Keys {
     /// The keys of a jail file, whichever command reads it.
     pub(super) fn all() -> Self {
-        let Self(mut keys) = Self::of(&flags_of::<ForJail<RunArgs>>());
+        let Self(mut keys) = Self::of(&flags_of::<JailCommand<RunArgs>>());
         keys.retain(|key| !NO_KEYS.contains(&key.name.as_str()));
         Self(keys)
     }
@@ -154,7 +154,7 @@ impl Key {
 #[cfg(test)]
 pub(crate) fn check_keys_of<T: Args>() {
     let keys = Keys::all();
-    let command = flags_of::<ForJail<T>>();
+    let command = flags_of::<JailCommand<T>>();
     for arg in command.get_arguments().filter(|arg| !NO_KEYS.contains(&arg.get_id().as_str())) {
         assert!(keys.get(&name(arg)).is_some(), "{} has no key", name(arg));
     }

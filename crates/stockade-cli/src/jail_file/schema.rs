@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Keys, Shape, flags_of, name};
 use super::parse::{COUNT, DEFAULTS, JAIL, MOST, Source};
-use crate::flags::jail::ForJail;
+use crate::flags::jail::JailCommand;
 use crate::flags::run::RunArgs;
 
 /// Where the schema is, from this package's directory.
@@ -14,7 +14,7 @@ const SCHEMA: &str = "../../docs/schema/jail-file.json";
 
 /// The schema, made from the flags and their help.
 fn schema() -> Value {
-    let command = flags_of::<ForJail<RunArgs>>();
+    let command = flags_of::<JailCommand<RunArgs>>();
     let help = |key: &Key| {
         let flag = command.get_arguments().find(|arg| name(arg) == key.name);
         flag.and_then(|flag| flag.get_help()).map(ToString::to_string).expect("every flag has its help")

@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::tcgetwinsize;
 use stockade::doctor::{Finding, Grade};
 
-use super::output::plain;
+use super::output::escape_control;
 use super::width;
 
 /// With less room than that lines are left to the terminal to cut.
@@ -14,15 +14,15 @@ const LEAST_ROOM: usize = 20;
 
 /// How findings are shown; by default as programs read them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct FindingsStyle {
     /// How many cells a line may take, if there is an end to that.
     width: Option<usize>,
     coloured: bool,
 }
 
-impl Look {
+impl FindingsStyle {
     /// As whoever reads stdout wants them.
-    pub(crate) fn of_stdout() -> Self {
+    pub(crate) fn for_stdout() -> Self {
         if !stdout().is_terminal() {
             return Self::default();
         }
@@ -50,7 +50,7 @@ impl Look {
     pub(crate) fn fact(self, before: &str, Finding { check, grade, fact, .. }: &Finding) -> String {
         let style = if self.coloured { colour(*grade) } else { Style::new() };
         let head = format!("{before}{grade:8} {check:18} ");
-        let fact = self.wrapped(&plain(fact), width::of(&head));
+        let fact = self.wrapped(&escape_control(fact), width::of(&head));
         format!("{before}{style}{grade}{style:#}{}{fact}\n", &head[before.len() + grade.to_string().len()..])
     }
 
@@ -102,18 +102,18 @@ mod tests {
              {:8} {:>18} one two three four\n{indent}five\n",
             "", "so"
         );
-        let look = Look { width: Some(48), coloured: false };
-        assert_eq!(look.findings(&[finding()]), wrapped);
+        let style = FindingsStyle { width: Some(48), coloured: false };
+        assert_eq!(style.findings(&[finding()]), wrapped);
         for width in [None, Some(47), Some(5), Some(200)] {
-            let look = Look { width, coloured: false };
-            assert_eq!(look.findings(&[finding()]).lines().count(), 2, "{width:?}");
+            let style = FindingsStyle { width, coloured: false };
+            assert_eq!(style.findings(&[finding()]).lines().count(), 2, "{width:?}");
         }
     }
 
     #[test]
     fn a_grade_is_coloured_without_moving_what_is_behind_it() {
-        let plain = Look::default().fact("vm-1: ", &finding());
-        let coloured = Look { width: None, coloured: true }.fact("vm-1: ", &finding());
+        let plain = FindingsStyle::default().fact("vm-1: ", &finding());
+        let coloured = FindingsStyle { width: None, coloured: true }.fact("vm-1: ", &finding());
         assert!(coloured.starts_with("vm-1: \x1b[36mnote\x1b[0m     cgroups"), "{coloured:?}");
         assert_eq!(coloured.replace("\x1b[36m", "").replace("\x1b[0m", ""), plain);
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::output::{be_quiet, plain};
+use super::output::{be_quiet, escape_control};
 
 /// Sets up what `--quiet` and `--verbose` ask for.
 pub(crate) fn set_up(quiet: bool, verbose: u8) {
@@ -22,19 +22,19 @@ pub(crate) fn set_up(quiet: bool, verbose: u8) {
     if level == LevelFilter::Off {
         return;
     }
-    BEGUN.get_or_init(Instant::now);
+    START.get_or_init(Instant::now);
     // There is no other logger.
-    if log::set_logger(&Steps).is_ok() {
+    if log::set_logger(&StepLogger).is_ok() {
         log::set_max_level(level);
     }
 }
 
-static BEGUN: OnceLock<Instant> = OnceLock::new();
+static START: OnceLock<Instant> = OnceLock::new();
 
 /// A line for each step, with the milliseconds since the command began.
-struct Steps;
+struct StepLogger;
 
-impl Log for Steps {
+impl Log for StepLogger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -42,8 +42,12 @@ impl Log for Steps {
     fn log(&self, record: &Record<'_>) {
         // What other libraries have to say is of no use here.
         if record.target().starts_with("stockade") {
-            let since = BEGUN.get_or_init(Instant::now).elapsed().as_secs_f64() * 1000.0;
-            let _ = writeln!(io::stderr(), "stockade: {since:8.2} ms  {}", plain(&record.args().to_string()));
+            let since = START.get_or_init(Instant::now).elapsed().as_secs_f64() * 1000.0;
+            let _ = writeln!(
+                io::stderr(),
+                "stockade: {since:8.2} ms  {}",
+                escape_control(&record.args().to_string())
+            );
         }
     }
 

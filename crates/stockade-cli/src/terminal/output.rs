@@ -12,7 +12,7 @@ use stockade::spec::SpecError;
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// To be told in one line.
-    Told(String),
+    Message(String),
     /// What is wrong with a flag, and with which of its values if it has several.
     Flag {
         /// Its name without dashes.
@@ -23,12 +23,12 @@ pub(crate) enum Failure {
     /// The same as told, with an exit code that tells it from that of the program that was run.
     Coded(String, Code),
     /// Whoever read the output is gone, as with `| head`.
-    ReaderGone,
+    StdoutClosed,
 }
 
 impl Failure {
     pub(crate) fn new(line: impl Into<String>) -> Self {
-        Self::Told(line.into())
+        Self::Message(line.into())
     }
 
     /// A mistake in the value of a flag.
@@ -39,21 +39,21 @@ impl Failure {
     /// What is told of it.
     pub(crate) fn line(&self) -> String {
         match self {
-            Self::Told(line) | Self::Coded(line, _) => line.clone(),
+            Self::Message(line) | Self::Coded(line, _) => line.clone(),
             Self::Flag { flag, what: None, text } => format!("--{flag}: {text}"),
             Self::Flag { flag, what: Some(what), text } => format!("--{flag} {what}: {text}"),
-            Self::ReaderGone => "whoever read the output is gone".to_owned(),
+            Self::StdoutClosed => "whoever read the output is gone".to_owned(),
         }
     }
 
     /// Tells it on stderr.
-    pub(crate) fn tell(self) -> ExitCode {
+    pub(crate) fn report(self) -> ExitCode {
         let code = match self {
-            Self::ReaderGone => return Code::Done.into(),
+            Self::StdoutClosed => return Code::Done.into(),
             Self::Coded(_, code) => code,
-            Self::Told(_) | Self::Flag { .. } => Code::Failed,
+            Self::Message(_) | Self::Flag { .. } => Code::Failed,
         };
-        complain(&self.line());
+        error(&self.line());
         code.into()
     }
 }
@@ -62,23 +62,23 @@ impl Failure {
     /// The same failure with this exit code, unless it has one already.
     pub(crate) fn with_code(self, code: Code) -> Self {
         match self {
-            Self::Told(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
-            Self::Coded(..) | Self::ReaderGone => self,
+            Self::Message(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
+            Self::Coded(..) | Self::StdoutClosed => self,
         }
     }
 }
 
 impl From<SpecError> for Failure {
     fn from(error: SpecError) -> Self {
-        Self::Told(error.to_string())
+        Self::Message(error.to_string())
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::ReaderGone,
-            _ => Self::Told(format!("failed to write to stdout: {error}")),
+            io::ErrorKind::BrokenPipe => Self::StdoutClosed,
+            _ => Self::Message(format!("failed to write to stdout: {error}")),
         }
     }
 }
@@ -102,27 +102,27 @@ pub(crate) fn is_quiet() -> bool {
 }
 
 /// A line of talk, which `--quiet` keeps back.
-pub(crate) fn note(line: &str) {
+pub(crate) fn info(line: &str) {
     if !is_quiet() {
-        complain(line);
+        error(line);
     }
 }
 
 /// Tells what could not be removed.
-pub(crate) fn tell_left(report: &Report) {
+pub(crate) fn report_leftovers(report: &Report) {
     for left in &report.left {
-        note(&format!("left: {}: {}", left.what, left.reason));
+        info(&format!("left: {}: {}", left.what, left.reason));
     }
 }
 
 /// What went wrong, which is told whatever is asked for. If nobody listens there is nobody to tell. What it repeats
 /// of others, a VMM's last words or an argument, neither ends the line nor commands the terminal.
-pub(crate) fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "stockade: {}", plain(line));
+pub(crate) fn error(line: &str) {
+    let _ = writeln!(io::stderr(), "stockade: {}", escape_control(line));
 }
 
 /// What others have chosen, a jail's uid perhaps, without what a terminal takes for a command; one line.
-pub(crate) fn plain(text: &str) -> String {
+pub(crate) fn escape_control(text: &str) -> String {
     let shown =
         |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
     text.chars().map(shown).collect()
@@ -136,9 +136,9 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// What is left to do is done even if nobody reads of it any more.
-pub(crate) fn go_on(printed: Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn ignore_closed_stdout(printed: Result<(), Failure>) -> Result<(), Failure> {
     match printed {
-        Err(Failure::ReaderGone) => Ok(()),
+        Err(Failure::StdoutClosed) => Ok(()),
         other => other,
     }
 }
@@ -184,7 +184,7 @@ impl From<Code> for ExitCode {
 }
 
 /// Done if this is so, failed otherwise.
-pub(crate) fn done_if(good: bool) -> ExitCode {
+pub(crate) fn success_if(good: bool) -> ExitCode {
     if good { Code::Done } else { Code::Failed }.into()
 }
 

@@ -14,16 +14,16 @@ pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
 pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
     // What the caller ignores stays ignored: nohup means it.
-    let heeded = signals.into_iter().filter(|signal| !is_ignored(*signal));
-    let heeded: Vec<Signal> = heeded.chain(more.iter().copied()).collect();
-    SignalFd::block(&heeded).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
+    let handled = signals.into_iter().filter(|signal| !is_ignored(*signal));
+    let handled: Vec<Signal> = handled.chain(more.iter().copied()).collect();
+    SignalFd::block(&handled).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 
 /// Fails if one has come.
 ///
 /// # Arguments
 /// `before` says what has not come about then.
-pub(crate) fn demand_none(signals: &SignalFd, before: &str) -> Result<(), Failure> {
+pub(crate) fn check_no_signal(signals: &SignalFd, before: &str) -> Result<(), Failure> {
     match signals.take() {
         Ok(Some(_)) => Err(Failure::new(format!("stopped by a signal before {before}"))),
         _ => Ok(()),

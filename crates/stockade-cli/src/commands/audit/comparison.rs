@@ -5,7 +5,7 @@ use stockade::doctor::Finding;
 use stockade::spec::JailId;
 
 use super::Audit;
-use crate::terminal::findings::Look;
+use crate::terminal::findings::FindingsStyle;
 
 /// What no two jails have alike.
 const OWN: &str = "cgroup";
@@ -52,8 +52,8 @@ impl<'a> Comparison<'a> {
 
     /// A line for each of them.
     pub(super) fn text(&self) -> String {
-        let look = Look::of_stdout();
-        self.findings().map(|(id, finding)| look.fact(&format!("{id}: "), finding)).collect()
+        let style = FindingsStyle::for_stdout();
+        self.findings().map(|(id, finding)| style.fact(&format!("{id}: "), finding)).collect()
     }
 }
 

@@ -15,9 +15,9 @@ use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 use stockade::{JailState, Listing, Store};
 
-use crate::flags::lookup::{find, is_none};
-use crate::select::{Naming, SelectArgs};
-use crate::terminal::findings::Look;
+use crate::flags::lookup::{find, no_such_jail};
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::findings::FindingsStyle;
 use crate::terminal::output::{Code, Failure, print, print_json, require_root_to_look};
 
 /// Arguments of `audit`.
@@ -69,8 +69,8 @@ struct Audit {
 
 impl Audit {
     fn of(store: &Store, id: &JailId, probe: bool) -> Result<Self, Failure> {
-        let facts = AuditFacts::read(store, id)?.ok_or_else(|| is_none(id))?;
-        let inside = if probe { Some(probe::look(store, id)?) } else { None };
+        let facts = AuditFacts::read(store, id)?.ok_or_else(|| no_such_jail(id))?;
+        let inside = if probe { Some(probe::run(store, id)?) } else { None };
         let mut findings = diagnose(&facts);
         let own_pids = !facts.shared_namespaces.iter().any(|kind| kind == "pid");
         findings.extend(inside.iter().flat_map(|report| diagnose_inside(report, own_pids)));
@@ -82,20 +82,20 @@ impl Audit {
 pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("audit")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
-    let (store, chosen) = args.jails.choose(Naming::Beginning, runs)?;
-    let single = chosen.single;
-    let (ids, mut code) = chosen.known();
+    let (store, selection) = args.jails.select(IdMatch::Prefix, runs)?;
+    let single = selection.single;
+    let (ids, mut code) = selection.known();
     let mut audits = Vec::new();
     for id in &ids {
         match Audit::of(&store, id, args.probe) {
             Ok(audit) => audits.push(audit),
-            Err(failure) => code = failure.tell(),
+            Err(failure) => code = failure.report(),
         }
     }
     if let Some(other) = &args.against {
         let other = Audit::of(&store, &find(&store, other)?, args.probe)?;
         let compared: Vec<_> = audits.iter().map(|audit| Comparison::of(audit, &other)).collect();
-        tell_differences(args, &compared, single)?;
+        print_differences(args, &compared, single)?;
         let alike = compared.iter().all(|comparison| comparison.alike);
         return Ok(if alike { code } else { Code::Failed.into() });
     }
@@ -113,13 +113,13 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
         }
         [one] if single && args.json => print_json(one)?,
         all if args.json => print_json(&all)?,
-        [one] if single => print(&Look::of_stdout().findings(&one.findings))?,
+        [one] if single => print(&FindingsStyle::for_stdout().findings(&one.findings))?,
         all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
     Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
 }
 
-fn tell_differences(args: &AuditArgs, compared: &[Comparison], single: bool) -> Result<(), Failure> {
+fn print_differences(args: &AuditArgs, compared: &[Comparison], single: bool) -> Result<(), Failure> {
     match compared {
         [] if single => Ok(()),
         all if args.sarif => print_json(&sarif::log(all.iter().map(|one| one.findings().collect()))),
@@ -136,5 +136,5 @@ fn findings(audit: &Audit) -> impl Iterator<Item = (&JailId, &Finding)> {
 
 /// What is found of one of several jails.
 fn titled(audit: &Audit) -> String {
-    format!("jail {}\n{}", audit.id, Look::of_stdout().findings(&audit.findings))
+    format!("jail {}\n{}", audit.id, FindingsStyle::for_stdout().findings(&audit.findings))
 }

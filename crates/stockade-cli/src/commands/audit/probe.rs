@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// No report is longer: what writes more is not the probe any more.
 const LONGEST: u64 = 4 << 20;
 
-pub(super) fn look(store: &Store, id: &JailId) -> Result<Value, Failure> {
+pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to hear the probe: {e}"));
     let watched = store.watch(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
     let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
@@ -29,7 +29,7 @@ pub(super) fn look(store: &Store, id: &JailId) -> Result<Value, Failure> {
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
     let visit = Visit::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);
     let visitor = watched.visit(visit)?;
-    let text = hear(report, Instant::now() + PATIENCE);
+    let text = read_report(report, Instant::now() + PATIENCE);
     // It has said all; whoever is still there has no more to say.
     visitor.signal(Signal::KILL)?;
     visitor.wait()?;
@@ -37,7 +37,7 @@ pub(super) fn look(store: &Store, id: &JailId) -> Result<Value, Failure> {
 }
 
 /// Reads to the end of the pipe, or to that of the time.
-fn hear(report: OwnedFd, deadline: Instant) -> std::io::Result<Vec<u8>> {
+fn read_report(report: OwnedFd, deadline: Instant) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut report = File::from(report).take(LONGEST);
     loop {

@@ -22,14 +22,14 @@ pub(crate) struct Conversation {
 }
 
 /// What the probe said.
-pub(crate) struct Heard {
+pub(crate) struct ProbeReport {
     pub(crate) probe: Value,
     pub(crate) kvm_guest: String,
     /// Whether the placed file is inside what it is outside.
     pub(crate) placed_is_whole: bool,
 }
 
-impl Heard {
+impl ProbeReport {
     pub(crate) fn escapes_held(&self) -> bool {
         let escapes = self.probe["escapes"].as_array();
         escapes.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one["held"] == true))
@@ -44,7 +44,7 @@ impl Conversation {
 
     /// Hears the probe out. While it holds, it is looked at from outside too: without /proc it cannot tell
     /// in which namespaces it is.
-    pub(crate) fn hear(mut self, pid: i32, source: &Path) -> Result<Heard, Failure> {
+    pub(crate) fn read_report(mut self, pid: i32, source: &Path) -> Result<ProbeReport, Failure> {
         let mut probe = self.line()?;
         probe["namespaces"] = namespaces(pid);
         rustix::io::write(&self.to_probe, b"\n")
@@ -53,7 +53,7 @@ impl Conversation {
         let outside = std::fs::read_to_string(source).unwrap_or_default();
         let guest = self.line()?;
         let kvm_guest = guest["kvm_guest"].as_str().unwrap_or("the probe did not say").to_owned();
-        Ok(Heard { probe, kvm_guest, placed_is_whole: inside["read"] == outside.as_str() })
+        Ok(ProbeReport { probe, kvm_guest, placed_is_whole: inside["read"] == outside.as_str() })
     }
 
     fn line(&mut self) -> Result<Value, Failure> {

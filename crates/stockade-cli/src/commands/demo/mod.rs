@@ -19,7 +19,7 @@ use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile}
 use stockade::{Placement, Streams};
 
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, done_if, print, print_json, require_root};
+use crate::terminal::output::{Failure, print, print_json, require_root, success_if};
 use crate::terminal::signals::stop_signals;
 use conversation::Conversation;
 
@@ -82,7 +82,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&report::text(&demo))?;
     }
-    Ok(done_if(demo.ok))
+    Ok(success_if(demo.ok))
 }
 
 fn act(args: &DemoArgs) -> Result<Demo, Failure> {
@@ -106,8 +106,8 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let (streams, conversation) = streams()?;
     let mut running = timed(&mut phases.launch_us, || prepared.launch(streams))?;
     let lived = Instant::now();
-    let heard = conversation.hear(running.pid(), source);
-    if heard.is_err() {
+    let report = conversation.read_report(running.pid(), source);
+    if report.is_err() {
         // Whoever does not answer is not waited for.
         running.signal(rustix::process::Signal::KILL)?;
     }
@@ -123,17 +123,17 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     // Other jails come and go meanwhile; what is this one's has its id in its name.
     leftovers.extend(before.added(&after).filter(|what| what.contains(&id)).map(str::to_owned));
 
-    let heard = heard?;
-    let held = heard.escapes_held();
-    let guest_ran = heard.kvm_guest == "hlt" || !Path::new("/dev/kvm").exists();
+    let report = report?;
+    let held = report.escapes_held();
+    let guest_ran = report.kvm_guest == "hlt" || !Path::new("/dev/kvm").exists();
     Ok(Demo {
-        ok: held && guest_ran && leftovers.is_empty() && heard.placed_is_whole,
+        ok: held && guest_ran && leftovers.is_empty() && report.placed_is_whole,
         id,
         root,
         phases,
-        probe: heard.probe,
+        probe: report.probe,
         placed: placed.to_string(),
-        kvm_guest: heard.kvm_guest,
+        kvm_guest: report.kvm_guest,
         leftovers,
     })
 }

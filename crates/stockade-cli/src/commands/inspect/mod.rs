@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::inspect::{Inspection, Process};
 
-use crate::select::{Naming, SelectArgs};
-use crate::terminal::output::{Failure, plain, print, print_json, require_root_to_look};
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::output::{Failure, escape_control, print, print_json, require_root_to_look};
 use crate::terminal::time::short;
 use tree::Style;
 
@@ -34,9 +34,9 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("inspect")?;
-    let (store, chosen) = args.jails.choose(Naming::Beginning, |_| true)?;
-    let single = chosen.single;
-    let (ids, code) = chosen.known();
+    let (store, selection) = args.jails.select(IdMatch::Prefix, |_| true)?;
+    let single = selection.single;
+    let (ids, code) = selection.known();
     // What has gone meanwhile is no more.
     let looks = ids.iter().filter_map(|id| store.inspect(id).transpose());
     let found = looks.collect::<Result<Vec<_>, _>>()?;
@@ -57,14 +57,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
 fn text(found: &Inspection) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &dyn Display| {
-        let _ = writeln!(text, "{name:10} {}", plain(&value.to_string()));
+        let _ = writeln!(text, "{name:10} {}", escape_control(&value.to_string()));
     };
     row("jail", &found.id);
     let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();
     row("state", &format!("{}{age}", found.state));
     let processes = [("VMM", found.vmm), ("monitor", found.monitor), ("keeper", found.keeper)];
     for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
-        row(name, &told(process));
+        row(name, &describe(process));
     }
     found.ended.iter().for_each(|ended| row("ended", ended));
     found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));
@@ -90,7 +90,7 @@ fn text(found: &Inspection) -> String {
     text
 }
 
-fn told(process: Process) -> String {
+fn describe(process: Process) -> String {
     let gone = if process.alive { "" } else { ", gone" };
     format!("pid {}{gone}", process.pid)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use stockade::inspect::{Inspection, Member};
 
-use crate::terminal::output::plain;
+use crate::terminal::output::escape_control;
 use crate::terminal::time::short;
 
 /// A line, and the lines that hang on it.
@@ -42,7 +42,7 @@ impl Style {
 
 impl Node {
     fn new(line: impl AsRef<str>, below: Vec<Self>) -> Self {
-        Self { line: plain(line.as_ref()), below }
+        Self { line: escape_control(line.as_ref()), below }
     }
 
     fn leaf(line: impl AsRef<str>) -> Self {

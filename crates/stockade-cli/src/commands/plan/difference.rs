@@ -100,21 +100,27 @@ fn netns(netns: &Netns) -> String {
 
 /// Where something is placed, and what. How a file got there, and as which inode, may differ by chance.
 fn placement(step: &Step) -> Option<(String, String)> {
-    let told = |path: &dyn std::fmt::Display, what: String, read_only: bool| {
+    let described = |path: &dyn std::fmt::Display, what: String, read_only: bool| {
         (format!("place {path}"), format!("{what}{}", if read_only { ", read-only" } else { "" }))
     };
     let file = |source: &dyn AsRef<Path>| source.as_ref().display().to_string();
     match step {
-        Step::PlacedFile(step) => {
-            Some(told(&step.path, format!("{}, owner {}", file(&step.source), step.owner), step.read_only))
+        Step::PlacedFile(step) => Some(described(
+            &step.path,
+            format!("{}, owner {}", file(&step.source), step.owner),
+            step.read_only,
+        )),
+        Step::PlacedTree(step) => Some(described(
+            &step.path,
+            format!("{}, owner {}", file(&step.source), step.owner),
+            step.read_only,
+        )),
+        Step::Bind(step) => {
+            Some(described(&step.path, format!("{}, bound", file(&step.source)), step.read_only))
         }
-        Step::PlacedTree(step) => {
-            Some(told(&step.path, format!("{}, owner {}", file(&step.source), step.owner), step.read_only))
-        }
-        Step::Bind(step) => Some(told(&step.path, format!("{}, bound", file(&step.source)), step.read_only)),
         Step::DeviceNode(step) => {
             let what = format!("device {}:{}, owner {}", step.major, step.minor, step.owner);
-            Some(told(&step.path, what, step.read_only))
+            Some(described(&step.path, what, step.read_only))
         }
         _ => None,
     }

@@ -12,11 +12,11 @@ use stockade::step::Step;
 use stockade::step::enter::EnterStep;
 use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Stripped, Way, placement};
 
-use crate::batch::request::Wish;
+use crate::batch::request::JailRequest;
 use crate::flags::jail::PLACE_FLAG;
 use crate::flags::placement::not_placed;
 use crate::jail_file::Described;
-use crate::terminal::output::{Code, Failure, note, print, print_json};
+use crate::terminal::output::{Code, Failure, info, print, print_json};
 use difference::{Difference, differences as differences_of};
 
 /// A step of either list.
@@ -68,12 +68,12 @@ pub(crate) struct PlanArgs {
 }
 
 pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
-    let wishes = args.wishes()?;
-    let plans = wishes.iter().map(|wish| work_out(wish).map_err(|failure| wish.locate(failure)));
+    let requests = args.requests()?;
+    let plans = requests.iter().map(|request| work_out(request).map_err(|failure| request.locate(failure)));
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
-    let planned = wishes.iter().zip(&plans).map(|(wish, plan)| Planned::new(wish, plan));
+    let planned = requests.iter().zip(&plans).map(|(request, plan)| Planned::new(request, plan));
     let planned = planned.collect::<Result<Vec<_>, _>>()?;
-    let json = wishes.iter().any(|wish| wish.asked.args.own.json);
+    let json = requests.iter().any(|request| request.description.args.own.json);
     match &planned[..] {
         all if json && args.by_files() => print_json(&all)?,
         all if json => all.iter().try_for_each(|planned| print_json(&planned.steps))?,
@@ -84,33 +84,33 @@ pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
 }
 
 /// What would be done, and from where on that is what would be placed.
-fn work_out(wish: &Wish<PlanArgs>) -> Result<(Plan, usize), Failure> {
-    let spec = &wish.spec;
+fn work_out(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
+    let spec = &request.spec;
     let mut plan = stockade::plan(spec, &Host::read_for(spec)?, Way::Launch)?;
     let made = plan.prepare.len();
     let near = existing_part(spec);
     for placed in spec.placements() {
         plan.place(placement(spec.owner, &near, &placed)?);
     }
-    for asked in &wish.placements {
-        let placed = placement(spec.owner, &near, asked);
-        plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, asked.source(), &error))?);
+    for wanted in &request.placements {
+        let placed = placement(spec.owner, &near, wanted);
+        plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, wanted.source(), &error))?);
     }
     Ok((plan, made))
 }
 
 impl<'a> Planned<'a> {
-    fn new(wish: &'a Wish<PlanArgs>, (plan, made): &'a (Plan, usize)) -> Result<Self, Failure> {
-        let existing = existing(wish)?;
+    fn new(request: &'a JailRequest<PlanArgs>, (plan, made): &'a (Plan, usize)) -> Result<Self, Failure> {
+        let existing = existing(request)?;
         // What a crash left goes before a jail of its id is made.
         let whole = |receipt: &&Receipt| {
             matches!(receipt.state(), JailState::Prepared | JailState::Running | JailState::Ended)
         };
         let differences = existing.as_ref().filter(whole);
         let differences =
-            differences.map(|receipt| differences_of(receipt, &wish.spec, &plan.prepare[*made..]));
+            differences.map(|receipt| differences_of(receipt, &request.spec, &plan.prepare[*made..]));
         Ok(Self {
-            id: wish.id(),
+            id: request.id(),
             exists: existing.as_ref().map(Receipt::state),
             differences: differences.unwrap_or_default(),
             steps: rows(plan),
@@ -136,13 +136,13 @@ impl<'a> Planned<'a> {
 }
 
 /// The receipt of the jail with that id; `None` also where only root may know.
-fn existing(wish: &Wish<PlanArgs>) -> Result<Option<Receipt>, Failure> {
-    match wish.store.read(wish.id()) {
+fn existing(request: &JailRequest<PlanArgs>) -> Result<Option<Receipt>, Failure> {
+    match request.store.read(request.id()) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            note(&format!("whether jail {} exists already only root may know", wish.id()));
+            info(&format!("whether jail {} exists already only root may know", request.id()));
             Ok(None)
         }
-        found => found.map_err(|error| wish.locate(error)),
+        found => found.map_err(|error| request.locate(error)),
     }
 }
 

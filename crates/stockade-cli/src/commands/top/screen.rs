@@ -19,7 +19,7 @@ use stockade_syscalls::signals::SignalFd;
 use super::keys::{self, Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, CPU, cells, fitting, id_width};
-use crate::terminal::output::{Failure, plain};
+use crate::terminal::output::{Failure, escape_control};
 use crate::terminal::signals::stop_signals_and;
 use crate::terminal::{signal_names, width};
 
@@ -33,7 +33,7 @@ const FEWEST_BARS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A message in the place of the keys, until then.
-struct Told {
+struct Message {
     text: String,
     until: Instant,
 }
@@ -48,7 +48,7 @@ struct Screen<'a> {
     /// The jail that is selected: it stays so while others come and go.
     current: Option<JailId>,
     /// What became of the last thing that was asked for.
-    told: Option<Told>,
+    message: Option<Message>,
 }
 
 pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Result<ExitCode, Failure> {
@@ -66,7 +66,7 @@ pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Re
         mode: Mode::List,
         selected: TableState::default(),
         current: None,
-        told: None,
+        message: None,
     };
     screen.look()?;
     let mut terminal =
@@ -114,7 +114,7 @@ impl Screen<'_> {
         loop {
             self.forget(Instant::now());
             terminal.draw(|frame| self.draw(frame)).map_err(failed)?;
-            let change = self.told.as_ref().map_or(next, |told| told.until.min(next));
+            let change = self.message.as_ref().map_or(next, |message| message.until.min(next));
             if is_over(signals, change).map_err(failed)? {
                 return Ok(());
             }
@@ -135,7 +135,7 @@ impl Screen<'_> {
 
     /// Takes away a message that has stayed long enough.
     fn forget(&mut self, now: Instant) {
-        self.told.take_if(|told| told.until <= now);
+        self.message.take_if(|message| message.until <= now);
     }
 
     /// Does what a key asks for; true for the end.
@@ -155,7 +155,7 @@ impl Screen<'_> {
                 self.mode = Mode::List;
             }
             Action::Send(signal) => {
-                self.told = Some(Told { text: self.send(signal), until: Instant::now() + PATIENCE });
+                self.message = Some(Message { text: self.send(signal), until: Instant::now() + PATIENCE });
                 self.mode = Mode::List;
             }
         }
@@ -194,7 +194,7 @@ impl Screen<'_> {
         match sent {
             Ok(Some(())) => format!("sent {} to {id}", signal_names::name(signal)),
             Ok(None) => format!("{id} does not run"),
-            Err(error) => plain(&error.to_string()),
+            Err(error) => escape_control(&error.to_string()),
         }
     }
 
@@ -229,11 +229,11 @@ impl Screen<'_> {
     }
 
     fn foot(&self) -> String {
-        match (&self.mode, &self.current, &self.told) {
+        match (&self.mode, &self.current, &self.message) {
             (Mode::Confirm(signal), Some(id), _) => {
                 format!("y: send {} to {id}   {}", signal_names::name(*signal), help(&self.mode))
             }
-            (Mode::List, _, Some(told)) => told.text.clone(),
+            (Mode::List, _, Some(message)) => message.text.clone(),
             _ => help(&self.mode).to_owned(),
         }
     }
@@ -332,7 +332,7 @@ mod tests {
             mode: Mode::List,
             selected: TableState::default(),
             current: None,
-            told: None,
+            message: None,
         };
         screen.arrange();
         screen
@@ -393,8 +393,8 @@ mod tests {
         assert!(drawn(&mut screen, 80, 6).contains("k KILL"));
         // There is no such jail.
         screen.act(Action::Send(Signal::TERM));
-        let told = drawn(&mut screen, 80, 6);
-        assert!(told.contains("\"vm-1 does not run ") && !told.contains("q quit"), "{told}");
+        let message = drawn(&mut screen, 80, 6);
+        assert!(message.contains("\"vm-1 does not run ") && !message.contains("q quit"), "{message}");
         assert!(drawn(&mut screen, 12, 6).contains("vm-1 does n…"));
         screen.act(Action::Show(Mode::Filter));
         assert!(drawn(&mut screen, 80, 6).contains("enter keep"));

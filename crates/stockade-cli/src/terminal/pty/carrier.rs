@@ -39,7 +39,7 @@ impl Carrier {
     }
 
     /// Whether it still runs, perhaps as another process: one that was killed has left the VMM alone.
-    pub(super) fn goes_on(&mut self) -> io::Result<bool> {
+    pub(super) fn is_running(&mut self) -> io::Result<bool> {
         if !is_ready(&self.process, PollFlags::IN, Duration::ZERO) {
             return Ok(true);
         }

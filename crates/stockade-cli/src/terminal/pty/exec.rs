@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use stockade::{Ended, Visit, Visitor};
 use stockade_syscalls::signals::SignalFd;
 
-use super::keyboard::Kept;
+use super::keyboard::RawStdin;
 use super::pair::{Pty, resize};
 use super::{no_terminal, streams, terminals};
 use crate::terminal::output::Failure;
@@ -20,29 +20,29 @@ use crate::terminal::signals::stop_signals_and;
 type Enter<'a> = &'a dyn Fn(Visit) -> Result<Visitor, Failure>;
 
 /// Runs a visit to its end. Each of our streams that is a terminal is replaced by one of the visitor's own.
-pub(crate) fn attend(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure> {
+pub(crate) fn run_exec(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure> {
     let terminals = terminals();
     if terminals.contains(&true) {
-        meet(visit, terminals, enter)
+        relay(visit, terminals, enter)
     } else {
         wait_for(&enter_with(&[], visit, enter)?)
     }
 }
 
 /// A visitor, and the signals that are not delivered any more.
-struct Attended {
+struct Entered {
     visitor: Visitor,
     signals: SignalFd,
 }
 
-fn enter_with(more: &[Signal], visit: Visit, enter: Enter<'_>) -> Result<Attended, Failure> {
+fn enter_with(more: &[Signal], visit: Visit, enter: Enter<'_>) -> Result<Entered, Failure> {
     // First the signals: one that comes while the visitor enters is not lost.
     let signals = stop_signals_and(more)?;
-    Ok(Attended { visitor: enter(visit)?, signals })
+    Ok(Entered { visitor: enter(visit)?, signals })
 }
 
 /// Waits for a visitor that has our streams; what asks us to end asks it.
-fn wait_for(Attended { visitor, signals }: &Attended) -> Result<Ended, Failure> {
+fn wait_for(Entered { visitor, signals }: &Entered) -> Result<Ended, Failure> {
     let mut asked = false;
     loop {
         if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
@@ -58,10 +58,10 @@ fn wait_for(Attended { visitor, signals }: &Attended) -> Result<Ended, Failure> 
 }
 
 /// Waits for a visitor that has a terminal of its own, and carries over what either side writes.
-fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, Failure> {
-    let (ours, visit) = give(visit, terminals).map_err(|e| no_terminal(&e))?;
-    let Attended { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
-    let _raw = Kept::raw();
+fn relay(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, Failure> {
+    let (ours, visit) = attach_pty(visit, terminals).map_err(|e| no_terminal(&e))?;
+    let Entered { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
+    let _raw = RawStdin::raw();
     let [stdin, stdout, _] = streams();
     let (mut typing, mut listening) = (terminals[0], true);
     loop {
@@ -85,7 +85,7 @@ fn meet(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, F
 }
 
 /// Gives a visit a terminal in the place of each of our streams that is one; ours is the other side.
-fn give(visit: Visit, terminals: [bool; 3]) -> io::Result<(OwnedFd, Visit)> {
+fn attach_pty(visit: Visit, terminals: [bool; 3]) -> io::Result<(OwnedFd, Visit)> {
     let pty = Pty::new()?;
     let visit = visit.streams(pty.in_place_of(terminals)?).terminal(pty.theirs);
     Ok(match std::env::var_os("TERM") {

@@ -14,21 +14,21 @@ fn is_ours(terminal: BorrowedFd<'_>) -> bool {
 }
 
 /// Our terminal as it was, which it is again when this goes, whatever was done with it meanwhile.
-pub(super) struct Kept(BorrowedFd<'static>, Termios);
+pub(super) struct RawStdin(BorrowedFd<'static>, Termios);
 
-impl Kept {
+impl RawStdin {
     /// Has the terminal that stdin is, if it is one, hand on every key.
     pub(super) fn raw() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
-        let kept = Self(stdin, tcgetattr(stdin).ok()?);
-        let mut raw = kept.1.clone();
+        let stdin_modes = Self(stdin, tcgetattr(stdin).ok()?);
+        let mut raw = stdin_modes.1.clone();
         raw.make_raw();
-        tcsetattr(kept.0, OptionalActions::Now, &raw).ok()?;
-        Some(kept)
+        tcsetattr(stdin_modes.0, OptionalActions::Now, &raw).ok()?;
+        Some(stdin_modes)
     }
 }
 
-impl Drop for Kept {
+impl Drop for RawStdin {
     fn drop(&mut self) {
         if is_ours(self.0) {
             // A terminal that is gone needs no care.
@@ -39,15 +39,15 @@ impl Drop for Kept {
 
 /// The modes of its terminal that a VMM has a say in at the operator's.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct WantedModes {
     /// Ctrl-C, Ctrl-Z and Ctrl-\ are signals, and no bytes.
     pub(super) signals: bool,
     /// A line's end is made one for a screen.
     pub(super) lines: bool,
 }
 
-impl Wish {
-    /// The wish of a VMM that has set its terminal so.
+impl WantedModes {
+    /// What a VMM wants that has set its terminal so.
     pub(super) fn of(theirs: &Termios) -> Self {
         Self {
             signals: theirs.local_modes.contains(LocalModes::ISIG),
@@ -61,7 +61,7 @@ pub(super) struct Keyboard {
     terminal: BorrowedFd<'static>,
     /// How the operator has set it, while it is set otherwise.
     found: Option<Termios>,
-    set: Option<Wish>,
+    set: Option<WantedModes>,
 }
 
 impl Keyboard {
@@ -73,19 +73,19 @@ impl Keyboard {
     ///
     /// Only a SIGSTOP between the question and the act could have a shell's terminal set: we are not stopped by SIGTTOU
     /// then, nor by a key before it is as it was.
-    pub(super) fn take(&mut self, wish: Wish) -> bool {
+    pub(super) fn take(&mut self, wanted: WantedModes) -> bool {
         if !is_ours(self.terminal) {
             self.set = None;
             return false;
         }
-        if self.set != Some(wish) {
+        if self.set != Some(wanted) {
             let found = self.found.take().or_else(|| tcgetattr(self.terminal).ok());
             if let Some(found) = found {
                 // One that is gone cannot be set; its end is seen when it is read.
-                let _ = tcsetattr(self.terminal, OptionalActions::Now, &modes(&found, wish));
+                let _ = tcsetattr(self.terminal, OptionalActions::Now, &modes(&found, wanted));
                 self.found = Some(found);
             }
-            self.set = Some(wish);
+            self.set = Some(wanted);
         }
         true
     }
@@ -144,12 +144,14 @@ const KEYS: [(SpecialCodeIndex, Signal); 3] = [
 
 /// Keys are handed on one by one and unseen: the VMM's terminal edits lines and echoes. What comes out is for a screen
 /// by the operator's terminal, so that what we ourselves have to say is too.
-fn modes(found: &Termios, wish: Wish) -> Termios {
+fn modes(found: &Termios, wanted: WantedModes) -> Termios {
     let mut modes = found.clone();
     modes.make_raw();
     modes.control_modes = found.control_modes;
     modes.output_modes = found.output_modes;
-    modes.output_modes.set(OutputModes::OPOST, wish.lines && found.output_modes.contains(OutputModes::OPOST));
-    modes.local_modes.set(LocalModes::ISIG, wish.signals);
+    modes
+        .output_modes
+        .set(OutputModes::OPOST, wanted.lines && found.output_modes.contains(OutputModes::OPOST));
+    modes.local_modes.set(LocalModes::ISIG, wanted.signals);
     modes
 }

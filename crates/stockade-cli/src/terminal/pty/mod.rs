@@ -15,7 +15,7 @@ use rustix::termios::isatty;
 
 use crate::terminal::output::Failure;
 
-pub(crate) use exec::attend;
+pub(crate) use exec::run_exec;
 pub(crate) use relay::Relay;
 
 fn streams() -> [BorrowedFd<'static>; 3] {

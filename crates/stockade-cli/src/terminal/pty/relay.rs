@@ -14,10 +14,10 @@ use stockade::Streams;
 use stockade_syscalls::signals::{Arrived, SignalFd, is_ignored, let_through, unblock};
 
 use super::carrier::Carrier;
-use super::keyboard::{Keyboard, Wish};
+use super::keyboard::{Keyboard, WantedModes};
 use super::pair::{Pty, resize};
 use super::{no_terminal, streams, terminals};
-use crate::terminal::output::{Failure, complain};
+use crate::terminal::output::{Failure, error};
 
 /// How much that was typed may wait for the VMM to read it.
 const MOST_TYPED: usize = 4096;
@@ -29,7 +29,7 @@ const STALE_AFTER: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How long the last output may take to be shown before the VMM's end is reported.
-const A_MOMENT: Duration = Duration::from_millis(100);
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The terminal of one VMM.
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Relay {
 /// The part that only a VMM that runs needs; its fields are given back in this order.
 struct Front {
     keyboard: Option<Keyboard>,
-    jobs: Jobs,
+    jobs: JobSignals,
     ours: OwnedFd,
     typed: Vec<u8>,
     backlog: Backlog,
@@ -70,7 +70,7 @@ impl Relay {
             return Ok((None, Streams::default()));
         }
         let failed = |e| no_terminal(&e);
-        let jobs = Jobs::block().map_err(failed)?;
+        let jobs = JobSignals::block().map_err(failed)?;
         let pty = Pty::new().map_err(failed)?;
         prepare(&pty).map_err(failed)?;
         let keyboard = terminals[0].then(Keyboard::new);
@@ -103,16 +103,16 @@ impl Relay {
     }
 
     /// Does what there is to do now, without waiting.
-    pub(crate) fn turn(&mut self) {
+    pub(crate) fn step(&mut self) {
         let Some(front) = &mut self.front else { return };
-        front.heed_jobs();
+        front.handle_job_signals();
         front.carry_typed();
-        match self.carrier.as_mut().map_or(Ok(false), Carrier::goes_on) {
+        match self.carrier.as_mut().map_or(Ok(false), Carrier::is_running) {
             Ok(true) => (),
             // The VMM has closed its terminal.
             Ok(false) => self.end(),
-            Err(error) => {
-                complain(&format!("the VMM's output is not shown any more: {error}"));
+            Err(cause) => {
+                error(&format!("the VMM's output is not shown any more: {cause}"));
                 self.end();
             }
         }
@@ -127,7 +127,7 @@ impl Relay {
     /// writes is not waited for before the jail is gone.
     pub(crate) fn close(&mut self) {
         if let Some(carrier) = &self.carrier {
-            carrier.wait(A_MOMENT);
+            carrier.wait(LAST_OUTPUT_TIMEOUT);
         }
         self.front = None;
     }
@@ -145,8 +145,8 @@ impl Front {
     }
 
     /// One whose terminal cannot be asked wishes for nothing special.
-    fn wish(&self) -> Wish {
-        self.theirs().map_or(Wish { signals: true, lines: true }, |theirs| Wish::of(&theirs))
+    fn wanted(&self) -> WantedModes {
+        self.theirs().map_or(WantedModes { signals: true, lines: true }, |theirs| WantedModes::of(&theirs))
     }
 
     /// Where keys are to be read from now.
@@ -156,7 +156,7 @@ impl Front {
     }
 
     /// Stops where the operator asks for it, and sets everything anew after that.
-    fn heed_jobs(&mut self) {
+    fn handle_job_signals(&mut self) {
         while let Ok(Some(arrived)) = self.jobs.0.take_arrived() {
             match arrived.signal {
                 Signal::TSTP if !self.takes_key(arrived) => self.stop(),
@@ -181,7 +181,7 @@ impl Front {
 
     fn takes_key(&mut self, arrived: Arrived) -> bool {
         let key = self.keyboard.as_ref().and_then(|keyboard| keyboard.key_of(arrived.signal));
-        match key.filter(|_| arrived.by_kernel && !self.wish().signals) {
+        match key.filter(|_| arrived.by_kernel && !self.wanted().signals) {
             Some(key) => {
                 self.typed.push(key);
                 true
@@ -192,19 +192,19 @@ impl Front {
 
     /// Takes what was typed, if the keyboard is ours, and gives it to the VMM as far as that takes it.
     fn carry_typed(&mut self) {
-        let wish = self.wish();
+        let wanted = self.wanted();
         let Some(keyboard) = &mut self.keyboard else { return };
-        let goes_on = (!keyboard.take(wish) || self.read(wish)) && self.write();
-        if !goes_on {
+        let is_connected = (!keyboard.take(wanted) || self.read(wanted)) && self.write();
+        if !is_connected {
             // The operator's terminal is gone, or the VMM's is.
             self.keyboard = None;
             self.typed.clear();
         }
-        self.drop_stale(wish);
+        self.drop_stale(wanted);
     }
 
     /// False at the end of what can be typed.
-    fn read(&mut self, wish: Wish) -> bool {
+    fn read(&mut self, wanted: WantedModes) -> bool {
         let Some(from) = self.reads_from() else { return true };
         if !super::is_readable(from) {
             return true;
@@ -213,21 +213,21 @@ impl Front {
         match rustix::io::read(from, &mut buffer) {
             Ok(0) => false,
             Ok(length) => {
-                self.take_bytes(&buffer[..length], wish);
+                self.take_bytes(&buffer[..length], wanted);
                 true
             }
             Err(Errno::INTR | Errno::AGAIN) => true,
             // In the background by now: SIGTTIN is blocked.
-            Err(Errno::IO) => self.keyboard.as_mut().is_some_and(|keyboard| !keyboard.take(wish)),
+            Err(Errno::IO) => self.keyboard.as_mut().is_some_and(|keyboard| !keyboard.take(wanted)),
             Err(_) => false,
         }
     }
 
     /// A VMM that has gone back to keys that signal may have been handed such a one as a byte.
-    fn take_bytes(&mut self, bytes: &[u8], wish: Wish) {
+    fn take_bytes(&mut self, bytes: &[u8], wanted: WantedModes) {
         let Some(keyboard) = &self.keyboard else { return };
         for byte in bytes {
-            match keyboard.signal_of(*byte).filter(|_| wish.signals) {
+            match keyboard.signal_of(*byte).filter(|_| wanted.signals) {
                 Some(signal) => {
                     let _ = kill_process(getpid(), signal);
                 }
@@ -255,9 +255,9 @@ impl Front {
     }
 
     /// Drops what the VMM does not read, where a key that signals may be behind it.
-    fn drop_stale(&mut self, wish: Wish) {
+    fn drop_stale(&mut self, wanted: WantedModes) {
         self.backlog = match self.backlog {
-            _ if self.typed.is_empty() || !wish.signals => Backlog::Room,
+            _ if self.typed.is_empty() || !wanted.signals => Backlog::Room,
             Backlog::FullSince(since) if since.elapsed() >= STALE_AFTER => Backlog::Stale,
             Backlog::Room if self.typed.len() >= MOST_TYPED => Backlog::FullSince(Instant::now()),
             unchanged => unchanged,
@@ -270,22 +270,22 @@ impl Front {
 
 /// The signals by which a terminal and a shell move jobs about, blocked for as long as this lives: we are stopped
 /// only when the terminal is as it was, and never for having asked it something from the background.
-struct Jobs(SignalFd);
+struct JobSignals(SignalFd);
 
-impl Jobs {
+impl JobSignals {
     fn block() -> std::io::Result<Self> {
-        SignalFd::block(&Self::heeded()).map(Self)
+        SignalFd::block(&Self::handled()).map(Self)
     }
 
-    fn heeded() -> Vec<Signal> {
+    fn handled() -> Vec<Signal> {
         let all = [Signal::TSTP, Signal::CONT, Signal::WINCH, Signal::TTIN, Signal::TTOU];
         all.into_iter().filter(|signal| !is_ignored(*signal)).collect()
     }
 }
 
-impl Drop for Jobs {
+impl Drop for JobSignals {
     fn drop(&mut self) {
-        let _ = unblock(&Self::heeded());
+        let _ = unblock(&Self::handled());
     }
 }
 
