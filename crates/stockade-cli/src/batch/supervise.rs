@@ -5,8 +5,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
 use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
@@ -17,6 +16,7 @@ use super::service_manager;
 use super::vmm_output::VmmOutput;
 use crate::flags::run::RunArgs;
 use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
+use crate::terminal::poll::wait_until;
 use crate::terminal::pty::Relay;
 
 /// How far a VMM has been asked to end.
@@ -134,17 +134,14 @@ impl<'w> Supervisor<'w> {
     fn wait(&self, signals: &SignalFd) -> Result<(), Failure> {
         let relays = || self.vmms.iter().filter_map(|vmm| vmm.output.as_ref()?.relay());
         let kills = self.vmms.iter().filter_map(SupervisedVmm::kill_at);
-        let kills = kills.map(|next| next.saturating_duration_since(Instant::now()));
-        let next = kills.chain(relays().filter_map(Relay::patience)).min();
-        let left = next.and_then(|left| Timespec::try_from(left).ok());
+        let looks = relays().filter_map(Relay::patience).filter_map(|time| Instant::now().checked_add(time));
+        let next = kills.chain(looks).min();
         let fds = self.vmms.iter().map(|vmm| vmm.running.as_fd()).chain([signals.as_fd()]);
         let mut waiting: Vec<PollFd<'_>> =
             fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         waiting.extend(relays().flat_map(Relay::waits_for));
-        match poll(&mut waiting, left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(e) => Err(Failure::new(format!("failed to wait for the VMM: {e}"))),
-        }
+        let waited = wait_until(&mut waiting, next);
+        waited.map(drop).map_err(|e| Failure::new(format!("failed to wait for the VMM: {e}")))
     }
 }
 

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use stockade::spec::JailId;
 use stockade::{Event, EventKind, Events};
 use stockade_syscalls::signals::SignalFd;
 
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{Code, Failure, print, print_json_line, require_root_to_look};
+use crate::terminal::poll::wait_until;
 use crate::terminal::signals::stop_signals;
 use crate::terminal::time::{timestamp, until};
 
@@ -112,13 +112,10 @@ fn next(events: &mut Events, signals: &SignalFd, deadline: Option<Instant>) -> R
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Ok(Next::TimedOut);
         }
-        let left = deadline.map(|deadline| deadline - now).and_then(|left| left.try_into().ok());
         let mut waiting =
             [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match poll(&mut waiting, left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(e) => return Err(Failure::new(format!("failed to wait for events: {e}"))),
-        }
+        wait_until(&mut waiting, deadline)
+            .map_err(|e| Failure::new(format!("failed to wait for events: {e}")))?;
         if let Ok(Some(_)) = signals.take() {
             return Ok(Next::Stop);
         }

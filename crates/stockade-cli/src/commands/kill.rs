@@ -6,6 +6,7 @@ use clap::Args;
 use rustix::process::Signal;
 use stockade::{Error, JailState, Listing};
 
+use crate::flags::lookup::send_signal;
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Failure, require_root};
 use crate::terminal::signal_names;
@@ -38,10 +39,9 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
     let (ids, mut code) = selection.known();
     for id in &ids {
-        let sent = store.watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
-        match sent {
-            Ok(Some(())) => (),
-            Ok(None) => code = Failure::from(Error::NotRunning(id.clone())).report(),
+        match send_signal(&store, id, signal) {
+            Ok(true) => (),
+            Ok(false) => code = Failure::from(Error::NotRunning(id.clone())).report(),
             Err(error) => code = Failure::from(error).report(),
         }
     }

@@ -1,5 +1,6 @@
 //! What the commands have in common that find their jails by the receipts.
 
+use rustix::process::Signal;
 use stockade::spec::JailId;
 use stockade::{Dead, Jail, JailState, Store};
 
@@ -24,6 +25,12 @@ pub(crate) fn find(store: &Store, named: &JailId) -> Result<JailId, Failure> {
             Err(Failure::new(format!("{named} is the beginning of several ids: {several}; give more of one")))
         }
     }
+}
+
+/// Sends the VMM of the jail of this whole id a signal; false if it does not run.
+pub(crate) fn send_signal(store: &Store, id: &JailId, signal: Signal) -> stockade::Result<bool> {
+    let sent = store.watch(id)?.map(|vmm| vmm.signal(signal)).transpose()?;
+    Ok(sent.is_some())
 }
 
 /// Why a command that changes jails finds none of this id.

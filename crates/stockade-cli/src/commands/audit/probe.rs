@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
@@ -14,6 +14,7 @@ use stockade::spec::JailId;
 use stockade::{Error, Store, Streams, Visit};
 
 use crate::terminal::output::Failure;
+use crate::terminal::poll::wait_until;
 
 /// How long the probe may take: it shares its cgroup with a VMM that may use all there is.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,12 +42,8 @@ fn read_report(report: OwnedFd, deadline: Instant) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut report = File::from(report).take(LONGEST);
     loop {
-        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
-        match poll(&mut [PollFd::new(report.get_ref(), PollFlags::IN)], left.as_ref()) {
-            Ok(0) => return Err(Errno::TIMEDOUT.into()),
-            Ok(_) => (),
-            Err(Errno::INTR) => continue,
-            Err(cause) => return Err(cause.into()),
+        if !wait_until(&mut [PollFd::new(report.get_ref(), PollFlags::IN)], Some(deadline))? {
+            return Err(Errno::TIMEDOUT.into());
         }
         let mut part = [0; 8192];
         match report.read(&mut part)? {

@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use crate::terminal::output::Failure;
+use crate::terminal::poll::wait_until;
 
 /// The demo's ends of the probe's standard streams.
 pub(crate) struct Conversation {
@@ -68,12 +68,10 @@ impl Conversation {
     }
 
     fn more(&mut self) -> Result<(), Failure> {
-        let left = Timespec::try_from(self.deadline.saturating_duration_since(Instant::now())).ok();
         let mut waiting = [PollFd::new(&self.from_probe, PollFlags::IN)];
-        match poll(&mut waiting, left.as_ref()) {
-            Ok(0) => return Err(Failure::new("the probe does not answer")),
-            Ok(_) => (),
-            Err(Errno::INTR) => return Ok(()),
+        match wait_until(&mut waiting, Some(self.deadline)) {
+            Ok(true) => (),
+            Ok(false) => return Err(Failure::new("the probe does not answer")),
             Err(e) => return Err(Failure::new(format!("failed to wait for the probe: {e}"))),
         }
         let mut buffer = [0; 4096];

@@ -60,8 +60,7 @@ fn text(found: &Inspection) -> String {
         let _ = writeln!(text, "{name:10} {}", escape_control(&value.to_string()));
     };
     row("jail", &found.id);
-    let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();
-    row("state", &format!("{}{age}", found.state));
+    row("state", &format!("{}{}", found.state, age(found)));
     let processes = [("VMM", found.vmm), ("monitor", found.monitor), ("keeper", found.keeper)];
     for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
         row(name, &describe(process));
@@ -88,6 +87,11 @@ fn text(found: &Inspection) -> String {
         }
     }
     text
+}
+
+/// How long ago the jail was made, behind its state.
+fn age(found: &Inspection) -> String {
+    found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default()
 }
 
 fn describe(process: Process) -> String {

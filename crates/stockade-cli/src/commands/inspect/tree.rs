@@ -5,7 +5,6 @@ use std::fmt::Write;
 use stockade::inspect::{Inspection, Member};
 
 use crate::terminal::output::escape_control;
-use crate::terminal::time::short;
 
 /// A line, and the lines that hang on it.
 #[derive(Debug)]
@@ -68,7 +67,7 @@ impl Node {
 /// All parts of a jail that there are.
 pub(super) fn of(found: &Inspection) -> Node {
     let paths = &found.paths;
-    let age = found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default();
+    let age = super::age(found);
     let ended = found.ended.map(|ended| format!(", {ended}")).unwrap_or_default();
     let mounts = found.mounts.iter().map(|mount| {
         let read_only = if mount.read_only { ", read-only" } else { "" };

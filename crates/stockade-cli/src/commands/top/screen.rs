@@ -10,8 +10,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState, Wrap};
 use ratatui::{DefaultTerminal, Frame};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
 use stockade_syscalls::signals::SignalFd;
@@ -19,7 +18,9 @@ use stockade_syscalls::signals::SignalFd;
 use super::keys::{self, Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, CPU, cells, fitting, id_width};
+use crate::flags::lookup::send_signal;
 use crate::terminal::output::{Failure, escape_control};
+use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 use crate::terminal::{signal_names, width};
 
@@ -58,16 +59,7 @@ pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Re
     // Asked to end it leaves the terminal as it found it. The change of its size is waited for too: crossterm's
     // handler may run when nobody waits.
     let signals = stop_signals_and(&[Signal::WINCH])?;
-    let mut screen = Screen {
-        sampler,
-        rows: Vec::new(),
-        order,
-        filter: String::new(),
-        mode: Mode::List,
-        selected: TableState::default(),
-        current: None,
-        message: None,
-    };
+    let mut screen = Screen::new(sampler, order);
     screen.look()?;
     let mut terminal =
         ratatui::try_init().map_err(|e| Failure::new(format!("failed to set up the terminal: {e}")))?;
@@ -84,13 +76,9 @@ pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Re
 /// Waits for a key or for that time; true if somebody asks the program to end, or the terminal is gone. Of that
 /// crossterm takes no notice: it would look for a key for ever.
 fn is_over(signals: &SignalFd, next: Instant) -> std::io::Result<bool> {
-    let left = Timespec::try_from(next.saturating_duration_since(Instant::now())).ok();
     let stdin = std::io::stdin();
     let mut waiting = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-    match poll(&mut waiting, left.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => (),
-        Err(cause) => return Err(cause.into()),
-    }
+    wait_until(&mut waiting, Some(next))?;
     Ok(is_gone() || matches!(signals.take(), Ok(Some(signal)) if signal != Signal::WINCH))
 }
 
@@ -98,11 +86,23 @@ fn is_over(signals: &SignalFd, next: Instant) -> std::io::Result<bool> {
 fn is_gone() -> bool {
     let stdin = std::io::stdin();
     let mut now = [PollFd::new(&stdin, PollFlags::empty())];
-    let looked = poll(&mut now, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    looked.is_ok() && now[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    is_ready(&mut now).is_ok() && now[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-impl Screen<'_> {
+impl<'a> Screen<'a> {
+    fn new(sampler: Sampler<'a>, order: Order) -> Self {
+        Self {
+            sampler,
+            rows: Vec::new(),
+            order,
+            filter: String::new(),
+            mode: Mode::List,
+            selected: TableState::default(),
+            current: None,
+            message: None,
+        }
+    }
+
     fn run(
         &mut self,
         terminal: &mut DefaultTerminal,
@@ -189,11 +189,9 @@ impl Screen<'_> {
 
     fn send(&self, signal: Signal) -> String {
         let Some(id) = &self.current else { return String::new() };
-        let sent =
-            self.sampler.store().watch(id).and_then(|vmm| vmm.map(|vmm| vmm.signal(signal)).transpose());
-        match sent {
-            Ok(Some(())) => format!("sent {} to {id}", signal_names::name(signal)),
-            Ok(None) => format!("{id} does not run"),
+        match send_signal(self.sampler.store(), id, signal) {
+            Ok(true) => format!("sent {} to {id}", signal_names::name(signal)),
+            Ok(false) => format!("{id} does not run"),
             Err(error) => escape_control(&error.to_string()),
         }
     }
@@ -324,16 +322,8 @@ mod tests {
             usage: stockade::Usage::default(),
             history: vec![12],
         };
-        let mut screen = Screen {
-            sampler: Sampler::new(store, &|_| true),
-            rows: ids.iter().map(row).collect(),
-            order: Order::Id,
-            filter: String::new(),
-            mode: Mode::List,
-            selected: TableState::default(),
-            current: None,
-            message: None,
-        };
+        let mut screen = Screen::new(Sampler::new(store, &|_| true), Order::Id);
+        screen.rows = ids.iter().map(row).collect();
         screen.arrange();
         screen
     }

@@ -8,14 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{Birth, spawn};
+
+use crate::terminal::poll::wait_for;
 
 /// How long a terminal that somebody still holds when the jail is gone is shown. Only a process that has got out of
 /// the jail does.
@@ -108,11 +109,5 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Waits until there is this to a descriptor, an end or an error, at most for this time.
 fn is_ready(fd: &impl AsFd, what: PollFlags, time: Duration) -> bool {
-    let time = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-    loop {
-        match poll(&mut [PollFd::new(fd, what)], Some(&time)) {
-            Err(Errno::INTR) => (),
-            ready => return ready.is_ok_and(|ready| ready > 0),
-        }
-    }
+    wait_for(&mut [PollFd::new(fd, what)], time).unwrap_or(false)
 }

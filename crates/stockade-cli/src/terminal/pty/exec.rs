@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use stockade::{Ended, Visit, Visitor};
@@ -14,6 +14,7 @@ use super::keyboard::RawStdin;
 use super::pair::{Pty, resize};
 use super::{no_terminal, streams, terminals};
 use crate::terminal::output::Failure;
+use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 
 /// What brings a visitor into the jail.
@@ -105,9 +106,9 @@ enum Carried {
 /// Carries over what can be read now, without waiting for more.
 fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
     let mut ready = [PollFd::from_borrowed_fd(from, PollFlags::IN)];
-    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-        Ok(0) | Err(Errno::INTR) => return Ok(Carried::Nothing),
-        Ok(_) => (),
+    match is_ready(&mut ready) {
+        Ok(true) => (),
+        Ok(false) => return Ok(Carried::Nothing),
         Err(e) => return Err(Failure::new(format!("failed to wait for the program: {e}"))),
     }
     let mut buffer = [0; 4096];
@@ -129,8 +130,6 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
 }
 
 fn wait(waiting: &mut [PollFd<'_>]) -> Result<(), Failure> {
-    match poll(waiting, None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(e) => Err(Failure::new(format!("failed to wait for the program: {e}"))),
-    }
+    let waited = wait_until(waiting, None);
+    waited.map(drop).map_err(|e| Failure::new(format!("failed to wait for the program: {e}")))
 }

@@ -10,10 +10,11 @@ mod relay;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::termios::isatty;
 
 use crate::terminal::output::Failure;
+use crate::terminal::poll::is_ready;
 
 pub(crate) use exec::run_exec;
 pub(crate) use relay::Relay;
@@ -29,8 +30,7 @@ fn terminals() -> [bool; 3] {
 
 /// Whether something can be read now, or an end be seen.
 fn is_readable(from: BorrowedFd<'_>) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::from_borrowed_fd(from, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    is_ready(&mut [PollFd::from_borrowed_fd(from, PollFlags::IN)]).unwrap_or(false)
 }
 
 fn no_terminal(error: &io::Error) -> Failure {
