@@ -64,7 +64,6 @@ impl FromStr for Filter {
 }
 
 /// What there can be conditions on.
-/// What there can be conditions on.
 pub(crate) const FILTER_KEYS: [&str; 7] = ["state", "id", "vmm", "base", "uid", "older", "younger"];
 
 fn state(word: &str) -> Result<JailState, String> {
