@@ -11,7 +11,7 @@ use crate::jail::teardown::{Report, TeardownOptions, tear_down, undo};
 use crate::plan::{Way, plan};
 use crate::spec::clock::monotonic_us;
 use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
-use crate::state::store::Lock;
+use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
 use crate::steps::{Site, Step};
 

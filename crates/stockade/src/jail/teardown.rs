@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::jail::foreign_mounts;
 use crate::spec::{JailId, JailPath};
-use crate::state::store::Lock;
+use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt};
 use crate::steps::{Site, Step, Undone};
 

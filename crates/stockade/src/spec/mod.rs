@@ -23,6 +23,7 @@ mod profile;
 mod profiles;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,12 @@ impl JailSpec {
         };
         let bound = program.chain(closure).filter(|_| self.bind_executable).map(bind);
         bound.chain(self.profile.placements())
+    }
+
+    /// The cgroup in which the jail's own is made, relative to the hierarchy: by default the executable's name.
+    pub(crate) fn parent_cgroup(&self) -> &Path {
+        let default = || Path::new(self.exec_file.name());
+        self.parent_cgroup.as_ref().map_or_else(default, ParentCgroup::as_path)
     }
 
     /// The Unix socket in the jail at which the VMM can be talked to, if that is known.

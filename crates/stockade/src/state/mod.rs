@@ -1,5 +1,6 @@
 //! The state directory.
 
+pub(crate) mod entry;
 mod listing;
 pub(crate) mod receipt;
 pub(crate) mod store;

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
-use crate::state::store::read_receipt;
+use crate::state::entry::read_receipt;
 use crate::sys::jail_root::open_directory;
 use crate::sys::process::{PidFd, remaining};
 

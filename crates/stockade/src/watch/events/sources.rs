@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Parting;
-use crate::state::store::{ENDED, RECEIPT};
+use crate::state::entry::{ENDED, RECEIPT};
 use crate::sys::ProcessRef;
 use crate::sys::process::{PidFd, remaining};
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::spec::{Ended, HostPath, JailId, JailPath};
-use crate::state::store::{RECEIPT, lock_holder};
+use crate::state::entry::{RECEIPT, lock_holder};
 use crate::state::{JailState, Receipt, Store};
 use crate::steps::{ByName, Named, Step};
 use crate::sys::ProcessRef;
