@@ -38,7 +38,7 @@ fn jail(given: &Given) -> String {
         Err(error) => return message::of_check(&error),
     };
     let messages = Messages::new(&spec);
-    let error = stockade::enter_in_place(&spec, &host, &mut |missing| warn(&messages.of(missing)));
+    let error = stockade::become_vmm(&spec, &host, &mut |missing| warn(&messages.of(missing)));
     messages.of(&error)
 }
 

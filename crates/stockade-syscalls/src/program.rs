@@ -180,7 +180,7 @@ impl Program {
             Call::ForkAgain => Ok(fork_again()?),
             Call::NewPidNamespace => Ok(self.new_pid_namespace()?),
             Call::WritePidFile(_) => self.write_pid_file(index),
-            Call::WaitForGo => Ok(self.wait_for_go()?),
+            Call::WaitForRelease => Ok(self.wait_for_go()?),
             Call::CloseOthers => {
                 Ok(self.gaps.iter().try_for_each(|&(first, last)| close_range(first, last))?)
             }

@@ -2,7 +2,7 @@
 //!
 //! One idea carries it: *the plan is the receipt*. What a jail needs is worked out as a list of steps before
 //! anything happens ([`plan()`]); the list is written down ([`Receipt`]); then it is carried out without
-//! further choices ([`Store::prepare`]). Printed, the list is the dry run. Undone from the end, it is the
+//! further choices ([`Store::create`]). Printed, the list is the dry run. UndoOutcome from the end, it is the
 //! teardown ([`Report`]). Found on disk after a crash, it is what [`Store::collect`] undoes.
 //!
 //! ```no_run
@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> stockade::Result<()> {
 //! let spec = JailSpec::builder("vm-1", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
-//! let mut prepared = Store::from_environment()?.prepare(&spec)?;
+//! let mut prepared = Store::from_environment()?.create(&spec)?;
 //! let kernel = prepared.place("/images/vmlinux")?;
 //! println!("the VMM finds its kernel at {kernel}");
 //! let mut running = prepared.launch(Streams::default())?;
@@ -46,15 +46,15 @@ pub mod guide {}
 pub use check::{audit, doctor, snapshot};
 pub use error::{Error, ErrorKind, Operation, PlacementError, Result};
 pub use host::{
-    CgroupLayout, DelegatedCgroup, Hierarchy, Host, LeashPoint, RUNTIME_DIRECTORY, Skeleton, Unified,
+    CgroupLayout, DelegatedCgroup, Hierarchy, Host, RUNTIME_DIRECTORY, TemplateMounts, TrackingPoint, Unified,
 };
 pub use jail::{
-    AdoptSpec, Adopted, Collection, Dead, Jail, JailPool, Leftover, Prepared, Report, Running, Streams,
-    TeardownOptions, VISITOR_PATH, Visit, Visitor, Wants, Watched, close_inherited, enter_in_place, stop_all,
-    teardown_all, teardown_all_with_progress,
+    AdoptOptions, AdoptSpec, Adopted, Collection, Created, EXEC_PATH, Exec, ExecProcess, Jail, JailPool,
+    Leftover, Report, Running, Stopped, Streams, TeardownOptions, VmmHandle, become_vmm, close_inherited,
+    stop_all, teardown_all, teardown_all_with_progress,
 };
-pub use plan::{Plan, Way, placement, plan};
-pub use spec::{Ended, How, Layout, Nonce, Placed, Placement, Power, Powers, Stripped};
+pub use plan::{LaunchMode, Plan, placement, plan};
+pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
 pub use sys::{OnProgress, ProcessRef, Progress};
 pub use watch::{Ends, Event, EventKind, Events, Log, Usage, inspect};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Gid, Uid};
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::{How, Placement, Prepared, Streams};
+use stockade::{Created, How, Placement, Streams};
 use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -17,12 +17,12 @@ const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 /// How long each of the races goes on; they run at the same time.
 const RACE: Duration = Duration::from_secs(10);
 
-fn prepare(guard: &Guard, attack: Attack) -> Prepared {
+fn prepare(guard: &Guard, attack: Attack) -> Created {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(attack.name()).parse().unwrap(), vmm, base);
     spec.owner = OWNER;
-    guard.store().prepare(&spec).unwrap()
+    guard.store().create(&spec).unwrap()
 }
 
 /// Files of every kind that must stay as they are, and a description of all of them.
@@ -197,7 +197,7 @@ fn against_a_racer(guard: &Guard, canaries: &Canaries, attack: Attack, mut work:
 }
 
 /// Places a file and a node where the racer is.
-fn place(prepared: &mut Prepared, canaries: &Canaries) {
+fn place(prepared: &mut Created, canaries: &Canaries) {
     for (source, name, how) in [
         (canaries.image.as_path(), "a/b/image", How::Copy),
         (canaries.image.as_path(), "image", How::Auto),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use stockade::spec::JailPath;
-use stockade::{Error, Jail, Prepared, Running, Streams, TeardownOptions, teardown_all};
+use stockade::{Created, Error, Jail, Running, Streams, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use super::multiplex::Prefixed;
@@ -66,7 +66,7 @@ impl<'w> Launched<'w> {
     /// Starts the VMMs of jails that were prepared for these requests. If one fails, all jails are removed.
     pub(crate) fn launch(
         requests: &'w [JailRequest<RunArgs>],
-        prepared: Vec<Prepared>,
+        prepared: Vec<Created>,
     ) -> Result<Self, Failure> {
         let widest = requests.iter().map(|request| width::of(request.id().as_str())).max();
         // One VMM has the terminal for itself.
@@ -102,7 +102,7 @@ impl<'w> ReadyVmms<'w> {
     pub(crate) fn announce_and_detach(mut self) -> Result<Supervisor<'w>, Failure> {
         let mut detached = self.0.iter_mut().filter(|vmm| vmm.attachment == Attachment::Detached);
         let result =
-            detached.try_for_each(|vmm| vmm.running.leave().map_err(|error| vmm.request.locate(error)));
+            detached.try_for_each(|vmm| vmm.running.detach().map_err(|error| vmm.request.locate(error)));
         if let Err(failure) = result {
             tear_down(self.0);
             return Err(failure);
@@ -127,7 +127,7 @@ impl<'w> ReadyVmms<'w> {
 impl<'w> LaunchedVmm<'w> {
     fn launch(
         request: &'w JailRequest<RunArgs>,
-        prepared: Prepared,
+        prepared: Created,
         width: Option<usize>,
     ) -> Result<Self, Failure> {
         let args = &request.description.args.own;

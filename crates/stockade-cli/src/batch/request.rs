@@ -2,7 +2,7 @@
 
 use clap::Args;
 use stockade::spec::{JailId, JailSpec, Netns};
-use stockade::{Jail, Placement, Prepared, Store, TeardownOptions, teardown_all};
+use stockade::{Created, Jail, Placement, Store, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use super::fd_limit::raise_limit_for;
@@ -49,10 +49,10 @@ impl<T: Args> JailRequest<T> {
     }
 
     /// Makes the jail and places into it what is asked for.
-    fn prepare(&self, signals: &SignalFd) -> Result<Prepared, Failure> {
+    fn prepare(&self, signals: &SignalFd) -> Result<Created, Failure> {
         let spec = self.spec_now()?;
         hints::warnings(&spec).for_each(|warning| info(&warning));
-        let mut prepared = self.store.prepare(&spec).map_err(|error| hints::prepare_failed(&error, &spec))?;
+        let mut prepared = self.store.create(&spec).map_err(|error| hints::prepare_failed(&error, &spec))?;
         if let Some(report) = prepared.taken_over() {
             let (id, many) = (self.id(), report.removed.len());
             info(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));
@@ -83,7 +83,7 @@ impl<T: Args> JailRequest<T> {
 pub(crate) fn prepare_all<T: Args>(
     requests: &[JailRequest<T>],
     signals: &SignalFd,
-) -> Result<Vec<Prepared>, Failure> {
+) -> Result<Vec<Created>, Failure> {
     raise_limit_for(requests.len())?;
     // Those made before the one that fails go with the list.
     requests
@@ -95,10 +95,10 @@ pub(crate) fn prepare_all<T: Args>(
 /// Lets these jails stand by themselves, all of them or none.
 pub(crate) fn persist_all<T: Args>(
     requests: &[JailRequest<T>],
-    prepared: Vec<Prepared>,
+    prepared: Vec<Created>,
 ) -> Result<(), Failure> {
     for (at, prepared) in prepared.into_iter().enumerate() {
-        if let Err(error) = prepared.leave() {
+        if let Err(error) = prepared.persist() {
             remove(&requests[..at]);
             return Err(requests[at].locate(error));
         }

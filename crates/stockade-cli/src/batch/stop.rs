@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use stockade::spec::JailId;
-use stockade::{JailState, Store, Watched, stop_all};
+use stockade::{JailState, Store, VmmHandle, stop_all};
 
 use crate::terminal::output::{Failure, info};
 
 /// Stops the VMMs that run, all within the same grace period.
 pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
-    let mut running: Vec<Watched> = Vec::new();
+    let mut running: Vec<VmmHandle> = Vec::new();
     for id in ids {
-        match store.watch(id) {
+        match store.vmm(id) {
             Ok(Some(watched)) => running.push(watched),
             Ok(None) => end_members(store, id)?,
             // The others are stopped all the same.
@@ -25,7 +25,7 @@ pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Resul
 /// What runs on in a jail whose VMM has ended.
 fn end_members(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id) {
-        Ok(Some(receipt)) if receipt.state() == JailState::Ended => Ok(receipt.end_members()?),
+        Ok(Some(receipt)) if receipt.state() == JailState::Exited => Ok(receipt.end_members()?),
         // Whoever made any other ends it.
         _ => Ok(()),
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
-use stockade::{Ended, Jail, Receipt, Running, TeardownOptions, teardown_all};
+use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
 use super::request::JailRequest;
@@ -172,11 +172,11 @@ impl SupervisedVmm<'_> {
 }
 
 /// Tells of an end that nobody has asked for, where the exit code alone does not.
-fn report_exit(id: &JailId, ended: Ended, many: bool, receipt: &Receipt) {
+fn report_exit(id: &JailId, ended: ExitStatus, many: bool, receipt: &Receipt) {
     let why = if receipt.ran_out_of_memory() { ": the jail's limit of memory was reached" } else { "" };
     match ended {
-        Ended::Exited(0) | Ended::Unknown => (),
-        Ended::Exited(_) if !many && why.is_empty() => (),
+        ExitStatus::Exited(0) | ExitStatus::Unknown => (),
+        ExitStatus::Exited(_) if !many && why.is_empty() => (),
         _ => error(&format!("the VMM of jail {id} has ended: {ended}{why}")),
     }
 }
@@ -190,7 +190,7 @@ fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
         if let Some(relay) = output.as_mut().and_then(VmmOutput::relay_mut) {
             relay.close();
         }
-        let ended = running.wait().unwrap_or(Ended::Unknown);
+        let ended = running.wait().unwrap_or(ExitStatus::Unknown);
         if matches!(stop, Stop::Never) {
             report_exit(request.id(), ended, many, running.receipt());
         }

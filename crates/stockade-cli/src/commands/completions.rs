@@ -119,7 +119,7 @@ fn jails(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Those whose VMM can be started.
 fn prepared_jails(typed: &OsStr) -> Vec<CompletionCandidate> {
-    jails_that(typed, |jail| jail.state == JailState::Prepared)
+    jails_that(typed, |jail| jail.state == JailState::Created)
 }
 
 fn jails_that(typed: &OsStr, are_meant: impl Fn(&Listing) -> bool) -> Vec<CompletionCandidate> {

@@ -49,7 +49,7 @@ pub(crate) struct EventsArgs {
 enum Until {
     Created,
     Started,
-    Ended,
+    Exited,
     Abandoned,
     Removed,
 }
@@ -59,10 +59,10 @@ impl Until {
         match kind {
             EventKind::Created => self == Self::Created,
             EventKind::Started { .. } => self == Self::Started,
-            EventKind::Ended { .. } => self == Self::Ended,
+            EventKind::Exited { .. } => self == Self::Exited,
             EventKind::Abandoned => self == Self::Abandoned,
             EventKind::Removed => self == Self::Removed,
-            EventKind::Damaged { .. } | EventKind::Missed => false,
+            EventKind::Corrupt { .. } | EventKind::Missed => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stockade::Skeleton;
+use stockade::TemplateMounts;
 
 use crate::terminal::output::{Failure, print, print_json, require_root};
 
@@ -32,10 +32,10 @@ struct Report {
 pub(crate) fn host_setup(args: &HostSetupArgs) -> Result<ExitCode, Failure> {
     require_root("host-setup")?;
     let report = if args.remove {
-        Report { skeleton: None, changed: Skeleton::remove()? }
+        Report { skeleton: None, changed: TemplateMounts::remove()? }
     } else {
-        let changed = Skeleton::find().is_err();
-        Report { skeleton: Some(Skeleton::make()?.pin().to_string()), changed }
+        let changed = TemplateMounts::find().is_err();
+        Report { skeleton: Some(TemplateMounts::make()?.pin().to_string()), changed }
     };
     if args.json {
         print_json(&report)?;

@@ -10,7 +10,7 @@ use stockade::spec::{JailId, Owner};
 use stockade::{How, Jail, Placed, Placement};
 use stockade_syscalls::signals::SignalFd;
 
-use crate::flags::lookup::{dead_jail, open};
+use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::placement::{check_distinct, parse, place_one};
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, require_root};
@@ -96,13 +96,13 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
 
 fn place_into(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Result<Placed, Failure> {
     match jail {
-        Jail::Prepared(jail) => {
+        Jail::Created(jail) => {
             place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
         }
         Jail::Running(jail) => {
             place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
         }
-        Jail::Dead(dead) => Err(dead_jail(dead)),
+        Jail::Exited(dead) | Jail::Abandoned(dead) => Err(stopped_jail(dead)),
     }
 }
 

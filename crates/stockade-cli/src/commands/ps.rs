@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::{Ended, Listing};
+use stockade::{ExitStatus, Listing};
 
 use crate::flags::state::StateArgs;
 use crate::select::FilterArgs;
@@ -65,9 +65,9 @@ fn table(listings: &[Listing]) -> String {
 }
 
 /// The exit code, as `wait` and a shell have it.
-fn exit(ended: Option<Ended>) -> String {
+fn exit(ended: Option<ExitStatus>) -> String {
     match ended {
-        None | Some(Ended::Unknown) => "-".to_owned(),
+        None | Some(ExitStatus::Unknown) => "-".to_owned(),
         Some(ended) => ended.shell_code().to_string(),
     }
 }
@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn an_end_is_told_as_a_shell_tells_it() {
-        for (ended, text) in [(Ended::Exited(3), "3"), (Ended::Killed(9), "137"), (Ended::Unknown, "-")] {
+        for (ended, text) in
+            [(ExitStatus::Exited(3), "3"), (ExitStatus::Killed(9), "137"), (ExitStatus::Unknown, "-")]
+        {
             assert_eq!((exit(Some(ended)), exit(None)), (text.to_owned(), "-".to_owned()));
         }
     }

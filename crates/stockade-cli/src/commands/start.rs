@@ -10,7 +10,7 @@ use stockade::{Error, Jail, JailState, Listing, Running, Store};
 
 use crate::batch::template_mounts::ensure_template_mounts;
 use crate::errors::hints;
-use crate::flags::lookup::{dead_jail, open};
+use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::ready::ReadyArgs;
 use crate::select::{IdMatch, SelectArgs, Selection};
 use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, require_root, success_if};
@@ -53,7 +53,7 @@ struct Row {
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
     ensure_template_mounts();
-    let is_prepared = |jail: &Listing| jail.state == JailState::Prepared;
+    let is_prepared = |jail: &Listing| jail.state == JailState::Created;
     let (store, Selection { ids, unknown, single, .. }) = args.jails.select(IdMatch::Exact, is_prepared)?;
     let mut all = unknown.is_empty();
     let mut report = |failure: Failure| {
@@ -85,9 +85,9 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
 
 fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failure> {
     let mut prepared = match open(store, &id)? {
-        Jail::Prepared(prepared) => prepared,
+        Jail::Created(prepared) => prepared,
         Jail::Running(running) => return Err(Error::Running { id, pid: running.pid() }.into()),
-        Jail::Dead(dead) => return Err(dead_jail(&dead)),
+        Jail::Exited(dead) | Jail::Abandoned(dead) => return Err(stopped_jail(&dead)),
     };
     if !args.arguments.is_empty() {
         prepared.set_arguments(args.arguments.clone());

@@ -7,7 +7,7 @@ use clap::Args;
 use stockade::Jail;
 use stockade::spec::{JailId, JailPath};
 
-use crate::flags::lookup::{dead_jail, open};
+use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
 
@@ -31,9 +31,9 @@ pub(crate) fn unplace(args: &UnplaceArgs) -> Result<ExitCode, Failure> {
     let mut jail = open(&args.state.store()?, &args.id)?;
     for path in &paths {
         match &mut jail {
-            Jail::Prepared(prepared) => prepared.unplace(path)?,
+            Jail::Created(prepared) => prepared.unplace(path)?,
             Jail::Running(running) => running.unplace(path)?,
-            Jail::Dead(dead) => return Err(dead_jail(dead)),
+            Jail::Exited(dead) | Jail::Abandoned(dead) => return Err(stopped_jail(dead)),
         }
         ignore_closed_stdout(print(&format!("{path}\n")))?;
     }

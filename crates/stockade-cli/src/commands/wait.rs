@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use stockade::spec::JailId;
-use stockade::{Ended, JailState, Listing, Store};
+use stockade::{ExitStatus, JailState, Listing, Store};
 
 use crate::flags::lookup::no_such_jail;
 use crate::select::{IdMatch, SelectArgs};
@@ -41,14 +41,14 @@ pub(crate) struct WaitArgs {
 #[derive(Serialize)]
 struct End<'a> {
     id: &'a JailId,
-    ended: Ended,
+    ended: ExitStatus,
     /// As a shell tells it; `None` if it is not known.
     code: Option<u8>,
 }
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
-    let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Ended);
+    let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Exited);
     let (store, selection) = args.jails.select(IdMatch::PrefixReported, started)?;
     let with_name = args.any || selection.by_filter;
     let ids = selection.all_known()?;
@@ -59,14 +59,14 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     let mut printed = 0;
     let mut code = Code::Done.into();
     while let Some((id, ended)) = ends.next(deadline)? {
-        if ended == Ended::Unknown {
+        if ended == ExitStatus::Unknown {
             info(&format!("jail {id} does not run, and how its VMM ended is not known"));
             code = Code::Failed.into();
         }
         if args.json {
-            let code = (ended != Ended::Unknown).then(|| ended.shell_code());
+            let code = (ended != ExitStatus::Unknown).then(|| ended.shell_code());
             print_json_line(&End { id: &id, ended, code })?;
-        } else if with_name && ended != Ended::Unknown {
+        } else if with_name && ended != ExitStatus::Unknown {
             print(&format!("{id} {}\n", ended.shell_code()))?;
         }
         if args.any {
@@ -75,7 +75,7 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
         known.insert(id, ended);
         // In the order of the command line, each as soon as those before it are known.
         while let Some(ended) = ids.get(printed).and_then(|id| known.get(id)) {
-            if !args.json && !with_name && *ended != Ended::Unknown {
+            if !args.json && !with_name && *ended != ExitStatus::Unknown {
                 print(&format!("{}\n", ended.shell_code()))?;
             }
             printed += 1;

@@ -35,7 +35,7 @@ fn failure(error: &Error) -> Failure {
 
 fn next_step(flag: &str, cause: &SpecError) -> &'static str {
     match (flag, cause) {
-        (_, SpecError::Closure(_)) => " (see --no-closure)",
+        (_, SpecError::Libraries(_)) => " (see --no-closure)",
         ("netns", SpecError::NotFound(..)) => {
             "; a name without a path is made with the jail, ip netns add makes one that stays"
         }

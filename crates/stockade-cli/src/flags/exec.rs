@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stockade::spec::JailId;
-use stockade::{Ended, Error, Receipt, Store, Visit, Visitor};
+use stockade::{Error, Exec, ExecProcess, ExitStatus, Receipt, Store};
 
 use super::lookup::find;
 use super::state::StateArgs;
@@ -40,20 +40,20 @@ pub(crate) fn run(
     Ok(ExitCode::from(exec(command, id, how, words)?.shell_code()))
 }
 
-fn exec(command: &str, id: &JailId, how: &ProgramArgs, words: &[OsString]) -> Result<Ended, Failure> {
+fn exec(command: &str, id: &JailId, how: &ProgramArgs, words: &[OsString]) -> Result<ExitStatus, Failure> {
     require_root(command)?;
     let store = how.state.store()?;
     pty::run_exec(request(how, words)?, &|exec| enter(&store, id, how.root, exec))
 }
 
 /// What is to be run.
-fn request(how: &ProgramArgs, words: &[OsString]) -> Result<Visit, Failure> {
+fn request(how: &ProgramArgs, words: &[OsString]) -> Result<Exec, Failure> {
     let (exec, arguments) = match (&how.host_program, words) {
         (Some(file), arguments) => {
-            let exec = Visit::with_host_program(file);
+            let exec = Exec::with_host_program(file);
             (exec.map_err(|error| Failure::new(format!("--host-program: {error}")))?, arguments)
         }
-        (None, [program, arguments @ ..]) => (Visit::with_program(program)?, arguments),
+        (None, [program, arguments @ ..]) => (Exec::with_program(program)?, arguments),
         (None, []) => return Err(Failure::new("there is no program to run")),
     };
     let exec = exec.arguments(arguments).as_root(how.root);
@@ -63,14 +63,14 @@ fn request(how: &ProgramArgs, words: &[OsString]) -> Result<Visit, Failure> {
     })
 }
 
-fn enter(store: &Store, id: &JailId, as_root: bool, exec: Visit) -> Result<Visitor, Failure> {
+fn enter(store: &Store, id: &JailId, as_root: bool, exec: Exec) -> Result<ExecProcess, Failure> {
     let id = find(store, id)?;
-    match store.watch(&id)? {
+    match store.vmm(&id)? {
         Some(watched) => {
             if as_root {
                 warn_of_links(watched.receipt());
             }
-            watched.visit(exec).map_err(|error| hints::exec_failed(&error))
+            watched.exec(exec).map_err(|error| hints::exec_failed(&error))
         }
         None => Err(Error::NotRunning(id).into()),
     }

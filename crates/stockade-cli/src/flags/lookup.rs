@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use stockade::spec::JailId;
-use stockade::{Dead, Jail, JailState, Store};
+use stockade::{Jail, Stopped, Store};
 
 use crate::terminal::output::Failure;
 
@@ -29,7 +29,7 @@ pub(crate) fn find(store: &Store, named: &JailId) -> Result<JailId, Failure> {
 
 /// Sends the VMM of the jail of this whole id a signal; false if it does not run.
 pub(crate) fn send_signal(store: &Store, id: &JailId, signal: Signal) -> stockade::Result<bool> {
-    let sent = store.watch(id)?.map(|vmm| vmm.signal(signal)).transpose()?;
+    let sent = store.vmm(id)?.map(|vmm| vmm.signal(signal)).transpose()?;
     Ok(sent.is_some())
 }
 
@@ -66,9 +66,9 @@ fn list(ids: &[JailId]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-pub(crate) fn dead_jail(dead: &Dead) -> Failure {
-    let receipt = dead.receipt();
-    let what = if receipt.state() == JailState::Ended { "the VMM of jail" } else { "jail" };
-    let how = if receipt.state() == JailState::Ended { "has ended" } else { "is dead" };
-    Failure::new(format!("{what} {id} {how}: stockade rm {id} removes the jail", id = receipt.id))
+/// Why a command that needs a jail with a VMM, or one to be started, cannot use this one.
+pub(crate) fn stopped_jail(stopped: &Stopped) -> Failure {
+    let receipt = stopped.receipt();
+    let (id, state) = (&receipt.id, receipt.state());
+    Failure::new(format!("jail '{id}' is {state}; remove it with 'stockade rm {id}'"))
 }

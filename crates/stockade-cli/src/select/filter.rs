@@ -97,7 +97,7 @@ mod tests {
         Listing {
             id: "vm-1".parse().expect("an id"),
             pid: None,
-            state: JailState::Ended,
+            state: JailState::Exited,
             ended: None,
             age: Some(600),
             vmm: Some("firecracker".into()),

@@ -13,7 +13,7 @@ use stockade_syscalls::program::Program;
 use super::{EnterStep, EntryError};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation};
-use crate::sys::jail_root::{Tree, open_directory};
+use crate::sys::jail_root::{JailRoot, open_directory};
 
 /// A program, and what it needs of the clone that begins it.
 pub(crate) struct Entry {
@@ -30,7 +30,7 @@ impl Entry {
     /// Opens and allocates everything that the steps need. `streams` replaces the standard streams.
     pub(crate) fn new(
         steps: &[EnterStep],
-        root: &Tree,
+        root: &JailRoot,
         streams: [Option<OwnedFd>; 3],
     ) -> Result<Self, EntryError> {
         let mut calls = Vec::with_capacity(steps.len() + 1);
@@ -69,7 +69,7 @@ impl Entry {
 }
 
 /// The calls of a step, each with the step that its failure is reported as: an attribute of many has its own.
-pub(crate) fn calls_of(step: &EnterStep, root: &Tree) -> Result<Vec<(EnterStep, Call)>, EntryError> {
+pub(crate) fn calls_of(step: &EnterStep, root: &JailRoot) -> Result<Vec<(EnterStep, Call)>, EntryError> {
     let step_of = |call: &Call| match call {
         Call::Reset(attribute) => EnterStep::Reset { attributes: vec![*attribute] },
         _ => step.clone(),

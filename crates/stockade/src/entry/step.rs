@@ -18,7 +18,7 @@ use super::program::{null, open};
 use super::{EntryError, attributes};
 use crate::spec::{HostPath, JailPath};
 use crate::sys::error::{Context, Operation};
-use crate::sys::jail_root::Tree;
+use crate::sys::jail_root::JailRoot;
 
 /// The capabilities that `exec --root` keeps: those over files, and none over the host.
 const FILE_CAPABILITIES: CapabilitySet =
@@ -63,7 +63,7 @@ macro_rules! enter_steps {
             /// What cannot be opened.
             // A step uses what it needs of its fields and of the root.
             #[allow(unused_variables)]
-            pub(super) fn calls(&self, $root: &Tree) -> Result<Vec<Call>, EntryError> {
+            pub(super) fn calls(&self, $root: &JailRoot) -> Result<Vec<Call>, EntryError> {
                 Ok(match self {
                     $(Self::$step $({ $($field),+ })? $(($bind))? => Vec::from($calls)),+
                 })
@@ -214,7 +214,7 @@ enter_steps! {
 
     /// Wait until the launcher has recorded the pid.
     #[serde(rename = "wait-for-go")]
-    WaitForRelease => Repeat, ("wait until the launcher has recorded the pid"), [Call::WaitForGo];
+    WaitForRelease => Repeat, ("wait until the launcher has recorded the pid"), [Call::WaitForRelease];
 
     /// Set the group.
     SetGid {

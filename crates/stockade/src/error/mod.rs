@@ -11,7 +11,7 @@ use stockade_syscalls::inherited::Attribute;
 pub use placement::PlacementError;
 
 use crate::entry::{EnterStep, EntryError};
-use crate::spec::Ended;
+use crate::spec::ExitStatus;
 pub(crate) use crate::spec::errno;
 use crate::spec::{HostPath, JailId, JailPath, SpecError};
 use crate::sys;
@@ -70,10 +70,10 @@ pub enum Error {
     Exists(JailId),
     /// The VMM of a jail of that id has ended, and the jail was not removed yet.
     #[error("the VMM of jail {0} has ended; remove the jail first, or choose another id")]
-    Ended(JailId),
+    Exited(JailId),
     /// A jail of that id is kept in another pid namespace.
     #[error("jail {0} was made in another pid namespace; work on it there")]
-    Elsewhere(JailId),
+    Foreign(JailId),
     /// Something that stockade did not make is in the way.
     #[error(
         "{what} exists already and was not made by stockade for this jail; remove it, or choose another id"
@@ -118,7 +118,7 @@ pub enum Error {
         /// Which jail.
         id: JailId,
         /// How it ended.
-        ended: Ended,
+        ended: ExitStatus,
         /// The last of what it wrote, if it was launched with a log.
         last_lines: Vec<String>,
     },
@@ -173,8 +173,8 @@ impl Error {
             Self::Running { .. }
             | Self::Locked { .. }
             | Self::Exists(_)
-            | Self::Ended(_)
-            | Self::Elsewhere(_) => ErrorKind::InUse,
+            | Self::Exited(_)
+            | Self::Foreign(_) => ErrorKind::InUse,
             Self::NotRunning(_) => ErrorKind::NotFound,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::spec::{How, JailPath, Owner, Powers};
+use crate::spec::{FilePrivileges, How, JailPath, Owner};
 
 /// Why a file, directory or device cannot be placed as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum PlacementError {
     LinkElsewhere(PathBuf),
     /// A file that cannot be linked into the jail, since a link keeps the powers of the host's file.
     #[error("{} cannot be linked into the jail: a link would keep its {powers}: use :copy", .0.display(), powers = .1)]
-    LinkPowers(PathBuf, Powers),
+    LinkPowers(PathBuf, FilePrivileges),
     /// A file whose blocks the jail cannot share.
     #[error("{} cannot be reflinked into the jail: {}", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),

@@ -4,7 +4,7 @@
 use rustix::fs::getxattr;
 
 use crate::error::{Context, Operation, Result};
-use crate::host::{CgroupLayout, LeashPoint, controllers_of};
+use crate::host::{CgroupLayout, TrackingPoint, controllers_of};
 use crate::spec::{CgroupSetting, ParentCgroup};
 use crate::sys::cgroup::processes;
 use crate::sys::modes::{PUBLIC, make_directory};
@@ -20,7 +20,7 @@ const LAUNCHER: &str = ".launcher";
 /// alone.
 #[derive(Clone, Debug)]
 pub struct DelegatedCgroup {
-    point: LeashPoint,
+    point: TrackingPoint,
     parent: ParentCgroup,
     controllers: Vec<String>,
 }
@@ -32,7 +32,7 @@ impl DelegatedCgroup {
     /// # Errors
     /// What the kernel says of reading the mount table or the cgroup's files.
     pub fn find() -> Result<Option<Self>> {
-        let point = LeashPoint::find(&CgroupLayout::read_mounts()?).filter(|point| point.unified);
+        let point = TrackingPoint::find(&CgroupLayout::read_mounts()?).filter(|point| point.unified);
         let Some(point) = point.filter(is_delegated) else { return Ok(None) };
         let Some(Ok(parent)) = point.own.to_str().map(str::parse) else { return Ok(None) };
         let directory = point.directory();
@@ -61,7 +61,7 @@ impl DelegatedCgroup {
     }
 }
 
-fn is_delegated(point: &LeashPoint) -> bool {
+fn is_delegated(point: &TrackingPoint) -> bool {
     let directory = point.directory();
     MARKS.iter().any(|name| {
         let mut value = [0; 8];

@@ -13,8 +13,8 @@ use crate::error::Result;
 pub(crate) use cgroups::controllers_of;
 pub use cgroups::{CgroupLayout, Hierarchy, Unified};
 pub use delegated_cgroup::DelegatedCgroup;
-pub use template_mounts::{RUNTIME_DIRECTORY, Skeleton};
-pub use tracking_cgroup::LeashPoint;
+pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
+pub use tracking_cgroup::TrackingPoint;
 
 use crate::spec::{CgroupVersion, JailSpec};
 use crate::sys::procfs::read;
@@ -29,10 +29,10 @@ pub struct Host {
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
     /// The mount namespace to copy in the place of the host's, if there is one.
-    pub skeleton: Option<Skeleton>,
+    pub template_mounts: Option<TemplateMounts>,
     /// Where a cgroup can be made that holds a jail's processes together; `None` if nowhere, or if the jail
     /// needs none.
-    pub leash: Option<LeashPoint>,
+    pub tracking: Option<TrackingPoint>,
 }
 
 impl Host {
@@ -43,14 +43,14 @@ impl Host {
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
         let layout = CgroupLayout::know_for(spec);
         // The first process of a pid namespace takes all others of it along.
-        let leash = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(LeashPoint::find);
+        let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         // Without a setting a parent may still be joined: one that is named, or the default one of version 2.
         let may_join = match spec.cgroup_version {
             Some(version) => version == CgroupVersion::V2,
             None => spec.parent_cgroup.is_some(),
         };
         let cgroups = if spec.cgroups.is_empty() && !may_join { CgroupLayout::default() } else { layout? };
-        Ok(Self { boot_id: crate::sys::cache::boot_id()?, leash, ..Self::with_cgroups(cgroups)? })
+        Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
     }
 
     /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared
@@ -60,8 +60,9 @@ impl Host {
     /// What the kernel says of reading `/proc/misc`.
     pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
         let misc = read("/proc/misc")?;
-        let (userfaultfd_minor, skeleton) = (minor_of(&misc, "userfaultfd"), Skeleton::find().ok());
-        Ok(Self { userfaultfd_minor, cgroups, skeleton, ..Self::default() })
+        let (userfaultfd_minor, template_mounts) =
+            (minor_of(&misc, "userfaultfd"), TemplateMounts::find().ok());
+        Ok(Self { userfaultfd_minor, cgroups, template_mounts, ..Self::default() })
     }
 }
 

@@ -6,7 +6,7 @@
 //! of its file in the runtime directory. A process on its way into a jail takes its tree, joins the skeleton,
 //! and copies that.
 //!
-//! It belongs to the host and to no jail: [`Skeleton::make`] makes it, [`Skeleton::remove`] removes it, and
+//! It belongs to the host and to no jail: [`TemplateMounts::make`] makes it, [`TemplateMounts::remove`] removes it, and
 //! with the next boot it is gone. Where it is missing the host's namespace is copied, as ever.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -38,11 +38,11 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// The skeleton of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skeleton {
+pub struct TemplateMounts {
     pin: HostPath,
 }
 
-impl Skeleton {
+impl TemplateMounts {
     /// The skeleton, if there is one that this process can use; otherwise why not.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ fn pin(at: &HostPath) -> Result<()> {
     rustix::fs::openat(&directory, PIN, flags, Mode::empty()).context(Operation::Open, &file)?;
     let pin_made_on = |processor| {
         let empty = open(&empty)?;
-        let mounts = new_mounts(empty, processor).context(Operation::CreateMounts, at)?;
+        let mounts = new_mounts(empty, processor).context(Operation::CreateTemplateMounts, at)?;
         let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
         rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, &file)
     };

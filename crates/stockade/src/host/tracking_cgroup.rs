@@ -14,7 +14,7 @@ use crate::sys::procfs::read;
 
 /// Where on this host a leash can be made: below the cgroup of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeashPoint {
+pub struct TrackingPoint {
     /// Where the hierarchy is mounted.
     pub hierarchy: HostPath,
     /// The cgroup of this process in it.
@@ -23,7 +23,7 @@ pub struct LeashPoint {
     pub unified: bool,
 }
 
-impl LeashPoint {
+impl TrackingPoint {
     /// The unified hierarchy, which can kill a cgroup as a whole; where it is not mounted the freezer, which can
     /// stop one. `None` if this process may not make cgroups below its own.
     pub(crate) fn find(cgroups: &CgroupLayout) -> Option<Self> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::error::{Error, PlacementError, Result};
 use crate::host::CgroupLayout;
-use crate::jail::prepare::Held;
+use crate::jail::create::LockedJail;
 use crate::jail::teardown::{Report, undo};
 use crate::plan::{Plan, placement as decide, way_of};
 use crate::spec::{
@@ -18,7 +18,8 @@ use crate::spec::{
 };
 use crate::state::{Receipt, Store};
 use crate::steps::{
-    ByName, Named, NamedNetns, Ramfs, SharedDirectory, Site, Step, directory_and_processes, make_root,
+    External, ExternalKind, NamedNetns, Ramfs, SharedDirectory, Step, StepContext, directory_and_processes,
+    make_root,
 };
 use crate::sys::cache;
 
@@ -32,12 +33,12 @@ pub struct AdoptSpec {
     /// Where in it the jail will be; `None` if the other program will make none, as when it is to refuse.
     pub jail: Option<Layout>,
     /// What else there will be.
-    pub wants: Wants,
+    pub wants: AdoptOptions,
 }
 
 /// What an adopted jail has besides its directory.
 #[derive(Clone, Debug, Default)]
-pub struct Wants {
+pub struct AdoptOptions {
     /// A network namespace of this name, made unless there is one; that of others stays.
     pub netns: Option<NetnsName>,
     /// A ramfs.
@@ -51,7 +52,7 @@ pub struct Wants {
 /// A jail that another program makes. Dropping it removes the jail, by the process that adopted it alone.
 #[derive(Debug)]
 pub struct Adopted {
-    jail: Option<Held>,
+    jail: Option<LockedJail>,
 }
 
 impl Store {
@@ -59,11 +60,11 @@ impl Store {
     /// name left is removed first.
     ///
     /// # Errors
-    /// As of [`Store::prepare`]; nothing is left then.
+    /// As of [`Store::create`]; nothing is left then.
     pub fn adopt(&self, spec: &AdoptSpec) -> Result<Adopted> {
         let (lock, _) = self.take_over(&spec.name)?;
         let receipt = receipt(spec)?;
-        let mut adopted = Adopted { jail: Some(Held { site: receipt.site(), lock, receipt }) };
+        let mut adopted = Adopted { jail: Some(LockedJail { ctx: receipt.step_context(), lock, receipt }) };
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);
         let mut steps = vec![SharedDirectory { path: shared }.into()];
         if let Some(layout) = &spec.jail {
@@ -86,7 +87,7 @@ impl Adopted {
     ///
     /// # Errors
     /// What was refused; of what is new nothing stays then.
-    pub fn want(&mut self, wants: &Wants) -> Result<()> {
+    pub fn want(&mut self, wants: &AdoptOptions) -> Result<()> {
         let steps = wanted(&self.jail().receipt.layout, wants)?;
         self.carry_out(steps)
     }
@@ -101,7 +102,7 @@ impl Adopted {
             return Ok(());
         }
         let path = name.path();
-        self.carry_out(vec![ByName { what: Named::Netns, path }.into()])
+        self.carry_out(vec![External { what: ExternalKind::Netns, path }.into()])
     }
 
     /// Makes the jail's directory and its root, unless the other program has.
@@ -109,26 +110,26 @@ impl Adopted {
     /// # Errors
     /// What was refused; [`Error::InTheWay`] for the directory of another jail.
     pub fn make_root(&mut self) -> Result<()> {
-        make_root(&self.jail().receipt.site())
+        make_root(&self.jail().receipt.step_context())
     }
 
     /// Places a file or device of the host into the jail's root, which has to be there, in the place of
     /// whatever has its name. Nothing can be bound: that takes the process that becomes the VMM.
     ///
     /// # Errors
-    /// As of [`Prepared::place`](crate::Prepared::place).
+    /// As of [`Created::place`](crate::Created::place).
     pub fn place(&mut self, placement: impl Into<Placement>, owner: Owner) -> Result<Placed> {
-        let site = self.jail().receipt.site();
-        let tree = site.tree()?;
+        let ctx = self.jail().receipt.step_context();
+        let tree = ctx.tree()?;
         let asked = placement.into();
-        let step = decide(owner, &site.layout.root(), &asked)?;
+        let step = decide(owner, &ctx.layout.root(), &asked)?;
         if let Step::Bind(bind) = &step {
             return Err(PlacementError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
         }
         let path = asked.target()?;
         tree.make_parents(&path, owner)?;
-        step.apply(&site)?;
-        Ok(Placed { path, how: way_of(&step), stripped: site.take_stripped().pop() })
+        step.apply(&ctx)?;
+        Ok(Placed { path, how: way_of(&step), stripped: ctx.take_stripped().pop() })
     }
 
     /// Removes the jail: kills what runs in it, and undoes everything on its receipt.
@@ -145,27 +146,27 @@ impl Adopted {
 
     /// Puts steps that are not yet on the receipt on it, and applies them; all, or none of them.
     fn carry_out(&mut self, steps: Vec<Step>) -> Result<()> {
-        let Held { lock, receipt, .. } = self.jail_mut();
+        let LockedJail { lock, receipt, .. } = self.jail_mut();
         // The tree opened anew, since the other program, or whoever runs it, may have replaced the root.
-        let site = &receipt.site();
+        let ctx = &receipt.step_context();
         let known = receipt.steps.clone();
         let mut new: Vec<Step> = steps.into_iter().filter(|step| !known.contains(step)).collect();
         if !new.is_empty() || known.is_empty() {
             receipt.steps.extend(new.iter().cloned());
             // Whatever uses the rest ends first.
-            receipt
-                .steps
-                .sort_by_key(|step| matches!(step, Step::ByName(ByName { what: Named::Processes, .. })));
+            receipt.steps.sort_by_key(|step| {
+                matches!(step, Step::External(External { what: ExternalKind::Processes, .. }))
+            });
             lock.write(receipt)?;
         }
         // What was made once and is gone, as after a test of its own removal, is made again.
         new.extend(known.iter().filter(|step| is_missing(step)).cloned());
         for (index, step) in new.iter().enumerate() {
-            let Err(error) = apply(step, site) else { continue };
+            let Err(error) = apply(step, ctx) else { continue };
             // What is in the way is not ours to undo.
             let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
             let mut remaining = known;
-            undo(&receipt.id, &new[..made], site, &mut remaining);
+            undo(&receipt.id, &new[..made], ctx, &mut remaining);
             receipt.steps = remaining;
             lock.write(receipt)?;
             return Err(error);
@@ -173,14 +174,14 @@ impl Adopted {
         Ok(())
     }
 
-    fn jail(&self) -> &Held {
+    fn jail(&self) -> &LockedJail {
         match &self.jail {
             Some(jail) => jail,
             None => unreachable!("an adopted jail is there until it is consumed"),
         }
     }
 
-    fn jail_mut(&mut self) -> &mut Held {
+    fn jail_mut(&mut self) -> &mut LockedJail {
         match &mut self.jail {
             Some(jail) => jail,
             None => unreachable!("an adopted jail is there until it is consumed"),
@@ -215,7 +216,7 @@ fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
 }
 
 /// The steps that are wanted, a namespace of others left out.
-fn wanted(layout: &Layout, wants: &Wants) -> Result<Vec<Step>> {
+fn wanted(layout: &Layout, wants: &AdoptOptions) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(wants.ramfs.iter().cloned().map(Step::from));
     if let Some(name) = &wants.netns
@@ -234,18 +235,19 @@ fn wanted(layout: &Layout, wants: &Wants) -> Result<Vec<Step>> {
         mounts.extend(cgroups.v2.as_ref().map(|unified| &unified.mount));
         mounts.sort();
         mounts.dedup();
-        let by_name = |mount: &HostPath| ByName { what: Named::Cgroup, path: mount.join(&below) }.into();
+        let by_name =
+            |mount: &HostPath| External { what: ExternalKind::Cgroup, path: mount.join(&below) }.into();
         steps.extend(mounts.into_iter().map(by_name));
     }
     Ok(steps)
 }
 
-fn apply(step: &Step, site: &Site) -> Result<()> {
+fn apply(step: &Step, ctx: &StepContext) -> Result<()> {
     if let Step::Ramfs(ramfs) = step {
-        make_root(site)?;
-        site.tree()?.make_parents(&ramfs.path, ramfs.owner)?;
+        make_root(ctx)?;
+        ctx.tree()?.make_parents(&ramfs.path, ramfs.owner)?;
     }
-    step.apply(site)
+    step.apply(ctx)
 }
 
 fn is_missing(step: &Step) -> bool {

@@ -3,9 +3,9 @@
 use crate::entry::program::Entry;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::plan::{Plan, Way, plan};
+use crate::plan::{LaunchMode, Plan, plan};
 use crate::spec::{JailSpec, Layout};
-use crate::steps::Site;
+use crate::steps::StepContext;
 
 pub use stockade_syscalls::program::close_inherited;
 
@@ -17,7 +17,7 @@ pub use stockade_syscalls::program::close_inherited;
 /// # Arguments
 /// `host` as it was found while the specification was checked; `warn` is told of what the jail has to do
 /// without.
-pub fn enter_in_place(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Error {
+pub fn become_vmm(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Error {
     match prepare(spec, host, warn) {
         Ok(mut entry) => {
             let failure = entry.program.run();
@@ -28,13 +28,13 @@ pub fn enter_in_place(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)
 }
 
 fn prepare(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Result<Entry> {
-    let Plan { prepare, enter } = plan(spec, host, Way::InPlace)?;
-    let site = Site::new(Layout::new(spec), None);
+    let Plan { prepare, enter } = plan(spec, host, LaunchMode::BecomeVmm)?;
+    let ctx = StepContext::new(Layout::new(spec), None);
     for step in &prepare {
-        match step.apply(&site) {
+        match step.apply(&ctx) {
             Err(error) if step.is_optional() => warn(&error),
             applied => applied?,
         }
     }
-    Ok(Entry::new(&enter, site.tree()?, [None, None, None])?)
+    Ok(Entry::new(&enter, ctx.tree()?, [None, None, None])?)
 }

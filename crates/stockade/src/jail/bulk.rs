@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::jail::open::{Dead, Jail};
-use crate::jail::prepare::Prepared;
+use crate::jail::create::Created;
+use crate::jail::open::Jail;
 use crate::jail::running::Running;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::sys::Progress;
@@ -43,9 +43,9 @@ pub fn teardown_all_with_progress(
     let (done, total) = (AtomicU64::new(0), jails.len() as u64);
     each(jails, |jail| {
         let report = match jail {
-            Jail::Prepared(prepared) => Prepared::teardown_with(prepared, rest),
+            Jail::Created(prepared) => Created::teardown_with(prepared, rest),
             Jail::Running(running) => Running::teardown_with(running, rest),
-            Jail::Dead(dead) => Dead::teardown_with(dead, rest),
+            Jail::Exited(stopped) | Jail::Abandoned(stopped) => stopped.teardown_with(rest),
         };
         tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
         report

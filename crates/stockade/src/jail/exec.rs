@@ -19,12 +19,12 @@ use stockade_syscalls::execute::{Executable, ExecuteWith};
 use stockade_syscalls::namespace::spawn_beside;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::sealed::sealed_program;
-use stockade_syscalls::spawn::{Birth, spawn};
+use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::entry::program::{calls_of, own};
 use crate::entry::{EnterStep, InExec};
 use crate::error::{Context, Error, Operation, Result};
-use crate::jail::exec_process::Visitor;
+use crate::jail::exec_process::ExecProcess;
 use crate::jail::launch::Streams;
 use crate::plan::reset_all;
 use crate::spec::{HostPath, JailPath, SpecError};
@@ -38,18 +38,18 @@ const FOLDERS: [&str; 7] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", ""];
 
 /// The same, as the visitor's environment has it unless it is given another.
-pub const VISITOR_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/";
+pub const EXEC_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/";
 
 /// A program to run in a jail beside its VMM.
 ///
 /// ```no_run
 /// # fn main() -> stockade::Result<()> {
 /// # let (store, id) = (stockade::Store::from_environment()?, "vm-1".parse()?);
-/// use stockade::Visit;
+/// use stockade::Exec;
 ///
-/// if let Some(watched) = store.watch(&id)? {
-///     let visit = Visit::with_host_program("/bin/busybox")?.arguments(["ls", "-l", "/"]);
-///     let ended = watched.visit(visit)?.wait()?;
+/// if let Some(vmm) = store.vmm(&id)? {
+///     let exec = Exec::with_host_program("/bin/busybox")?.arguments(["ls", "-l", "/"]);
+///     let ended = vmm.exec(exec)?.wait()?;
 /// #   let _ = ended;
 /// }
 /// # Ok(())
@@ -57,7 +57,7 @@ pub const VISITOR_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 /// ```
 #[derive(Debug)]
 #[must_use = "a visit takes place when it is passed on"]
-pub struct Visit {
+pub struct Exec {
     name: OsString,
     executable: Executable,
     arguments: Vec<OsString>,
@@ -67,7 +67,7 @@ pub struct Visit {
     terminal: Option<OwnedFd>,
 }
 
-impl Visit {
+impl Exec {
     /// A program that is in the jail: its path there, or a name to be looked for in the usual folders and the root.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Visit {
             name: name.to_owned(),
             executable,
             arguments: Vec::new(),
-            environment: vec![VISITOR_PATH.into()],
+            environment: vec![EXEC_PATH.into()],
             as_root: false,
             streams: Streams::default(),
             terminal: None,
@@ -161,10 +161,10 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
 }
 
 /// Brings a visitor into the jail of this receipt, where `vmm` runs.
-pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visitor> {
+pub(crate) fn start(receipt: &Receipt, vmm: &PidFd, exec: Exec) -> Result<ExecProcess> {
     let there = Namespaces::of(vmm)?;
-    let as_root = visit.as_root;
-    let way = way(receipt, &there, visit)?;
+    let as_root = exec.as_root;
+    let way = way(receipt, &there, exec)?;
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) = way.into_iter().unzip();
     let failed = |call: usize, cause| {
         // Beyond the last call it is the executor that reports, see `stockade_syscalls::execute`.
@@ -177,7 +177,7 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
     let cgroup = cgroup.transpose()?;
     // Uid 0 is root to the host's processes, to what they share and to their sockets, even without capabilities.
     let alone = |kind| as_root && !there.has(kind);
-    let birth = Birth {
+    let birth = CloneOptions {
         pid_namespace: as_root && !there.pid,
         network_namespace: alone(LinkNameSpaceType::Network),
         ipc_namespace: alone(LinkNameSpaceType::InterProcessCommunication),
@@ -191,8 +191,8 @@ pub(crate) fn visit(receipt: &Receipt, vmm: &PidFd, visit: Visit) -> Result<Visi
     };
     let child = child?;
     let pid = child.pid.as_raw_nonzero().get();
-    let (pidfd, outcome) = child.go_and_tell();
-    let visitor = Visitor::new(PidFd::new(pidfd, pid));
+    let (pidfd, outcome) = child.release_and_wait();
+    let visitor = ExecProcess::new(PidFd::new(pidfd, pid));
     let failed = match outcome {
         // A teardown that is under way may have looked for visitors before this one was there.
         Ok(None) if !vmm.has_ended() => return Ok(visitor),
@@ -216,20 +216,20 @@ fn born_in(step: &EnterStep) -> Option<&HostPath> {
 /// The VMM's way, with the visitor's own turns.
 ///
 /// A visitor sheds what it inherits in any case: the receipt may be of a version that shed less.
-fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(EnterStep, Call)>> {
-    let site = receipt.site();
-    let root = site.tree()?;
+fn way(receipt: &Receipt, there: &Namespaces, exec: Exec) -> Result<Vec<(EnterStep, Call)>> {
+    let ctx = receipt.step_context();
+    let root = ctx.tree()?;
     let mut way = Vec::new();
-    let Streams { stdin, stdout, stderr } = visit.streams;
+    let Streams { stdin, stdout, stderr } = exec.streams;
     way.push((EnterStep::TakeStreams, Call::Redirect(own([stdin, stdout, stderr])?)));
     way.extend(calls_of(&reset_all(), root)?);
-    if !visit.as_root {
+    if !exec.as_root {
         way.extend(calls_of(&EnterStep::EmptyBoundingSet, root)?);
     }
-    let mut terminal = visit.terminal;
+    let mut terminal = exec.terminal;
     for step in &receipt.enter {
         if step.in_exec() == InExec::Repeat {
-            way.extend(calls_of(&of_user(step, visit.as_root), root)?);
+            way.extend(calls_of(&of_user(step, exec.as_root), root)?);
         }
         match step {
             EnterStep::NewSession => {
@@ -241,29 +241,28 @@ fn way(receipt: &Receipt, there: &Namespaces, visit: Visit) -> Result<Vec<(Enter
             // The last step of the way to the root.
             EnterStep::ChangeToRoot => {
                 way.extend(there.join()?);
-                for step in arrive(visit.as_root) {
+                for step in arrive(exec.as_root) {
                     way.extend(calls_of(step, root)?);
                 }
             }
             _ => (),
         }
     }
-    for step in give_up(visit.as_root) {
+    for step in give_up(exec.as_root) {
         way.extend(calls_of(step, root)?);
     }
     let step = EnterStep::ExecuteProgram {
-        program: visit.name.to_string_lossy().into_owned(),
-        of_host: matches!(visit.executable, Executable::Open(_)),
+        program: exec.name.to_string_lossy().into_owned(),
+        of_host: matches!(exec.executable, Executable::Open(_)),
     };
-    let arguments = std::iter::once(&visit.name).chain(&visit.arguments);
+    let arguments = std::iter::once(&exec.name).chain(&exec.arguments);
     // It would limit the copy of the program too, so the executor sets it once that is there.
     let file_size = receipt.enter.iter().find_map(|step| match step {
         EnterStep::LimitFileSize { bytes } => Some(*bytes),
         _ => None,
     });
-    let execute =
-        ExecuteWith::new(visit.executable, texts(arguments)?, texts(&visit.environment)?, file_size);
-    way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, visit.name.display())?)));
+    let execute = ExecuteWith::new(exec.executable, texts(arguments)?, texts(&exec.environment)?, file_size);
+    way.push((step, Call::ExecuteWith(execute.context(Operation::Spawn, exec.name.display())?)));
     Ok(way)
 }
 
@@ -381,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_for_in_the_folders_and_a_path_is_taken_as_it_is() {
-        let paths = |program: &str| match Visit::with_program(program).expect("inside the jail").executable {
+        let paths = |program: &str| match Exec::with_program(program).expect("inside the jail").executable {
             Executable::FirstOf(paths) => paths,
             Executable::Open(_) => panic!("{program} is the jail's"),
         };
@@ -391,13 +390,13 @@ mod tests {
             (found.first(), found.last()),
             (Some(&c"/usr/local/sbin/sh".to_owned()), Some(&c"/sh".to_owned()))
         );
-        assert!(Visit::with_program("../sh").is_err());
+        assert!(Exec::with_program("../sh").is_err());
     }
 
     #[test]
     fn a_variable_takes_the_place_of_its_namesake() {
-        let visit =
-            Visit::with_program("sh").expect("inside the jail").variable("PATH", "/x").variable("PATHS", "y");
-        assert_eq!(visit.environment, ["PATH=/x", "PATHS=y"]);
+        let exec =
+            Exec::with_program("sh").expect("inside the jail").variable("PATH", "/x").variable("PATHS", "y");
+        assert_eq!(exec.environment, ["PATH=/x", "PATHS=y"]);
     }
 }

@@ -92,7 +92,7 @@ impl Store {
 
     fn collect_one(&self, id: &JailId, dry_run: bool, options: TeardownOptions) -> Result<Option<Report>> {
         // First without the lock, which would be in the way of those whose jails these are.
-        let dead = |receipt: &Receipt| receipt.state() == JailState::Dead;
+        let dead = |receipt: &Receipt| receipt.state() == JailState::Abandoned;
         if self.read(id)?.is_some_and(|receipt| !dead(&receipt)) {
             return Ok(None);
         }
@@ -104,8 +104,8 @@ impl Store {
             Some(receipt) if !dead(&receipt) => Ok(None),
             Some(receipt) if dry_run => Ok(Some(would_remove(&receipt))),
             Some(receipt) => {
-                let site = receipt.site();
-                tear_down(lock, receipt, &site, options).map(Some)
+                let ctx = receipt.step_context();
+                tear_down(lock, receipt, &ctx, options).map(Some)
             }
         }
     }

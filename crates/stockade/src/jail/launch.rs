@@ -5,20 +5,20 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use stockade_syscalls::monitor::{Duty, spawn_monitored};
-use stockade_syscalls::spawn::{Birth, Child, spawn};
+use stockade_syscalls::monitor::{MonitorConfig, spawn_monitored};
+use stockade_syscalls::spawn::{Child, CloneOptions, spawn};
 
 use crate::entry::EnterStep;
 use crate::entry::program::Entry;
 use crate::error::{Context, Error, Operation, Result};
-use crate::host::{Host, Skeleton};
-use crate::jail::prepare::{Held, Prepared};
+use crate::host::{Host, TemplateMounts};
+use crate::jail::create::{Created, LockedJail};
 use crate::jail::running::Running;
-use crate::plan::{Plan, Way, is_leash, plan};
+use crate::plan::{LaunchMode, Plan, is_tracking_cgroup, plan};
 use crate::spec::clock::monotonic_us;
 use crate::spec::{JailPath, Netns};
 use crate::state::Receipt;
-use crate::steps::{Step, Undone, Vmm};
+use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
 use crate::sys::process::{Moment, PidFd};
 
@@ -41,7 +41,7 @@ enum Parent {
     Monitor { log_bytes: u64 },
 }
 
-impl Prepared {
+impl Created {
     /// Starts the VMM in the jail, as a child of this process.
     ///
     /// The pid is on the receipt before the VMM's first instruction: if this process is killed on the way,
@@ -49,7 +49,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then, unless it
-    /// stands by itself (see [`Prepared::leave`]).
+    /// stands by itself (see [`Created::persist`]).
     pub fn launch(self, streams: Streams) -> Result<Running> {
         self.start(Parent::Launcher(streams))
     }
@@ -63,7 +63,7 @@ impl Prepared {
     /// is dropped.
     ///
     /// # Errors
-    /// As for [`Prepared::launch`].
+    /// As for [`Created::launch`].
     pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
         self.start(Parent::Monitor { log_bytes })
     }
@@ -84,13 +84,13 @@ impl Prepared {
     }
 }
 
-fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
-    if jail.receipt.keeper.is_none() || has_lost_skeleton(&jail.receipt.enter) {
+fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
+    if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
         // It was made some time ago, and may have been started in vain.
         jail.lock.forget_end()?;
         jail.receipt.spec.started_us = monotonic_us();
         let host = Host::read_for(&jail.receipt.spec)?;
-        let fresh = plan(&jail.receipt.spec, &host, Way::Launch)?;
+        let fresh = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
         renew(jail, &fresh)?;
         jail.receipt.enter = fresh.enter;
     }
@@ -105,20 +105,20 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
             (streams, Some((output, log_bytes)))
         }
     };
-    let mut entry = Entry::new(&jail.entry()?, jail.site.tree()?, streams)?;
+    let mut entry = Entry::new(&jail.entry()?, jail.ctx.tree()?, streams)?;
     let cgroup = entry.cgroup.take();
-    let birth = Birth {
+    let birth = CloneOptions {
         pid_namespace: jail.receipt.spec.new_pid_ns,
         network_namespace: jail.receipt.spec.netns == Netns::New,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
-        ..Birth::default()
+        ..CloneOptions::default()
     };
     let before = Moment::now();
     let (child, monitor) = match &log {
         None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
         Some((output, log_bytes)) => {
             let place = jail.lock.place()?;
-            let duty = Duty {
+            let duty = MonitorConfig {
                 place: place.as_fd(),
                 log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
                 title: CString::new(id.as_str()).unwrap_or_default(),
@@ -143,8 +143,9 @@ fn start(jail: &mut Held, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
 }
 
 /// Whether the plan counts on the skeleton, and that was removed since.
-fn has_lost_skeleton(enter: &[EnterStep]) -> bool {
-    enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. })) && Skeleton::find().is_err()
+fn has_lost_template_mounts(enter: &[EnterStep]) -> bool {
+    enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. }))
+        && TemplateMounts::find().is_err()
 }
 
 /// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.
@@ -162,7 +163,7 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
 
 /// Records the child, lets it go on, and waits until it has become the VMM.
 fn let_go(
-    jail: &mut Held,
+    jail: &mut LockedJail,
     entry: &Entry,
     child: Child,
     vmm: ProcessRef,
@@ -170,7 +171,7 @@ fn let_go(
 ) -> Result<PidFd> {
     let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
     // Unrecorded, the child ends when its link closes.
-    let (pidfd, outcome) = if recorded.is_ok() { child.go_and_tell() } else { child.abandon() };
+    let (pidfd, outcome) = if recorded.is_ok() { child.release_and_wait() } else { child.abandon() };
     let process = PidFd::new(pidfd, vmm.pid);
     let failed = match (recorded, outcome) {
         (Ok(()), Ok(None)) => return Ok(process),
@@ -180,7 +181,7 @@ fn let_go(
     };
     process.signal(rustix::process::Signal::KILL)?;
     process.wait_until_ended(None)?;
-    jail.site.note_end(process.reap()?);
+    jail.ctx.note_end(process.reap()?);
     Err(failed)
 }
 
@@ -198,12 +199,12 @@ fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
 }
 
 /// Writes down who the VMM is, on the receipt and in the jail's pid file.
-fn record(jail: &mut Held, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
+fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
     let search = !is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
-    let temporary = jail.site.temporary_name();
-    jail.site.tree()?.write_file(&path, &temporary, 0o644, None, |file| {
+    let temporary = jail.ctx.temporary_name();
+    jail.ctx.tree()?.write_file(&path, &temporary, 0o644, None, |file| {
         rustix::io::write(file, process.pid.to_string().as_bytes()).map(drop).context(Operation::Write, &path)
     })
 }
@@ -216,14 +217,14 @@ fn is_held_together(receipt: &Receipt) -> bool {
 
 /// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
 /// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
-fn renew(jail: &mut Held, today: &Plan) -> Result<()> {
-    let new = today.prepare.iter().find(|step| is_leash(step));
-    let Held { site, receipt, lock } = jail;
+fn renew(jail: &mut LockedJail, today: &Plan) -> Result<()> {
+    let new = today.prepare.iter().find(|step| is_tracking_cgroup(step));
+    let LockedJail { ctx, receipt, lock } = jail;
     let before = receipt.steps.clone();
     // One that cannot be removed now is removed with the jail.
-    receipt
-        .steps
-        .retain(|step| !is_leash(step) || Some(step) == new || matches!(step.undo(site), Undone::Left(_)));
+    receipt.steps.retain(|step| {
+        !is_tracking_cgroup(step) || Some(step) == new || matches!(step.undo(ctx), UndoOutcome::Left(_))
+    });
     receipt.made -= before.len() - receipt.steps.len();
     if let Some(new) = new.filter(|new| !before.contains(new)) {
         receipt.steps.insert(receipt.made, new.clone());
@@ -232,5 +233,5 @@ fn renew(jail: &mut Held, today: &Plan) -> Result<()> {
     if receipt.steps != before {
         lock.write(receipt)?;
     }
-    new.map_or(Ok(()), |leash| leash.apply(site))
+    new.map_or(Ok(()), |tracking| tracking.apply(ctx))
 }

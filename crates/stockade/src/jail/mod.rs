@@ -3,6 +3,7 @@
 mod adopt;
 mod become_vmm;
 mod bulk;
+mod create;
 mod exec;
 mod exec_process;
 mod foreign_mounts;
@@ -11,22 +12,22 @@ mod launch;
 mod open;
 mod placement;
 mod pool;
-mod prepare;
+
 mod ready;
 mod running;
 mod stop;
 mod teardown;
 
-pub use adopt::{AdoptSpec, Adopted, Wants};
-pub use become_vmm::{close_inherited, enter_in_place};
+pub use adopt::{AdoptOptions, AdoptSpec, Adopted};
+pub use become_vmm::{become_vmm, close_inherited};
 pub use bulk::{teardown_all, teardown_all_with_progress};
-pub use exec::{VISITOR_PATH, Visit};
-pub use exec_process::Visitor;
+pub use create::Created;
+pub use exec::{EXEC_PATH, Exec};
+pub use exec_process::ExecProcess;
 pub use gc::Collection;
 pub use launch::Streams;
-pub use open::{Dead, Jail, Watched};
+pub use open::{Jail, Stopped, VmmHandle};
 pub use pool::JailPool;
-pub use prepare::Prepared;
 pub use running::Running;
 pub use stop::stop_all;
 pub use teardown::{Leftover, Report, TeardownOptions};

@@ -5,31 +5,33 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use crate::error::{Error, Result};
-use crate::jail::exec::{Visit, visit};
-use crate::jail::exec_process::Visitor;
-use crate::jail::prepare::{Held, Prepared};
+use crate::jail::create::{Created, LockedJail};
+use crate::jail::exec::{Exec, start};
+use crate::jail::exec_process::ExecProcess;
 use crate::jail::running::Running;
 use crate::jail::teardown::{Report, TeardownOptions};
-use crate::spec::{Ended, JailId};
+use crate::spec::{ExitStatus, JailId};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::process::PidFd;
 
 /// A jail as it is found.
 #[derive(Debug)]
 pub enum Jail {
-    /// It waits for its VMM. Dropping it leaves it so.
-    Prepared(Prepared),
+    /// It waits for its VMM. Dropping the value changes nothing.
+    Created(Created),
     /// Its VMM runs.
     Running(Running),
-    /// Its VMM has ended, or its maker has before there was one.
-    Dead(Dead),
+    /// Its VMM has exited.
+    Exited(Stopped),
+    /// Its owning process is gone.
+    Abandoned(Stopped),
 }
 
-/// A jail that is over and has to be removed.
+/// A jail without a running VMM, to be removed.
 #[derive(Debug)]
-pub struct Dead(Held);
+pub struct Stopped(LockedJail);
 
-impl Dead {
+impl Stopped {
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
         &self.0.receipt
@@ -47,7 +49,7 @@ impl Dead {
     /// Removes the jail in this way; its VMM needs no grace period.
     ///
     /// # Errors
-    /// As for [`Dead::teardown`].
+    /// As for [`Stopped::teardown`].
     pub fn teardown_with(self, options: TeardownOptions) -> Result<Report> {
         self.0.tear_down_with(options)
     }
@@ -65,19 +67,22 @@ impl Store {
             // Killed between taking the place and writing the receipt: nothing else was made.
             return lock.remove_unused().map(|()| None);
         };
-        let held = Held { site: receipt.site(), lock, receipt };
-        let vmm = held.receipt.vmm_step().cloned();
-        Ok(Some(match (held.receipt.state(), vmm) {
-            (JailState::Elsewhere, _) => return Err(Error::Elsewhere(id.clone())),
-            (JailState::Prepared, _) => Jail::Prepared(Prepared::reopened(held)),
+        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
+        let vmm = jail.receipt.vmm_step().cloned();
+        Ok(Some(match (jail.receipt.state(), vmm) {
+            (JailState::Foreign, _) => return Err(Error::Foreign(id.clone())),
+            (JailState::Created, _) => Jail::Created(Created::reopened(jail)),
             (JailState::Running, Some(vmm)) => {
                 let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
                 match vmm.process.open()? {
-                    Some(process) => Jail::Running(Running::new(held, process, monitor)),
-                    None => Jail::Dead(Dead(held)),
+                    Some(process) => Jail::Running(Running::new(jail, process, monitor)),
+                    // It exited since its state was read.
+                    None if jail.receipt.keeper.is_none() => Jail::Exited(Stopped(jail)),
+                    None => Jail::Abandoned(Stopped(jail)),
                 }
             }
-            _ => Jail::Dead(Dead(held)),
+            (JailState::Exited, _) => Jail::Exited(Stopped(jail)),
+            _ => Jail::Abandoned(Stopped(jail)),
         }))
     }
 
@@ -86,28 +91,28 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Receipt`] for a receipt that cannot be understood.
-    pub fn watch(&self, id: &JailId) -> Result<Option<Watched>> {
-        let here = |state| !matches!(state, JailState::Dead | JailState::Elsewhere | JailState::Damaged);
+    pub fn vmm(&self, id: &JailId) -> Result<Option<VmmHandle>> {
+        let here = |state| !matches!(state, JailState::Abandoned | JailState::Foreign | JailState::Corrupt);
         let receipt = self.read(id)?.filter(|receipt| here(receipt.state()));
         let Some(receipt) = receipt else { return Ok(None) };
         let Some(vmm) = receipt.vmm_step() else { return Ok(None) };
         let process = vmm.process.open()?;
         let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
         let alive = process.is_some() || monitor.is_some();
-        Ok(alive.then(|| Watched { process, monitor, store: self.clone(), receipt }))
+        Ok(alive.then(|| VmmHandle { process, monitor, store: self.clone(), receipt }))
     }
 }
 
 /// The VMM of a running jail, seen from any process.
 #[derive(Debug)]
-pub struct Watched {
+pub struct VmmHandle {
     process: Option<PidFd>,
     monitor: Option<PidFd>,
     store: Store,
     receipt: Receipt,
 }
 
-impl Watched {
+impl VmmHandle {
     /// Sends the VMM a signal; one that has ended needs none.
     ///
     /// # Errors
@@ -125,9 +130,9 @@ impl Watched {
     ///
     /// # Errors
     /// [`Error::NotRunning`] if the VMM has ended, [`Error::Enter`] with the step at which it failed and why.
-    pub fn visit(&self, wish: Visit) -> Result<Visitor> {
+    pub fn exec(&self, exec: Exec) -> Result<ExecProcess> {
         let gone = || Error::NotRunning(self.receipt.id.clone());
-        visit(&self.receipt, self.process.as_ref().ok_or_else(gone)?, wish)
+        start(&self.receipt, self.process.as_ref().ok_or_else(gone)?, exec)
     }
 
     /// Waits for the VMM's end, at most until `deadline`; `None` if it still runs then.
@@ -137,13 +142,13 @@ impl Watched {
     ///
     /// # Errors
     /// What the kernel says of waiting.
-    pub fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<Ended>> {
+    pub fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         // The monitor ends last, when it has written down how the VMM did.
         for process in [&self.process, &self.monitor].into_iter().flatten() {
             if !process.wait_until_ended(deadline)? {
                 return Ok(None);
             }
         }
-        Ok(Some(self.store.ended(&self.receipt.id).unwrap_or(Ended::Unknown)))
+        Ok(Some(self.store.ended(&self.receipt.id).unwrap_or(ExitStatus::Unknown)))
     }
 }

@@ -4,15 +4,15 @@ use rustix::fs::FileType;
 
 use crate::entry::{Bind, EnterStep};
 use crate::error::{Error, PlacementError, Result};
-use crate::jail::prepare::{Held, Prepared};
+use crate::jail::create::{Created, LockedJail};
 use crate::jail::running::Running;
 use crate::plan::{placement, way_of, with_binds};
 use crate::spec::{JailPath, Placed, Placement};
-use crate::steps::{Step, Undone};
+use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
 use crate::sys::process::PidFd;
 
-impl Prepared {
+impl Created {
     /// Places a file, directory or device of the host into the jail, by its path alone or as a [`Placement`]
     /// says. A file or device replaces a file or device of that name, at once.
     ///
@@ -27,7 +27,7 @@ impl Prepared {
     /// it off.
     ///
     /// # Errors
-    /// As for [`Prepared::place`]; ECANCELED if it was broken off.
+    /// As for [`Created::place`]; ECANCELED if it was broken off.
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
@@ -47,7 +47,7 @@ impl Prepared {
 }
 
 impl Running {
-    /// Places something into the running jail, as [`Prepared::place`] does: a drive to be plugged in, for one.
+    /// Places something into the running jail, as [`Created::place`] does: a drive to be plugged in, for one.
     ///
     /// # Errors
     /// As there.
@@ -59,7 +59,7 @@ impl Running {
     /// The same, telling how far a copy has come, and whether it is to go on.
     ///
     /// # Errors
-    /// As for [`Prepared::place`].
+    /// As for [`Created::place`].
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
@@ -69,14 +69,14 @@ impl Running {
         jail.place(&placement.into(), Some(tell), Some(vmm))
     }
 
-    /// Takes out what was placed, as [`Prepared::unplace`] does. What the VMM holds open it keeps.
+    /// Takes out what was placed, as [`Created::unplace`] does. What the VMM holds open it keeps.
     ///
     /// # Errors
     /// As there; also if the VMM has moved the folder that a bind is in, and so would keep it.
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
         let (jail, vmm) = self.jail_and_vmm();
         if let Some(bind) = jail.placed(path).and_then(as_bind)
-            && !bind.is_in_place(&jail.site)?
+            && !bind.is_in_place(&jail.ctx)?
             && jail.has_stray(&vmm.mount_points()?)
         {
             let reason = "the VMM has moved the folder it was in, and keeps it until it ends".to_owned();
@@ -86,7 +86,7 @@ impl Running {
     }
 }
 
-impl Held {
+impl LockedJail {
     /// Places what a jail that is being made begins with, all of it written down at once. After an error the jail
     /// has to go.
     pub(crate) fn place_all(&mut self, asked: impl IntoIterator<Item = Placement>) -> Result<()> {
@@ -101,9 +101,9 @@ impl Held {
         }
         self.receipt.steps[before..].iter().try_for_each(|step| {
             if let Some(path) = step.placed_at() {
-                self.site.tree()?.make_parents(path, owner)?;
+                self.ctx.tree()?.make_parents(path, owner)?;
             }
-            step.apply(&self.site)
+            step.apply(&self.ctx)
         })
     }
 
@@ -120,16 +120,16 @@ impl Held {
         let mut placed = Placed { path, how: way_of(&step), stripped: None };
         self.demand_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
-            self.site.mounts = Some(vmm.mount_namespace()?);
+            self.ctx.mounts = Some(vmm.mount_namespace()?);
         }
         self.append(step.clone())?;
-        let parents = self.site.tree().and_then(|tree| Ok(tree.make_parents(&placed.path, owner)?));
+        let parents = self.ctx.tree().and_then(|tree| Ok(tree.make_parents(&placed.path, owner)?));
         let apply = || match tell {
-            Some(tell) => step.apply_telling(&self.site, tell),
-            None => step.apply(&self.site),
+            Some(tell) => step.apply_telling(&self.ctx, tell),
+            None => step.apply(&self.ctx),
         };
         let applied = parents.and_then(|()| apply());
-        placed.stripped = self.site.take_stripped().pop();
+        placed.stripped = self.ctx.take_stripped().pop();
         if let Err(error) = applied {
             // Nothing was placed, and what was there before stays; it is only taken off the list again.
             self.receipt.steps.pop();
@@ -154,7 +154,7 @@ impl Held {
         let is_folder = |found| {
             rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
         };
-        let found = self.site.tree()?.look(path)?;
+        let found = self.ctx.tree()?.look(path)?;
         let wants_nothing_there =
             matches!(step, Step::PlacedTree(_)) || as_bind(step).is_some_and(|bind| bind.inode.directory);
         if found.is_some() && wants_nothing_there {
@@ -186,7 +186,7 @@ impl Held {
     /// Takes out what was placed; only then it leaves the list.
     fn unplace(&mut self, path: &JailPath) -> Result<()> {
         let step = self.placed(path).cloned().ok_or_else(|| PlacementError::NotPlaced(path.clone()))?;
-        if let Undone::Left(reason) = step.undo(&self.site) {
+        if let UndoOutcome::Left(reason) = step.undo(&self.ctx) {
             return Err(Error::NotTakenOut { path: path.clone(), reason });
         }
         let (made, mut number) = (self.receipt.made, 0);
@@ -199,7 +199,7 @@ impl Held {
 
     /// Whether one of a VMM's mount points is where nothing was mounted for it.
     fn has_stray(&self, mount_points: &[JailPath]) -> bool {
-        let temporary = self.site.temporary_name();
+        let temporary = self.ctx.temporary_name();
         let is_known = |point: &JailPath| {
             let mounted = |step: &Step| match step {
                 Step::Ramfs(ramfs) => ramfs.path == *point,
@@ -217,8 +217,8 @@ impl Held {
         let last = |bind: &&Bind| self.placed(&bind.path).and_then(as_bind) == Some(*bind);
         let binds: Vec<&Bind> = self.receipt.steps.iter().filter_map(as_bind).filter(last).collect();
         for bind in &binds {
-            self.site.tree()?.make_parents(&bind.path, self.receipt.spec.owner)?;
-            bind.expect_point(&self.site)?;
+            self.ctx.tree()?.make_parents(&bind.path, self.receipt.spec.owner)?;
+            bind.expect_point(&self.ctx)?;
         }
         Ok(with_binds(&self.receipt.enter, binds))
     }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::jail::bulk::teardown_all;
+use crate::jail::create::Created;
 use crate::jail::open::Jail;
-use crate::jail::prepare::Prepared;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::{JailSpec, Netns, Nonce};
 use crate::state::Store;
 
-/// Prepared jails of one specification, kept warm: whoever takes one has only to place into it and to launch it.
+/// Created jails of one specification, kept warm: whoever takes one has only to place into it and to launch it.
 ///
 /// Their ids are that of the specification with a random word behind it, and so are the names of network
 /// namespaces that are made for them: a jail keeps its name for life, since its paths have it in them.
@@ -47,13 +47,13 @@ struct Shared {
     spec: JailSpec,
     size: usize,
     pool: Mutex<Pool>,
-    /// Told when a jail comes or goes, or the pool closes.
+    /// Reported when a jail comes or goes, or the pool closes.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
-    jails: VecDeque<Prepared>,
+    jails: VecDeque<Created>,
     /// How many jails were taken and not launched yet.
     starting: usize,
     /// Until when these go first.
@@ -83,7 +83,7 @@ impl JailPool {
     ///
     /// # Errors
     /// What was refused at which step of making it.
-    pub fn take(&self) -> Result<Prepared> {
+    pub fn take(&self) -> Result<Created> {
         let warm = {
             let mut pool = self.shared.lock();
             pool.failed = None;
@@ -91,9 +91,9 @@ impl JailPool {
             pool.patient_until.get_or_insert_with(|| Instant::now() + PATIENCE);
             pool.jails.pop_front()
         };
-        let taken = Taken(Arc::clone(&self.shared));
+        let taken = PoolGuard(Arc::clone(&self.shared));
         self.shared.changed.notify_all();
-        let mut prepared = warm.map_or_else(|| self.shared.prepare(), Ok)?;
+        let mut prepared = warm.map_or_else(|| self.shared.create(), Ok)?;
         prepared.was_taken(taken);
         Ok(prepared)
     }
@@ -133,7 +133,7 @@ impl JailPool {
             let _ = filler.join();
         }
         let jails = std::mem::take(&mut self.shared.lock().jails);
-        teardown_all(jails.into_iter().map(Jail::Prepared).collect(), TeardownOptions::default())
+        teardown_all(jails.into_iter().map(Jail::Created).collect(), TeardownOptions::default())
     }
 }
 
@@ -160,9 +160,9 @@ impl Pool {
 
 /// Lets the pool make up for a jail that was taken once it is launched, or given up.
 #[derive(Debug)]
-pub(crate) struct Taken(Arc<Shared>);
+pub(crate) struct PoolGuard(Arc<Shared>);
 
-impl Drop for Taken {
+impl Drop for PoolGuard {
     fn drop(&mut self) {
         let mut pool = self.0.lock();
         pool.starting -= 1;
@@ -183,8 +183,8 @@ impl Shared {
         self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn prepare(&self) -> Result<Prepared> {
-        self.store.prepare(&member(&self.spec)?)
+    fn create(&self) -> Result<Created> {
+        self.store.create(&member(&self.spec)?)
     }
 
     /// Makes one jail after the other while the pool lacks some, until it closes.
@@ -201,7 +201,7 @@ impl Shared {
                 continue;
             }
             drop(pool);
-            let made = self.prepare();
+            let made = self.create();
             pool = self.lock();
             match made {
                 Ok(jail) => pool.jails.push_back(jail),

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::error::{Context, Error, Operation, Result};
 use crate::jail::running::Running;
 use crate::spec::JailPath;
-use crate::sys::jail_root::Tree;
+use crate::sys::jail_root::JailRoot;
 use crate::sys::process::remaining;
 
 /// How soon a socket that is there, but at which nobody listens yet, is tried again: the kernel tells of the
@@ -87,7 +87,7 @@ impl Running {
 }
 
 /// Tries to connect to the socket itself: a link in its place is not followed.
-fn look(tree: &Tree, socket: &JailPath) -> Result<Socket> {
+fn look(tree: &JailRoot, socket: &JailPath) -> Result<Socket> {
     let at = tree.host_path(socket);
     let Some(found) = tree.look(socket)? else { return Ok(Socket::NotThere) };
     let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::jail::exec::{Visit, visit};
-use crate::jail::exec_process::Visitor;
-use crate::jail::prepare::Held;
+use crate::jail::create::LockedJail;
+use crate::jail::exec::{Exec, start};
+use crate::jail::exec_process::ExecProcess;
 use crate::jail::teardown::{Report, TeardownOptions};
-use crate::spec::Ended;
+use crate::spec::ExitStatus;
 use crate::state::Receipt;
-use crate::sys::jail_root::Tree;
+use crate::sys::jail_root::JailRoot;
 use crate::sys::process::PidFd;
 
 /// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
 #[derive(Debug)]
 pub struct Running {
-    jail: Held,
+    jail: LockedJail,
     process: PidFd,
     /// The VMM's parent, if that is not this process.
     monitor: Option<PidFd>,
-    ended: Option<Ended>,
+    ended: Option<ExitStatus>,
 }
 
 impl Running {
-    pub(crate) fn new(jail: Held, process: PidFd, monitor: Option<PidFd>) -> Self {
+    pub(crate) fn new(jail: LockedJail, process: PidFd, monitor: Option<PidFd>) -> Self {
         Self { jail, process, monitor, ended: None }
     }
 
@@ -40,12 +40,12 @@ impl Running {
         &self.jail.receipt
     }
 
-    pub(crate) fn jail_and_vmm(&mut self) -> (&mut Held, &PidFd) {
+    pub(crate) fn jail_and_vmm(&mut self) -> (&mut LockedJail, &PidFd) {
         (&mut self.jail, &self.process)
     }
 
-    pub(crate) fn tree(&self) -> Result<&Tree> {
-        self.jail.site.tree()
+    pub(crate) fn tree(&self) -> Result<&JailRoot> {
+        self.jail.ctx.tree()
     }
 
     /// The end of what the VMM has written, if it is launched with a log.
@@ -68,7 +68,7 @@ impl Running {
     ///
     /// # Errors
     /// What the kernel says of waiting.
-    pub fn wait(&mut self) -> Result<Ended> {
+    pub fn wait(&mut self) -> Result<ExitStatus> {
         loop {
             if let Some(ended) = self.wait_until(None)? {
                 return Ok(ended);
@@ -80,7 +80,7 @@ impl Running {
     ///
     /// # Errors
     /// What the kernel says of waiting.
-    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<Ended>> {
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
@@ -108,7 +108,7 @@ impl Running {
         Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
     }
 
-    pub(crate) fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Ended>> {
+    pub(crate) fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
             return Ok(self.ended);
         }
@@ -122,12 +122,12 @@ impl Running {
             None => self.reap()?,
         };
         // Where this process is not the parent, or ignores SIGCHLD, all that is known is that it ended.
-        self.ended = Some(status.unwrap_or(Ended::Unknown));
+        self.ended = Some(status.unwrap_or(ExitStatus::Unknown));
         Ok(self.ended)
     }
 
     /// Takes the end of the VMM, this process's child, and writes it down for others.
-    fn reap(&self) -> Result<Option<Ended>> {
+    fn reap(&self) -> Result<Option<ExitStatus>> {
         let ended = self.process.reap()?;
         if let Some(ended) = ended {
             // This caller knows it in any case; a full disk must not keep it from that.
@@ -141,7 +141,7 @@ impl Running {
     ///
     /// # Errors
     /// What the kernel says of writing the receipt.
-    pub fn leave(&mut self) -> Result<()> {
+    pub fn detach(&mut self) -> Result<()> {
         self.jail.receipt.keeper = None;
         self.jail.lock.write(&self.jail.receipt)
     }
@@ -150,7 +150,7 @@ impl Running {
     ///
     /// # Errors
     /// What the kernel says of signalling or waiting.
-    pub fn stop(&mut self, grace: Duration) -> Result<Ended> {
+    pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         if self.wait_timeout(grace)?.is_none() {
             self.signal(Signal::KILL)?;
@@ -162,8 +162,8 @@ impl Running {
     ///
     /// # Errors
     /// [`Error::Enter`](crate::Error::Enter) with the step at which it failed and why.
-    pub fn visit(&self, wish: Visit) -> Result<Visitor> {
-        visit(&self.jail.receipt, &self.process, wish)
+    pub fn exec(&self, exec: Exec) -> Result<ExecProcess> {
+        start(&self.jail.receipt, &self.process, exec)
     }
 
     /// Kills the VMM if it runs, and removes the jail.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::jail::open::Watched;
-use crate::spec::Ended;
+use crate::jail::open::VmmHandle;
+use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::steps;
 
@@ -15,7 +15,7 @@ use crate::steps;
 ///
 /// # Errors
 /// What the kernel says of signalling or waiting.
-pub fn stop_all(jails: &[Watched], grace: Duration) -> Result<Vec<Ended>> {
+pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Result<Vec<ExitStatus>> {
     let deadline = Instant::now().checked_add(grace);
     jails.iter().try_for_each(|jail| jail.signal(Signal::TERM))?;
     for jail in jails {
@@ -23,7 +23,7 @@ pub fn stop_all(jails: &[Watched], grace: Duration) -> Result<Vec<Ended>> {
             jail.signal(Signal::KILL)?;
         }
     }
-    let ended = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(Ended::Unknown)));
+    let ended = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(ExitStatus::Unknown)));
     let ended = ended.collect::<Result<_>>()?;
     jails.iter().try_for_each(|jail| jail.receipt().end_members()).map(|()| ended)
 }

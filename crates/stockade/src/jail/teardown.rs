@@ -10,7 +10,7 @@ use crate::jail::foreign_mounts;
 use crate::spec::{JailId, JailPath};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt};
-use crate::steps::{Site, Step, Undone};
+use crate::steps::{Step, StepContext, UndoOutcome};
 
 /// What became of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,25 +40,25 @@ impl Report {
     }
 
     /// Takes down what became of a step.
-    fn note(&mut self, step: &Step, undone: Undone, remaining: &mut Vec<Step>) {
+    fn note(&mut self, step: &Step, undone: UndoOutcome, remaining: &mut Vec<Step>) {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
         match &undone {
-            Undone::Removed => log::info!("removed {step}"),
-            Undone::NeverThere => log::debug!("was not there: {step}"),
-            Undone::Kept(reason) => log::info!("kept {step}: {reason}"),
-            Undone::Left(reason) => log::info!("left {step}: {reason}"),
+            UndoOutcome::Removed => log::info!("removed {step}"),
+            UndoOutcome::NeverThere => log::debug!("was not there: {step}"),
+            UndoOutcome::Kept(reason) => log::info!("kept {step}: {reason}"),
+            UndoOutcome::Left(reason) => log::info!("left {step}: {reason}"),
         }
         match undone {
-            Undone::Removed => self.removed.push(step.to_string()),
-            Undone::NeverThere => (),
-            Undone::Kept(reason) => {
+            UndoOutcome::Removed => self.removed.push(step.to_string()),
+            UndoOutcome::NeverThere => (),
+            UndoOutcome::Kept(reason) => {
                 self.kept.push(leftover(reason));
                 // It may be only what is left of this very jail that keeps it.
                 if !remaining.is_empty() {
                     remaining.insert(0, step.clone());
                 }
             }
-            Undone::Left(reason) => {
+            UndoOutcome::Left(reason) => {
                 self.left.push(leftover(reason));
                 remaining.insert(0, step.clone());
             }
@@ -72,7 +72,7 @@ impl Report {
 }
 
 /// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
-pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec<Step>) -> Report {
+pub(crate) fn undo(id: &JailId, steps: &[Step], ctx: &StepContext, remaining: &mut Vec<Step>) -> Report {
     let mut report = Report::new(id.clone());
     let directory = steps.iter().position(|step| matches!(step, Step::JailDirectory(_)));
     let mut carried = Vec::new();
@@ -80,14 +80,14 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], site: &Site, remaining: &mut Vec
         if directory.is_some_and(|directory| directory < index)
             && let Some(path) = carried_by_directory(step, steps)
         {
-            site.carry(path);
+            ctx.carry(path);
             carried.push((step, path));
             continue;
         }
-        let undone = step.undo(site);
+        let undone = step.undo(ctx);
         if directory == Some(index) {
             for (step, path) in carried.drain(..) {
-                report.note(step, what_became_of(step, path, &undone, site), remaining);
+                report.note(step, what_became_of(step, path, &undone, ctx), remaining);
             }
         }
         report.note(step, undone, remaining);
@@ -105,11 +105,11 @@ fn carried_by_directory<'s>(step: &'s Step, steps: &[Step]) -> Option<&'s JailPa
 }
 
 /// What became of a step whose work went with the jail's directory; where that is left, it is undone by itself.
-fn what_became_of(step: &Step, path: &JailPath, directory: &Undone, site: &Site) -> Undone {
+fn what_became_of(step: &Step, path: &JailPath, directory: &UndoOutcome, ctx: &StepContext) -> UndoOutcome {
     match directory {
-        _ if site.is_gone(path) => Undone::Removed,
-        Undone::Left(_) => step.undo(site),
-        _ => Undone::NeverThere,
+        _ if ctx.is_gone(path) => UndoOutcome::Removed,
+        UndoOutcome::Left(_) => step.undo(ctx),
+        _ => UndoOutcome::NeverThere,
     }
 }
 
@@ -127,10 +127,10 @@ pub struct TeardownOptions {
 pub(crate) fn tear_down(
     lock: Lock,
     mut receipt: Receipt,
-    site: &Site,
+    ctx: &StepContext,
     options: TeardownOptions,
 ) -> Result<Report> {
-    if receipt.state() != JailState::Dead {
+    if receipt.state() != JailState::Abandoned {
         // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
         receipt.over = true;
         match lock.write(&receipt) {
@@ -142,8 +142,8 @@ pub(crate) fn tear_down(
     let unmounted =
         if options.unmount_foreign { foreign_mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
-    site.close();
-    let mut report = undo(&receipt.id, &receipt.steps, site, &mut remaining);
+    ctx.close();
+    let mut report = undo(&receipt.id, &receipt.steps, ctx, &mut remaining);
     report.removed.extend(unmounted.iter().map(ToString::to_string));
     if !report.is_clean() {
         let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
@@ -151,8 +151,8 @@ pub(crate) fn tear_down(
         report.left.extend(foreign.map(|mount| Leftover { what: mount.to_string(), reason: reason() }));
     }
     if remaining.is_empty() {
-        let parting = receipt.parting(lock.ended().or(site.ended()));
-        lock.remove(Some(&parting))?;
+        let tombstone = receipt.tombstone(lock.ended().or(ctx.ended()));
+        lock.remove(Some(&tombstone))?;
     } else {
         receipt.steps = remaining;
         receipt.over = true;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Way, tracking_cgroup};
+use super::{LaunchMode, tracking_cgroup};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, Layout};
@@ -24,11 +24,11 @@ impl Cgroups {
     }
 }
 
-pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, way: Way) -> Result<Cgroups> {
-    let mut cgroups = cgroups_asked_for(spec, host, way)?;
+pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
+    let mut cgroups = cgroups_asked_for(spec, host, mode)?;
     let has_unified = cgroups.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)));
     // Who leaves no receipt is not torn down; and the original makes none.
-    let Some(point) = host.leash.as_ref().filter(|_| way == Way::Launch && !has_unified) else {
+    let Some(point) = host.tracking.as_ref().filter(|_| mode == LaunchMode::Spawn && !has_unified) else {
         return Ok(cgroups);
     };
     let joined = cgroups.unified.take();
@@ -50,19 +50,19 @@ pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, way: Way) -
     Ok(cgroups)
 }
 
-fn cgroups_asked_for(spec: &JailSpec, host: &Host, way: Way) -> Result<Cgroups> {
+fn cgroups_asked_for(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
     let parent = spec.parent_cgroup();
     let path = parent.join(spec.id.as_str());
     let version = spec.cgroup_version.unwrap_or_else(|| which_version(spec, host));
-    let exclusive = way == Way::Launch;
+    let exclusive = mode == LaunchMode::Spawn;
     if spec.cgroups.is_empty() {
         // A parent that exists is moved into, in version 2 only; one that does not is not made. A process
         // that enters in place is there already, since `CgroupLayout::move_into_parent`.
-        let asked = version == CgroupVersion::V2 && way == Way::Launch;
-        let unified = host.cgroups.existing_parent(&parent).filter(|_| asked);
+        let asked = version == CgroupVersion::V2 && mode == LaunchMode::Spawn;
+        let unified = host.cgroups.existing_parent(parent).filter(|_| asked);
         return Ok(Cgroups { unified, ..Cgroups::default() });
     }
-    if way == Way::Launch {
+    if mode == LaunchMode::Spawn {
         spec.cgroups.iter().try_for_each(|setting| setting.demand_version(version))?;
     }
     match version {

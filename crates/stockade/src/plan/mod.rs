@@ -24,15 +24,15 @@ use crate::steps::{
 pub use placement::placement;
 pub(crate) use placement::way_of;
 pub(crate) use process::{arguments, reset_all, with_binds};
-pub(crate) use tracking_cgroup::is_leash;
+pub(crate) use tracking_cgroup::is_tracking_cgroup;
 
-/// Who carries the plan out.
+/// Which process carries the plan out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A launcher, which clones a child for the VMM and goes on living.
-    Launch,
-    /// The process that becomes the VMM, as the original jailer does.
-    InPlace,
+pub enum LaunchMode {
+    /// A launcher clones a child for the VMM, and lives on.
+    Spawn,
+    /// The process itself becomes the VMM, as Firecracker's jailer does.
+    BecomeVmm,
 }
 
 /// Everything that will be done, in order.
@@ -59,14 +59,14 @@ impl Plan {
 /// # Errors
 /// [`Error::NoHierarchy`] or [`Error::NoController`] if this host cannot give the jail the cgroup it
 /// asks for.
-pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
+pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     let layout = Layout::new(spec);
     demand_free_name(spec)?;
-    let cgroups = cgroups::cgroups(spec, &layout, host, way)?;
-    let mut prepare = directories(spec, &layout, way);
+    let cgroups = cgroups::cgroups(spec, &layout, host, mode)?;
+    let mut prepare = directories(spec, &layout, mode);
     prepare.extend(closure(spec));
     prepare.extend(cpu_info(spec));
-    prepare.extend(device_nodes(spec, host, way));
+    prepare.extend(device_nodes(spec, host, mode));
     prepare.extend(ramfs(spec));
     // Until here a new root was closed to everyone else.
     prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
@@ -74,7 +74,7 @@ pub fn plan(spec: &JailSpec, host: &Host, way: Way) -> Result<Plan> {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
     prepare.extend(cgroups.steps.iter().cloned());
-    Ok(Plan { prepare, enter: process::enter(spec, &layout, &cgroups, host, way) })
+    Ok(Plan { prepare, enter: process::enter(spec, &layout, &cgroups, host, mode) })
 }
 
 /// Refuses an executable whose name is that of something else in the jail's root.
@@ -86,12 +86,12 @@ fn demand_free_name(spec: &JailSpec) -> Result<()> {
     Ok(())
 }
 
-fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
+fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> {
     let owner = spec.owner;
     let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
-        JailDirectory { path: layout.jail_dir(), take_over: way == Way::InPlace }.into(),
+        JailDirectory { path: layout.jail_dir(), take_over: mode == LaunchMode::BecomeVmm }.into(),
     ];
     // One that is bound is placed when the jail stands, as every bind is.
     let copy = (!spec.bind_executable).then(|| PlacedFile {
@@ -99,7 +99,7 @@ fn directories(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<Step> {
         path: spec.exec_file.in_jail(),
         owner,
         how: FileHow::Copy,
-        expect_plain: way == Way::InPlace,
+        expect_plain: mode == LaunchMode::BecomeVmm,
         read_only: false,
     });
     steps.extend(copy.map(Step::from));
@@ -121,13 +121,13 @@ fn cpu_info(spec: &JailSpec) -> Option<Step> {
     Some(CpuInfo { source: Path::new(FIRST_CPU).to_owned().into(), target, owner: spec.owner }.into())
 }
 
-fn device_nodes(spec: &JailSpec, host: &Host, way: Way) -> Vec<Step> {
+fn device_nodes(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Vec<Step> {
     let mut nodes = vec![("/dev/net/tun", 10, 200), ("/dev/kvm", 10, 232), ("/dev/urandom", 1, 9)];
     nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
     let step = |(path, major, minor)| {
         JailPath::new(path).map(|path| {
             // The original goes on without a source of randomness, and so does its drop-in.
-            let optional = way == Way::InPlace && (major, minor) == (1, 9);
+            let optional = mode == LaunchMode::BecomeVmm && (major, minor) == (1, 9);
             DeviceNode { optional, ..DeviceNode::character(path, major, minor, spec.owner) }.into()
         })
     };

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::entry::{Bind, Inode};
 use crate::error::{Context, Operation, PlacementError, Result};
-use crate::spec::{HostPath, How, Owner, Placement, Powers, SpecError};
+use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
 use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
 
 /// Decides how a file, directory or device gets into a jail.
@@ -111,8 +111,8 @@ impl Decision<'_> {
     }
 
     /// What a link would keep. The file that is linked is asked once more when it is open.
-    fn powers(&self) -> Powers {
-        Powers::at(self.source.as_path(), self.facts.st_mode)
+    fn powers(&self) -> FilePrivileges {
+        FilePrivileges::at(self.source.as_path(), self.facts.st_mode)
     }
 
     /// Whether the file can be in the jail as it is: its owner and mode are not the jail's to change.

@@ -2,7 +2,7 @@
 
 use stockade_syscalls::inherited::Attribute;
 
-use super::Way;
+use super::LaunchMode;
 use super::cgroups::Cgroups;
 use crate::entry::{Argument, Bind, EnterStep};
 use crate::host::Host;
@@ -25,10 +25,10 @@ pub(super) fn enter(
     layout: &Layout,
     cgroups: &Cgroups,
     host: &Host,
-    way: Way,
+    mode: LaunchMode,
 ) -> Vec<EnterStep> {
     let mut steps = Vec::new();
-    if way == Way::Launch {
+    if mode == LaunchMode::Spawn {
         steps.push(EnterStep::Clone {
             new_pid_ns: spec.new_pid_ns,
             new_netns: spec.netns == Netns::New,
@@ -46,24 +46,24 @@ pub(super) fn enter(
     }
     let limits = spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes });
     let limits = limits.into_iter().chain([EnterStep::LimitOpenFiles { count: spec.limits.open_files }]);
-    if way == Way::InPlace {
+    if mode == LaunchMode::BecomeVmm {
         steps.extend(limits.clone());
     }
     steps.extend(cgroups.join.iter().map(|file| EnterStep::JoinCgroup { file: file.clone() }));
-    if way == Way::InPlace
+    if mode == LaunchMode::BecomeVmm
         && let Some(unified) = &cgroups.unified
     {
         steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
     }
     steps.extend(change_root(layout, host));
-    steps.extend(detach(spec, layout, way));
-    if way == Way::Launch {
+    steps.extend(detach(spec, layout, mode));
+    if mode == LaunchMode::Spawn {
         // Late, so that they limit the VMM and not the way into the jail.
         steps.extend(limits);
         steps.push(EnterStep::DefaultSignals);
     }
     let owner = spec.owner;
-    if way == Way::InPlace {
+    if mode == LaunchMode::BecomeVmm {
         steps.push(EnterStep::Reset { attributes: vec![Attribute::SessionKeyring] });
     }
     steps.extend([
@@ -71,7 +71,7 @@ pub(super) fn enter(
         EnterStep::ClearGroups,
         EnterStep::SetUid { uid: owner.uid },
     ]);
-    steps.extend(give_up(owner, way));
+    steps.extend(give_up(owner, mode));
     steps.extend([
         EnterStep::ResetSignals,
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
@@ -94,14 +94,14 @@ fn reset_shared() -> [EnterStep; 2] {
 /// The privileges that the process gives up once it has the VMM's uid.
 ///
 /// In place of Firecracker's jailer a VMM of uid 0 keeps what its callers count on.
-fn give_up(owner: Owner, way: Way) -> Vec<EnterStep> {
-    match way {
+fn give_up(owner: Owner, mode: LaunchMode) -> Vec<EnterStep> {
+    match mode {
         // Before it has no capability more than another process of its uid, which could trace it then.
-        Way::Launch => {
+        LaunchMode::Spawn => {
             vec![EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
         }
-        Way::InPlace if owner.uid == 0 => vec![EnterStep::ClearInheritable],
-        Way::InPlace => vec![EnterStep::ClearCapabilities],
+        LaunchMode::BecomeVmm if owner.uid == 0 => vec![EnterStep::ClearInheritable],
+        LaunchMode::BecomeVmm => vec![EnterStep::ClearCapabilities],
     }
 }
 
@@ -112,10 +112,10 @@ fn give_up(owner: Owner, way: Way) -> Vec<EnterStep> {
 /// every process of the host, and `umount2` waits for all processors.
 fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
-    match &host.skeleton {
-        Some(skeleton) => steps.extend([
+    match &host.template_mounts {
+        Some(template) => steps.extend([
             EnterStep::CloneTree,
-            EnterStep::JoinTemplateMounts { path: skeleton.pin().clone() },
+            EnterStep::JoinTemplateMounts { path: template.pin().clone() },
             EnterStep::UnshareMounts,
             EnterStep::AttachTree,
             EnterStep::EnterTree,
@@ -137,14 +137,14 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
 }
 
 /// How the process comes loose from its caller, and how its pid gets known before it runs.
-fn detach(spec: &JailSpec, layout: &Layout, way: Way) -> Vec<EnterStep> {
+fn detach(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<EnterStep> {
     let pid_file = JailPath::new(layout.pid_file()).map(|path| EnterStep::WritePidFile { path });
     let asked = |asked: bool, step: EnterStep| asked.then_some(step);
-    let steps = match way {
-        Way::Launch => {
+    let steps = match mode {
+        LaunchMode::Spawn => {
             vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForRelease)]
         }
-        Way::InPlace => vec![
+        LaunchMode::BecomeVmm => vec![
             asked(spec.daemonize, EnterStep::Daemonize),
             asked(spec.daemonize, EnterStep::NewSession),
             asked(spec.daemonize, EnterStep::ForkAgain),

@@ -3,12 +3,12 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::host::LeashPoint;
+use crate::host::TrackingPoint;
 use crate::spec::{HostPath, Layout};
 use crate::steps::{CgroupV1, CgroupV2, Step};
 
 /// The step that makes the leash of a jail.
-pub(crate) fn step_of(point: &LeashPoint, jail: &Layout) -> Step {
+pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
     let path = point.own.join(name(jail));
     let (hierarchy, settings, exclusive) = (point.hierarchy.clone(), Vec::new(), true);
     if point.unified {
@@ -39,7 +39,7 @@ pub(crate) fn unified(hierarchy: HostPath, path: PathBuf) -> Step {
 }
 
 /// Whether a step makes a leash: any other cgroup has settings.
-pub(crate) fn is_leash(step: &Step) -> bool {
+pub(crate) fn is_tracking_cgroup(step: &Step) -> bool {
     match step {
         Step::CgroupV1(cgroup) => cgroup.settings.is_empty(),
         Step::CgroupV2(cgroup) => cgroup.settings.is_empty(),

@@ -8,7 +8,7 @@ use super::{
     SpecError,
 };
 use crate::spec::layout::Layout;
-use crate::spec::libraries::Closure;
+use crate::spec::libraries::Libraries;
 
 /// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
 /// the part that is wrong as the command line names its flag.
@@ -214,7 +214,7 @@ impl JailBuilder {
         };
         spec.profile = profile.map_err(wrong("profile"))?;
         if self.closure {
-            spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;
+            spec.closure = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
         spec.bind_executable = self.bind_executable;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::Owner;
-use crate::spec::libraries::ClosureError;
+use crate::spec::libraries::LibraryError;
 
 /// What is wrong with a specification, and with which part of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum SpecError {
     },
     /// The shared libraries that the executable needs cannot be found.
     #[error(transparent)]
-    Closure(#[from] ClosureError),
+    Libraries(#[from] LibraryError),
     /// An id of no or too many bytes.
     #[error("Invalid instance ID: Invalid len ({0});  the length must be between 1 and 64")]
     IdLength(usize),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ended {
+pub enum ExitStatus {
     /// By itself, with this exit code.
     Exited(i32),
     /// By this signal.
@@ -14,7 +14,7 @@ pub enum Ended {
     Unknown,
 }
 
-impl std::fmt::Display for Ended {
+impl std::fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exit code {code}"),
@@ -24,7 +24,7 @@ impl std::fmt::Display for Ended {
     }
 }
 
-impl Ended {
+impl ExitStatus {
     /// What `wait` would tell.
     pub(crate) fn from_status(status: i32) -> Self {
         match status & 0x7f {

@@ -33,7 +33,7 @@ use clock::monotonic_us;
 pub use error::SpecError;
 pub(crate) use error::errno;
 pub use exec_file::ExecFile;
-pub use exit_status::Ended;
+pub use exit_status::ExitStatus;
 pub use id::JailId;
 pub use layout::Layout;
 pub use limit::{Limits, ResourceLimit};
@@ -41,11 +41,11 @@ pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use nonce::Nonce;
 pub use paths::{HostPath, JailPath};
 pub use placement::{How, Placed, Placement};
-pub use powers::{Power, Powers, Stripped};
+pub use powers::{FilePrivilege, FilePrivileges, Stripped};
 pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
-use crate::spec::libraries::Closure;
+use crate::spec::libraries::Libraries;
 
 /// The directory that jails are made in unless another is given.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
@@ -82,9 +82,9 @@ pub struct JailSpec {
     pub id: JailId,
     /// The VMM.
     pub exec_file: ExecFile,
-    /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Closure::of`]).
+    /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Libraries::of`]).
     #[serde(default)]
-    pub closure: Closure,
+    pub closure: Libraries,
     /// Whether executable and closure are the host's own files, bound read-only, and not copies: nothing is copied,
     /// and all jails run from the same memory. The VMM's user has to be allowed to execute the host's file.
     #[serde(default)]
@@ -125,7 +125,7 @@ impl JailSpec {
         Self {
             id,
             exec_file,
-            closure: Closure::default(),
+            closure: Libraries::default(),
             bind_executable: false,
             owner: DEFAULT_OWNER,
             base,

@@ -12,7 +12,7 @@ use crate::spec::{HostPath, JailPath, Owner, SpecError};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
     /// A device as a node; a file as a reflink where the filesystem has them, as a link where that needs no
-    /// change of owner or mode and the file has no powers ([`Powers`](crate::Powers)), and otherwise as a copy; a
+    /// change of owner or mode and the file has no powers ([`FilePrivileges`](crate::FilePrivileges)), and otherwise as a copy; a
     /// directory as a copy.
     #[default]
     Auto,

@@ -1,4 +1,4 @@
-//! Powers of the host's files that a jail does not get: set-uid and set-gid bits, and file capabilities.
+//! FilePrivileges of the host's files that a jail does not get: set-uid and set-gid bits, and file capabilities.
 //!
 //! A file of root's with such a power would make a VMM root in its jail, or give it a capability. A copy is made
 //! without them. A link is the host's own file and keeps them, so there is no link of such a file.
@@ -19,7 +19,7 @@ const CAPABILITY: &str = "security.capability";
 /// Something that makes a file more than its content and its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Power {
+pub enum FilePrivilege {
     /// It is executed with its owner's rights.
     SetUid,
     /// It is executed with its group's rights; what is made in a directory gets the directory's group.
@@ -32,7 +32,7 @@ pub enum Power {
     UnknownCapabilities,
 }
 
-impl fmt::Display for Power {
+impl fmt::Display for FilePrivilege {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SetUid => "set-uid bit",
@@ -47,9 +47,9 @@ impl fmt::Display for Power {
 /// The powers of one file or directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Powers(Vec<Power>);
+pub struct FilePrivileges(Vec<FilePrivilege>);
 
-impl Powers {
+impl FilePrivileges {
     /// Those of an open file.
     pub(crate) fn of_file(file: impl AsFd, mode: u32) -> Self {
         Self::of_mode(mode).and_capabilities(fgetxattr(file, CAPABILITY, &mut [0; 0]))
@@ -62,7 +62,11 @@ impl Powers {
 
     /// Those of a directory, which has no capabilities.
     pub(crate) fn of_mode(mode: u32) -> Self {
-        let bits = [(Mode::SUID, Power::SetUid), (Mode::SGID, Power::SetGid), (Mode::SVTX, Power::Sticky)];
+        let bits = [
+            (Mode::SUID, FilePrivilege::SetUid),
+            (Mode::SGID, FilePrivilege::SetGid),
+            (Mode::SVTX, FilePrivilege::Sticky),
+        ];
         let mode = Mode::from_raw_mode(mode);
         Self(bits.into_iter().filter(|(bit, _)| mode.contains(*bit)).map(|(_, power)| power).collect())
     }
@@ -71,14 +75,14 @@ impl Powers {
     fn and_capabilities(mut self, found: Result<usize, Errno>) -> Self {
         match found {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => (),
-            Ok(_) => self.0.push(Power::Capabilities),
-            Err(_) => self.0.push(Power::UnknownCapabilities),
+            Ok(_) => self.0.push(FilePrivilege::Capabilities),
+            Err(_) => self.0.push(FilePrivilege::UnknownCapabilities),
         }
         self
     }
 
     /// Each of them, without repetition.
-    pub fn iter(&self) -> impl Iterator<Item = Power> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = FilePrivilege> + '_ {
         self.0.iter().copied()
     }
 
@@ -89,11 +93,11 @@ impl Powers {
 
     /// Whether a jail must not have the file as it is. On a file the sticky bit does nothing.
     pub(crate) fn forbid_link(&self) -> bool {
-        self.iter().any(|power| power != Power::Sticky)
+        self.iter().any(|power| power != FilePrivilege::Sticky)
     }
 }
 
-impl fmt::Display for Powers {
+impl fmt::Display for FilePrivileges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, power) in self.0.iter().enumerate() {
             let before = match number {
@@ -107,20 +111,20 @@ impl fmt::Display for Powers {
     }
 }
 
-/// Powers that the host's file or directory has, and its copy in the jail has not.
+/// FilePrivileges that the host's file or directory has, and its copy in the jail has not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stripped {
     /// The host's file; of a directory that is copied, the first in it that has powers, or itself.
     pub path: HostPath,
     /// Its powers.
-    pub powers: Powers,
+    pub powers: FilePrivileges,
     /// How many files and directories have powers: more than one only in a directory that is copied.
     pub count: usize,
 }
 
 impl Stripped {
     /// What one file or directory has; `None` if it has no powers.
-    pub(crate) fn of(path: &HostPath, powers: Powers) -> Option<Self> {
+    pub(crate) fn of(path: &HostPath, powers: FilePrivileges) -> Option<Self> {
         (!powers.is_empty()).then(|| Self { path: path.clone(), powers, count: 1 })
     }
 
@@ -151,19 +155,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_taken_for_nothing() {
-        let of = |found| Powers::of_mode(0o100_755).and_capabilities(found);
+        let of = |found| FilePrivileges::of_mode(0o100_755).and_capabilities(found);
         assert!(of(Err(Errno::NODATA)).is_empty() && of(Err(Errno::OPNOTSUPP)).is_empty());
-        assert_eq!(of(Ok(20)), Powers(vec![Power::Capabilities]));
+        assert_eq!(of(Ok(20)), FilePrivileges(vec![FilePrivilege::Capabilities]));
         for cause in [Errno::IO, Errno::ACCESS, Errno::PERM, Errno::OVERFLOW, Errno::NOMEM, Errno::INVAL] {
-            assert_eq!(of(Err(cause)), Powers(vec![Power::UnknownCapabilities]), "{cause}");
+            assert_eq!(of(Err(cause)), FilePrivileges(vec![FilePrivilege::UnknownCapabilities]), "{cause}");
             assert!(of(Err(cause)).forbid_link());
         }
-        assert!(!Powers::of_mode(0o101_755).forbid_link(), "the sticky bit does nothing on a file");
+        assert!(!FilePrivileges::of_mode(0o101_755).forbid_link(), "the sticky bit does nothing on a file");
     }
 
     #[test]
     fn powers_are_told_in_words() {
-        let told = |mode, found| Powers::of_mode(mode).and_capabilities(found).to_string();
+        let told = |mode, found| FilePrivileges::of_mode(mode).and_capabilities(found).to_string();
         assert_eq!(told(0o4755, Err(Errno::NODATA)), "set-uid bit");
         assert_eq!(told(0o7755, Ok(20)), "set-uid bit, set-gid bit, sticky bit and file capabilities");
         assert_eq!(told(0o2755, Err(Errno::IO)), "set-gid bit and file capabilities (which cannot be read)");

@@ -10,9 +10,9 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::receipt::Receipt;
-use super::tombstone::Parting;
+use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{Ended, HostPath, JailId};
+use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::owned_dir::remove_if_ours_and_empty;
@@ -80,16 +80,16 @@ impl Lock {
     }
 
     /// How the VMM ended, if its monitor has written that down.
-    pub(crate) fn ended(&self) -> Option<Ended> {
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
         read_ended(&self.path)
     }
 
     /// Writes down how the VMM ended, as a monitor does, whole or not at all.
-    pub(crate) fn write_end(&self, ended: Ended) -> Result<()> {
+    pub(crate) fn write_end(&self, ended: ExitStatus) -> Result<()> {
         let text = match ended {
-            Ended::Exited(code) => format!("exited {code}\n"),
-            Ended::Killed(signal) => format!("killed {signal}\n"),
-            Ended::Unknown => return Ok(()),
+            ExitStatus::Exited(code) => format!("exited {code}\n"),
+            ExitStatus::Killed(signal) => format!("killed {signal}\n"),
+            ExitStatus::Unknown => return Ok(()),
         };
         self.replace(ENDED, ENDED_NEW, text.as_bytes())
     }
@@ -101,8 +101,8 @@ impl Lock {
 
     /// Removes the jail's place: it is gone without a trace. The receipt goes late, so that a place that
     /// cannot be removed is still known; yet before the VMM's end, so that whoever finds a receipt and no end
-    /// knows that none was written. With `parting`, subscribers are told of it (see [`Parting`]).
-    pub(crate) fn remove(self, parting: Option<&Parting>) -> Result<()> {
+    /// knows that none was written. With `tombstone`, subscribers are told of it (see [`Tombstone`]).
+    pub(crate) fn remove(self, tombstone: Option<&Tombstone>) -> Result<()> {
         let place = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
         let names =
             place.and_then(|place| remove_tree::names(place.as_fd())).context(Operation::Read, &self.path)?;
@@ -117,7 +117,7 @@ impl Lock {
         }
         let last = [RECEIPT, ENDED].into_iter().filter(|last| ours.iter().any(|name| name == last));
         last.into_iter().try_for_each(|name| self.unlink(name))?;
-        let last = parting.map(|parting| self.store.join(parting.name()));
+        let last = tombstone.map(|tombstone| self.store.join(tombstone.name()));
         // Where it cannot be renamed subscribers are told less.
         let last = last.filter(|last| rustix::fs::rename(self.path.as_path(), last.as_path()).is_ok());
         self.remove_empty(last.as_ref().unwrap_or(&self.path))
@@ -207,13 +207,13 @@ pub(super) fn logs(place: &HostPath) -> Vec<HostPath> {
 }
 
 /// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
-pub(super) fn read_ended(place: &HostPath) -> Option<Ended> {
+pub(super) fn read_ended(place: &HostPath) -> Option<ExitStatus> {
     let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
     let (word, number) = text.trim_end().split_once(' ')?;
     let number = number.parse().ok()?;
     match word {
-        "exited" => Some(Ended::Exited(number)),
-        "killed" => Some(Ended::Killed(number)),
+        "exited" => Some(ExitStatus::Exited(number)),
+        "killed" => Some(ExitStatus::Killed(number)),
         _ => None,
     }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::spec::{Ended, HostPath, JailId};
-use crate::state::receipt::{Glance, JailState, Receipt};
+use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::state::store::Store;
 
 /// A jail as the state directory knows it.
@@ -17,7 +17,7 @@ pub struct Listing {
     /// How it is.
     pub state: JailState,
     /// How its VMM ended, if it has and that was written down.
-    pub ended: Option<Ended>,
+    pub ended: Option<ExitStatus>,
     /// How long ago it was made, in seconds.
     #[serde(rename = "age_seconds")]
     pub age: Option<u64>,
@@ -49,7 +49,7 @@ impl Listing {
         }
     }
 
-    fn at(glance: Glance) -> Self {
+    fn at(glance: ReceiptSummary) -> Self {
         let state = glance.state();
         Self {
             pid: glance.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
@@ -66,14 +66,14 @@ impl Listing {
 
     /// With what the monitor has written down in the state directory.
     fn with_end(self, store: &Store) -> Self {
-        let ended = (self.state == JailState::Ended).then(|| store.ended(&self.id)).flatten();
+        let ended = (self.state == JailState::Exited).then(|| store.ended(&self.id)).flatten();
         Self { ended, ..self }
     }
 
     /// One whose receipt cannot be understood.
     pub fn damaged(id: JailId, problem: String) -> Self {
         let (pid, ended, age, vmm, base, uid) = (None, None, None, None, None, None);
-        Self { id, pid, state: JailState::Damaged, ended, age, vmm, base, uid, problem: Some(problem) }
+        Self { id, pid, state: JailState::Corrupt, ended, age, vmm, base, uid, problem: Some(problem) }
     }
 }
 

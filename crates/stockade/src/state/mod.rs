@@ -10,5 +10,5 @@ pub(crate) mod tombstone;
 pub use listing::Listing;
 pub use receipt::{JailState, Receipt};
 pub use store::{DEFAULT_STATE_DIRECTORY, Store};
-pub(crate) use subscriber_lock::{Presence, remove_strays};
-pub(crate) use tombstone::Parting;
+pub(crate) use subscriber_lock::{SubscriberLock, remove_strays};
+pub(crate) use tombstone::Tombstone;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::entry::EnterStep;
 use crate::plan::Plan;
 use crate::spec::clock::now_ms;
-use crate::spec::{Ended, ExecFile, HostPath, JailId, JailPath, JailSpec, Layout, Nonce, Owner};
-use crate::state::Parting;
-use crate::steps::{FileHow, PlacedFile, Site, Step, Vmm};
+use crate::spec::{ExecFile, ExitStatus, HostPath, JailId, JailPath, JailSpec, Layout, Nonce, Owner};
+use crate::state::Tombstone;
+use crate::steps::{FileHow, PlacedFile, Step, StepContext, Vmm};
 use crate::sys::{ProcessRef, cache};
 
 /// The version of the format; a receipt of a later one is reported and left alone.
@@ -53,34 +53,34 @@ pub struct Receipt {
 #[serde(rename_all = "lowercase")]
 pub enum JailState {
     /// It is made, or being made, by a process that lives.
-    Prepared,
+    Created,
     /// Its VMM runs.
     Running,
     /// Its VMM has ended, and it waits to be removed: how it ended and what it wrote can be asked for.
-    Ended,
+    Exited,
     /// Its VMM has ended, or its maker has before there was one.
-    Dead,
+    Abandoned,
     /// It was made in another pid namespace of this host: what becomes of it is known there alone.
-    Elsewhere,
+    Foreign,
     /// Its receipt cannot be understood.
-    Damaged,
+    Corrupt,
 }
 
 impl JailState {
     /// Every one.
     pub const ALL: [Self; 6] =
-        [Self::Prepared, Self::Running, Self::Ended, Self::Dead, Self::Elsewhere, Self::Damaged];
+        [Self::Created, Self::Running, Self::Exited, Self::Abandoned, Self::Foreign, Self::Corrupt];
 }
 
 impl fmt::Display for JailState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Prepared => "prepared",
+            Self::Created => "created",
             Self::Running => "running",
-            Self::Ended => "ended",
-            Self::Dead => "dead",
-            Self::Elsewhere => "elsewhere",
-            Self::Damaged => "damaged",
+            Self::Exited => "exited",
+            Self::Abandoned => "abandoned",
+            Self::Foreign => "foreign",
+            Self::Corrupt => "corrupt",
         })
     }
 }
@@ -151,9 +151,9 @@ impl Receipt {
     }
 
     /// What is told of the jail when it goes.
-    pub(crate) fn parting(&self, ended: Option<Ended>) -> Parting {
-        let vmm = self.vmm().map(|vmm| (vmm.pid, ended.unwrap_or(Ended::Unknown)));
-        Parting { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
+    pub(crate) fn tombstone(&self, ended: Option<ExitStatus>) -> Tombstone {
+        let vmm = self.vmm().map(|vmm| (vmm.pid, ended.unwrap_or(ExitStatus::Unknown)));
+        Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
     }
 
     /// How long ago it was made.
@@ -174,28 +174,28 @@ impl Receipt {
         self.layout.root()
     }
 
-    pub(crate) fn site(&self) -> Site {
-        Site::new(self.layout.clone(), Some(self.nonce.clone())).of_boot(self.is_of_this_boot())
+    pub(crate) fn step_context(&self) -> StepContext {
+        StepContext::new(self.layout.clone(), Some(self.nonce.clone())).of_boot(self.is_of_this_boot())
     }
 }
 
 /// What a list tells of a jail: the rest of the receipt is looked at as JSON alone, which is a fraction of the work.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Glance {
+pub(crate) struct ReceiptSummary {
     version: u32,
     pub(crate) id: JailId,
     boot_id: String,
     pid_namespace: u64,
-    pub(crate) spec: GlanceSpec,
+    pub(crate) spec: SpecSummary,
     keeper: Option<ProcessRef>,
     over: bool,
     created_ms: u64,
-    steps: Vec<GlanceStep>,
+    steps: Vec<StepSummary>,
 }
 
 /// The same of what the jail is to be.
 #[derive(Debug, Deserialize)]
-pub(crate) struct GlanceSpec {
+pub(crate) struct SpecSummary {
     pub(crate) exec_file: ExecFile,
     pub(crate) base: HostPath,
     pub(crate) owner: Owner,
@@ -203,12 +203,12 @@ pub(crate) struct GlanceSpec {
 
 /// The same of a step: of all kinds the VMM's alone has a process.
 #[derive(Debug, Deserialize)]
-struct GlanceStep {
+struct StepSummary {
     #[serde(default)]
     process: Option<ProcessRef>,
 }
 
-impl Glance {
+impl ReceiptSummary {
     /// As for [`Receipt::parse`].
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
         parse(text, id, |glance: &Self| (glance.version, &glance.id))
@@ -259,14 +259,14 @@ fn parse<T: DeserializeOwned>(
 /// `origin` is the boot and the pid namespace in which it was made.
 fn state(origin: (&str, u64), over: bool, keeper: Option<ProcessRef>, vmm: Option<ProcessRef>) -> JailState {
     match vmm {
-        _ if !is_boot(origin.0) => JailState::Dead,
-        _ if origin.1 != cache::pid_namespace() => JailState::Elsewhere,
-        _ if over => JailState::Dead,
+        _ if !is_boot(origin.0) => JailState::Abandoned,
+        _ if origin.1 != cache::pid_namespace() => JailState::Foreign,
+        _ if over => JailState::Abandoned,
         Some(vmm) if vmm.is_alive() => JailState::Running,
         // It stood by itself, and only whoever made it stand removes it.
-        Some(_) if keeper.is_none() => JailState::Ended,
-        None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Prepared,
-        _ => JailState::Dead,
+        Some(_) if keeper.is_none() => JailState::Exited,
+        None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Created,
+        _ => JailState::Abandoned,
     }
 }
 

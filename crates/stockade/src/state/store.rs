@@ -1,9 +1,7 @@
 //! The state directory: one directory a jail, with its receipt in it and the lock on itself.
 
 use std::fs::DirEntry;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -14,8 +12,8 @@ use super::entry::{
     ENDED, Lock, PLACE, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt, read_ended,
 };
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{Ended, HostPath, JailId, Nonce, SpecError};
-use crate::state::receipt::{Glance, JailState, Receipt};
+use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
+use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
@@ -95,8 +93,8 @@ impl Store {
     }
 
     /// What a list tells of a jail, for whose receipt the same holds.
-    pub(crate) fn glance(&self, id: &JailId) -> Result<Option<Glance>> {
-        self.read_as(id, Glance::parse)
+    pub(crate) fn glance(&self, id: &JailId) -> Result<Option<ReceiptSummary>> {
+        self.read_as(id, ReceiptSummary::parse)
     }
 
     fn read_as<T>(&self, id: &JailId, parse: Parser<T>) -> Result<Option<T>> {
@@ -114,7 +112,7 @@ impl Store {
     }
 
     /// How a jail's VMM ended, if it was watched and has.
-    pub fn ended(&self, id: &JailId) -> Option<Ended> {
+    pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
         read_ended(&self.directory.join(id.as_str()))
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::tombstone::Parting;
+use super::tombstone::Tombstone;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, Nonce};
 use crate::sys::dir_lock::{DirLock, try_lock};
@@ -18,13 +18,13 @@ const PREFIX: &str = ".events-";
 /// An empty directory of this subscriber's, locked as long as it lives. One whose subscriber was killed is not
 /// locked any more, and [`Store::collect`](crate::Store::collect) removes it.
 #[derive(Debug)]
-pub(crate) struct Presence {
+pub(crate) struct SubscriberLock {
     path: HostPath,
     directory: HostPath,
     _lock: OwnedFd,
 }
 
-impl Presence {
+impl SubscriberLock {
     /// Makes the state directory if it is missing, and keeps it.
     pub(crate) fn in_directory(directory: &HostPath) -> Result<Self> {
         let nonce = Nonce::new();
@@ -45,7 +45,7 @@ impl Presence {
     }
 }
 
-impl Drop for Presence {
+impl Drop for SubscriberLock {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next collection.
         let _ = rustix::fs::rmdir(self.path.as_path());
@@ -61,7 +61,8 @@ pub(crate) fn remove_strays(directory: &HostPath) {
         let path = directory.join(name);
         let is_presence = name.strip_prefix(PREFIX).is_some_and(Nonce::is_one);
         // Only an empty directory goes in either case.
-        if Parting::parse(name).is_some() || is_presence && matches!(try_lock(&path), Ok(DirLock::Held(_))) {
+        if Tombstone::parse(name).is_some() || is_presence && matches!(try_lock(&path), Ok(DirLock::Held(_)))
+        {
             let _ = rustix::fs::rmdir(path.as_path());
         }
     }

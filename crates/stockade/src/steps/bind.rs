@@ -11,13 +11,13 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{Birth, spawn};
+use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use super::file::take_out;
-use super::{Act, Bind, Site, Undone};
+use super::{Bind, StepContext, StepKind, UndoOutcome};
 use crate::entry::EnterStep;
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{Ended, JailPath, Owner};
+use crate::spec::{ExitStatus, JailPath, Owner};
 use crate::sys::process::PidFd;
 use stockade_syscalls::descriptors::copy_above_standard;
 
@@ -30,9 +30,9 @@ const ROOT: Owner = Owner { uid: 0, gid: 0 };
 impl Bind {
     /// Makes the mount point, complete with its mount if the VMM runs already. What stands for this very bind
     /// already stays.
-    fn make_point(&self, site: &Site) -> Result<()> {
-        let (tree, temporary) = (site.tree()?, site.temporary_name());
-        let fill = |_: BorrowedFd<'_>| match &site.mounts {
+    fn make_point(&self, ctx: &StepContext) -> Result<()> {
+        let (tree, temporary) = (ctx.tree()?, ctx.temporary_name());
+        let fill = |_: BorrowedFd<'_>| match &ctx.mounts {
             Some(mounts) => self.attach(mounts.as_fd(), &self.path.beside(&temporary)),
             None => Ok(()),
         };
@@ -44,13 +44,13 @@ impl Bind {
     }
 
     /// Makes the mount point again if it is gone, which is the jail's uid's to decide.
-    pub(crate) fn expect_point(&self, site: &Site) -> Result<()> {
-        if self.is_in_place(site)? { Ok(()) } else { self.make_point(site) }
+    pub(crate) fn expect_point(&self, ctx: &StepContext) -> Result<()> {
+        if self.is_in_place(ctx)? { Ok(()) } else { self.make_point(ctx) }
     }
 
     /// Whether what is at the place of the mount point can be that: the jail's uid can make nothing like it.
-    pub(crate) fn is_in_place(&self, site: &Site) -> Result<bool> {
-        let Some(found) = site.tree()?.look(&self.path)? else { return Ok(false) };
+    pub(crate) fn is_in_place(&self, ctx: &StepContext) -> Result<bool> {
+        let Some(found) = ctx.tree()?.look(&self.path)? else { return Ok(false) };
         let facts = rustix::fs::fstat(found).context(Operation::Inspect, &self.path)?;
         let is_ours = facts.st_uid == ROOT.uid && facts.st_mode & 0o7777 == MOUNT_POINT;
         Ok(is_ours && FileType::from_raw_mode(facts.st_mode).is_dir() == self.inode.directory)
@@ -64,29 +64,29 @@ impl Bind {
         let mut program = Program::new(vec![Call::CloseOthers, Call::JoinMounts(mounts), attach, Call::End]);
         let steps = [EnterStep::CloseDescriptors, EnterStep::JoinMounts, EnterStep::Attach(self.clone())];
         let failed = |call: usize, cause| Error::Enter { step: Box::new(steps[call.min(2)].clone()), cause };
-        let child = spawn(&mut program, Birth::default()).context(Operation::Spawn, &self.source)?;
+        let child = spawn(&mut program, CloneOptions::default()).context(Operation::Spawn, &self.source)?;
         let pid = child.pid.as_raw_nonzero().get();
-        let (pidfd, outcome) = child.go_and_tell();
+        let (pidfd, outcome) = child.release_and_wait();
         let helper = PidFd::new(pidfd, pid);
         helper.wait_until_ended(None)?;
         match (helper.reap()?, outcome.context(Operation::Wait, pid)?) {
             (_, Some(failure)) => Err(failed(failure.call, failure.errno)),
-            (Some(Ended::Killed(_)), None) => Err(failed(2, Errno::INTR)),
+            (Some(ExitStatus::Killed(_)), None) => Err(failed(2, Errno::INTR)),
             _ => Ok(()),
         }
     }
 }
 
-impl Act for Bind {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for Bind {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         // Whoever cannot be bound is to be known before anything is replaced.
         drop(self.detached()?);
-        site.tree()?.make_parents(&self.path, ROOT)?;
-        self.make_point(site)
+        ctx.tree()?.make_parents(&self.path, ROOT)?;
+        self.make_point(ctx)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        take_out(site, &self.path)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        take_out(ctx, &self.path)
     }
 }
 

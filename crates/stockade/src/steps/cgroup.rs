@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::spec::{CgroupSetting, HostPath};
 use crate::sys::cgroup;
@@ -84,10 +84,10 @@ impl CgroupV1 {
     }
 }
 
-impl Act for CgroupV1 {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for CgroupV1 {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         let directory = self.directory();
-        make_own(&directory, self.exclusive, site)?;
+        make_own(&directory, self.exclusive, ctx)?;
         for setting in &self.settings {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
@@ -98,8 +98,8 @@ impl Act for CgroupV1 {
         needed.iter().try_for_each(|file| self.inherit_if_empty(file))
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        remove_own(&self.directory(), site)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        remove_own(&self.directory(), ctx)
     }
 }
 
@@ -123,22 +123,22 @@ impl CgroupV2 {
     }
 
     /// Makes the jail's own cgroup, and has every one above it hand down its controllers.
-    fn make_below(&self, site: &Site) -> Result<()> {
+    fn make_below(&self, ctx: &StepContext) -> Result<()> {
         if self.controllers.is_empty() {
-            return make_own(&self.directory(), self.exclusive, site);
+            return make_own(&self.directory(), self.exclusive, ctx);
         }
         demand_unused(&self.directory(), self.exclusive)?;
         let mut round = 0;
         loop {
             // Level by level: where one cannot hand down, none is made below it.
             let made = self.above().try_for_each(|above| {
-                if make(&above, site)? {
-                    site.note_parent(above.clone());
+                if make(&above, ctx)? {
+                    ctx.note_parent(above.clone());
                 }
                 self.hand_down(&above)
             });
             round += 1;
-            match made.and_then(|()| make_own(&self.directory(), self.exclusive, site)) {
+            match made.and_then(|()| make_own(&self.directory(), self.exclusive, ctx)) {
                 // A jail that was refused has just taken along an empty parent of its own making.
                 Err(error) if error.kind() == ErrorKind::NotFound && round < ROUNDS => (),
                 made => return made,
@@ -169,17 +169,17 @@ impl CgroupV2 {
     }
 }
 
-impl Act for CgroupV2 {
-    fn apply(&self, site: &Site) -> Result<()> {
-        self.make_below(site)?;
+impl StepKind for CgroupV2 {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        self.make_below(ctx)?;
         let directory = self.directory();
         self.settings
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        remove_own(&self.directory(), site)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        remove_own(&self.directory(), ctx)
     }
 }
 
@@ -210,12 +210,12 @@ fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
 
 /// Makes the jail's own cgroup and marks it. One that is there is taken if nobody has marked it and nobody is in
 /// it, or, without `exclusive`, whoever is.
-fn make_own(directory: &HostPath, exclusive: bool, site: &Site) -> Result<()> {
-    let is_new = make(directory, site)?;
+fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
+    let is_new = make(directory, ctx)?;
     if !is_new {
         demand_unused(directory, exclusive)?;
     }
-    let Some(nonce) = &site.mark else { return Ok(()) };
+    let Some(nonce) = &ctx.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
     if is_new {
         return mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory);
@@ -229,18 +229,18 @@ fn make_own(directory: &HostPath, exclusive: bool, site: &Site) -> Result<()> {
 }
 
 /// Empties and removes the jail's own cgroup; another's stays as it is.
-fn remove_own(directory: &HostPath, site: &Site) -> Result<Undone> {
-    let Some(nonce) = &site.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
+fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
+    let Some(nonce) = &ctx.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
     match mark_of(directory)? {
-        None => Ok(Undone::NeverThere),
+        None => Ok(UndoOutcome::NeverThere),
         Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => {
             Ok(cgroup::empty_and_remove(directory)?.into())
         }
-        Some(Mark::Is(_)) => Ok(Undone::Kept("it was not made for this jail".into())),
+        Some(Mark::Is(_)) => Ok(UndoOutcome::Kept("it was not made for this jail".into())),
         // Killed between making and marking it: then there is nothing in it.
         Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
-            Ok(()) => Undone::Removed,
-            Err(_) => Undone::Kept("it was not made for this jail".into()),
+            Ok(()) => UndoOutcome::Removed,
+            Err(_) => UndoOutcome::Kept("it was not made for this jail".into()),
         }),
     }
 }
@@ -266,17 +266,17 @@ fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
     open_directory(CWD, directory.as_path(), ResolveFlags::empty())
 }
 
-/// Makes a cgroup and those above it that are missing, which the site remembers. One that is there is taken;
+/// Makes a cgroup and those above it that are missing, which the context remembers. One that is there is taken;
 /// then the answer is false.
-fn make(directory: &HostPath, site: &Site) -> Result<bool> {
-    make_with_parents(directory, site).context(Operation::CreateDirectory, directory)
+fn make(directory: &HostPath, ctx: &StepContext) -> Result<bool> {
+    make_with_parents(directory, ctx).context(Operation::CreateDirectory, directory)
 }
 
-fn make_with_parents(directory: &HostPath, site: &Site) -> std::result::Result<bool, Errno> {
+fn make_with_parents(directory: &HostPath, ctx: &StepContext) -> std::result::Result<bool, Errno> {
     let mut round = 0;
     loop {
         round += 1;
-        let made = if site.is_recorded() {
+        let made = if ctx.is_recorded() {
             make_directory(directory.as_path(), PUBLIC).map(|made| made.is_some())
         } else {
             // As the original makes it: the umask may take something away.
@@ -286,16 +286,16 @@ fn make_with_parents(directory: &HostPath, site: &Site) -> std::result::Result<b
             Ok(is_new) => return Ok(is_new),
             Err(Errno::EXIST) => return Ok(false),
             // Again, since a jail that was refused may just have taken along the parent that it had made.
-            Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, site)?,
+            Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, ctx)?,
             Err(cause) => return Err(cause),
         }
     }
 }
 
-fn make_parent(directory: &HostPath, site: &Site) -> std::result::Result<(), Errno> {
+fn make_parent(directory: &HostPath, ctx: &StepContext) -> std::result::Result<(), Errno> {
     let parent: HostPath = directory.as_path().parent().ok_or(Errno::NOENT)?.to_owned().into();
-    if make_with_parents(&parent, site)? {
-        site.note_parent(parent);
+    if make_with_parents(&parent, ctx)? {
+        ctx.note_parent(parent);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sys::remove_tree::Removal;
@@ -37,34 +37,34 @@ pub struct CpuInfo {
 
 impl CpuInfo {
     /// Copies the first line of a file.
-    fn copy(&self, site: &Site, file: &Path) -> Result<()> {
+    fn copy(&self, ctx: &StepContext, file: &Path) -> Result<()> {
         let source = self.source.join(file);
         let text = std::fs::read_to_string(&source).context(Operation::ReadLine, &source)?;
         let line = format!("{}\n", text.lines().next().unwrap_or_default());
-        let (tree, path) = (site.tree()?, JailPath::new(self.target.relative().join(file))?);
+        let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
-        tree.write_file(&path, &site.temporary_name(), 0o600, Some(self.owner), |target| {
+        tree.write_file(&path, &ctx.temporary_name(), 0o600, Some(self.owner), |target| {
             rustix::io::write(target, line.as_bytes()).map(drop).context(Operation::Write, &path)
         })
     }
 }
 
-impl Act for CpuInfo {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for CpuInfo {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         for cache in (0..CACHES).map(|index| Path::new("cache").join(format!("index{index}"))) {
             for file in CACHE_FILES {
-                match self.copy(site, &cache.join(file)) {
+                match self.copy(ctx, &cache.join(file)) {
                     // Not told by this kernel, or no such cache.
                     Err(Error::Operation { operation: Operation::ReadLine, .. }) => (),
                     copied => copied?,
                 }
             }
         }
-        self.copy(site, Path::new(IDENTIFICATION))
+        self.copy(ctx, Path::new(IDENTIFICATION))
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        let tree = site.own_tree()?;
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        let tree = ctx.own_tree()?;
         Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.target))?.into())
     }
 }

@@ -6,7 +6,7 @@ use rustix::fs::{FileType, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::file::take_out;
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::Result;
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::Node;
@@ -39,19 +39,19 @@ impl DeviceNode {
     }
 }
 
-impl Act for DeviceNode {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for DeviceNode {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         let node = Node {
             kind: if self.block { FileType::BlockDevice } else { FileType::CharacterDevice },
             device: rustix::fs::makedev(self.major, self.minor),
             mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
             owner: self.owner,
         };
-        Ok(site.tree()?.make_node(&self.path, || site.temporary_name(), &node)?)
+        Ok(ctx.tree()?.make_node(&self.path, || ctx.temporary_name(), &node)?)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        take_out(site, &self.path)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        take_out(ctx, &self.path)
     }
 }
 

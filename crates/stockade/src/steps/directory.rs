@@ -12,10 +12,10 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
-use crate::sys::jail_root::{INSIDE, Tree, open_directory};
+use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::modes::{self, PRIVATE, PUBLIC};
 use crate::sys::owned_dir::{ancestors, make_marked, remove_if_ours_and_empty, unnamed};
 use crate::sys::process::rooted_at;
@@ -32,9 +32,9 @@ pub struct SharedDirectory {
     pub path: HostPath,
 }
 
-impl Act for SharedDirectory {
-    fn apply(&self, site: &Site) -> Result<()> {
-        match &site.mark {
+impl StepKind for SharedDirectory {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        match &ctx.mark {
             Some(nonce) => Ok(make_marked(&self.path, nonce)?),
             // Without a receipt it is made for one root, which is what its failure is told of.
             None => DirBuilder::new()
@@ -42,12 +42,12 @@ impl Act for SharedDirectory {
                 .mode(PUBLIC)
                 .create(&self.path)
                 .map_err(|e| if errno(&e) == Errno::EXIST { Errno::NOTDIR } else { errno(&e) })
-                .context(Operation::CreateDirectory, site.layout.root()),
+                .context(Operation::CreateDirectory, ctx.layout.root()),
         }
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        if let Some(nonce) = &site.mark {
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        if let Some(nonce) = &ctx.mark {
             // A directory that was made but not yet named when its maker was killed.
             for path in ancestors(&self.path) {
                 let _ = rustix::fs::rmdir(unnamed(path, nonce).as_path());
@@ -78,8 +78,8 @@ pub struct JailDirectory {
 impl JailDirectory {
     /// Makes or takes over the directory and its root by name: all on the way is root's, and nothing has to
     /// be marked.
-    fn take_over(&self, site: &Site) -> Result<()> {
-        let at = site.layout.root();
+    fn take_over(&self, ctx: &StepContext) -> Result<()> {
+        let at = ctx.layout.root();
         let make = |path: &HostPath, mode| match rustix::fs::mkdir(path.as_path(), Mode::from_raw_mode(mode))
         {
             Ok(()) => Ok(true),
@@ -90,11 +90,11 @@ impl JailDirectory {
         let made = make(&at, PRIVATE)?;
         let root = open_directory(CWD, at.as_path(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
             .context(Operation::CreateDirectory, &at)?;
-        let tree = Tree::held(root, at, made, site.is_recorded());
+        let tree = JailRoot::held(root, at, made, ctx.is_recorded());
         if !made {
-            clear_of_the_dead(&tree, site)?;
+            clear_of_the_dead(&tree, ctx)?;
         }
-        site.hold(tree);
+        ctx.hold(tree);
         Ok(())
     }
 
@@ -108,10 +108,10 @@ impl JailDirectory {
     }
 }
 
-impl Act for JailDirectory {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for JailDirectory {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         if self.take_over {
-            return self.take_over(site);
+            return self.take_over(ctx);
         }
         // The shared directory above may vanish with the last jail before it is entered here.
         for _ in 0..1000 {
@@ -121,43 +121,43 @@ impl Act for JailDirectory {
                     return Err(Error::InTheWay { what: format!("directory {}", self.path) });
                 }
                 Err(Errno::NOENT) => {
-                    SharedDirectory { path: site.layout.exec_dir() }.apply(site)?;
+                    SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
                 }
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, &self.path),
             }
         }
         let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
         modes::settle(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
-        if let Some(marker) = site.marker() {
+        if let Some(marker) = ctx.marker() {
             modes::create_file(&directory, &marker, OFlags::EXCL, MARKER)
                 .context(Operation::CreateDirectory, self.path.join(marker))?;
         }
-        let at = site.layout.root();
+        let at = ctx.layout.root();
         rustix::fs::mkdirat(&directory, Layout::ROOT, Mode::from_raw_mode(PRIVATE))
             .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        site.hold(Tree::held(root, at, true, site.is_recorded()));
+        ctx.hold(JailRoot::held(root, at, true, ctx.is_recorded()));
         Ok(())
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let directory = match self.open() {
             Ok(directory) => directory,
             // A name that is too long cannot have been made.
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Undone::NeverThere),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(UndoOutcome::NeverThere),
             Err(cause) => return Err(cause).context(Operation::Open, &self.path),
         };
-        if site.is_own()?
-            && let Some((path, why)) = self.empty(directory.as_fd(), site)?
+        if ctx.is_own()?
+            && let Some((path, why)) = self.empty(directory.as_fd(), ctx)?
         {
-            return Ok(Undone::Left(format!("{path}: {why}")));
+            return Ok(UndoOutcome::Left(format!("{path}: {why}")));
         }
         // One without a marker that is empty was just being made or removed.
         match rustix::fs::rmdir(self.path.as_path()) {
-            Ok(()) => Ok(Undone::Removed),
-            Err(Errno::NOENT) => Ok(Undone::NeverThere),
-            Err(Errno::NOTEMPTY) => Ok(Undone::Kept("it was not made for this jail".into())),
+            Ok(()) => Ok(UndoOutcome::Removed),
+            Err(Errno::NOENT) => Ok(UndoOutcome::NeverThere),
+            Err(Errno::NOTEMPTY) => Ok(UndoOutcome::Kept("it was not made for this jail".into())),
             Err(cause) => Err(cause).context(Operation::Remove, &self.path),
         }
     }
@@ -166,15 +166,15 @@ impl Act for JailDirectory {
 impl JailDirectory {
     /// Removes everything in the directory, its marker last: who is killed here finds it marked again.
     /// Returns what could not be removed.
-    fn empty(&self, directory: BorrowedFd<'_>, site: &Site) -> Result<Option<(HostPath, String)>> {
-        let marker = site.marker();
+    fn empty(&self, directory: BorrowedFd<'_>, ctx: &StepContext) -> Result<Option<(HostPath, String)>> {
+        let marker = ctx.marker();
         for name in crate::sys::remove_tree::names(directory).context(Operation::Read, &self.path)? {
             let name = OsStr::from_bytes(name.to_bytes());
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
             }
             let removal =
-                remove_telling(directory, name, &self.path.join(name), &mut |gone| site.note_gone(gone));
+                remove_telling(directory, name, &self.path.join(name), &mut |gone| ctx.note_gone(gone));
             if let Removal::Left(path, why) = removal {
                 return Ok(Some((path, why)));
             }
@@ -199,21 +199,21 @@ impl fmt::Display for JailDirectory {
 ///
 /// Only a root that a jail has been in is looked at so closely: one that the caller has merely put files
 /// into has neither a pid file nor an executable.
-fn clear_of_the_dead(tree: &Tree, site: &Site) -> Result<()> {
+fn clear_of_the_dead(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
     let there = |name: &str| {
         let path = JailPath::new(name)?;
         // A link, or whatever else cannot be opened, is there.
         Ok(!matches!(tree.look(&path), Ok(None)))
     };
-    let pid_file = site.layout.pid_file();
+    let pid_file = ctx.layout.pid_file();
     let has_pid: Result<bool> = there(&pid_file);
     let has_pid = has_pid?;
-    let has_executable: Result<bool> = there(site.layout.exec_name());
+    let has_executable: Result<bool> = there(ctx.layout.exec_name());
     if !has_pid && !has_executable? {
         return Ok(());
     }
     if let Some(&pid) = rooted_at(tree.root()).first() {
-        return Err(Error::Running { id: site.layout.id(), pid });
+        return Err(Error::Running { id: ctx.layout.id(), pid });
     }
     if has_pid {
         // Whoever wrote it was in the root by then, so it is the number of a dead process. If it cannot be
@@ -232,17 +232,17 @@ pub struct Folder {
     pub owner: Owner,
 }
 
-impl Act for Folder {
-    fn apply(&self, site: &Site) -> Result<()> {
-        Ok(site.tree()?.make_folder(&self.path, PRIVATE, self.owner)?)
+impl StepKind for Folder {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        Ok(ctx.tree()?.make_folder(&self.path, PRIVATE, self.owner)?)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if self.path == JailPath::root() {
             // It goes with the jail's directory.
-            return Ok(Undone::NeverThere);
+            return Ok(UndoOutcome::NeverThere);
         }
-        let tree = site.own_tree()?;
+        let tree = ctx.own_tree()?;
         Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
     }
 }

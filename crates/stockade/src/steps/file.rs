@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, PlacementError, Result};
-use crate::spec::{HostPath, JailPath, Owner, Powers, Stripped};
+use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::OnProgress;
 use crate::sys::copy::{Extent, copy};
 use crate::sys::remove_tree::Removal;
@@ -54,14 +54,14 @@ impl PlacedFile {
         Self { source, path, owner, how: FileHow::Copy, expect_plain: false, read_only: false }
     }
 
-    fn put(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
-        let tree = site.tree()?;
+    fn put(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+        let tree = ctx.tree()?;
         let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
-            self.demand_linkable(Powers::of_file(&source, facts.mode()))?;
-            return Ok(tree.link_file(source.as_fd(), &self.path, &site.temporary_name())?);
+            self.demand_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
+            return Ok(tree.link_file(source.as_fd(), &self.path, &ctx.temporary_name())?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
         let fill = |target: BorrowedFd<'_>| {
@@ -72,8 +72,8 @@ impl PlacedFile {
             };
             filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))
         };
-        if site.is_recorded() {
-            site.note_stripped(Stripped::of(&self.source, Powers::of_file(&source, facts.mode())));
+        if ctx.is_recorded() {
+            ctx.note_stripped(Stripped::of(&self.source, FilePrivileges::of_file(&source, facts.mode())));
         }
         if tree.is_private() {
             return tree.write_private_file(&self.path, mode, self.owner, fill);
@@ -81,13 +81,13 @@ impl PlacedFile {
         if self.expect_plain && !tree.expect_plain(&self.path)? {
             return Err(Error::HardLink { path: tree.host_path(&self.path) });
         }
-        tree.write_file(&self.path, &site.temporary_name(), mode, Some(self.owner), fill)
+        tree.write_file(&self.path, &ctx.temporary_name(), mode, Some(self.owner), fill)
     }
 }
 
 impl PlacedFile {
     /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
-    fn demand_linkable(&self, powers: Powers) -> Result<()> {
+    fn demand_linkable(&self, powers: FilePrivileges) -> Result<()> {
         if powers.forbid_link() {
             return Err(PlacementError::LinkPowers(self.source.as_path().to_owned(), powers).into());
         }
@@ -100,7 +100,7 @@ impl PlacedFile {
             return None;
         }
         let facts = self.source.as_path().metadata().ok()?;
-        Stripped::of(&self.source, Powers::at(self.source.as_path(), facts.mode()))
+        Stripped::of(&self.source, FilePrivileges::at(self.source.as_path(), facts.mode()))
     }
 }
 
@@ -112,25 +112,25 @@ pub(super) fn read_only(mode: u32) -> u32 {
     if mode & 0o111 == 0 { 0o440 } else { 0o550 }
 }
 
-impl Act for PlacedFile {
-    fn apply(&self, site: &Site) -> Result<()> {
-        self.put(site, &mut |_| ControlFlow::Continue(()))
+impl StepKind for PlacedFile {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        self.put(ctx, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
-        self.put(site, tell)
+    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+        self.put(ctx, tell)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        take_out(site, &self.path)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        take_out(ctx, &self.path)
     }
 }
 
 /// Takes out what was placed, and what is left of it if it was cut off.
-pub(super) fn take_out(site: &Site, path: &JailPath) -> Result<Undone> {
-    let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
+pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome> {
+    let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
     let (folder, _) = path.split();
-    let temporary = JailPath::new(folder.join(site.temporary_name()))?;
+    let temporary = JailPath::new(folder.join(ctx.temporary_name()))?;
     let cut_off = tree.remove(&temporary)?;
     match tree.remove(path)? {
         Removal::NeverThere => Ok(cut_off.into()),

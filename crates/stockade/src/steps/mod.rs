@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use stockade_syscalls::namespace::{Coming, begin_network, new_network};
+use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
 
 pub use crate::entry::{Bind, Inode};
 pub(crate) use cgroup::end_members;
@@ -31,7 +31,7 @@ pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Folder, JailDirectory, SharedDirectory};
-pub use external::{ByName, Named};
+pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
@@ -40,14 +40,14 @@ pub use ramfs::Ramfs;
 pub use vmm::Vmm;
 
 use crate::error::{Context, Operation, Result};
-use crate::spec::{Ended, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
+use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::OnProgress;
-use crate::sys::jail_root::{Tree, own_folder};
+use crate::sys::jail_root::{JailRoot, own_folder};
 use crate::sys::remove_tree::Removal;
 
 /// Where steps are carried out: one jail, its tree opened once.
 #[derive(Debug)]
-pub struct Site {
+pub struct StepContext {
     /// The jail's paths.
     pub(crate) layout: Layout,
     /// What marks the things made for this jail's receipt; `None` if there is no receipt.
@@ -57,19 +57,19 @@ pub struct Site {
     /// The VMM's mount namespace, if what is placed has to be attached there at once.
     pub(crate) mounts: Option<OwnedFd>,
     /// How the VMM ended, if that was learnt while it was torn down.
-    ended: Cell<Option<Ended>>,
+    ended: Cell<Option<ExitStatus>>,
     /// The cgroups above the jail's own that this process has made.
     parents: RefCell<Vec<HostPath>>,
     /// A network namespace that is being made meanwhile.
-    network: RefCell<Option<Coming>>,
+    network: RefCell<Option<PendingNamespace>>,
     /// What goes with the jail's directory, and whether it is known to be gone.
     carried: RefCell<BTreeMap<PathBuf, bool>>,
     /// What was taken away from what was placed.
     stripped: RefCell<Vec<Stripped>>,
-    tree: OnceCell<Tree>,
+    tree: OnceCell<JailRoot>,
 }
 
-impl Site {
+impl StepContext {
     /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
     /// receipt with that nonce, and only what says so is removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
@@ -121,11 +121,11 @@ impl Site {
     }
 
     /// Keeps how the VMM ended, for whoever is told that the jail is gone.
-    pub(crate) fn note_end(&self, ended: Option<Ended>) {
+    pub(crate) fn note_end(&self, ended: Option<ExitStatus>) {
         self.ended.set(ended.or(self.ended.get()));
     }
 
-    pub(crate) fn ended(&self) -> Option<Ended> {
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
         self.ended.get()
     }
 
@@ -137,7 +137,7 @@ impl Site {
 
     /// A new network namespace.
     fn network(&self) -> std::io::Result<OwnedFd> {
-        self.network.take().map_or_else(new_network, Coming::wait)
+        self.network.take().map_or_else(new_network, PendingNamespace::wait)
     }
 
     /// Where in the jail's directory something lies that is to go with it: whether it was there is to be known.
@@ -161,15 +161,15 @@ impl Site {
     }
 
     /// The jail's tree, which must be there.
-    pub(crate) fn tree(&self) -> Result<&Tree> {
+    pub(crate) fn tree(&self) -> Result<&JailRoot> {
         self.find_tree()?.ok_or(Errno::NOENT).context(Operation::Open, self.layout.root())
     }
 
     /// The jail's tree, if it is there.
-    pub(crate) fn find_tree(&self) -> Result<Option<&Tree>> {
+    pub(crate) fn find_tree(&self) -> Result<Option<&JailRoot>> {
         if self.tree.get().is_none()
             && let Some(tree) =
-                Tree::open(self.layout.base(), &self.layout.root_below_base(), self.is_recorded())?
+                JailRoot::open(self.layout.base(), &self.layout.root_below_base(), self.is_recorded())?
         {
             return Ok(Some(self.tree.get_or_init(|| tree)));
         }
@@ -178,7 +178,7 @@ impl Site {
 
     /// The jail's tree, if it is there and was made for this receipt. Whoever undoes asks for this one: a
     /// jail of the same name may be somebody else's.
-    pub(crate) fn own_tree(&self) -> Result<Option<&Tree>> {
+    pub(crate) fn own_tree(&self) -> Result<Option<&JailRoot>> {
         if self.is_own()? { self.find_tree() } else { Ok(None) }
     }
 
@@ -209,7 +209,7 @@ impl Site {
     }
 
     /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.
-    pub(crate) fn hold(&self, tree: Tree) {
+    pub(crate) fn hold(&self, tree: JailRoot) {
         // One that is held already is the same.
         let _ = self.tree.set(tree);
     }
@@ -226,7 +226,7 @@ impl Site {
 /// What became of a step that was undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Undone {
+pub enum UndoOutcome {
     /// What it made is gone now.
     Removed,
     /// What it made was not there.
@@ -237,7 +237,7 @@ pub enum Undone {
     Left(String),
 }
 
-impl From<Removal> for Undone {
+impl From<Removal> for UndoOutcome {
     fn from(removal: Removal) -> Self {
         match removal {
             Removal::Removed => Self::Removed,
@@ -249,17 +249,17 @@ impl From<Removal> for Undone {
 }
 
 /// What every step can do.
-trait Act: fmt::Display {
+trait StepKind: fmt::Display {
     /// Makes what the step is for. What failed half-way is left to `undo`.
-    fn apply(&self, site: &Site) -> Result<()>;
+    fn apply(&self, ctx: &StepContext) -> Result<()>;
 
     /// The same, telling how far it has come, for what can take long.
-    fn apply_telling(&self, site: &Site, _tell: &mut OnProgress<'_>) -> Result<()> {
-        self.apply(site)
+    fn apply_telling(&self, ctx: &StepContext, _tell: &mut OnProgress<'_>) -> Result<()> {
+        self.apply(ctx)
     }
 
     /// Removes it again.
-    fn undo(&self, site: &Site) -> Result<Undone>;
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome>;
 }
 
 macro_rules! steps {
@@ -270,7 +270,7 @@ macro_rules! steps {
         pub enum Step { $($(#[$doc])* $kind($kind)),+ }
 
         impl Step {
-            fn act(&self) -> &dyn Act {
+            fn act(&self) -> &dyn StepKind {
                 match self { $(Self::$kind(step) => step),+ }
             }
         }
@@ -309,7 +309,8 @@ steps! {
     /// The jail's cgroup in the unified hierarchy.
     CgroupV2,
     /// What another program makes for the jail.
-    ByName,
+    #[serde(rename = "by-name")]
+    External,
     /// The VMM's process.
     Vmm,
 }
@@ -320,15 +321,15 @@ impl Step {
     /// # Errors
     /// What the kernel refused, with the operation and its argument. [`crate::Error::InTheWay`] means that
     /// nothing was made.
-    pub fn apply(&self, site: &Site) -> Result<()> {
+    pub fn apply(&self, ctx: &StepContext) -> Result<()> {
         log::info!("make {self}");
-        self.act().apply(site)
+        self.act().apply(ctx)
     }
 
     /// The same, telling how far a long copy has come.
-    pub(crate) fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
+    pub(crate) fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
         log::info!("make {self}");
-        self.act().apply_telling(site, tell)
+        self.act().apply_telling(ctx, tell)
     }
 
     /// Where in the jail it puts a file, directory or device of the host.
@@ -357,7 +358,7 @@ impl Step {
         match self {
             Self::CgroupV1(cgroup) => Some(cgroup.directory()),
             Self::CgroupV2(cgroup) => Some(cgroup.directory()),
-            Self::ByName(ByName { what: Named::Cgroup, path }) => Some(path.clone()),
+            Self::External(External { what: ExternalKind::Cgroup, path }) => Some(path.clone()),
             _ => None,
         }
     }
@@ -378,9 +379,9 @@ impl Step {
     }
 
     /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is
-    /// [`Undone::Left`], with the reason.
-    pub fn undo(&self, site: &Site) -> Undone {
-        self.act().undo(site).unwrap_or_else(|error| Undone::Left(error.to_string()))
+    /// [`UndoOutcome::Left`], with the reason.
+    pub fn undo(&self, ctx: &StepContext) -> UndoOutcome {
+        self.act().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
     }
 }
 

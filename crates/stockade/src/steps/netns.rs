@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::jail_root::open_directory;
@@ -28,13 +28,13 @@ pub struct NamedNetns {
 
 impl NamedNetns {
     /// Puts a marked file under the namespace's name, unless one is there.
-    fn claim(&self, site: &Site, directory: &OwnedFd) -> Result<()> {
+    fn claim(&self, ctx: &StepContext, directory: &OwnedFd) -> Result<()> {
         let path = self.name.path();
-        let temporary = site.temporary_name();
+        let temporary = ctx.temporary_name();
         // No mode, as with `ip netns add`: the file only carries the mount.
         let file =
             modes::create_file(directory, &temporary, OFlags::empty(), 0).context(Operation::Open, &path)?;
-        rustix::io::write(&file, mark(site).as_bytes()).context(Operation::Write, &path)?;
+        rustix::io::write(&file, mark(ctx).as_bytes()).context(Operation::Write, &path)?;
         match rustix::fs::renameat_with(
             directory,
             &temporary,
@@ -51,34 +51,34 @@ impl NamedNetns {
     }
 }
 
-impl Act for NamedNetns {
-    fn apply(&self, site: &Site) -> Result<()> {
+impl StepKind for NamedNetns {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
         let path = self.name.path();
         let directory = shared_directory()?;
-        self.claim(site, &directory)?;
-        let netns = site.network().context(Operation::CreateNetns, &self.name)?;
+        self.claim(ctx, &directory)?;
+        let netns = ctx.network().context(Operation::CreateNetns, &self.name)?;
         let by_descriptor = format!("/proc/self/fd/{}", netns.as_raw_fd());
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        remove(self.name.as_str(), site, |found| found == mark(site))
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        remove(self.name.as_str(), ctx, |found| found == mark(ctx))
     }
 }
 
 /// Removes the namespace of this name if `may_go` says so of what the file under the mount holds.
-pub(super) fn remove(name: &str, site: &Site, may_go: impl Fn(&str) -> bool) -> Result<Undone> {
+pub(super) fn remove(name: &str, ctx: &StepContext, may_go: impl Fn(&str) -> bool) -> Result<UndoOutcome> {
     let path: HostPath = Path::new(NETNS_DIRECTORY).join(name).into();
     let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
         Ok(directory) => directory,
-        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
     };
-    let _ = rustix::fs::unlinkat(&directory, site.temporary_name(), AtFlags::empty());
+    let _ = rustix::fs::unlinkat(&directory, ctx.temporary_name(), AtFlags::empty());
     match mark_below(&directory, name) {
         Ok(found) if may_go(&found) => (),
-        Ok(_) => return Ok(Undone::Kept("it was not made for this jail".into())),
-        Err(Errno::NOENT) => return Ok(Undone::NeverThere),
+        Ok(_) => return Ok(UndoOutcome::Kept("it was not made for this jail".into())),
+        Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Read, &path),
     }
     match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -87,7 +87,7 @@ pub(super) fn remove(name: &str, site: &Site, may_go: impl Fn(&str) -> bool) -> 
         Err(cause) => return Err(cause).context(Operation::Unmount, &path),
     }
     rustix::fs::unlinkat(&directory, name, AtFlags::empty()).context(Operation::Remove, &path)?;
-    Ok(Undone::Removed)
+    Ok(UndoOutcome::Removed)
 }
 
 impl fmt::Display for NamedNetns {
@@ -99,8 +99,8 @@ impl fmt::Display for NamedNetns {
 /// How the mark of any jail begins.
 pub(super) const MARKED: &str = "stockade ";
 
-pub(super) fn mark(site: &Site) -> String {
-    format!("{MARKED}{}\n", site.temporary_name())
+pub(super) fn mark(ctx: &StepContext) -> String {
+    format!("{MARKED}{}\n", ctx.temporary_name())
 }
 
 /// Reads the file under the mount, through a copy of the directory without what is mounted below it.

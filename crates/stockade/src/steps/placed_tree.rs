@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::file::{PERMISSIONS, read_only, take_out};
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
-use crate::spec::{HostPath, JailPath, Owner, Powers, Stripped};
+use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
 use crate::sys::jail_root::{INSIDE, give_away, open_directory, own_folder};
 use crate::sys::{OnProgress, Progress};
@@ -39,14 +39,14 @@ pub struct PlacedTree {
 
 impl PlacedTree {
     /// Copies it, telling of each file how much of all is done; `count` first finds out how much that is.
-    fn put(&self, site: &Site, count: bool, tell: &mut OnProgress<'_>) -> Result<()> {
-        let tree = site.tree()?;
+    fn put(&self, ctx: &StepContext, count: bool, tell: &mut OnProgress<'_>) -> Result<()> {
+        let tree = ctx.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
         let mode = inspect(&top, &self.source)?.st_mode;
-        let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, site.layout.root())?;
+        let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, ctx.layout.root())?;
         let total = if count { bytes_below(top.as_fd()) } else { 0 };
-        let stripped = Stripped::of(&self.source, Powers::of_mode(mode));
+        let stripped = Stripped::of(&self.source, FilePrivileges::of_mode(mode));
         let mut copying = Copying {
             top: top.as_fd(),
             step: self,
@@ -58,17 +58,18 @@ impl PlacedTree {
             tell,
         };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_folder(&self.path, &site.temporary_name(), self.mode(mode), self.owner, |target| {
+        tree.write_folder(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })?;
-        site.note_stripped(copying.stripped);
+        ctx.note_stripped(copying.stripped);
         Ok(())
     }
 
     /// What its copy has not.
     pub(super) fn strips(&self) -> Option<Stripped> {
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS).ok()?;
-        let mut found = Stripped::of(&self.source, Powers::of_mode(rustix::fs::fstat(&top).ok()?.st_mode));
+        let mut found =
+            Stripped::of(&self.source, FilePrivileges::of_mode(rustix::fs::fstat(&top).ok()?.st_mode));
         add_powers_below(top.as_fd(), &self.source, &mut found);
         found
     }
@@ -78,17 +79,17 @@ impl PlacedTree {
     }
 }
 
-impl Act for PlacedTree {
-    fn apply(&self, site: &Site) -> Result<()> {
-        self.put(site, false, &mut |_| ControlFlow::Continue(()))
+impl StepKind for PlacedTree {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        self.put(ctx, false, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, site: &Site, tell: &mut OnProgress<'_>) -> Result<()> {
-        self.put(site, true, tell)
+    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+        self.put(ctx, true, tell)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        take_out(site, &self.path)
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        take_out(ctx, &self.path)
     }
 }
 
@@ -139,7 +140,7 @@ impl Copying<'_> {
         if (facts.st_dev, facts.st_ino) == (self.root.st_dev, self.root.st_ino) {
             return Err(PlacementError::TreeHoldsJail(self.source.as_path().to_owned()).into());
         }
-        Stripped::add(&mut self.stripped, Stripped::of(&at, Powers::of_mode(facts.st_mode)));
+        Stripped::add(&mut self.stripped, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));
         let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
         let target = made.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
@@ -153,7 +154,7 @@ impl Copying<'_> {
         if !FileType::from_raw_mode(facts.st_mode).is_file() {
             return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into());
         }
-        Stripped::add(&mut self.stripped, Stripped::of(at, Powers::of_file(&source, facts.st_mode)));
+        Stripped::add(&mut self.stripped, Stripped::of(at, FilePrivileges::of_file(&source, facts.st_mode)));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
@@ -246,13 +247,13 @@ fn add_powers_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<St
         let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         match FileType::from_raw_mode(facts.st_mode) {
             FileType::Directory => {
-                Stripped::add(found, Stripped::of(&at, Powers::of_mode(facts.st_mode)));
+                Stripped::add(found, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));
                 if let Ok(folder) = open(folder, &name, OFlags::DIRECTORY) {
                     add_powers_below(folder.as_fd(), &at, found);
                 }
             }
             FileType::RegularFile => {
-                let powers = Powers::at(at.as_path(), facts.st_mode);
+                let powers = FilePrivileges::at(at.as_path(), facts.st_mode);
                 Stripped::add(found, Stripped::of(&at, powers));
             }
             _ => (),

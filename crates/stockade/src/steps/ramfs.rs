@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
-use crate::sys::jail_root::{Tree, give_away};
+use crate::sys::jail_root::{JailRoot, give_away};
 use crate::sys::mounts;
 
 /// A ramfs on a folder of the jail: memory that is never swapped out.
@@ -28,9 +28,9 @@ pub struct Ramfs {
     pub owner: Owner,
 }
 
-impl Act for Ramfs {
-    fn apply(&self, site: &Site) -> Result<()> {
-        let tree = site.tree()?;
+impl StepKind for Ramfs {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        let tree = ctx.tree()?;
         let at = tree.host_path(&self.path);
         tree.make_folder(&self.path, 0o700, self.owner)?;
         let folder = tree.look(&self.path)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
@@ -50,32 +50,32 @@ impl Act for Ramfs {
         rustix::mount::move_mount(&ramfs, c"", &folder, c"", flags).context(Operation::Mount, &at)
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        let Some(tree) = site.own_tree()? else { return Ok(Undone::NeverThere) };
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
         let unmounted = self.unmount(tree)?;
         let removal = tree.remove(&self.path)?;
-        Ok(if unmounted == Undone::Removed { unmounted } else { removal.into() })
+        Ok(if unmounted == UndoOutcome::Removed { unmounted } else { removal.into() })
     }
 }
 
 impl Ramfs {
-    fn unmount(&self, tree: &Tree) -> Result<Undone> {
-        let Some(root) = tree.look(&self.path)? else { return Ok(Undone::NeverThere) };
+    fn unmount(&self, tree: &JailRoot) -> Result<UndoOutcome> {
+        let Some(root) = tree.look(&self.path)? else { return Ok(UndoOutcome::NeverThere) };
         let at = tree.host_path(&self.path);
         let (mount, is_root) = mounts::mount_of(root.as_fd()).context(Operation::Inspect, &at)?;
         if !is_root {
-            return Ok(Undone::NeverThere);
+            return Ok(UndoOutcome::NeverThere);
         }
         if !mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs(&self.name)) {
-            return Ok(Undone::Left(format!("{at}: another filesystem is mounted there")));
+            return Ok(UndoOutcome::Left(format!("{at}: another filesystem is mounted there")));
         }
         if mounts::has_children(mount)? {
-            return Ok(Undone::Left(format!("{at}: something is mounted in it")));
+            return Ok(UndoOutcome::Left(format!("{at}: something is mounted in it")));
         }
         // Through the descriptor, so that exactly what was looked at is unmounted.
         let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());
         rustix::mount::unmount(by_descriptor, UnmountFlags::DETACH).context(Operation::Unmount, &at)?;
-        Ok(Undone::Removed)
+        Ok(UndoOutcome::Removed)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Site, Undone};
+use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
 use crate::sys::process::kill_rooted_at;
@@ -26,23 +26,23 @@ pub struct Vmm {
     pub monitor: Option<ProcessRef>,
 }
 
-impl Act for Vmm {
-    fn apply(&self, _: &Site) -> Result<()> {
+impl StepKind for Vmm {
+    fn apply(&self, _: &StepContext) -> Result<()> {
         Ok(())
     }
 
-    fn undo(&self, site: &Site) -> Result<Undone> {
-        let mut outcome = Undone::NeverThere;
-        if !site.this_boot {
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        let mut outcome = UndoOutcome::NeverThere;
+        if !ctx.this_boot {
             return Ok(outcome);
         }
         if let Some(process) = self.process.open()? {
             process.signal(Signal::KILL)?;
             if !process.wait_until_ended(Some(Instant::now() + PATIENCE))? {
-                return Ok(Undone::Left(format!("process {} does not end", self.process.pid)));
+                return Ok(UndoOutcome::Left(format!("process {} does not end", self.process.pid)));
             }
-            site.note_end(process.reap()?);
-            outcome = Undone::Removed;
+            ctx.note_end(process.reap()?);
+            outcome = UndoOutcome::Removed;
         } else {
             self.process.reap()?;
         }
@@ -50,10 +50,10 @@ impl Act for Vmm {
             end_monitor(monitor)?;
         }
         if self.search
-            && let Some(tree) = site.own_tree()?
+            && let Some(tree) = ctx.own_tree()?
             && kill_rooted_at(tree.root(), PATIENCE)? > 0
         {
-            outcome = Undone::Removed;
+            outcome = UndoOutcome::Removed;
         }
         Ok(outcome)
     }

@@ -59,7 +59,7 @@ pub enum Operation {
     /// Make a network namespace.
     CreateNetns,
     /// Make a mount namespace.
-    CreateMounts,
+    CreateTemplateMounts,
     /// Take over a cgroup setting from the parent cgroup.
     InheritCgroup,
     /// Start a process.
@@ -94,7 +94,7 @@ impl fmt::Display for Operation {
             Self::Remove => "remove",
             Self::Rename => "rename",
             Self::CreateNetns => "create network namespace",
-            Self::CreateMounts => "create the skeleton mount namespace in",
+            Self::CreateTemplateMounts => "create the template mount namespace in",
             Self::InheritCgroup => "inherit the parent's value of",
             Self::Spawn => "start a process for",
             Self::Wait => "wait for",

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Ended, JailPath};
+use crate::spec::{ExitStatus, JailPath};
 use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result};
 use crate::sys::procfs::{read_file, unescape};
@@ -54,7 +54,7 @@ impl ProcessRef {
     }
 
     /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
-    pub(crate) fn status(&self) -> Option<Ended> {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
         stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
     }
 
@@ -97,14 +97,14 @@ struct Stat {
     started: u64,
     ended: bool,
     /// How it ended, as far as the kernel tells this process.
-    status: Option<Ended>,
+    status: Option<ExitStatus>,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     let line = StatLine::of(pid)?;
     let ended = matches!(line.field(3)?, "Z" | "X");
     let started = line.field(22)?.parse().ok()?;
-    let status = line.field(52).and_then(|status| status.parse().ok()).map(Ended::from_status);
+    let status = line.field(52).and_then(|status| status.parse().ok()).map(ExitStatus::from_status);
     Some(Stat { started, ended, status })
 }
 
@@ -206,11 +206,11 @@ impl PidFd {
     }
 
     /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
-    pub(crate) fn reap(&self) -> Result<Option<Ended>> {
+    pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => {
-                let code = status.exit_status().map(Ended::Exited);
-                Ok(code.or_else(|| status.terminating_signal().map(Ended::Killed)))
+                let code = status.exit_status().map(ExitStatus::Exited);
+                Ok(code.or_else(|| status.terminating_signal().map(ExitStatus::Killed)))
             }
             Ok(None) | Err(Errno::CHILD) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Wait, self.pid),

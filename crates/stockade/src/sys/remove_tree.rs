@@ -94,7 +94,7 @@ struct Sweep<'t> {
     brought_up: u32,
     /// The first thing that could not be removed.
     left: Option<(HostPath, String)>,
-    /// Told of each thing that is gone.
+    /// Reported of each thing that is gone.
     tell: &'t mut dyn FnMut(&HostPath),
 }
 

@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
-use stockade::{Error, Store, Streams, Visit};
+use stockade::{Error, Exec, Store, Streams};
 
 use crate::terminal::output::Failure;
 use crate::terminal::poll::wait_until;
@@ -23,13 +23,13 @@ const LONGEST: u64 = 4 << 20;
 
 pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to hear the probe: {e}"));
-    let watched = store.watch(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
+    let watched = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
     let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
     let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     let (stdin, stderr) = (null().map_err(|e| failed(&e))?, null().map_err(|e| failed(&e))?);
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
-    let visit = Visit::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);
-    let visitor = watched.visit(visit)?;
+    let exec = Exec::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);
+    let visitor = watched.exec(exec)?;
     let text = read_report(report, Instant::now() + PATIENCE);
     // It has said all; whoever is still there has no more to say.
     visitor.signal(Signal::KILL)?;

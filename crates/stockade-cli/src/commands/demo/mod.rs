@@ -99,7 +99,7 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let mut phases = Phases::default();
     let begin = Instant::now();
 
-    let mut prepared = timed(&mut phases.prepare_us, || store.prepare(&spec))?;
+    let mut prepared = timed(&mut phases.prepare_us, || store.create(&spec))?;
     let root = prepared.root().to_string();
     let source = something_to_place()?;
     let placed = timed(&mut phases.place_us, || prepared.place(Placement::new(source).named("placed")))?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use stockade::entry::EnterStep;
 use stockade::spec::{HostPath, JailId, JailSpec};
 use stockade::steps::Step;
-use stockade::{ErrorKind, Host, JailState, Layout, Plan, Receipt, Stripped, Way, placement};
+use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, placement};
 
 use crate::batch::request::JailRequest;
 use crate::flags::jail::PLACE_FLAG;
@@ -86,7 +86,7 @@ pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
 /// What would be done, and from where on that is what would be placed.
 fn work_out(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
     let spec = &request.spec;
-    let mut plan = stockade::plan(spec, &Host::read_for(spec)?, Way::Launch)?;
+    let mut plan = stockade::plan(spec, &Host::read_for(spec)?, LaunchMode::Spawn)?;
     let made = plan.prepare.len();
     let near = existing_part(spec);
     for placed in spec.placements() {
@@ -104,7 +104,7 @@ impl<'a> Planned<'a> {
         let existing = existing(request)?;
         // What a crash left goes before a jail of its id is made.
         let whole = |receipt: &&Receipt| {
-            matches!(receipt.state(), JailState::Prepared | JailState::Running | JailState::Ended)
+            matches!(receipt.state(), JailState::Created | JailState::Running | JailState::Exited)
         };
         let differences = existing.as_ref().filter(whole);
         let differences =
@@ -122,7 +122,7 @@ impl<'a> Planned<'a> {
         text += &table(&self.steps);
         if let Some(state) = self.exists {
             let like = match state {
-                JailState::Dead => "and is removed when a jail of that id is made",
+                JailState::Abandoned => "and is removed when a jail of that id is made",
                 _ if self.differences.is_empty() => "and is as described",
                 _ => "and differs (is → would be):",
             };

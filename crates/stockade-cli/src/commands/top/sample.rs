@@ -188,7 +188,7 @@ fn damaged(id: JailId) -> Row {
     Row {
         id,
         pid: None,
-        state: JailState::Damaged,
+        state: JailState::Corrupt,
         age_seconds: None,
         cpu_percent: None,
         throttled_percent: None,

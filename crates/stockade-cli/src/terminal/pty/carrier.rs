@@ -14,7 +14,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{Birth, spawn};
+use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::terminal::poll::wait_for;
 
@@ -88,7 +88,7 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
     let clear = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
     let null = || clear(&rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     let mut program = Program::new(vec![
-        Call::WaitForGo,
+        Call::WaitForRelease,
         Call::CloseOthers,
         Call::NewSession,
         Call::ChangeToRoot,
@@ -99,7 +99,7 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
         Call::Copy { from: clear(from)?, to: clear(to)? },
         Call::End,
     ]);
-    let (process, outcome) = spawn(&mut program, Birth::default())?.go_and_tell();
+    let (process, outcome) = spawn(&mut program, CloneOptions::default())?.release_and_wait();
     match outcome {
         Ok(None) => Ok(process),
         Ok(Some(failure)) => Err(failure.errno.into()),

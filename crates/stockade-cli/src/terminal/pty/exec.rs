@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use stockade::{Ended, Visit, Visitor};
+use stockade::{Exec, ExecProcess, ExitStatus};
 use stockade_syscalls::signals::SignalFd;
 
 use super::keyboard::RawStdin;
@@ -18,10 +18,10 @@ use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 
 /// What brings a visitor into the jail.
-type Enter<'a> = &'a dyn Fn(Visit) -> Result<Visitor, Failure>;
+type Enter<'a> = &'a dyn Fn(Exec) -> Result<ExecProcess, Failure>;
 
 /// Runs a visit to its end. Each of our streams that is a terminal is replaced by one of the visitor's own.
-pub(crate) fn run_exec(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure> {
+pub(crate) fn run_exec(visit: Exec, enter: Enter<'_>) -> Result<ExitStatus, Failure> {
     let terminals = terminals();
     if terminals.contains(&true) {
         relay(visit, terminals, enter)
@@ -32,18 +32,18 @@ pub(crate) fn run_exec(visit: Visit, enter: Enter<'_>) -> Result<Ended, Failure>
 
 /// A visitor, and the signals that are not delivered any more.
 struct Entered {
-    visitor: Visitor,
+    visitor: ExecProcess,
     signals: SignalFd,
 }
 
-fn enter_with(more: &[Signal], visit: Visit, enter: Enter<'_>) -> Result<Entered, Failure> {
+fn enter_with(more: &[Signal], visit: Exec, enter: Enter<'_>) -> Result<Entered, Failure> {
     // First the signals: one that comes while the visitor enters is not lost.
     let signals = stop_signals_and(more)?;
     Ok(Entered { visitor: enter(visit)?, signals })
 }
 
 /// Waits for a visitor that has our streams; what asks us to end asks it.
-fn wait_for(Entered { visitor, signals }: &Entered) -> Result<Ended, Failure> {
+fn wait_for(Entered { visitor, signals }: &Entered) -> Result<ExitStatus, Failure> {
     let mut asked = false;
     loop {
         if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
@@ -59,7 +59,7 @@ fn wait_for(Entered { visitor, signals }: &Entered) -> Result<Ended, Failure> {
 }
 
 /// Waits for a visitor that has a terminal of its own, and carries over what either side writes.
-fn relay(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, Failure> {
+fn relay(visit: Exec, terminals: [bool; 3], enter: Enter<'_>) -> Result<ExitStatus, Failure> {
     let (ours, visit) = attach_pty(visit, terminals).map_err(|e| no_terminal(&e))?;
     let Entered { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
     let _raw = RawStdin::raw();
@@ -86,7 +86,7 @@ fn relay(visit: Visit, terminals: [bool; 3], enter: Enter<'_>) -> Result<Ended, 
 }
 
 /// Gives a visit a terminal in the place of each of our streams that is one; ours is the other side.
-fn attach_pty(visit: Visit, terminals: [bool; 3]) -> io::Result<(OwnedFd, Visit)> {
+fn attach_pty(visit: Exec, terminals: [bool; 3]) -> io::Result<(OwnedFd, Exec)> {
     let pty = Pty::new()?;
     let visit = visit.streams(pty.in_place_of(terminals)?).terminal(pty.theirs);
     Ok(match std::env::var_os("TERM") {

@@ -106,7 +106,7 @@ impl AuditFacts {
     pub fn read(store: &Store, id: &JailId) -> Result<Option<Self>> {
         let Some(receipt) = store.read(id)? else { return Ok(None) };
         let gone = || Error::NotRunning(id.clone());
-        let watched = store.watch(id)?.ok_or_else(gone)?;
+        let watched = store.vmm(id)?.ok_or_else(gone)?;
         let vmm = receipt.vmm().ok_or_else(gone)?;
         let facts = Self::of(&receipt, store, vmm.pid);
         // While its descriptor is held and it lives, the pid is nobody else's.
@@ -127,7 +127,7 @@ impl AuditFacts {
         let numbers = |name: &str| -> Vec<u32> {
             field(&status, name).split_whitespace().filter_map(|word| word.parse().ok()).collect()
         };
-        let (mountinfo, site) = (read("mountinfo")?, receipt.site());
+        let (mountinfo, ctx) = (read("mountinfo")?, receipt.step_context());
         let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
         let same_root = matches!((root(&pid.to_string()), root("self")),
             (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
@@ -164,7 +164,7 @@ impl AuditFacts {
             limited,
             cgroup_versions: limits::versions()?,
             limits: read("limits")?.lines().skip(1).filter_map(limit).collect(),
-            tree: site.own_tree().ok().flatten().map(TreeFacts::read).unwrap_or_default(),
+            tree: ctx.own_tree().ok().flatten().map(TreeFacts::read).unwrap_or_default(),
             abstract_sockets: read("net/unix")?.lines().filter(|line| line.contains(" @")).count(),
             same_uid: same_uid(receipt, store)?,
         })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType};
 use serde::Serialize;
 
-use crate::sys::jail_root::{INSIDE, Tree, open_directory};
+use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 
 /// How many entries are looked at: the jail's uid may make any number.
 const MOST: usize = 20_000;
@@ -41,7 +41,7 @@ pub struct Special {
 
 impl TreeFacts {
     /// Walks the tree, without the mounts in it that the VMM alone has.
-    pub(crate) fn read(tree: &Tree) -> Self {
+    pub(crate) fn read(tree: &JailRoot) -> Self {
         let mut facts = Self::default();
         let owner = rustix::fs::fstat(tree.root()).map_or(u32::MAX, |stat| stat.st_uid);
         let mut left = MOST;

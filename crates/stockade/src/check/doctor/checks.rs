@@ -141,9 +141,9 @@ pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "install a newer kernel",
         ));
     }
-    if facts.uid == 0 && !facts.leash {
+    if facts.uid == 0 && !facts.tracking {
         findings.push(Finding::bad(
-            "leash",
+            "tracking-cgroup",
             Grade::Warning,
             "no cgroup can be made below this process's own",
             "a jail with neither --cgroup nor --new-pid-ns may lose sight of descendants of its VMM",

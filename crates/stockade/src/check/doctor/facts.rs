@@ -7,7 +7,7 @@ use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
-use crate::host::{CgroupLayout, LeashPoint, Skeleton};
+use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
 use crate::spec::{HostPath, NETNS_DIRECTORY};
 use crate::state::{JailState, Store};
 
@@ -44,7 +44,7 @@ pub struct HostFacts {
     /// Whether cgroups of the unified hierarchy can be killed as a whole; `None` if there is none to look at.
     pub cgroup_kill: Option<bool>,
     /// Whether this process may make cgroups below its own.
-    pub leash: bool,
+    pub tracking: bool,
     /// What opening a device says, `None` if all is well: `/dev/kvm` and `/dev/net/tun`.
     pub devices: Vec<(&'static str, Option<String>)>,
     /// The base.
@@ -66,7 +66,7 @@ pub struct HostFacts {
     /// How long the path of an API socket is on the host, in bytes.
     pub socket_path: PathBuf,
     /// Why there is no skeleton.
-    pub no_skeleton: Option<String>,
+    pub no_template_mounts: Option<String>,
     /// How many jails are dead, and how many receipts damaged.
     pub stale: (usize, usize),
     /// What is in the state directory and belongs to no jail, by path.
@@ -131,7 +131,7 @@ impl HostFacts {
             .and_then(|layout| layout.with_unified(Path::new("")))
             .unwrap_or_default();
         let unified = cgroups.v2.as_ref().map(|unified| unified.mount.clone());
-        let leash = LeashPoint::find(&cgroups).is_some();
+        let tracking = TrackingPoint::find(&cgroups).is_some();
         let listings = question.store.list();
         let count = |state| listings.iter().flatten().filter(|listing| listing.state == state).count();
         let probe = |feature: Feature| {
@@ -155,7 +155,7 @@ impl HostFacts {
             }),
             cgroup_kill: unified.as_ref().and_then(|mount| can_kill(mount.as_path())),
             cgroups,
-            leash,
+            tracking,
             devices: ["/dev/kvm", "/dev/net/tun"].map(|path| (path, opened(path).err())).to_vec(),
             base: BaseFacts::read(&question.base),
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
@@ -172,8 +172,8 @@ impl HostFacts {
                 .join(format!("root/run/{}.socket", question.exec_name))
                 .as_path()
                 .to_owned(),
-            no_skeleton: Skeleton::find().err(),
-            stale: (count(JailState::Dead), count(JailState::Damaged)),
+            no_template_mounts: TemplateMounts::find().err(),
+            stale: (count(JailState::Abandoned), count(JailState::Corrupt)),
             strays: question.store.strays(),
             no_receipts: listings.as_ref().err().map(ToString::to_string),
             swap: text("/proc/swaps")

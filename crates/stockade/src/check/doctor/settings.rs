@@ -68,10 +68,10 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "mount --make-shared /run/netns",
         ),
     });
-    findings.push(match &facts.no_skeleton {
-        None => Finding::good("skeleton", "jails start without a copy of the host's mounts"),
+    findings.push(match &facts.no_template_mounts {
+        None => Finding::good("template-namespace", "jails start without a copy of the host's mounts"),
         Some(reason) => Finding::bad(
-            "skeleton",
+            "template-namespace",
             Grade::Note,
             format!("the mount namespace of the host is copied for each jail: {reason}"),
             "jails start more slowly on a host with many mounts",

@@ -12,7 +12,7 @@ fn healthy() -> HostFacts {
         kernel: "6.1.0-18-amd64".into(),
         cgroups: CgroupLayout { v1: Vec::new(), v2: Some(unified) },
         cgroup_kill: Some(true),
-        leash: true,
+        tracking: true,
         jail_uid: 1234,
         devices: vec![("/dev/kvm", None), ("/dev/net/tun", None)],
         base: BaseFacts {
@@ -58,7 +58,7 @@ fn a_healthy_host_has_nothing_to_mend() {
         "limits",
         "socket-path",
         "netns",
-        "skeleton",
+        "template-namespace",
         "receipts",
         "swap",
         "smt",
@@ -100,7 +100,10 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
             |f| f.cgroup_kill = Some(false),
             one("cgroup-kill", Grade::Note, "cgroups have no cgroup.kill, which came with Linux 5.14"),
         ),
-        (|f| f.leash = false, one("leash", Grade::Warning, "no cgroup can be made below this process's own")),
+        (
+            |f| f.tracking = false,
+            one("tracking-cgroup", Grade::Warning, "no cgroup can be made below this process's own"),
+        ),
         (
             |f| f.devices[0].1 = Some("No such file or directory (os error 2)".into()),
             one("kvm", Grade::Warning, "/dev/kvm does not open: No such file or directory (os error 2)"),

@@ -11,7 +11,7 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::read::{Error as ObjectError, StringTable};
 use object::{Endianness, ReadCache, ReadRef};
 
-use super::ClosureError;
+use super::LibraryError;
 use crate::spec::errno;
 
 /// What kind of file it is.
@@ -48,8 +48,8 @@ pub(super) struct Kind {
 }
 
 /// Looks what is in a file.
-pub(super) fn read(path: &Path) -> Result<Content, ClosureError> {
-    let failed = |e: &std::io::Error| ClosureError::Read { path: path.to_owned(), cause: errno(e) };
+pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
+    let failed = |e: &std::io::Error| LibraryError::Read { path: path.to_owned(), cause: errno(e) };
     // The executable decides which paths are looked at: opening a device or a pipe may do something.
     if !std::fs::metadata(path).map_err(|e| failed(&e))?.is_file() {
         return Ok(Content::Other);
@@ -71,16 +71,16 @@ pub(super) fn read(path: &Path) -> Result<Content, ClosureError> {
     };
     image
         .map(Content::Elf)
-        .map_err(|Problem(problem)| ClosureError::Damaged { path: path.to_owned(), problem })
+        .map_err(|Problem(problem)| LibraryError::Damaged { path: path.to_owned(), problem })
 }
 
 /// Looks for a library in a file; one that is missing, is none, or is for another kind of machine is
 /// passed over, as the loader does.
-pub(super) fn read_library(path: &Path, kind: Kind) -> Result<Option<Image>, ClosureError> {
+pub(super) fn read_library(path: &Path, kind: Kind) -> Result<Option<Image>, LibraryError> {
     match read(path) {
         Ok(Content::Elf(image)) if image.kind == kind => Ok(Some(image)),
         Ok(_) => Ok(None),
-        Err(ClosureError::Read { cause, .. }) if is_absence(cause) => Ok(None),
+        Err(LibraryError::Read { cause, .. }) if is_absence(cause) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 /// What is missing or not understood, and who needs it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClosureError {
+pub enum LibraryError {
     /// A file that cannot be read.
     #[error("failed to read {} for what it needs: {cause}", .path.display())]
     Read {

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::ClosureError;
+use super::LibraryError;
 use super::elf::{self, Content};
 use crate::spec::{HostPath, SpecError, errno};
 
@@ -24,18 +24,18 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) fn read(executable: &Path, path: &Path) -> Result<Self, ClosureError> {
-        let missing = || ClosureError::NoLoader { path: executable.to_owned(), loader: path.to_owned() };
-        let unknown = || ClosureError::UnknownLoader { path: executable.to_owned(), loader: path.to_owned() };
+    pub(super) fn read(executable: &Path, path: &Path) -> Result<Self, LibraryError> {
+        let missing = || LibraryError::NoLoader { path: executable.to_owned(), loader: path.to_owned() };
+        let unknown = || LibraryError::UnknownLoader { path: executable.to_owned(), loader: path.to_owned() };
         let source = HostPath::existing(path).map_err(|error| match error {
             SpecError::NotFound(path, cause) if cause != rustix::io::Errno::NOENT => {
-                ClosureError::Read { path, cause }
+                LibraryError::Read { path, cause }
             }
             _ => missing(),
         })?;
         let Content::Elf(image) = elf::read(source.as_path())? else { return Err(unknown()) };
         let bytes = std::fs::read(source.as_path())
-            .map_err(|e| ClosureError::Read { path: path.to_owned(), cause: errno(&e) })?;
+            .map_err(|e| LibraryError::Read { path: path.to_owned(), cause: errno(&e) })?;
         let directories = built_in(&bytes);
         let lib = directories.first().map(|first| lib_of(first)).ok_or_else(unknown)?;
         let names = [path.file_name().map(OsStr::to_owned), image.soname].into_iter().flatten().collect();

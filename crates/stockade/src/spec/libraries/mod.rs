@@ -32,7 +32,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use error::ClosureError;
+pub use error::LibraryError;
 
 use crate::spec::{ExecFile, HostPath, JailPath};
 use elf::Content;
@@ -42,36 +42,36 @@ use resolve::Walk;
 /// Everything that an executable's loader asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Closure {
+pub struct Libraries {
     /// The loader first, then the libraries in the order in which they are loaded.
-    pub files: Vec<ClosureFile>,
+    pub files: Vec<Library>,
 }
 
 /// One file of a closure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClosureFile {
+pub struct Library {
     /// Where its content is on the host, all links resolved.
     pub source: HostPath,
     /// Where the loader asks for it in the jail.
     pub path: JailPath,
 }
 
-impl Closure {
+impl Libraries {
     /// What `executable` needs beside itself: nothing if it is linked statically, or is no program at all,
     /// which is for the kernel to refuse.
     ///
     /// # Errors
     /// What cannot be found or read, who needs it, and where it was looked for.
-    pub fn of(executable: &ExecFile) -> Result<Self, ClosureError> {
+    pub fn of(executable: &ExecFile) -> Result<Self, LibraryError> {
         Self::with_cache(executable, Path::new(ld_cache::PATH))
     }
 
-    fn with_cache(executable: &ExecFile, cache: &Path) -> Result<Self, ClosureError> {
+    fn with_cache(executable: &ExecFile, cache: &Path) -> Result<Self, LibraryError> {
         let path = executable.path().as_path();
         let image = match elf::read(path)? {
             Content::Elf(image) => image,
             Content::Script(interpreter) => {
-                return Err(ClosureError::Script { path: path.to_owned(), interpreter });
+                return Err(LibraryError::Script { path: path.to_owned(), interpreter });
             }
             Content::Other => return Ok(Self::default()),
         };

@@ -9,7 +9,7 @@ use super::elf::{self, Image, Kind};
 use super::ld_cache::Cache;
 use super::loader::Loader;
 use super::search_path::{Words, directory, expand, is_plain};
-use super::{Closure, ClosureError, ClosureFile};
+use super::{Libraries, Library, LibraryError};
 use crate::spec::{ExecFile, HostPath, JailPath, SpecError};
 
 pub(super) struct Walk {
@@ -20,7 +20,7 @@ pub(super) struct Walk {
     objects: Vec<Object>,
     /// The names by which it is known: who asks for one of them gets no second file.
     known: HashSet<OsString>,
-    files: Vec<ClosureFile>,
+    files: Vec<Library>,
 }
 
 /// The executable or a library, loaded.
@@ -63,12 +63,12 @@ impl Walk {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Closure, ClosureError> {
-        let path = JailPath::new(&self.loader.path).map_err(|_| ClosureError::NoLoader {
+    pub(super) fn run(mut self) -> Result<Libraries, LibraryError> {
+        let path = JailPath::new(&self.loader.path).map_err(|_| LibraryError::NoLoader {
             path: self.objects[0].host.clone(),
             loader: self.loader.path.clone(),
         })?;
-        self.files.push(ClosureFile { source: self.loader.source.clone(), path });
+        self.files.push(Library { source: self.loader.source.clone(), path });
         let mut next = 0;
         while next < self.objects.len() {
             for name in self.objects[next].image.needed.clone() {
@@ -78,25 +78,25 @@ impl Walk {
             }
             next += 1;
         }
-        Ok(Closure { files: self.files })
+        Ok(Libraries { files: self.files })
     }
 
-    fn load(&mut self, name: &OsStr, asked_by: usize) -> Result<(), ClosureError> {
+    fn load(&mut self, name: &OsStr, asked_by: usize) -> Result<(), LibraryError> {
         let (host, image) = self.find(name, asked_by)?;
         let (jail, path) = self.place(name, &host, asked_by)?;
         let source = HostPath::existing(&host).map_err(|error| match error {
-            SpecError::NotFound(path, cause) => ClosureError::Read { path, cause },
+            SpecError::NotFound(path, cause) => LibraryError::Read { path, cause },
             // Nothing else can be wrong with a path that was just read.
-            _ => ClosureError::Read { path: host.clone(), cause: rustix::io::Errno::NOENT },
+            _ => LibraryError::Read { path: host.clone(), cause: rustix::io::Errno::NOENT },
         })?;
-        self.files.push(ClosureFile { source, path });
+        self.files.push(Library { source, path });
         self.known.extend(image.soname.clone());
         self.objects.push(Object { image, host, jail: Some(jail), asked_by: Some(asked_by) });
         Ok(())
     }
 
     /// The file that the host's loader takes.
-    fn find(&self, name: &OsStr, asked_by: usize) -> Result<(PathBuf, Image), ClosureError> {
+    fn find(&self, name: &OsStr, asked_by: usize) -> Result<(PathBuf, Image), LibraryError> {
         let kind = self.objects[0].image.kind;
         let mut searched = Vec::new();
         for place in self.places(name, asked_by) {
@@ -115,7 +115,7 @@ impl Walk {
             }
         }
         let needed_by = self.objects[asked_by].host.clone();
-        Err(ClosureError::NoLibrary { library: name.to_owned(), needed_by, searched })
+        Err(LibraryError::NoLibrary { library: name.to_owned(), needed_by, searched })
     }
 
     /// Where the host's loader looks, in order.
@@ -135,7 +135,7 @@ impl Walk {
     }
 
     /// Where the library goes, so that the loader in the jail finds it.
-    fn place(&self, name: &OsStr, host: &Path, asked_by: usize) -> Result<(PathBuf, JailPath), ClosureError> {
+    fn place(&self, name: &OsStr, host: &Path, asked_by: usize) -> Result<(PathBuf, JailPath), LibraryError> {
         let mut searched = Vec::new();
         let jail = if is_path(name) {
             self.path(name, asked_by, Side::Jail)
@@ -148,7 +148,7 @@ impl Walk {
             same.or_else(built_in).or(searched.first()).map(|directory| directory.join(name))
         };
         let placed = jail.and_then(|jail| JailPath::new(&jail).ok().map(|path| (jail, path)));
-        placed.ok_or_else(|| ClosureError::NoPlace {
+        placed.ok_or_else(|| LibraryError::NoPlace {
             library: name.to_owned(),
             found: host.to_owned(),
             needed_by: self.objects[asked_by].host.clone(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{Closure, ClosureError};
+use super::{Libraries, LibraryError};
 use crate::spec::ExecFile;
 
 /// A directory with programs, removed at the end.
@@ -60,8 +60,8 @@ impl Bench {
         assert!(output.status.success(), "{gcc:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn closure(&self, file: &str) -> Result<Closure, ClosureError> {
-        Closure::with_cache(&exec_file(&self.path(file)), &self.path("no.cache"))
+    fn closure(&self, file: &str) -> Result<Libraries, LibraryError> {
+        Libraries::with_cache(&exec_file(&self.path(file)), &self.path("no.cache"))
     }
 
     /// What of the closure comes from the bench: path in the jail, and the source in the bench.
@@ -107,8 +107,8 @@ fn a_static_program_needs_nothing() {
     let bench = Bench::new("static");
     bench.program("static", &["-static"]);
     bench.program("static-pie", &["-static-pie"]);
-    assert_eq!(bench.closure("static"), Ok(Closure::default()));
-    assert_eq!(bench.closure("static-pie"), Ok(Closure::default()));
+    assert_eq!(bench.closure("static"), Ok(Libraries::default()));
+    assert_eq!(bench.closure("static-pie"), Ok(Libraries::default()));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn what_is_no_program_is_left_to_the_kernel() {
     let bench = Bench::new("other");
     for (name, content) in [("empty", &b""[..]), ("text", b"no program"), ("short", b"\x7fEL")] {
         bench.file(name, content);
-        assert_eq!(bench.closure(name), Ok(Closure::default()), "{name}");
+        assert_eq!(bench.closure(name), Ok(Libraries::default()), "{name}");
     }
 }
 
@@ -240,7 +240,7 @@ fn runpath_is_not_handed_down_and_rpath_is() {
     assert_eq!(bench.placed("main").len(), 2, "liba finds libb by the program's RPATH");
     bench.program("main", &[&flags[..], &["-Wl,--enable-new-dtags"]].concat());
     let error = bench.closure("main").expect_err("liba has no path of its own");
-    assert!(matches!(&error, ClosureError::NoLibrary { library, .. } if library == "libb.so"), "{error}");
+    assert!(matches!(&error, LibraryError::NoLibrary { library, .. } if library == "libb.so"), "{error}");
     // Nor does the RPATH of a program reach a library that has a RUNPATH.
     bench.library("lib/liba.so", &["lib/libb.so", "-Wl,-rpath,/nowhere", "-Wl,--enable-new-dtags"]);
     bench.program("main", &[&flags[..], &["-Wl,--disable-new-dtags"]].concat());
@@ -309,7 +309,7 @@ fn a_library_that_only_the_cache_knows_is_found() {
     let mut ldconfig = Command::new(ldconfig.expect("ldconfig, which is part of glibc"));
     let made = ldconfig.arg("-X").arg("-C").arg(&cache).arg("-f").arg(&list).output().expect("run ldconfig");
     assert!(made.status.success(), "{made:?}");
-    let closure = Closure::with_cache(&exec_file(&bench.path("main")), &cache).expect("it is in the cache");
+    let closure = Libraries::with_cache(&exec_file(&bench.path("main")), &cache).expect("it is in the cache");
     let library = closure.files.iter().find(|file| file.source.as_path() == bench.path("lib/liba.so.1"));
     let path = library.expect("the library is placed").path.to_string();
     assert_eq!(path, format!("{}/liba.so.1", built_in()), "in the jail there is no cache");
@@ -387,11 +387,11 @@ fn closures_are_what_the_hosts_loader_loads() {
     for name in programs {
         let path = Path::new("/usr/bin").join(name);
         let Ok(executable) = ExecFile::new(&path) else { continue };
-        let closure = Closure::of(&executable).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let closure = Libraries::of(&executable).unwrap_or_else(|e| panic!("{name}: {e}"));
         let truth = loaded(executable.path().as_path());
         if truth.is_empty() {
             // A program that needs no loader runs as usual, and says nothing of the kind.
-            assert_eq!(closure, Closure::default(), "{name}");
+            assert_eq!(closure, Libraries::default(), "{name}");
             continue;
         }
         let name_of = |path: &Path| path.file_name().expect("a file has a name").to_owned();

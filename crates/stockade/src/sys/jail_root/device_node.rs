@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{INSIDE, Tree, give_away};
+use super::{INSIDE, JailRoot, give_away};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
 
@@ -19,7 +19,7 @@ pub(crate) struct Node {
     pub(crate) owner: Owner,
 }
 
-impl Tree {
+impl JailRoot {
     /// Makes a device node, replacing a node, file or link that is there.
     ///
     /// # Arguments

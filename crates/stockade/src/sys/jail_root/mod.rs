@@ -29,7 +29,7 @@ pub(crate) const INSIDE: ResolveFlags =
 
 /// A jail's root, held open.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct JailRoot {
     root: Arc<OwnedFd>,
     path: HostPath,
     /// Whether the root was made by this process and still belongs to root alone: then nobody else can have
@@ -40,7 +40,7 @@ pub(crate) struct Tree {
     exact: bool,
 }
 
-impl Tree {
+impl JailRoot {
     /// Opens the tree at `below` the base; `None` if it is not there.
     pub(crate) fn open(base: &HostPath, below: &Path, exact: bool) -> Result<Option<Self>> {
         let path = base.join(below);

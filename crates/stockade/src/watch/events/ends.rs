@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{EventKind, Events};
 use crate::error::Result;
-use crate::spec::{Ended, JailId};
+use crate::spec::{ExitStatus, JailId};
 use crate::state::Store;
 
 /// How the VMMs of some jails end, one after the other, whoever launched them.
@@ -33,20 +33,20 @@ impl Store {
 impl Ends {
     /// The next end, waited for until `deadline` at most; `None` if there is none by then, or none any more.
     ///
-    /// [`Ended::Unknown`] is that of a VMM whose parent could not write down how it ended, and of a jail that is
+    /// [`ExitStatus::Unknown`] is that of a VMM whose parent could not write down how it ended, and of a jail that is
     /// gone without having been started.
     ///
     /// # Errors
     /// What the kernel says of watching.
-    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<(JailId, Ended)>> {
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<(JailId, ExitStatus)>> {
         while !self.waiting.is_empty() {
             let Some(event) = self.events.next(self.patience(deadline))? else {
                 let gone = self.waiting.iter().find(|id| !self.events.knows(id)).cloned();
-                return Ok(gone.and_then(|id| self.waiting.take(&id)).map(|id| (id, Ended::Unknown)));
+                return Ok(gone.and_then(|id| self.waiting.take(&id)).map(|id| (id, ExitStatus::Unknown)));
             };
             let how = match event.kind {
-                EventKind::Ended { how } => how,
-                EventKind::Removed => Ended::Unknown,
+                EventKind::Exited { how } => how,
+                EventKind::Removed => ExitStatus::Unknown,
                 _ => continue,
             };
             if let Some(id) = event.id.and_then(|id| self.waiting.take(&id)) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Ended, JailId};
+use crate::spec::{ExitStatus, JailId};
 
 /// Something that has happened to a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,16 +31,16 @@ pub enum EventKind {
         pid: i32,
     },
     /// Its VMM has ended.
-    Ended {
+    Exited {
         /// How.
-        how: Ended,
+        how: ExitStatus,
     },
     /// Whoever made it has ended without starting a VMM: `gc` removes it.
     Abandoned,
     /// It is gone.
     Removed,
     /// Its receipt cannot be understood.
-    Damaged {
+    Corrupt {
         /// What is wrong with it.
         problem: String,
     },
@@ -54,10 +54,10 @@ impl fmt::Display for EventKind {
         match self {
             Self::Created => f.write_str("created"),
             Self::Started { pid } => write!(f, "started pid {pid}"),
-            Self::Ended { how } => write!(f, "ended {how}"),
+            Self::Exited { how } => write!(f, "exited {how}"),
             Self::Abandoned => f.write_str("abandoned"),
             Self::Removed => f.write_str("removed"),
-            Self::Damaged { problem } => write!(f, "damaged: {problem}"),
+            Self::Corrupt { problem } => write!(f, "corrupt: {problem}"),
             Self::Missed => f.write_str("missed events: this process did not keep up"),
         }
     }

@@ -15,11 +15,11 @@ pub use event::{Event, EventKind};
 
 use crate::error::{Error, Result};
 use crate::spec::clock::now_ms;
-use crate::spec::{Ended, JailId};
-use crate::state::{Parting, Presence, Receipt, Store};
+use crate::spec::{ExitStatus, JailId};
+use crate::state::{Receipt, Store, SubscriberLock, Tombstone};
 use crate::steps::Vmm;
-use sources::{Heard, Sources};
-use tracker::Stories;
+use sources::{Notification, Sources};
+use tracker::EventTracker;
 
 /// What happens to the jails of a state directory, whichever process does it.
 ///
@@ -36,9 +36,9 @@ use tracker::Stories;
 pub struct Events {
     store: Store,
     sources: Sources,
-    stories: Stories,
+    stories: EventTracker,
     /// Keeps the state directory.
-    presence: Option<Presence>,
+    presence: Option<SubscriberLock>,
     /// The jails that it is about; every one if there are none.
     only: Option<BTreeSet<JailId>>,
 }
@@ -52,7 +52,7 @@ impl Store {
     /// What the kernel says of watching it, or of making it.
     pub fn events(&self) -> Result<Events> {
         let mut events = self.events_from_the_start()?;
-        events.stories.hush();
+        events.stories.discard_pending();
         Ok(events)
     }
 
@@ -61,7 +61,7 @@ impl Store {
     /// # Errors
     /// As for [`Store::events`].
     pub fn events_from_the_start(&self) -> Result<Events> {
-        let presence = Presence::in_directory(self.directory())?;
+        let presence = SubscriberLock::in_directory(self.directory())?;
         Events::of(self, Some(presence), None)
     }
 
@@ -83,9 +83,10 @@ impl Store {
 
 impl Events {
     /// From the start.
-    fn of(store: &Store, presence: Option<Presence>, only: Option<BTreeSet<JailId>>) -> Result<Self> {
+    fn of(store: &Store, presence: Option<SubscriberLock>, only: Option<BTreeSet<JailId>>) -> Result<Self> {
         let sources = Sources::of(store.directory())?;
-        let mut events = Self { store: store.clone(), sources, stories: Stories::default(), presence, only };
+        let mut events =
+            Self { store: store.clone(), sources, stories: EventTracker::default(), presence, only };
         let there = events.all()?;
         events.look_at(there)?;
         Ok(events)
@@ -123,24 +124,25 @@ impl Events {
     }
 
     /// Tells of the jails that have gone, and returns those that have to be looked at.
-    fn take_in(&mut self, heard: Vec<Heard>) -> Result<BTreeSet<JailId>> {
+    fn take_in(&mut self, heard: Vec<Notification>) -> Result<BTreeSet<JailId>> {
         let mut changed = BTreeSet::new();
         for heard in heard {
             match heard {
-                Heard::Parted(Parting { id, .. }) | Heard::Changed(id) if !self.concerns(&id) => (),
-                Heard::Changed(id) => drop(changed.insert(id)),
-                Heard::Parted(parting) => {
-                    self.sources.leave(&parting.id);
-                    self.stories.parted(&parting);
+                Notification::Removed(Tombstone { id, .. }) | Notification::Changed(id)
+                    if !self.concerns(&id) => {}
+                Notification::Changed(id) => drop(changed.insert(id)),
+                Notification::Removed(tombstone) => {
+                    self.sources.leave(&tombstone.id);
+                    self.stories.parted(&tombstone);
                 }
-                Heard::Overflow => {
+                Notification::Overflow => {
                     self.stories.missed();
                     changed.extend(self.all()?);
                 }
-                Heard::DirectoryGone => {
+                Notification::DirectoryGone => {
                     self.stories.missed();
                     if self.presence.is_some() {
-                        self.presence = Some(Presence::in_directory(self.store.directory())?);
+                        self.presence = Some(SubscriberLock::in_directory(self.store.directory())?);
                         self.sources = Sources::of(self.store.directory())?;
                     }
                     changed.extend(self.all()?);
@@ -201,7 +203,7 @@ impl Events {
     fn judge(&mut self, receipt: &Receipt) -> Result<()> {
         let id = &receipt.id;
         let Some(vmm) = receipt.vmm_step() else {
-            let is_gone = receipt.is_here() && !self.sources.attend(id, receipt.keeper)?;
+            let is_gone = receipt.is_here() && !self.sources.watch_process(id, receipt.keeper)?;
             if is_gone && receipt.keeper.is_some() && self.is_as_it_was(receipt) {
                 self.stories.abandoned(id);
             }
@@ -227,29 +229,29 @@ impl Events {
     }
 
     /// How a VMM ended; `None` if it runs, or will yet be heard of.
-    fn end_of(&mut self, receipt: &Receipt, vmm: &Vmm) -> Result<Option<Ended>> {
+    fn end_of(&mut self, receipt: &Receipt, vmm: &Vmm) -> Result<Option<ExitStatus>> {
         let id = &receipt.id;
         if let Some(how) = self.store.ended(id) {
             return Ok(Some(how));
         }
         if !receipt.is_of_this_boot() {
-            return Ok(Some(Ended::Unknown));
+            return Ok(Some(ExitStatus::Unknown));
         }
-        if !receipt.is_here() || self.sources.attend(id, Some(vmm.process))? {
+        if !receipt.is_here() || self.sources.watch_process(id, Some(vmm.process))? {
             return Ok(None);
         }
         if let Some(how) = vmm.process.status() {
             return Ok(Some(how));
         }
-        if self.sources.attend(id, vmm.monitor.or(receipt.keeper))? {
+        if self.sources.watch_process(id, vmm.monitor.or(receipt.keeper))? {
             // Its parent knows, and writes it down.
             return Ok(None);
         }
-        // It may have done so just before it ended, or the jail is being removed, and its parting tells.
+        // It may have done so just before it ended, or the jail is being removed, and its tombstone tells.
         let how = self.store.ended(id);
         let there = |again: Option<Receipt>| again.is_some_and(|again| again.nonce == receipt.nonce);
         let is_there = self.store.read(id).is_ok_and(there);
-        Ok(if is_there { Some(how.unwrap_or(Ended::Unknown)) } else { how })
+        Ok(if is_there { Some(how.unwrap_or(ExitStatus::Unknown)) } else { how })
     }
 }
 

@@ -13,18 +13,18 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
-use crate::state::Parting;
+use crate::state::Tombstone;
 use crate::state::entry::{ENDED, RECEIPT};
 use crate::sys::ProcessRef;
 use crate::sys::process::{PidFd, remaining};
 
 /// What was heard.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Notification {
     /// Something about this jail has changed.
     Changed(JailId),
     /// A jail has gone.
-    Parted(Parting),
+    Removed(Tombstone),
     /// The kernel's queue was full, and something was lost.
     Overflow,
     /// The state directory itself is gone, against all custom.
@@ -74,7 +74,7 @@ impl Sources {
     }
 
     /// Waits for the end of this process on behalf of a jail, and of no other; false if it has ended.
-    pub(super) fn attend(&mut self, id: &JailId, process: Option<ProcessRef>) -> Result<bool> {
+    pub(super) fn watch_process(&mut self, id: &JailId, process: Option<ProcessRef>) -> Result<bool> {
         if process.is_some() && self.processes.get(id).map(|(attended, ..)| *attended) == process {
             return Ok(true);
         }
@@ -113,7 +113,7 @@ impl Sources {
     }
 
     /// Takes what there is to hear, without waiting.
-    pub(super) fn take(&mut self) -> Result<Vec<Heard>> {
+    pub(super) fn take(&mut self) -> Result<Vec<Notification>> {
         let mut ready = Vec::with_capacity(64);
         let now = Instant::now();
         match epoll::wait(&self.poll, spare_capacity(&mut ready), Some(&remaining(now))) {
@@ -124,14 +124,14 @@ impl Sources {
         for event in ready {
             if let Some(id) = self.tokens.get(&event.data.u64()).cloned() {
                 self.leave(&id);
-                heard.push(Heard::Changed(id));
+                heard.push(Notification::Changed(id));
             }
         }
         Ok(heard)
     }
 
     /// Takes what the kernel has noted, in the order in which it happened.
-    pub(super) fn take_notes(&mut self) -> Result<Vec<Heard>> {
+    pub(super) fn take_notes(&mut self) -> Result<Vec<Notification>> {
         let mut heard = Vec::new();
         let mut buffer = vec![MaybeUninit::uninit(); 1 << 16];
         let mut notes = inotify::Reader::new(&self.notes, &mut buffer);
@@ -145,22 +145,22 @@ impl Sources {
             let name = note.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
             let kind = note.events();
             if kind.contains(ReadFlags::QUEUE_OVERFLOW) {
-                heard.push(Heard::Overflow);
+                heard.push(Notification::Overflow);
             } else if note.wd() == self.watch {
                 if kind.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
-                    heard.push(Heard::DirectoryGone);
-                } else if let Some(parting) =
-                    Parting::parse(name).filter(|_| kind.contains(ReadFlags::MOVED_TO))
+                    heard.push(Notification::DirectoryGone);
+                } else if let Some(tombstone) =
+                    Tombstone::parse(name).filter(|_| kind.contains(ReadFlags::MOVED_TO))
                 {
-                    heard.push(Heard::Parted(parting));
+                    heard.push(Notification::Removed(tombstone));
                 } else if let Ok(id) = name.parse() {
-                    heard.push(Heard::Changed(id));
+                    heard.push(Notification::Changed(id));
                 }
             } else if kind.contains(ReadFlags::IGNORED) {
                 self.places.remove(&note.wd());
             } else if let Some(id) = self.places.get(&note.wd()).filter(|_| [RECEIPT, ENDED].contains(&name))
             {
-                heard.push(Heard::Changed(id.clone()));
+                heard.push(Notification::Changed(id.clone()));
             }
         }
     }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Event, EventKind};
 use crate::spec::clock::now_ms;
-use crate::spec::{Ended, JailId, Nonce};
-use crate::state::{Parting, Receipt};
+use crate::spec::{ExitStatus, JailId, Nonce};
+use crate::state::{Receipt, Tombstone};
 
 /// What was told of one jail.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     /// Whose receipt; `None` if that could not be understood yet.
     nonce: Option<Nonce>,
     /// The VMM, and whether its end was told.
@@ -21,14 +21,14 @@ struct Told {
 
 /// What was told of every jail, and what waits to be.
 #[derive(Debug, Default)]
-pub(super) struct Stories {
-    told: BTreeMap<JailId, Told>,
+pub(super) struct EventTracker {
+    told: BTreeMap<JailId, Reported>,
     queue: VecDeque<Event>,
-    /// The jails that went since [`Stories::begin`]: what was read of them is of the past.
+    /// The jails that went since [`EventTracker::begin`]: what was read of them is of the past.
     gone: Vec<Nonce>,
 }
 
-impl Stories {
+impl EventTracker {
     pub(super) fn next(&mut self) -> Option<Event> {
         self.queue.pop_front()
     }
@@ -38,7 +38,7 @@ impl Stories {
     }
 
     /// Forgets what waits to be told.
-    pub(super) fn hush(&mut self) {
+    pub(super) fn discard_pending(&mut self) {
         self.queue.clear();
     }
 
@@ -91,7 +91,7 @@ impl Stories {
         let unended = told.vmm.is_some_and(|(_, ended)| !ended);
         told.vmm = vmm.map(|(pid, _)| (pid, false));
         if unended {
-            self.tell(id, EventKind::Ended { how: Ended::Unknown });
+            self.tell(id, EventKind::Exited { how: ExitStatus::Unknown });
         }
         if let Some((pid, time_ms)) = vmm {
             self.tell_of(time_ms, id, EventKind::Started { pid });
@@ -104,10 +104,10 @@ impl Stories {
     }
 
     /// A VMM has ended like this, then.
-    pub(super) fn ended(&mut self, id: &JailId, how: Ended, time_ms: u64) {
-        if let Some(Told { vmm: Some((_, ended @ false)), .. }) = self.told.get_mut(id) {
+    pub(super) fn ended(&mut self, id: &JailId, how: ExitStatus, time_ms: u64) {
+        if let Some(Reported { vmm: Some((_, ended @ false)), .. }) = self.told.get_mut(id) {
             *ended = true;
-            self.tell_of(time_ms, id, EventKind::Ended { how });
+            self.tell_of(time_ms, id, EventKind::Exited { how });
         }
     }
 
@@ -122,19 +122,19 @@ impl Stories {
         let told = self.told.entry(id.clone()).or_default();
         if !told.damaged {
             told.damaged = true;
-            self.tell(id, EventKind::Damaged { problem });
+            self.tell(id, EventKind::Corrupt { problem });
         }
     }
 
     /// A jail has gone properly: what was not told of it yet is told now.
-    pub(super) fn parted(&mut self, parting: &Parting) {
-        let Parting { id, nonce, vmm } = parting;
+    pub(super) fn parted(&mut self, tombstone: &Tombstone) {
+        let Tombstone { id, nonce, vmm } = tombstone;
         let known = self.told.get(id).and_then(|told| told.nonce.as_ref());
         if known != Some(nonce) {
             if known.is_some() {
                 self.finish(id, None);
             }
-            self.told.insert(id.clone(), Told { nonce: Some(nonce.clone()), ..Told::default() });
+            self.told.insert(id.clone(), Reported { nonce: Some(nonce.clone()), ..Reported::default() });
             self.tell(id, EventKind::Created);
         }
         if let Some((pid, _)) = vmm {
@@ -145,8 +145,8 @@ impl Stories {
     }
 
     /// A jail is gone. If the end of its VMM was not told, it ended like this.
-    pub(super) fn finish(&mut self, id: &JailId, how: Option<Ended>) {
-        self.ended(id, how.unwrap_or(Ended::Unknown), now_ms());
+    pub(super) fn finish(&mut self, id: &JailId, how: Option<ExitStatus>) {
+        self.ended(id, how.unwrap_or(ExitStatus::Unknown), now_ms());
         if self.told.remove(id).is_some() {
             self.tell(id, EventKind::Removed);
         }

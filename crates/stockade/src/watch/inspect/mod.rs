@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::spec::{Ended, HostPath, JailId, JailPath};
+use crate::spec::{ExitStatus, HostPath, JailId, JailPath};
 use crate::state::entry::{RECEIPT, lock_holder};
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::{ByName, Named, Step};
+use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
-use crate::sys::jail_root::{INSIDE, Tree, open_directory};
+use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 
 pub(crate) use members::mount;
 pub use members::{Member, Mount};
@@ -41,7 +41,7 @@ pub struct Inspection {
     /// The process that is at work on it.
     pub locked_by: Option<i32>,
     /// How its VMM ended.
-    pub ended: Option<Ended>,
+    pub ended: Option<ExitStatus>,
     /// Where its parts are on the host.
     pub paths: Paths,
     /// Its processes while its VMM runs, the monitor among them, by their pids.
@@ -110,7 +110,7 @@ impl Store {
         };
         let found = Inspection {
             id: id.clone(),
-            state: JailState::Damaged,
+            state: JailState::Corrupt,
             problem,
             created_ms: None,
             age_seconds: None,
@@ -140,9 +140,9 @@ impl Inspection {
             alive: receipt.is_here() && process.is_alive(),
         };
         let vmm = receipt.vmm_step();
-        let site = receipt.site();
+        let ctx = receipt.step_context();
         // What the jail's uid has made inaccessible is not shown.
-        let tree = site.own_tree().ok().flatten();
+        let tree = ctx.own_tree().ok().flatten();
         let root = receipt.root();
         let paths = Paths {
             pid_file: tree.and_then(|tree| pid_file(tree, receipt)),
@@ -150,7 +150,7 @@ impl Inspection {
             root: Some(root),
             netns: receipt.steps.iter().find_map(|step| match step {
                 Step::NamedNetns(netns) => Some(netns.name.path()),
-                Step::ByName(ByName { what: Named::Netns, path }) => Some(path.clone()),
+                Step::External(External { what: ExternalKind::Netns, path }) => Some(path.clone()),
                 _ => None,
             }),
             cgroups: receipt.cgroups().collect(),
@@ -185,13 +185,13 @@ fn spec(receipt: &Receipt) -> Option<Value> {
 /// How many entries of a folder are looked at: the jail's uid may make any number.
 const MOST: usize = 1_000;
 
-fn pid_file(tree: &Tree, receipt: &Receipt) -> Option<HostPath> {
+fn pid_file(tree: &JailRoot, receipt: &Receipt) -> Option<HostPath> {
     let path = JailPath::new(receipt.layout.pid_file()).ok()?;
     tree.look(&path).ok()?.map(|_| tree.host_path(&path))
 }
 
 /// The sockets in the jail's root and in its `/run`, as far as they can be seen.
-fn sockets(tree: &Tree, root: &HostPath) -> Vec<HostPath> {
+fn sockets(tree: &JailRoot, root: &HostPath) -> Vec<HostPath> {
     let mut sockets = Vec::new();
     for folder in [".", "run"] {
         let Ok(opened) = open_directory(tree.root(), Path::new(folder), INSIDE) else { continue };

@@ -11,13 +11,13 @@ use stockade::spec::{JailBuilder, JailSpec};
 use stockade::{Store, Streams};
 
 use crate::errors::Raise;
-use crate::held::{Held, Left, left};
+use crate::handle::{Handle, Left, left};
 use crate::running::Running;
 
 /// A jail that waits for its VMM. It is removed with this object.
 #[pyclass(frozen, module = "stockade._stockade")]
-pub(crate) struct Prepared {
-    jail: Held<stockade::Prepared>,
+pub(crate) struct Created {
+    jail: Handle<stockade::Created>,
     store: Store,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
 ))]
 // As many as a jail has properties.
 #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
-pub(crate) fn prepare(
+pub(crate) fn create(
     py: Python<'_>,
     state_dir: PathBuf,
     id: String,
@@ -50,7 +50,7 @@ pub(crate) fn prepare(
     ramfs: Option<u64>,
     profile: Option<String>,
     arguments: Vec<OsString>,
-) -> PyResult<Prepared> {
+) -> PyResult<Created> {
     let mut builder = JailSpec::builder(id, exec_file)
         .base(chroot_base)
         .uid(uid)
@@ -70,8 +70,8 @@ pub(crate) fn prepare(
     py.detach(|| {
         let store = Store::new(&state_dir).of_argument("state_dir")?;
         let spec = builder.build().or_raise()?;
-        let jail = Held::new(store.prepare(&spec).or_raise()?);
-        Ok(Prepared { jail, store })
+        let jail = Handle::new(store.create(&spec).or_raise()?);
+        Ok(Created { jail, store })
     })
 }
 
@@ -84,7 +84,7 @@ fn copy_of(number: i32) -> PyResult<OwnedFd> {
 }
 
 #[pymethods]
-impl Prepared {
+impl Created {
     fn root(&self, py: Python<'_>) -> PyResult<PathBuf> {
         self.jail.with(py, |jail| Ok(jail.root().as_path().to_owned()))
     }
@@ -138,7 +138,7 @@ impl Prepared {
 
     /// Leaves the jail standing by itself.
     fn leave(&self, py: Python<'_>) -> PyResult<()> {
-        self.jail.consume(py, |jail| jail.leave().or_raise())
+        self.jail.consume(py, |jail| jail.persist().or_raise())
     }
 
     fn teardown(&self, py: Python<'_>) -> PyResult<Left> {

@@ -10,12 +10,12 @@ use stockade::Report;
 pub(crate) type Left = Vec<(String, String)>;
 
 /// A value that one thread works on at a time, and that belongs to the process that made it.
-pub(crate) struct Held<T> {
+pub(crate) struct Handle<T> {
     value: Mutex<Option<T>>,
     process: u32,
 }
 
-impl<T: Send> Held<T> {
+impl<T: Send> Handle<T> {
     pub(crate) fn new(value: T) -> Self {
         Self { value: Mutex::new(Some(value)), process: std::process::id() }
     }
@@ -46,7 +46,7 @@ impl<T: Send> Held<T> {
     }
 }
 
-impl<T> Drop for Held<T> {
+impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
         // A forked copy of the process has a copy of the value, and nothing of its own to remove.
         if self.process != std::process::id() {

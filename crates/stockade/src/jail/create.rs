@@ -6,44 +6,44 @@ use std::ffi::OsString;
 use crate::entry::EnterStep;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::jail::pool::Taken;
+use crate::jail::pool::PoolGuard;
 use crate::jail::teardown::{Report, TeardownOptions, tear_down, undo};
-use crate::plan::{Way, plan};
+use crate::plan::{LaunchMode, plan};
 use crate::spec::clock::monotonic_us;
 use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::{Site, Step};
+use crate::steps::{Step, StepContext};
 
 /// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
-/// [`Prepared::leave`]).
+/// [`Created::persist`]).
 #[derive(Debug)]
-pub struct Prepared {
-    jail: Option<Held>,
+pub struct Created {
+    jail: Option<LockedJail>,
     taken_over: Option<Report>,
     stripped: Vec<Stripped>,
     /// Of which pool, if of any, until it is launched.
-    taken: Option<Taken>,
+    taken: Option<PoolGuard>,
 }
 
 /// What a prepared jail and a running one have in common.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct LockedJail {
     pub(crate) lock: Lock,
     pub(crate) receipt: Receipt,
-    pub(crate) site: Site,
+    pub(crate) ctx: StepContext,
 }
 
-impl Held {
+impl LockedJail {
     pub(crate) fn tear_down(self) -> Result<Report> {
         self.tear_down_with(TeardownOptions::default())
     }
 
     pub(crate) fn tear_down_with(self, options: TeardownOptions) -> Result<Report> {
         let never_ran = self.receipt.vmm().is_none();
-        let report = tear_down(self.lock, self.receipt, &self.site, options);
+        let report = tear_down(self.lock, self.receipt, &self.ctx, options);
         if never_ran {
-            self.site.remove_parents();
+            self.ctx.remove_parents();
         }
         report
     }
@@ -51,8 +51,8 @@ impl Held {
     /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
     pub(crate) fn give_up(mut self) -> Result<()> {
         if self.receipt.keeper.is_some() {
-            let report = tear_down(self.lock, self.receipt, &self.site, TeardownOptions::default());
-            self.site.remove_parents();
+            let report = tear_down(self.lock, self.receipt, &self.ctx, TeardownOptions::default());
+            self.ctx.remove_parents();
             return report.map(drop);
         }
         self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
@@ -68,8 +68,8 @@ impl Held {
     }
 }
 
-impl Prepared {
-    pub(crate) fn reopened(jail: Held) -> Self {
+impl Created {
+    pub(crate) fn reopened(jail: LockedJail) -> Self {
         Self { jail: Some(jail), taken_over: None, stripped: Vec::new(), taken: None }
     }
 }
@@ -81,10 +81,10 @@ impl Store {
     /// # Errors
     /// [`Error::Running`], [`Error::Locked`] or [`Error::Exists`] if the id is in use, otherwise what was
     /// refused at which step.
-    pub fn prepare(&self, spec: &JailSpec) -> Result<Prepared> {
+    pub fn create(&self, spec: &JailSpec) -> Result<Created> {
         let spec = &*self.without_the_dead(spec)?;
         let host = Host::read_for(spec)?;
-        let plan = plan(spec, &host, Way::Launch)?;
+        let plan = plan(spec, &host, LaunchMode::Spawn)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
@@ -92,12 +92,12 @@ impl Store {
             let _ = lock.remove(None);
             return Err(error);
         }
-        let jail = Held { site: receipt.site(), lock, receipt };
+        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
         let mut prepared =
-            Prepared { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
+            Created { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
         // Dropped on an error, it takes the jail with it.
         prepared.jail_mut().place_all(spec.placements())?;
-        prepared.stripped = prepared.jail().site.take_stripped();
+        prepared.stripped = prepared.jail().ctx.take_stripped();
         Ok(prepared)
     }
 
@@ -105,7 +105,7 @@ impl Store {
     /// goes with it, and so is one to make, though there is one to join now.
     fn without_the_dead<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
         let Netns::Join(path) = &spec.netns else { return Ok(Cow::Borrowed(spec)) };
-        let dead = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Dead);
+        let dead = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Abandoned);
         let made = dead.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
             Step::NamedNetns(netns) if netns.name.path() == *path => Some(netns.name.clone()),
             _ => None,
@@ -126,11 +126,11 @@ impl Store {
                 (JailState::Running, Some(vmm)) => {
                     return Err(Error::Running { id: id.clone(), pid: vmm.pid });
                 }
-                (JailState::Ended, _) => return Err(Error::Ended(id.clone())),
-                (JailState::Elsewhere, _) => return Err(Error::Elsewhere(id.clone())),
-                (JailState::Dead, _) => {
-                    let site = receipt.site();
-                    let report = tear_down(lock, receipt, &site, TeardownOptions::default())?;
+                (JailState::Exited, _) => return Err(Error::Exited(id.clone())),
+                (JailState::Foreign, _) => return Err(Error::Foreign(id.clone())),
+                (JailState::Abandoned, _) => {
+                    let ctx = receipt.step_context();
+                    let report = tear_down(lock, receipt, &ctx, TeardownOptions::default())?;
                     if let Some(left) = report.left.first() {
                         let what = format!("{} ({})", left.what, left.reason);
                         return Err(Error::InTheWay { what });
@@ -146,25 +146,25 @@ impl Store {
 }
 
 /// Carries out all steps, or none.
-fn apply(jail: Held) -> Result<Held> {
+fn apply(jail: LockedJail) -> Result<LockedJail> {
     if jail.receipt.steps.iter().any(|step| matches!(step, Step::NamedNetns(_))) {
         // It takes the kernel as long as all the rest, which needs nothing of it.
-        jail.site.begin_network();
+        jail.ctx.begin_network();
     }
     for (index, step) in jail.receipt.steps.iter().enumerate() {
-        let Err(error) = step.apply(&jail.site) else { continue };
+        let Err(error) = step.apply(&jail.ctx) else { continue };
         // What is in the way is not ours to undo.
         let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
-        jail.site.close();
-        undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.site, &mut remaining);
-        jail.site.remove_parents();
-        let Held { lock, mut receipt, .. } = jail;
+        jail.ctx.close();
+        undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.ctx, &mut remaining);
+        jail.ctx.remove_parents();
+        let LockedJail { lock, mut receipt, .. } = jail;
         // The first error is the one to tell; what is left stays on the receipt for gc.
         receipt.steps = remaining;
         receipt.over = true;
         let _ = if receipt.steps.is_empty() {
-            lock.remove(Some(&receipt.parting(None)))
+            lock.remove(Some(&receipt.tombstone(None)))
         } else {
             lock.write(&receipt)
         };
@@ -173,7 +173,7 @@ fn apply(jail: Held) -> Result<Held> {
     Ok(jail)
 }
 
-impl Prepared {
+impl Created {
     /// What was removed of a dead jail of the same id, if there was one.
     pub fn taken_over(&self) -> Option<&Report> {
         self.taken_over.as_ref()
@@ -200,7 +200,7 @@ impl Prepared {
     ///
     /// # Errors
     /// What the kernel says of writing the receipt; the jail is torn down then.
-    pub fn leave(mut self) -> Result<()> {
+    pub fn persist(mut self) -> Result<()> {
         let mut jail = self.take();
         jail.receipt.keeper = None;
         let left = jail.lock.write(&jail.receipt);
@@ -219,7 +219,7 @@ impl Prepared {
     }
 
     /// Has the start asked for now, for a jail of a pool, which was made before somebody did.
-    pub(crate) fn was_taken(&mut self, taken: Taken) {
+    pub(crate) fn was_taken(&mut self, taken: PoolGuard) {
         self.taken = Some(taken);
         let receipt = &mut self.jail_mut().receipt;
         receipt.spec.started_us = monotonic_us();
@@ -238,27 +238,27 @@ impl Prepared {
     /// Removes the jail in this way; there is no VMM yet for a grace period.
     ///
     /// # Errors
-    /// As for [`Prepared::teardown`].
+    /// As for [`Created::teardown`].
     pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
         self.take().tear_down_with(options)
     }
 
     /// Takes the jail out; the value is never used again.
-    pub(crate) fn take(&mut self) -> Held {
+    pub(crate) fn take(&mut self) -> LockedJail {
         match self.jail.take() {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is taken once, by what consumes it"),
         }
     }
 
-    fn jail(&self) -> &Held {
+    fn jail(&self) -> &LockedJail {
         match &self.jail {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is there until it is consumed"),
         }
     }
 
-    pub(crate) fn jail_mut(&mut self) -> &mut Held {
+    pub(crate) fn jail_mut(&mut self) -> &mut LockedJail {
         match &mut self.jail {
             Some(jail) => jail,
             None => unreachable!("a prepared jail is there until it is consumed"),
@@ -266,7 +266,7 @@ impl Prepared {
     }
 }
 
-impl Drop for Prepared {
+impl Drop for Created {
     fn drop(&mut self) {
         // A jail that stands by itself is not this value's to remove.
         if let Some(jail) = self.jail.take().filter(|jail| jail.receipt.keeper.is_some()) {
