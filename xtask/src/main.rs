@@ -12,6 +12,7 @@ mod qemu;
 mod setup;
 mod test;
 mod vm;
+mod words;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
   check         formatting, lints, documentation, dependencies, the guide's links
+  words         print the words in documents, comments and messages that are to be replaced (PATH... for some files)
   guide         build the guide (docs/guide) to target/guide
   pictures      make the README's pictures of terminals anew, in docs/img (as root)
   ci            check, then test, then package-test
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         ["package-test"] => package_test::test(),
         ["guide"] => guide::guide(),
         ["pictures"] => pictures::pictures(),
+        ["words", ref paths @ ..] => words::words(paths),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
         _ => {
