@@ -9,6 +9,7 @@ mod package_test;
 mod pictures;
 mod python;
 mod qemu;
+mod rooms;
 mod setup;
 mod test;
 mod vm;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
   check         formatting, lints, documentation, dependencies, the guide's links
+  rooms         draw docs/img/rooms.svg, then check which room of the source imports which
   words         print the words in documents, comments and messages that are to be replaced (PATH... for some files)
   guide         build the guide (docs/guide) to target/guide
   pictures      make the README's pictures of terminals anew, in docs/img (as root)
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["package-test"] => package_test::test(),
         ["guide"] => guide::guide(),
         ["pictures"] => pictures::pictures(),
+        ["rooms"] => rooms::rooms(),
         ["words", ref paths @ ..] => words::words(paths),
         ["check"] => check::check(),
         ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
