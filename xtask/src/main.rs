@@ -11,6 +11,7 @@ mod python;
 mod qemu;
 mod rooms;
 mod setup;
+mod summary;
 mod test;
 mod vm;
 mod words;
@@ -44,9 +45,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["setup"] => setup::setup(),
-        ["test"] => test::test(),
-        ["vm-test"] => vm::test(),
-        ["python-test"] => python::test(),
+        ["test"] => summary::summarised(test::test),
+        ["vm-test"] => summary::summarised(vm::test),
+        ["python-test"] => summary::summarised(python::test),
         ["python-bench"] => python::bench(),
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
         ["rooms"] => rooms::rooms(),
         ["words", ref paths @ ..] => words::words(paths),
         ["check"] => check::check(),
-        ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
+        ["ci"] => {
+            check::check().and_then(|()| summary::summarised(test::test)).and_then(|()| package_test::test())
+        }
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;
