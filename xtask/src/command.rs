@@ -1,7 +1,10 @@
 //! Running other programs, loudly.
 
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// The outcome of a task; an error is one line for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
@@ -20,9 +23,72 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Says what is run, runs it, and demands success.
 pub(crate) fn run(command: &mut Command) -> Done {
+    run_named(&line_of(command), command)
+}
+
+/// The command line of a command.
+fn line_of(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    run_named(&line, command)
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// The same; what the command writes to stdout and stderr is shown at once, and handed to `read` line by line without
+/// colours.
+pub(crate) fn run_reading(mut command: Command, mut read: impl FnMut(&str)) -> Done {
+    let name = line_of(&command);
+    eprintln!("+ {name}");
+    let error = |e| format!("{name}: {e}");
+    // One pipe for both, so that their order is kept.
+    let (mut output, stderr) = std::io::pipe().map_err(error)?;
+    let stdout = stderr.try_clone().map_err(error)?;
+    if std::io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command.stdout(stdout).stderr(stderr).spawn().map_err(error)?;
+    // It has the pipe open too.
+    drop(command);
+    let (to, chunks) = channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1 << 13];
+        while let Ok(length @ 1..) = output.read(&mut buffer) {
+            if to.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut rest = Vec::new();
+    loop {
+        match chunks.recv_timeout(Duration::from_millis(500)) {
+            Ok(chunk) => {
+                let _ = std::io::stderr().write_all(&chunk);
+                rest.extend_from_slice(&chunk);
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    read(&without_colours(String::from_utf8_lossy(&line).trim_end()));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            // A process that outlives the command keeps the pipe open.
+            Err(RecvTimeoutError::Timeout) => {
+                if child.try_wait().map_err(error)?.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+    let status = child.wait().map_err(error)?;
+    if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
+}
+
+/// A line without the sequences that colour it: `ESC [ … LETTER`.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(part.len(), |end| end + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
 }
 
 /// The same for a command whose words are too many to be read.
@@ -80,4 +146,32 @@ pub(crate) fn cache() -> Done<PathBuf> {
     let cache = root().join("target").join("xtask");
     std::fs::create_dir_all(&cache).map_err(|e| format!("make {}: {e}", cache.display()))?;
     Ok(cache)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn shell(script: &str) -> (Done, Vec<String>) {
+        let mut lines = Vec::new();
+        let done = run_reading(command("sh", &["-c", script]), |line| lines.push(line.to_owned()));
+        (done, lines)
+    }
+
+    #[test]
+    fn both_streams_are_read_in_order_and_without_colours() {
+        let (done, lines) =
+            shell("echo one; printf '\\033[1mt\\033[32mwo\\033[0m\\n' >&2; echo three; exit 3");
+        assert_eq!(lines, ["one", "two", "three"]);
+        assert!(done.is_err_and(|problem| problem.ends_with("exit status: 3")));
+    }
+
+    #[test]
+    fn a_process_that_outlives_the_command_is_not_waited_for() {
+        let started = Instant::now();
+        assert_eq!(shell("sleep 10 & echo one"), (Ok(()), vec!["one".to_owned()]));
+        assert!(started.elapsed() < Duration::from_secs(8));
+    }
 }

@@ -9,9 +9,12 @@ mod package_test;
 mod pictures;
 mod python;
 mod qemu;
+mod rooms;
 mod setup;
+mod summary;
 mod test;
 mod vm;
+mod words;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,8 @@ usage: cargo xtask COMMAND
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup version 2 in that machine
   check         formatting, lints, documentation, dependencies, the guide's links
+  rooms         draw docs/img/rooms.svg, then check which room of the source imports which
+  words         print the words in documents, comments and messages that are to be replaced (PATH... for some files)
   guide         build the guide (docs/guide) to target/guide
   pictures      make the README's pictures of terminals anew, in docs/img (as root)
   ci            check, then test, then package-test
@@ -40,9 +45,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["setup"] => setup::setup(),
-        ["test"] => test::test(),
-        ["vm-test"] => vm::test(),
-        ["python-test"] => python::test(),
+        ["test"] => summary::summarised(test::test),
+        ["vm-test"] => summary::summarised(vm::test),
+        ["python-test"] => summary::summarised(python::test),
         ["python-bench"] => python::bench(),
         ["vm-shell"] => vm::shell(),
         ["qemu"] => qemu::qemu(),
@@ -52,8 +57,12 @@ fn main() -> ExitCode {
         ["package-test"] => package_test::test(),
         ["guide"] => guide::guide(),
         ["pictures"] => pictures::pictures(),
+        ["rooms"] => rooms::rooms(),
+        ["words", ref paths @ ..] => words::words(paths),
         ["check"] => check::check(),
-        ["ci"] => check::check().and_then(|()| test::test()).and_then(|()| package_test::test()),
+        ["ci"] => {
+            check::check().and_then(|()| summary::summarised(test::test)).and_then(|()| package_test::test())
+        }
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;

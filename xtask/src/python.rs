@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::command::{Done, built, cargo, root, run};
+use crate::command::{Done, built, cargo, root, run, run_reading};
 use crate::setup;
+use crate::summary::{Reader, Summary};
 
 /// Formatting, lints and dependencies of the compiled part.
 pub(crate) fn check() -> Done {
@@ -14,7 +15,7 @@ pub(crate) fn check() -> Done {
 }
 
 /// Installs the package from this tree, checks its types, and runs its tests.
-pub(crate) fn test() -> Done {
+pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
     // What the tests run: the drop-in, the command, and what is jailed.
     run(&mut cargo(&["build", "--workspace"]))?;
@@ -23,7 +24,12 @@ pub(crate) fn test() -> Done {
     run(&mut python(&["-m", "mypy.stubtest", "stockade"])?)?;
     let vmm = built("debug/stockade-probe")?;
     let words = ["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-r", "s"];
-    run(python(&words)?.env("STOCKADE_EXAMPLE_VMM", vmm))
+    let mut tests = python(&words)?;
+    tests.env("STOCKADE_EXAMPLE_VMM", vmm);
+    let mut reader = Reader::for_suite("python");
+    let outcome = run_reading(tests, |line| reader.read(line));
+    reader.finish(summary);
+    outcome
 }
 
 /// Compares a life through the package with one that runs programs.

@@ -1,36 +1,72 @@
 //! Every test, after what they need is installed.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-use crate::command::{Done, built, cache, cargo, run};
+use serde_json::Value;
+
+use crate::command::{Done, built, cache, cargo, output, root, run, run_reading};
+use crate::summary::{Reader, Summary};
 use crate::{bench, python, setup, vm};
 
 /// How large the drop-in may be, in bytes.
 const LARGEST_JAILER: u64 = 1_500_000;
 
-pub(crate) fn test() -> Done {
+pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
     jailer_is_small_and_static()?;
-    let skipped = cache()?.join("skipped");
-    let _ = fs::remove_file(&skipped);
     // For the test of QEMU in a jail.
     vm::fetch_kernel()?;
     // Everything is built first: tests of one crate run the programs of others.
     run(&mut cargo(&["build", "--workspace"]))?;
     // Whether jails start by it decides which of two ways the tests go; they go both.
     host_setup(&["--remove"])?;
-    run(cargo(&["test", "--workspace", "--no-fail-fast"]).env("STOCKADE_SKIPPED", &skipped))?;
+    cargo_test(&["--workspace", "--no-fail-fast"], "", summary)?;
     host_setup(&[])?;
-    let again = run(&mut cargo(&["test", "--package", "jailer", "--test", "conformance"]));
+    let again = cargo_test(
+        &["--package", "jailer", "--test", "conformance"],
+        " with the template namespace",
+        summary,
+    );
     host_setup(&["--remove"])?;
     again?;
     // That it works, not how fast it is.
-    bench::bench(&["--smoke"])?;
-    python::test()?;
-    if let Ok(names) = fs::read_to_string(&skipped) {
-        eprintln!("skipped:\n{names}");
-    }
-    vm::test()
+    summary.time("benches --smoke", || bench::bench(&["--smoke"]))?;
+    python::test(summary)?;
+    vm::test(summary)
+}
+
+/// Runs tests of the workspace.
+///
+/// # Arguments
+/// `suffix`: what is appended to the names of the suites.
+fn cargo_test(words: &[&str], suffix: &'static str, summary: &mut Summary) -> Done {
+    let skipped = cache()?.join("skipped");
+    let _ = fs::remove_file(&skipped);
+    let mut reader = Reader::new(test_binaries(words)?, suffix);
+    let mut tests = cargo(&[&["test"], words].concat());
+    tests.env("STOCKADE_SKIPPED", &skipped);
+    let outcome = run_reading(tests, |line| reader.read(line));
+    reader.finish(summary);
+    summary.skip_listed(&fs::read_to_string(&skipped).unwrap_or_default());
+    outcome
+}
+
+/// Builds test binaries; returns their packages by their paths in the workspace.
+fn test_binaries(words: &[&str]) -> Done<BTreeMap<String, String>> {
+    let built = output(&mut cargo(
+        &[&["test", "--no-run", "--message-format=json-render-diagnostics"], words].concat(),
+    ))?;
+    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let binaries = artifacts.filter_map(|artifact| {
+        let binary =
+            Path::new(artifact["executable"].as_str()?).strip_prefix(root()).ok()?.display().to_string();
+        let manifest = Path::new(artifact["manifest_path"].as_str()?);
+        let package = manifest.parent()?.file_name()?.to_str()?.to_owned();
+        Some((binary, package))
+    });
+    Ok(binaries.collect())
 }
 
 /// Makes or removes the skeleton mount namespace of this host.

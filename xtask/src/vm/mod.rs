@@ -10,9 +10,11 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::command::Done;
 use crate::setup;
+use crate::summary::Summary;
 pub(crate) use image::INIT;
 use image::Suite;
 pub(crate) use kernel::fetch as fetch_kernel;
@@ -33,14 +35,17 @@ const SUITES: &[(&str, &str)] = &[
 const PROGRAMS: &[&str] = &["stockade-probe", "jailer", "stockade"];
 
 /// Builds the suites, runs them in the machine, and demands that each of their tests passes.
-pub(crate) fn test() -> Done {
+pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
     let kernel = kernel::fetch()?;
     let suites = image::build_suites(SUITES)?;
     let image = image::make(&suites, PROGRAMS)?;
     let mut report = Report::default();
+    let mut last = Instant::now();
     let ran = machine::run(&kernel, &image, "", |line| {
         if let Some(test) = report.read(line) {
+            summary.test_in_machine(&test.name, test.passed, &test.output, last.elapsed());
+            last = Instant::now();
             println!("test {} ... {}", test.name, if test.passed { "ok" } else { "FAILED" });
         }
     });

@@ -17,6 +17,11 @@ pub(crate) fn traced(guard: &Guard, options: &[String], words: &[String]) -> Out
     run_with(&mut command)
 }
 
+/// Whether `strace` has made a system call of the last traced command fail.
+pub(crate) fn was_injected(guard: &Guard) -> bool {
+    std::fs::read_to_string(guard.directory().join("trace")).unwrap().contains("(INJECTED)")
+}
+
 /// Flags of a jail with everything that a jail can have.
 pub(crate) fn flags(guard: &Guard, command: &str) -> Vec<String> {
     let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
