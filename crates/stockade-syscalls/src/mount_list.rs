@@ -1,40 +1,40 @@
-//! The mounts of the caller's mount namespace, as the caller can reach them, without `/proc`.
+//! The mounts that the caller can reach in its mount namespace, without `/proc`.
 //!
-//! `listmount` and `statmount` came with Linux 6.8. Their structures are written by hand here: C libraries
-//! and header packages that know them are newer than the machines this has to build on.
+//! `listmount` and `statmount` exist since Linux 6.8. This module defines their structures by hand: the C libraries
+//! and headers of supported build machines are too old for them.
 
 use std::ffi::c_long;
 use std::io;
 
-/// `__NR_statmount`; the two numbers are the same on every architecture that Rust's std runs on with KVM.
+/// `__NR_statmount`; both numbers are the same on every architecture with KVM and Rust's std.
 const STATMOUNT: c_long = 457;
 /// `__NR_listmount`.
 const LISTMOUNT: c_long = 458;
 
-/// `LSMT_ROOT`: list from the root of the caller.
+/// `LSMT_ROOT`: the list starts at the caller's root.
 const FROM_ROOT: u64 = u64::MAX;
 
 /// `STATMOUNT_MNT_POINT`.
 const WANT_POINT: u64 = 0x10;
 /// `STATMOUNT_FS_TYPE`.
 const WANT_TYPE: u64 = 0x20;
-/// `STATMOUNT_SB_SOURCE`, since Linux 6.13; an older kernel leaves it out of the answer's mask.
+/// `STATMOUNT_SB_SOURCE`, since Linux 6.13; an older kernel leaves it out of the returned mask.
 const WANT_SOURCE: u64 = 0x200;
 
-/// Where `struct statmount` has `mask`, the set of what was answered.
+/// The offset of `mask` in `struct statmount`, the set of returned fields.
 const MASK_AT: usize = 8;
-/// Where `struct statmount` has `fs_type`; this and the next two are offsets into the strings.
+/// The offset of `fs_type`. The values of this field and the next two are offsets into the strings.
 const TYPE_AT: usize = 36;
-/// Where `struct statmount` has `mnt_point`.
+/// The offset of `mnt_point`.
 const POINT_AT: usize = 108;
-/// Where `struct statmount` has `sb_source`.
+/// The offset of `sb_source`.
 const SOURCE_AT: usize = 124;
 /// The size of `struct statmount`; its strings follow.
 const STRINGS_AT: usize = 512;
 
-/// How many mounts are asked for at a time.
+/// The number of mounts in one request.
 const LIST_CHUNK: usize = 128;
-/// No path of a mount is longer than a page, three strings fit into this; beyond it something is wrong.
+/// A path has at most one page, so three strings fit; a larger answer is an error.
 const LARGEST_ANSWER: usize = 1 << 20;
 
 /// `struct mnt_id_req` as of Linux 6.8 (`MNT_ID_REQ_SIZE_VER0`).
@@ -43,7 +43,7 @@ struct Request {
     size: u32,
     spare: u32,
     mount: u64,
-    /// For `statmount` the mask of wishes, for `listmount` the last mount already seen.
+    /// The mask of requested fields for `statmount`, the last returned mount for `listmount`.
     parameter: u64,
 }
 
@@ -58,26 +58,26 @@ impl Request {
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it is mounted, seen from the caller's root.
+    /// The mount point, seen from the caller's root.
     pub point: Vec<u8>,
-    /// The type of its file system.
+    /// The type of the file system.
     pub fs_type: Vec<u8>,
-    /// What is mounted, such as a device; `None` where the kernel does not tell (before Linux 6.13).
+    /// The source, such as a device; `None` before Linux 6.13.
     pub source: Option<Vec<u8>>,
 }
 
-/// Lists the mounts at and below the caller's root, in the order the kernel has them.
+/// Lists the mounts at and below the caller's root, in the kernel's order.
 ///
-/// A root that is not itself a mount point, such as that of a plain `chroot`, is not in the list.
+/// A root that is no mount point, such as that of a plain `chroot`, is not in the list.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 6.8, `EPERM` where the root is out of reach, or what else the kernel answers.
+/// Returns ENOSYS before Linux 6.8, EPERM if the root is unreachable, and other errors of the two calls.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     let mut found = Vec::new();
     for mount in identities()? {
         match describe(mount) {
             Ok(mount) => found.push(mount),
-            // It was unmounted since it was listed.
+            // ENOENT: unmounted since it was listed.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => return Err(error),
         }
@@ -91,7 +91,7 @@ fn identities() -> io::Result<Vec<u64>> {
         let request = Request::new(FROM_ROOT, all.last().copied().unwrap_or(0));
         let mut chunk = [0_u64; LIST_CHUNK];
         // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most
-        // LIST_CHUNK identities of 8 bytes to `chunk`, which has room for as many. Both outlive the call.
+        // LIST_CHUNK identities of 8 bytes to `chunk`, which has that size. Both outlive the call.
         let count =
             unsafe { libc::syscall(LISTMOUNT, &raw const request, chunk.as_mut_ptr(), LIST_CHUNK, 0) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
@@ -106,8 +106,8 @@ fn describe(mount: u64) -> io::Result<Mount> {
     let request = Request::new(mount, WANT_POINT | WANT_TYPE | WANT_SOURCE);
     let mut answer = vec![0_u8; 4096];
     loop {
-        // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most as
-        // many bytes as it is told `answer` has. Both outlive the call.
+        // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most
+        // `answer.len()` bytes to `answer`. Both outlive the call.
         let done =
             unsafe { libc::syscall(STATMOUNT, &raw const request, answer.as_mut_ptr(), answer.len(), 0) };
         if done == 0 {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_at_the_kernels_offsets() {
+    fn parse_reads_fields_at_the_kernels_offsets() {
         let whole = answer(WANT_POINT | WANT_TYPE | WANT_SOURCE, b"/run\0tmpfs\0none\0");
         let mount = parse(&whole).unwrap();
         let expected =
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_source_the_kernel_left_out_is_not_made_up() {
+    fn a_source_outside_the_mask_is_none() {
         let without = answer(WANT_POINT | WANT_TYPE, b"/run\0tmpfs\0none\0");
         assert_eq!(parse(&without).unwrap().source, None);
     }
 
     #[test]
-    fn a_cut_answer_is_an_error() {
+    fn a_truncated_answer_is_an_error() {
         let whole = answer(WANT_POINT | WANT_TYPE, b"/run\0tmpfs\0");
         for length in 0..whole.len() {
             assert!(parse(&whole[..length]).is_err(), "cut after {length} bytes");
@@ -196,8 +196,8 @@ mod tests {
         let after = points_in_mountinfo();
         let listed: Vec<String> =
             listed.iter().map(|mount| String::from_utf8_lossy(&mount.point).into_owned()).collect();
-        // Others may mount and unmount meanwhile: what was there before and after was there in between, and
-        // what was there in between was there before or after.
+        // Other processes may mount and unmount concurrently. A mount in both tables must be in the list; a mount in
+        // the list must be in one of the tables.
         for point in before.iter().filter(|point| after.contains(point)) {
             assert!(listed.contains(point), "{point} is missing in {listed:?}");
         }

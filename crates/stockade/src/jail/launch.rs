@@ -119,7 +119,7 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
         Some((output, log_bytes)) => {
             let place = jail.lock.place()?;
             let duty = MonitorConfig {
-                place: place.as_fd(),
+                entry: place.as_fd(),
                 log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
                 title: CString::new(id.as_str()).unwrap_or_default(),
             };
