@@ -1,4 +1,4 @@
-//! The mounts that can be seen from inside.
+//! The mounts that are visible inside the jail.
 
 use crate::errno;
 use crate::known::Known;
@@ -12,11 +12,11 @@ pub(crate) struct Mount {
     point: String,
     #[serde(rename = "type")]
     fs_type: String,
-    /// `null` where the kernel does not tell.
+    /// `null` if the kernel does not return it (`listmount` before Linux 6.13).
     source: Option<String>,
 }
 
-/// Asks the kernel; where it has no such call or refuses it, reads `/proc`.
+/// Lists the mounts with `listmount`, or from `/proc` if the kernel lacks or refuses that call.
 pub(crate) fn read() -> Known<Vec<Mount>> {
     match mount_list::mounts() {
         Ok(mounts) => Known::Fact(mounts.into_iter().map(Mount::from).collect()),
@@ -48,7 +48,7 @@ fn parse(mountinfo: &str) -> io::Result<Vec<Mount>> {
 }
 
 fn parse_line(line: &str) -> Option<Mount> {
-    // The fields before the lone dash vary in number, those after it do not.
+    // The number of fields before the lone dash varies.
     let (before, after) = line.split_once(" - ")?;
     let mut after = after.split(' ');
     Some(Mount {
@@ -58,7 +58,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// Blank, tab, newline and backslash stand in mountinfo as a backslash and three octal digits.
+/// Decodes mountinfo's escapes: a backslash and three octal digits for blank, tab, newline and backslash.
 fn unescape(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn mountinfo_is_read_with_and_without_optional_fields() {
+    fn mountinfo_is_parsed_with_and_without_optional_fields() {
         let text = "24 1 0:22 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw\n\
                     25 24 0:23 /sub /a\\040b ro - tmpfs no\\134ne rw,size=4k\n";
         let expected = [mount("/", "ext4", "/dev/vda"), mount("/a b", "tmpfs", "no\\ne")];
