@@ -112,7 +112,7 @@ impl Adopted {
             } else {
                 match jail.place(placement.clone().how(How::Link), owner) {
                     // Not its owner's, elsewhere, or a device.
-                    Err(Error::Spec(_)) => jail.place(placement, owner),
+                    Err(Error::Placement(_)) => jail.place(placement, owner),
                     placed => placed,
                 }
             };
