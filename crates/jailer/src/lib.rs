@@ -77,9 +77,6 @@ fn check_cgroups(given: &Given, version: CgroupVersion, spec: &mut JailSpec) -> 
         return Ok(CgroupLayout::default());
     }
     let cgroups = CgroupLayout::read_for(spec)?;
-    if version == CgroupVersion::V1 && cgroups.v1.is_empty() && cgroups.v2.is_some() {
-        return Err(Error::NoHierarchy(message::ONLY_VERSION_2));
-    }
     cgroups.has(version)?;
     if !asked {
         cgroups.move_into_parent(spec)?;

@@ -27,7 +27,7 @@ fn its_early_end_is_told_and_its_words_are_the_callers() {
         let mut running = launch(&guard, &["read=/no/kernel", "exit=148"], streams);
         let error = running.wait_ready(&JailPath::new("run/api.sock").unwrap(), LONG).unwrap_err();
         assert!(
-            matches!(&error, Error::EndedEarly { ended: ExitStatus::Exited(148), last_lines, .. } if last_lines.is_empty()),
+            matches!(&error, Error::ExitedEarly { status: ExitStatus::Exited(148), last_lines, .. } if last_lines.is_empty()),
             "{error}"
         );
         let line = format!("the VMM of jail {} ended before it was ready: exit code 148", guard.named("vm"));

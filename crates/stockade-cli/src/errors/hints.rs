@@ -28,7 +28,7 @@ fn failure(error: &Error) -> Failure {
             Failure::flag("cgroup", format!("{error}; stockade doctor tells which are there"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
-        Error::NoHierarchy(_) => Failure::flag("cgroup-version", error.to_string()),
+        Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         _ => Failure::new(error.to_string()),
     }
 }

@@ -97,9 +97,15 @@ impl CgroupLayout {
         match version {
             CgroupVersion::V1 if !self.v1.is_empty() => Ok(()),
             CgroupVersion::V2 if self.v2.is_some() => Ok(()),
-            CgroupVersion::V2 => Err(Error::NoHierarchy("cgroupsv2 hierarchy missing")),
-            _ => Err(Error::NoHierarchy("No hierarchy found for this cgroup version.")),
+            version => Err(self.no_hierarchy(version)),
         }
+    }
+
+    /// The error that a missing hierarchy of this version is.
+    pub(crate) fn no_hierarchy(&self, version: CgroupVersion) -> Error {
+        let others = [(CgroupVersion::V1, !self.v1.is_empty()), (CgroupVersion::V2, self.v2.is_some())];
+        let other = others.into_iter().find(|(other, exists)| *exists && *other != version);
+        Error::NoHierarchy { version, other: other.map(|(other, _)| other) }
     }
 
     /// Whether a hierarchy of this version has the controller of a setting.

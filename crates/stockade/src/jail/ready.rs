@@ -34,7 +34,7 @@ impl Running {
     /// Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::EndedEarly`] with the VMM's end and the last lines of its log if it ends first,
+    /// [`Error::ExitedEarly`] with the VMM's end and the last lines of its log if it ends first,
     /// [`Error::NotReady`] after `timeout`, otherwise what the kernel says.
     pub fn wait_ready(&mut self, socket: &JailPath, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
@@ -47,7 +47,11 @@ impl Running {
             };
             if let Some(ended) = self.wait_timeout(Duration::ZERO)? {
                 let id = self.receipt().id.clone();
-                return Err(Error::EndedEarly { id, ended, last_lines: self.last_lines(LAST_LINES) });
+                return Err(Error::ExitedEarly {
+                    id,
+                    status: ended,
+                    last_lines: self.last_lines(LAST_LINES),
+                });
             }
             if Instant::now() >= deadline {
                 let id = self.receipt().id.clone();

@@ -103,7 +103,7 @@ fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
 }
 
 fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
-    let unified = host.cgroups.v2.as_ref().ok_or(Error::NoHierarchy("cgroupsv2 hierarchy missing"))?;
+    let unified = host.cgroups.v2.as_ref().ok_or_else(|| host.cgroups.no_hierarchy(CgroupVersion::V2))?;
     let groups = by_controller(settings);
     if let Some((controller, _)) = groups.iter().find(|(name, _)| host.cgroups.v2_with(name).is_none()) {
         return Err(Error::NoController((*controller).to_owned()));

@@ -105,7 +105,7 @@ impl Decision<'_> {
         }
         let powers = self.powers();
         if powers.forbid_link() {
-            return Err(PlacementError::LinkPowers(self.path(), powers).into());
+            return Err(PlacementError::LinkPrivileges(self.path(), powers).into());
         }
         Ok(())
     }

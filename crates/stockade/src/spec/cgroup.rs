@@ -79,7 +79,7 @@ impl FromStr for ParentCgroup {
         // `components` folds `a/./b`, so the text itself is looked at too.
         let dots = text.split('/').any(|part| part == "." || part == "..");
         let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
-        if dots || !plain { Err(SpecError::ParentCgroup) } else { Ok(Self(path)) }
+        if dots || !plain { Err(SpecError::ParentCgroup(text.to_owned())) } else { Ok(Self(path)) }
     }
 }
 
@@ -92,6 +92,17 @@ pub enum CgroupVersion {
     V2,
     /// A number that names no version; the original complains only once it is needed.
     Unknown(u8),
+}
+
+impl fmt::Display for CgroupVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+            Self::Unknown(number) => *number,
+        };
+        write!(f, "v{number}")
+    }
 }
 
 impl FromStr for CgroupVersion {
@@ -131,7 +142,7 @@ mod tests {
     fn a_parent_is_relative_and_plain() {
         assert_eq!("a/b".parse::<ParentCgroup>().expect("two components").depth(), 2);
         for bad in ["/a", "../a", "a/../b", "a/./b", "."] {
-            assert_eq!(bad.parse::<ParentCgroup>(), Err(SpecError::ParentCgroup), "{bad:?}");
+            assert_eq!(bad.parse::<ParentCgroup>(), Err(SpecError::ParentCgroup(bad.to_owned())), "{bad:?}");
         }
     }
 }

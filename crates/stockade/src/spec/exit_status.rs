@@ -19,7 +19,7 @@ impl std::fmt::Display for ExitStatus {
         match self {
             Self::Exited(code) => write!(f, "exit code {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Self::Unknown => f.write_str("how is not known"),
+            Self::Unknown => f.write_str("exit status unknown"),
         }
     }
 }

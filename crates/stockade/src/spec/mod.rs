@@ -31,7 +31,7 @@ pub use builder::JailBuilder;
 pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
 use clock::monotonic_us;
 pub use error::SpecError;
-pub(crate) use error::errno;
+pub(crate) use error::{Reason, errno};
 pub use exec_file::ExecFile;
 pub use exit_status::ExitStatus;
 pub use id::JailId;

@@ -89,7 +89,7 @@ impl PlacedFile {
     /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
     fn demand_linkable(&self, powers: FilePrivileges) -> Result<()> {
         if powers.forbid_link() {
-            return Err(PlacementError::LinkPowers(self.source.as_path().to_owned(), powers).into());
+            return Err(PlacementError::LinkPrivileges(self.source.as_path().to_owned(), powers).into());
         }
         Ok(())
     }

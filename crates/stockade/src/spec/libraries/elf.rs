@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
     };
     image
         .map(Content::Elf)
-        .map_err(|Problem(problem)| LibraryError::Damaged { path: path.to_owned(), problem })
+        .map_err(|Problem(problem)| LibraryError::Corrupt { path: path.to_owned(), problem })
 }
 
 /// Looks for a library in a file; one that is missing, is none, or is for another kind of machine is
