@@ -102,7 +102,8 @@ impl Summary {
         }
         text.push_str("\nskipped:\n");
         for ((machine, reason), tests) in &self.skipped {
-            let ran = tests.iter().filter(|test| *machine == HERE && self.ran_in_machine(test)).count();
+            let ran = |test: &&String| *machine == HERE && self.passed_in_machine.contains(*test);
+            let ran = tests.iter().filter(ran).count();
             let elsewhere = match ran {
                 0 => String::new(),
                 _ => format!("; {ran} of {} ran in the virtual machine", tests.len()),
@@ -113,12 +114,6 @@ impl Summary {
             }
         }
         text
-    }
-
-    /// Whether a test passed in the virtual machine, where its name begins with the suite.
-    fn ran_in_machine(&self, test: &str) -> bool {
-        let is_it = |other: &String| other == test || other.ends_with(&format!("::{test}"));
-        self.passed_in_machine.iter().any(is_it)
     }
 }
 
