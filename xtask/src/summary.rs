@@ -104,11 +104,9 @@ impl Summary {
         for ((machine, reason), tests) in &self.skipped {
             let ran = |test: &&String| *machine == HERE && self.passed_in_machine.contains(*test);
             let ran = tests.iter().filter(ran).count();
-            let elsewhere = match ran {
-                0 => String::new(),
-                _ => format!("; {ran} of {} ran in the virtual machine", tests.len()),
-            };
-            let _ = writeln!(text, "  {machine}: {reason}{elsewhere}");
+            let elsewhere =
+                if ran == 0 { String::new() } else { format!(", {ran} of them passed {IN_MACHINE}") };
+            let _ = writeln!(text, "  {machine}: {reason} ({} tests{elsewhere})", tests.len());
             for test in tests {
                 let _ = writeln!(text, "    {test}");
             }
@@ -278,7 +276,9 @@ mod tests {
         );
         let text = summary.text();
         assert!(
-            text.contains("here: ignored: another test runs it\n    stockade tests/life.rs: keeper\n"),
+            text.contains(
+                "here: ignored: another test runs it (1 tests)\n    stockade tests/life.rs: keeper\n"
+            ),
             "{text}"
         );
     }
@@ -291,7 +291,9 @@ mod tests {
         let mut summary = Summary::default();
         reader.finish(&mut summary);
         assert_eq!(summary.suites[0].counts, Counts { passed: 115, failed: 0, skipped: 2 });
-        assert!(summary.text().contains("here: needs root\n    2 of python, tests/conftest.py:160\n"));
+        assert!(
+            summary.text().contains("here: needs root (1 tests)\n    2 of python, tests/conftest.py:160\n")
+        );
     }
 
     #[test]
@@ -304,10 +306,15 @@ mod tests {
         summary.test_in_machine("conformance::c", true, "skipped: c needs strace\n", second);
         let text = summary.text();
         assert!(
-            text.contains("  here: needs v2; 1 of 2 ran in the virtual machine\n    v2::a\n    v2::b\n"),
+            text.contains(
+                "  here: needs v2 (2 tests, 1 of them passed in the virtual machine)\n    v2::a\n    v2::b\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("  in the virtual machine: needs strace\n    conformance::c\n"), "{text}");
+        assert!(
+            text.contains("  in the virtual machine: needs strace (1 tests)\n    conformance::c\n"),
+            "{text}"
+        );
         assert_eq!(summary.suites[0].counts, Counts { passed: 1, failed: 1, skipped: 0 });
         assert_eq!(summary.suites[0].time, second * 2);
     }
