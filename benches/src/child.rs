@@ -12,7 +12,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::{ClockId, clock_gettime};
 use stockade_syscalls::call::{Argument, Call, Execute};
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{Birth, spawn};
+use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::{Done, text};
 
@@ -61,8 +61,8 @@ pub(crate) fn start(calls: Vec<Call>) -> Done<OwnedFd> {
 /// The same, born in a cgroup of version 2.
 pub(crate) fn start_in(calls: Vec<Call>, cgroup: Option<BorrowedFd<'_>>) -> Done<OwnedFd> {
     let mut program = Program::new(calls);
-    let child = spawn(&mut program, Birth { cgroup, ..Birth::default() }).map_err(text)?;
-    match child.go_and_tell() {
+    let child = spawn(&mut program, CloneOptions { cgroup, ..CloneOptions::default() }).map_err(text)?;
+    match child.release_and_wait() {
         (pidfd, Ok(None)) => Ok(pidfd),
         (_, Ok(Some(failure))) => Err(format!("call {} of a floor: {}", failure.call, failure.errno)),
         (_, Err(cause)) => Err(text(cause)),

@@ -35,7 +35,7 @@ pub(crate) fn teardown(ground: &Ground, way: &str, many: u32) -> Done<f64> {
 /// A jail whose VMM does nothing, with its executable copied or bound.
 fn idle(ground: &Ground, bound: bool) -> Done<stockade::Running> {
     let spec = plain(ground).argument("stay").bind_executable(bound).build().map_err(text)?;
-    ground.store.prepare(&spec).map_err(text)?.launch_watched(0).map_err(text)
+    ground.store.create(&spec).map_err(text)?.launch_watched(0).map_err(text)
 }
 
 /// Makes so many idle jails, and removes them. Returns how long the first and the last tenth took to make, and all

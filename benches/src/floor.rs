@@ -24,7 +24,7 @@ impl WayIn {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| format!("{}: {e}", path.display()))
         };
-        let skeleton = stockade::Skeleton::find()?;
+        let skeleton = stockade::TemplateMounts::find()?;
         Ok(Self {
             directory: Arc::new(open(root, OFlags::DIRECTORY)?),
             pin: open(skeleton.pin().as_path(), OFlags::RDONLY)?,

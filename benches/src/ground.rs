@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount, mount_bind};
-use stockade::{Skeleton, Store};
+use stockade::{Store, TemplateMounts};
 
 use crate::Done;
 
@@ -52,7 +52,7 @@ impl Ground {
             std::os::unix::fs::chown(image, Some(1234), Some(1234)).map_err(|e| e.to_string())?;
         }
         if skeleton {
-            Skeleton::make().map_err(|e| e.to_string())?;
+            TemplateMounts::make().map_err(|e| e.to_string())?;
         }
         let store = Store::new(&directory.join("state")).map_err(|e| e.to_string())?;
         Ok(Self { directory, vmm, images, store })

@@ -45,7 +45,7 @@ pub(crate) fn live(ground: &Ground, way: &str) -> Done<f64> {
 }
 
 fn ours(ground: &Ground, output: OwnedFd, spec: &JailBuilder) -> Done {
-    let mut prepared = ground.store.prepare(&spec.build().map_err(text)?).map_err(text)?;
+    let mut prepared = ground.store.create(&spec.build().map_err(text)?).map_err(text)?;
     for image in &ground.images {
         prepared.place(Placement::new(image).how(How::Link)).map_err(text)?;
     }

@@ -9,7 +9,7 @@ use stockade::spec::{JailBuilder, JailSpec};
 use stockade::{Running, Streams};
 use stockade_syscalls::call::Call;
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{Birth, spawn};
+use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::cgroups::{Made, Version};
 use crate::child::{execute, reap, start};
@@ -69,7 +69,7 @@ pub(crate) fn removed(mut running: Running) -> Done {
 }
 
 fn launched(ground: &Ground, spec: &JailBuilder) -> Done<Ready> {
-    let prepared = ground.store.prepare(&spec.build().map_err(text)?).map_err(text)?;
+    let prepared = ground.store.create(&spec.build().map_err(text)?).map_err(text)?;
     Ok(Box::new(move |output| {
         let running = prepared.launch(streams(output)).map_err(text)?;
         Ok(Box::new(move || removed(running)))
@@ -112,7 +112,7 @@ fn bare_root(ground: &Ground) -> Done<PathBuf> {
 /// The same, put into its cgroups from outside, by its pid, as whoever does not start the process itself has to.
 fn attached(ground: &Ground, version: u8) -> Done<Ready> {
     let root = bare_root(ground)?;
-    let way = WayIn::to(&root)?.after(vec![Call::WaitForGo]);
+    let way = WayIn::to(&root)?.after(vec![Call::WaitForRelease]);
     let cgroups = Version::find(version)?.make(&fresh_id())?;
     Ok(Box::new(move |output| {
         let child = start_attached(way.calls(output), &cgroups)?;
@@ -126,9 +126,9 @@ fn attached(ground: &Ground, version: u8) -> Done<Ready> {
 
 /// Clones a child that waits, and lets it go on once it is in these cgroups.
 fn start_attached(calls: Vec<Call>, cgroups: &Made) -> Done<OwnedFd> {
-    let child = spawn(&mut Program::new(calls), Birth::default()).map_err(text)?;
+    let child = spawn(&mut Program::new(calls), CloneOptions::default()).map_err(text)?;
     cgroups.attach(child.pid.as_raw_nonzero().get())?;
-    let (pidfd, outcome) = child.go_and_tell();
+    let (pidfd, outcome) = child.release_and_wait();
     outcome.map_err(text)?.map_or(Ok(pidfd), |failure| Err(failure.errno.to_string()))
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn jailer(ground: &Ground, program: PathBuf, cgroups: Cgroups) -> Don
         let mut calls = vec![Call::Redirect([None, Some(output), None]), execute(&program, &words)];
         let child = match &made {
             Some(made) if matches!(cgroups, Cgroups::ByPid(_)) => {
-                calls.insert(1, Call::WaitForGo);
+                calls.insert(1, Call::WaitForRelease);
                 start_attached(calls, made)?
             }
             _ => start(calls)?,

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use stockade::spec::{HostPath, JailId, JailPath, Owner};
-use stockade::step::Ramfs;
+use stockade::steps::Ramfs;
 use stockade::{AdoptSpec, Error, How, Layout, Placement, Store};
 
 use crate::errors::Raise;
-use crate::held::{Held, Left, left};
+use crate::handle::{Handle, Left, left};
 
 /// What an adopted jail has besides its directory.
 #[pyclass(frozen, from_py_object, module = "stockade._stockade")]
 #[derive(Clone)]
-pub(crate) struct Wants(stockade::Wants);
+pub(crate) struct AdoptOptions(stockade::AdoptOptions);
 
 #[pymethods]
-impl Wants {
+impl AdoptOptions {
     /// What of the cgroups cannot be understood is left out: the jailer refuses it, and makes none.
     #[new]
     #[pyo3(signature = (*, netns=None, ramfs=None, cgroups=Vec::new(), parent_cgroup=None))]
@@ -37,13 +37,18 @@ impl Wants {
             settings.clear();
         }
         let parent_cgroup = parent.and_then(Result::ok);
-        Ok(Self(stockade::Wants { netns, ramfs: ramfs.transpose()?, cgroups: settings, parent_cgroup }))
+        Ok(Self(stockade::AdoptOptions {
+            netns,
+            ramfs: ramfs.transpose()?,
+            cgroups: settings,
+            parent_cgroup,
+        }))
     }
 }
 
 /// A jail that another program makes.
 #[pyclass(frozen, module = "stockade._stockade")]
-pub(crate) struct Adopted(Held<stockade::Adopted>);
+pub(crate) struct Adopted(Handle<stockade::Adopted>);
 
 /// Adopts a jail.
 ///
@@ -56,7 +61,7 @@ pub(crate) fn adopt(
     name: String,
     base: PathBuf,
     jail: Option<(String, String)>,
-    wants: Wants,
+    wants: AdoptOptions,
 ) -> PyResult<Adopted> {
     let name: JailId = name.parse().of_argument("jailer_id")?;
     py.detach(|| {
@@ -65,7 +70,7 @@ pub(crate) fn adopt(
         let jail = jail.map(|(exec_name, id)| Layout::named(base.clone(), &exec_name, &id));
         let jail = jail.transpose().of_argument("jailer_id")?;
         let adopted = store.adopt(&AdoptSpec { name, base, jail, wants: wants.0 }).or_raise()?;
-        Ok(Adopted(Held::new(adopted)))
+        Ok(Adopted(Handle::new(adopted)))
     })
 }
 
@@ -77,7 +82,7 @@ pub(crate) fn is_jail_id(name: &str) -> bool {
 
 #[pymethods]
 impl Adopted {
-    fn want(&self, py: Python<'_>, wants: Wants) -> PyResult<()> {
+    fn want(&self, py: Python<'_>, wants: AdoptOptions) -> PyResult<()> {
         self.0.with(py, |jail| jail.want(&wants.0).or_raise())
     }
 

@@ -31,8 +31,12 @@ impl<T, E: Into<Error>> Raise<T> for Result<T, E> {
 /// # Arguments
 /// `argument` is the name of what the caller may have given wrongly.
 fn exception(error: &Error, argument: Option<&str>) -> PyErr {
+    let part;
     let (argument, error) = match error {
-        Error::Argument { name, cause } => (Some(parameter(name)), cause.as_ref()),
+        Error::Spec(SpecError::Argument { name, cause }) => {
+            part = Error::Spec((**cause).clone());
+            (Some(parameter(name)), &part)
+        }
         error => (argument.map(str::to_owned), error),
     };
     let said = |name: &String| error.kind() == ErrorKind::InvalidSpec && !name.is_empty();

@@ -2,10 +2,10 @@
 //! interpreter's lock let go of while they run. What is comfortable is written in Python, on top of this.
 
 mod adopted;
+mod created;
 mod errors;
-mod held;
+mod handle;
 mod placing;
-mod prepared;
 mod running;
 
 use pyo3::prelude::*;
@@ -13,9 +13,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _stockade {
     #[pymodule_export]
-    use crate::adopted::{Adopted, Wants, adopt, is_jail_id};
+    use crate::adopted::{AdoptOptions, Adopted, adopt, is_jail_id};
     #[pymodule_export]
-    use crate::prepared::{Prepared, prepare};
+    use crate::created::{Created, create};
     #[pymodule_export]
     use crate::running::Running;
 }

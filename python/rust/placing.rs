@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use stockade::spec::JailPath;
-use stockade::{How, Placed, Placement, Prepared, Receipt, Result, Running};
+use stockade::{Created, How, Placed, Placement, Receipt, Result, Running};
 
 use crate::errors::Raise;
-use crate::held::Held;
+use crate::handle::Handle;
 
 /// A jail of the library's, prepared or running.
 pub(crate) trait Jail: Send {
@@ -32,9 +32,9 @@ macro_rules! jails {
     })+ };
 }
 
-jails!(Prepared, Running);
+jails!(Created, Running);
 
-impl<T: Jail> Held<T> {
+impl<T: Jail> Handle<T> {
     /// Places something; where the jail sees it, and how it got there.
     pub(crate) fn place(
         &self,

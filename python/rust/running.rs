@@ -8,22 +8,22 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::process::Signal;
 use stockade::spec::JailPath;
-use stockade::{Ended, Store};
+use stockade::{ExitStatus, Store};
 
 use crate::errors::Raise;
-use crate::held::{Held, Left, left};
+use crate::handle::{Handle, Left, left};
 
 /// A jail whose VMM was started. The VMM runs on without this object.
 #[pyclass(frozen, module = "stockade._stockade")]
 pub(crate) struct Running {
-    jail: Held<stockade::Running>,
+    jail: Handle<stockade::Running>,
     pid: i32,
     store: Store,
 }
 
 impl Running {
     pub(crate) fn new(jail: stockade::Running, store: Store) -> Self {
-        Self { pid: jail.pid(), jail: Held::new(jail), store }
+        Self { pid: jail.pid(), jail: Handle::new(jail), store }
     }
 }
 
@@ -54,9 +54,9 @@ impl Running {
         self.jail.with(py, |jail| {
             let ended = jail.wait_timeout(timeout).or_raise()?;
             Ok(ended.map(|ended| match ended {
-                Ended::Exited(code) => (Some(code), None),
-                Ended::Killed(signal) => (None, Some(signal)),
-                Ended::Unknown => (None, None),
+                ExitStatus::Exited(code) => (Some(code), None),
+                ExitStatus::Killed(signal) => (None, Some(signal)),
+                ExitStatus::Unknown => (None, None),
             }))
         })
     }

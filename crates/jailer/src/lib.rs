@@ -38,7 +38,7 @@ fn jail(given: &Given) -> String {
         Err(error) => return message::of_check(&error),
     };
     let messages = Messages::new(&spec);
-    let error = stockade::enter_in_place(&spec, &host, &mut |missing| warn(&messages.of(missing)));
+    let error = stockade::become_vmm(&spec, &host, &mut |missing| warn(&messages.of(missing)));
     messages.of(&error)
 }
 
@@ -78,7 +78,7 @@ fn check_cgroups(given: &Given, version: CgroupVersion, spec: &mut JailSpec) -> 
     }
     let cgroups = CgroupLayout::read_for(spec)?;
     if version == CgroupVersion::V1 && cgroups.v1.is_empty() && cgroups.v2.is_some() {
-        return Err(SpecError::NoHierarchy(message::ONLY_VERSION_2).into());
+        return Err(Error::NoHierarchy(message::ONLY_VERSION_2));
     }
     cgroups.has(version)?;
     if !asked {

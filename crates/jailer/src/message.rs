@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use stockade::entry::EnterStep;
 use stockade::spec::JailSpec;
-use stockade::step::enter::EnterStep;
 use stockade::{Error, Layout, Operation};
 
 /// The default version is 1 even where there is only version 2, as with the original.
@@ -115,7 +115,7 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         EnterStep::JoinCgroup { file } => return Some(format!("Failed to write to {file}: {cause}")),
         EnterStep::WritePidFile { path } => return Some(format!("Failed to open file {path}: {cause}")),
         EnterStep::JoinNetns { .. } => "Failed to join network namespace: netns",
-        EnterStep::JoinSkeleton { .. } | EnterStep::UnshareMounts => {
+        EnterStep::JoinTemplateMounts { .. } | EnterStep::UnshareMounts => {
             "Failed to unshare into new mount namespace"
         }
         EnterStep::MakeMountsSlaves | EnterStep::MakeTreeSlave => {
@@ -154,8 +154,8 @@ fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
         | EnterStep::CloneTreeAlone
         | EnterStep::KeepFileCapabilities
         | EnterStep::ConfineRoot
-        | EnterStep::ExecuteVisitor { .. }
-        | EnterStep::WaitForGo => return None,
+        | EnterStep::ExecuteProgram { .. }
+        | EnterStep::WaitForRelease => return None,
     };
     Some(format!("{what}: {cause}"))
 }

@@ -38,7 +38,7 @@ impl Canaries {
         Self { directory, programs: ["stockade", "stockade-probe"].map(look).into() }
     }
 
-    fn demand_unharmed(&self) {
+    fn check_unharmed(&self) {
         assert_eq!(std::fs::read_to_string(self.directory.join("secret")).unwrap(), "of root");
         assert_eq!(std::fs::read_dir(&self.directory).unwrap().count(), 1);
         for (path, content, mode) in &self.programs {
@@ -97,7 +97,7 @@ impl Attacked {
     }
 
     /// Set-uid files of root that were not left by [`Self::leave_set_uid_programs`].
-    fn demand_no_new_set_uid_file(&self) {
+    fn check_no_new_set_uid_file(&self) {
         let known = ["set-uid", "bin/set-uid"].map(|name| self.root.join(name));
         let mut left = vec![self.root.clone(), self.share.clone()];
         while let Some(directory) = left.pop() {
@@ -147,7 +147,7 @@ fn attacks_in(text: &str) -> Value {
 }
 
 /// The attacks were made, and none did harm.
-fn demand_harmless(who: &str, attacks: &Value, tried: &[&str]) {
+fn check_harmless(who: &str, attacks: &Value, tried: &[&str]) {
     testkit::tell(&format!("{who}, {SECONDS} s: {attacks}"));
     assert_eq!(attacks["harm"], serde_json::json!({}), "{who}");
     for name in tried {
@@ -215,9 +215,9 @@ fn a_visitor_that_stayed_root_does_no_harm() {
             "uid-0",
             "user-keyring",
         ];
-        demand_harmless("a visitor as root", &attacks_in(&output.stdout), &tried);
-        jail.demand_no_new_set_uid_file();
-        canaries.demand_unharmed();
+        check_harmless("a visitor as root", &attacks_in(&output.stdout), &tried);
+        jail.check_no_new_set_uid_file();
+        canaries.check_unharmed();
         said(&guard, &["rm", "--force", &jail.id]);
     });
 }
@@ -228,9 +228,9 @@ fn a_vmm_with_a_procfs_does_no_harm() {
         let (canaries, jail) = (Canaries::new(&guard), Attacked::new(&guard, "proc"));
         jail.start(&guard);
         let attacks = jail.report(&guard);
-        demand_harmless("a VMM with a procfs", &attacks, &ON_PROCESSES);
-        jail.demand_no_new_set_uid_file();
-        canaries.demand_unharmed();
+        check_harmless("a VMM with a procfs", &attacks, &ON_PROCESSES);
+        jail.check_no_new_set_uid_file();
+        canaries.check_unharmed();
         said(&guard, &["rm", "--force", &jail.id]);
     });
 }
@@ -242,9 +242,9 @@ fn a_vmm_of_the_visitors_uid_neither_traces_nor_forges_nor_holds_them() {
         jail.start(&guard);
         let visits = visit_while_attacked(&guard, &jail.id);
         let attacks = jail.report(&guard);
-        demand_harmless(&format!("a VMM of the uid of {visits} visitors"), &attacks, &ON_PROCESSES);
-        jail.demand_no_new_set_uid_file();
-        canaries.demand_unharmed();
+        check_harmless(&format!("a VMM of the uid of {visits} visitors"), &attacks, &ON_PROCESSES);
+        jail.check_no_new_set_uid_file();
+        canaries.check_unharmed();
         said(&guard, &["rm", "--force", &jail.id]);
     });
 }
@@ -281,10 +281,10 @@ fn a_vmm_that_owns_every_file_of_its_tree_does_no_harm() {
             rounds += 1;
         }
         let attacks = jail.report(&guard);
-        demand_harmless(&format!("a VMM that owns its tree, {rounds} rounds"), &attacks, &ON_PROCESSES);
+        check_harmless(&format!("a VMM that owns its tree, {rounds} rounds"), &attacks, &ON_PROCESSES);
         assert_eq!(std::fs::read_to_string(&placed).unwrap(), "of the host");
-        jail.demand_no_new_set_uid_file();
-        canaries.demand_unharmed();
+        jail.check_no_new_set_uid_file();
+        canaries.check_unharmed();
         said(&guard, &["rm", "--force", &jail.id]);
     });
 }
@@ -324,9 +324,9 @@ fn the_vmm_of_the_drop_in_does_no_harm() {
         let mut attacks = attacks_in(&output.stdout);
         // It keeps the launcher's scheduling, as that of Firecracker's jailer does: it is real-time already.
         attacks["harm"].as_object_mut().unwrap().remove("real-time");
-        demand_harmless("the VMM of the drop-in", &attacks, &ON_PROCESSES);
-        jail.demand_no_new_set_uid_file();
-        canaries.demand_unharmed();
+        check_harmless("the VMM of the drop-in", &attacks, &ON_PROCESSES);
+        jail.check_no_new_set_uid_file();
+        canaries.check_unharmed();
         // It leaves its jail to its caller; the procfs went with the mount namespace.
         std::fs::remove_dir_all(&base).unwrap();
     });

@@ -198,7 +198,7 @@ fn compare(who: &str, column: usize, state: &State, launcher: &State) {
 }
 
 /// How odd the launcher itself is: nothing of the table may hold by chance.
-fn demand_odd(launcher: &State) {
+fn check_odd(launcher: &State) {
     let same_by_nature = [
         // Nobody but a user of this name is there, or the kernel has no other.
         "uids",
@@ -228,7 +228,7 @@ fn demand_odd(launcher: &State) {
 fn nothing_of_an_odd_launcher_is_inherited() {
     privileged!(guard, {
         let launcher = state_in(&said(odd(&guard, "stockade-probe", &["inherited"])));
-        demand_odd(&launcher);
+        check_odd(&launcher);
         let base = guard.base().display().to_string();
         let probe = program("stockade-probe").display().to_string();
         let jail = |id: &str, command: &str| -> Vec<String> {
@@ -266,7 +266,7 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         ]);
         let traced = run_with(&mut traced);
         assert_eq!(traced.stdout.lines().count(), 1, "its own alone: {}{}", traced.stdout, traced.stderr);
-        demand_agreement(&state_in(&log), &seen_from_outside(vmm));
+        check_agreement(&state_in(&log), &seen_from_outside(vmm));
 
         // exec, exec --root, audit --probe
         let exec = ["exec", &id, "--", "/stockade-probe", "inherited"];
@@ -334,7 +334,7 @@ fn log_of(guard: &Guard, id: &str) -> String {
 }
 
 /// Both ways of looking agree, so that the column of the monitor means the same as the others.
-fn demand_agreement(inside: &State, outside: &State) {
+fn check_agreement(inside: &State, outside: &State) {
     for (name, value) in outside {
         // The runtime of the probe ignores SIGPIPE, which the probe's report leaves out.
         if name != "signals-ignored" {

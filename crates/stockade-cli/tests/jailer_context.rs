@@ -12,8 +12,10 @@ use rustix::fs::{FileType, Mode};
 use stockade::spec::{
     CgroupSetting, HostPath, JailBuilder, JailPath, JailSpec, Netns, NetnsName, Owner, ResourceLimit,
 };
-use stockade::step::Ramfs;
-use stockade::{AdoptSpec, Ended, How, Jail, JailState, Layout, Placement, Prepared, Streams, Wants};
+use stockade::steps::Ramfs;
+use stockade::{
+    AdoptOptions, AdoptSpec, Created, ExitStatus, How, Jail, JailState, Layout, Placement, Streams,
+};
 use testkit::{Guard, privileged, program, run_with};
 
 const VMM: &str = "stockade-probe";
@@ -24,11 +26,11 @@ fn builder(guard: &Guard, id: &str) -> JailBuilder {
     builder.uid(OWNER.uid).gid(OWNER.gid)
 }
 
-fn prepare(guard: &Guard, builder: &JailBuilder) -> Prepared {
-    guard.store().prepare(&builder.build().unwrap()).unwrap()
+fn prepare(guard: &Guard, builder: &JailBuilder) -> Created {
+    guard.store().create(&builder.build().unwrap()).unwrap()
 }
 
-fn on_host(prepared: &Prepared, inside: impl AsRef<Path>) -> PathBuf {
+fn on_host(prepared: &Created, inside: impl AsRef<Path>) -> PathBuf {
     prepared.root().join(inside).as_path().to_owned()
 }
 
@@ -91,8 +93,8 @@ fn s01_fields_and_defaults() {
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
         spec.limits.extend(["no-file=99".parse::<ResourceLimit>().unwrap()]);
         spec.arguments = vec!["exit=3".into()];
-        let mut running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Exited(3));
+        let mut running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(3));
         assert!(running.teardown().unwrap().is_clean());
     });
 }
@@ -229,8 +231,11 @@ fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
         size: 1 << 20,
         owner: OWNER,
     };
-    let wants =
-        Wants { netns: Some(guard.named(id).parse().unwrap()), ramfs: Some(ramfs), ..Wants::default() };
+    let wants = AdoptOptions {
+        netns: Some(guard.named(id).parse().unwrap()),
+        ramfs: Some(ramfs),
+        ..AdoptOptions::default()
+    };
     AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail: Some(layout), wants }
 }
 
@@ -384,7 +389,9 @@ fn fault_6_removal_does_not_cross_into_a_mount() {
         assert!(report.left.iter().any(|left| left.reason.contains("mounted")), "{report:?}");
         assert_eq!(fs::read_to_string(images.join("root.img")).unwrap(), "precious");
         rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty()).unwrap();
-        let Some(Jail::Dead(dead)) = guard.store().open(&id.parse().unwrap()).unwrap() else {
+        let Some(Jail::Exited(dead) | Jail::Abandoned(dead)) =
+            guard.store().open(&id.parse().unwrap()).unwrap()
+        else {
             panic!("what is left is on the receipt")
         };
         assert!(dead.teardown().unwrap().is_clean());

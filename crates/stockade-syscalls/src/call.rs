@@ -117,8 +117,8 @@ pub enum Call {
     NewPidNamespace,
     /// Write the pid of the process that will execute into a new file at this path.
     WritePidFile(CString),
-    /// Wait until the parent has said go (see [`Child::go_and_tell`](crate::spawn::Child::go_and_tell)); end if the parent is gone.
-    WaitForGo,
+    /// Wait until the parent has said go (see [`Child::release_and_wait`](crate::spawn::Child::release_and_wait)); end if the parent is gone.
+    WaitForRelease,
     /// Set the group (`setgid`).
     SetGid(u32),
     /// Drop every supplementary group (`setgroups`).
@@ -310,7 +310,7 @@ impl Call {
             | Self::ForkAgain
             | Self::NewPidNamespace
             | Self::WritePidFile(_)
-            | Self::WaitForGo
+            | Self::WaitForRelease
             | Self::Execute(_)
             | Self::ExecuteWith(_)
             | Self::End => Err(Errno::INVAL),

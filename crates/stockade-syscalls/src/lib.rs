@@ -6,6 +6,7 @@
 //! * [`call`]: one thing that a process does to itself
 //! * [`program`]: what a process does between `clone` and `exec`, as data
 //! * `capabilities`: giving up capabilities for good
+//! * [`descriptors`]: file descriptors above the standard streams
 //! * [`execute`]: becoming another program than the jail's own
 //! * [`features`]: whether the kernel has what jails are made with
 //! * [`filter`]: a filter of system calls for a process that is root in a jail
@@ -21,6 +22,7 @@
 pub mod call;
 mod capabilities;
 mod copy;
+pub mod descriptors;
 pub mod execute;
 pub mod features;
 pub mod filter;

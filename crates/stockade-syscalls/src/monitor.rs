@@ -19,14 +19,14 @@ use crate::execute::put;
 use crate::inherited::Attribute;
 use crate::program::{Failure, Program, close_range, exit_now, last_errno};
 use crate::sealed::sealed_bytes;
-use crate::spawn::{Birth, Child, clone_with_pidfd, link};
+use crate::spawn::{Child, CloneOptions, clone_with_pidfd, link};
 
 /// The monitor's program, compiled by the build script from `programs/monitor.rs`.
 const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
 
 /// What a monitor does.
 #[derive(Debug)]
-pub struct Duty<'a> {
+pub struct MonitorConfig<'a> {
     /// Where it writes `ended`, once the child has ended, and `log`.
     pub place: BorrowedFd<'a>,
     /// What it copies to the log: the reading end of a pipe, and the most that the log may hold, in bytes.
@@ -50,8 +50,8 @@ pub struct Monitor {
 /// What the kernel says of `memfd_create`, `socketpair` or `clone3`, the child's clone among them.
 pub fn spawn_monitored(
     program: &mut Program,
-    birth: Birth<'_>,
-    duty: &Duty<'_>,
+    birth: CloneOptions<'_>,
+    duty: &MonitorConfig<'_>,
 ) -> Result<(Child, Monitor), Errno> {
     let executable = sealed_bytes(c"stockade-monitor", ELF)?;
     let limit = CString::new(duty.log.map_or(0, |(_, limit)| limit).to_string()).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn spawn_monitored(
     // The monitor has a link of its own: the child's closes with the child, and each tells of one process.
     let (word, to_launcher) = link()?;
     program.seal(Some(theirs.as_fd()));
-    let Some((pid, pidfd)) = clone_with_pidfd(Birth::default())? else {
+    let Some((pid, pidfd)) = clone_with_pidfd(CloneOptions::default())? else {
         drop((ours, word));
         watch(program, birth, duty, &executable, &limit, theirs, &to_launcher)
     };
@@ -87,8 +87,8 @@ pub fn spawn_monitored(
 /// The monitor's life, from here on with system calls alone.
 fn watch(
     program: &mut Program,
-    birth: Birth<'_>,
-    duty: &Duty<'_>,
+    birth: CloneOptions<'_>,
+    duty: &MonitorConfig<'_>,
     executable: &OwnedFd,
     limit: &CString,
     link: OwnedFd,
@@ -143,7 +143,7 @@ fn ignore(signal: i32) -> Result<(), Errno> {
 
 /// Puts every descriptor where the monitor's program expects it, and becomes that.
 fn take_over(
-    duty: &Duty<'_>,
+    duty: &MonitorConfig<'_>,
     executable: &OwnedFd,
     child: &OwnedFd,
     limit: &CString,

@@ -11,7 +11,7 @@ use rustix::thread::{CpuSet, ThreadNameSpaceType, UnshareFlags};
 
 use crate::call::{Call, State};
 use crate::program::Program;
-use crate::spawn::{Birth, Child, spawn};
+use crate::spawn::{Child, CloneOptions, spawn};
 
 /// Makes a network namespace and returns a descriptor of it; the caller stays where it is.
 ///
@@ -29,21 +29,24 @@ pub fn new_network() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// What the kernel says of starting a thread.
-pub fn begin_network() -> io::Result<Coming> {
+pub fn begin_network() -> io::Result<PendingNamespace> {
     let make = || {
         // SAFETY: only CLONE_FILES makes unshare unsafe (descriptors would mean different files in
         // different threads); CLONE_NEWNET touches no descriptor.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
         Ok(open("/proc/thread-self/ns/net")?)
     };
-    std::thread::Builder::new().name("namespace".into()).spawn(make).map(|thread| Coming(Some(thread)))
+    std::thread::Builder::new()
+        .name("namespace".into())
+        .spawn(make)
+        .map(|thread| PendingNamespace(Some(thread)))
 }
 
 /// A namespace that is being made. One that nobody waits for is gone as soon as it is there.
 #[derive(Debug)]
-pub struct Coming(Option<JoinHandle<io::Result<OwnedFd>>>);
+pub struct PendingNamespace(Option<JoinHandle<io::Result<OwnedFd>>>);
 
-impl Coming {
+impl PendingNamespace {
     /// Waits for it.
     ///
     /// # Errors
@@ -55,7 +58,7 @@ impl Coming {
     }
 }
 
-impl Drop for Coming {
+impl Drop for PendingNamespace {
     fn drop(&mut self) {
         // No thread outlives what it was for.
         let _ = self.0.take().map(JoinHandle::join);
@@ -111,7 +114,11 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
 /// # Errors
 /// What the kernel says of `setns` (EPERM without CAP_SYS_ADMIN, ESRCH if the process is gone), or as for
 /// [`spawn()`].
-pub fn spawn_beside(process: BorrowedFd<'_>, program: &mut Program, birth: Birth<'_>) -> io::Result<Child> {
+pub fn spawn_beside(
+    process: BorrowedFd<'_>,
+    program: &mut Program,
+    birth: CloneOptions<'_>,
+) -> io::Result<Child> {
     in_a_thread(|| {
         // Where the thread's children are born; the thread itself moves nowhere.
         rustix::thread::move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)?;

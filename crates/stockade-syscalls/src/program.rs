@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::call::{Call, Decimal, State, cpu_time_us};
+use crate::descriptors::copy_above_standard;
 use crate::spawn;
 
 /// Where a program stopped.
@@ -179,7 +180,7 @@ impl Program {
             Call::ForkAgain => Ok(fork_again()?),
             Call::NewPidNamespace => Ok(self.new_pid_namespace()?),
             Call::WritePidFile(_) => self.write_pid_file(index),
-            Call::WaitForGo => Ok(self.wait_for_go()?),
+            Call::WaitForRelease => Ok(self.wait_for_go()?),
             Call::CloseOthers => {
                 Ok(self.gaps.iter().try_for_each(|&(first, last)| close_range(first, last))?)
             }
@@ -219,10 +220,9 @@ impl Program {
         let leads = session == rustix::process::getpid().as_raw_nonzero().get();
         let (gate, keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (then, link) = match &self.position {
-            Position::Descendant { link } => (
-                Then::End(rustix::io::fcntl_dupfd_cloexec(link, 3)?),
-                rustix::io::fcntl_dupfd_cloexec(link, 3)?,
-            ),
+            Position::Descendant { link } => {
+                (Then::End(copy_above_standard(link)?), copy_above_standard(link)?)
+            }
             _ => spawn::link().map(|(ours, theirs)| (Then::Wait(ours), theirs))?,
         };
         self.earlier_cpu_us += cpu_time_us();

@@ -6,11 +6,12 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::descriptors::above_standard;
 use crate::program::{Failure, Program, last_errno};
 
 /// What the child gets of its own from the moment it exists.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Birth<'a> {
+pub struct CloneOptions<'a> {
     /// A pid namespace, whose first process it is.
     pub pid_namespace: bool,
     /// A network namespace with nothing but a loopback interface that is down.
@@ -32,11 +33,11 @@ pub struct Child {
 }
 
 impl Child {
-    /// Lets the child go past `Call::WaitForGo`, and waits until it has executed its program (`None`) or
+    /// Lets the child go past `Call::WaitForRelease`, and waits until it has executed its program (`None`) or
     /// failed (where, and why). Its pidfd is returned whatever happens.
     ///
     /// A child that is killed on the way counts as executed: its exit status tells.
-    pub fn go_and_tell(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
+    pub fn release_and_wait(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
         let outcome = match rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL) {
             // A child that is gone already has said why.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Failure::receive(self.link.as_fd()),
@@ -60,7 +61,7 @@ impl Child {
 /// # Errors
 /// What the kernel says of `socketpair` or `clone3` (EPERM, EAGAIN, ENOSPC for too many namespaces, EBUSY
 /// for a cgroup v2 that hands controllers down).
-pub fn spawn(program: &mut Program, birth: Birth<'_>) -> Result<Child, Errno> {
+pub fn spawn(program: &mut Program, birth: CloneOptions<'_>) -> Result<Child, Errno> {
     let (ours, theirs) = link()?;
     program.seal(Some(theirs.as_fd()));
     match clone_with_pidfd(birth)? {
@@ -70,7 +71,7 @@ pub fn spawn(program: &mut Program, birth: Birth<'_>) -> Result<Child, Errno> {
 }
 
 /// Clones a child with its pidfd and without signal handlers; `None` in the child.
-pub(crate) fn clone_with_pidfd(birth: Birth<'_>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
+pub(crate) fn clone_with_pidfd(birth: CloneOptions<'_>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     let mut flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     if birth.pid_namespace {
         flags |= libc::CLONE_NEWPID as u64;
@@ -104,10 +105,8 @@ pub(crate) fn clone(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
 pub(crate) fn link() -> Result<(OwnedFd, OwnedFd), Errno> {
     let pair =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    // Clear of the standard streams, which a caller may have closed and a program may replace.
-    let clear =
-        |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(fd, 3) };
-    Ok((clear(pair.0)?, clear(pair.1)?))
+    // A caller may have closed the standard streams.
+    Ok((above_standard(pair.0)?, above_standard(pair.1)?))
 }
 
 // In the kernel's headers from 5.5 and 5.7; libc has them as i32, where the second does not fit.

@@ -9,7 +9,7 @@ fn main() -> stockade::Result<()> {
     let id = format!("images-{}", std::process::id());
     let show = ["-c", "ls -l /drives && ! echo more >> /drives/hosts"];
     let spec = JailSpec::builder(id, "/usr/bin/busybox").arguments(["sh"]).arguments(show).build()?;
-    let mut prepared = Store::from_environment()?.prepare(&spec)?;
+    let mut prepared = Store::from_environment()?.create(&spec)?;
 
     // How a file gets there is decided by what the filesystem has and whom the file belongs to.
     let placed = prepared.place(Placement::new("/etc/passwd").named("drives/passwd"))?;

@@ -10,7 +10,7 @@ fn main() -> stockade::Result<()> {
     let id = format!("minimal-{}", std::process::id());
     let spec = JailSpec::builder(id, "/usr/bin/id").new_pid_ns(true).build()?;
 
-    let mut running = Store::from_environment()?.prepare(&spec)?.launch(Streams::default())?;
+    let mut running = Store::from_environment()?.create(&spec)?.launch(Streams::default())?;
     println!("pid {} in {}", running.pid(), running.receipt().root());
     println!("it ended: {}", running.wait()?);
 

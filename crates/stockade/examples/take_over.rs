@@ -20,8 +20,8 @@ fn main() -> stockade::Result<()> {
 fn be_killed(store: &Store, name: &str) -> stockade::Result<()> {
     let jail =
         |role: &str| JailSpec::builder(format!("{name}-{role}"), "/usr/bin/sleep").argument("60").build();
-    let running = store.prepare(&jail("run")?)?.launch(Streams::default())?;
-    let prepared = store.prepare(&jail("wait")?)?;
+    let running = store.create(&jail("run")?)?.launch(Streams::default())?;
+    let prepared = store.create(&jail("wait")?)?;
     println!("the launcher has started pid {} and is killed", running.pid());
     let _ = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
     drop((running, prepared));

@@ -5,14 +5,14 @@
 use std::time::Instant;
 
 use stockade::spec::JailSpec;
-use stockade::{Ended, Store, Streams};
+use stockade::{ExitStatus, Store, Streams};
 
 /// One jail's whole life.
-fn live(store: &Store, number: u32) -> stockade::Result<Ended> {
+fn live(store: &Store, number: u32) -> stockade::Result<ExitStatus> {
     let name = format!("ten-{}-{number}", std::process::id());
     let spec =
         JailSpec::builder(&name, "/usr/bin/sleep").netns(&name).new_pid_ns(true).argument("0.1").build()?;
-    let mut running = store.prepare(&spec)?.launch(Streams::default())?;
+    let mut running = store.create(&spec)?.launch(Streams::default())?;
     let ended = running.wait()?;
     running.teardown()?;
     Ok(ended)
@@ -24,7 +24,7 @@ fn main() -> stockade::Result<()> {
         let lives: Vec<_> = (0..10).map(|number| scope.spawn(move || live(store, number))).collect();
         lives.into_iter().map(|life| life.join().expect("no life panics")).collect::<Result<Vec<_>, _>>()
     })?;
-    let well = ends.iter().filter(|ended| **ended == Ended::Exited(0)).count();
+    let well = ends.iter().filter(|ended| **ended == ExitStatus::Exited(0)).count();
     println!("{well} of {} ended well, in {:.2?}", ends.len(), begun.elapsed());
     Ok(())
 }

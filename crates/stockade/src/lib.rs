@@ -2,7 +2,7 @@
 //!
 //! One idea carries it: *the plan is the receipt*. What a jail needs is worked out as a list of steps before
 //! anything happens ([`plan()`]); the list is written down ([`Receipt`]); then it is carried out without
-//! further choices ([`Store::prepare`]). Printed, the list is the dry run. Undone from the end, it is the
+//! further choices ([`Store::create`]). Printed, the list is the dry run. UndoOutcome from the end, it is the
 //! teardown ([`Report`]). Found on disk after a crash, it is what [`Store::collect`] undoes.
 //!
 //! ```no_run
@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> stockade::Result<()> {
 //! let spec = JailSpec::builder("vm-1", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
-//! let mut prepared = Store::from_environment()?.prepare(&spec)?;
+//! let mut prepared = Store::from_environment()?.create(&spec)?;
 //! let kernel = prepared.place("/images/vmlinux")?;
 //! println!("the VMM finds its kernel at {kernel}");
 //! let mut running = prepared.launch(Streams::default())?;
@@ -28,83 +28,33 @@
 //! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
 //! find it by its receipt.
 
-mod adopt;
-pub mod audit;
-mod cgroup;
-pub mod closure;
-mod decision;
-mod delegated;
-pub mod doctor;
-mod enter;
+mod check;
+pub mod entry;
 mod error;
-mod events;
-mod gc;
 mod host;
-mod in_place;
-pub mod inspect;
-mod known;
-mod launch;
-mod layout;
-mod leash;
-mod log;
-mod mark;
-mod modes;
-mod mounts;
-mod open;
-mod place;
-mod placement;
+mod jail;
 mod plan;
-mod pool;
-mod powers;
-mod prepare;
-mod process;
-mod ready;
-mod receipt;
-mod running;
-mod skeleton;
-pub mod snapshot;
 pub mod spec;
-pub mod step;
-mod stop;
-mod store;
-mod sweep;
-mod teardown;
-mod together;
-mod tree;
-mod usage;
-mod visit;
-mod visitor;
+mod state;
+pub mod steps;
+mod sys;
+mod watch;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
-pub use adopt::{AdoptSpec, Adopted, Wants};
-pub use decision::placement;
-pub use delegated::DelegatedCgroup;
-pub use error::{Error, ErrorKind, Operation, Result};
-pub use events::{Ends, Event, EventKind, Events};
-pub use gc::{Collection, Listing};
-pub use host::{CgroupLayout, Hierarchy, Host, Unified};
-pub use in_place::{close_inherited, enter_in_place};
-pub use launch::Streams;
-pub use layout::Layout;
-pub use leash::LeashPoint;
-pub use log::Log;
-pub use open::{Dead, Jail, Watched};
-pub use placement::{How, Placed, Placement};
-pub use plan::{Plan, Way, plan};
-pub use pool::JailPool;
-pub use powers::{Power, Powers, Stripped};
-pub use prepare::Prepared;
-pub use process::{Ended, ProcessRef};
-pub use receipt::{JailState, Nonce, Receipt};
-pub use running::Running;
-pub use skeleton::{RUNTIME_DIRECTORY, Skeleton};
-pub use step::{OnProgress, Progress};
-pub use stop::stop_all;
-pub use store::{DEFAULT_STATE_DIRECTORY, Store};
-pub use teardown::{Leftover, Report, TeardownOptions};
-pub use together::{teardown_all, teardown_all_with_progress};
-pub use usage::Usage;
-pub use visit::{VISITOR_PATH, Visit};
-pub use visitor::Visitor;
+pub use check::{audit, doctor, snapshot};
+pub use error::{Error, ErrorKind, Operation, PlacementError, Result};
+pub use host::{
+    CgroupLayout, DelegatedCgroup, Hierarchy, Host, RUNTIME_DIRECTORY, TemplateMounts, TrackingPoint, Unified,
+};
+pub use jail::{
+    AdoptOptions, AdoptSpec, Adopted, Collection, Created, EXEC_PATH, Exec, ExecProcess, Jail, JailPool,
+    Leftover, Report, Running, Stopped, Streams, TeardownOptions, VmmHandle, become_vmm, close_inherited,
+    stop_all, teardown_all, teardown_all_with_progress,
+};
+pub use plan::{LaunchMode, Plan, placement, plan};
+pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
+pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
+pub use sys::{OnProgress, ProcessRef, Progress};
+pub use watch::{Ends, Event, EventKind, Events, Log, Usage, inspect};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use stockade::spec::{HostPath, JailPath, Owner};
-use stockade::step::{Ramfs, Step};
-use stockade::{AdoptSpec, Adopted, Error, JailState, Layout, Store, Wants};
+use stockade::steps::{Ramfs, Step};
+use stockade::{AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Store};
 use testkit::{Guard, has, privileged, program, run_with};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -18,7 +18,7 @@ const VMM: &str = "stockade-probe";
 fn spec_in(base: &Path, id: &str) -> AdoptSpec {
     let base = HostPath::future_directory(base).unwrap();
     let jail = Some(Layout::named(base.clone(), VMM, id).unwrap());
-    AdoptSpec { name: id.parse().unwrap(), base, jail, wants: Wants::default() }
+    AdoptSpec { name: id.parse().unwrap(), base, jail, wants: AdoptOptions::default() }
 }
 
 fn spec(guard: &Guard, id: &str) -> AdoptSpec {
@@ -80,7 +80,8 @@ fn cgroups_are_removed_below_any_parent_with_all_that_runs_in_them() {
         let parent = format!("{}/deep", guard.name());
         let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
         let cgroups = vec!["pids.max=20".parse().unwrap()];
-        let wants = Wants { cgroups, parent_cgroup: Some(parent.parse().unwrap()), ..Wants::default() };
+        let wants =
+            AdoptOptions { cgroups, parent_cgroup: Some(parent.parse().unwrap()), ..AdoptOptions::default() };
         adopted.want(&wants).unwrap();
         let vmm = start(&adopted, &["--cgroup", "pids.max=20", "--parent-cgroup", &parent], &["sleep"]);
         let cgroup = pids.join(&parent).join(guard.named("jail"));
@@ -99,7 +100,7 @@ fn everything_is_on_the_receipt_before_it_is_made() {
         spec.wants.ramfs = Some(ramfs(&guard));
         let adopted = guard.store().adopt(&spec).unwrap();
         let on_disk = guard.store().read(&spec.name).unwrap().unwrap();
-        assert_eq!(on_disk.state(), JailState::Prepared);
+        assert_eq!(on_disk.state(), JailState::Created);
         let kinds: Vec<String> = on_disk.steps.iter().map(ToString::to_string).collect();
         for wanted in ["directory", "jail directory", "ramfs", "network namespace", "processes in"] {
             assert!(kinds.iter().any(|kind| kind.starts_with(wanted)), "{wanted} in {kinds:?}");
@@ -119,10 +120,10 @@ fn ramfs(guard: &Guard) -> Ramfs {
 #[test]
 fn what_is_wanted_twice_is_made_once() {
     privileged!(guard, {
-        let wants = Wants {
+        let wants = AdoptOptions {
             netns: Some(guard.named("net").parse().unwrap()),
             ramfs: Some(ramfs(&guard)),
-            ..Wants::default()
+            ..AdoptOptions::default()
         };
         let mut adopted =
             guard.store().adopt(&AdoptSpec { wants: wants.clone(), ..spec(&guard, "jail") }).unwrap();
@@ -163,7 +164,7 @@ fn what_another_receipt_has_marked_stays() {
         let base = HostPath::future_directory(&guard.base()).unwrap();
         let mut other = stockade::spec::JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
         other.netns = stockade::spec::Netns::Make(guard.named("net").parse().unwrap());
-        let prepared = guard.store().prepare(&other).unwrap();
+        let prepared = guard.store().create(&other).unwrap();
         let mut same = spec(&guard, "jail");
         assert!(matches!(guard.store().adopt(&same), Err(Error::Locked { .. })), "the name is taken");
         same.name = guard.named("alias").parse().unwrap();
@@ -210,7 +211,7 @@ fn a_jail_that_another_program_gave_no_id_is_removed_too() {
         let name = guard.named("odd").parse().unwrap();
         let mut adopted = guard
             .store()
-            .adopt(&AdoptSpec { name, base: base.clone(), jail, wants: Wants::default() })
+            .adopt(&AdoptSpec { name, base: base.clone(), jail, wants: AdoptOptions::default() })
             .unwrap();
         adopted.make_root().unwrap();
         assert!(base.join(VMM).join(&odd).join("root").as_path().is_dir());
@@ -235,7 +236,7 @@ fn a_failure_leaves_nothing() {
         adopted.make_root().unwrap();
         fs::write(root(&adopted).join("file"), "").unwrap();
         let before = adopted.receipt().steps.clone();
-        assert!(adopted.want(&Wants { ramfs: Some(ramfs), ..Wants::default() }).is_err());
+        assert!(adopted.want(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
         assert_eq!(adopted.receipt().steps, before);
         assert!(before.iter().any(|step| matches!(step, Step::NamedNetns(_))));
         assert!(adopted.teardown().unwrap().is_clean());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use stockade::spec::HostPath;
-use stockade::{AdoptSpec, Layout, Wants};
+use stockade::{AdoptOptions, AdoptSpec, Layout};
 use testkit::{Guard, program, run_with, unified, unified_mount};
 
 const VMM: &str = "stockade-probe";
@@ -14,10 +14,10 @@ const VMM: &str = "stockade-probe";
 fn adopt_and_start(guard: &Guard, parent: &str, setting: &str) -> stockade::Adopted {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let id = guard.named("jail");
-    let wants = Wants {
+    let wants = AdoptOptions {
         cgroups: vec![setting.parse().unwrap()],
         parent_cgroup: Some(parent.parse().unwrap()),
-        ..Wants::default()
+        ..AdoptOptions::default()
     };
     let jail = Some(Layout::named(base.clone(), VMM, &id).unwrap());
     let adopted = guard.store().adopt(&AdoptSpec { name: id.parse().unwrap(), base, jail, wants }).unwrap();

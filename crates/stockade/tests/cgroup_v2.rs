@@ -11,10 +11,10 @@ use std::sync::Barrier;
 
 use rustix::io::Errno;
 use serde_json::Value;
+use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
-use stockade::step::Step;
-use stockade::step::enter::EnterStep;
-use stockade::{Error, ErrorKind, Prepared, Running, Streams};
+use stockade::steps::Step;
+use stockade::{Created, Error, ErrorKind, Running, Streams};
 use testkit::{Guard, program, unified};
 
 /// A jail below the test's own parent cgroup.
@@ -58,7 +58,7 @@ fn is_gone(pid: i64) -> bool {
 }
 
 /// Launches, and waits until the VMM has written its first line.
-fn launch_and_listen(prepared: Prepared) -> (Running, Value) {
+fn launch_and_listen(prepared: Created) -> (Running, Value) {
     let (from, to): (PipeReader, _) = std::io::pipe().unwrap();
     let running = prepared.launch(Streams { stdout: Some(to.into()), ..Streams::default() }).unwrap();
     let mut said = String::new();
@@ -100,7 +100,7 @@ fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "born", &["sleep"], &["pids.max=64"]);
             spec.cgroup_version = version;
-            let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+            let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             assert_eq!(cgroup_of(running.pid()), format!("0::/{}/{}", guard.name(), spec.id), "{version:?}");
             tear_down(running);
         }
@@ -112,7 +112,7 @@ fn the_clone_itself_counts_against_the_cgroup() {
     unified!(guard, {
         // A process that moved in after its birth would get past this: only forks are refused.
         let spec = spec(&guard, "unborn", &["exit=0"], &["pids.max=0"]);
-        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let Error::Enter { step, cause } = &error else { panic!("{error}") };
         assert!(matches!(**step, EnterStep::Clone { cgroup: Some(_), .. }), "{error}");
         assert_eq!(*cause, Errno::AGAIN, "{error}");
@@ -132,7 +132,7 @@ fn every_setting_is_in_force() {
             "memory.swap.max=0",
         ];
         let spec = spec(&guard, "set", &["sleep"], &settings);
-        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         for setting in settings {
             let (file, value) = setting.split_once('=').unwrap();
             assert_eq!(read(own_cgroup(&spec).join(file)), value, "{file}");
@@ -148,7 +148,7 @@ fn every_setting_is_in_force() {
 fn a_value_that_the_kernel_refuses_leaves_nothing() {
     unified!(guard, {
         let spec = spec(&guard, "bad", &[], &["pids.max=no-number"]);
-        let error = guard.store().prepare(&spec).unwrap_err().to_string();
+        let error = guard.store().create(&spec).unwrap_err().to_string();
         let file = own_cgroup(&spec).join("pids.max");
         assert_eq!(error, format!("failed to write {}: Invalid argument (os error 22)", file.display()));
         assert!(!own_cgroup(&spec).exists() && !guard.base().exists() && !guard.state().exists());
@@ -164,7 +164,7 @@ fn what_is_asked_for_is_handed_down_all_the_way_and_nothing_else() {
         assert_eq!(read(parent.join("cgroup.subtree_control")), "");
         let mut spec = spec(&guard, "nested", &["sleep"], &["pids.max=64", "memory.max=max", "pids.max=32"]);
         spec.parent_cgroup = Some(format!("{}/a/b", guard.name()).parse().unwrap());
-        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         for above in [parent.clone(), parent.join("a"), parent.join("a/b")] {
             assert_eq!(read(above.join("cgroup.subtree_control")), "memory pids", "{}", above.display());
         }
@@ -185,7 +185,7 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "join", &["daemon=2", "sleep"], &[]);
             spec.cgroup_version = version;
-            let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+            let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
             // In a leash of its own below it, which ends what the VMM leaves behind.
             let leash = format!("0::/{}/stockade-{}-", guard.name(), guard.named("join"));
             assert!(cgroup_of(running.pid()).starts_with(&leash), "{version:?}");
@@ -204,7 +204,7 @@ fn a_parent_alone_that_is_absent_is_ignored_and_not_made() {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "absent", &["sleep"], &[]);
             spec.cgroup_version = version;
-            let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+            let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             let own = read("/proc/self/cgroup").trim_end_matches('/').to_owned();
             let leash = format!("{own}/stockade-{}-", guard.named("absent"));
             assert!(cgroup_of(running.pid()).starts_with(&leash), "{version:?}");
@@ -224,7 +224,7 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
         for (nested, setting) in [("", "memory.max=max"), ("", "pids.max=64"), ("/a", "pids.max=64")] {
             let mut spec = spec(&guard, "busy", &[], &[setting]);
             spec.parent_cgroup = Some(format!("{}{nested}", guard.name()).parse().unwrap());
-            let error = guard.store().prepare(&spec).unwrap_err();
+            let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!(
@@ -250,12 +250,12 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
 fn a_parent_that_hands_controllers_down_takes_a_leash_and_no_process() {
     unified!(guard, {
         let store = guard.store();
-        let other = store.prepare(&spec(&guard, "other", &[], &["memory.max=max"])).unwrap();
+        let other = store.create(&spec(&guard, "other", &[], &["memory.max=max"])).unwrap();
         let leashed = spec(&guard, "leashed", &["sleep"], &[]);
-        tear_down(store.prepare(&leashed).unwrap().launch(Streams::default()).unwrap());
+        tear_down(store.create(&leashed).unwrap().launch(Streams::default()).unwrap());
         let mut bare = spec(&guard, "join", &[], &[]);
         bare.new_pid_ns = true;
-        let error = store.prepare(&bare).unwrap().launch(Streams::default());
+        let error = store.create(&bare).unwrap().launch(Streams::default());
         assert_eq!(
             error.unwrap_err().to_string(),
             format!(
@@ -278,7 +278,7 @@ fn a_parent_of_threads_is_an_error_that_says_so() {
         fs::write(parent.join("cgroup.subtree_control"), "+pids").unwrap();
         assert_eq!(read(parent.join("cgroup.type")), "domain threaded");
         let spec = spec(&guard, "threads", &[], &["pids.max=64"]);
-        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
@@ -299,7 +299,7 @@ fn a_cgroup_with_foreign_processes_is_refused_and_left_alone() {
             let place = own_cgroup(&spec).join(below);
             fs::create_dir_all(&place).unwrap();
             let mut foreign = Foreign::in_cgroup(&place);
-            let error = guard.store().prepare(&spec).unwrap_err();
+            let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InTheWay, "{below:?}: {error}");
             assert!(foreign.lives() && place.exists(), "{below:?}");
         }
@@ -311,7 +311,7 @@ fn an_empty_cgroup_that_is_there_is_taken() {
     unified!(guard, {
         let spec = spec(&guard, "empty", &["sleep"], &["pids.max=64"]);
         fs::create_dir_all(own_cgroup(&spec)).unwrap();
-        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         assert_eq!(read(own_cgroup(&spec).join("cgroup.procs")), running.pid().to_string());
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
@@ -326,7 +326,7 @@ fn descendants_die_with_the_cgroup() {
         {
             let mut spec = spec(&guard, id, &[word, "sleep"], &["pids.max=64"]);
             spec.new_pid_ns = pid_namespace;
-            let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+            let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
             assert_eq!(spawned(&said).len(), 5, "{said}");
             // As the host sees them: in a pid namespace they told other numbers.
             let pids = read(own_cgroup(&spec).join("cgroup.procs"));
@@ -343,7 +343,7 @@ fn descendants_die_with_the_cgroup() {
 fn a_frozen_jail_dies_too() {
     unified!(guard, {
         let spec = spec(&guard, "frozen", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (running, _) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let (running, _) = launch_and_listen(guard.store().create(&spec).unwrap());
         fs::write(own_cgroup(&spec).join("cgroup.freeze"), "1").unwrap();
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
@@ -354,7 +354,7 @@ fn a_frozen_jail_dies_too() {
 fn cgroups_below_the_jails_own_go_with_it() {
     unified!(guard, {
         let spec = spec(&guard, "below", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
         let own = own_cgroup(&spec);
         for below in ["one", "one/two", "one/two/three", "other"] {
             fs::create_dir(own.join(below)).unwrap();
@@ -373,7 +373,7 @@ fn cgroups_below_the_jails_own_go_with_it() {
 fn processes_are_killed_by_the_kernels_own_way() {
     unified!(guard, {
         let spec = spec(&guard, "threads", &["daemon=1", "sleep"], &["pids.max=64"]);
-        let (running, said) = launch_and_listen(guard.store().prepare(&spec).unwrap());
+        let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
         let (threads, pid) = (own_cgroup(&spec).join("threads"), spawned(&said)[0]);
         fs::create_dir(&threads).unwrap();
         fs::write(threads.join("cgroup.type"), "threaded").unwrap();
@@ -391,7 +391,7 @@ fn what_a_dead_vmm_left_in_its_cgroup_is_collected() {
     unified!(guard, {
         let store = guard.store();
         let spec = spec(&guard, "dead", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (mut running, said) = launch_and_listen(store.prepare(&spec).unwrap());
+        let (mut running, said) = launch_and_listen(store.create(&spec).unwrap());
         running.signal(rustix::process::Signal::KILL).unwrap();
         running.wait().unwrap();
         drop(running);
@@ -409,7 +409,7 @@ fn version_1_cannot_be_had_here() {
     unified!(guard, {
         let mut spec = spec(&guard, "v1", &["exit=0"], &["pids.max=64"]);
         spec.cgroup_version = Some(CgroupVersion::V1);
-        let error = guard.store().prepare(&spec).unwrap_err();
+        let error = guard.store().create(&spec).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (ErrorKind::InvalidSpec, "Hierarchy not found: No hierarchy found for this cgroup version.")
@@ -425,7 +425,7 @@ fn a_controller_that_nobody_has_is_named() {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "nosuch", &[], &["pids.max=64", "nosuch.thing=1"]);
             spec.cgroup_version = version;
-            let error = guard.store().prepare(&spec).unwrap_err();
+            let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(error.to_string(), "Controller nosuch is unavailable", "{version:?}");
         }
         assert!(!guard.base().exists() && !cgroup(guard.name()).exists(), "nothing was made");
@@ -443,7 +443,7 @@ fn twenty_jails_at_once_have_a_cgroup_each() {
                 scope.spawn(move || {
                     let limit = format!("pids.max={}", number + 10);
                     let spec = spec(guard, &number.to_string(), &["sleep"], &[&limit, "memory.max=max"]);
-                    let running = store.prepare(&spec).and_then(|jail| jail.launch(Streams::default()));
+                    let running = store.create(&spec).and_then(|jail| jail.launch(Streams::default()));
                     // All meet, whatever came of it: a failure must not keep the others waiting.
                     all_run.wait();
                     let running = running.unwrap();
@@ -466,7 +466,7 @@ fn twenty_jails_at_once_have_a_cgroup_each() {
 fn the_receipt_names_one_cgroup() {
     unified!(guard, {
         let spec = spec(&guard, "steps", &[], &["pids.max=64", "cpu.weight=50"]);
-        let prepared = guard.store().prepare(&spec).unwrap();
+        let prepared = guard.store().create(&spec).unwrap();
         let cgroups: Vec<_> = prepared
             .receipt()
             .steps

@@ -7,28 +7,30 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::{Ended, Error, Jail, Streams};
+use stockade::{Error, ExitStatus, Jail, Streams};
 use testkit::{Guard, privileged, program, run_with, with_everything};
 
 /// One jail's life: every third is detached with a monitor, and ended through another opening of it.
 fn live(guard: &Guard, number: u32) {
     let store = guard.store();
     let spec = with_everything(guard, number);
-    let mut prepared = store.prepare(&spec).unwrap();
+    let mut prepared = store.create(&spec).unwrap();
     prepared.place("/etc/passwd").unwrap();
     let report = if number.is_multiple_of(3) {
-        prepared.leave().unwrap();
-        let Some(Jail::Prepared(prepared)) = store.open(&spec.id).unwrap() else {
+        prepared.persist().unwrap();
+        let Some(Jail::Created(prepared)) = store.open(&spec.id).unwrap() else {
             panic!("it stands by itself")
         };
         drop(prepared.launch_watched(1 << 12).unwrap());
         let mut ends = store.ends(std::slice::from_ref(&spec.id)).unwrap();
-        assert_eq!(ends.next(None).unwrap(), Some((spec.id.clone(), Ended::Exited(5))));
-        let Some(Jail::Dead(dead)) = store.open(&spec.id).unwrap() else { panic!("it has ended") };
+        assert_eq!(ends.next(None).unwrap(), Some((spec.id.clone(), ExitStatus::Exited(5))));
+        let Some(Jail::Exited(dead) | Jail::Abandoned(dead)) = store.open(&spec.id).unwrap() else {
+            panic!("it has ended")
+        };
         dead.teardown()
     } else {
         let mut running = prepared.launch(Streams::default()).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         running.teardown()
     };
     let report = report.unwrap();
@@ -99,7 +101,7 @@ fn of_threads_that_want_one_id_one_gets_it() {
                 let try_one = || {
                     let (store, spec) = (guard.store(), with_everything(&guard, 1));
                     all.wait();
-                    let made = store.prepare(&spec);
+                    let made = store.create(&spec);
                     // Nobody gives it up before everybody has tried.
                     all.wait();
                     made.map(drop)
@@ -128,7 +130,7 @@ fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
             run.arg("--chroot-base-dir").arg(guard.base()).arg("--state-dir").arg(guard.state());
             run_with(run.args(["--", "exit=6"]))
         };
-        let prepared = guard.store().prepare(&spec).unwrap();
+        let prepared = guard.store().create(&spec).unwrap();
         let refused = run();
         let line = format!("stockade: jail {} is locked by pid {}\n", spec.id, std::process::id());
         assert_eq!((refused.code, refused.stderr), (125, line));
@@ -150,14 +152,14 @@ fn a_working_directory_that_changes_matters_to_nobody() {
         let mut spec = JailSpec::new(guard.named("cwd").parse().unwrap(), vmm, base);
         spec.arguments = vec!["exit=5".into()];
         std::env::set_current_dir("/").unwrap();
-        let prepared = store.prepare(&spec);
+        let prepared = store.create(&spec);
         let elsewhere = guard.directory().join("gone");
         std::fs::create_dir(&elsewhere).unwrap();
         std::env::set_current_dir(&elsewhere).unwrap();
         // Not even one that is gone does harm.
         std::fs::remove_dir(&elsewhere).unwrap();
         let mut running = prepared.unwrap().launch(Streams::default()).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         assert!(running.teardown().unwrap().is_clean());
         std::env::set_current_dir(home).unwrap();
         assert!(!guard.base().exists() && !guard.state().exists());

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stockade::closure::Closure;
+use stockade::spec::libraries::Libraries;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::step::Step;
-use stockade::{Ended, ErrorKind, How, Placement, Prepared, Streams};
+use stockade::steps::Step;
+use stockade::{Created, ErrorKind, ExitStatus, How, Placement, Streams};
 use testkit::{Guard, Powerful, privileged};
 
 /// A jail for a program, with its closure.
@@ -18,13 +18,13 @@ fn spec(guard: &Guard, program: &Path, words: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(program).unwrap();
     let mut spec = JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
-    spec.closure = Closure::of(&spec.exec_file).unwrap();
+    spec.closure = Libraries::of(&spec.exec_file).unwrap();
     spec.arguments = words.iter().map(Into::into).collect();
     spec
 }
 
 /// Runs a jail to its end and tears it down: what it said on both streams, and how it ended.
-fn live(prepared: Prepared) -> (String, Ended) {
+fn live(prepared: Created) -> (String, ExitStatus) {
     let (from, to) = std::io::pipe().unwrap();
     let errors = OwnedFd::from(to.try_clone().unwrap());
     let streams = Streams { stdin: None, stdout: Some(to.into()), stderr: Some(errors) };
@@ -72,8 +72,8 @@ fn a_program_finds_its_libraries_in_the_jail_wherever_it_found_them_on_the_host(
         let program = layered(&guard);
         assert_eq!(testkit::run_with(&mut Command::new(&program)).code, 42, "it works on the host");
         let spec = spec(&guard, &program, &[]);
-        let (said, ended) = live(guard.store().prepare(&spec).unwrap());
-        assert_eq!((said.as_str(), ended), ("", Ended::Exited(42)));
+        let (said, ended) = live(guard.store().create(&spec).unwrap());
+        assert_eq!((said.as_str(), ended), ("", ExitStatus::Exited(42)));
     });
 }
 
@@ -88,7 +88,7 @@ fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
             power.give_to(file);
         }
         let mut spec = spec(&guard, &program, &[]);
-        let prepared = guard.store().prepare(&spec).unwrap();
+        let prepared = guard.store().create(&spec).unwrap();
         assert_eq!(prepared.stripped().len(), powers.len());
         for (file, power) in &powers {
             let said = prepared.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
@@ -98,9 +98,9 @@ fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
             assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o7000, 0);
             assert_eq!(testkit::attributes(copy.as_path()), [""; 0]);
         }
-        assert_eq!(live(prepared).1, Ended::Exited(42));
+        assert_eq!(live(prepared).1, ExitStatus::Exited(42));
         spec.bind_executable = true;
-        assert_eq!(guard.store().prepare(&spec).unwrap().stripped(), []);
+        assert_eq!(guard.store().create(&spec).unwrap().stripped(), []);
     });
 }
 
@@ -108,7 +108,7 @@ fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
 fn the_closure_is_on_the_receipt() {
     privileged!(guard, {
         let spec = spec(&guard, &layered(&guard), &[]);
-        let prepared = guard.store().prepare(&spec).unwrap();
+        let prepared = guard.store().create(&spec).unwrap();
         let placed: Vec<_> = prepared
             .receipt()
             .steps
@@ -136,8 +136,8 @@ fn the_closure_is_on_the_receipt() {
 fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
     privileged!(guard, {
         let mut spec = spec(&guard, &layered(&guard), &[]);
-        spec.closure = Closure::default();
-        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
+        spec.closure = Libraries::default();
+        let error = guard.store().create(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let said = "failed to execute in the jail: /layered: No such file or directory (os error 2); the file is \
                     in the jail, so its interpreter is not: link it statically, or place its closure too";
@@ -149,7 +149,7 @@ fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
 fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stays() {
     privileged!(guard, {
         let spec = spec(&guard, &layered(&guard), &[]);
-        let mut prepared = guard.store().prepare(&spec).unwrap();
+        let mut prepared = guard.store().create(&spec).unwrap();
         let steps = prepared.receipt().steps.len();
         let directory = guard.directory().join("lib");
         let error = prepared.place(&directory).expect_err("/lib has the C library in it");
@@ -168,7 +168,7 @@ fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stay
         }
         let placed = prepared.place(Placement::new(&directory).named("opt/lib")).unwrap();
         assert_eq!(placed.to_string(), "/opt/lib");
-        assert_eq!(live(prepared).1, Ended::Exited(42));
+        assert_eq!(live(prepared).1, ExitStatus::Exited(42));
     });
 }
 
@@ -203,8 +203,8 @@ fn python_runs_in_a_jail_with_its_standard_library() {
         // Debian's own has links that lead out of it.
         let spec =
             spec(&guard, &python, &["-c", "import json, math; print(json.dumps(1 + 1), math.floor(2.5))"]);
-        let mut prepared = guard.store().prepare(&spec).unwrap();
+        let mut prepared = guard.store().create(&spec).unwrap();
         prepared.place(Placement::new(standard_library(&guard, &library)).named(&library)).unwrap();
-        assert_eq!(live(prepared), ("2 2\n".to_owned(), Ended::Exited(0)));
+        assert_eq!(live(prepared), ("2 2\n".to_owned(), ExitStatus::Exited(0)));
     });
 }

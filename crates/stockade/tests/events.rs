@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::{Ended, Event, EventKind, Events, Jail, Store, Streams};
+use stockade::{Event, EventKind, Events, ExitStatus, Jail, Store, Streams};
 use testkit::{Guard, privileged, program, run_with};
 
 fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
@@ -45,13 +45,13 @@ fn stories(events: &[Event]) -> BTreeMap<String, Vec<EventKind>> {
 }
 
 /// The story of a jail that was run to its end; whatever the pid.
-fn is_whole(story: &[EventKind], how: Ended) -> bool {
-    matches!(story, [EventKind::Created, EventKind::Started { pid }, EventKind::Ended { how: told }, EventKind::Removed]
+fn is_whole(story: &[EventKind], how: ExitStatus) -> bool {
+    matches!(story, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { how: told }, EventKind::Removed]
         if *pid > 0 && *told == how)
 }
 
 fn live(store: &Store, spec: &JailSpec) {
-    let mut running = store.prepare(spec).unwrap().launch(Streams::default()).unwrap();
+    let mut running = store.create(spec).unwrap().launch(Streams::default()).unwrap();
     running.wait().unwrap();
     assert!(running.teardown().unwrap().is_clean());
 }
@@ -79,7 +79,7 @@ fn what_other_processes_do_is_told_as_it_happens() {
         assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "stockade-probe\n");
         stockade(&["kill", "-s", "TERM", &id]);
         let ended = next(&mut events);
-        assert_eq!(ended.kind, EventKind::Ended { how: Ended::Killed(15) });
+        assert_eq!(ended.kind, EventKind::Exited { how: ExitStatus::Killed(15) });
         assert_eq!(ended.id.unwrap().as_str(), id);
         stockade(&["rm", &id]);
         assert_eq!(kinds(&told(&mut events)), [EventKind::Removed]);
@@ -97,16 +97,16 @@ fn a_subscriber_that_did_not_look_is_told_every_story_afterwards() {
             live(&store, &spec(&guard, &format!("jail{round}"), &["exit=5"]));
             live(&store, &spec(&guard, "same", &["signal=9"]));
         }
-        drop(store.prepare(&spec(&guard, "never-started", &[])).unwrap());
+        drop(store.create(&spec(&guard, "never-started", &[])).unwrap());
         let mut stories = stories(&told(&mut events));
         assert_eq!(stories.len(), 22);
         let never = stories.remove(&guard.named("never-started")).unwrap();
         assert_eq!(never, [EventKind::Created, EventKind::Removed]);
         let same = stories.remove(&guard.named("same")).unwrap();
         assert_eq!(same.len(), 20 * 4);
-        assert!(same.chunks(4).all(|story| is_whole(story, Ended::Killed(9))), "{same:?}");
+        assert!(same.chunks(4).all(|story| is_whole(story, ExitStatus::Killed(9))), "{same:?}");
         for (id, story) in stories {
-            assert!(is_whole(&story, Ended::Exited(5)), "{id}: {story:?}");
+            assert!(is_whole(&story, ExitStatus::Exited(5)), "{id}: {story:?}");
         }
     });
 }
@@ -115,15 +115,12 @@ fn a_subscriber_that_did_not_look_is_told_every_story_afterwards() {
 fn a_subscriber_that_comes_late_is_told_how_it_is() {
     privileged!(guard, {
         let store = guard.store();
-        let prepared = store.prepare(&spec(&guard, "a-prepared", &[])).unwrap();
-        let running = store
-            .prepare(&spec(&guard, "b-running", &["sleep"]))
-            .unwrap()
-            .launch(Streams::default())
-            .unwrap();
-        store.prepare(&spec(&guard, "c-ended", &["exit=3"])).unwrap().leave().unwrap();
+        let prepared = store.create(&spec(&guard, "a-prepared", &[])).unwrap();
+        let running =
+            store.create(&spec(&guard, "b-running", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
+        store.create(&spec(&guard, "c-ended", &["exit=3"])).unwrap().persist().unwrap();
         let id = guard.named("c-ended").parse().unwrap();
-        let Jail::Prepared(left) = store.open(&id).unwrap().unwrap() else { panic!("it stands by itself") };
+        let Jail::Created(left) = store.open(&id).unwrap().unwrap() else { panic!("it stands by itself") };
         let mut ended = left.launch_watched(0).unwrap();
         ended.wait().unwrap();
         let damaged = guard.state().join(guard.named("d-damaged"));
@@ -140,7 +137,7 @@ fn a_subscriber_that_comes_late_is_told_how_it_is() {
         // Whoever asks is told the same times, to the millisecond that two clocks are read in.
         std::thread::sleep(Duration::from_millis(50));
         for (once, again) in heard.iter().zip(told(&mut store.events_from_the_start().unwrap())) {
-            let is_old = !matches!(once.kind, EventKind::Damaged { .. });
+            let is_old = !matches!(once.kind, EventKind::Corrupt { .. });
             assert!(!is_old || once.time_ms.abs_diff(again.time_ms) <= 2, "{once:?} {again:?}");
         }
         fs::remove_file(&file).unwrap();
@@ -154,12 +151,16 @@ fn a_subscriber_that_comes_late_is_told_how_it_is() {
         assert!(
             matches!(
                 story("c-ended"),
-                [EventKind::Created, EventKind::Started { .. }, EventKind::Ended { how: Ended::Exited(3) }]
+                [
+                    EventKind::Created,
+                    EventKind::Started { .. },
+                    EventKind::Exited { how: ExitStatus::Exited(3) }
+                ]
             ),
             "{stories:?}"
         );
         assert!(
-            matches!(story("d-damaged"), [EventKind::Damaged { problem }] if problem.contains("is damaged"))
+            matches!(story("d-damaged"), [EventKind::Corrupt { problem }] if problem.contains("is damaged"))
         );
 
         assert!(running.teardown().unwrap().is_clean());
@@ -169,7 +170,7 @@ fn a_subscriber_that_comes_late_is_told_how_it_is() {
         fs::remove_file(&file).unwrap();
         let ends = kinds(&told(&mut late));
         assert_eq!(ends, kinds(&told(&mut from_now)), "from here on both are told the same");
-        let killed = EventKind::Ended { how: Ended::Killed(9) };
+        let killed = EventKind::Exited { how: ExitStatus::Killed(9) };
         assert_eq!(
             ends,
             [killed].into_iter().chain(std::iter::repeat_n(EventKind::Removed, 4)).collect::<Vec<_>>()
@@ -183,10 +184,10 @@ fn an_end_that_nobody_has_waited_for_is_told_all_the_same() {
         let store = guard.store();
         let mut events = store.events().unwrap();
         let mut running =
-            store.prepare(&spec(&guard, "zombie", &["exit=7"])).unwrap().launch(Streams::default()).unwrap();
+            store.create(&spec(&guard, "zombie", &["exit=7"])).unwrap().launch(Streams::default()).unwrap();
         let [_, _, end] = std::array::from_fn(|_| next(&mut events));
-        assert_eq!(end.kind, EventKind::Ended { how: Ended::Exited(7) });
-        assert_eq!(running.wait().unwrap(), Ended::Exited(7), "it was not taken away from its parent");
+        assert_eq!(end.kind, EventKind::Exited { how: ExitStatus::Exited(7) });
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(7), "it was not taken away from its parent");
         assert!(running.teardown().unwrap().is_clean());
         assert_eq!(kinds(&told(&mut events)), [EventKind::Removed]);
     });
@@ -254,7 +255,7 @@ fn what_the_kernel_could_not_keep_is_said_to_be_missed() {
     privileged!(guard, {
         let store = guard.store();
         let mut events = store.events().unwrap();
-        let before = store.prepare(&spec(&guard, "before", &["sleep"])).unwrap();
+        let before = store.create(&spec(&guard, "before", &["sleep"])).unwrap();
         assert_eq!(kinds(&told(&mut events)), [EventKind::Created]);
         let most: u32 =
             fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
@@ -274,9 +275,9 @@ fn what_the_kernel_could_not_keep_is_said_to_be_missed() {
         let stories = stories(&told(&mut events));
         assert_eq!(
             stories[&guard.named("before")],
-            [EventKind::Ended { how: Ended::Killed(9) }, EventKind::Removed]
+            [EventKind::Exited { how: ExitStatus::Killed(9) }, EventKind::Removed]
         );
-        assert!(is_whole(&stories[&guard.named("after")], Ended::Exited(5)), "{stories:?}");
+        assert!(is_whole(&stories[&guard.named("after")], ExitStatus::Exited(5)), "{stories:?}");
         let name = names.iter().find(|name| name.exists()).unwrap();
         fs::remove_file(name).unwrap();
     });
@@ -323,12 +324,12 @@ fn five_hundred_jails_that_come_and_go_have_a_consistent_story_each() {
                             return;
                         }
                         let prepared =
-                            store.prepare(&spec(&guard, &format!("jail{number}"), &["exit=5"])).unwrap();
+                            store.create(&spec(&guard, &format!("jail{number}"), &["exit=5"])).unwrap();
                         let mut running = match number % 3 {
                             0 => prepared.launch_watched(1 << 12).unwrap(),
                             _ => prepared.launch(Streams::default()).unwrap(),
                         };
-                        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+                        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
                         assert!(running.teardown().unwrap().is_clean());
                     }
                 });
@@ -351,7 +352,7 @@ fn five_hundred_jails_that_come_and_go_have_a_consistent_story_each() {
         let stories = stories(&seen);
         assert_eq!(stories.len(), JAILS as usize);
         for (id, story) in stories {
-            assert!(is_whole(&story, Ended::Exited(5)), "{id}: {story:?}");
+            assert!(is_whole(&story, ExitStatus::Exited(5)), "{id}: {story:?}");
         }
     });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Gid, Uid};
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::{How, Placement, Prepared, Streams};
+use stockade::{Created, How, Placement, Streams};
 use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -24,12 +24,12 @@ const LEAST_PLACED: usize = 30;
 /// How many placements succeed, at least, against an attack that has most of them refused. Measured are 200 and more.
 const FEW_PLACED: usize = 20;
 
-fn prepare(guard: &Guard, attack: Attack) -> Prepared {
+fn prepare(guard: &Guard, attack: Attack) -> Created {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(attack.name()).parse().unwrap(), vmm, base);
     spec.owner = OWNER;
-    guard.store().prepare(&spec).unwrap()
+    guard.store().create(&spec).unwrap()
 }
 
 /// Files of every kind that must stay as they are, and a description of all of them.
@@ -220,7 +220,7 @@ fn against_a_racer(
 }
 
 /// Places files, a node and binds where the racer is; returns how many, and the names of those that were placed.
-fn place(prepared: &mut Prepared, canaries: &Canaries) -> (usize, Vec<&'static str>) {
+fn place(prepared: &mut Created, canaries: &Canaries) -> (usize, Vec<&'static str>) {
     let mut placed = Vec::new();
     let placements = [
         (canaries.image.as_path(), "a/b/image", How::Copy),

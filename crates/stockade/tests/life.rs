@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
-use stockade::{Ended, Error, ErrorKind, How, JailState, Placement, Prepared, Streams, TeardownOptions};
+use stockade::{Created, Error, ErrorKind, ExitStatus, How, JailState, Placement, Streams, TeardownOptions};
 use testkit::{Guard, privileged, program};
 
 fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
@@ -21,7 +21,7 @@ fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
 }
 
 /// Runs a jail to its end and tears it down; what the VMM wrote, line by line, and how it ended.
-fn live(prepared: Prepared) -> (Vec<Value>, Ended) {
+fn live(prepared: Created) -> (Vec<Value>, ExitStatus) {
     let (from, to) = std::io::pipe().unwrap();
     let streams = Streams { stdout: Some(OwnedFd::from(to)), ..Streams::default() };
     let mut running = prepared.launch(streams).unwrap();
@@ -42,8 +42,8 @@ fn a_vmm_sees_its_jail_and_nothing_else() {
     privileged!(guard, {
         let mut spec = spec(&guard, "seen", &["report"]);
         spec.owner = Owner { uid: 12_345, gid: 12_346 };
-        let (said, ended) = live(guard.store().prepare(&spec).unwrap());
-        assert_eq!(ended, Ended::Exited(0));
+        let (said, ended) = live(guard.store().create(&spec).unwrap());
+        assert_eq!(ended, ExitStatus::Exited(0));
         let seen = &said[0];
         assert_eq!((seen["uid"].as_u64(), seen["euid"].as_u64()), (Some(12_345), Some(12_345)));
         assert_eq!((seen["gid"].as_u64(), seen["egid"].as_u64()), (Some(12_346), Some(12_346)));
@@ -80,7 +80,7 @@ fn what_the_caller_holds_open_does_not_reach_the_vmm() {
         for fd in &held {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
         }
-        let (said, _) = live(guard.store().prepare(&spec(&guard, "fds", &["report"])).unwrap());
+        let (said, _) = live(guard.store().create(&spec(&guard, "fds", &["report"])).unwrap());
         assert_eq!(said[0]["descriptors"], serde_json::json!([0, 1, 2]));
         drop(held);
     });
@@ -92,7 +92,7 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
         let mut spec = spec(&guard, "limits", &["limits", "args"]);
         spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
         spec.profile = Profile::firecracker();
-        let (said, _) = live(guard.store().prepare(&spec).unwrap());
+        let (said, _) = live(guard.store().create(&spec).unwrap());
         assert_eq!(said[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
         let words: Vec<&str> =
             said[1]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
@@ -122,11 +122,11 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
 fn how_the_vmm_ends_is_known() {
     privileged!(guard, {
         for (word, expected, code) in [
-            ("exit=0", Ended::Exited(0), 0),
-            ("exit=7", Ended::Exited(7), 7),
-            ("signal=9", Ended::Killed(9), 137),
+            ("exit=0", ExitStatus::Exited(0), 0),
+            ("exit=7", ExitStatus::Exited(7), 7),
+            ("signal=9", ExitStatus::Killed(9), 137),
         ] {
-            let (_, ended) = live(guard.store().prepare(&spec(&guard, "end", &[word])).unwrap());
+            let (_, ended) = live(guard.store().create(&spec(&guard, "end", &[word])).unwrap());
             assert_eq!((ended, ended.shell_code()), (expected, code), "{word}");
         }
     });
@@ -141,8 +141,8 @@ fn every_part_of_a_jail_goes_with_it() {
         spec.new_pid_ns = true;
         spec.cgroups = vec!["pids.max=64".parse().unwrap(), "cpuset.cpus=0".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
-        let (said, ended) = live(guard.store().prepare(&spec).unwrap());
-        assert_eq!(ended, Ended::Exited(0));
+        let (said, ended) = live(guard.store().create(&spec).unwrap());
+        assert_eq!(ended, ExitStatus::Exited(0));
         assert_eq!(said[0]["pid"], 1);
         assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
         assert_eq!(said[0]["mounts"].as_array().unwrap().len(), 2);
@@ -157,7 +157,7 @@ fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
         let mut spec = spec(&guard, "cg", &["sleep"]);
         spec.cgroups = vec!["pids.max=64".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
-        let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", running.pid())).unwrap();
         let wanted = format!("pids:/{}/{}", guard.name(), spec.id);
         assert!(cgroups.lines().any(|line| line.ends_with(&wanted)), "{cgroups}");
@@ -176,7 +176,7 @@ fn a_joined_namespace_is_left_as_it_was() {
         for argument in [name.clone(), format!("/run/netns/{name}")] {
             let mut spec = spec(&guard, "join", &["report"]);
             spec.netns = Netns::from_argument(&argument).unwrap();
-            let (said, _) = live(guard.store().prepare(&spec).unwrap());
+            let (said, _) = live(guard.store().create(&spec).unwrap());
             assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
         }
         assert_eq!(ip("delete"), 0, "it is still there");
@@ -191,7 +191,7 @@ fn placed_files_are_found_by_the_vmm() {
         let image = guard.file("image", "an image");
         let own = guard.file("own", "the jail's own");
         std::os::unix::fs::chown(&own, Some(12_345), Some(12_346)).unwrap();
-        let mut prepared = guard.store().prepare(&spec).unwrap();
+        let mut prepared = guard.store().create(&spec).unwrap();
         assert_eq!(prepared.place(&image).unwrap().to_string(), "/image");
         let deep = prepared.place(Placement::new(&image).named("deep/er/name").how(How::Copy)).unwrap();
         assert_eq!(deep.to_string(), "/deep/er/name");
@@ -216,7 +216,7 @@ fn placed_files_are_found_by_the_vmm() {
 #[test]
 fn a_device_is_placed_as_a_node() {
     privileged!(guard, {
-        let mut prepared = guard.store().prepare(&spec(&guard, "node", &[])).unwrap();
+        let mut prepared = guard.store().create(&spec(&guard, "node", &[])).unwrap();
         prepared.place(Placement::new("/dev/null").named("nothing")).unwrap();
         let facts = fs::metadata(prepared.root().join("nothing")).unwrap();
         assert_eq!(
@@ -230,7 +230,7 @@ fn a_device_is_placed_as_a_node() {
 #[test]
 fn what_cannot_be_placed_is_refused_and_leaves_the_jail_usable() {
     privileged!(guard, {
-        let mut prepared = guard.store().prepare(&spec(&guard, "refuse", &["exit=3"])).unwrap();
+        let mut prepared = guard.store().create(&spec(&guard, "refuse", &["exit=3"])).unwrap();
         let file = guard.file("file", "");
         let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::InvalidSpec, "{error}");
         refused(prepared.place("/no/such/file").unwrap_err());
@@ -238,7 +238,7 @@ fn what_cannot_be_placed_is_refused_and_leaves_the_jail_usable() {
         refused(prepared.place(Placement::new(&file).named("../out")).unwrap_err());
         refused(prepared.place(Placement::new(&file).how(How::Link)).unwrap_err());
         refused(prepared.place(Placement::new(&file).how(How::Node)).unwrap_err());
-        assert_eq!(live(prepared).1, Ended::Exited(3));
+        assert_eq!(live(prepared).1, ExitStatus::Exited(3));
     });
 }
 
@@ -249,7 +249,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut spec = spec(&guard, "exec", &[]);
         spec.exec_file = ExecFile::new(&script).unwrap();
-        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let text = error.to_string();
         assert!(
             text.starts_with(
@@ -261,7 +261,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
 
         let mut spec = self::spec(&guard, "netns", &[]);
         spec.netns = Netns::Join(HostPath::existing(&guard.file("no-netns", "")).unwrap());
-        let error = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap_err();
+        let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         assert!(
             error.to_string().contains("join network namespace")
                 && error.to_string().contains("Invalid argument"),
@@ -277,7 +277,7 @@ fn a_step_that_fails_undoes_those_before_it() {
         spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
         spec.cgroups = vec!["pids.max=no-number".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
-        let error = guard.store().prepare(&spec).unwrap_err();
+        let error = guard.store().create(&spec).unwrap_err();
         assert!(error.to_string().starts_with("failed to write"), "{error}");
         assert!(error.to_string().contains("pids.max"), "{error}");
         // That nothing is left is what the guard looks for.
@@ -289,7 +289,7 @@ fn an_impossible_cgroup_is_refused_before_anything_is_made() {
     privileged!(guard, {
         let mut spec = spec(&guard, "nocg", &[]);
         spec.cgroups = vec!["nosuch.thing=1".parse().unwrap()];
-        let error = guard.store().prepare(&spec).unwrap_err();
+        let error = guard.store().create(&spec).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (ErrorKind::InvalidSpec, "Controller nosuch is unavailable")
@@ -303,17 +303,17 @@ fn an_id_in_use_is_refused_with_the_reason() {
     privileged!(guard, {
         let store = guard.store();
         let spec = spec(&guard, "twice", &["sleep"]);
-        let prepared = store.prepare(&spec).unwrap();
-        let error = store.prepare(&spec).unwrap_err();
+        let prepared = store.create(&spec).unwrap();
+        let error = store.create(&spec).unwrap_err();
         assert_eq!(error.to_string(), format!("jail {} is locked by pid {}", spec.id, std::process::id()));
         let running = prepared.launch(Streams::default()).unwrap();
-        let error = store.prepare(&spec).unwrap_err();
+        let error = store.create(&spec).unwrap_err();
         assert_eq!(error.to_string(), format!("jail {} is running as pid {}", spec.id, running.pid()));
         assert_eq!(error.kind(), ErrorKind::InUse);
         // Nobody holds the lock any more, but the VMM runs on.
         let pid = running.pid();
         drop(running);
-        let error = store.prepare(&spec).unwrap_err();
+        let error = store.create(&spec).unwrap_err();
         assert_eq!(error.to_string(), format!("jail {} is running as pid {pid}", spec.id));
         kill(pid);
         let report = store.collect(false).unwrap();
@@ -333,11 +333,11 @@ fn states_are_told_by_the_listing() {
     privileged!(guard, {
         let store = guard.store();
         assert_eq!(store.list().unwrap(), vec![], "no directory, no jails");
-        let prepared = store.prepare(&spec(&guard, "a", &["sleep"])).unwrap();
+        let prepared = store.create(&spec(&guard, "a", &["sleep"])).unwrap();
         let running =
-            store.prepare(&spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
+            store.create(&spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
         let states: Vec<_> = store.list().unwrap().into_iter().map(|jail| (jail.state, jail.pid)).collect();
-        assert_eq!(states, [(JailState::Prepared, None), (JailState::Running, Some(running.pid()))]);
+        assert_eq!(states, [(JailState::Created, None), (JailState::Running, Some(running.pid()))]);
         assert!(running.teardown().unwrap().is_clean());
         assert!(prepared.teardown().unwrap().is_clean());
         assert!(
@@ -352,17 +352,17 @@ fn a_stubborn_vmm_is_killed_after_its_grace() {
     privileged!(guard, {
         let mut polite = spec(&guard, "polite", &["sleep"]);
         polite.new_pid_ns = false;
-        let mut running = guard.store().prepare(&polite).unwrap().launch(Streams::default()).unwrap();
-        assert_eq!(running.stop(Duration::from_secs(20)).unwrap(), Ended::Killed(15));
+        let mut running = guard.store().create(&polite).unwrap().launch(Streams::default()).unwrap();
+        assert_eq!(running.stop(Duration::from_secs(20)).unwrap(), ExitStatus::Killed(15));
         assert!(running.teardown().unwrap().is_clean());
 
         let (from, to) = std::io::pipe().unwrap();
         let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
         let stubborn = spec(&guard, "stubborn", &["ignore=15", "clock", "sleep"]);
-        let mut running = guard.store().prepare(&stubborn).unwrap().launch(streams).unwrap();
+        let mut running = guard.store().create(&stubborn).unwrap().launch(streams).unwrap();
         // It has said something, so it ignores SIGTERM by now.
         std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut String::new()).unwrap();
-        assert_eq!(running.stop(Duration::from_millis(50)).unwrap(), Ended::Killed(9));
+        assert_eq!(running.stop(Duration::from_millis(50)).unwrap(), ExitStatus::Killed(9));
         assert!(running.teardown().unwrap().is_clean());
     });
 }
@@ -381,7 +381,7 @@ fn descendants_die_with_the_jail() {
                 }
                 let (from, to) = std::io::pipe().unwrap();
                 let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
-                let running = guard.store().prepare(&spec).unwrap().launch(streams).unwrap();
+                let running = guard.store().create(&spec).unwrap().launch(streams).unwrap();
                 let mut said = String::new();
                 std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut said).unwrap();
                 let said: Value = serde_json::from_str(&said).unwrap();
@@ -397,7 +397,7 @@ fn descendants_die_with_the_jail() {
 #[test]
 fn a_prepared_jail_that_is_dropped_is_gone() {
     privileged!(guard, {
-        drop(guard.store().prepare(&spec(&guard, "drop", &[])).unwrap());
+        drop(guard.store().create(&spec(&guard, "drop", &[])).unwrap());
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }
@@ -406,7 +406,7 @@ fn a_prepared_jail_that_is_dropped_is_gone() {
 fn damaged_receipts_are_reported_and_never_acted_on() {
     privileged!(guard, {
         let store = guard.store();
-        let good = store.prepare(&spec(&guard, "good", &[])).unwrap();
+        let good = store.create(&spec(&guard, "good", &[])).unwrap();
         let receipt =
             fs::read_to_string(store.directory().join(good.receipt().id.as_str()).join("receipt.json"))
                 .unwrap();
@@ -444,7 +444,7 @@ fn damaged_receipts_are_reported_and_never_acted_on() {
         }
         assert!(problem("foreign").reason.contains("belongs to uid 1234"), "{:?}", problem("foreign"));
         let damaged =
-            store.list().unwrap().into_iter().filter(|jail| jail.state == JailState::Damaged).count();
+            store.list().unwrap().into_iter().filter(|jail| jail.state == JailState::Corrupt).count();
         assert_eq!(damaged, 5);
         for id in ["truncated", "empty", "future", "stolen", "foreign"] {
             fs::remove_dir_all(store.directory().join(id)).unwrap();
@@ -464,8 +464,8 @@ fn many_jails_live_at_once() {
                     for round in 0..5 {
                         let mut spec = spec(guard, &format!("{thread}-{round}"), &["exit=5"]);
                         spec.new_pid_ns = round % 2 == 0;
-                        let mut running = store.prepare(&spec).unwrap().launch(Streams::default()).unwrap();
-                        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+                        let mut running = store.create(&spec).unwrap().launch(Streams::default()).unwrap();
+                        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
                         let report = running.teardown().unwrap();
                         assert!(report.is_clean(), "{report:?}");
                     }
@@ -486,7 +486,7 @@ fn a_teardown_may_give_the_vmm_time_to_end() {
         for (words, grace) in
             [(&["sleep"][..], Duration::MAX), (&["ignore=15", "sleep"], Duration::from_millis(20))]
         {
-            let running = guard.store().prepare(&spec(&guard, "grace", words)).unwrap();
+            let running = guard.store().create(&spec(&guard, "grace", words)).unwrap();
             let running = running.launch(Streams::default()).unwrap();
             let options = TeardownOptions { grace: Some(grace), ..TeardownOptions::default() };
             let report = running.teardown_with(options).unwrap();

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, SpecError};
-use stockade::{Ended, Error, Jail, JailPool, JailState, Running, Streams, TeardownOptions, teardown_all};
+use stockade::{
+    Error, ExitStatus, Jail, JailPool, JailState, Running, Streams, TeardownOptions, teardown_all,
+};
 use testkit::{Guard, privileged, program};
 
 fn spec(guard: &Guard) -> JailSpec {
@@ -39,7 +41,7 @@ fn a_jail_from_a_pool_is_like_any_other_and_another_takes_its_place() {
         assert!(name.path().as_path().exists() && name.as_str() != guard.named("net"));
         prepared.place("/etc/passwd").unwrap();
         let mut running = prepared.launch(Streams::default()).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         assert!(running.teardown().unwrap().is_clean());
 
         pool.wait_until_warm().unwrap();
@@ -120,7 +122,7 @@ fn what_a_killed_pool_left_is_collected() {
         assert!(!ended.status.success());
         let store = guard.store();
         let states: Vec<JailState> = store.list().unwrap().iter().map(|jail| jail.state).collect();
-        assert_eq!(states, [JailState::Dead, JailState::Dead]);
+        assert_eq!(states, [JailState::Abandoned, JailState::Abandoned]);
         let collection = store.collect(false).unwrap();
         assert!(collection.is_clean() && collection.jails.len() == 2, "{collection:?}");
     });
@@ -132,7 +134,7 @@ fn running(guard: &Guard, number: u32, word: &str) -> Running {
     spec.id = guard.named(&number.to_string()).parse().unwrap();
     spec.netns = Netns::from_argument(&guard.named(&format!("net{number}"))).unwrap();
     spec.arguments = vec![word.into()];
-    guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap()
+    guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap()
 }
 
 #[test]

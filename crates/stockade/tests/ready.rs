@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec};
-use stockade::{Ended, Error, Running, Streams};
+use stockade::{Error, ExitStatus, Running, Streams};
 use testkit::{Guard, privileged, program};
 
 /// Long enough for whatever happens at all.
@@ -16,7 +16,7 @@ fn launch(guard: &Guard, words: &[&str], streams: Streams) -> Running {
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named("vm").parse().unwrap(), vmm, base);
     spec.arguments = words.iter().map(Into::into).collect();
-    guard.store().prepare(&spec).unwrap().launch(streams).unwrap()
+    guard.store().create(&spec).unwrap().launch(streams).unwrap()
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn its_early_end_is_told_and_its_words_are_the_callers() {
         let mut running = launch(&guard, &["read=/no/kernel", "exit=148"], streams);
         let error = running.wait_ready(&JailPath::new("run/api.sock").unwrap(), LONG).unwrap_err();
         assert!(
-            matches!(&error, Error::EndedEarly { ended: Ended::Exited(148), last_lines, .. } if last_lines.is_empty()),
+            matches!(&error, Error::EndedEarly { ended: ExitStatus::Exited(148), last_lines, .. } if last_lines.is_empty()),
             "{error}"
         );
         let line = format!("the VMM of jail {} ended before it was ready: exit code 148", guard.named("vm"));
@@ -35,7 +35,7 @@ fn its_early_end_is_told_and_its_words_are_the_callers() {
         let mut said = String::new();
         from.read_to_string(&mut said).unwrap();
         assert!(said.contains("ENOENT"), "{said}");
-        assert_eq!(running.wait().unwrap(), Ended::Exited(148), "it can still be asked for");
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(148), "it can still be asked for");
         assert!(running.teardown().unwrap().is_clean());
     });
 }

@@ -59,7 +59,7 @@ fn shares_blocks(guard: &Guard, kind: &str) {
     run("sync", &[]);
     let free = |path: &Path| rustix::fs::statvfs(path).unwrap().f_bfree;
     let spec = spec(guard, &directory.join("base"), &["write=/auto=x"]);
-    let mut prepared = guard.store().prepare(&spec).unwrap();
+    let mut prepared = guard.store().create(&spec).unwrap();
     replaces_and_is_taken_out(&mut prepared, &first, &second, How::Reflink);
     run("sync", &[]);
     let before = free(&directory);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::{Ended, ErrorKind, Streams};
+use stockade::{ErrorKind, ExitStatus, Streams};
 use testkit::{Guard, privileged, program};
 
 /// Where the parent cgroup of the test's jails is, in whatever version the host has for pids.
@@ -31,19 +31,19 @@ fn spec(guard: &Guard, id: &str, setting: &str) -> JailSpec {
 fn parents_that_were_made_for_a_jail_that_never_ran_go_with_it() {
     privileged!(guard, {
         let (store, parent) = (guard.store(), parent(&guard));
-        store.prepare(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
+        store.create(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
         assert!(!parent.exists(), "a setting was refused");
 
         let script = guard.file("script", "#!/no/such/interpreter\n");
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
         let mut no_vmm = spec(&guard, "exec", "pids.max=9");
         no_vmm.exec_file = ExecFile::new(&script).unwrap();
-        let prepared = store.prepare(&no_vmm).unwrap();
+        let prepared = store.create(&no_vmm).unwrap();
         assert!(parent.join("a/b").join(no_vmm.id.as_str()).exists());
         prepared.launch(Streams::default()).unwrap_err();
         assert!(!parent.exists(), "the VMM could not be executed");
 
-        let mut prepared = store.prepare(&spec(&guard, "place", "pids.max=9")).unwrap();
+        let mut prepared = store.create(&spec(&guard, "place", "pids.max=9")).unwrap();
         prepared.place("/no/such/file").unwrap_err();
         drop(prepared);
         assert!(!parent.exists(), "a file was not there");
@@ -56,15 +56,15 @@ fn parents_of_others_stay() {
         let (store, parent) = (guard.store(), parent(&guard));
         // One that somebody made, and that is empty.
         std::fs::create_dir(&parent).unwrap();
-        store.prepare(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
+        store.create(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
         assert!(parent.exists() && !parent.join("a").exists());
 
         // One that another jail has come into meanwhile.
-        let first = store.prepare(&spec(&guard, "first", "pids.max=9")).unwrap();
-        let second = store.prepare(&spec(&guard, "second", "pids.max=9")).unwrap();
+        let first = store.create(&spec(&guard, "first", "pids.max=9")).unwrap();
+        let second = store.create(&spec(&guard, "second", "pids.max=9")).unwrap();
         drop(first);
         let mut running = second.launch(Streams::default()).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         assert!(running.teardown().unwrap().is_clean());
         assert!(parent.join("a/b").exists(), "a jail that has run leaves its parents");
     });
@@ -81,10 +81,10 @@ fn jails_that_are_refused_are_in_nobodys_way() {
                     for round in 0..40 {
                         let id = format!("{thread}-{round}");
                         if thread % 2 == 0 {
-                            let error = store.prepare(&spec(guard, &id, "pids.max=no-number")).unwrap_err();
+                            let error = store.create(&spec(guard, &id, "pids.max=no-number")).unwrap_err();
                             assert!(error.to_string().contains("Invalid argument"), "{error}");
                         } else {
-                            let prepared = store.prepare(&spec(guard, &id, "pids.max=9")).unwrap();
+                            let prepared = store.create(&spec(guard, &id, "pids.max=9")).unwrap();
                             assert!(prepared.teardown().unwrap().is_clean());
                             count.fetch_add(1, Ordering::Relaxed);
                         }
@@ -105,7 +105,7 @@ fn a_cgroup_file_of_the_other_version_is_refused_before_anything_is_made() {
         } else {
             ("memory.limit_in_bytes=1G", "memory.max")
         };
-        let error = guard.store().prepare(&spec(&guard, "other", setting)).unwrap_err();
+        let error = guard.store().create(&spec(&guard, "other", setting)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
         assert!(error.to_string().ends_with(&format!("there it is {instead}")), "{error}");
         assert!(!parent(&guard).exists() && !guard.base().exists() && !guard.state().exists());

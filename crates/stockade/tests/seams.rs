@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::step::Ramfs;
-use stockade::{AdoptSpec, Jail, Layout, Skeleton, Store, Streams, Wants};
+use stockade::steps::Ramfs;
+use stockade::{AdoptOptions, AdoptSpec, Jail, Layout, Store, Streams, TemplateMounts};
 use testkit::{Guard, privileged, program, run_with};
 
 fn spec(guard: &Guard, id: &str, base: &str) -> JailSpec {
@@ -22,7 +22,7 @@ fn spec(guard: &Guard, id: &str, base: &str) -> JailSpec {
 fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let jail = Some(Layout::named(base.clone(), "vmm", &guard.named(id)).unwrap());
-    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail, wants: Wants::default() }
+    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail, wants: AdoptOptions::default() }
 }
 
 #[test]
@@ -30,9 +30,9 @@ fn two_state_directories_may_have_a_jail_of_one_name() {
     privileged!(guard, {
         let other = Store::new(&guard.directory().join("other")).unwrap();
         let (one, two) = (spec(&guard, "same", "base"), spec(&guard, "same", "second"));
-        let first = guard.store().prepare(&one).unwrap().launch(Streams::default()).unwrap();
-        other.prepare(&two).unwrap().leave().unwrap();
-        let Some(Jail::Prepared(second)) = other.open(&two.id).unwrap() else { panic!("it stands") };
+        let first = guard.store().create(&one).unwrap().launch(Streams::default()).unwrap();
+        other.create(&two).unwrap().persist().unwrap();
+        let Some(Jail::Created(second)) = other.open(&two.id).unwrap() else { panic!("it stands") };
         let second = second.launch(Streams::default()).unwrap();
         assert!(second.teardown().unwrap().is_clean());
         assert!(Path::new("/proc").join(first.pid().to_string()).join("root").exists());
@@ -77,7 +77,7 @@ fn a_wish_that_is_refused_leaves_an_adopted_root_to_its_owner() {
         let path = JailPath::new("file/ramfs").unwrap();
         let owner = Owner { uid: 12_345, gid: 12_346 };
         let ramfs = Ramfs { path, name: guard.named("ramfs"), size: 1 << 20, owner };
-        assert!(adopted.want(&Wants { ramfs: Some(ramfs), ..Wants::default() }).is_err());
+        assert!(adopted.want(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
         let facts = fs::metadata(&root).unwrap();
         assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o777), (12_345, 12_346, 0o755));
         assert!(adopted.teardown().unwrap().is_clean());
@@ -87,11 +87,11 @@ fn a_wish_that_is_refused_leaves_an_adopted_root_to_its_owner() {
 #[test]
 fn a_prepared_jail_starts_without_the_skeleton_it_was_planned_with() {
     privileged!(guard, {
-        Skeleton::make().unwrap();
-        let prepared = guard.store().prepare(&spec(&guard, "kept", "base")).unwrap();
-        Skeleton::remove().unwrap();
+        TemplateMounts::make().unwrap();
+        let prepared = guard.store().create(&spec(&guard, "kept", "base")).unwrap();
+        TemplateMounts::remove().unwrap();
         let running = prepared.launch(Streams::default());
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         assert!(running.unwrap().teardown().unwrap().is_clean());
     });
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
-use stockade::{Ended, Error, Jail, RUNTIME_DIRECTORY, Skeleton, Streams};
+use stockade::{Error, ExitStatus, Jail, RUNTIME_DIRECTORY, Streams, TemplateMounts};
 use testkit::{Guard, privileged, program};
 
 fn spec(guard: &Guard, id: &str) -> JailSpec {
@@ -24,7 +24,7 @@ fn spec(guard: &Guard, id: &str) -> JailSpec {
 fn mounts(guard: &Guard, id: &str) -> Vec<String> {
     let mut spec = spec(guard, id);
     spec.ramfs = Some(1 << 20);
-    let running = guard.store().prepare(&spec).unwrap().launch(Streams::default()).unwrap();
+    let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
     let table = fs::read_to_string(format!("/proc/{}/mountinfo", running.pid())).unwrap();
     assert!(running.teardown().unwrap().is_clean());
     let table = table.replace(guard.named(id).as_str(), "ID");
@@ -38,7 +38,7 @@ fn ways_out(guard: &Guard, id: &str) -> Vec<Value> {
     spec.owner = Owner { uid: 0, gid: 0 };
     let (mut from, to) = std::io::pipe().unwrap();
     let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
-    let mut running = guard.store().prepare(&spec).unwrap().launch(streams).unwrap();
+    let mut running = guard.store().create(&spec).unwrap().launch(streams).unwrap();
     let mut said = String::new();
     from.read_to_string(&mut said).unwrap();
     running.wait().unwrap();
@@ -53,7 +53,7 @@ fn ways_out(guard: &Guard, id: &str) -> Vec<Value> {
 }
 
 fn uses_the_skeleton(guard: &Guard, id: &str) -> bool {
-    let running = guard.store().prepare(&spec(guard, id)).unwrap().launch(Streams::default()).unwrap();
+    let running = guard.store().create(&spec(guard, id)).unwrap().launch(Streams::default()).unwrap();
     let used = running.receipt().enter.iter().any(|step| step.to_string().contains("skeleton"));
     assert!(running.teardown().unwrap().is_clean());
     used
@@ -61,7 +61,7 @@ fn uses_the_skeleton(guard: &Guard, id: &str) -> bool {
 
 /// Takes everything of the skeleton away, whatever state a test has left it in.
 fn remove_all() {
-    Skeleton::remove().unwrap();
+    TemplateMounts::remove().unwrap();
     assert!(!Path::new(RUNTIME_DIRECTORY).exists());
 }
 
@@ -74,7 +74,7 @@ fn what_a_jail_sees_does_not_depend_on_the_skeleton() {
         rustix::mount::mount_change(guard.base(), MountPropagationFlags::SHARED).unwrap();
         remove_all();
         let by_copy = mounts(&guard, "copy");
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         let by_skeleton = mounts(&guard, "skel");
         rustix::mount::unmount(guard.base(), UnmountFlags::empty()).unwrap();
         fs::remove_dir(guard.base()).unwrap();
@@ -89,7 +89,7 @@ fn root_climbs_out_neither_with_the_skeleton_nor_without() {
     privileged!(guard, {
         remove_all();
         assert_eq!(ways_out(&guard, "copy"), Vec::<Value>::new());
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         assert_eq!(ways_out(&guard, "skel"), Vec::<Value>::new());
     });
 }
@@ -98,9 +98,9 @@ fn root_climbs_out_neither_with_the_skeleton_nor_without() {
 fn without_a_skeleton_the_hosts_mounts_are_copied() {
     privileged!(guard, {
         remove_all();
-        assert!(Skeleton::find().unwrap_err().contains("host-setup"));
+        assert!(TemplateMounts::find().unwrap_err().contains("host-setup"));
         assert!(!uses_the_skeleton(&guard, "none"));
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         assert!(uses_the_skeleton(&guard, "some"));
     });
 }
@@ -111,11 +111,11 @@ fn a_directory_that_others_may_write_to_is_not_trusted() {
         remove_all();
         fs::create_dir(RUNTIME_DIRECTORY).unwrap();
         fs::set_permissions(RUNTIME_DIRECTORY, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(Skeleton::make(), Err(Error::InTheWay { .. })));
+        assert!(matches!(TemplateMounts::make(), Err(Error::InTheWay { .. })));
         assert!(!uses_the_skeleton(&guard, "open"));
         fs::remove_dir(RUNTIME_DIRECTORY).unwrap();
         // Nor is one that was opened up afterwards.
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         fs::set_permissions(RUNTIME_DIRECTORY, fs::Permissions::from_mode(0o707)).unwrap();
         assert!(!uses_the_skeleton(&guard, "later"));
         remove_all();
@@ -138,8 +138,8 @@ fn what_a_killed_call_has_left_is_used() {
             if made > 2 {
                 fs::write(directory.join("mounts"), "").unwrap();
             }
-            assert!(Skeleton::find().is_err());
-            Skeleton::make().unwrap();
+            assert!(TemplateMounts::find().is_err());
+            TemplateMounts::make().unwrap();
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
             assert_eq!(table.lines().filter(|line| line.contains(RUNTIME_DIRECTORY)).count(), 2, "{table}");
         }
@@ -151,7 +151,7 @@ fn sixteen_at_once_make_one() {
     privileged!(_guard, {
         remove_all();
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..16).map(|_| scope.spawn(Skeleton::make)).collect();
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(TemplateMounts::make)).collect();
             assert!(all.into_iter().all(|one| one.join().unwrap().is_ok()));
         });
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -162,16 +162,16 @@ fn sixteen_at_once_make_one() {
 #[test]
 fn a_jail_that_was_prepared_by_it_starts_without_it() {
     privileged!(guard, {
-        Skeleton::make().unwrap();
+        TemplateMounts::make().unwrap();
         let spec = spec(&guard, "kept");
-        guard.store().prepare(&spec).unwrap().leave().unwrap();
+        guard.store().create(&spec).unwrap().persist().unwrap();
         remove_all();
-        let Some(Jail::Prepared(prepared)) = guard.store().open(&spec.id).unwrap() else {
+        let Some(Jail::Created(prepared)) = guard.store().open(&spec.id).unwrap() else {
             panic!("it stands")
         };
         let mut running = prepared.launch(Streams::default()).unwrap();
         running.signal(rustix::process::Signal::KILL).unwrap();
-        assert_eq!(running.wait().unwrap(), Ended::Killed(9));
+        assert_eq!(running.wait().unwrap(), ExitStatus::Killed(9));
         assert!(running.teardown().unwrap().is_clean());
     });
 }

@@ -4,14 +4,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::JailSpec;
-use stockade::{Ended, Store, Streams};
+use stockade::{ExitStatus, Store, Streams};
 use testkit::{privileged, program, tell, with_everything};
 
 fn live(store: &Store, spec: &JailSpec) {
-    let mut prepared = store.prepare(spec).unwrap();
+    let mut prepared = store.create(spec).unwrap();
     prepared.place("/etc/passwd").unwrap();
     let mut running = prepared.launch(Streams::default()).unwrap();
-    assert_eq!(running.wait().unwrap(), Ended::Exited(5));
+    assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
     let report = running.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
 }

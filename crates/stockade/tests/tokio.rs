@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::{Ended, EventKind, Events, Running, Streams};
+use stockade::{EventKind, Events, ExitStatus, Running, Streams};
 use testkit::{Guard, privileged, program};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,7 +24,7 @@ fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
 }
 
 fn launch(guard: &Guard, id: &str, words: &[&str], monitor: bool) -> Running {
-    let prepared = guard.store().prepare(&spec(guard, id, words)).unwrap();
+    let prepared = guard.store().create(&spec(guard, id, words)).unwrap();
     if monitor { prepared.launch_watched(1 << 12) } else { prepared.launch(Streams::default()) }.unwrap()
 }
 
@@ -42,7 +42,7 @@ async fn readable(fd: BorrowedFd<'_>) {
 }
 
 /// As the documentation of `waits_at` has it.
-async fn ended(running: &mut Running) -> Ended {
+async fn ended(running: &mut Running) -> ExitStatus {
     while let Some(fd) = running.waits_at().unwrap() {
         readable(fd).await;
     }
@@ -73,7 +73,7 @@ fn fifty_vmms_are_awaited_by_one_thread() {
                 .collect();
             for (n, task) in (0..).zip(awaited) {
                 let (how, running) = task.await.unwrap();
-                assert_eq!((how, threads()), (Ended::Exited(n), before));
+                assert_eq!((how, threads()), (ExitStatus::Exited(n), before));
                 assert!(running.teardown().unwrap().is_clean());
             }
         }));
@@ -90,7 +90,7 @@ fn a_wait_that_is_cancelled_costs_nothing() {
                     timeout(Duration::from_millis(20), ended(&mut running)).await.expect_err("it sleeps");
                 }
                 running.signal(rustix::process::Signal::TERM).unwrap();
-                assert_eq!(timeout(LONG, ended(&mut running)).await.unwrap(), Ended::Killed(15));
+                assert_eq!(timeout(LONG, ended(&mut running)).await.unwrap(), ExitStatus::Killed(15));
             });
             assert!(running.teardown().unwrap().is_clean());
         }
@@ -116,8 +116,8 @@ fn events_are_awaited_beside_what_they_tell_of() {
             let pid = running.pid();
             let told = async { [next(&mut events).await, next(&mut events).await, next(&mut events).await] };
             let (told, how) = timeout(LONG, async { tokio::join!(told, ended(&mut running)) }).await.unwrap();
-            assert_eq!(how, Ended::Exited(3));
-            assert_eq!(told, [EventKind::Created, EventKind::Started { pid }, EventKind::Ended { how }]);
+            assert_eq!(how, ExitStatus::Exited(3));
+            assert_eq!(told, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { how }]);
             assert!(running.teardown().unwrap().is_clean());
             assert_eq!(timeout(LONG, next(&mut events)).await.unwrap(), EventKind::Removed);
         });

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner};
-use stockade::step::{Ramfs, Step};
-use stockade::{AdoptSpec, How, Layout, Placement, Prepared, RUNTIME_DIRECTORY, Running, Skeleton, Wants};
+use stockade::steps::{Ramfs, Step};
+use stockade::{
+    AdoptOptions, AdoptSpec, Created, How, Layout, Placement, RUNTIME_DIRECTORY, Running, TemplateMounts,
+};
 use testkit::{Guard, privileged, program, set_mode};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -129,10 +131,10 @@ fn print_modes(found: &Found, guard: &Guard) {
 /// The life of a jail with everything, and the modes that are seen in it.
 fn life(guard: &Guard) -> Found {
     let mut found = Found::new();
-    Skeleton::make().unwrap();
+    TemplateMounts::make().unwrap();
     let _events = guard.store().events().unwrap();
     let sources = Sources::make(guard);
-    let mut prepared = guard.store().prepare(&spec(guard)).unwrap();
+    let mut prepared = guard.store().create(&spec(guard)).unwrap();
     sources.place(&mut prepared);
     let mut running = prepared.launch_watched(1 << 16).unwrap();
     running.place(Placement::new(&sources.file).named("later").how(How::Copy)).unwrap();
@@ -149,7 +151,7 @@ fn life(guard: &Guard) -> Found {
     look_at(guard, &guard.state(), &mut found);
     assert!(running.teardown().unwrap().is_clean());
     assert!(adopted.teardown().unwrap().is_clean());
-    assert!(Skeleton::remove().unwrap());
+    assert!(TemplateMounts::remove().unwrap());
     found
 }
 
@@ -187,7 +189,7 @@ impl Sources {
         Self { file, tree }
     }
 
-    fn place(&self, prepared: &mut Prepared) {
+    fn place(&self, prepared: &mut Created) {
         let copy = |source: &Path, name: &str| Placement::new(source).named(name).how(How::Copy);
         let bind = |source: &Path, name: &str| Placement::new(source).named(name).how(How::Bind);
         for placement in [
@@ -214,7 +216,7 @@ fn adopted(guard: &Guard, sources: &Sources) -> stockade::Adopted {
         size: 1 << 20,
         owner: OWNER,
     };
-    let wants = Wants { ramfs: Some(ramfs), ..Wants::default() };
+    let wants = AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() };
     let spec = AdoptSpec { name: guard.named("adopted").parse().unwrap(), base, jail: Some(jail), wants };
     let mut adopted = guard.store().adopt(&spec).unwrap();
     adopted.make_root().unwrap();

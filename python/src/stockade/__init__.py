@@ -22,7 +22,7 @@ from .errors import (
 )
 from .jail import Jail, Placed
 from .jailer_context import DEFAULT_CHROOT_PATH, DEFAULT_USOCKET_NAME, JailerContext
-from .vm import Ended, Vm
+from .vm import Ended, ExitStatus, Vm
 
 __all__ = [
     "DEFAULT_CHROOT_PATH",
@@ -31,6 +31,7 @@ __all__ = [
     "AsyncVm",
     "BadReceipt",
     "Ended",
+    "ExitStatus",
     "InTheWay",
     "InUse",
     "InvalidSpec",

@@ -2,12 +2,12 @@ import os
 from pathlib import Path
 from typing import Optional, Sequence, Tuple, Union, final
 
-__all__ = ["Adopted", "Prepared", "Running", "Wants", "adopt", "is_jail_id", "prepare"]
+__all__ = ["Adopted", "Created", "Running", "AdoptOptions", "adopt", "is_jail_id", "create"]
 
 _Path = Union[str, "os.PathLike[str]"]
 
 @final
-class Wants:
+class AdoptOptions:
     def __new__(
         cls,
         *,
@@ -15,21 +15,21 @@ class Wants:
         ramfs: Optional[Tuple[str, str, int, int, int]] = None,
         cgroups: Sequence[str] = ...,
         parent_cgroup: Optional[str] = None,
-    ) -> Wants: ...
+    ) -> AdoptOptions: ...
 
 @final
 class Adopted:
-    def want(self, wants: Wants) -> None: ...
+    def want(self, wants: AdoptOptions) -> None: ...
     def expect_netns(self, name: str) -> None: ...
     def make_root(self) -> None: ...
     def place(self, source: _Path, name: _Path, copy: bool, uid: int, gid: int) -> str: ...
     def teardown(self) -> list[tuple[str, str]]: ...
 
 def adopt(
-    state_dir: _Path, name: str, base: _Path, jail: Optional[Tuple[str, str]], wants: Wants
+    state_dir: _Path, name: str, base: _Path, jail: Optional[Tuple[str, str]], wants: AdoptOptions
 ) -> Adopted: ...
 def is_jail_id(name: str) -> bool: ...
-def prepare(
+def create(
     state_dir: _Path,
     id: str,
     exec_file: _Path,
@@ -49,9 +49,9 @@ def prepare(
     ramfs: Optional[int] = None,
     profile: Optional[str] = None,
     arguments: Sequence[str] = ...,
-) -> Prepared: ...
+) -> Created: ...
 @final
-class Prepared:
+class Created:
     def root(self) -> Path: ...
     def steps(self) -> list[str]: ...
     def place(

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Type, TypeVar
 from ._checks import path_of
 from .errors import StillRunning
 from .jail import Jail, Placed
-from .vm import Ended, StrPath, Vm, deadline_of
+from .vm import ExitStatus, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -79,7 +79,7 @@ class AsyncVm:
         """The VMM's pid on the host."""
         return self.vm.pid
 
-    async def wait(self, timeout: Optional[float] = None) -> Ended:
+    async def wait(self, timeout: Optional[float] = None) -> ExitStatus:
         """As :meth:`stockade.Vm.wait`."""
         deadline = deadline_of(timeout)
         while (ended := self.vm.poll()) is None:
@@ -107,7 +107,7 @@ class AsyncVm:
         """Kills the VMM."""
         self.vm.kill()
 
-    async def stop(self, grace: float = 5.0) -> Ended:
+    async def stop(self, grace: float = 5.0) -> ExitStatus:
         """As :meth:`stockade.Vm.stop`."""
         self.vm.signal(15)
         try:

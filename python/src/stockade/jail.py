@@ -116,7 +116,7 @@ class Jail:
             "profile": None if profile is None else os.fspath(path_of("profile", profile)),
             "arguments": [os.fspath(path_of("arguments", word)) for word in each("arguments", arguments)],
         }
-        self._prepared: Optional[_stockade.Prepared] = None
+        self._prepared: Optional[_stockade.Created] = None
         self._vm: Optional[Vm] = None
         self._root: Optional[Path] = None
         self._keeper = 0
@@ -125,7 +125,7 @@ class Jail:
         """Makes the jail; the context manager does so by itself."""
         if self._is_there():
             raise RuntimeError(f"jail {self._id} is prepared already")
-        self._prepared = _stockade.prepare(self._state_dir, self._id, self._exec_file, **self._properties)
+        self._prepared = _stockade.create(self._state_dir, self._id, self._exec_file, **self._properties)
         self._root, self._vm = self._prepared.root(), None
         self._keeper = os.getpid()
         ALIVE.add(self)
@@ -258,7 +258,7 @@ class Jail:
     def describe(self) -> str:
         """The jail's state, for a person: its processes, its steps, and the end of what the VMM wrote."""
         vm = self._vm
-        state = "prepared" if self._prepared is not None else "gone"
+        state = "created" if self._prepared is not None else "gone"
         if vm is not None:
             ended = vm._ended if vm._is_gone else vm.poll()
             state = f"ended, {ended}" if ended else f"running as pid {vm.pid}"
@@ -273,14 +273,14 @@ class Jail:
     def _is_there(self) -> bool:
         return self._prepared is not None or (self._vm is not None and not self._vm._is_gone)
 
-    def _jail(self) -> Union[_stockade.Prepared, _stockade.Running]:
+    def _jail(self) -> Union[_stockade.Created, _stockade.Running]:
         if self._prepared is not None:
             return self._prepared
         if self._vm is None or self._vm._is_gone:
             raise RuntimeError(f"jail {self._id} is gone, or not prepared yet")
         return self._vm._running
 
-    def _take(self) -> _stockade.Prepared:
+    def _take(self) -> _stockade.Created:
         prepared, self._prepared = self._prepared, None
         assert prepared is not None
         return prepared

@@ -404,9 +404,9 @@ def _cleanup_all() -> None:
             context.cleanup()
 
 
-def _wants(cgroups: Tuple[List[str], Optional[str]], netns: Optional[str], ramfs: Any) -> _stockade.Wants:
+def _wants(cgroups: Tuple[List[str], Optional[str]], netns: Optional[str], ramfs: Any) -> _stockade.AdoptOptions:
     settings, parent = cgroups
-    return _stockade.Wants(netns=netns, ramfs=ramfs, cgroups=settings, parent_cgroup=parent)
+    return _stockade.AdoptOptions(netns=netns, ramfs=ramfs, cgroups=settings, parent_cgroup=parent)
 
 
 def _netns_names() -> Set[str]:

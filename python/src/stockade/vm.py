@@ -14,7 +14,7 @@ from . import _stockade
 from ._checks import path_of
 from .errors import NotReady, StillRunning
 
-__all__ = ["Ended", "Vm"]
+__all__ = ["Ended", "ExitStatus", "Vm"]
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -23,7 +23,7 @@ _PIECE = 0.1
 
 
 @dataclass(frozen=True)
-class Ended:
+class ExitStatus:
     """How a VMM ended: by an exit code or by a signal; neither if nobody knows."""
 
     code: Optional[int]
@@ -40,6 +40,10 @@ class Ended:
         return "how is not known" if self.code is None else f"exit code {self.code}"
 
 
+# The name of this class before 0.2.
+Ended = ExitStatus
+
+
 class Vm:
     """The VMM of a jail. :meth:`Jail.launch` makes it."""
 
@@ -47,7 +51,7 @@ class Vm:
         self._id = id
         self._running = running
         self._pidfd = running.pidfd()
-        self._ended: Optional[Ended] = None
+        self._ended: Optional[ExitStatus] = None
         self._log = ""
         self._is_gone = False
 
@@ -65,13 +69,13 @@ class Vm:
         """The VMM's pidfd, which is readable once the VMM has ended: for :mod:`select` and its like."""
         return self._pidfd
 
-    def poll(self) -> Optional[Ended]:
+    def poll(self) -> Optional[ExitStatus]:
         """How the VMM ended; None while it runs."""
         if self._ended is None and not self._is_gone:
             self._note(self._running.ended(0))
         return self._ended
 
-    def wait(self, timeout: Optional[float] = None) -> Ended:
+    def wait(self, timeout: Optional[float] = None) -> ExitStatus:
         """Waits for the VMM's end.
 
         :raises StillRunning: if it does not come within so many seconds
@@ -117,7 +121,7 @@ class Vm:
         """Kills the VMM."""
         self.signal(signals.SIGKILL)
 
-    def stop(self, grace: float = 5.0) -> Ended:
+    def stop(self, grace: float = 5.0) -> ExitStatus:
         """Asks the VMM to end, and kills it if it has not within so many seconds."""
         self.signal(signals.SIGTERM)
         try:
@@ -147,7 +151,7 @@ class Vm:
 
     def _note(self, ended: Any) -> None:
         if ended is not None:
-            self._ended = Ended(*ended)
+            self._ended = ExitStatus(*ended)
 
     def _teardown(self) -> Any:
         if self._is_gone:

@@ -218,7 +218,7 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
         let owner = format!("Failed to change owner for {copy}");
         let null = "Failed to open file /dev/null".to_owned();
         let text = str::to_owned;
-        let by_skeleton = ours_or_original(stockade::Skeleton::find().is_ok(), false);
+        let by_skeleton = ours_or_original(stockade::TemplateMounts::find().is_ok(), false);
         // The skeleton's is opened before it, where there is one.
         let last_open = if by_skeleton { "open:when=2" } else { "open:when=1" };
         // Its empty directory is covered instead, and never taken away.

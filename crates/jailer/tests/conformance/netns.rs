@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use stockade::spec::{ExecFile, HostPath, JailSpec};
-use stockade::step::{NamedNetns, Site, Step};
+use stockade::steps::{NamedNetns, Step, StepContext};
 use stockade::{Layout, Nonce};
 
 use crate::ground::{Ground, conforms, refuses};
@@ -12,7 +12,7 @@ use crate::ground::{Ground, conforms, refuses};
 /// A network namespace with a name, removed when this goes.
 struct Named {
     step: Step,
-    site: Site,
+    site: StepContext,
     path: String,
 }
 
@@ -24,7 +24,7 @@ impl Named {
             ExecFile::new(&ground.exec).unwrap(),
             HostPath::directory(&ground.base).unwrap(),
         );
-        let site = Site::new(Layout::new(&spec), Some(Nonce::new()));
+        let site = StepContext::new(Layout::new(&spec), Some(Nonce::new()));
         let step = Step::from(NamedNetns { name: name.parse().unwrap() });
         step.apply(&site).unwrap();
         Self { step, site, path: format!("/run/netns/{name}") }

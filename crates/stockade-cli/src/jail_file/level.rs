@@ -25,13 +25,13 @@ impl Value {
 
 /// What is said of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct Setting {
     pub(super) line: Line,
-    pub(super) what: What,
+    pub(super) content: Content,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum Content {
     /// The flag without a value, or that it is not there.
     Switch(bool),
     Values(Vec<Value>),
@@ -39,23 +39,23 @@ pub(super) enum What {
 
 /// What is said of a jail, by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Level(pub(super) BTreeMap<String, Said>);
+pub(super) struct Level(pub(super) BTreeMap<String, Setting>);
 
 impl Level {
     /// This level with a later one over it: lists add up, where a pair replaces those of its name; everything else
     /// is replaced, and with it what cannot be beside it.
-    pub(super) fn under(mut self, later: &Self, keys: &Keys) -> Self {
-        let known = || later.0.iter().filter_map(|(name, said)| Some((name, said, keys.get(name)?)));
+    pub(super) fn overridden_by(mut self, later: &Self, keys: &Keys) -> Self {
+        let known = || later.0.iter().filter_map(|(name, setting)| Some((name, setting, keys.get(name)?)));
         // Two of one level that cannot be beside each other are a mistake, which is told later.
-        for (_, _, key) in known().filter(|(_, said, _)| said.what != What::Switch(false)) {
+        for (_, _, key) in known().filter(|(_, setting, _)| setting.content != Content::Switch(false)) {
             self.0.retain(|earlier, _| !key.conflicts.contains(earlier));
         }
-        for (name, said, key) in known() {
-            let mut said = said.clone();
+        for (name, setting, key) in known() {
+            let mut setting = setting.clone();
             if let (true, Some(earlier)) = (key.adds_up(), self.0.remove(name)) {
-                said.what = added(earlier.what, said.what, key.shape == Shape::Pairs);
+                setting.content = added(earlier.content, setting.content, key.shape == Shape::Pairs);
             }
-            self.0.insert(name.clone(), said);
+            self.0.insert(name.clone(), setting);
         }
         self
     }
@@ -63,8 +63,8 @@ impl Level {
     /// This level with every text of a file changed in this way.
     pub(super) fn map_texts(&self, change: impl Fn(&str) -> String) -> Self {
         let mut changed = self.clone();
-        for said in changed.0.values_mut() {
-            let What::Values(values) = &mut said.what else { continue };
+        for setting in changed.0.values_mut() {
+            let Content::Values(values) = &mut setting.content else { continue };
             for value in values.iter_mut().filter(|value| value.line.is_some()) {
                 // All that a file has is text.
                 if let Some(text) = value.text.to_str() {
@@ -77,27 +77,27 @@ impl Level {
 
     /// The only value of a key.
     pub(super) fn single(&self, name: &str) -> Option<&Value> {
-        match &self.0.get(name)?.what {
-            What::Values(values) => values.first(),
-            What::Switch(_) => None,
+        match &self.0.get(name)?.content {
+            Content::Values(values) => values.first(),
+            Content::Switch(_) => None,
         }
     }
 
     /// The words of a command line that says the same, for a command that knows the keys for which `knows` is true.
     pub(super) fn words(&self, knows: impl Fn(&str) -> bool) -> Vec<OsString> {
         let mut words = Vec::new();
-        for (name, said) in self.0.iter().filter(|(name, _)| *name != ARGUMENTS && knows(name)) {
-            match &said.what {
-                What::Switch(on) => words.extend(on.then(|| format!("--{name}").into())),
+        for (name, setting) in self.0.iter().filter(|(name, _)| *name != ARGUMENTS && knows(name)) {
+            match &setting.content {
+                Content::Switch(on) => words.extend(on.then(|| format!("--{name}").into())),
                 // With an equals sign, so that a value may begin with a dash.
-                What::Values(values) => words.extend(values.iter().map(|value| {
+                Content::Values(values) => words.extend(values.iter().map(|value| {
                     let mut word = OsString::from(format!("--{name}="));
                     word.push(&value.text);
                     word
                 })),
             }
         }
-        if let Some(Said { what: What::Values(values), .. }) = self.0.get(ARGUMENTS) {
+        if let Some(Setting { content: Content::Values(values), .. }) = self.0.get(ARGUMENTS) {
             words.push("--".into());
             words.extend(values.iter().map(|value| value.text.clone()));
         }
@@ -105,13 +105,13 @@ impl Level {
     }
 }
 
-fn added(earlier: What, later: What, pairs: bool) -> What {
-    let (What::Values(mut all), What::Values(more)) = (earlier, later.clone()) else { return later };
+fn added(earlier: Content, later: Content, pairs: bool) -> Content {
+    let (Content::Values(mut all), Content::Values(more)) = (earlier, later.clone()) else { return later };
     if pairs {
         all.retain(|value| !more.iter().any(|other| pair_name(&other.text) == pair_name(&value.text)));
     }
     all.extend(more);
-    What::Values(all)
+    Content::Values(all)
 }
 
 fn pair_name(text: &OsStr) -> &[u8] {
@@ -122,19 +122,19 @@ fn pair_name(text: &OsStr) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn level(said: &[(&str, &[&str])]) -> Level {
+    fn level(setting: &[(&str, &[&str])]) -> Level {
         let values = |texts: &[&str]| {
-            What::Values(texts.iter().map(|text| Value { text: text.into(), line: Some(1) }).collect())
+            Content::Values(texts.iter().map(|text| Value { text: text.into(), line: Some(1) }).collect())
         };
-        let said = said.iter().map(|(name, texts)| {
-            let what = if texts.is_empty() { What::Switch(true) } else { values(texts) };
-            ((*name).to_owned(), Said { line: Some(1), what })
+        let setting = setting.iter().map(|(name, texts)| {
+            let content = if texts.is_empty() { Content::Switch(true) } else { values(texts) };
+            ((*name).to_owned(), Setting { line: Some(1), content })
         });
-        Level(said.collect())
+        Level(setting.collect())
     }
 
     fn words(earlier: &[(&str, &[&str])], later: &[(&str, &[&str])]) -> Vec<String> {
-        let both = level(earlier).under(&level(later), &Keys::all());
+        let both = level(earlier).overridden_by(&level(later), &Keys::all());
         both.words(|_| true).into_iter().map(|word| word.into_string().expect("plain text")).collect()
     }
 

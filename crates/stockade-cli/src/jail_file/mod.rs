@@ -17,11 +17,13 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
 
 use stockade::spec::JailId;
 
-use crate::args::JailArgs;
-use crate::mistake;
-use crate::output::Failure;
+use crate::errors::usage;
+use crate::flags::jail::{JailArgs, JailCommand};
+use crate::terminal::output::Failure;
+#[cfg(test)]
+pub(crate) use keys::check_keys_of;
 use keys::{ARGUMENTS, Keys, flags_of, name};
-use level::{Level, Said, Value, What};
+use level::{Content, Level, Setting, Value};
 use origin::Origin;
 use parse::Source;
 
@@ -33,7 +35,7 @@ const INDEX: &str = "{index}";
 /// What stands for its id.
 const ID: &str = "{id}";
 
-/// The arguments of a command, of type `T` for each jail: one jail by flags, or those that files describe.
+/// The arguments of a command, for each jail with those of type `T`: one jail by flags, or those that files describe.
 #[derive(Debug)]
 pub(crate) struct Described<T> {
     matches: ArgMatches,
@@ -42,12 +44,12 @@ pub(crate) struct Described<T> {
 
 /// What a command is asked to do with one jail.
 #[derive(Debug)]
-pub(crate) struct Asked<T> {
-    pub(crate) args: T,
+pub(crate) struct JailDescription<T: Args> {
+    pub(crate) args: JailCommand<T>,
     origin: Origin,
 }
 
-impl<T> Asked<T> {
+impl<T: Args> JailDescription<T> {
     /// Says where in the file the mistake is, if the jail is from one.
     pub(crate) fn locate(&self, failure: Failure) -> Failure {
         self.origin.locate(failure)
@@ -64,22 +66,23 @@ impl<T: Args> Described<T> {
     ///
     /// # Errors
     /// What cannot be read or understood, in which line; and flags that might mean any of several jails.
-    pub(crate) fn jails(&self) -> Result<Vec<Asked<T>>, Failure> {
+    pub(crate) fn jails(&self) -> Result<Vec<JailDescription<T>>, Failure> {
         if !self.by_files() {
-            let args = T::from_arg_matches(&self.matches).map_err(|e| Failure::new(mistake::line(&e)))?;
-            return Ok(vec![Asked { args, origin: Origin::Flags }]);
+            let args = JailCommand::from_arg_matches(&self.matches);
+            let args = args.map_err(|e| Failure::new(usage::describe(&e, &flags_of::<JailCommand<T>>())))?;
+            return Ok(vec![JailDescription { args, origin: Origin::Flags }]);
         }
         let drafts = self.chosen(drafts(self.files(), &Keys::all())?)?;
-        let command = flags_of::<T>();
+        let command = flags_of::<JailCommand<T>>();
         if let [_, second, ..] = &drafts[..] {
-            self.demand_common(&command, drafts.len(), &second.source.name)?;
+            self.check_common_flags(&command, drafts.len(), &second.source.name)?;
         }
         let keys = Keys::of(&command);
         let flags = self.flags(&command);
         let alone = drafts.len() == 1;
-        let whole: Vec<Draft> = drafts.into_iter().map(|draft| draft.under(&flags, &keys)).collect();
-        demand_distinct_ids(&whole)?;
-        whole.into_iter().map(|draft| draft.asked(&command, &keys, alone)).collect()
+        let whole: Vec<Draft> = drafts.into_iter().map(|draft| draft.overridden_by(&flags, &keys)).collect();
+        check_distinct_ids(&whole)?;
+        whole.into_iter().map(|draft| draft.describe(&command, &keys, alone)).collect()
     }
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -102,7 +105,7 @@ impl<T: Args> Described<T> {
 
     /// What the command line says beside the files.
     fn flags(&self, command: &Command) -> Level {
-        let said = |arg: &Arg| {
+        let setting = |arg: &Arg| {
             let id = arg.get_id().as_str();
             let given = [Some(ValueSource::CommandLine), Some(ValueSource::EnvVariable)];
             if id == "help" || !given.contains(&self.matches.value_source(id)) {
@@ -112,14 +115,14 @@ impl<T: Args> Described<T> {
                 ArgAction::SetTrue => Vec::new(),
                 _ => self.matches.get_raw(id).into_iter().flatten().map(Value::of_flag).collect(),
             };
-            let what = if values.is_empty() { What::Switch(true) } else { What::Values(values) };
-            Some((name(arg), Said { line: None, what }))
+            let content = if values.is_empty() { Content::Switch(true) } else { Content::Values(values) };
+            Some((name(arg), Setting { line: None, content }))
         };
-        Level(command.get_arguments().filter_map(said).collect())
+        Level(command.get_arguments().filter_map(setting).collect())
     }
 
     /// Refuses a flag that describes a jail where there are many; where things are on the host holds for all.
-    fn demand_common(&self, command: &Command, many: usize, file: &str) -> Result<(), Failure> {
+    fn check_common_flags(&self, command: &Command, many: usize, file: &str) -> Result<(), Failure> {
         let describing = flags_of::<JailArgs>();
         let of_jail = |arg: &&Arg| describing.get_arguments().any(|other| other.get_id() == arg.get_id());
         let given =
@@ -142,7 +145,7 @@ impl<T: Args> FromArgMatches for Described<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let described = Self { matches: matches.clone(), each: PhantomData };
         if !described.by_files() {
-            T::from_arg_matches(matches)?;
+            JailCommand::<T>::from_arg_matches(matches)?;
         }
         Ok(described)
     }
@@ -173,7 +176,7 @@ impl<T: Args> Args for Described<T> {
         let relax = |arg: Arg| {
             if arg.is_required_set() { arg.required(false).required_unless_present(FILE) } else { arg }
         };
-        T::augment_args(command).mut_args(relax).arg(file).arg(only)
+        JailCommand::<T>::augment_args(command).mut_args(relax).arg(file).arg(only)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -183,13 +186,13 @@ impl<T: Args> Args for Described<T> {
 
 /// What files say of where their jails are.
 #[derive(Debug)]
-pub(crate) struct Named {
+pub(crate) struct NamedJails {
     pub(crate) ids: Vec<JailId>,
     /// The state directory, if they name one.
     pub(crate) state_dir: Option<PathBuf>,
 }
 
-impl Named {
+impl NamedJails {
     /// The jails that files describe, by their names alone.
     ///
     /// # Errors
@@ -197,8 +200,8 @@ impl Named {
     pub(crate) fn in_files(files: &[PathBuf]) -> Result<Self, Failure> {
         let keys = Keys::all();
         let drafts = drafts(files.iter(), &keys)?.into_iter();
-        let drafts: Vec<Draft> = drafts.map(|draft| draft.under(&Level::default(), &keys)).collect();
-        demand_distinct_ids(&drafts)?;
+        let drafts: Vec<Draft> = drafts.map(|draft| draft.overridden_by(&Level::default(), &keys)).collect();
+        check_distinct_ids(&drafts)?;
         let ids = drafts.iter().map(Draft::id).collect::<Result<_, _>>()?;
         let directory = |draft: &Draft| draft.level.single("state-dir").cloned();
         let state_dir = drafts.first().and_then(directory).map(|value| value.text);
@@ -207,7 +210,7 @@ impl Named {
             Some(other) => {
                 let line = directory(other).and_then(|value| value.line).unwrap_or(other.line);
                 let what = "the jails are in several state directories: name them by their ids";
-                Err(other.source.mistake(line, &format!("state-dir: {what}")))
+                Err(other.source.error_at(line, &format!("state-dir: {what}")))
             }
         }
     }
@@ -220,7 +223,7 @@ fn drafts<'a>(files: impl Iterator<Item = &'a PathBuf>, keys: &Keys) -> Result<V
         let source = Rc::new(Source::read(file)?);
         let parsed = source.parse(keys)?;
         for table in parsed.jails {
-            let level = parsed.defaults.clone().under(&table.level, keys);
+            let level = parsed.defaults.clone().overridden_by(&table.level, keys);
             let many = table.count.map_or(1, |(number, _)| number);
             drafts.extend((1..=many).map(|index| Draft {
                 source: Rc::clone(&source),
@@ -247,9 +250,9 @@ struct Draft {
 
 impl Draft {
     /// The draft with the flags of the command line over it, and every placeholder replaced.
-    fn under(self, flags: &Level, keys: &Keys) -> Self {
+    fn overridden_by(self, flags: &Level, keys: &Keys) -> Self {
         let index = self.index.to_string();
-        let level = self.level.under(flags, keys).map_texts(|text| text.replace(INDEX, &index));
+        let level = self.level.overridden_by(flags, keys).map_texts(|text| text.replace(INDEX, &index));
         let level = match level.single("id").map(|id| id.text.to_string_lossy().into_owned()) {
             Some(id) => level.map_texts(|text| text.replace(ID, &id)),
             None => level,
@@ -265,17 +268,22 @@ impl Draft {
 
     fn id(&self) -> Result<JailId, Failure> {
         let Some(id) = self.level.single("id") else {
-            return Err(self.source.mistake(self.line, "the jail needs `id`"));
+            return Err(self.source.error_at(self.line, "the jail needs `id`"));
         };
         let line = id.line.unwrap_or(self.line);
         let parsed: Result<JailId, _> = id.text.to_string_lossy().parse();
-        parsed.map_err(|error| self.source.mistake(line, &format!("id: {error}")))
+        parsed.map_err(|error| self.source.error_at(line, &format!("id: {error}")))
     }
 
-    fn asked<T: Args>(self, command: &Command, keys: &Keys, alone: bool) -> Result<Asked<T>, Failure> {
+    fn describe<T: Args>(
+        self,
+        command: &Command,
+        keys: &Keys,
+        alone: bool,
+    ) -> Result<JailDescription<T>, Failure> {
         let words = self.level.words(|name| keys.get(name).is_some());
         let parsed = command.clone().try_get_matches_from(words);
-        let args = parsed.and_then(|matches| T::from_arg_matches(&matches));
+        let args = parsed.and_then(|matches| JailCommand::from_arg_matches(&matches));
         let id = self.level.single("id").map(|id| id.text.to_string_lossy().into_owned());
         let origin = Origin::File {
             source: self.source,
@@ -284,7 +292,7 @@ impl Draft {
             id: id.filter(|_| !alone),
         };
         match args {
-            Ok(args) => Ok(Asked { args, origin }),
+            Ok(args) => Ok(JailDescription { args, origin }),
             Err(error) => Err(origin.explain(command, &error)),
         }
     }
@@ -292,7 +300,7 @@ impl Draft {
 
 /// Refuses two jails of one id. One id in different state directories is two jails to the library, and a mistake
 /// to everybody else.
-fn demand_distinct_ids(drafts: &[Draft]) -> Result<(), Failure> {
+fn check_distinct_ids(drafts: &[Draft]) -> Result<(), Failure> {
     let mut taken: BTreeMap<_, &Draft> = BTreeMap::new();
     for draft in drafts {
         let Some(id) = draft.level.single("id") else { continue };
@@ -306,7 +314,7 @@ fn demand_distinct_ids(drafts: &[Draft]) -> Result<(), Failure> {
             let earlier = format!("{}:{}", earlier.source.name, earlier.line);
             (line, format!("id: {text} is that of the jail in {earlier} already"))
         };
-        return Err(draft.source.mistake(line, &what));
+        return Err(draft.source.error_at(line, &what));
     }
     Ok(())
 }

@@ -6,10 +6,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
 use super::keys::name;
-use super::level::{Level, What};
+use super::level::{Content, Level};
 use super::parse::Source;
-use crate::mistake;
-use crate::output::Failure;
+use crate::errors::usage;
+use crate::terminal::output::Failure;
 
 /// Where a jail was described.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ impl Origin {
             (Failure::Flag { flag, what, text }, _) => match level.line_of(&flag, what.as_deref(), &text) {
                 Some(line) => {
                     let what = what.map_or(String::new(), |what| format!(" {what}"));
-                    source.mistake(line, &format!("{flag}{what}: {text}"))
+                    source.error_at(line, &format!("{flag}{what}: {text}"))
                 }
                 None => Failure::Flag { flag, what, text },
             },
-            (Failure::Told(text), Some(id)) if !text.contains(id.as_str()) => {
-                Failure::Told(format!("jail {id}: {text}"))
+            (Failure::Message(text), Some(id)) if !text.contains(id.as_str()) => {
+                Failure::Message(format!("jail {id}: {text}"))
             }
             (failure, _) => failure,
         }
@@ -49,7 +49,9 @@ impl Origin {
 
     /// What is wrong with the command line that says the same as the file.
     pub(super) fn explain(&self, command: &Command, error: &clap::Error) -> Failure {
-        let Self::File { source, line, .. } = self else { return Failure::new(mistake::line(error)) };
+        let Self::File { source, line, .. } = self else {
+            return Failure::new(usage::describe(error, command));
+        };
         let arguments: Vec<&str> = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => vec![argument],
             Some(ContextValue::Strings(arguments)) => arguments.iter().map(String::as_str).collect(),
@@ -60,10 +62,10 @@ impl Origin {
             (ErrorKind::MissingRequiredArgument, _) => {
                 let always = |flag: &Arg| keys.contains(&name(flag).as_str()) && flag.is_required_set();
                 let why = if command.get_arguments().any(always) { "" } else { " beside what it has" };
-                source.mistake(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
+                source.error_at(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
             }
             (ErrorKind::InvalidValue | ErrorKind::ValueValidation, [argument]) => {
-                let text = mistake::line(error).replace(&format!(" for '{argument}'"), "");
+                let text = usage::describe(error, command).replace(&format!(" for '{argument}'"), "");
                 self.locate(Failure::flag(keys[0], text))
             }
             (ErrorKind::ArgumentConflict, [argument]) => {
@@ -71,9 +73,9 @@ impl Origin {
                     Some(ContextValue::String(other)) => key(other),
                     _ => "the others",
                 };
-                source.mistake(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
+                source.error_at(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
             }
-            _ => source.mistake(*line, &mistake::line(error)),
+            _ => source.error_at(*line, &usage::describe(error, command)),
         }
     }
 }
@@ -86,7 +88,7 @@ fn key(argument: &str) -> &str {
 impl Level {
     /// The line of a mistake: of the value that it is about, or of the key.
     fn line_of(&self, key: &str, what: Option<&str>, text: &str) -> Option<usize> {
-        let said = self.0.get(key)?;
+        let setting = self.0.get(key)?;
         let is_meant = |value: &str| match what {
             // With a name or options behind it.
             Some(what) => {
@@ -94,11 +96,11 @@ impl Level {
             }
             None => text.contains(value),
         };
-        let values = if let What::Values(values) = &said.what { &values[..] } else { &[] };
+        let values = if let Content::Values(values) = &setting.content { &values[..] } else { &[] };
         // The last: of two that cannot be together it is the one too many.
         match values.iter().rfind(|value| value.text.to_str().is_some_and(is_meant)) {
             Some(value) => value.line,
-            None => said.line,
+            None => setting.line,
         }
     }
 }

@@ -6,8 +6,8 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{Key, Keys, Shape};
-use super::level::{Level, Said, Value, What};
-use crate::output::Failure;
+use super::level::{Content, Level, Setting, Value};
+use crate::terminal::output::Failure;
 
 /// The table that holds for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";
@@ -70,8 +70,8 @@ impl Source {
             let span = e.span().unwrap_or_default();
             let line = self.line(span.start);
             match (e.message(), self.text.get(span)) {
-                ("duplicate key", Some(key)) => self.mistake(line, &format!("`{key}` is there twice")),
-                (message, _) => self.mistake(line, &message.replace('\n', " ")),
+                ("duplicate key", Some(key)) => self.error_at(line, &format!("`{key}` is there twice")),
+                (message, _) => self.error_at(line, &message.replace('\n', " ")),
             }
         })?;
         let mut parsed = Parsed { defaults: Level::default(), jails: Vec::new() };
@@ -87,7 +87,7 @@ impl Source {
                         let line = self.line(table.span().start);
                         let DeValue::Table(table) = table.get_ref() else {
                             return Err(
-                                self.mistake(line, "`jail` is a table: begin it with a line [[jail]]")
+                                self.error_at(line, "`jail` is a table: begin it with a line [[jail]]")
                             );
                         };
                         parsed.jails.push(self.table(line, table, keys)?);
@@ -95,11 +95,11 @@ impl Source {
                 }
                 (name @ (DEFAULTS | JAIL), _) => {
                     let what = format!("`{name}` is a table: begin it with a line [{name}]");
-                    return Err(self.mistake(line, &what));
+                    return Err(self.error_at(line, &what));
                 }
                 (name, _) if keys.get(name).is_some() => {
                     let what = format!("`{name}` belongs below a line [[jail]] or [defaults]");
-                    return Err(self.mistake(line, &what));
+                    return Err(self.error_at(line, &what));
                 }
                 (name, _) => return Err(self.unknown(line, "table", name, [DEFAULTS, JAIL].into_iter())),
             }
@@ -119,7 +119,7 @@ impl Source {
             let number = integer(value.get_ref()).and_then(|number| usize::try_from(number).ok());
             let number = number
                 .filter(|number| (1..=MOST).contains(number))
-                .ok_or_else(|| self.mistake(line, &format!("`{COUNT}` is a number from 1 to {MOST}")))?;
+                .ok_or_else(|| self.error_at(line, &format!("`{COUNT}` is a number from 1 to {MOST}")))?;
             count = Some((number, line));
         }
         Ok(Table { line, count, level: self.level(rest, keys, &[COUNT])? })
@@ -134,26 +134,26 @@ impl Source {
                 let names = keys.iter().map(|key| key.name.as_str()).chain(more.iter().copied());
                 return Err(self.unknown(line, "key", name, names));
             };
-            let what = self.what(key, line, value)?;
-            level.0.insert(name.to_owned(), Said { line: Some(line), what });
+            let content = self.content(key, line, value)?;
+            level.0.insert(name.to_owned(), Setting { line: Some(line), content });
         }
         Ok(level)
     }
 
-    fn what(&self, key: &Key, line: usize, value: &Spanned<DeValue<'_>>) -> Result<What, Failure> {
+    fn content(&self, key: &Key, line: usize, value: &Spanned<DeValue<'_>>) -> Result<Content, Failure> {
         match (key.shape, value.get_ref()) {
-            (Shape::Switch | Shape::Optional, DeValue::Boolean(on)) => Ok(What::Switch(*on)),
+            (Shape::Switch | Shape::Optional, DeValue::Boolean(on)) => Ok(Content::Switch(*on)),
             (Shape::List | Shape::Pairs, DeValue::Array(items)) => {
                 let values = items.iter().map(|item| self.value(key, "", item));
-                Ok(What::Values(values.collect::<Result<_, _>>()?))
+                Ok(Content::Values(values.collect::<Result<_, _>>()?))
             }
             (Shape::Pairs, DeValue::Table(pairs)) => {
                 let value =
                     |(name, value): Entry<'_, '_>| self.value(key, &format!("{}=", name.get_ref()), value);
-                Ok(What::Values(in_order(pairs).into_iter().map(value).collect::<Result<_, _>>()?))
+                Ok(Content::Values(in_order(pairs).into_iter().map(value).collect::<Result<_, _>>()?))
             }
             (Shape::Single | Shape::Optional, DeValue::String(_) | DeValue::Integer(_)) => {
-                Ok(What::Values(vec![self.value(key, "", value)?]))
+                Ok(Content::Values(vec![self.value(key, "", value)?]))
             }
             (_, other) => Err(self.wrong_type(key, line, "is", key.shape.name(), other)),
         }
@@ -170,7 +170,7 @@ impl Source {
             },
         };
         if before.contains('\0') || text.contains('\0') {
-            return Err(self.mistake(line, &format!("`{}` has a NUL character in it", key.name)));
+            return Err(self.error_at(line, &format!("`{}` has a NUL character in it", key.name)));
         }
         let text = if key.is_relative_path(&text) { self.directory.join(text).into() } else { text.into() };
         let mut whole = std::ffi::OsString::from(before);
@@ -179,7 +179,7 @@ impl Source {
     }
 
     fn wrong_type(&self, key: &Key, line: usize, verb: &str, wanted: &str, found: &DeValue<'_>) -> Failure {
-        self.mistake(line, &format!("`{}` {verb} {wanted}, not {}", key.name, type_name(found)))
+        self.error_at(line, &format!("`{}` {verb} {wanted}, not {}", key.name, type_name(found)))
     }
 
     fn unknown<'a>(
@@ -193,11 +193,11 @@ impl Source {
         let alike = known.map(|known| (strsim::jaro(name, known), known)).filter(|(alike, _)| *alike > 0.7);
         let meant = alike.max_by(|(a, _), (b, _)| a.total_cmp(b));
         let meant = meant.map_or(String::new(), |(_, meant)| format!("; did you mean `{meant}`?"));
-        self.mistake(line, &format!("unknown {what} `{name}`{meant}"))
+        self.error_at(line, &format!("unknown {what} `{name}`{meant}"))
     }
 
     /// What is wrong in a line.
-    pub(super) fn mistake(&self, line: usize, what: &str) -> Failure {
+    pub(super) fn error_at(&self, line: usize, what: &str) -> Failure {
         Failure::new(format!("{}:{line}: {what}", self.name))
     }
 

@@ -6,14 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Keys, Shape, flags_of, name};
 use super::parse::{COUNT, DEFAULTS, JAIL, MOST, Source};
-use crate::run::RunArgs;
+use crate::flags::jail::JailCommand;
+use crate::flags::run::RunArgs;
 
 /// Where the schema is, from this package's directory.
 const SCHEMA: &str = "../../docs/schema/jail-file.json";
 
 /// The schema, made from the flags and their help.
 fn schema() -> Value {
-    let command = flags_of::<RunArgs>();
+    let command = flags_of::<JailCommand<RunArgs>>();
     let help = |key: &Key| {
         let flag = command.get_arguments().find(|arg| name(arg) == key.name);
         flag.and_then(|flag| flag.get_help()).map(ToString::to_string).expect("every flag has its help")

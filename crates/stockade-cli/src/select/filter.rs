@@ -45,7 +45,7 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((key, value)) = text.split_once('=') else {
-            return Err(format!("it is not KEY=VALUE; there are {}", KEYS.join(", ")));
+            return Err(format!("it is not KEY=VALUE; there are {}", FILTER_KEYS.join(", ")));
         };
         let pattern = || Pattern::new(value).map_err(|e| format!("{value:?} is no pattern: {e}"));
         match key {
@@ -58,14 +58,13 @@ impl FromStr for Filter {
                 .ok_or_else(|| format!("{value:?} is not a uid, such as 1234")),
             "older" => seconds(value).map(Self::Older),
             "younger" => seconds(value).map(Self::Younger),
-            _ => Err(format!("there is no key {key:?}; there are {}", KEYS.join(", "))),
+            _ => Err(format!("there is no key {key:?}; there are {}", FILTER_KEYS.join(", "))),
         }
     }
 }
 
 /// What there can be conditions on.
-/// What there can be conditions on.
-pub(crate) const KEYS: [&str; 7] = ["state", "id", "vmm", "base", "uid", "older", "younger"];
+pub(crate) const FILTER_KEYS: [&str; 7] = ["state", "id", "vmm", "base", "uid", "older", "younger"];
 
 fn state(word: &str) -> Result<JailState, String> {
     let named = JailState::ALL.into_iter().find(|state| state.to_string() == word);
@@ -98,7 +97,7 @@ mod tests {
         Listing {
             id: "vm-1".parse().expect("an id"),
             pid: None,
-            state: JailState::Ended,
+            state: JailState::Exited,
             ended: None,
             age: Some(600),
             vmm: Some("firecracker".into()),

@@ -9,12 +9,12 @@ use clap::Args;
 use stockade::spec::JailId;
 use stockade::{Listing, Store};
 
-pub(crate) use filter::{Filter, KEYS};
+pub(crate) use filter::{FILTER_KEYS, Filter};
 
-use crate::args::StateArgs;
-use crate::jail_file::Named;
-use crate::jails::{find, no_jail};
-use crate::output::{Failure, note};
+use crate::flags::lookup::{find, no_exact_jail};
+use crate::flags::state::StateArgs;
+use crate::jail_file::NamedJails;
+use crate::terminal::output::{Failure, info};
 
 /// Arguments of commands that are about several jails.
 #[derive(Debug, Args)]
@@ -55,18 +55,18 @@ impl FilterArgs {
 
 /// How a jail may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Naming {
+pub(crate) enum IdMatch {
     /// By its whole id alone: the command changes it.
-    Whole,
+    Exact,
     /// By the beginning of its id too, if no other begins so.
-    Beginning,
+    Prefix,
     /// The same, and it is said which one that is: the command may take long over the wrong one.
-    BeginningSaid,
+    PrefixReported,
 }
 
 /// The jails that a command is about.
 #[derive(Debug)]
-pub(crate) struct Chosen {
+pub(crate) struct Selection {
     /// Each once, in the order of the command line.
     pub(crate) ids: Vec<JailId>,
     /// What is to be told of the names that are none.
@@ -74,7 +74,7 @@ pub(crate) struct Chosen {
     /// Whether a single one was named.
     pub(crate) single: bool,
     /// Whether none was named.
-    pub(crate) by_condition: bool,
+    pub(crate) by_filter: bool,
 }
 
 impl SelectArgs {
@@ -85,68 +85,68 @@ impl SelectArgs {
     ///
     /// # Errors
     /// What is wrong with the state directory, or with a file.
-    pub(crate) fn choose(
+    pub(crate) fn select(
         &self,
-        naming: Naming,
+        id_match: IdMatch,
         concerned: impl Fn(&Listing) -> bool,
-    ) -> Result<(Store, Chosen), Failure> {
+    ) -> Result<(Store, Selection), Failure> {
         if self.file.is_empty() {
             let store = self.state.store()?;
-            let chosen = self.choose_of(&store, &self.ids, naming, concerned)?;
-            return Ok((store, chosen));
+            let selection = self.select_from(&store, &self.ids, id_match, concerned)?;
+            return Ok((store, selection));
         }
-        let named = Named::in_files(&self.file)?;
+        let named = NamedJails::in_files(&self.file)?;
         let store = self.state.store_or(named.state_dir.as_deref())?;
         // A file says its ids as a whole.
-        let chosen = self.choose_of(&store, &named.ids, Naming::Whole, concerned)?;
-        Ok((store, chosen))
+        let selection = self.select_from(&store, &named.ids, IdMatch::Exact, concerned)?;
+        Ok((store, selection))
     }
 
-    fn choose_of(
+    fn select_from(
         &self,
         store: &Store,
         ids: &[JailId],
-        naming: Naming,
+        id_match: IdMatch,
         concerned: impl Fn(&Listing) -> bool,
-    ) -> Result<Chosen, Failure> {
-        let (single, by_condition) = (self.ids.len() == 1, ids.is_empty());
-        let mut chosen = Chosen { ids: Vec::new(), unknown: Vec::new(), single, by_condition };
-        if by_condition {
+    ) -> Result<Selection, Failure> {
+        let (single, by_filter) = (self.ids.len() == 1, ids.is_empty());
+        let mut selection = Selection { ids: Vec::new(), unknown: Vec::new(), single, by_filter };
+        if by_filter {
             let jails = store.list()?.into_iter();
             let meant = jails.filter(|jail| self.filter.fit(jail) && concerned(jail));
-            chosen.ids = meant.map(|jail| jail.id).collect();
-            if chosen.ids.is_empty() && !self.filter.is_empty() {
-                note("no jail meets the filter");
+            selection.ids = meant.map(|jail| jail.id).collect();
+            if selection.ids.is_empty() && !self.filter.is_empty() {
+                info("no jail meets the filter");
             }
         }
         for named in ids {
-            match named_so(store, named, naming) {
-                Ok(id) if chosen.ids.contains(&id) => (),
-                Ok(id) => chosen.ids.push(id),
-                Err(failure) => chosen.unknown.push((named.clone(), failure)),
+            match resolve(store, named, id_match) {
+                Ok(id) if selection.ids.contains(&id) => (),
+                Ok(id) => selection.ids.push(id),
+                Err(failure) => selection.unknown.push((named.clone(), failure)),
             }
         }
-        Ok(chosen)
+        Ok(selection)
     }
 }
 
-fn named_so(store: &Store, named: &JailId, naming: Naming) -> Result<JailId, Failure> {
-    match naming {
-        Naming::Beginning => find(store, named),
-        Naming::BeginningSaid => {
+fn resolve(store: &Store, named: &JailId, id_match: IdMatch) -> Result<JailId, Failure> {
+    match id_match {
+        IdMatch::Prefix => find(store, named),
+        IdMatch::PrefixReported => {
             let id = find(store, named)?;
             if id != *named {
-                note(&format!("{named} is taken for {id}"));
+                info(&format!("{named} is taken for {id}"));
             }
             Ok(id)
         }
         // One whose receipt cannot be read is there all the same.
-        Naming::Whole if matches!(store.read(named), Ok(None)) => Err(no_jail(store, named)),
-        Naming::Whole => Ok(named.clone()),
+        IdMatch::Exact if matches!(store.read(named), Ok(None)) => Err(no_exact_jail(store, named)),
+        IdMatch::Exact => Ok(named.clone()),
     }
 }
 
-impl Chosen {
+impl Selection {
     /// The jails, or the first name that is none.
     pub(crate) fn all_known(self) -> Result<Vec<JailId>, Failure> {
         self.unknown.into_iter().next().map_or(Ok(self.ids), |(_, failure)| Err(failure))
@@ -154,7 +154,7 @@ impl Chosen {
 
     /// The jails, and the exit code after it was told of names that are none.
     pub(crate) fn known(self) -> (Vec<JailId>, ExitCode) {
-        let told = self.unknown.into_iter().map(|(_, failure)| failure.tell());
-        (self.ids, told.fold(ExitCode::SUCCESS, |_, code| code))
+        let codes = self.unknown.into_iter().map(|(_, failure)| failure.report());
+        (self.ids, codes.fold(ExitCode::SUCCESS, |_, code| code))
     }
 }

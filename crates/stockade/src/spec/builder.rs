@@ -7,9 +7,8 @@ use super::{
     CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns, Owner, Profiles,
     SpecError,
 };
-use crate::closure::Closure;
-use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::spec::layout::Layout;
+use crate::spec::libraries::Libraries;
 
 /// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
 /// the part that is wrong as the command line names its flag.
@@ -202,8 +201,8 @@ impl JailBuilder {
     /// Checks everything, and finds on this host what is named.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the name of the first part that is wrong, and why.
-    pub fn build(&self) -> Result<JailSpec> {
+    /// [`SpecError::Argument`] with the name of the first part that is wrong, and why.
+    pub fn build(&self) -> Result<JailSpec, SpecError> {
         let id = self.id.parse().map_err(wrong("id"))?;
         let exec_file = ExecFile::new(&self.exec_file).map_err(wrong("exec-file"))?;
         let base = HostPath::future_directory(&self.base).map_err(wrong("chroot-base-dir"))?;
@@ -215,7 +214,7 @@ impl JailBuilder {
         };
         spec.profile = profile.map_err(wrong("profile"))?;
         if self.closure {
-            spec.closure = Closure::of(&spec.exec_file).map_err(wrong("exec-file"))?;
+            spec.closure = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
         spec.bind_executable = self.bind_executable;
@@ -244,21 +243,24 @@ impl JailBuilder {
     }
 }
 
-fn wrong<E: Into<Error>>(name: &'static str) -> impl Fn(E) -> Error {
-    move |cause| Error::Argument { name, cause: Box::new(cause.into()) }
+fn wrong<E: Into<SpecError>>(name: &'static str) -> impl Fn(E) -> SpecError {
+    move |cause| SpecError::Argument { name, cause: Box::new(cause.into()) }
 }
 
-fn number(name: &'static str, text: &str) -> Result<u32> {
+fn number(name: &'static str, text: &str) -> Result<u32, SpecError> {
     let error = if name == "uid" { SpecError::Uid } else { SpecError::Gid };
     Owner::parse_number(text).ok_or_else(|| wrong(name)(error(text.to_owned())))
 }
 
-fn all<T: std::str::FromStr<Err = SpecError>>(name: &'static str, texts: &[String]) -> Result<Vec<T>> {
+fn all<T: std::str::FromStr<Err = SpecError>>(
+    name: &'static str,
+    texts: &[String],
+) -> Result<Vec<T>, SpecError> {
     texts.iter().map(|text| text.parse().map_err(wrong(name))).collect()
 }
 
 /// The original takes any number here and finds later that there is no such hierarchy.
-fn known_version(text: &str) -> std::result::Result<CgroupVersion, SpecError> {
+fn known_version(text: &str) -> Result<CgroupVersion, SpecError> {
     match text.parse()? {
         CgroupVersion::Unknown(_) => Err(SpecError::CgroupVersion(text.to_owned())),
         version => Ok(version),

@@ -8,8 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::SpecError;
-use crate::error::errno;
+use super::{SpecError, errno};
 
 /// A path as the host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

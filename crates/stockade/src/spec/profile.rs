@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{JailPath, SpecError};
-use crate::placement::{How, Placement};
+use crate::spec::placement::{How, Placement};
 
 /// What stockade knows of a kind of VMM. Some are built in; a TOML file with these keys adds another
 /// ([`Profiles`](super::Profiles)).

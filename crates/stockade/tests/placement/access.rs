@@ -3,7 +3,7 @@
 use super::*;
 
 /// Owner and mode of something in the jail.
-fn access(prepared: &Prepared, path: &str) -> (u32, u32, u32) {
+fn access(prepared: &Created, path: &str) -> (u32, u32, u32) {
     let facts = prepared.root().as_path().join(path).symlink_metadata().unwrap();
     (facts.uid(), facts.gid(), facts.mode() & 0o7777)
 }
@@ -107,7 +107,7 @@ fn an_owner_can_be_chosen_and_folders_on_the_way_are_the_jails() {
         let mut prepared = prepare(&guard, &[]);
         let image = guard.file("image", "");
         let other = Owner { uid: 77, gid: 78 };
-        let place = |prepared: &mut Prepared, name: &str, read_only: bool| {
+        let place = |prepared: &mut Created, name: &str, read_only: bool| {
             let placement = Placement::new(&image).named(name).how(How::Copy).owner(other);
             prepared.place(if read_only { placement.read_only() } else { placement }).unwrap();
         };

@@ -43,7 +43,7 @@ fn a_bound_directory_is_the_hosts_own_in_the_jail_and_in_no_mount_table_of_the_h
             let mut spec = spec(&guard, &guard.base(), &words);
             spec.new_pid_ns = new_pid_ns;
             spec.netns = if new_pid_ns { Netns::New } else { Netns::Host };
-            let mut prepared = guard.store().prepare(&spec).unwrap();
+            let mut prepared = guard.store().create(&spec).unwrap();
             let bind = |name: &str| Placement::new(&share).named(name).how(How::Bind);
             prepared.place(bind("rw")).unwrap();
             prepared.place(bind("ro").read_only()).unwrap();
@@ -107,7 +107,7 @@ fn a_running_vmm_gets_and_loses_binds() {
         for new_pid_ns in [false, true] {
             let mut spec = spec(&guard, &guard.base(), &words);
             spec.new_pid_ns = new_pid_ns;
-            let mut talk = Talk::begin(guard.store().prepare(&spec).unwrap());
+            let mut talk = Talk::begin(guard.store().create(&spec).unwrap());
             assert_eq!(talk.hear()["read_error"], "ENOENT");
             let bind = |name: &str| Placement::new(&share).named(name).how(How::Bind);
             assert_eq!(talk.running.place(bind("share")).unwrap().how, How::Bind);
@@ -222,7 +222,7 @@ fn a_vmm_with_a_user_namespace_of_its_own_gets_no_bind() {
         let words = ["unshare", "-U", "-m", "/busybox", "sh", "-c", "echo 1; exec /busybox cat"];
         let mut spec = spec(&guard, &guard.base(), &words);
         spec.exec_file = ExecFile::new(busybox).unwrap();
-        let mut talk = Talk::begin(guard.store().prepare(&spec).unwrap());
+        let mut talk = Talk::begin(guard.store().create(&spec).unwrap());
         talk.hear();
         // In there a read-only bind could be made writable.
         let error = talk.running.place(Placement::new(&share).how(How::Bind).read_only()).unwrap_err();

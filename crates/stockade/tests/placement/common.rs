@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
-use stockade::{How, Placed, Placement, Prepared, Running, Streams, Stripped};
+use stockade::{Created, How, Placed, Placement, Running, Streams, Stripped};
 use testkit::{Guard, Powerful, attributes, program};
 
 pub(crate) const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -22,8 +22,8 @@ pub(crate) fn spec(guard: &Guard, base: &Path, words: &[&str]) -> JailSpec {
     spec
 }
 
-pub(crate) fn prepare(guard: &Guard, words: &[&str]) -> Prepared {
-    guard.store().prepare(&spec(guard, &guard.base(), words)).unwrap()
+pub(crate) fn prepare(guard: &Guard, words: &[&str]) -> Created {
+    guard.store().create(&spec(guard, &guard.base(), words)).unwrap()
 }
 
 /// A running VMM that is talked to: each `hold` among its words waits for [`Talk::go_on`].
@@ -34,7 +34,7 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    pub(crate) fn begin(prepared: Prepared) -> Self {
+    pub(crate) fn begin(prepared: Created) -> Self {
         let ((stdin, hears), (says, stdout)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
         let streams = Streams {
             stdin: Some(OwnedFd::from(stdin)),
@@ -66,13 +66,13 @@ pub(crate) fn at(path: &str) -> JailPath {
     JailPath::new(path).unwrap()
 }
 
-pub(crate) fn tear_down(prepared: Prepared) {
+pub(crate) fn tear_down(prepared: Created) {
     let report = prepared.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
 }
 
 /// How many things are on the receipt for a place in the jail.
-pub(crate) fn on_receipt(prepared: &Prepared, path: &str) -> usize {
+pub(crate) fn on_receipt(prepared: &Created, path: &str) -> usize {
     let receipt = serde_json::to_value(prepared.receipt()).unwrap();
     receipt["steps"].as_array().unwrap().iter().filter(|step| step["path"] == path).count()
 }
@@ -99,8 +99,8 @@ pub(crate) fn says(stripped: Option<&Stripped>, source: &Path, power: Powerful) 
 }
 
 /// Places something twice under one name, each time in a folder that is not there before, and takes it out.
-pub(crate) fn replaces_and_is_taken_out(prepared: &mut Prepared, first: &Path, second: &Path, how: How) {
-    let place = |prepared: &mut Prepared, source: &Path| {
+pub(crate) fn replaces_and_is_taken_out(prepared: &mut Created, first: &Path, second: &Path, how: How) {
+    let place = |prepared: &mut Created, source: &Path| {
         prepared.place(Placement::new(source).named("drives/a/image").how(how)).unwrap()
     };
     let placed = place(prepared, first);

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, Owner};
-use stockade::{How, Placement, Prepared, Streams};
+use stockade::{Created, How, Placement, Streams};
 use testkit::{Guard, privileged};
 
 use common::*;

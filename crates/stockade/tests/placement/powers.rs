@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 
-use stockade::{Running, Visit};
+use stockade::{Exec, Running};
 use testkit::{Powerful, attributes, give_access_list, give_capability, program, set_mode};
 
 use super::*;
@@ -21,8 +21,8 @@ fn probe_with(guard: &Guard, power: Powerful) -> PathBuf {
 fn report_of(running: &Running, program: &str) -> serde_json::Value {
     let (says, stdout) = std::io::pipe().unwrap();
     let streams = Streams { stdout: Some(OwnedFd::from(stdout)), ..Streams::default() };
-    let visit = Visit::with_program(program).unwrap().arguments(["report"]).streams(streams);
-    let visitor = running.visit(visit).unwrap();
+    let exec = Exec::with_program(program).unwrap().arguments(["report"]).streams(streams);
+    let visitor = running.exec(exec).unwrap();
     let report = std::io::read_to_string(says).unwrap();
     visitor.wait().unwrap();
     serde_json::from_str(&report).unwrap()
@@ -207,7 +207,7 @@ fn the_executable_has_no_powers_in_the_jail_copied_or_bound() {
                 let mut spec = spec(&guard, &guard.base(), &["report"]);
                 spec.exec_file = ExecFile::new(&vmm).unwrap();
                 spec.bind_executable = bind_executable;
-                let prepared = guard.store().prepare(&spec).unwrap();
+                let prepared = guard.store().create(&spec).unwrap();
                 if bind_executable {
                     assert_eq!(prepared.stripped(), []);
                 } else {

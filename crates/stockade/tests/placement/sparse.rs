@@ -27,7 +27,7 @@ fn of_a_sparse_image_only_the_data_is_copied_also_to_another_filesystem() {
         let (disk, memory) = (image(guard.directory()), image(&shm));
         let bases = [guard.base(), shm.join("base")];
         for (base, source) in [(0, &disk), (0, &memory), (1, &disk), (1, &memory)] {
-            let mut prepared = guard.store().prepare(&spec(&guard, &bases[base], &[])).unwrap();
+            let mut prepared = guard.store().create(&spec(&guard, &bases[base], &[])).unwrap();
             let begin = Instant::now();
             prepared.place(Placement::new(source).how(How::Copy)).unwrap();
             let taken = begin.elapsed();

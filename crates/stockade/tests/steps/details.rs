@@ -154,7 +154,7 @@ fn a_jail_directory_of_another_is_neither_taken_nor_removed() {
         std::fs::write(foreign.join("image"), "another's").unwrap();
         let error = steps[1].apply(&ground.site).expect_err("it is in the way");
         assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-        assert!(matches!(steps[1].undo(&ground.site), Undone::Kept(_)));
+        assert!(matches!(steps[1].undo(&ground.site), UndoOutcome::Kept(_)));
         assert_eq!(std::fs::read_to_string(foreign.join("image")).unwrap(), "another's");
         std::fs::remove_dir_all(ground.layout().jail_dir()).unwrap();
         undo_all(&ground, &steps);
@@ -205,7 +205,7 @@ fn a_mount_below_the_jail_is_never_crossed() {
         std::fs::create_dir(&inside).unwrap();
         rustix::mount::mount_bind(&images, &inside).unwrap();
         let jail = &ground.jail()[1];
-        let Undone::Left(reason) = jail.undo(&ground.site) else { panic!("the mount must be reported") };
+        let UndoOutcome::Left(reason) = jail.undo(&ground.site) else { panic!("the mount must be reported") };
         assert!(reason.contains("images") && reason.contains("mounted"), "{reason}");
         assert_eq!(std::fs::read_to_string(images.join("precious")).unwrap(), "precious");
         rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty()).unwrap();
@@ -227,10 +227,10 @@ fn a_ramfs_is_its_owners_and_a_foreign_mount_in_its_place_is_left() {
         let at = ground.inside("ramfs");
         let facts = std::fs::metadata(&at).unwrap();
         assert_eq!((facts.mode() & 0o7777, facts.uid(), facts.gid()), (0o700, OWNER.uid, OWNER.gid));
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
         std::fs::create_dir(&at).unwrap();
         rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
-        assert!(matches!(step.undo(&ground.site), Undone::Left(_)), "a tmpfs is not our ramfs");
+        assert!(matches!(step.undo(&ground.site), UndoOutcome::Left(_)), "a tmpfs is not our ramfs");
         rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty()).unwrap();
         undo_all(&ground, &ground.jail());
     });
@@ -246,7 +246,7 @@ fn a_namespace_of_another_with_the_same_name_is_kept() {
         let step = Step::from(NamedNetns { name: name.parse().unwrap() });
         let error = step.apply(&ground.site).expect_err("the name is taken");
         assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-        assert!(matches!(step.undo(&ground.site), Undone::Kept(_)));
+        assert!(matches!(step.undo(&ground.site), UndoOutcome::Kept(_)));
         let delete = testkit::run_with(std::process::Command::new("ip").args(["netns", "delete", &name]));
         assert_eq!(delete.code, 0, "it is still there for its maker: {delete:?}");
     });
@@ -286,7 +286,7 @@ fn a_cgroup_is_emptied_of_processes_before_it_is_removed() {
                 std::fs::write(place.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
                 sleepers.push(sleeper);
             }
-            assert_eq!(step.undo(&ground.site), Undone::Removed);
+            assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
             assert!(!directory.as_path().exists());
             for mut sleeper in sleepers {
                 use std::os::unix::process::ExitStatusExt;

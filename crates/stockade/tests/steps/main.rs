@@ -8,9 +8,9 @@ mod vmm;
 use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
-use stockade::step::{
+use stockade::steps::{
     Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
-    PlacedFile, PlacedTree, Ramfs, SharedDirectory, Site, Step, Undone, Vmm,
+    PlacedFile, PlacedTree, Ramfs, SharedDirectory, Step, StepContext, UndoOutcome, Vmm,
 };
 use stockade::{Layout, Nonce, ProcessRef};
 use testkit::{Guard, privileged};
@@ -22,7 +22,7 @@ struct Ground<'g> {
     guard: &'g Guard,
     spec: JailSpec,
     nonce: Nonce,
-    site: Site,
+    site: StepContext,
 }
 
 impl<'g> Ground<'g> {
@@ -32,7 +32,7 @@ impl<'g> Ground<'g> {
         let mut spec = JailSpec::new(id, exec_file, HostPath::future_directory(&guard.base()).unwrap());
         spec.owner = OWNER;
         let nonce = Nonce::new();
-        let site = Site::new(Layout::new(&spec), Some(nonce.clone()));
+        let site = StepContext::new(Layout::new(&spec), Some(nonce.clone()));
         Self { guard, spec, nonce, site }
     }
 
@@ -78,7 +78,7 @@ fn apply_all(ground: &Ground<'_>, steps: &[Step]) {
 fn undo_all(ground: &Ground<'_>, steps: &[Step]) {
     for step in steps.iter().rev() {
         let undone = step.undo(&ground.site);
-        assert!(!matches!(undone, Undone::Left(_)), "undo {step}: {undone:?}");
+        assert!(!matches!(undone, UndoOutcome::Left(_)), "undo {step}: {undone:?}");
     }
 }
 
@@ -87,24 +87,24 @@ fn applies_and_undoes(ground: &Ground<'_>, case: &Case) {
     assert!(!(case.seen)(), "{} is there before it is made", case.step);
     apply_all(ground, std::slice::from_ref(&case.step));
     assert!((case.seen)(), "{} is not there after it was made", case.step);
-    assert_eq!(case.step.undo(&ground.site), Undone::Removed, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.site), UndoOutcome::Removed, "{}", case.step);
     assert!(!(case.seen)(), "{} is there after it was undone", case.step);
     undo_all(ground, &case.before);
 }
 
 fn undoes_what_never_happened(ground: &Ground<'_>, case: &Case) {
     // Neither with nor without what it builds on.
-    assert_eq!(case.step.undo(&ground.site), Undone::NeverThere, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
     apply_all(ground, &case.before);
-    assert_eq!(case.step.undo(&ground.site), Undone::NeverThere, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
     undo_all(ground, &case.before);
 }
 
 fn undoes_twice(ground: &Ground<'_>, case: &Case) {
     apply_all(ground, &case.before);
     apply_all(ground, std::slice::from_ref(&case.step));
-    assert_eq!(case.step.undo(&ground.site), Undone::Removed, "{}", case.step);
-    assert_eq!(case.step.undo(&ground.site), Undone::NeverThere, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.site), UndoOutcome::Removed, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
     undo_all(ground, &case.before);
 }
 

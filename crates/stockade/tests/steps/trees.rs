@@ -55,7 +55,7 @@ fn a_tree_with_a_link_that_leads_out_of_it_is_refused_with_the_links_path() {
             );
             assert_eq!(error.to_string(), said);
             assert!(!ground.inside("firmware").exists(), "nothing of it is seen");
-            assert_eq!(step.undo(&ground.site), Undone::NeverThere, "nothing of it is left");
+            assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere, "nothing of it is left");
             std::fs::remove_file(link).unwrap();
         }
         // One that leads nowhere, but would lead inside, does no harm.
@@ -86,7 +86,7 @@ fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
             let error = step.apply(&ground.site).expect_err("it is refused");
             let said = format!("{} is neither a file, a directory nor a link", special.display());
             assert_eq!(error.to_string(), said, "{kind:?}");
-            assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+            assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
             std::fs::remove_file(&special).unwrap();
         }
         undo_all(&ground, &ground.jail());
@@ -102,9 +102,9 @@ fn a_tree_that_was_cut_off_by_a_kill_is_taken_away() {
         // As a kill before the last call leaves it: complete, under the name that only this receipt uses.
         let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
         std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
         assert!(!cut_off.exists());
-        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
         undo_all(&ground, &ground.jail());
     });
 }
@@ -116,7 +116,7 @@ fn a_tree_that_has_the_jail_in_it_is_refused() {
         let step = Step::from(placed_tree(guard.directory(), "all"));
         let error = step.apply(&ground.site).expect_err("it would never end");
         assert_eq!(error.to_string(), format!("{} has the jail itself in it", guard.directory().display()));
-        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
         undo_all(&ground, &ground.jail());
     });
 }

@@ -18,7 +18,7 @@ fn applies_and_undoes() {
         apply_all(&ground, std::slice::from_ref(&step));
         let process = Path::new("/proc").join(sleeper.id().to_string());
         assert!(process.exists());
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
         assert!(!process.exists(), "it is ended and reaped");
     });
 }
@@ -31,7 +31,7 @@ fn undoes_what_never_happened() {
         let (mut sleeper, step) = sleeper();
         let Step::Vmm(mut vmm) = step else { unreachable!() };
         vmm.process.started += 1;
-        assert_eq!(Step::from(vmm).undo(&ground.site), Undone::NeverThere);
+        assert_eq!(Step::from(vmm).undo(&ground.site), UndoOutcome::NeverThere);
         assert!(sleeper.try_wait().unwrap().is_none(), "it was not the VMM, and lives");
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
@@ -55,7 +55,7 @@ fn reaps_what_ended_by_itself() {
             while !std::fs::read_to_string(process.join("stat")).unwrap().contains(") Z ") {
                 std::thread::yield_now();
             }
-            assert_eq!(Step::from(vmm).undo(&ground.site), Undone::NeverThere);
+            assert_eq!(Step::from(vmm).undo(&ground.site), UndoOutcome::NeverThere);
             assert!(!process.exists(), "no zombie stays");
         }
     });
@@ -66,8 +66,8 @@ fn undoes_twice() {
     privileged!(guard, {
         let ground = Ground::new(&guard);
         let (_sleeper, step) = sleeper();
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
-        assert_eq!(step.undo(&ground.site), Undone::NeverThere);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
     });
 }
 
@@ -78,6 +78,6 @@ fn survives_being_written_down() {
         let (_sleeper, step) = sleeper();
         let text = serde_json::to_string(&step).unwrap();
         assert_eq!(serde_json::from_str::<Step>(&text).unwrap(), step);
-        assert_eq!(step.undo(&ground.site), Undone::Removed);
+        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
     });
 }

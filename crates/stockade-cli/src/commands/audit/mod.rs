@@ -1,0 +1,140 @@
+//! `stockade audit`: how well a jail that runs holds its VMM.
+
+mod comparison;
+mod probe;
+mod sarif;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use comparison::Comparison;
+use serde::Serialize;
+use serde_json::Value;
+use stockade::audit::{AuditFacts, diagnose, diagnose_inside};
+use stockade::doctor::{Finding, Grade};
+use stockade::spec::JailId;
+use stockade::{JailState, Listing, Store};
+
+use crate::flags::lookup::{find, no_such_jail};
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::findings::FindingsStyle;
+use crate::terminal::output::{Code, Failure, print, print_json, require_root_to_look};
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is 1 if a finding is graded broken; with --against it is 1 if the jails differ.
+
+A jail may be named by the beginning of its id.
+
+Examples:
+  stockade audit --probe vm-1
+  stockade audit --all --quiet
+  stockade audit --against vm-2 vm-1
+  stockade audit --json --against vm-2 vm-1"
+)]
+// One for each flag that is on or off.
+#[allow(clippy::struct_excessive_bools)]
+pub(crate) struct AuditArgs {
+    /// Look from inside too: a visitor on the VMM's way into the jail reports, and tries to get out.
+    #[arg(long)]
+    probe: bool,
+    /// Compare with this jail, and tell only what differs.
+    #[arg(long, value_name = "ID")]
+    against: Option<JailId>,
+    /// Tell only what is not as it should be.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print one JSON object, with the facts; a list of them unless a single jail is named.
+    #[arg(long, conflicts_with = "sarif")]
+    json: bool,
+    /// Print the findings as SARIF 2.1.0.
+    #[arg(long)]
+    sarif: bool,
+    #[command(flatten)]
+    jails: SelectArgs,
+}
+
+/// All that is found of one jail.
+#[derive(Serialize)]
+struct Audit {
+    /// Whether no finding is graded broken.
+    ok: bool,
+    id: JailId,
+    findings: Vec<Finding>,
+    facts: AuditFacts,
+    /// The probe's report, if it was asked for.
+    inside: Option<Value>,
+}
+
+impl Audit {
+    fn of(store: &Store, id: &JailId, probe: bool) -> Result<Self, Failure> {
+        let facts = AuditFacts::read(store, id)?.ok_or_else(|| no_such_jail(id))?;
+        let inside = if probe { Some(probe::run(store, id)?) } else { None };
+        let mut findings = diagnose(&facts);
+        let own_pids = !facts.shared_namespaces.iter().any(|kind| kind == "pid");
+        findings.extend(inside.iter().flat_map(|report| diagnose_inside(report, own_pids)));
+        let ok = findings.iter().all(|finding| finding.grade < Grade::Broken);
+        Ok(Self { ok, id: id.clone(), findings, facts, inside })
+    }
+}
+
+pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("audit")?;
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, selection) = args.jails.select(IdMatch::Prefix, runs)?;
+    let single = selection.single;
+    let (ids, mut code) = selection.known();
+    let mut audits = Vec::new();
+    for id in &ids {
+        match Audit::of(&store, id, args.probe) {
+            Ok(audit) => audits.push(audit),
+            Err(failure) => code = failure.report(),
+        }
+    }
+    if let Some(other) = &args.against {
+        let other = Audit::of(&store, &find(&store, other)?, args.probe)?;
+        let compared: Vec<_> = audits.iter().map(|audit| Comparison::of(audit, &other)).collect();
+        print_differences(args, &compared, single)?;
+        let alike = compared.iter().all(|comparison| comparison.alike);
+        return Ok(if alike { code } else { Code::Failed.into() });
+    }
+    if args.quiet {
+        let bad = |finding: &Finding| finding.grade > Grade::Good;
+        for audit in &mut audits {
+            audit.findings.retain(bad);
+        }
+    }
+    match &audits[..] {
+        [] if single => (),
+        all if args.sarif => {
+            let findings = |audit| findings(audit).collect();
+            print_json(&sarif::log(all.iter().map(findings)))?;
+        }
+        [one] if single && args.json => print_json(one)?,
+        all if args.json => print_json(&all)?,
+        [one] if single => print(&FindingsStyle::for_stdout().findings(&one.findings))?,
+        all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
+    }
+    Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
+}
+
+fn print_differences(args: &AuditArgs, compared: &[Comparison], single: bool) -> Result<(), Failure> {
+    match compared {
+        [] if single => Ok(()),
+        all if args.sarif => print_json(&sarif::log(all.iter().map(|one| one.findings().collect()))),
+        [one] if single && args.json => print_json(one),
+        all if args.json => print_json(&all),
+        all => print(&all.iter().map(Comparison::text).collect::<String>()),
+    }
+}
+
+/// Each finding with the jail whose it is.
+fn findings(audit: &Audit) -> impl Iterator<Item = (&JailId, &Finding)> {
+    audit.findings.iter().map(|finding| (&audit.id, finding))
+}
+
+/// What is found of one of several jails.
+fn titled(audit: &Audit) -> String {
+    format!("jail {}\n{}", audit.id, FindingsStyle::for_stdout().findings(&audit.findings))
+}

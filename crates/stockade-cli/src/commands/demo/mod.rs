@@ -1,0 +1,193 @@
+//! `stockade demo`: a real jail from its making to its removal, with a look from inside and a tiny guest.
+
+mod conversation;
+mod report;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions};
+use serde::Serialize;
+use serde_json::Value;
+use stockade::snapshot::Snapshot;
+use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
+use stockade::{Placement, Streams};
+
+use crate::flags::state::StateArgs;
+use crate::terminal::output::{Failure, print, print_json, require_root, success_if};
+use crate::terminal::signals::stop_signals;
+use conversation::Conversation;
+
+/// What the demo found, and whether all is well.
+#[derive(Debug, Serialize)]
+pub(crate) struct Demo {
+    /// Whether every escape was held, the guest ran (or there is no KVM), and nothing is left.
+    ok: bool,
+    id: String,
+    root: String,
+    phases: Phases,
+    /// What the probe saw from inside.
+    probe: Value,
+    /// The file that was placed, as the jail saw it.
+    placed: String,
+    /// `hlt`, or why the guest did not get there.
+    kvm_guest: String,
+    /// What is still there after the teardown; empty when clean.
+    leftovers: Vec<String>,
+}
+
+/// How long each phase took, in microseconds.
+#[derive(Debug, Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the names in the JSON")]
+pub(crate) struct Phases {
+    /// Making the jail.
+    prepare_us: u64,
+    /// Placing a file into it.
+    place_us: u64,
+    /// From the clone until the probe was executed.
+    launch_us: u64,
+    /// The probe's life: its report, its escape attempts, and the guest.
+    run_us: u64,
+    /// Removing everything.
+    teardown_us: u64,
+    /// All of it.
+    total_us: u64,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sudo stockade demo")]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Directory that the jail is made in.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
+    pub(crate) chroot_base_dir: PathBuf,
+    /// Print a report for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    require_root("demo")?;
+    let demo = act(args)?;
+    if args.json {
+        print_json(&demo)?;
+    } else {
+        print(&report::text(&demo))?;
+    }
+    Ok(success_if(demo.ok))
+}
+
+fn act(args: &DemoArgs) -> Result<Demo, Failure> {
+    let store = args.state.store()?;
+    let spec = spec(args)?;
+    let id = spec.id.to_string();
+    // A demo that is interrupted still removes its jail: it is over in a moment.
+    let _signals = stop_signals()?;
+    // Whatever the jail leaves behind becomes a child of this process, and is found at the end.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let looked_at = [spec.base.as_path().to_owned(), store.directory().as_path().to_owned()];
+    let looked_at: Vec<&Path> = looked_at.iter().map(AsRef::as_ref).collect();
+    let before = Snapshot::take(&looked_at)?;
+    let mut phases = Phases::default();
+    let begin = Instant::now();
+
+    let mut prepared = timed(&mut phases.prepare_us, || store.create(&spec))?;
+    let root = prepared.root().to_string();
+    let source = something_to_place()?;
+    let placed = timed(&mut phases.place_us, || prepared.place(Placement::new(source).named("placed")))?;
+    let (streams, conversation) = streams()?;
+    let mut running = timed(&mut phases.launch_us, || prepared.launch(streams))?;
+    let lived = Instant::now();
+    let report = conversation.read_report(running.pid(), source);
+    if report.is_err() {
+        // Whoever does not answer is not waited for.
+        running.signal(rustix::process::Signal::KILL)?;
+    }
+    running.wait()?;
+    phases.run_us = micros(lived);
+    let torn_down = timed(&mut phases.teardown_us, || running.teardown())?;
+    phases.total_us = micros(begin);
+
+    let after = Snapshot::take(&looked_at)?;
+    let mut leftovers: Vec<String> =
+        torn_down.left.iter().map(|left| format!("{}: {}", left.what, left.reason)).collect();
+    leftovers.extend(children());
+    // Other jails come and go meanwhile; what is this one's has its id in its name.
+    leftovers.extend(before.added(&after).filter(|what| what.contains(&id)).map(str::to_owned));
+
+    let report = report?;
+    let held = report.escapes_held();
+    let guest_ran = report.kvm_guest == "hlt" || !Path::new("/dev/kvm").exists();
+    Ok(Demo {
+        ok: held && guest_ran && leftovers.is_empty() && report.placed_is_whole,
+        id,
+        root,
+        phases,
+        probe: report.probe,
+        placed: placed.to_string(),
+        kvm_guest: report.kvm_guest,
+        leftovers,
+    })
+}
+
+/// The jail of the demo: this very program is the VMM, entered as the probe.
+fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
+    let myself =
+        std::env::current_exe().map_err(|e| Failure::new(format!("failed to find this program: {e}")))?;
+    let base = HostPath::future_directory(&args.chroot_base_dir)
+        .map_err(|e| Failure::new(format!("--chroot-base-dir: {e}")))?;
+    let mut random = [0; 4];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Failure::new(format!("failed to make up an id: {e}")))?;
+    let id = format!("demo-{:08x}", u32::from_ne_bytes(random)).parse()?;
+    let mut spec = JailSpec::new(id, ExecFile::new(&myself)?, base);
+    spec.profile = Profile::plain();
+    spec.netns = Netns::New;
+    spec.new_pid_ns = true;
+    spec.arguments = ["probe", "report", "hold", "read=/placed", "guest"].map(Into::into).to_vec();
+    Ok(spec)
+}
+
+/// A small file that every Linux has.
+fn something_to_place() -> Result<&'static Path, Failure> {
+    let candidates = ["/etc/os-release", "/etc/hostname", "/etc/passwd"].map(Path::new);
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| Failure::new("found none of /etc/os-release, /etc/hostname, /etc/passwd to place"))
+}
+
+fn streams() -> Result<(Streams, Conversation), Failure> {
+    let pipe =
+        || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::new(format!("failed to make a pipe: {e}")));
+    let (stdin, to_probe): (OwnedFd, OwnedFd) = pipe()?;
+    let (from_probe, stdout) = pipe()?;
+    let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: None };
+    Ok((streams, Conversation::new(to_probe, from_probe, Duration::from_secs(20))))
+}
+
+/// Processes that the jail has left to this one.
+fn children() -> Option<String> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::All, options) {
+        Err(Errno::CHILD) => None,
+        _ => Some("a process of the jail".to_owned()),
+    }
+}
+
+fn timed<T>(into: &mut u64, act: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = act();
+    *into = micros(begin);
+    result
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,71 @@
+//! `stockade doctor`: what of this host is good for jails.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
+use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
+
+use crate::flags::state::StateArgs;
+use crate::terminal::findings::FindingsStyle;
+use crate::terminal::output::{Failure, in_flag, print, print_json, success_if};
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "The exit code is 1 if something breaks jails; what only weakens them is a warning.
+
+Example:
+  sudo stockade doctor --chroot-base-dir /srv/jailer --id vm-1")]
+pub(crate) struct DoctorArgs {
+    /// Directory that jails are made in.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
+    chroot_base_dir: PathBuf,
+    /// Name of a jail, for the length of its socket's path.
+    #[arg(long, default_value = "vm-1")]
+    id: JailId,
+    /// Name of the VMM, for the same.
+    #[arg(long, value_name = "NAME", default_value = "firecracker")]
+    exec_name: String,
+    /// User that VMMs run as.
+    #[arg(long, default_value_t = DEFAULT_OWNER.uid)]
+    uid: u32,
+    /// Tell only what is not as it should be.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// Whether nothing breaks jails.
+    ok: bool,
+    findings: Vec<Finding>,
+}
+
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let question = Question {
+        base: HostPath::future_directory(&args.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?,
+        exec_name: args.exec_name.clone(),
+        id: args.id.to_string(),
+        uid: args.uid,
+        store: args.state.store()?,
+    };
+    let mut findings = diagnose(&HostFacts::read(&question));
+    let ok = findings.iter().all(|finding| finding.grade < Grade::Broken);
+    if args.quiet {
+        findings.retain(|finding| finding.grade > Grade::Good);
+    }
+    let report = Report { ok, findings };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&FindingsStyle::for_stdout().findings(&report.findings))?;
+    }
+    Ok(success_if(ok))
+}

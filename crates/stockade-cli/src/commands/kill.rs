@@ -1,0 +1,49 @@
+//! `stockade kill`: a signal for VMMs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use rustix::process::Signal;
+use stockade::{Error, JailState, Listing};
+
+use crate::flags::lookup::send_signal;
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::output::{Failure, require_root};
+use crate::terminal::signal_names;
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade kill -s TERM vm-1
+  stockade kill --filter 'id=test-*'")]
+pub(crate) struct KillArgs {
+    /// The signal, by name or number.
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
+    #[command(flatten)]
+    pub(crate) jails: SelectArgs,
+}
+
+impl KillArgs {
+    pub(crate) fn signal(&self) -> Result<Signal, Failure> {
+        let no_signal = || Failure::new(format!("--signal: {} is not a signal", self.signal));
+        signal_names::parse(&self.signal).ok_or_else(no_signal)
+    }
+}
+
+/// Sends the signal to each, and tells of those to which it cannot be sent.
+pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
+    let signal = args.signal()?;
+    require_root("kill")?;
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
+    let (ids, mut code) = selection.known();
+    for id in &ids {
+        match send_signal(&store, id, signal) {
+            Ok(true) => (),
+            Ok(false) => code = Failure::from(Error::NotRunning(id.clone())).report(),
+            Err(error) => code = Failure::from(error).report(),
+        }
+    }
+    Ok(code)
+}

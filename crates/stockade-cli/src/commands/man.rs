@@ -1,0 +1,102 @@
+//! `stockade man`: the manual pages, made of the same table as the help.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Command};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+
+use crate::terminal::output::{Failure, print};
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade man run > stockade-run.1
+  stockade man --write-to /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The command whose page is printed; that of stockade itself unless given.
+    #[arg(value_name = "COMMAND")]
+    command: Option<String>,
+    /// Write all pages as files into this directory, which is made if it is missing.
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    write_to: Option<PathBuf>,
+}
+
+pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<ExitCode, Failure> {
+    // Else every page would list it, and have one.
+    let mut cli = cli.disable_help_subcommand(true);
+    cli.build();
+    match (&args.write_to, &args.command) {
+        (Some(directory), _) => write(&cli, directory)?,
+        (None, Some(name)) => print(&page(named(&cli, name)?)?.1)?,
+        (None, None) => print(&page(&cli)?.1)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
+    let no_such = || Failure::new(format!("man: there is no command {name}: stockade help lists them"));
+    cli.find_subcommand(name).ok_or_else(no_such)
+}
+
+/// Writes the pages, and says where.
+fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
+    let refused = |path: &Path, cause| Failure::new(format!("--write-to {}: {cause}", path.display()));
+    std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
+    for command in std::iter::once(cli).chain(cli.get_subcommands()) {
+        let (name, text) = page(command)?;
+        let path = directory.join(name);
+        std::fs::write(&path, text).map_err(|cause| refused(&path, cause))?;
+        print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A page: the name of its file, and its text.
+fn page(command: &Command) -> Result<(String, String), Failure> {
+    // The usage of the help says what must be given, and what values are called.
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let man = Man::new(command.clone().override_usage(usage).subcommand_help_heading("COMMANDS"))
+        // Else the empty date would be left out, and what follows be taken for it.
+        .date(" ")
+        .manual("stockade")
+        .source(format!("stockade {}", env!("CARGO_PKG_VERSION")));
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut text)?;
+    }
+    let mut more = Roff::new();
+    if let Some(help) = command.get_after_help() {
+        after_options(&mut more, &help.to_string());
+    }
+    more.control("SH", ["SEE ALSO"]);
+    let pages =
+        ["stockade(1)", "stockade-jailer(1)"].into_iter().filter(|page| *page != format!("{name}(1)"));
+    more.text([roman(pages.collect::<Vec<_>>().join(", "))]);
+    more.to_writer(&mut text)?;
+    Ok((man.get_filename(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// What the help says after the options: notes, and examples as they are typed.
+fn after_options(roff: &mut Roff, help: &str) {
+    for paragraph in help.split("\n\n") {
+        let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
+        if first.starts_with("Example") {
+            roff.control("SH", ["EXAMPLES"]);
+            roff.control("EX", []);
+            rest.lines().for_each(|line| _ = roff.text([roman(line.trim())]));
+            roff.control("EE", []);
+        } else {
+            roff.control("SH", ["NOTES"]);
+            roff.text([roman(paragraph.replace('\n', " "))]);
+        }
+    }
+}

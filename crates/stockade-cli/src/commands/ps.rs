@@ -1,0 +1,99 @@
+//! `stockade ps`: the jails, as their receipts tell.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use stockade::{ExitStatus, Listing};
+
+use crate::flags::state::StateArgs;
+use crate::select::FilterArgs;
+use crate::terminal::output::{Failure, escape_control, info, print, print_json, require_root_to_look};
+use crate::terminal::time::short;
+use crate::terminal::width;
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade ps --filter state=running --filter older=1h
+  stockade rm $(stockade ps -q --filter state=ended)")]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Print the ids alone.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Every jail, as without it.
+    #[arg(short, long, hide = true)]
+    all: bool,
+    /// Print a list for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+}
+
+pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("ps")?;
+    let mut listings = args.state.store()?.list()?;
+    listings.retain(|listing| args.filter.fit(listing));
+    if args.json {
+        print_json(&listings)?;
+    } else if args.quiet {
+        print(&listings.iter().flat_map(|listing| [listing.id.as_str(), "\n"]).collect::<String>())?;
+    } else {
+        print(&table(&listings))?;
+    }
+    for problem in listings.iter().filter_map(|listing| listing.problem.as_ref()) {
+        info(problem);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(listings: &[Listing]) -> String {
+    let width = listings.iter().map(|listing| width::of(listing.id.as_str())).max().unwrap_or(0).max(2);
+    let row = |id: &str, pid: &str, state: &str, exit: &str, age: &str, vmm: &str| {
+        format!("{}  {pid:>7}  {state:9}  {exit:>4}  {age:>4}  {vmm}\n", width::padded(id, width))
+    };
+    let mut text = row("ID", "PID", "STATE", "EXIT", "AGE", "VMM");
+    for Listing { id, pid, state, ended, age, vmm, .. } in listings {
+        let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
+        let age = age.map_or("-".to_owned(), short);
+        let vmm = vmm.as_deref().map_or("-".to_owned(), escape_control);
+        text += &row(id.as_str(), &pid, &state.to_string(), &exit(*ended), &age, &vmm);
+    }
+    text
+}
+
+/// The exit code, as `wait` and a shell have it.
+fn exit(ended: Option<ExitStatus>) -> String {
+    match ended {
+        None | Some(ExitStatus::Unknown) => "-".to_owned(),
+        Some(ended) => ended.shell_code().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_whatever_the_script() {
+        let jail = |id: &str| Listing::damaged(id.parse().expect("an id"), String::new());
+        let table = table(&[jail("vm-1"), jail("漢字-1")]);
+        let lines = [
+            "ID          PID  STATE      EXIT   AGE  VMM",
+            "vm-1          -  damaged       -     -  -",
+            "漢字-1        -  damaged       -     -  -",
+        ];
+        assert_eq!(table, lines.join("\n") + "\n");
+    }
+
+    #[test]
+    fn an_end_is_told_as_a_shell_tells_it() {
+        for (ended, text) in
+            [(ExitStatus::Exited(3), "3"), (ExitStatus::Killed(9), "137"), (ExitStatus::Unknown, "-")]
+        {
+            assert_eq!((exit(Some(ended)), exit(None)), (text.to_owned(), "-".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `stockade rm`: jails removed.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use stockade::spec::JailId;
+use stockade::{
+    Collection, Error, Jail, Leftover, Progress, Report, Store, TeardownOptions, teardown_all_with_progress,
+};
+
+use crate::batch::stop::stop_vmms;
+use crate::flags::lookup::open;
+use crate::select::{IdMatch, SelectArgs, Selection};
+use crate::terminal::output::{
+    Failure, ignore_closed_stdout, print, print_json, report_leftovers, require_root, success_if,
+};
+use crate::terminal::progress::SharedBar;
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --all or --filter, jails whose VMM runs are left and told unless --force is given; then the exit code is 1.
+
+Examples:
+  stockade rm --force vm-1 vm-2
+  stockade rm --force --file jails.toml
+  stockade rm --filter state=ended --filter older=1h"
+)]
+pub(crate) struct RmArgs {
+    /// Kill a VMM that runs, and unmount what others have mounted in the jail's directory.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Ask a VMM that runs to end, and kill it only after so many seconds.
+    #[arg(short, long, value_name = "SECONDS", requires = "force")]
+    pub(crate) timeout: Option<u64>,
+    /// Print a report for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) jails: SelectArgs,
+}
+
+/// Removes what can be removed of the jails, and tells of each that cannot.
+pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
+    require_root("rm")?;
+    let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
+    if let Some(seconds) = args.timeout {
+        stop_vmms(&store, &ids, Duration::from_secs(seconds))?;
+    }
+    let mut collection = Collection::default();
+    for (named, failure) in unknown {
+        collection.problems.push(problem(&named, &failure));
+        failure.report();
+    }
+    let bar = SharedBar::of_removal();
+    let (mut done, total) = (0, ids.len() as u64);
+    for ids in ids.chunks(MOST_OPEN) {
+        let show = |of_these: Progress| bar.show(Progress { done: done + of_these.done, total });
+        let removed = remove(&store, ids, args.force, &show);
+        bar.aside(|| {
+            ids.iter()
+                .zip(removed)
+                .try_for_each(|(id, removed)| report_removal(id, removed, args, &mut collection))
+        })?;
+        done += ids.len() as u64;
+    }
+    drop(bar);
+    if args.json {
+        print_json(&collection)?;
+    }
+    Ok(success_if(collection.is_clean()))
+}
+
+/// Tells what became of one jail, and takes it down.
+fn report_removal(
+    id: &JailId,
+    removed: Result<Report, Failure>,
+    args: &RmArgs,
+    collection: &mut Collection,
+) -> Result<(), Failure> {
+    match removed {
+        Ok(report) => {
+            report_leftovers(&report);
+            let clean = report.is_clean();
+            collection.jails.push(report);
+            if clean && !args.json { ignore_closed_stdout(print(&format!("{id}\n"))) } else { Ok(()) }
+        }
+        Err(failure) => {
+            collection.problems.push(problem(id, &failure));
+            failure.report();
+            Ok(())
+        }
+    }
+}
+
+fn problem(id: &JailId, failure: &Failure) -> Leftover {
+    Leftover { what: format!("jail {id}"), reason: failure.line() }
+}
+
+/// How many jails are held open at once; each takes a few descriptors.
+const MOST_OPEN: usize = 64;
+
+/// Removes these jails together, and tells what became of each.
+fn remove(
+    store: &Store,
+    ids: &[JailId],
+    force: bool,
+    show: &(dyn Fn(Progress) + Sync),
+) -> Vec<Result<Report, Failure>> {
+    let options = TeardownOptions { unmount_foreign: force, ..TeardownOptions::default() };
+    let mut jails = Vec::new();
+    let opened: Vec<Result<(), Failure>> =
+        ids.iter().map(|id| removable(store, id, force).map(|jail| jails.push(jail))).collect();
+    let mut reports = teardown_all_with_progress(jails, options, show).into_iter();
+    let mut report = |()| match reports.next() {
+        Some(report) => Ok(report?),
+        None => unreachable!("every jail that is torn down has a report"),
+    };
+    opened.into_iter().map(|opened| opened.and_then(&mut report)).collect()
+}
+
+/// Opens a jail that may be removed.
+fn removable(store: &Store, id: &JailId, force: bool) -> Result<Jail, Failure> {
+    match open(store, id)? {
+        Jail::Running(running) if !force => {
+            let running = Error::Running { id: id.clone(), pid: running.pid() };
+            Err(Failure::new(format!("{running}; stop it first, or use --force")))
+        }
+        jail => Ok(jail),
+    }
+}

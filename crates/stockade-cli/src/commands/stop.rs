@@ -1,0 +1,36 @@
+//! `stockade stop`: VMMs asked to end, and killed if they do not.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use stockade::{JailState, Listing};
+
+use crate::batch::stop::stop_vmms;
+use crate::select::{IdMatch, SelectArgs};
+use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade stop --timeout 30 vm-1 vm-2
+  stockade stop --file jails.toml
+  stockade stop --all")]
+pub(crate) struct StopArgs {
+    /// Seconds that the VMMs have to end after SIGTERM, before they are killed; the rest of the jail is then.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+    #[command(flatten)]
+    jails: SelectArgs,
+}
+
+/// Stops what runs of the jails.
+pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
+    require_root("stop")?;
+    let runs = |jail: &Listing| jail.state == JailState::Running;
+    let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
+    let (known, code) = selection.known();
+    stop_vmms(&store, &known, Duration::from_secs(args.timeout))?;
+    known.iter().try_for_each(|id| ignore_closed_stdout(print(&format!("{id}\n"))))?;
+    Ok(code)
+}

@@ -1,0 +1,76 @@
+//! `stockade top`: what the jails use, as it changes.
+
+mod keys;
+mod sample;
+mod screen;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use stockade::Listing;
+use stockade::spec::JailId;
+
+use crate::flags::lookup::find;
+use crate::flags::state::StateArgs;
+use crate::select::FilterArgs;
+use crate::terminal::output::{Failure, print, print_json, require_root_to_look};
+use sample::{Order, Sampler};
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade top vm-1 vm-2
+  stockade top --once --sort memory --filter vmm=firecracker")]
+pub(crate) struct TopArgs {
+    /// Only these jails, each named by its id or the beginning of it.
+    #[arg(value_name = "ID", conflicts_with = "filter")]
+    ids: Vec<JailId>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    interval: f64,
+    /// What the list is ordered by.
+    #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Order::Cpu)]
+    sort: Order,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Print the table once, and end.
+    #[arg(long)]
+    once: bool,
+    /// Print a list for programs, once.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Not so short that looking is all it does, nor so long that a screen looks dead.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "from 0.1 to 3600 seconds".to_owned())
+}
+
+/// How far apart the two looks are from which a single table is made.
+const GLANCE: Duration = Duration::from_millis(250);
+
+pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
+    require_root_to_look("top")?;
+    let store = args.state.store()?;
+    let named = args.ids.iter().map(|id| find(&store, id)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = |jail: &Listing| (named.is_empty() || named.contains(&jail.id)) && args.filter.fit(jail);
+    let mut sampler = Sampler::new(store, &wanted);
+    if !args.once && !args.json {
+        return screen::show(sampler, Duration::from_secs_f64(args.interval), args.sort);
+    }
+    sampler.sample()?;
+    std::thread::sleep(GLANCE);
+    let mut rows = sampler.sample()?;
+    args.sort.sort(&mut rows);
+    if args.json {
+        print_json(&rows)?;
+    } else {
+        print(&table::text(&rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

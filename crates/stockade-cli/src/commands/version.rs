@@ -1,0 +1,48 @@
+//! `stockade version`: what this is, and where it runs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::terminal::output::{Failure, print, print_json};
+
+/// The version, and the commit in parentheses if it is known.
+pub(crate) const VERSION: &str = env!("STOCKADE_VERSION");
+
+/// Arguments of `version`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  stockade version --json")]
+pub(crate) struct VersionArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    /// The commit that it was built from, if that is known.
+    commit: Option<&'static str>,
+    architecture: &'static str,
+    /// The release of the kernel that it runs on.
+    kernel: String,
+}
+
+pub(crate) fn version(args: &VersionArgs) -> Result<ExitCode, Failure> {
+    let commit = env!("STOCKADE_COMMIT");
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: (!commit.is_empty()).then_some(commit),
+        architecture: std::env::consts::ARCH,
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+    };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        let Report { architecture, kernel, .. } = report;
+        print(&format!("stockade {VERSION}\n{architecture}, on Linux {kernel}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

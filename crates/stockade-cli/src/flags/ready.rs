@@ -1,0 +1,54 @@
+//! What is to be known of a VMM that runs on without the command: when it can be talked to, and what it writes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+use stockade::spec::{JailPath, JailSpec};
+
+use super::size::size;
+use crate::terminal::output::{Failure, in_flag};
+
+/// Flags of the commands that start a VMM and return.
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// The most that the log of a VMM that runs on may hold.
+    #[arg(long, value_name = "SIZE", default_value = "1M")]
+    log_size: String,
+    /// Only once it accepts connections: at its API socket, or this one.
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::Other, num_args = 0..=1, require_equals = true)]
+    #[expect(clippy::option_option, reason = "given or not, and with a socket or without")]
+    ready: Option<Option<PathBuf>>,
+    /// How long that may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
+    timeout: u64,
+}
+
+impl ReadyArgs {
+    pub(crate) fn log_bytes(&self) -> Result<u64, Failure> {
+        if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
+    }
+
+    /// Where the VMM is to accept connections before the command returns, if it is to.
+    pub(crate) fn socket(&self, spec: &JailSpec) -> Result<Option<JailPath>, Failure> {
+        match &self.ready {
+            None => Ok(None),
+            Some(Some(path)) => JailPath::new(path).map(Some).map_err(in_flag("ready")),
+            Some(None) => spec.socket().map(Some).ok_or_else(|| {
+                Failure::flag(
+                    "ready",
+                    format!(
+                        "with these arguments the profile {} knows no socket of the VMM: name one, as in \
+                     --ready=run/vmm.sock",
+                        spec.profile.name
+                    ),
+                )
+            }),
+        }
+    }
+
+    /// How long it may take until the VMM accepts connections.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}

@@ -1,0 +1,30 @@
+//! Where the receipts are.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use stockade::{DEFAULT_STATE_DIRECTORY, Store};
+
+use crate::terminal::output::{Failure, in_flag};
+
+/// Where the receipts are.
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// Receipts.
+    #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_STATE_DIRECTORY)]
+    state_dir: PathBuf,
+}
+
+impl StateArgs {
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        self.store_or(None)
+    }
+
+    /// The same where a jail file may say so, before which the flag goes.
+    pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
+        let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
+        let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);
+        Store::new(directory).map_err(in_flag("state-dir"))
+    }
+}

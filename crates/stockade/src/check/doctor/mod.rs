@@ -1,0 +1,26 @@
+//! What of a host is good for jails, and what is not: facts are read once, and findings follow from them alone.
+
+mod checks;
+mod facts;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use super::finding::{Finding, Grade};
+pub use facts::{BaseFacts, HostFacts, Question};
+pub use settings::LONGEST_SOCKET_PATH;
+
+/// What follows from the facts, in an order that stays.
+pub fn diagnose(facts: &HostFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    checks::kernel(facts, &mut findings);
+    checks::privileges(facts, &mut findings);
+    checks::cgroups(facts, &mut findings);
+    checks::devices(facts, &mut findings);
+    checks::base(facts, &mut findings);
+    settings::limits(facts, &mut findings);
+    settings::names(facts, &mut findings);
+    settings::leftovers(facts, &mut findings);
+    settings::memory_and_processors(facts, &mut findings);
+    findings
+}

@@ -1,0 +1,195 @@
+use super::*;
+use crate::host::{CgroupLayout, Hierarchy, Unified};
+
+/// A host on which all is well.
+fn healthy() -> HostFacts {
+    let unified = Unified {
+        mount: std::path::PathBuf::from("/sys/fs/cgroup").into(),
+        controllers: vec!["cpu".into(), "pids".into()],
+        has_parent: false,
+    };
+    HostFacts {
+        kernel: "6.1.0-18-amd64".into(),
+        cgroups: CgroupLayout { v1: Vec::new(), v2: Some(unified) },
+        cgroup_kill: Some(true),
+        tracking: true,
+        jail_uid: 1234,
+        devices: vec![("/dev/kvm", None), ("/dev/net/tun", None)],
+        base: BaseFacts {
+            path: "/srv/jailer".into(),
+            exists: true,
+            existing: "/srv/jailer".into(),
+            mount: "/srv".into(),
+            is_roots: true,
+            filesystem: "xfs",
+            free_bytes: 5 << 30,
+            free_inodes: Some(1 << 20),
+            ..BaseFacts::default()
+        },
+        socket_path: "/srv/jailer/firecracker/vm-1/root/run/firecracker.socket".into(),
+        ..HostFacts::default()
+    }
+}
+
+/// What is found beside what is good.
+fn found(change: impl FnOnce(&mut HostFacts)) -> Vec<(&'static str, Grade, String)> {
+    let mut facts = healthy();
+    change(&mut facts);
+    let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
+    bad.map(|finding| {
+        assert!(finding.breaks.is_some() && finding.mend.is_some(), "{finding:?} helps nobody");
+        (finding.check, finding.grade, finding.fact)
+    })
+    .collect()
+}
+
+#[test]
+fn a_healthy_host_has_nothing_to_mend() {
+    assert_eq!(found(|_| ()), []);
+    let names: Vec<&str> = diagnose(&healthy()).iter().map(|finding| finding.check).collect();
+    let all = [
+        "kernel",
+        "system-calls",
+        "privileges",
+        "cgroups",
+        "kvm",
+        "tun",
+        "base",
+        "limits",
+        "socket-path",
+        "netns",
+        "template-namespace",
+        "receipts",
+        "swap",
+        "smt",
+        "ksm",
+        "lsm",
+    ];
+    assert_eq!(names, all, "programs look for these names");
+}
+
+#[test]
+fn what_breaks_jails_is_told_from_what_weakens_them() {
+    let one = |check, grade, fact: &str| vec![(check, grade, fact.to_owned())];
+    let cases: Vec<(fn(&mut HostFacts), _)> = vec![
+        (|f| f.kernel = "5.4.0".into(), one("kernel", Grade::Broken, "Linux 5.4.0 is older than 5.10")),
+        (
+            |f| f.missing_calls = vec![("openat2", "5.6", true)],
+            one("system-calls", Grade::Broken, "openat2 is forbidden by a filter of system calls"),
+        ),
+        (
+            |f| f.missing_calls = vec![("mount_setattr", "5.12", false)],
+            one("system-calls", Grade::Warning, "mount_setattr is missing, which came with Linux 5.12"),
+        ),
+        (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),
+        (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "VMMs are to run as root")),
+        (|f| f.suid_dumpable = Some(1), one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
+        (
+            |f| f.missing_capabilities = vec!["CAP_MKNOD"],
+            one("privileges", Grade::Broken, "root lacks CAP_MKNOD"),
+        ),
+        (
+            |f| f.forbidden_namespaces = vec!["net"],
+            one("namespaces", Grade::Warning, "no namespace may be made of kind net"),
+        ),
+        (
+            |f| f.cgroups = CgroupLayout::default(),
+            one("cgroups", Grade::Warning, "no cgroup hierarchy is mounted"),
+        ),
+        (
+            |f| f.cgroup_kill = Some(false),
+            one("cgroup-kill", Grade::Note, "cgroups have no cgroup.kill, which came with Linux 5.14"),
+        ),
+        (
+            |f| f.tracking = false,
+            one("tracking-cgroup", Grade::Warning, "no cgroup can be made below this process's own"),
+        ),
+        (
+            |f| f.devices[0].1 = Some("No such file or directory (os error 2)".into()),
+            one("kvm", Grade::Warning, "/dev/kvm does not open: No such file or directory (os error 2)"),
+        ),
+        (|f| f.base.options = vec!["noexec"], one("base", Grade::Broken, "/srv/jailer is mounted noexec")),
+        (|f| f.base.options = vec!["nodev"], one("base", Grade::Broken, "/srv/jailer is mounted nodev")),
+        (|f| f.base.is_roots = false, one("base", Grade::Warning, "/srv/jailer is not root's own")),
+        (
+            |f| (f.base.free_bytes, f.base.free_inodes) = (1536, Some(3)),
+            one("base", Grade::Warning, "/srv/jailer has 1.5 KiB and 3 inodes left"),
+        ),
+        (|f| f.base.filesystem = "ext4", one("reflink", Grade::Note, "ext4 makes no reflinks")),
+        (|f| f.open_files = Some(1024), one("limits", Grade::Broken, "a process may have 1024 descriptors")),
+        (
+            |f| f.socket_path = format!("/{}", "x".repeat(107)).into(),
+            one(
+                "socket-path",
+                Grade::Warning,
+                &format!("/{} has 108 bytes, and a socket's address holds 107", "x".repeat(107)),
+            ),
+        ),
+        (
+            |f| f.netns_shared = Some(false),
+            one("netns", Grade::Warning, "/run/netns is mounted and not shared"),
+        ),
+        (|f| f.no_receipts = Some("no".into()), one("receipts", Grade::Broken, "no")),
+        // Who is not root is told that, and not that the host is wrong.
+        (
+            |f| (f.uid, f.no_receipts) = (1000, Some("no".into())),
+            one("privileges", Grade::Broken, "this is uid 1000"),
+        ),
+        (
+            |f| f.strays = vec!["/var/lib/stockade/fill".into(), "/var/lib/stockade/x".into()],
+            one(
+                "strays",
+                Grade::Note,
+                "in the state directory and of no jail: /var/lib/stockade/fill, /var/lib/stockade/x",
+            ),
+        ),
+        (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of dead jails")),
+        (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
+        (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),
+        (|f| f.ksm = true, one("ksm", Grade::Warning, "pages of equal content are merged")),
+        (|f| f.lsm = vec!["selinux".into()], one("lsm", Grade::Note, "selinux is active")),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(found(change), expected);
+    }
+}
+
+fn finding(facts: &HostFacts, check: &str) -> Finding {
+    diagnose(facts).into_iter().find(|finding| finding.check == check).expect("the check is made")
+}
+
+#[test]
+fn it_is_told_what_version_2_has_and_has_handed_down() {
+    let mut facts = healthy();
+    let fact = |facts: &HostFacts| finding(facts, "cgroups").fact;
+    assert_eq!(
+        fact(&facts),
+        "version 2, whose root can hand down cpu pids; handed down already: no controllers"
+    );
+    facts.delegated = vec!["pids".into()];
+    assert_eq!(fact(&facts), "version 2, whose root can hand down cpu pids; handed down already: pids");
+    let memory = Hierarchy {
+        mount: std::path::PathBuf::from("/sys/fs/cgroup/memory").into(),
+        options: vec!["rw".into(), "memory".into()],
+    };
+    facts.cgroups.v1.push(memory);
+    assert_eq!(
+        fact(&facts),
+        "version 1 with memory; free for version 2, whose root can hand them down: cpu pids; handed down already: pids"
+    );
+    facts.cgroups.v2.as_mut().expect("version 2").controllers.clear();
+    facts.delegated.clear();
+    assert_eq!(
+        fact(&facts),
+        "version 1 with memory; free for version 2, whose root can hand them down: no controllers; \
+         handed down already: no controllers"
+    );
+}
+
+#[test]
+fn what_has_to_be_mounted_anew_is_named() {
+    let mut facts = healthy();
+    facts.base.options = vec!["noexec"];
+    let mend = finding(&facts, "base").mend.expect("a mend");
+    assert_eq!(mend, "mount -o remount,exec /srv, or another --chroot-base-dir");
+}

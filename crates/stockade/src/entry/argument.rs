@@ -1,0 +1,74 @@
+//! The arguments of the VMM.
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use stockade_syscalls::call::Argument as RawArgument;
+
+use super::EntryError;
+use crate::sys::error::{Context, Operation};
+
+/// An argument of the VMM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Argument {
+    /// A text known beforehand.
+    Text(#[serde(with = "text")] OsString),
+    /// The processor time of the process at that moment, in microseconds.
+    CpuTime,
+    /// The processor time of the processes before it, in microseconds.
+    EarlierCpuTime,
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&text.to_string_lossy()),
+            Self::CpuTime | Self::EarlierCpuTime => f.write_str("MICROSECONDS"),
+        }
+    }
+}
+
+/// The argument as the child passes it.
+pub(super) fn raw_argument(argument: &Argument) -> Result<RawArgument, EntryError> {
+    Ok(match argument {
+        Argument::Text(text) => {
+            let text = CString::new(text.as_bytes()).map_err(|_| Errno::INVAL);
+            RawArgument::Text(text.context(Operation::Spawn, argument)?)
+        }
+        Argument::CpuTime => RawArgument::CpuTime,
+        Argument::EarlierCpuTime => RawArgument::EarlierCpuTime,
+    })
+}
+
+/// Arguments on a receipt: as text where they are text, as bytes where they are not.
+mod text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(text: &OsString, serializer: S) -> Result<S::Ok, S::Error> {
+        match text.to_str() {
+            Some(text) => text.serialize(serializer),
+            None => text.as_bytes().serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Text(text) => text.into(),
+            Either::Bytes(bytes) => OsString::from_vec(bytes),
+        })
+    }
+}

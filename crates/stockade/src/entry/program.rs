@@ -1,0 +1,100 @@
+//! From the list of enter steps to a program that a child can carry out: every file opened, every byte
+//! allocated.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use stockade_syscalls::call::Call;
+use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
+use stockade_syscalls::program::Program;
+
+use super::{EnterStep, EntryError};
+use crate::spec::HostPath;
+use crate::sys::error::{Context, Operation};
+use crate::sys::jail_root::{JailRoot, open_directory};
+
+/// A program, and what it needs of the clone that begins it.
+pub(crate) struct Entry {
+    pub(crate) program: Program,
+    /// The cgroup to be born in.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Which step each call of the program belongs to.
+    steps: Vec<EnterStep>,
+    /// The step that the clone itself is.
+    clone: Option<EnterStep>,
+}
+
+impl Entry {
+    /// Opens and allocates everything that the steps need. `streams` replaces the standard streams.
+    pub(crate) fn new(
+        steps: &[EnterStep],
+        root: &JailRoot,
+        streams: [Option<OwnedFd>; 3],
+    ) -> Result<Self, EntryError> {
+        let mut calls = Vec::with_capacity(steps.len() + 1);
+        let mut called = Vec::with_capacity(steps.len() + 1);
+        let mut cgroup = None;
+        if streams.iter().any(Option::is_some) {
+            calls.push(Call::Redirect(own(streams)?));
+            called.push(EnterStep::TakeStreams);
+        }
+        for step in steps {
+            if let EnterStep::Clone { cgroup: Some(directory), .. } = step {
+                cgroup = Some(
+                    open_directory(CWD, directory.as_path(), ResolveFlags::empty())
+                        .context(Operation::Open, directory)?,
+                );
+            }
+            for (step, call) in calls_of(step, root)? {
+                calls.push(call);
+                called.push(step);
+            }
+        }
+        let clone = steps.iter().find(|step| matches!(step, EnterStep::Clone { .. })).cloned();
+        Ok(Self { program: Program::new(calls), cgroup, steps: called, clone })
+    }
+
+    /// The error that a failed clone is.
+    pub(crate) fn clone_error(&self, cause: Errno) -> EntryError {
+        EntryError::Failed { step: Box::new(self.clone.clone().unwrap_or(EnterStep::WaitForRelease)), cause }
+    }
+
+    /// The error that a failure of the program's call number `call` is.
+    pub(crate) fn error(&self, call: usize, cause: Errno) -> EntryError {
+        let step = self.steps.get(call).cloned().unwrap_or(EnterStep::WaitForRelease);
+        EntryError::Failed { step: Box::new(step), cause }
+    }
+}
+
+/// The calls of a step, each with the step that its failure is reported as: an attribute of many has its own.
+pub(crate) fn calls_of(step: &EnterStep, root: &JailRoot) -> Result<Vec<(EnterStep, Call)>, EntryError> {
+    let step_of = |call: &Call| match call {
+        Call::Reset(attribute) => EnterStep::Reset { attributes: vec![*attribute] },
+        _ => step.clone(),
+    };
+    Ok(step.calls(root)?.into_iter().map(|call| (step_of(&call), call)).collect())
+}
+
+/// Copies of the streams that are clear of the numbers they go to, and that end with the exec.
+pub(crate) fn own(streams: [Option<OwnedFd>; 3]) -> Result<[Option<OwnedFd>; 3], EntryError> {
+    let mut own = [None, None, None];
+    for (slot, stream) in own.iter_mut().zip(streams) {
+        // Even one with a high number: its owner may not have marked it to end with the exec.
+        let copied = stream.map(copy_above_standard).transpose();
+        *slot = copied.context(Operation::Open, "a standard stream")?;
+    }
+    Ok(own)
+}
+
+/// Opens a file for the child, clear of the standard streams' numbers.
+pub(super) fn open(path: &HostPath, flags: OFlags, operation: Operation) -> Result<OwnedFd, EntryError> {
+    let opened = rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::empty());
+    Ok(opened.and_then(above_standard).context(operation, path)?)
+}
+
+/// `/dev/null`, to read and to write.
+pub(super) fn null() -> Result<OwnedFd, EntryError> {
+    open(&PathBuf::from("/dev/null").into(), OFlags::RDWR, Operation::Open)
+}

@@ -1,0 +1,237 @@
+//! Launching the VMM in a prepared jail.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use stockade_syscalls::monitor::{MonitorConfig, spawn_monitored};
+use stockade_syscalls::spawn::{Child, CloneOptions, spawn};
+
+use crate::entry::EnterStep;
+use crate::entry::program::Entry;
+use crate::error::{Context, Error, Operation, Result};
+use crate::host::{Host, TemplateMounts};
+use crate::jail::create::{Created, LockedJail};
+use crate::jail::running::Running;
+use crate::plan::{LaunchMode, Plan, is_tracking_cgroup, plan};
+use crate::spec::clock::monotonic_us;
+use crate::spec::{JailPath, Netns};
+use crate::state::Receipt;
+use crate::steps::{Step, UndoOutcome, Vmm};
+use crate::sys::ProcessRef;
+use crate::sys::process::{Moment, PidFd};
+
+/// The VMM's standard streams; `None` is the caller's own.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Where it reads from.
+    pub stdin: Option<OwnedFd>,
+    /// Where it writes to.
+    pub stdout: Option<OwnedFd>,
+    /// Where it complains.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Who waits for the VMM's end.
+enum Parent {
+    /// This process.
+    Launcher(Streams),
+    /// A monitor, which keeps a log of so many bytes.
+    Monitor { log_bytes: u64 },
+}
+
+impl Created {
+    /// Starts the VMM in the jail, as a child of this process.
+    ///
+    /// The pid is on the receipt before the VMM's first instruction: if this process is killed on the way,
+    /// the VMM never runs, or can be found.
+    ///
+    /// # Errors
+    /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then, unless it
+    /// stands by itself (see [`Created::persist`]).
+    pub fn launch(self, streams: Streams) -> Result<Running> {
+        self.start(Parent::Launcher(streams))
+    }
+
+    /// Starts the VMM in the jail as the child of a small monitor, which outlives this process, copies the
+    /// VMM's output to a log, and writes down how it ended (see [`Store::ended`](crate::Store::ended) and
+    /// [`Store::logs`](crate::Store::logs)).
+    ///
+    /// # Arguments
+    /// `log_bytes` is the most that the log may hold; the older half goes when it is full. With 0 the output
+    /// is dropped.
+    ///
+    /// # Errors
+    /// As for [`Created::launch`].
+    pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
+        self.start(Parent::Monitor { log_bytes })
+    }
+
+    fn start(mut self, parent: Parent) -> Result<Running> {
+        let mut jail = self.take();
+        match start(&mut jail, parent) {
+            Ok((process, monitor)) => {
+                log::info!("VMM runs as pid {}", process.pid());
+                Ok(Running::new(jail, process, monitor))
+            }
+            Err(error) => {
+                // The first error is the one to tell; what is left stays on the receipt for gc.
+                let _ = jail.give_up();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
+    if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
+        // It was made some time ago, and may have been started in vain.
+        jail.lock.forget_end()?;
+        jail.receipt.spec.started_us = monotonic_us();
+        let host = Host::read_for(&jail.receipt.spec)?;
+        let fresh = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
+        renew(jail, &fresh)?;
+        jail.receipt.enter = fresh.enter;
+    }
+    for step in &jail.receipt.enter {
+        log::debug!("the VMM's process is to {step}");
+    }
+    let id = jail.receipt.id.clone();
+    let (streams, log) = match parent {
+        Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
+        Parent::Monitor { log_bytes } => {
+            let (streams, output) = log_streams(log_bytes).context(Operation::Open, "the VMM's streams")?;
+            (streams, Some((output, log_bytes)))
+        }
+    };
+    let mut entry = Entry::new(&jail.entry()?, jail.ctx.tree()?, streams)?;
+    let cgroup = entry.cgroup.take();
+    let birth = CloneOptions {
+        pid_namespace: jail.receipt.spec.new_pid_ns,
+        network_namespace: jail.receipt.spec.netns == Netns::New,
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        ..CloneOptions::default()
+    };
+    let before = Moment::now();
+    let (child, monitor) = match &log {
+        None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
+        Some((output, log_bytes)) => {
+            let place = jail.lock.place()?;
+            let duty = MonitorConfig {
+                place: place.as_fd(),
+                log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
+                title: CString::new(id.as_str()).unwrap_or_default(),
+            };
+            let spawned = spawn_monitored(&mut entry.program, birth, &duty);
+            let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
+            let reference = ProcessRef::born_since(before, monitor.pid);
+            (child, Some((PidFd::new(monitor.pidfd, reference.pid), reference)))
+        }
+    };
+    // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
+    drop(log);
+    let process = ProcessRef::born_since(before, child.pid);
+    let (monitor, its_reference) = monitor.unzip();
+    let outcome = let_go(jail, &entry, child, process, its_reference);
+    if outcome.is_err()
+        && let Some(monitor) = &monitor
+    {
+        monitor.reap()?;
+    }
+    Ok((outcome?, monitor))
+}
+
+/// Whether the plan counts on the skeleton, and that was removed since.
+fn has_lost_template_mounts(enter: &[EnterStep]) -> bool {
+    enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. }))
+        && TemplateMounts::find().is_err()
+}
+
+/// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.
+fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<OwnedFd>)> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = OwnedFd::from(null);
+    if log_bytes == 0 {
+        let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
+        return Ok(([Some(null), Some(stdout), Some(stderr)], None));
+    }
+    let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let stderr = stdout.try_clone()?;
+    Ok(([Some(null), Some(stdout), Some(stderr)], Some(output)))
+}
+
+/// Records the child, lets it go on, and waits until it has become the VMM.
+fn let_go(
+    jail: &mut LockedJail,
+    entry: &Entry,
+    child: Child,
+    vmm: ProcessRef,
+    monitor: Option<ProcessRef>,
+) -> Result<PidFd> {
+    let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
+    // Unrecorded, the child ends when its link closes.
+    let (pidfd, outcome) = if recorded.is_ok() { child.release_and_wait() } else { child.abandon() };
+    let process = PidFd::new(pidfd, vmm.pid);
+    let failed = match (recorded, outcome) {
+        (Ok(()), Ok(None)) => return Ok(process),
+        (Err(error), _) => error,
+        (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno).into(),
+        (_, Err(cause)) => entry.clone_error(cause).into(),
+    };
+    process.signal(rustix::process::Signal::KILL)?;
+    process.wait_until_ended(None)?;
+    jail.ctx.note_end(process.reap()?);
+    Err(failed)
+}
+
+/// Resets what the launcher is to reset of the child.
+fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
+    let by_launcher = enter.iter().find_map(|step| match step {
+        EnterStep::ResetByLauncher { attributes } => Some(attributes),
+        _ => None,
+    });
+    by_launcher.into_iter().flatten().try_for_each(|&attribute| {
+        let failed =
+            |cause| Error::Enter { step: Box::new(EnterStep::Reset { attributes: vec![attribute] }), cause };
+        attribute.reset_of(child).map_err(failed)
+    })
+}
+
+/// Writes down who the VMM is, on the receipt and in the jail's pid file.
+fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
+    let search = !is_held_together(&jail.receipt);
+    jail.append(Vmm { process, search, monitor }.into())?;
+    let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
+    let temporary = jail.ctx.temporary_name();
+    jail.ctx.tree()?.write_file(&path, &temporary, 0o644, None, |file| {
+        rustix::io::write(file, process.pid.to_string().as_bytes()).map(drop).context(Operation::Write, &path)
+    })
+}
+
+/// Whether a jail's processes are held together by something: descendants need not be searched then.
+fn is_held_together(receipt: &Receipt) -> bool {
+    let cgroup = |step: &Step| matches!(step, Step::CgroupV1(_) | Step::CgroupV2(_));
+    receipt.spec.new_pid_ns || receipt.steps.iter().any(cgroup)
+}
+
+/// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
+/// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
+fn renew(jail: &mut LockedJail, today: &Plan) -> Result<()> {
+    let new = today.prepare.iter().find(|step| is_tracking_cgroup(step));
+    let LockedJail { ctx, receipt, lock } = jail;
+    let before = receipt.steps.clone();
+    // One that cannot be removed now is removed with the jail.
+    receipt.steps.retain(|step| {
+        !is_tracking_cgroup(step) || Some(step) == new || matches!(step.undo(ctx), UndoOutcome::Left(_))
+    });
+    receipt.made -= before.len() - receipt.steps.len();
+    if let Some(new) = new.filter(|new| !before.contains(new)) {
+        receipt.steps.insert(receipt.made, new.clone());
+        receipt.made += 1;
+    }
+    if receipt.steps != before {
+        lock.write(receipt)?;
+    }
+    new.map_or(Ok(()), |tracking| tracking.apply(ctx))
+}

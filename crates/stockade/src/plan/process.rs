@@ -1,0 +1,172 @@
+//! The steps of the VMM's process.
+
+use stockade_syscalls::inherited::Attribute;
+
+use super::LaunchMode;
+use super::cgroups::Cgroups;
+use crate::entry::{Argument, Bind, EnterStep};
+use crate::host::Host;
+use crate::spec::{JailPath, JailSpec, Layout, Netns, Owner, ProfileArgument};
+
+/// What the VMM's process does to itself, with binds that are attached as soon as the jail's root is its own.
+pub(crate) fn with_binds<'b>(
+    enter: &[EnterStep],
+    binds: impl IntoIterator<Item = &'b Bind>,
+) -> Vec<EnterStep> {
+    let attach = |step: &EnterStep| matches!(step, EnterStep::ChangeToRoot | EnterStep::Attach(_));
+    let mut steps = enter.to_vec();
+    let at = steps.iter().rposition(attach).map_or(steps.len(), |last| last + 1);
+    steps.splice(at..at, binds.into_iter().cloned().map(EnterStep::Attach));
+    steps
+}
+
+pub(super) fn enter(
+    spec: &JailSpec,
+    layout: &Layout,
+    cgroups: &Cgroups,
+    host: &Host,
+    mode: LaunchMode,
+) -> Vec<EnterStep> {
+    let mut steps = Vec::new();
+    if mode == LaunchMode::Spawn {
+        steps.push(EnterStep::Clone {
+            new_pid_ns: spec.new_pid_ns,
+            new_netns: spec.netns == Netns::New,
+            cgroup: cgroups.unified.clone(),
+        });
+        steps.push(EnterStep::CloseDescriptors);
+        steps.push(EnterStep::NewSession);
+        steps.extend(reset_shared());
+        steps.push(EnterStep::EmptyBoundingSet);
+    }
+    match &spec.netns {
+        Netns::Host | Netns::New => (),
+        Netns::Make(name) => steps.push(EnterStep::JoinNetns { path: name.path() }),
+        Netns::Join(path) => steps.push(EnterStep::JoinNetns { path: path.to_owned() }),
+    }
+    let limits = spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes });
+    let limits = limits.into_iter().chain([EnterStep::LimitOpenFiles { count: spec.limits.open_files }]);
+    if mode == LaunchMode::BecomeVmm {
+        steps.extend(limits.clone());
+    }
+    steps.extend(cgroups.join.iter().map(|file| EnterStep::JoinCgroup { file: file.clone() }));
+    if mode == LaunchMode::BecomeVmm
+        && let Some(unified) = &cgroups.unified
+    {
+        steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
+    }
+    steps.extend(change_root(layout, host));
+    steps.extend(detach(spec, layout, mode));
+    if mode == LaunchMode::Spawn {
+        // Late, so that they limit the VMM and not the way into the jail.
+        steps.extend(limits);
+        steps.push(EnterStep::DefaultSignals);
+    }
+    let owner = spec.owner;
+    if mode == LaunchMode::BecomeVmm {
+        steps.push(EnterStep::Reset { attributes: vec![Attribute::SessionKeyring] });
+    }
+    steps.extend([
+        EnterStep::SetGid { gid: owner.gid },
+        EnterStep::ClearGroups,
+        EnterStep::SetUid { uid: owner.uid },
+    ]);
+    steps.extend(give_up(owner, mode));
+    steps.extend([
+        EnterStep::ResetSignals,
+        EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
+    ]);
+    steps
+}
+
+/// Every attribute that a process inherits to its documented state.
+pub(crate) fn reset_all() -> EnterStep {
+    EnterStep::Reset { attributes: Attribute::ALL.to_vec() }
+}
+
+/// The same, shared between the launcher and the process, which has more to do until it may go on.
+fn reset_shared() -> [EnterStep; 2] {
+    let launchers = |attribute: &Attribute| Attribute::FROM_OUTSIDE.contains(attribute);
+    let (by_launcher, own) = Attribute::ALL.iter().partition(|attribute| launchers(attribute));
+    [EnterStep::ResetByLauncher { attributes: by_launcher }, EnterStep::Reset { attributes: own }]
+}
+
+/// The privileges that the process gives up once it has the VMM's uid.
+///
+/// In place of Firecracker's jailer a VMM of uid 0 keeps what its callers count on.
+fn give_up(owner: Owner, mode: LaunchMode) -> Vec<EnterStep> {
+    match mode {
+        // Before it has no capability more than another process of its uid, which could trace it then.
+        LaunchMode::Spawn => {
+            vec![EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
+        }
+        LaunchMode::BecomeVmm if owner.uid == 0 => vec![EnterStep::ClearInheritable],
+        LaunchMode::BecomeVmm => vec![EnterStep::ClearCapabilities],
+    }
+}
+
+/// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+///
+/// Below the tree a copy of the host's has the host, which has to be taken away; a copy of the skeleton has an
+/// empty directory, which the tree just covers. Taking away would cost more than all else: `pivot_root` looks at
+/// every process of the host, and `umount2` waits for all processors.
+fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
+    let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
+    match &host.template_mounts {
+        Some(template) => steps.extend([
+            EnterStep::CloneTree,
+            EnterStep::JoinTemplateMounts { path: template.pin().clone() },
+            EnterStep::UnshareMounts,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+            EnterStep::MakeTreeSlave,
+            EnterStep::ChangeRoot,
+        ]),
+        None => steps.extend([
+            EnterStep::UnshareMounts,
+            EnterStep::MakeMountsSlaves,
+            EnterStep::CloneTree,
+            EnterStep::AttachTree,
+            EnterStep::EnterTree,
+            EnterStep::PivotRoot,
+            EnterStep::DetachOldRoot,
+        ]),
+    }
+    steps.push(EnterStep::ChangeToRoot);
+    steps
+}
+
+/// How the process comes loose from its caller, and how its pid gets known before it runs.
+fn detach(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<EnterStep> {
+    let pid_file = JailPath::new(layout.pid_file()).map(|path| EnterStep::WritePidFile { path });
+    let asked = |asked: bool, step: EnterStep| asked.then_some(step);
+    let steps = match mode {
+        LaunchMode::Spawn => {
+            vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForRelease)]
+        }
+        LaunchMode::BecomeVmm => vec![
+            asked(spec.daemonize, EnterStep::Daemonize),
+            asked(spec.daemonize, EnterStep::NewSession),
+            asked(spec.daemonize, EnterStep::ForkAgain),
+            asked(spec.daemonize, EnterStep::NullStreams),
+            asked(spec.new_pid_ns, EnterStep::NewPidNamespace),
+            pid_file.ok(),
+        ],
+    };
+    steps.into_iter().flatten().collect()
+}
+
+/// The arguments of the VMM, argv0 first.
+pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
+    let of_profile = |argument: &ProfileArgument| match argument {
+        ProfileArgument::Text(text) => Argument::Text(text.into()),
+        ProfileArgument::Id => Argument::Text(spec.id.as_str().into()),
+        ProfileArgument::StartTime => Argument::Text(spec.started_us.to_string().into()),
+        ProfileArgument::CpuTime => Argument::CpuTime,
+        ProfileArgument::ParentCpuTime => Argument::EarlierCpuTime,
+    };
+    let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
+    arguments.extend(spec.profile.arguments.iter().map(of_profile));
+    arguments.extend(spec.arguments.iter().cloned().map(Argument::Text));
+    arguments
+}

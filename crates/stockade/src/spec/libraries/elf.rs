@@ -1,0 +1,193 @@
+//! What an ELF file says of itself and of what it needs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use object::elf::{self, FileHeader32, FileHeader64};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::read::{Error as ObjectError, StringTable};
+use object::{Endianness, ReadCache, ReadRef};
+
+use super::LibraryError;
+use crate::spec::errno;
+
+/// What kind of file it is.
+pub(super) enum Content {
+    Elf(Image),
+    /// A script, for this interpreter.
+    Script(PathBuf),
+    Other,
+}
+
+/// An executable or library.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) kind: Kind,
+    pub(super) interpreter: Option<PathBuf>,
+    /// The names of the libraries it needs, in order.
+    pub(super) needed: Vec<OsString>,
+    /// Its own name.
+    pub(super) soname: Option<OsString>,
+    /// The directories that it and those it needs look in.
+    pub(super) rpath: Vec<OsString>,
+    /// The directories that it alone looks in; `None` if it does not say, which is not the same as none.
+    pub(super) runpath: Option<Vec<OsString>>,
+    /// Whether the loader's own directories are not searched for it.
+    pub(super) no_defaults: bool,
+}
+
+/// What a library must have in common with the executable: class, byte order and machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) class: u8,
+    pub(super) order: u8,
+    pub(super) machine: u16,
+}
+
+/// Looks what is in a file.
+pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
+    let failed = |e: &std::io::Error| LibraryError::Read { path: path.to_owned(), cause: errno(e) };
+    // The executable decides which paths are looked at: opening a device or a pipe may do something.
+    if !std::fs::metadata(path).map_err(|e| failed(&e))?.is_file() {
+        return Ok(Content::Other);
+    }
+    let mut file = File::open(path).map_err(|e| failed(&e))?;
+    let mut beginning = Vec::new();
+    // The kernel reads no more of a script's first line either.
+    file.by_ref().take(256).read_to_end(&mut beginning).map_err(|e| failed(&e))?;
+    if let Some(line) = beginning.strip_prefix(b"#!") {
+        return Ok(Content::Script(interpreter_of(line)));
+    }
+    if !beginning.starts_with(&elf::ELFMAG) {
+        return Ok(Content::Other);
+    }
+    let data = ReadCache::new(file);
+    let image = match beginning.get(4) {
+        Some(&class) if class == elf::ELFCLASS32.0 => image::<FileHeader32<Endianness>, _>(&data),
+        _ => image::<FileHeader64<Endianness>, _>(&data),
+    };
+    image
+        .map(Content::Elf)
+        .map_err(|Problem(problem)| LibraryError::Damaged { path: path.to_owned(), problem })
+}
+
+/// Looks for a library in a file; one that is missing, is none, or is for another kind of machine is
+/// passed over, as the loader does.
+pub(super) fn read_library(path: &Path, kind: Kind) -> Result<Option<Image>, LibraryError> {
+    match read(path) {
+        Ok(Content::Elf(image)) if image.kind == kind => Ok(Some(image)),
+        Ok(_) => Ok(None),
+        Err(LibraryError::Read { cause, .. }) if is_absence(cause) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_absence(cause: rustix::io::Errno) -> bool {
+    let kind = std::io::Error::from(cause).kind();
+    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
+}
+
+/// The program in the first line of a script.
+fn interpreter_of(line: &[u8]) -> PathBuf {
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty());
+    PathBuf::from(OsStr::from_bytes(words.next().unwrap_or_default()))
+}
+
+/// What is wrong with an ELF file.
+struct Problem(String);
+
+impl From<ObjectError> for Problem {
+    fn from(error: ObjectError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn image<'data, Elf, R>(data: R) -> Result<Image, Problem>
+where
+    Elf: FileHeader<Endian = Endianness>,
+    R: ReadRef<'data>,
+{
+    let header = Elf::parse(data)?;
+    let endian = header.endian()?;
+    let segments = header.program_headers(endian, data)?;
+    let ident = header.e_ident();
+    let kind = Kind { class: ident.class.0, order: ident.data.0, machine: header.e_machine(endian).0 };
+    let mut image = Image {
+        kind,
+        interpreter: None,
+        needed: Vec::new(),
+        soname: None,
+        rpath: Vec::new(),
+        runpath: None,
+        no_defaults: false,
+    };
+    for segment in segments {
+        if let Some(path) = segment.interpreter(endian, data)? {
+            image.interpreter = Some(PathBuf::from(OsStr::from_bytes(path)));
+        }
+        if let Some(entries) = segment.dynamic(endian, data)? {
+            dynamic::<Elf, R>(&mut image, entries, segments, endian, data)?;
+        }
+    }
+    Ok(image)
+}
+
+fn dynamic<'data, Elf, R>(
+    image: &mut Image,
+    entries: &[Elf::Dyn],
+    segments: &[Elf::ProgramHeader],
+    endian: Endianness,
+    data: R,
+) -> Result<(), Problem>
+where
+    Elf: FileHeader<Endian = Endianness>,
+    R: ReadRef<'data>,
+{
+    let entries: Vec<(_, u64)> = entries
+        .iter()
+        .map(|entry| (entry.d_tag(endian), entry.d_val(endian).into()))
+        .take_while(|(tag, _)| *tag != elf::DT_NULL)
+        .collect();
+    let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
+    // The table of texts is given by its address; the segment that is loaded there tells where in the file
+    // it is.
+    let start = value(elf::DT_STRTAB).and_then(|address| {
+        let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
+        loaded.into_iter().find_map(|segment| {
+            let (offset, size) = segment.file_range(endian);
+            let below = address.checked_sub(segment.p_vaddr(endian).into())?;
+            (below < size).then(|| offset.checked_add(below)).flatten()
+        })
+    });
+    let size = value(elf::DT_STRSZ).unwrap_or_default();
+    let strings = start.map(|start| StringTable::new(data, start, start.saturating_add(size)));
+    let text = |offset: u64| {
+        let found = u32::try_from(offset).ok().and_then(|offset| strings?.get(offset).ok());
+        let found =
+            found.ok_or_else(|| Problem(format!("it has no text at {offset} of its dynamic table")))?;
+        Ok::<_, Problem>(OsString::from_vec(found.to_vec()))
+    };
+    for (tag, value) in &entries {
+        match *tag {
+            elf::DT_NEEDED => image.needed.push(text(*value)?),
+            elf::DT_SONAME => image.soname = Some(text(*value)?),
+            elf::DT_RPATH => image.rpath = split(&text(*value)?),
+            elf::DT_RUNPATH => image.runpath = Some(split(&text(*value)?)),
+            elf::DT_FLAGS_1 => image.no_defaults = value & elf::DF_1_NODEFLIB.0 != 0,
+            _ => (),
+        }
+    }
+    if image.runpath.is_some() {
+        // The older entry counts only where the newer one is missing.
+        image.rpath.clear();
+    }
+    Ok(())
+}
+
+fn split(list: &OsStr) -> Vec<OsString> {
+    list.as_bytes().split(|byte| *byte == b':').map(|part| OsString::from_vec(part.to_vec())).collect()
+}

@@ -1,0 +1,232 @@
+//! The entry of one jail in the state directory: its lock, its receipt, and the files of its monitor.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::receipt::Receipt;
+use super::tombstone::Tombstone;
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::sys::jail_root::open_directory;
+use crate::sys::mark::{self, Mark};
+use crate::sys::owned_dir::remove_if_ours_and_empty;
+use crate::sys::{modes, remove_tree};
+
+pub(crate) const RECEIPT: &str = "receipt.json";
+pub(crate) const ENDED: &str = "ended";
+
+const RECEIPT_NEW: &str = "receipt.json.new";
+
+/// The mode of what is in a jail's place; the monitor has the same.
+const FILE: u32 = 0o600;
+
+const ENDED_NEW: &str = "ended.new";
+
+/// What the monitor writes into a jail's place.
+const MONITOR_FILES: &[&str] = &["log", "log.1", ENDED_NEW, ENDED];
+
+/// What tells that a directory in the state directory is a jail's place.
+pub(super) const PLACE: &str = "place";
+
+/// A jail's place in the state directory, held by this process alone.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    pub(super) directory: OwnedFd,
+    pub(super) path: HostPath,
+    pub(super) store: HostPath,
+    pub(super) id: JailId,
+}
+
+impl Lock {
+    pub(crate) fn read(&self) -> Result<Option<Receipt>> {
+        read_receipt(&self.directory, &self.path, &self.id)
+    }
+
+    /// Replaces the receipt as a whole. No sync to disk: after a power failure only directories remain, and
+    /// their place is known.
+    pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
+        let at = self.path.join(RECEIPT);
+        log::debug!("write receipt {at}");
+        let text = serde_json::to_vec(receipt)
+            .map_err(|e| Error::Receipt { path: at.clone(), problem: format!("cannot be written: {e}") })?;
+        self.replace(RECEIPT, RECEIPT_NEW, &text)
+    }
+
+    /// Replaces a file of the place as a whole, by way of another name.
+    fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
+        let at = self.path.join(name);
+        let file =
+            modes::create_file(&self.directory, new, OFlags::TRUNC, FILE).context(Operation::Open, &at)?;
+        File::from(file).write_all(text).context(Operation::Write, &at)?;
+        rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
+    }
+
+    /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
+    /// first and would live as long as the monitor.
+    pub(crate) fn place(&self) -> Result<OwnedFd> {
+        let directory = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
+        directory.context(Operation::Open, &self.path)
+    }
+
+    /// The parts of the VMM's log, the older first.
+    pub(crate) fn logs(&self) -> Vec<HostPath> {
+        logs(&self.path)
+    }
+
+    /// How the VMM ended, if its monitor has written that down.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        read_ended(&self.path)
+    }
+
+    /// Writes down how the VMM ended, as a monitor does, whole or not at all.
+    pub(crate) fn write_end(&self, ended: ExitStatus) -> Result<()> {
+        let text = match ended {
+            ExitStatus::Exited(code) => format!("exited {code}\n"),
+            ExitStatus::Killed(signal) => format!("killed {signal}\n"),
+            ExitStatus::Unknown => return Ok(()),
+        };
+        self.replace(ENDED, ENDED_NEW, text.as_bytes())
+    }
+
+    /// Removes what a monitor has written for a VMM that was started before.
+    pub(crate) fn forget_end(&self) -> Result<()> {
+        MONITOR_FILES.iter().try_for_each(|name| self.unlink(name))
+    }
+
+    /// Removes the jail's place: it is gone without a trace. The receipt goes late, so that a place that
+    /// cannot be removed is still known; yet before the VMM's end, so that whoever finds a receipt and no end
+    /// knows that none was written. With `tombstone`, subscribers are told of it (see [`Tombstone`]).
+    pub(crate) fn remove(self, tombstone: Option<&Tombstone>) -> Result<()> {
+        let place = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
+        let names =
+            place.and_then(|place| remove_tree::names(place.as_fd())).context(Operation::Read, &self.path)?;
+        let (ours, foreign): (Vec<_>, Vec<_>) = names
+            .iter()
+            .map(|name| name.to_string_lossy())
+            .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|ours| name == ours));
+        let passing = ours.iter().filter(|name| ![RECEIPT, ENDED].contains(&name.as_ref()));
+        passing.into_iter().try_for_each(|name| self.unlink(name))?;
+        if let Some(foreign) = foreign.first() {
+            return Err(Errno::NOTEMPTY).context(Operation::Remove, self.path.join(foreign.as_ref()));
+        }
+        let last = [RECEIPT, ENDED].into_iter().filter(|last| ours.iter().any(|name| name == last));
+        last.into_iter().try_for_each(|name| self.unlink(name))?;
+        let last = tombstone.map(|tombstone| self.store.join(tombstone.name()));
+        // Where it cannot be renamed subscribers are told less.
+        let last = last.filter(|last| rustix::fs::rename(self.path.as_path(), last.as_path()).is_ok());
+        self.remove_empty(last.as_ref().unwrap_or(&self.path))
+    }
+
+    /// Removes a place that has no receipt, if stockade made it: whoever made it was killed before anything
+    /// else was made, or after everything was removed. Anything else in the state directory is not ours to touch.
+    pub(crate) fn remove_unused(self) -> Result<()> {
+        if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
+            != Mark::Is(PLACE.into())
+        {
+            return Ok(());
+        }
+        self.unlink(RECEIPT_NEW)?;
+        self.unlink(ENDED)?;
+        self.remove_empty(&self.path)
+    }
+
+    fn remove_empty(&self, place: &HostPath) -> Result<()> {
+        match rustix::fs::rmdir(place.as_path()) {
+            Ok(()) | Err(Errno::NOENT) => (),
+            Err(cause) => return Err(cause).context(Operation::Remove, place),
+        }
+        remove_if_ours_and_empty(&self.store)?;
+        Ok(())
+    }
+
+    fn unlink(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(cause) => Err(cause).context(Operation::Remove, self.path.join(name)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing alone: a child that another thread has just cloned holds a copy of the descriptor until
+        // it executes its program, and with it the lock.
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+    }
+}
+
+pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
+    let at = path.join(RECEIPT);
+    parse_receipt(
+        rustix::fs::openat(directory, RECEIPT, RECEIPT_FLAGS, Mode::empty()),
+        at,
+        id,
+        Receipt::parse,
+    )
+}
+
+/// Reads the text of a receipt.
+pub(super) type Parser<T> = fn(&[u8], &JailId) -> std::result::Result<T, String>;
+
+pub(super) const RECEIPT_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+pub(super) fn parse_receipt<T>(
+    opened: rustix::io::Result<OwnedFd>,
+    at: HostPath,
+    id: &JailId,
+    parse: Parser<T>,
+) -> Result<Option<T>> {
+    let file = match opened {
+        Ok(file) => File::from(file),
+        // Something that is no directory is no jail's place.
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(cause) => return Err(cause).context(Operation::Open, at),
+    };
+    let facts = file.metadata().context(Operation::Inspect, &at)?;
+    let mine = rustix::process::geteuid().as_raw();
+    if facts.uid() != 0 && facts.uid() != mine {
+        let problem = format!("belongs to uid {}, not to root", facts.uid());
+        return Err(Error::Receipt { path: at, problem });
+    }
+    // Through `take`, which asks for no size: it is known.
+    let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
+    file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
+    parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+}
+
+/// The parts of the log in a jail's place, the older first.
+pub(super) fn logs(place: &HostPath) -> Vec<HostPath> {
+    let parts = ["log.1", "log"].into_iter().map(|name| place.join(name));
+    parts.filter(|path| path.as_path().is_file()).collect()
+}
+
+/// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
+pub(super) fn read_ended(place: &HostPath) -> Option<ExitStatus> {
+    let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
+    let (word, number) = text.trim_end().split_once(' ')?;
+    let number = number.parse().ok()?;
+    match word {
+        "exited" => Some(ExitStatus::Exited(number)),
+        "killed" => Some(ExitStatus::Killed(number)),
+        _ => None,
+    }
+}
+
+/// Who holds the lock, as `/proc/locks` tells.
+pub(crate) fn lock_holder(directory: &OwnedFd) -> Option<i32> {
+    let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
+    let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", facts.st_ino);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip_while(|field| *field != "FLOCK").skip(3);
+        let pid = fields.next()?.parse().ok()?;
+        (fields.next()? == wanted).then_some(pid)
+    })
+}

@@ -1,0 +1,313 @@
+//! The jail's cgroups.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, ResolveFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{StepContext, StepKind, UndoOutcome};
+use crate::error::{Context, Error, ErrorKind, Operation, Result};
+use crate::spec::{CgroupSetting, HostPath};
+use crate::sys::cgroup;
+use crate::sys::jail_root::open_directory;
+use crate::sys::mark::{self, Mark};
+use crate::sys::modes::{PUBLIC, make_directory};
+
+/// How often a cgroup is made anew whose parent others take away.
+const ROUNDS: u32 = 100;
+
+/// The jail's cgroup in one hierarchy of version 1, with all settings of one controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupV1 {
+    /// Where the hierarchy is mounted.
+    pub hierarchy: HostPath,
+    /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
+    pub path: PathBuf,
+    /// What is written, in this order.
+    pub settings: Vec<CgroupSetting>,
+    /// Whether a cgroup with processes in it is an error.
+    pub exclusive: bool,
+}
+
+/// The jail's cgroup in the unified hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupV2 {
+    /// Where the hierarchy is mounted.
+    pub hierarchy: HostPath,
+    /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
+    pub path: PathBuf,
+    /// The controllers that every cgroup above must hand down.
+    pub controllers: Vec<String>,
+    /// What is written, in this order.
+    pub settings: Vec<CgroupSetting>,
+    /// Whether a cgroup with processes in it is an error.
+    pub exclusive: bool,
+}
+
+impl CgroupV1 {
+    /// The jail's cgroup on the host.
+    pub fn directory(&self) -> HostPath {
+        self.hierarchy.join(&self.path)
+    }
+
+    /// Gives `file` of the cgroup `below` the hierarchy its parent's value; a parent without one gets its
+    /// own in the same way first, as deep as the path has components.
+    fn inherit(&self, below: &Path, file: &str) -> Result<()> {
+        let own = self.hierarchy.join(below).join(file);
+        let without = || Errno::NODATA;
+        let parent = below.parent().ok_or_else(without).context(Operation::InheritCgroup, &own)?;
+        let above = self.hierarchy.join(parent).join(file);
+        let mut value = read_line(&above)?;
+        if value.is_empty() && !parent.as_os_str().is_empty() {
+            match self.inherit(parent, file) {
+                // Another jail that starts at this moment may have given it a value, and processes.
+                Ok(()) | Err(Error::Operation { operation: Operation::Write, .. }) => (),
+                Err(error) => return Err(error),
+            }
+            value = read_line(&above)?;
+        }
+        if value.is_empty() {
+            return Err(without()).context(Operation::InheritCgroup, own);
+        }
+        write_line(&own, &value)
+    }
+
+    /// The same for a file that nobody asked for, unless it has a value.
+    fn inherit_if_empty(&self, file: &str) -> Result<()> {
+        let own = self.directory().join(file);
+        if read_line(&own)?.is_empty() { self.inherit(&self.path, file) } else { Ok(()) }
+    }
+}
+
+impl StepKind for CgroupV1 {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        let directory = self.directory();
+        make_own(&directory, self.exclusive, ctx)?;
+        for setting in &self.settings {
+            self.inherit(&self.path, &setting.file)?;
+            write_line(&directory.join(&setting.file), &setting.value)?;
+        }
+        // A cpuset takes no process before it has both, and a caller may have given only one.
+        let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
+        let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
+        needed.iter().try_for_each(|file| self.inherit_if_empty(file))
+    }
+
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        remove_own(&self.directory(), ctx)
+    }
+}
+
+impl fmt::Display for CgroupV1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cgroup {}{}", self.directory(), Settings(&self.settings))
+    }
+}
+
+impl CgroupV2 {
+    /// The jail's cgroup on the host.
+    pub fn directory(&self) -> HostPath {
+        self.hierarchy.join(&self.path)
+    }
+
+    /// Every cgroup above the jail's, from the mount down.
+    fn above(&self) -> impl Iterator<Item = HostPath> {
+        let mut above: Vec<_> = self.path.ancestors().skip(1).map(|path| self.hierarchy.join(path)).collect();
+        above.reverse();
+        above.into_iter()
+    }
+
+    /// Makes the jail's own cgroup, and has every one above it hand down its controllers.
+    fn make_below(&self, ctx: &StepContext) -> Result<()> {
+        if self.controllers.is_empty() {
+            return make_own(&self.directory(), self.exclusive, ctx);
+        }
+        demand_unused(&self.directory(), self.exclusive)?;
+        let mut round = 0;
+        loop {
+            // Level by level: where one cannot hand down, none is made below it.
+            let made = self.above().try_for_each(|above| {
+                if make(&above, ctx)? {
+                    ctx.note_parent(above.clone());
+                }
+                self.hand_down(&above)
+            });
+            round += 1;
+            match made.and_then(|()| make_own(&self.directory(), self.exclusive, ctx)) {
+                // A jail that was refused has just taken along an empty parent of its own making.
+                Err(error) if error.kind() == ErrorKind::NotFound && round < ROUNDS => (),
+                made => return made,
+            }
+        }
+    }
+
+    /// Has `cgroup` hand down the controllers that it does not hand down yet.
+    ///
+    /// The kernel refuses that to a cgroup with processes in it (but for the root), yet not for the controllers
+    /// that can tell threads apart: with these alone it would turn the cgroup, which may be anybody's, into
+    /// the root of threaded cgroups, where no jail can be. So it is refused here.
+    fn hand_down(&self, cgroup: &HostPath) -> Result<()> {
+        let file = cgroup.join("cgroup.subtree_control");
+        let handed_down = read_line(&file)?;
+        let missing =
+            self.controllers.iter().filter(|wanted| !handed_down.split(' ').any(|name| name == *wanted));
+        let missing: Vec<String> = missing.map(|controller| format!("+{controller}")).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // Only the root has no type.
+        let is_root = !cgroup.join("cgroup.type").as_path().exists();
+        if !is_root && !cgroup::processes(cgroup)?.is_empty() {
+            return Err(Errno::BUSY).context(Operation::Write, file);
+        }
+        write_line(&file, &missing.join(" "))
+    }
+}
+
+impl StepKind for CgroupV2 {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        self.make_below(ctx)?;
+        let directory = self.directory();
+        self.settings
+            .iter()
+            .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
+    }
+
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        remove_own(&self.directory(), ctx)
+    }
+}
+
+impl fmt::Display for CgroupV2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cgroup {}{}", self.directory(), Settings(&self.settings))
+    }
+}
+
+struct Settings<'a>(&'a [CgroupSetting]);
+
+impl fmt::Display for Settings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(n, setting)| {
+            let before = if n == 0 { " with " } else { ", " };
+            write!(f, "{before}{setting}")
+        })
+    }
+}
+
+/// Refuses a cgroup that others use, if it has to be the jail's alone.
+fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
+    if exclusive && cgroup::is_in_use(directory)? {
+        return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
+    }
+    Ok(())
+}
+
+/// Makes the jail's own cgroup and marks it. One that is there is taken if nobody has marked it and nobody is in
+/// it, or, without `exclusive`, whoever is.
+fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
+    let is_new = make(directory, ctx)?;
+    if !is_new {
+        demand_unused(directory, exclusive)?;
+    }
+    let Some(nonce) = &ctx.mark else { return Ok(()) };
+    let opened = open(directory).context(Operation::Open, directory)?;
+    if is_new {
+        return mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory);
+    }
+    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
+        Mark::Is(other) if other != nonce.as_str().as_bytes() => {
+            Err(Error::InTheWay { what: format!("cgroup {directory}") })
+        }
+        _ => mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory),
+    }
+}
+
+/// Empties and removes the jail's own cgroup; another's stays as it is.
+fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
+    let Some(nonce) = &ctx.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
+    match mark_of(directory)? {
+        None => Ok(UndoOutcome::NeverThere),
+        Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => {
+            Ok(cgroup::empty_and_remove(directory)?.into())
+        }
+        Some(Mark::Is(_)) => Ok(UndoOutcome::Kept("it was not made for this jail".into())),
+        // Killed between making and marking it: then there is nothing in it.
+        Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
+            Ok(()) => UndoOutcome::Removed,
+            Err(_) => UndoOutcome::Kept("it was not made for this jail".into()),
+        }),
+    }
+}
+
+/// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
+pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
+    match mark_of(directory)? {
+        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::end_members(directory)?),
+        _ => Ok(()),
+    }
+}
+
+/// Whose a cgroup is; `None` if there is none.
+fn mark_of(directory: &HostPath) -> Result<Option<Mark>> {
+    match open(directory) {
+        Ok(opened) => mark::read(opened.as_fd()).map(Some).context(Operation::Inspect, directory),
+        Err(Errno::NOENT) => Ok(None),
+        Err(cause) => Err(cause).context(Operation::Open, directory),
+    }
+}
+
+fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
+    open_directory(CWD, directory.as_path(), ResolveFlags::empty())
+}
+
+/// Makes a cgroup and those above it that are missing, which the context remembers. One that is there is taken;
+/// then the answer is false.
+fn make(directory: &HostPath, ctx: &StepContext) -> Result<bool> {
+    make_with_parents(directory, ctx).context(Operation::CreateDirectory, directory)
+}
+
+fn make_with_parents(directory: &HostPath, ctx: &StepContext) -> std::result::Result<bool, Errno> {
+    let mut round = 0;
+    loop {
+        round += 1;
+        let made = if ctx.is_recorded() {
+            make_directory(directory.as_path(), PUBLIC).map(|made| made.is_some())
+        } else {
+            // As the original makes it: the umask may take something away.
+            rustix::fs::mkdir(directory.as_path(), Mode::from_raw_mode(PUBLIC)).map(|()| true)
+        };
+        match made {
+            Ok(is_new) => return Ok(is_new),
+            Err(Errno::EXIST) => return Ok(false),
+            // Again, since a jail that was refused may just have taken along the parent that it had made.
+            Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, ctx)?,
+            Err(cause) => return Err(cause),
+        }
+    }
+}
+
+fn make_parent(directory: &HostPath, ctx: &StepContext) -> std::result::Result<(), Errno> {
+    let parent: HostPath = directory.as_path().parent().ok_or(Errno::NOENT)?.to_owned().into();
+    if make_with_parents(&parent, ctx)? {
+        ctx.note_parent(parent);
+    }
+    Ok(())
+}
+
+fn read_line(file: &HostPath) -> Result<String> {
+    let mut opened = File::open(file).context(Operation::Open, file)?;
+    let mut text = String::with_capacity(256);
+    opened.read_to_string(&mut text).context(Operation::ReadLine, file)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn write_line(file: &HostPath, value: &str) -> Result<()> {
+    // One write with its newline, as the kernel takes each write for a whole value.
+    std::fs::write(file, format!("{value}\n")).context(Operation::Write, file)
+}

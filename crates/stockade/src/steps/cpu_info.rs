@@ -1,0 +1,76 @@
+//! What the kernel tells of the processor, copied into the jail: a VMM on arm64 describes its guest's caches
+//! by it, and there is no sysfs in the jail.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{StepContext, StepKind, UndoOutcome};
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::{HostPath, JailPath, Owner};
+use crate::sys::remove_tree::Removal;
+
+/// Where the kernel tells of its first processor.
+pub const FIRST_CPU: &str = "/sys/devices/system/cpu/cpu0";
+
+/// How many caches a processor may have.
+const CACHES: usize = 8;
+
+/// What is told of a cache; what a kernel does not tell is left out.
+const CACHE_FILES: [&str; 6] =
+    ["size", "level", "type", "shared_cpu_map", "coherency_line_size", "number_of_sets"];
+
+/// Which processor it is, which no VMM can do without.
+const IDENTIFICATION: &str = "regs/identification/midr_el1";
+
+/// The caches and the identification of a processor, as files in the jail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuInfo {
+    /// The processor's directory on the host.
+    pub source: HostPath,
+    /// The same in the jail.
+    pub target: JailPath,
+    /// Who owns the files.
+    pub owner: Owner,
+}
+
+impl CpuInfo {
+    /// Copies the first line of a file.
+    fn copy(&self, ctx: &StepContext, file: &Path) -> Result<()> {
+        let source = self.source.join(file);
+        let text = std::fs::read_to_string(&source).context(Operation::ReadLine, &source)?;
+        let line = format!("{}\n", text.lines().next().unwrap_or_default());
+        let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
+        tree.make_parents(&path, self.owner)?;
+        tree.write_file(&path, &ctx.temporary_name(), 0o600, Some(self.owner), |target| {
+            rustix::io::write(target, line.as_bytes()).map(drop).context(Operation::Write, &path)
+        })
+    }
+}
+
+impl StepKind for CpuInfo {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        for cache in (0..CACHES).map(|index| Path::new("cache").join(format!("index{index}"))) {
+            for file in CACHE_FILES {
+                match self.copy(ctx, &cache.join(file)) {
+                    // Not told by this kernel, or no such cache.
+                    Err(Error::Operation { operation: Operation::ReadLine, .. }) => (),
+                    copied => copied?,
+                }
+            }
+        }
+        self.copy(ctx, Path::new(IDENTIFICATION))
+    }
+
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        let tree = ctx.own_tree()?;
+        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.target))?.into())
+    }
+}
+
+impl fmt::Display for CpuInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "processor information {}, copied from {}, owner {}", self.target, self.source, self.owner)
+    }
+}

@@ -1,0 +1,64 @@
+//! Device nodes in the jail.
+
+use std::fmt;
+
+use rustix::fs::{FileType, Mode};
+use serde::{Deserialize, Serialize};
+
+use super::file::take_out;
+use super::{StepContext, StepKind, UndoOutcome};
+use crate::error::Result;
+use crate::spec::{JailPath, Owner};
+use crate::sys::jail_root::Node;
+
+/// A device node in the jail that its owner may read and write, or its group only read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Where it is in the jail.
+    pub path: JailPath,
+    /// Whether it is a block device; a character device otherwise.
+    pub block: bool,
+    /// The device's major number.
+    pub major: u32,
+    /// The device's minor number.
+    pub minor: u32,
+    /// Who owns it.
+    pub owner: Owner,
+    /// Whether the VMM can do without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// Whether it is only to be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+impl DeviceNode {
+    /// A character device.
+    pub fn character(path: JailPath, major: u32, minor: u32, owner: Owner) -> Self {
+        Self { path, block: false, major, minor, owner, optional: false, read_only: false }
+    }
+}
+
+impl StepKind for DeviceNode {
+    fn apply(&self, ctx: &StepContext) -> Result<()> {
+        let node = Node {
+            kind: if self.block { FileType::BlockDevice } else { FileType::CharacterDevice },
+            device: rustix::fs::makedev(self.major, self.minor),
+            mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
+            owner: self.owner,
+        };
+        Ok(ctx.tree()?.make_node(&self.path, || ctx.temporary_name(), &node)?)
+    }
+
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        take_out(ctx, &self.path)
+    }
+}
+
+impl fmt::Display for DeviceNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.block { "block" } else { "character" };
+        write!(f, "{kind} device {} ({}:{}), owner {}", self.path, self.major, self.minor, self.owner)?;
+        f.write_str(if self.read_only { ", read-only" } else { "" })
+    }
+}

@@ -1,0 +1,197 @@
+//! What another program makes for a jail and marks with nothing: it is known by its name alone.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::directory::MARKER;
+use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, netns};
+use crate::error::{Context, Error, Operation, Result};
+use crate::spec::{HostPath, Layout, Nonce};
+use crate::sys::cgroup;
+use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
+use crate::sys::mark::{self, Mark};
+use crate::sys::modes::{self, PUBLIC};
+use crate::sys::owned_dir::UNNAMED;
+use crate::sys::process::{kill_if_rooted_at, kill_rooted_at, rooted_at};
+
+/// How long a process may take to end once killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
+/// removes whatever has the name, unless it carries the mark of another receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// What it is.
+    pub what: ExternalKind,
+    /// Where it is.
+    pub path: HostPath,
+}
+
+/// What can be known by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExternalKind {
+    /// The jail's directory, with the root in it.
+    Directory,
+    /// The processes whose root is the jail's.
+    Processes,
+    /// The jail's cgroup in one hierarchy.
+    Cgroup,
+    /// A network namespace.
+    Netns,
+}
+
+impl StepKind for External {
+    fn apply(&self, _: &StepContext) -> Result<()> {
+        Ok(())
+    }
+
+    fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
+        match self.what {
+            // With the boot it is gone: what has its name now is somebody else's.
+            ExternalKind::Cgroup | ExternalKind::Netns if !ctx.this_boot => Ok(UndoOutcome::NeverThere),
+            ExternalKind::Directory => remove_directory(ctx),
+            ExternalKind::Processes => end_processes(ctx),
+            ExternalKind::Cgroup => remove_cgroup(&self.path, ctx),
+            ExternalKind::Netns => {
+                let name = self.path.as_path().file_name().and_then(|name| name.to_str());
+                netns::remove(name.unwrap_or_default(), ctx, |found| {
+                    found == netns::mark(ctx) || !found.starts_with(netns::MARKED)
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Display for External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what {
+            ExternalKind::Directory => "jail directory",
+            ExternalKind::Processes => "processes in",
+            ExternalKind::Cgroup => "cgroup",
+            ExternalKind::Netns => "network namespace",
+        };
+        write!(f, "{what} {}", self.path)
+    }
+}
+
+/// Whose a jail's directory is.
+#[derive(Debug, PartialEq, Eq)]
+enum Claim {
+    /// This receipt's: it carries the mark now.
+    Ours,
+    /// Another receipt's.
+    Others,
+    /// Nobody's: there is none.
+    NotThere,
+}
+
+/// Marks the jail's directory as this receipt's, if nobody else has marked it: from then on all in it is
+/// undone as if stockade had made it.
+fn claim(ctx: &StepContext) -> Result<Claim> {
+    let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::NotThere) };
+    let directory = match open_directory(CWD, at.as_path(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(directory) => directory,
+        // A name that is too long cannot have been made.
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Claim::NotThere),
+        Err(cause) => return Err(cause).context(Operation::Open, at),
+    };
+    for entry in std::fs::read_dir(&at).context(Operation::Read, &at)? {
+        let name = entry.context(Operation::Read, &at)?.file_name();
+        let is_mark = |name: &str| name.strip_prefix(UNNAMED).is_some_and(Nonce::is_one);
+        if name != *marker && name.to_str().is_some_and(is_mark) {
+            return Ok(Claim::Others);
+        }
+    }
+    modes::create_file(&directory, &marker, OFlags::empty(), MARKER)
+        .context(Operation::Open, at.join(&marker))?;
+    Ok(Claim::Ours)
+}
+
+/// Makes the jail's directory and its root, or takes those that are there.
+pub(crate) fn make_root(ctx: &StepContext) -> Result<()> {
+    let (directory, root) = (ctx.layout.jail_dir(), ctx.layout.root());
+    SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
+    make(&directory, PUBLIC)?;
+    if claim(ctx)? == Claim::Others {
+        return Err(Error::InTheWay { what: format!("directory {directory}") });
+    }
+    make(&root, PUBLIC)
+}
+
+fn make(path: &HostPath, mode: u32) -> Result<()> {
+    modes::make_directory(path.as_path(), mode).map(drop).context(Operation::CreateDirectory, path)
+}
+
+fn not_ours() -> UndoOutcome {
+    UndoOutcome::Kept("it was made for another jail".into())
+}
+
+fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
+    match claim(ctx)? {
+        Claim::Ours => {
+            // Nobody swaps anything in it while it is removed.
+            ctx.close();
+            JailDirectory { path: ctx.layout.jail_dir(), take_over: true }.undo(ctx)
+        }
+        Claim::Others => Ok(not_ours()),
+        Claim::NotThere => Ok(UndoOutcome::NeverThere),
+    }
+}
+
+fn end_processes(ctx: &StepContext) -> Result<UndoOutcome> {
+    if !ctx.this_boot || claim(ctx)? != Claim::Ours {
+        return Ok(UndoOutcome::NeverThere);
+    }
+    let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
+    let deadline = Instant::now() + PATIENCE;
+    // The pid file spares the first search. Anybody in the jail may have written it, so it is only a hint.
+    let mut killed = 0;
+    if let Some(pid) = read_pid(tree, &ctx.layout) {
+        killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
+    }
+    killed += kill_rooted_at(tree.root(), PATIENCE)?;
+    if Instant::now() >= deadline
+        && let Some(pid) = rooted_at(tree.root()).first()
+    {
+        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not end", ctx.layout.root())));
+    }
+    Ok(if killed == 0 { UndoOutcome::NeverThere } else { UndoOutcome::Removed })
+}
+
+/// What the pid file in the jail says.
+fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(tree.root(), layout.pid_file(), flags, Mode::empty(), INSIDE).ok()?;
+    let mut text = [0; 16];
+    // A pipe that somebody put in its place has nothing to say.
+    let length = rustix::io::read(file, &mut text).unwrap_or_default();
+    str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+}
+
+fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
+    let opened = match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(UndoOutcome::NeverThere),
+        Err(cause) => return Err(cause).context(Operation::Open, path),
+    };
+    match mark::read(opened.as_fd()).context(Operation::Inspect, path)? {
+        Mark::Is(found) if ctx.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
+            Ok(not_ours())
+        }
+        _ => Ok(cgroup::empty_and_remove(path)?.into()),
+    }
+}
+
+/// What another program makes for a jail of this layout, and what runs in it.
+pub(crate) fn directory_and_processes(layout: &Layout) -> [External; 2] {
+    [
+        External { what: ExternalKind::Directory, path: layout.jail_dir() },
+        External { what: ExternalKind::Processes, path: layout.root() },
+    ]
+}

@@ -1,0 +1,41 @@
+//! A lock on a directory that counts only while the directory keeps its name.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, FlockOperation, ResolveFlags};
+use rustix::io::Errno;
+
+use super::error::{Context, Operation, Result};
+use crate::spec::HostPath;
+use crate::sys::jail_root::open_directory;
+
+/// What an attempt to lock a directory found.
+#[derive(Debug)]
+pub(crate) enum DirLock {
+    /// The directory, locked by this process until the descriptor is closed.
+    Held(OwnedFd),
+    /// Another process has locked it; the descriptor is of the same directory.
+    Busy(OwnedFd),
+    /// There is no such directory, or it lost its name before it was locked.
+    Missing,
+}
+
+/// Tries to lock a directory.
+///
+/// # Errors
+/// Any error of `openat2` other than ENOENT, and of `flock` other than EWOULDBLOCK.
+pub(crate) fn try_lock(path: &HostPath) -> Result<DirLock> {
+    let directory = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(DirLock::Missing),
+        Err(cause) => return Err(cause).context(Operation::Open, path),
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => (),
+        Err(Errno::WOULDBLOCK) => return Ok(DirLock::Busy(directory)),
+        Err(cause) => return Err(cause).context(Operation::Lock, path),
+    }
+    let (held, named) = (rustix::fs::fstat(&directory), rustix::fs::lstat(path.as_path()));
+    let same = matches!((held, named), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
+    Ok(if same { DirLock::Held(directory) } else { DirLock::Missing })
+}

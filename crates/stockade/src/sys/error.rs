@@ -1,0 +1,133 @@
+//! The error of an operation on a kernel object.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+pub(crate) use crate::spec::errno;
+
+/// The result of an operation on a kernel object.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to {operation} {argument}: {cause}")]
+pub(crate) struct Error {
+    pub(crate) operation: Operation,
+    /// The path, or the pid.
+    pub(crate) argument: String,
+    pub(crate) cause: Errno,
+}
+
+/// What can be tried on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Make a directory, or open it.
+    CreateDirectory,
+    /// Open a file or directory.
+    Open,
+    /// Open a file that is placed into the jail, or its source.
+    OpenPlaced,
+    /// Read a file.
+    Read,
+    /// Read the first line of a file.
+    ReadLine,
+    /// Write a file.
+    Write,
+    /// Copy a file into the jail.
+    Copy,
+    /// Link a file into the jail.
+    Link,
+    /// Give a file to the jail's owner.
+    ChangeOwner,
+    /// Set a file's mode.
+    ChangeMode,
+    /// Make a device node.
+    MakeNode,
+    /// Look at a file.
+    Inspect,
+    /// Take a mount of a file or directory of the host.
+    Bind,
+    /// Mount something.
+    Mount,
+    /// Unmount something.
+    Unmount,
+    /// Remove a file or directory.
+    Remove,
+    /// Rename a file.
+    Rename,
+    /// Make a network namespace.
+    CreateNetns,
+    /// Make a mount namespace.
+    CreateTemplateMounts,
+    /// Take over a cgroup setting from the parent cgroup.
+    InheritCgroup,
+    /// Start a process.
+    Spawn,
+    /// Wait for a process.
+    Wait,
+    /// Be told of changes of a directory.
+    Watch,
+    /// Send a signal.
+    Kill,
+    /// Lock a jail.
+    Lock,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CreateDirectory => "create directory",
+            Self::Open | Self::OpenPlaced => "open",
+            Self::Read => "read",
+            Self::ReadLine => "read the first line of",
+            Self::Write => "write",
+            Self::Copy => "copy",
+            Self::Link => "link",
+            Self::ChangeOwner => "change the owner of",
+            Self::ChangeMode => "change the mode of",
+            Self::MakeNode => "make device node",
+            Self::Inspect => "inspect",
+            Self::Bind => "bind",
+            Self::Mount => "mount",
+            Self::Unmount => "unmount",
+            Self::Remove => "remove",
+            Self::Rename => "rename",
+            Self::CreateNetns => "create network namespace",
+            Self::CreateTemplateMounts => "create the template mount namespace in",
+            Self::InheritCgroup => "inherit the parent's value of",
+            Self::Spawn => "start a process for",
+            Self::Wait => "wait for",
+            Self::Watch => "watch",
+            Self::Kill => "kill",
+            Self::Lock => "lock",
+        })
+    }
+}
+
+/// Turns a bare cause into an error that names the operation and its argument.
+pub(crate) trait Context<T> {
+    /// Adds the operation and its argument.
+    fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
+    fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T> {
+        self.map_err(|cause| Error { operation, argument: argument.to_string(), cause: cause.into().0 })
+    }
+}
+
+/// What the kernel said, whichever way it came.
+pub(crate) struct Cause(Errno);
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self(errno)
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Self {
+        Self(errno(&error))
+    }
+}

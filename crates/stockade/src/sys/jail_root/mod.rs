@@ -1,0 +1,353 @@
+//! Working inside a tree that a hostile uid owns.
+//!
+//! Every component is opened beneath a descriptor of the jail's root, links of any kind refused
+//! (`openat2`). Whatever the jail's uid renames, links or replaces meanwhile, nothing outside the tree is
+//! reached; at worst an operation fails.
+
+mod device_node;
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+pub(crate) use device_node::Node;
+use stockade_syscalls::descriptors::copy_above_standard;
+
+use crate::spec::{HostPath, JailPath, Layout, Owner};
+use crate::sys::error::{Context, Error, Operation, Result};
+use crate::sys::remove_tree::{Removal, remove};
+use crate::sys::{modes, mounts};
+
+/// How everything inside a jail is opened.
+pub(crate) const INSIDE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// A jail's root, held open.
+#[derive(Debug)]
+pub(crate) struct JailRoot {
+    root: Arc<OwnedFd>,
+    path: HostPath,
+    /// Whether the root was made by this process and still belongs to root alone: then nobody else can have
+    /// put anything there, and what is made is named from the root in one call each.
+    private: Cell<bool>,
+    /// Whether files and nodes have exactly their modes; those of the drop-in have what the umask leaves of them,
+    /// as the original's have.
+    exact: bool,
+}
+
+impl JailRoot {
+    /// Opens the tree at `below` the base; `None` if it is not there.
+    pub(crate) fn open(base: &HostPath, below: &Path, exact: bool) -> Result<Option<Self>> {
+        let path = base.join(below);
+        let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
+            .and_then(|base| open_directory(base.as_fd(), below.parent().unwrap_or(below), INSIDE))
+            // What somebody has mounted on the root is not the jail's.
+            .and_then(|jail| {
+                open_directory(jail.as_fd(), Path::new(Layout::ROOT), INSIDE | ResolveFlags::NO_XDEV)
+            });
+        match opened {
+            Ok(root) => Ok(Some(Self::held(root, path, false, exact))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Open, path),
+        }
+    }
+
+    /// The tree whose root is open here.
+    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
+        Self { root: Arc::new(root), path, private: Cell::new(private), exact }
+    }
+
+    /// The root, shared with the process that enters it, clear of the standard streams' numbers.
+    pub(crate) fn shared_root(&self) -> std::result::Result<Arc<OwnedFd>, Errno> {
+        if self.root.as_raw_fd() > 2 {
+            return Ok(Arc::clone(&self.root));
+        }
+        copy_above_standard(self.root()).map(Arc::new)
+    }
+
+    /// The root's descriptor.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Where something of the jail is on the host, for messages.
+    pub(crate) fn host_path(&self, path: &JailPath) -> HostPath {
+        self.path.join(path.relative())
+    }
+
+    /// Opens the folder that `path` is in.
+    fn parent<'p>(&self, path: &'p JailPath) -> Result<(OwnedFd, &'p OsStr)> {
+        let (parent, name) = path.split();
+        let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let opened =
+            open_directory(self.root(), folder, INSIDE).context(Operation::Open, self.path.join(parent))?;
+        Ok((opened, name))
+    }
+
+    /// Opens the folder that `path` is in, to watch it.
+    pub(crate) fn folder_of(&self, path: &JailPath) -> Result<OwnedFd> {
+        self.parent(path).map(|(folder, _)| folder)
+    }
+
+    /// Makes a folder, its parents being there already, and gives it mode and owner. One that is there is
+    /// taken over.
+    pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
+        let at = self.host_path(path);
+        if *path == JailPath::root() {
+            self.private.set(false);
+            return own_folder(self.root(), mode, owner, &at);
+        }
+        if self.private.get() {
+            return self.make_private_folder(path, mode, owner, &at);
+        }
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => (),
+            Err(cause) => return Err(cause).context(Operation::CreateDirectory, at),
+        }
+        let folder = open_directory(parent.as_fd(), Path::new(name), INSIDE)
+            .context(Operation::CreateDirectory, &at)?;
+        own_folder(folder.as_fd(), mode, owner, &at)
+    }
+
+    fn make_private_folder(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+        let (name, mode) = (path.relative(), Mode::from_raw_mode(mode));
+        rustix::fs::mkdirat(self.root(), name, mode).context(Operation::CreateDirectory, at)?;
+        rustix::fs::chmodat(self.root(), name, mode, AtFlags::empty()).context(Operation::ChangeMode, at)?;
+        self.give_away_private(path, owner).context(Operation::ChangeOwner, at)
+    }
+
+    fn give_away_private(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        rustix::fs::chownat(self.root(), path.relative(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Makes every folder on the way to `path` that is not there, for the owner alone.
+    pub(crate) fn make_parents(&self, path: &JailPath, owner: Owner) -> Result<()> {
+        let missing: Vec<&Path> = path
+            .split()
+            .0
+            .ancestors()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .take_while(|folder| {
+                open_directory(self.root(), folder, INSIDE).is_err_and(|e| e == Errno::NOENT)
+            })
+            .collect();
+        missing.into_iter().rev().try_for_each(|folder| {
+            let folder = JailPath::new(folder).map_err(|_| Errno::INVAL);
+            let folder = folder.context(Operation::CreateDirectory, &self.path)?;
+            self.make_folder(&folder, 0o700, owner)
+        })
+    }
+
+    /// Makes a new file and gives it to `fill`; it appears under its name only when it is complete, in the
+    /// place of whatever was there.
+    ///
+    /// # Arguments
+    /// `temporary` is a name that nobody else uses.
+    pub(crate) fn write_file<E: From<Error>>(
+        &self,
+        path: &JailPath,
+        temporary: &str,
+        mode: u32,
+        owner: Option<Owner>,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE);
+        let target = match open() {
+            // Left by a process of the same number that was killed here.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| open())
+            }
+            opened => opened,
+        }
+        .context(Operation::OpenPlaced, &at)?;
+        let complete = || {
+            if let Some(owner) = owner {
+                give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+            }
+            self.settle(target.as_fd(), mode, &at)?;
+            fill(target.as_fd())?;
+            Ok(rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)?)
+        };
+        complete().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
+        })
+    }
+
+    /// Whether this process made the root, and nobody else has had access to it yet.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private.get()
+    }
+
+    /// Makes a new file in a private tree under its own name, for `fill` to complete.
+    pub(crate) fn write_private_file<E: From<Error>>(
+        &self,
+        path: &JailPath,
+        mode: u32,
+        owner: Owner,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let at = self.host_path(path);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
+            .context(Operation::OpenPlaced, &at)?;
+        give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        self.settle(target.as_fd(), mode, &at)?;
+        fill(target.as_fd())
+    }
+
+    /// Gives a new file its mode, unless it is to have what the umask has left.
+    fn settle(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
+        if self.exact { modes::settle(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
+    }
+
+    /// Refuses to put a file in the place of a link, or of anything that is no file. False if it is a file that has
+    /// other names, which somebody put there to have them overwritten.
+    pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<bool> {
+        let at = self.host_path(path);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+            Err(Errno::NOENT) => return Ok(true),
+            found => found.context(Operation::OpenPlaced, &at)?,
+        };
+        let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
+        match FileType::from_raw_mode(facts.st_mode) {
+            FileType::RegularFile => Ok(facts.st_nlink == 1),
+            FileType::Symlink => Err(Errno::LOOP).context(Operation::OpenPlaced, &at),
+            FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
+            _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
+        }
+    }
+
+    /// Makes a new folder and gives it to `fill`; it appears under its name, where nothing may be yet, only
+    /// when it is complete. Until then it is root's alone.
+    ///
+    /// # Arguments
+    /// `temporary` is a name that nobody else uses.
+    pub(crate) fn write_folder<E: From<Error>>(
+        &self,
+        path: &JailPath,
+        temporary: &str,
+        mode: u32,
+        owner: Owner,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&parent, temporary, Mode::RWXU) {
+            // Left by whoever was killed here.
+            Err(Errno::EXIST) => {
+                remove(parent.as_fd(), OsStr::new(temporary), &at);
+                rustix::fs::mkdirat(&parent, temporary, Mode::RWXU)
+            }
+            made => made,
+        }
+        .context(Operation::CreateDirectory, &at)?;
+        let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
+        let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
+            .context(Operation::CreateDirectory, &at)?;
+        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's. The umask
+        // may have taken something away from it.
+        let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
+        if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
+            return Ok(Err(Errno::EXIST).context(Operation::CreateDirectory, &at)?);
+        }
+        let complete = || {
+            fill(folder.as_fd())?;
+            own_folder(folder.as_fd(), mode, owner, &at)?;
+            let renamed =
+                rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE);
+            Ok(renamed.context(Operation::Rename, &at)?)
+        };
+        complete().inspect_err(|_| {
+            remove(parent.as_fd(), OsStr::new(temporary), &at);
+        })
+    }
+
+    /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.
+    pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
+        let at = self.host_path(path);
+        let (parent, name) = self.parent(path)?;
+        let link = || rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH);
+        match link() {
+            // Left by whoever was killed here.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| link())
+            }
+            linked => linked,
+        }
+        .context(Operation::Link, &at)?;
+        let renamed = rustix::fs::renameat(&parent, temporary, &parent, name);
+        // Renaming does nothing where both names are of one file already.
+        let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
+        renamed.context(Operation::Rename, &at)
+    }
+
+    /// Opens something in the tree, which may be of any kind but a link, to look at it; `None` if it is not
+    /// there.
+    pub(crate) fn look(&self, path: &JailPath) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
+        }
+    }
+
+    /// Whether a folder of the tree is on the jail's own filesystem, or on a ramfs that stockade made in it.
+    fn is_own(&self, folder: BorrowedFd<'_>) -> Result<bool> {
+        let mount_of = |fd| mounts::mount_of(fd).context(Operation::Inspect, &self.path);
+        let (mount, _) = mount_of(folder)?;
+        if mount == mount_of(self.root())?.0 {
+            return Ok(true);
+        }
+        Ok(mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs_of_jail()))
+    }
+
+    /// Removes a file, node or link, or a folder with everything in it. What is on somebody else's mount was not
+    /// put there by stockade, and stays.
+    pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
+        let (parent, name) = match self.parent(path) {
+            Ok(found) => found,
+            Err(Error { cause: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => {
+                return Ok(Removal::NeverThere);
+            }
+            Err(e) => return Err(e),
+        };
+        if !self.is_own(parent.as_fd())? {
+            return Ok(Removal::NeverThere);
+        }
+        Ok(remove(parent.as_fd(), name, &self.host_path(path)))
+    }
+}
+
+/// Gives away what a descriptor, even one that is only good for that, is open on.
+pub(crate) fn give_away(what: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::chownat(what, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
+/// Gives an open folder its mode and owner.
+pub(crate) fn own_folder(folder: BorrowedFd<'_>, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+    rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
+    give_away(folder, owner).context(Operation::ChangeOwner, at)
+}
+
+/// Opens a directory for reading and as a starting point.
+pub(crate) fn open_directory(
+    from: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, path, flags, Mode::empty(), resolve)
+}

@@ -1,0 +1,18 @@
+//! Kernel objects: processes, cgroups, mounts, file trees. Knows no jail, no receipt and no step.
+
+pub(crate) mod cache;
+pub(crate) mod cgroup;
+pub(crate) mod copy;
+pub(crate) mod dir_lock;
+pub(crate) mod error;
+pub(crate) mod jail_root;
+pub(crate) mod mark;
+pub(crate) mod modes;
+pub(crate) mod mounts;
+pub(crate) mod owned_dir;
+pub(crate) mod process;
+pub(crate) mod procfs;
+pub(crate) mod remove_tree;
+
+pub use copy::{OnProgress, Progress};
+pub use process::ProcessRef;

@@ -1,0 +1,120 @@
+//! Directories that carry stockade's mark from the moment they have their name.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::error::{Context, Operation, Result};
+use crate::spec::{HostPath, Nonce};
+use crate::sys::jail_root::open_directory;
+use crate::sys::mark::{self, Mark};
+use crate::sys::modes::{self, PUBLIC};
+use crate::sys::remove_tree::Removal;
+
+/// How a directory is called until it is marked; the maker's nonce follows.
+pub(crate) const UNNAMED: &str = ".stockade-";
+
+/// The mark of directories that many jails use in turn.
+const SHARED: &str = "shared";
+
+pub(crate) fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
+    path.as_path().ancestors().filter(|path| path.parent().is_some())
+}
+
+pub(crate) fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
+    path.with_file_name(format!("{UNNAMED}{nonce}")).into()
+}
+
+/// Removes the directories in `path` and in those above it that were made and not yet named when their maker
+/// was killed.
+pub(crate) fn remove_unnamed(path: &HostPath) {
+    for parent in path.as_path().ancestors() {
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let nonce = name.to_str().and_then(|name| name.strip_prefix(UNNAMED));
+            if nonce.is_some_and(Nonce::is_one) {
+                // Only an empty one goes; whoever is just making it makes it again.
+                let _ = rustix::fs::rmdir(entry.path());
+            }
+        }
+    }
+}
+
+/// Makes a directory and those above it that are missing, each marked before it gets its name.
+pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
+    // Another jail's teardown may take an empty parent away while its child is being made.
+    let mut last = Errno::AGAIN;
+    for _ in 0..1000 {
+        match rustix::fs::stat(path.as_path()) {
+            Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => return Ok(()),
+            Ok(_) => return Err(Errno::NOTDIR).context(Operation::CreateDirectory, path),
+            Err(Errno::NOENT) => (),
+            Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
+        }
+        if let Some(parent) = path.as_path().parent() {
+            make_marked(&parent.to_owned().into(), nonce)?;
+        }
+        match make_one(path, PUBLIC, SHARED, nonce) {
+            Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
+            made => return made.context(Operation::CreateDirectory, path),
+        }
+    }
+    Err(last).context(Operation::CreateDirectory, path)
+}
+
+/// Makes a directory that carries `text` as its mark from the moment it has its name.
+pub(crate) fn make_one(
+    path: &HostPath,
+    mode: u32,
+    text: &str,
+    nonce: &Nonce,
+) -> std::result::Result<(), Errno> {
+    let unnamed = unnamed(path.as_path(), nonce);
+    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => (),
+        Err(cause) => return Err(cause),
+    }
+    let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
+        .and_then(|directory| {
+            modes::settle(&directory, mode)?;
+            mark::set(directory.as_fd(), text)
+        })
+        .and_then(|()| {
+            rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
+        });
+    if made.is_err() {
+        let _ = rustix::fs::rmdir(unnamed.as_path());
+    }
+    made
+}
+
+/// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
+pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Removal> {
+    let asked = path.as_path();
+    let keep = |path: &Path, outcome, why: &str| {
+        // What was removed, or was not there, counts for more than what stays above it.
+        if path == asked { Removal::Kept(why.to_owned()) } else { outcome }
+    };
+    let mut outcome = Removal::NeverThere;
+    for path in ancestors(path) {
+        let directory = match open_directory(CWD, path, ResolveFlags::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => continue,
+            Err(cause) => return Err(cause).context(Operation::Open, path.display()),
+        };
+        if mark::read(directory.as_fd()).context(Operation::Inspect, path.display())?
+            != Mark::Is(SHARED.into())
+        {
+            return Ok(keep(path, outcome, "it was there before stockade"));
+        }
+        match rustix::fs::rmdir(path) {
+            Ok(()) => outcome = Removal::Removed,
+            Err(Errno::NOENT) => (),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(keep(path, outcome, "other jails use it")),
+            Err(cause) => return Err(cause).context(Operation::Remove, path.display()),
+        }
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,209 @@
+//! Everything that is known of one jail, for people and programs.
+
+mod members;
+
+use std::path::Path;
+
+use rustix::fs::{CWD, Dir, FileType, ResolveFlags};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::spec::{ExitStatus, HostPath, JailId, JailPath};
+use crate::state::entry::{RECEIPT, lock_holder};
+use crate::state::{JailState, Receipt, Store};
+use crate::steps::{External, ExternalKind, Step};
+use crate::sys::ProcessRef;
+use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
+
+pub(crate) use members::mount;
+pub use members::{Member, Mount};
+
+/// What is known of a jail. The names of its fields are those of its JSON, and stay.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Inspection {
+    /// Its id.
+    pub id: JailId,
+    /// How it is.
+    pub state: JailState,
+    /// What is wrong with its receipt; then most of the rest is not known.
+    pub problem: Option<String>,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: Option<u64>,
+    /// How long ago that was, in seconds.
+    pub age_seconds: Option<u64>,
+    /// Its VMM, once it was started.
+    pub vmm: Option<Process>,
+    /// The monitor that watches the VMM, if it has one.
+    pub monitor: Option<Process>,
+    /// The process with whose end the jail is over, unless it stands by itself.
+    pub keeper: Option<Process>,
+    /// The process that is at work on it.
+    pub locked_by: Option<i32>,
+    /// How its VMM ended.
+    pub ended: Option<ExitStatus>,
+    /// Where its parts are on the host.
+    pub paths: Paths,
+    /// Its processes while its VMM runs, the monitor among them, by their pids.
+    pub processes: Vec<Member>,
+    /// The mounts that its VMM sees while it runs.
+    pub mounts: Vec<Mount>,
+    /// What it was to be.
+    pub spec: Option<Value>,
+    /// What was made for it, in words.
+    pub steps: Vec<String>,
+    /// What its VMM's process does to itself when it is launched, in words.
+    pub enter: Vec<String>,
+}
+
+/// A process of a jail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Its pid.
+    pub pid: i32,
+    /// Whether it is still there.
+    pub alive: bool,
+}
+
+/// Where the parts of a jail are on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Paths {
+    /// The receipt.
+    pub receipt: HostPath,
+    /// The parts of the VMM's log, the older first.
+    pub logs: Vec<HostPath>,
+    /// The root.
+    pub root: Option<HostPath>,
+    /// The file with the VMM's pid.
+    pub pid_file: Option<HostPath>,
+    /// The sockets that are in the jail's root and in its `/run`.
+    pub sockets: Vec<HostPath>,
+    /// The network namespace that was made for it.
+    pub netns: Option<HostPath>,
+    /// Its cgroups.
+    pub cgroups: Vec<HostPath>,
+}
+
+impl Store {
+    /// Looks at a jail without locking it; `None` if there is none of that id. A damaged receipt is part of
+    /// the answer.
+    ///
+    /// # Errors
+    /// What the kernel says of reading.
+    pub fn inspect(&self, id: &JailId) -> Result<Option<Inspection>> {
+        let place = self.directory().join(id.as_str());
+        let (receipt, problem) = match self.read(id) {
+            Ok(None) => return Ok(None),
+            Ok(Some(receipt)) => (Some(receipt), None),
+            Err(error @ Error::Receipt { .. }) => (None, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let opened = open_directory(CWD, place.as_path(), ResolveFlags::NO_SYMLINKS).ok();
+        let paths = Paths {
+            receipt: place.join(RECEIPT),
+            logs: self.logs(id),
+            root: None,
+            pid_file: None,
+            sockets: Vec::new(),
+            netns: None,
+            cgroups: Vec::new(),
+        };
+        let found = Inspection {
+            id: id.clone(),
+            state: JailState::Corrupt,
+            problem,
+            created_ms: None,
+            age_seconds: None,
+            vmm: None,
+            monitor: None,
+            keeper: None,
+            locked_by: opened.as_ref().and_then(lock_holder),
+            ended: self.ended(id),
+            paths,
+            processes: Vec::new(),
+            mounts: Vec::new(),
+            spec: None,
+            steps: Vec::new(),
+            enter: Vec::new(),
+        };
+        Ok(Some(match receipt {
+            Some(receipt) => found.with(&receipt),
+            None => found,
+        }))
+    }
+}
+
+impl Inspection {
+    fn with(self, receipt: &Receipt) -> Self {
+        let process = |process: ProcessRef| Process {
+            pid: process.pid,
+            alive: receipt.is_here() && process.is_alive(),
+        };
+        let vmm = receipt.vmm_step();
+        let ctx = receipt.step_context();
+        // What the jail's uid has made inaccessible is not shown.
+        let tree = ctx.own_tree().ok().flatten();
+        let root = receipt.root();
+        let paths = Paths {
+            pid_file: tree.and_then(|tree| pid_file(tree, receipt)),
+            sockets: tree.map_or_else(Vec::new, |tree| sockets(tree, &root)),
+            root: Some(root),
+            netns: receipt.steps.iter().find_map(|step| match step {
+                Step::NamedNetns(netns) => Some(netns.name.path()),
+                Step::External(External { what: ExternalKind::Netns, path }) => Some(path.clone()),
+                _ => None,
+            }),
+            cgroups: receipt.cgroups().collect(),
+            ..self.paths
+        };
+        Self {
+            state: receipt.state(),
+            created_ms: Some(receipt.created_ms),
+            age_seconds: Some(receipt.age().as_secs()),
+            vmm: vmm.map(|vmm| process(vmm.process)),
+            monitor: vmm.and_then(|vmm| vmm.monitor).map(process),
+            keeper: receipt.keeper.map(process),
+            paths,
+            processes: members::members(receipt),
+            mounts: members::mounts(receipt),
+            spec: spec(receipt),
+            steps: receipt.steps.iter().map(ToString::to_string).collect(),
+            enter: receipt.enter.iter().map(ToString::to_string).collect(),
+            ..self
+        }
+    }
+}
+
+/// The specification, with the VMM's arguments as text: a receipt keeps them byte by byte.
+fn spec(receipt: &Receipt) -> Option<Value> {
+    let mut spec = serde_json::to_value(&receipt.spec).ok()?;
+    let arguments = receipt.spec.arguments.iter().map(|word| word.to_string_lossy().into());
+    spec["arguments"] = Value::Array(arguments.collect());
+    Some(spec)
+}
+
+/// How many entries of a folder are looked at: the jail's uid may make any number.
+const MOST: usize = 1_000;
+
+fn pid_file(tree: &JailRoot, receipt: &Receipt) -> Option<HostPath> {
+    let path = JailPath::new(receipt.layout.pid_file()).ok()?;
+    tree.look(&path).ok()?.map(|_| tree.host_path(&path))
+}
+
+/// The sockets in the jail's root and in its `/run`, as far as they can be seen.
+fn sockets(tree: &JailRoot, root: &HostPath) -> Vec<HostPath> {
+    let mut sockets = Vec::new();
+    for folder in [".", "run"] {
+        let Ok(opened) = open_directory(tree.root(), Path::new(folder), INSIDE) else { continue };
+        let Ok(entries) = Dir::read_from(opened) else { continue };
+        let entries = entries.take(MOST).filter_map(std::result::Result::ok);
+        for entry in entries.filter(|entry| entry.file_type() == FileType::Socket) {
+            if let Ok(name) = entry.file_name().to_str() {
+                let in_root = if folder == "." { root.clone() } else { root.join(folder) };
+                sockets.push(in_root.join(name));
+            }
+        }
+    }
+    sockets.sort();
+    sockets
+}

@@ -1,0 +1,10 @@
+//! Observers of jails: they change nothing.
+
+mod events;
+pub mod inspect;
+mod log;
+mod usage;
+
+pub use events::{Ends, Event, EventKind, Events};
+pub use log::Log;
+pub use usage::Usage;

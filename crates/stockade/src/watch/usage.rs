@@ -1,0 +1,179 @@
+//! What a jail uses of the host: by its cgroups where they tell, by its processes where they do not.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::spec::HostPath;
+use crate::state::Receipt;
+use crate::steps::Step;
+use crate::sys::cgroup;
+use crate::sys::process::StatLine;
+
+/// What a jail has used since it was started, and what it uses now. What nothing on this host tells is not
+/// there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Processor time, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// How long it had work and was held back by its limit, in microseconds (by a cgroup alone).
+    pub throttled_us: Option<u64>,
+    /// Memory, in bytes: what its cgroup is charged with, or what its processes have resident.
+    pub memory_bytes: Option<u64>,
+    /// What it has read from storage, in bytes.
+    pub read_bytes: Option<u64>,
+    /// What it has written to storage, in bytes.
+    pub written_bytes: Option<u64>,
+    /// How many processes and threads it has.
+    pub tasks: Option<u64>,
+}
+
+impl Receipt {
+    /// What the jail uses, as the host tells at this moment; nothing of a jail that does not run.
+    pub fn usage(&self) -> Usage {
+        let Some(vmm) = self.vmm().filter(crate::sys::ProcessRef::is_alive) else { return Usage::default() };
+        let mut usage = Usage::default();
+        let mut processes = vec![vmm.pid];
+        for directory in self.cgroups() {
+            usage = usage.or(of_cgroup(&directory));
+            // The longest list is that of a cgroup which all descendants are in.
+            let members = cgroup::processes(&directory).unwrap_or_default();
+            if members.len() > processes.len() {
+                processes = members;
+            }
+        }
+        if usage.is_complete() { usage } else { usage.or(of_processes(&processes)) }
+    }
+
+    /// Whether the kernel has killed something in the jail for want of memory, as its cgroups tell while they are there.
+    pub fn ran_out_of_memory(&self) -> bool {
+        let killed = |file: HostPath| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            value(&text, "oom_kill").is_some_and(|count| count > 0)
+        };
+        self.cgroups().any(|cgroup| {
+            // The first is of version 2.
+            ["memory.events", "memory.oom_control"].into_iter().any(|file| killed(cgroup.join(file)))
+        })
+    }
+
+    /// The jail's cgroups on this host.
+    pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
+        self.steps.iter().filter_map(Step::cgroup)
+    }
+}
+
+impl Usage {
+    /// This, and what the other one knows beyond it.
+    fn or(self, other: Self) -> Self {
+        Self {
+            cpu_us: self.cpu_us.or(other.cpu_us),
+            throttled_us: self.throttled_us.or(other.throttled_us),
+            memory_bytes: self.memory_bytes.or(other.memory_bytes),
+            read_bytes: self.read_bytes.or(other.read_bytes),
+            written_bytes: self.written_bytes.or(other.written_bytes),
+            tasks: self.tasks.or(other.tasks),
+        }
+    }
+
+    /// Whether processes have nothing to add.
+    fn is_complete(&self) -> bool {
+        [self.cpu_us, self.memory_bytes, self.read_bytes, self.written_bytes, self.tasks]
+            .iter()
+            .all(Option::is_some)
+    }
+}
+
+/// What the files of a cgroup tell, whichever version and controllers it has.
+fn of_cgroup(directory: &HostPath) -> Usage {
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse().ok();
+    let stat = read("cpu.stat");
+    let stat = |key: &str| value(stat.as_deref()?, key);
+    let (reads, writes) = match (read("io.stat"), read("blkio.throttle.io_service_bytes")) {
+        (Some(io), _) => (Some(sum(&io, "rbytes=")), Some(sum(&io, "wbytes="))),
+        (None, Some(io)) => (Some(sum(&io, "Read ")), Some(sum(&io, "Write "))),
+        (None, None) => (None, None),
+    };
+    let nanoseconds = |ns: u64| ns / 1_000;
+    Usage {
+        cpu_us: stat("usage_usec").or_else(|| number("cpuacct.usage").map(nanoseconds)),
+        throttled_us: stat("throttled_usec").or_else(|| stat("throttled_time").map(nanoseconds)),
+        memory_bytes: number("memory.current").or_else(|| number("memory.usage_in_bytes")),
+        read_bytes: reads,
+        written_bytes: writes,
+        tasks: number("pids.current"),
+    }
+}
+
+/// The number behind a key at the beginning of a line.
+fn value(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The sum of the numbers behind a word, over all devices; 0 where there is none yet.
+fn sum(text: &str, word: &str) -> u64 {
+    let number = |rest: &str| rest.split(' ').next().and_then(|number| number.trim().parse::<u64>().ok());
+    text.lines().filter_map(|line| number(line.split_once(word)?.1)).sum()
+}
+
+/// What processes tell of themselves, added up.
+fn of_processes(pids: &[i32]) -> Usage {
+    let all: Vec<Usage> = pids.iter().filter_map(|pid| of_process(*pid)).collect();
+    let sum =
+        |of: fn(&Usage) -> Option<u64>| all.iter().map(of).sum::<Option<u64>>().filter(|_| !all.is_empty());
+    Usage {
+        cpu_us: sum(|usage| usage.cpu_us),
+        throttled_us: None,
+        memory_bytes: sum(|usage| usage.memory_bytes),
+        read_bytes: sum(|usage| usage.read_bytes),
+        written_bytes: sum(|usage| usage.written_bytes),
+        tasks: sum(|usage| usage.tasks),
+    }
+}
+
+fn of_process(pid: i32) -> Option<Usage> {
+    let directory = Path::new("/proc").join(pid.to_string());
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
+    let stat = StatLine::of(pid)?;
+    let field = |number| stat.field(number)?.parse::<u64>().ok();
+    let ticks = field(14)? + field(15)?;
+    let io = read("io");
+    let io = |key: &str| value(io.as_deref()?, key);
+    Some(Usage {
+        cpu_us: Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()),
+        throttled_us: None,
+        memory_bytes: Some(field(24)? * rustix::param::page_size() as u64),
+        read_bytes: io("read_bytes:"),
+        written_bytes: io("write_bytes:"),
+        tasks: field(20),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_added_up_in_both_versions() {
+        let v2 = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2\n7:0 rbytes=10 wbytes=0\n";
+        assert_eq!((sum(v2, "rbytes="), sum(v2, "wbytes=")), (4106, 8192));
+        let v1 = "254:0 Read 4096\n254:0 Write 8192\n254:0 Total 12288\nTotal 12288\n";
+        assert_eq!((sum(v1, "Read "), sum(v1, "Write ")), (4096, 8192));
+        assert_eq!(sum("", "rbytes="), 0);
+    }
+
+    #[test]
+    fn a_key_is_matched_whole() {
+        let text = "usage_usec_other 1\nusage_usec 22\n";
+        assert_eq!(value(text, "usage_usec"), Some(22));
+        assert_eq!(value(text, "throttled_usec"), None);
+    }
+
+    #[test]
+    fn this_process_has_used_something() {
+        let usage = of_processes(&[rustix::process::getpid().as_raw_nonzero().get()]);
+        assert!(usage.memory_bytes > Some(0) && usage.tasks > Some(0) && usage.cpu_us.is_some());
+        assert_eq!(of_processes(&[]), Usage::default());
+    }
+}
