@@ -35,7 +35,7 @@ pub(crate) struct Summary {
 pub(crate) const HERE: &str = "here";
 pub(crate) const IN_MACHINE: &str = "in the virtual machine";
 
-/// Runs tests, then prints the time of each suite and what was skipped, also if a test failed.
+/// Runs tests, then prints the time of each suite and the skipped tests, also if a test failed.
 pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
     let mut summary = Summary::default();
     let outcome = tests(&mut summary);
@@ -124,7 +124,7 @@ pub(crate) struct Reader {
     ignored: Vec<(String, String)>,
     /// Packages by the paths of their test binaries.
     packages: BTreeMap<String, String>,
-    /// What is appended to the names of suites.
+    /// Text to append to the names of suites.
     suffix: &'static str,
 }
 
@@ -208,7 +208,7 @@ impl Reader {
         }));
     }
 
-    /// Adds what was read to the results.
+    /// Adds the suites to the results.
     pub(crate) fn finish(mut self, summary: &mut Summary) {
         self.end();
         // A binary without tests is no suite.
@@ -225,14 +225,14 @@ fn crate_of(binary: &str) -> &str {
     file.rsplit_once('-').map_or(file, |(name, _)| name)
 }
 
-/// The number before these words; 0 if there is none.
+/// The number before this text; 0 if there is none.
 fn number_before(line: &str, words: &str) -> usize {
     let before = line.split(words).next().filter(|before| before.len() < line.len());
     let digits = before.and_then(|before| before.rsplit(|c: char| !c.is_ascii_digit()).next());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The test that a line says is skipped, and what it needs.
+/// The test that a line reports as skipped, and its need.
 fn skipped(line: &str) -> Option<(String, String)> {
     let (test, need) = line.split_once("skipped: ")?.1.split_once(" needs ")?;
     Some((test.to_owned(), format!("needs {need}")))

@@ -74,12 +74,12 @@ fn package_of(id: &str) -> &str {
     name.split_once('@').map_or(directory, |(name, _)| name)
 }
 
-/// Makes or removes the skeleton mount namespace of this host.
+/// Creates or removes the template mount namespace of this host.
 fn host_setup(flags: &[&str]) -> Done {
     run(std::process::Command::new(built("debug/stockade")?).arg("host-setup").args(flags))
 }
 
-/// The drop-in is what a host starts most often: it links nothing that it does not need.
+/// Checks the drop-in: a host starts it most often, so it contains nothing that it does not need.
 fn jailer_is_small_and_static() -> Done {
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     let path = built("release/jailer")?;
@@ -89,7 +89,7 @@ fn jailer_is_small_and_static() -> Done {
     if size > LARGEST_JAILER {
         return Err(format!("{} is too large", path.display()));
     }
-    // The path of a loader; its bare name is in every program that links glibc.
+    // The path of a dynamic loader; its bare name is in every program with glibc.
     let unwanted = ["/ld-linux", "clap_builder", "kvm_ioctls", "Invalid ELF dynamic segment"];
     let found =
         unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
