@@ -13,6 +13,7 @@
 //! * [`inherited`]: what a process inherits, put to a documented state
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
+//! * [`mount_table`]: the mounts that a process sees
 //! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
 //! * [`namespace`]: a network namespace made without leaving one's own
 //! * [`sealed`]: programs in memory that are executed and never read
@@ -28,6 +29,7 @@ pub mod features;
 pub mod filter;
 pub mod inherited;
 pub mod monitor;
+pub mod mount_table;
 pub mod mounts;
 pub mod namespace;
 pub mod program;
@@ -44,7 +46,5 @@ pub mod attempt;
 pub mod guest;
 #[cfg(feature = "probe")]
 pub mod inject;
-#[cfg(feature = "probe")]
-pub mod mount_list;
 #[cfg(feature = "probe")]
 pub mod state;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::host::RUNTIME_DIRECTORY;
 use crate::spec::NETNS_DIRECTORY;
-use crate::sys::mounts;
+use crate::sys::mounts::{self, Described};
 
 /// The mounts, network namespaces, cgroups and chosen directories of a host at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ impl Snapshot {
     pub fn take(directories: &[&Path]) -> Result<Self> {
         let mut seen = BTreeSet::new();
         for mount in mounts::table()?.into_iter().filter(|mount| !is_stockades_own(&mount.point)) {
-            seen.insert(mount.to_string());
-            if mount.kind.starts_with("cgroup") {
+            seen.insert(Described(&mount).to_string());
+            if mount.fs_type.starts_with("cgroup") {
                 below(&mount.point, true, &mut |path| {
                     seen.insert(format!("cgroup {}", path.display()));
                 });

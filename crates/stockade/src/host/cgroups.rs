@@ -5,7 +5,8 @@ use std::path::Path;
 use super::cache;
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
-use crate::sys::procfs::{read, read_file, unescape};
+use crate::sys::mounts::{self, Mount};
+use crate::sys::procfs::read_file;
 
 /// Which cgroup hierarchies are mounted where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,22 +71,15 @@ impl CgroupLayout {
 
     /// Reads where hierarchies are mounted, and nothing of what is in them.
     pub(crate) fn read_mounts() -> Result<Self> {
-        Ok(Self::parse(&read("/proc/mounts")?))
+        Ok(Self::of(mounts::table()?))
     }
 
-    fn parse(mounts: &str) -> Self {
+    fn of(mounts: Vec<Mount>) -> Self {
         let mut layout = Self::default();
-        for line in mounts.lines() {
-            let mut fields = line.split(' ').skip(1);
-            let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
-                continue;
-            };
-            let mount = HostPath::from(std::path::PathBuf::from(unescape(at)));
-            match kind {
-                "cgroup" => {
-                    let options = options.split(',').map(str::to_owned).collect();
-                    layout.v1.push(Hierarchy { mount, options });
-                }
+        for Mount { point, fs_type, fs_options, .. } in mounts {
+            let mount = HostPath::from(point);
+            match fs_type.as_str() {
+                "cgroup" => layout.v1.push(Hierarchy { mount, options: fs_options }),
                 "cgroup2" if layout.v2.is_none() => {
                     layout.v2 = Some(Unified { mount, controllers: Vec::new(), has_parent: false });
                 }
@@ -160,21 +154,32 @@ pub(crate) fn controllers_of(cgroup: &HostPath) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "\
-proc /proc proc rw 0 0
-cgroup /sys/fs/cgroup/cpu\\040x cgroup rw,relatime,cpu,cpuacct 0 0
-cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0
-cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
-cgroup2 /second cgroup2 rw 0 0
-";
+    fn mount(point: &str, fs_type: &str, options: &str) -> Mount {
+        Mount {
+            id: 0,
+            parent: 0,
+            point: point.into(),
+            fs_type: fs_type.into(),
+            source: None,
+            read_only: false,
+            shared: false,
+            fs_options: options.split(',').map(str::to_owned).collect(),
+        }
+    }
 
     #[test]
     fn hierarchies_are_found_by_whole_controller_names() {
-        let layout = CgroupLayout::parse(MOUNTS);
+        let layout = CgroupLayout::of(vec![
+            mount("/proc", "proc", "rw"),
+            mount("/sys/fs/cgroup/cpu x", "cgroup", "rw,cpu,cpuacct"),
+            mount("/sys/fs/cgroup/systemd", "cgroup", "rw,name=systemd"),
+            mount("/sys/fs/cgroup/unified", "cgroup2", "rw"),
+            mount("/second", "cgroup2", "rw"),
+        ]);
         let cpu = layout.v1_with("cpu").expect("cpu is mounted");
         assert_eq!(cpu.mount.to_string(), "/sys/fs/cgroup/cpu x");
         assert_eq!(layout.v1_with("cpuacct"), Some(cpu));
         assert_eq!(layout.v1_with("cpus"), None);
-        assert_eq!(layout.v2.expect("a unified one").mount.to_string(), "/sys/fs/cgroup/unified");
+        assert_eq!(layout.v2.expect("a v2 hierarchy").mount.to_string(), "/sys/fs/cgroup/unified");
     }
 }

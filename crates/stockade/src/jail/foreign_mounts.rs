@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::state::Receipt;
 use crate::steps::Step;
-use crate::sys::mounts::{Mount, table};
+use crate::sys::mounts::{Mount, is_ramfs, table, unmount};
 
 /// What others have mounted on a jail's directory and below it; the last first, which may hide those before it.
 pub(crate) fn foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
@@ -11,7 +11,7 @@ pub(crate) fn foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
     let own = |mount: &Mount| {
         receipt.steps.iter().any(|step| match step {
             Step::Ramfs(ramfs) => {
-                mount.is_ramfs(&ramfs.name)
+                is_ramfs(mount, &ramfs.name)
                     && mount.point == receipt.root().join(ramfs.path.relative()).as_path()
             }
             _ => false,
@@ -29,7 +29,7 @@ pub(crate) fn unmount_foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
     let mut gone = Vec::new();
     for mount in foreign(receipt)? {
         // What cannot be unmounted is still there, and is told as such.
-        if mount.unmount(&above).is_ok() {
+        if unmount(&mount, &above).is_ok() {
             gone.push(mount);
         }
     }

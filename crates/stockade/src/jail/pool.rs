@@ -88,7 +88,7 @@ impl JailPool {
             let mut pool = self.shared.lock();
             pool.failed = None;
             pool.starting += 1;
-            pool.patient_until.get_or_insert_with(|| Instant::now() + PATIENCE);
+            pool.patient_until.get_or_insert_with(|| Instant::now() + REFILL_DELAY);
             pool.jails.pop_front()
         };
         let taken = PoolGuard(Arc::clone(&self.shared));
@@ -145,7 +145,7 @@ impl Drop for JailPool {
 }
 
 /// How long a new jail is put off at most while one that was taken is about to be launched.
-const PATIENCE: Duration = Duration::from_millis(20);
+const REFILL_DELAY: Duration = Duration::from_millis(20);
 
 impl Pool {
     /// How long to go on leaving the processors to those who start; `None` if that is over.

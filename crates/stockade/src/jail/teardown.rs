@@ -11,6 +11,7 @@ use crate::spec::{JailId, JailPath};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt};
 use crate::steps::{Step, StepContext, UndoOutcome};
+use crate::sys::mounts::Described;
 
 /// What became of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -144,11 +145,13 @@ pub(crate) fn tear_down(
     let mut remaining = Vec::new();
     ctx.close();
     let mut report = undo(&receipt.id, &receipt.steps, ctx, &mut remaining);
-    report.removed.extend(unmounted.iter().map(ToString::to_string));
+    report.removed.extend(unmounted.iter().map(|mount| Described(mount).to_string()));
     if !report.is_clean() {
         let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
         let reason = || "it was not mounted by stockade".to_owned();
-        report.left.extend(foreign.map(|mount| Leftover { what: mount.to_string(), reason: reason() }));
+        report
+            .left
+            .extend(foreign.map(|mount| Leftover { what: Described(&mount).to_string(), reason: reason() }));
     }
     if remaining.is_empty() {
         let tombstone = receipt.tombstone(lock.ended().or(ctx.ended()));

@@ -86,11 +86,10 @@ impl Lock {
 
     /// Writes down how the VMM ended, as a monitor does, whole or not at all.
     pub(crate) fn write_end(&self, ended: ExitStatus) -> Result<()> {
-        let text = match ended {
-            ExitStatus::Exited(code) => format!("exited {code}\n"),
-            ExitStatus::Killed(signal) => format!("killed {signal}\n"),
-            ExitStatus::Unknown => return Ok(()),
-        };
+        if ended == ExitStatus::Unknown {
+            return Ok(());
+        }
+        let text = ended.to_text() + "\n";
         self.replace(ENDED, ENDED_NEW, text.as_bytes())
     }
 
@@ -209,13 +208,7 @@ pub(super) fn logs(place: &HostPath) -> Vec<HostPath> {
 /// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
 pub(super) fn read_ended(place: &HostPath) -> Option<ExitStatus> {
     let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
-    let (word, number) = text.trim_end().split_once(' ')?;
-    let number = number.parse().ok()?;
-    match word {
-        "exited" => Some(ExitStatus::Exited(number)),
-        "killed" => Some(ExitStatus::Killed(number)),
-        _ => None,
-    }
+    ExitStatus::from_text(text.trim_end())
 }
 
 /// Who holds the lock, as `/proc/locks` tells.

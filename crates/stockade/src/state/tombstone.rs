@@ -8,6 +8,9 @@ use crate::spec::{ExitStatus, JailId, Nonce};
 /// What every such name begins with.
 const PREFIX: &str = ".gone";
 
+/// The exit status of a jail without a VMM.
+const NO_VMM: &str = "none";
+
 /// What is told of a jail that goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone {
@@ -22,10 +25,8 @@ impl Tombstone {
     pub(crate) fn name(&self) -> String {
         let Self { id, nonce, .. } = self;
         let (pid, how) = match self.vmm {
-            None => (0, "none".to_owned()),
-            Some((pid, ExitStatus::Exited(code))) => (pid, format!("exited{code}")),
-            Some((pid, ExitStatus::Killed(signal))) => (pid, format!("killed{signal}")),
-            Some((pid, ExitStatus::Unknown)) => (pid, "unknown".to_owned()),
+            None => (0, NO_VMM.to_owned()),
+            Some((pid, status)) => (pid, status.to_text()),
         };
         format!("{PREFIX}.{nonce}.{pid}.{how}.{id}")
     }
@@ -34,15 +35,9 @@ impl Tombstone {
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(PREFIX)?.strip_prefix('.')?.split('.');
         let (nonce, pid, how, id) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let how = match how.find(|c: char| c.is_ascii_digit()).map(|at| how.split_at(at)) {
-            Some(("exited", code)) => Some(ExitStatus::Exited(code.parse().ok()?)),
-            Some(("killed", signal)) => Some(ExitStatus::Killed(signal.parse().ok()?)),
-            None if how == "unknown" => Some(ExitStatus::Unknown),
-            None if how == "none" => None,
-            _ => return None,
-        };
+        let status = if how == NO_VMM { None } else { Some(ExitStatus::from_text(how)?) };
         let pid = pid.parse().ok()?;
-        let vmm = how.map(|how| (pid, how));
+        let vmm = status.map(|status| (pid, status));
         Some(Self { id: id.parse().ok()?, nonce: Nonce::parse(nonce)?, vmm })
     }
 }

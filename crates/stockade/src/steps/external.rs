@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -17,10 +17,7 @@ use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::owned_dir::UNNAMED;
-use crate::sys::process::{kill_if_rooted_at, kill_rooted_at, rooted_at};
-
-/// How long a process may take to end once killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
 /// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
 /// removes whatever has the name, unless it carries the mark of another receipt.
@@ -149,13 +146,13 @@ fn end_processes(ctx: &StepContext) -> Result<UndoOutcome> {
         return Ok(UndoOutcome::NeverThere);
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     // The pid file spares the first search. Anybody in the jail may have written it, so it is only a hint.
     let mut killed = 0;
     if let Some(pid) = read_pid(tree, &ctx.layout) {
         killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
     }
-    killed += kill_rooted_at(tree.root(), PATIENCE)?;
+    killed += kill_rooted_at(tree.root(), KILL_TIMEOUT)?;
     if Instant::now() >= deadline
         && let Some(pid) = rooted_at(tree.root()).first()
     {

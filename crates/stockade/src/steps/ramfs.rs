@@ -62,14 +62,14 @@ impl Ramfs {
     fn unmount(&self, tree: &JailRoot) -> Result<UndoOutcome> {
         let Some(root) = tree.look(&self.path)? else { return Ok(UndoOutcome::NeverThere) };
         let at = tree.host_path(&self.path);
-        let (mount, is_root) = mounts::mount_of(root.as_fd()).context(Operation::Inspect, &at)?;
+        let (_, is_root) = mounts::id_of(root.as_fd()).context(Operation::Inspect, &at)?;
         if !is_root {
             return Ok(UndoOutcome::NeverThere);
         }
-        if !mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs(&self.name)) {
+        if !mounts::mount_of(root.as_fd())?.is_some_and(|mount| mounts::is_ramfs(&mount, &self.name)) {
             return Ok(UndoOutcome::Left(format!("{at}: another filesystem is mounted there")));
         }
-        if mounts::has_children(mount)? {
+        if mounts::has_children(root.as_fd())? {
             return Ok(UndoOutcome::Left(format!("{at}: something is mounted in it")));
         }
         // Through the descriptor, so that exactly what was looked at is unmounted.

@@ -1,7 +1,7 @@
 //! The VMM's process, as a step whose undoing ends it.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
-use crate::sys::process::kill_rooted_at;
-
-/// How long a process may take to end once killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
 
 /// The VMM's process. It is started by the launch, which writes this step down before the VMM runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +35,7 @@ impl StepKind for Vmm {
         }
         if let Some(process) = self.process.open()? {
             process.signal(Signal::KILL)?;
-            if !process.wait_until_ended(Some(Instant::now() + PATIENCE))? {
+            if !process.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
                 return Ok(UndoOutcome::Left(format!("process {} does not end", self.process.pid)));
             }
             ctx.note_end(process.reap()?);
@@ -51,7 +48,7 @@ impl StepKind for Vmm {
         }
         if self.search
             && let Some(tree) = ctx.own_tree()?
-            && kill_rooted_at(tree.root(), PATIENCE)? > 0
+            && kill_rooted_at(tree.root(), KILL_TIMEOUT)? > 0
         {
             outcome = UndoOutcome::Removed;
         }
@@ -62,9 +59,9 @@ impl StepKind for Vmm {
 /// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
 fn end_monitor(reference: ProcessRef) -> Result<()> {
     let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
-    if !monitor.wait_until_ended(Some(Instant::now() + PATIENCE))? {
+    if !monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
         monitor.signal(Signal::KILL)?;
-        monitor.wait_until_ended(Some(Instant::now() + PATIENCE))?;
+        monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))?;
     }
     monitor.reap()?;
     Ok(())

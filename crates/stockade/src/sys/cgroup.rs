@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -12,12 +12,9 @@ use rustix::process::Signal;
 
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
 use crate::sys::procfs::read_file;
 use crate::sys::remove_tree::Removal;
-
-/// How long the processes of a cgroup may take to end once killed.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The processes in a cgroup itself, not in those below it.
 pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
@@ -49,7 +46,7 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
         Err(Errno::NOENT) => return Ok(Removal::NeverThere),
         Err(_) => (),
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     empty(cgroup, deadline)?;
     loop {
         match remove_bottom_up(cgroup) {
@@ -78,7 +75,7 @@ fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
 
 /// The same, and leaves the cgroup; what has no end within five seconds is left too.
 pub(crate) fn end_members(cgroup: &HostPath) -> Result<()> {
-    empty(cgroup, Instant::now() + PATIENCE)
+    empty(cgroup, Instant::now() + KILL_TIMEOUT)
 }
 
 /// The kernel's own way, from 5.14 on in version 2: everything below, forks included. False if there is

@@ -1,7 +1,6 @@
 //! Processes, told apart for good: a pid alone may mean another one tomorrow.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::spec::{ExitStatus, JailPath};
 use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result};
-use crate::sys::procfs::{read_file, unescape};
+use crate::sys::mounts;
+use crate::sys::procfs::read_file;
+
+/// The time that killed processes have to exit.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A process by its pid and the moment it started, which together never come again within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,13 +199,10 @@ impl PidFd {
         namespace.context(Operation::Open, at())
     }
 
-    /// Where something is mounted, as it sees it itself.
+    /// The mount points that it sees, as paths below its root.
     pub(crate) fn mount_points(&self) -> Result<Vec<JailPath>> {
-        let at = format!("/proc/{}/mountinfo", self.pid);
-        let table = std::fs::read(&at).context(Operation::Read, &at)?;
-        let table = String::from_utf8_lossy(&table);
-        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-        Ok(points.filter_map(|point| JailPath::try_from(PathBuf::from(point)).ok()).collect())
+        let table = mounts::of_process(self.pid)?;
+        Ok(table.into_iter().filter_map(|mount| JailPath::try_from(mount.point).ok()).collect())
     }
 
     /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.

@@ -11,7 +11,7 @@ use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::JailId;
 use crate::state::{JailState, Receipt, Store};
-use crate::watch::inspect::mount;
+use crate::sys::mounts::{self, Mount};
 
 /// What is so. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -127,7 +127,7 @@ impl AuditFacts {
         let numbers = |name: &str| -> Vec<u32> {
             field(&status, name).split_whitespace().filter_map(|word| word.parse().ok()).collect()
         };
-        let (mountinfo, ctx) = (read("mountinfo")?, receipt.step_context());
+        let (mounts, ctx) = (mounts::of_process(pid)?, receipt.step_context());
         let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
         let same_root = matches!((root(&pid.to_string()), root("self")),
             (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
@@ -149,12 +149,11 @@ impl AuditFacts {
             seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
             shared_namespaces: shared_namespaces(pid),
             root_is_the_hosts: same_root,
-            mounts: mountinfo
-                .lines()
-                .filter_map(mount)
-                .map(|mount| (mount.point, mount.kind, mount.read_only))
+            descriptors: descriptors(pid, &mounts)?,
+            mounts: mounts
+                .into_iter()
+                .map(|mount| (mount.point.to_string_lossy().into_owned(), mount.fs_type, mount.read_only))
                 .collect(),
-            descriptors: descriptors(pid, &mountinfo)?,
             environment: read("environ")?
                 .split('\0')
                 .filter_map(|variable| Some(variable.split_once('=')?.0.to_owned()))
@@ -202,8 +201,8 @@ fn limit(line: &str) -> Option<(String, Option<u64>)> {
 }
 
 /// A descriptor leads out of the jail if the mount that it was opened on is none of the jail's.
-fn descriptors(pid: i32, mountinfo: &str) -> Result<Vec<Descriptor>> {
-    let mounts: BTreeSet<&str> = mountinfo.lines().filter_map(|line| line.split(' ').next()).collect();
+fn descriptors(pid: i32, mounts: &[Mount]) -> Result<Vec<Descriptor>> {
+    let mounts: BTreeSet<String> = mounts.iter().map(|mount| mount.id.to_string()).collect();
     let folder = format!("/proc/{pid}/fd");
     let entries = std::fs::read_dir(&folder).context(Operation::Read, &folder)?;
     let mut found = Vec::new();

@@ -10,6 +10,7 @@ use stockade_syscalls::features::Feature;
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
 use crate::spec::{HostPath, NETNS_DIRECTORY};
 use crate::state::{JailState, Store};
+use crate::sys::mounts;
 
 /// The jails that the host is asked about.
 #[derive(Clone, Debug)]
@@ -164,7 +165,7 @@ impl HostFacts {
             suid_dumpable: number("/proc/sys/fs/suid_dumpable"),
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
-            netns_shared: is_shared(&text("/proc/self/mountinfo"), NETNS_DIRECTORY),
+            netns_shared: is_shared(Path::new(NETNS_DIRECTORY)),
             socket_path: question
                 .base
                 .join(&question.exec_name)
@@ -252,20 +253,8 @@ fn can_kill(mount: &Path) -> Option<bool> {
     Some(below.path().join("cgroup.kill").exists())
 }
 
-/// Whether what is mounted there is shared; `None` if nothing is.
-fn is_shared(mountinfo: &str, at: &str) -> Option<bool> {
-    let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(at))?;
-    Some(line.split(' ').skip(6).take_while(|field| *field != "-").any(|field| field.starts_with("shared:")))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_shared_mount_is_told_from_a_private_one() {
-        let table =
-            "24 1 0:22 / /run/netns rw - tmpfs tmpfs rw\n25 1 0:22 / /x rw shared:7 master:1 - tmpfs t rw\n";
-        assert_eq!(super::is_shared(table, "/run/netns"), Some(false));
-        assert_eq!(super::is_shared(table, "/x"), Some(true));
-        assert_eq!(super::is_shared(table, "/y"), None);
-    }
+/// Whether the mount at this path is shared; `None` if nothing is mounted there.
+fn is_shared(at: &Path) -> Option<bool> {
+    // The last one is on top.
+    Some(mounts::table().ok()?.iter().rfind(|mount| mount.point == at)?.shared)
 }

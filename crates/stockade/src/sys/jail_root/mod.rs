@@ -305,12 +305,11 @@ impl JailRoot {
 
     /// Whether a folder of the tree is on the jail's own filesystem, or on a ramfs that stockade made in it.
     fn is_own(&self, folder: BorrowedFd<'_>) -> Result<bool> {
-        let mount_of = |fd| mounts::mount_of(fd).context(Operation::Inspect, &self.path);
-        let (mount, _) = mount_of(folder)?;
-        if mount == mount_of(self.root())?.0 {
+        let id_of = |fd| mounts::id_of(fd).context(Operation::Inspect, &self.path);
+        if id_of(folder)?.0 == id_of(self.root())?.0 {
             return Ok(true);
         }
-        Ok(mounts::find(mount)?.is_some_and(|mount| mount.is_ramfs_of_jail()))
+        Ok(mounts::mount_of(folder)?.is_some_and(|mount| mounts::is_ramfs_of_jail(&mount)))
     }
 
     /// Removes a file, node or link, or a folder with everything in it. What is on somebody else's mount was not

@@ -16,7 +16,6 @@ use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 
-pub(crate) use members::mount;
 pub use members::{Member, Mount};
 
 /// What is known of a jail. The names of its fields are those of its JSON, and stay.
@@ -165,7 +164,7 @@ impl Inspection {
             keeper: receipt.keeper.map(process),
             paths,
             processes: members::members(receipt),
-            mounts: members::mounts(receipt),
+            mounts: members::mounts_of(receipt),
             spec: spec(receipt),
             steps: receipt.steps.iter().map(ToString::to_string).collect(),
             enter: receipt.enter.iter().map(ToString::to_string).collect(),
