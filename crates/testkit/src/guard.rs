@@ -178,6 +178,7 @@ pub fn tell(text: &str) {
 /// end. The name begins with that of the test binary.
 pub fn skip(test: &str, needs: &str) {
     let binary = test_binary();
+    let test = test.trim_end_matches("::{{closure}}");
     let test = test.strip_prefix(&format!("{binary}::")).unwrap_or(test);
     let test = format!("{binary}::{test}");
     tell(&format!("skipped: {test} needs {needs}"));
