@@ -5,13 +5,13 @@ use crate::command::{Done, built, cache, cargo, run};
 /// Where the tables, the plot and all figures go, below what tasks keep.
 const FIGURES: &str = "bench";
 
-/// What a machine with nothing but cgroup version 2 is asked to measure.
+/// The benches that run in a machine with cgroup v2 alone.
 const IN_THE_MACHINE: &[&str] = &["--only", "version 2"];
 
 /// Runs the benches with these flags of theirs (`--quick`, `--smoke`, `--only WORD`); with `--vm` alone, that of
-/// cgroup version 2 in a machine that has no other.
+/// cgroup v2 in a machine that has no other.
 pub(crate) fn bench(flags: &[&str]) -> Done {
-    // One after the other: built together the drop-in would link what only the others need.
+    // One after the other: built together, the drop-in would include code that only the others need.
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     run(&mut cargo(&["build", "--release", "--package", "stockade-bench"]))?;
     if flags == ["--vm"] {

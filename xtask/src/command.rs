@@ -1,4 +1,4 @@
-//! Running other programs, loudly.
+//! Runs other programs and prints their command lines.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
 }
 
-/// Says what is run, runs it, and demands success.
+/// Prints a command line, runs it, and returns an error unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Done {
     run_named(&line_of(command), command)
 }
@@ -91,14 +91,14 @@ fn without_colours(line: &str) -> String {
     plain
 }
 
-/// The same for a command whose words are too many to be read.
+/// The same for a command line that is too long to be read.
 pub(crate) fn run_named(name: &str, command: &mut Command) -> Done {
     eprintln!("+ {name}");
     let status = command.status().map_err(|e| format!("{name}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
 }
 
-/// Runs it without a word, and gives what it wrote to stdout.
+/// Runs a command silently; returns its stdout.
 pub(crate) fn output(command: &mut Command) -> Done<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("run {program}: {e}"))?;
@@ -141,7 +141,7 @@ pub(crate) fn built(path: &str) -> Done<PathBuf> {
     files.find(|path| path.is_file()).ok_or(format!("the build made no {path}"))
 }
 
-/// Where tasks keep what they made or fetched.
+/// The directory for files that tasks keep.
 pub(crate) fn cache() -> Done<PathBuf> {
     let cache = root().join("target").join("xtask");
     std::fs::create_dir_all(&cache).map_err(|e| format!("make {}: {e}", cache.display()))?;

@@ -1,4 +1,4 @@
-//! The guide, an mdBook: built, and its links followed.
+//! Builds the guide, an mdBook, and checks its references.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::command::{Done, command, root, run};
 use crate::setup;
 
-/// Builds it to `target/guide`, without the network, and demands that its links lead somewhere.
+/// Builds the guide to `target/guide` without the network, and checks that the target of each reference exists.
 pub(crate) fn guide() -> Done {
     setup::mdbook()?;
     run(&mut command("mdbook", &["build", "docs/guide"]))?;
@@ -32,13 +32,13 @@ pub(crate) fn guide() -> Done {
     Ok(())
 }
 
-/// The pages as they are read; `print.html` repeats them all with links of its own.
+/// Whether a file is a page for readers; `print.html` repeats all pages with references of its own.
 fn is_page(path: &Path) -> bool {
     let own = ["print.html", "404.html", "toc.html"];
     path.extension().is_some_and(|kind| kind == "html") && !own.iter().any(|name| path.ends_with(name))
 }
 
-/// Whether a link of a page is to another place, or to a file and a heading of the book.
+/// Whether a reference is to another site, or to an existing file and heading of the book.
 fn leads_somewhere(page: &Path, link: &str) -> bool {
     if link.is_empty() || link.contains("://") || link.starts_with("data:") {
         return true;

@@ -1,4 +1,4 @@
-//! What a person repeats, as `cargo xtask COMMAND`.
+//! Development tasks, as `cargo xtask COMMAND`.
 
 mod bench;
 mod check;
@@ -22,7 +22,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   setup         install what the tests need (Debian packages, as root)
-  test          the same, then run every test
+  test          the same, then run every test; print the time of each suite and the skipped tests
   vm-test       of these, those that need a machine with pure cgroup v2, in a virtual one
   python-test   install the Python package, check its types and run its tests
   python-bench  compare it with a class that runs programs
@@ -31,12 +31,12 @@ usage: cargo xtask COMMAND
   dist          the archive and the Debian package, in target/packages (--twice: and again elsewhere, for the same bytes)
   package-test  install the Debian package in a Debian of its own, try it, and purge it
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
-                --vm cgroup version 2 in that machine
-  check         formatting, lints, documentation, dependencies, the guide's links
+                --vm cgroup v2 in that machine
+  check         formatting, rooms, words, lints, documentation, dependencies, the guide's links
   rooms         draw docs/img/rooms.svg, then check which room of the source imports which
-  words         print the words in documents, comments and messages that are to be replaced (PATH... for some files)
+  words         list the words to avoid in documents, comments and messages, with their replacements (PATH...)
   guide         build the guide (docs/guide) to target/guide
-  pictures      make the README's pictures of terminals anew, in docs/img (as root)
+  pictures      recreate the pictures of terminals in docs/img (as root)
   ci            check, then test, then package-test
 ";
 

@@ -11,7 +11,7 @@ use crate::setup;
 
 mod terminal;
 
-/// What runs in the jails that `top` shows.
+/// The jails that `top` shows.
 const JAILS: &str = r#"
 [defaults]
 exec-file = "/usr/bin/busybox"
@@ -39,7 +39,7 @@ arguments = ["sleep", "1000"]
 /// Lines and columns of the terminal that `top` is shown in.
 const SIZE: (usize, usize) = (11, 84);
 
-/// Makes `docs/img/*.svg` anew; as root, with tmux.
+/// Recreates the pictures of terminals in `docs/img`; as root, with tmux.
 pub(crate) fn pictures() -> Done {
     setup::tmux()?;
     run(&mut cargo(&["build", "--release", "--bin", "stockade"]))?;
@@ -49,7 +49,7 @@ pub(crate) fn pictures() -> Done {
     draw("top", &top(&stockade)?)
 }
 
-/// What a command prints, below its prompt. What a host calls its own build of the kernel is nobody's concern.
+/// The output of a command below its prompt, without the local part of the kernel's version.
 fn plain(stockade: &Path, word: &str) -> Done<String> {
     let printed = said(Command::new(stockade).arg(word))?;
     let lines = printed.lines().map(|line| match line.split_once("Linux ") {
@@ -80,7 +80,7 @@ fn top(stockade: &Path) -> Done<String> {
     removed.and(outcome)
 }
 
-/// What a terminal shows of a command after a while, with its attributes.
+/// The screen of a command after a few seconds, with its attributes.
 fn screen(shown: &Command) -> Done<String> {
     let tmux = |words: &[&str]| {
         let mut tmux = command("tmux", &["-L", "stockade-pictures", "-f", "/dev/null"]);
@@ -111,7 +111,7 @@ fn draw(name: &str, text: &str) -> Done {
     Ok(())
 }
 
-/// What a program prints, if it succeeds.
+/// The stdout of a program, if it succeeds.
 fn said(command: &mut Command) -> Done<String> {
     let program = command.get_program().display().to_string();
     let Output { status, stdout, stderr } = command.output().map_err(|e| format!("{program}: {e}"))?;

@@ -1,4 +1,4 @@
-//! What the tests need and a fresh Debian lacks.
+//! Installs the programs that the tests need and a fresh Debian lacks.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
-    // The Debian package is made, its units read, and tried in a Debian of its own.
+    // To build the Debian package, to check its units, and to try it in a Debian of its own.
     ("dpkg-deb", "dpkg"),
     ("systemd-analyze", "systemd"),
     ("debootstrap", "debootstrap"),
@@ -54,10 +54,10 @@ fn has_venv() -> bool {
     python.status().is_ok_and(|status| status.success())
 }
 
-/// Whether a program is there; from a package called static, one that needs no loader.
+/// Whether a program is installed; from a package called static, one that needs no dynamic loader.
 fn is_present(program: &str, package: &str) -> bool {
     let Some(path) = find_installed(program) else { return false };
-    // A program that needs a loader names its path; a static one at most its name.
+    // A program that needs a dynamic loader contains its path; a static one at most its name.
     let loader = b"/ld-linux";
     let needs_loader = |bytes: Vec<u8>| bytes.windows(loader.len()).any(|window| window == loader);
     !package.ends_with("-static") || fs::read(path).is_ok_and(|bytes| !needs_loader(bytes))

@@ -35,7 +35,7 @@ pub(crate) struct Summary {
 pub(crate) const HERE: &str = "here";
 pub(crate) const IN_MACHINE: &str = "in the virtual machine";
 
-/// Runs tests, then prints the time of each suite and what was skipped, also if a test failed.
+/// Runs tests, then prints the time of each suite and the skipped tests, also if a test failed.
 pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
     let mut summary = Summary::default();
     let outcome = tests(&mut summary);
@@ -102,23 +102,16 @@ impl Summary {
         }
         text.push_str("\nskipped:\n");
         for ((machine, reason), tests) in &self.skipped {
-            let ran = tests.iter().filter(|test| *machine == HERE && self.ran_in_machine(test)).count();
-            let elsewhere = match ran {
-                0 => String::new(),
-                _ => format!("; {ran} of {} ran in the virtual machine", tests.len()),
-            };
-            let _ = writeln!(text, "  {machine}: {reason}{elsewhere}");
+            let ran = |test: &&String| *machine == HERE && self.passed_in_machine.contains(*test);
+            let ran = tests.iter().filter(ran).count();
+            let elsewhere =
+                if ran == 0 { String::new() } else { format!(", {ran} of them passed {IN_MACHINE}") };
+            let _ = writeln!(text, "  {machine}: {reason} ({} tests{elsewhere})", tests.len());
             for test in tests {
                 let _ = writeln!(text, "    {test}");
             }
         }
         text
-    }
-
-    /// Whether a test passed in the virtual machine, where its name begins with the suite.
-    fn ran_in_machine(&self, test: &str) -> bool {
-        let is_it = |other: &String| other == test || other.ends_with(&format!("::{test}"));
-        self.passed_in_machine.iter().any(is_it)
     }
 }
 
@@ -131,7 +124,7 @@ pub(crate) struct Reader {
     ignored: Vec<(String, String)>,
     /// Packages by the paths of their test binaries.
     packages: BTreeMap<String, String>,
-    /// What is appended to the names of suites.
+    /// Text to append to the names of suites.
     suffix: &'static str,
 }
 
@@ -215,7 +208,7 @@ impl Reader {
         }));
     }
 
-    /// Adds what was read to the results.
+    /// Adds the suites to the results.
     pub(crate) fn finish(mut self, summary: &mut Summary) {
         self.end();
         // A binary without tests is no suite.
@@ -232,14 +225,14 @@ fn crate_of(binary: &str) -> &str {
     file.rsplit_once('-').map_or(file, |(name, _)| name)
 }
 
-/// The number before these words; 0 if there is none.
+/// The number before this text; 0 if there is none.
 fn number_before(line: &str, words: &str) -> usize {
     let before = line.split(words).next().filter(|before| before.len() < line.len());
     let digits = before.and_then(|before| before.rsplit(|c: char| !c.is_ascii_digit()).next());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The test that a line says is skipped, and what it needs.
+/// The test that a line reports as skipped, and its need.
 fn skipped(line: &str) -> Option<(String, String)> {
     let (test, need) = line.split_once("skipped: ")?.1.split_once(" needs ")?;
     Some((test.to_owned(), format!("needs {need}")))
@@ -283,7 +276,9 @@ mod tests {
         );
         let text = summary.text();
         assert!(
-            text.contains("here: ignored: another test runs it\n    stockade tests/life.rs: keeper\n"),
+            text.contains(
+                "here: ignored: another test runs it (1 tests)\n    stockade tests/life.rs: keeper\n"
+            ),
             "{text}"
         );
     }
@@ -296,7 +291,9 @@ mod tests {
         let mut summary = Summary::default();
         reader.finish(&mut summary);
         assert_eq!(summary.suites[0].counts, Counts { passed: 115, failed: 0, skipped: 2 });
-        assert!(summary.text().contains("here: needs root\n    2 of python, tests/conftest.py:160\n"));
+        assert!(
+            summary.text().contains("here: needs root (1 tests)\n    2 of python, tests/conftest.py:160\n")
+        );
     }
 
     #[test]
@@ -309,10 +306,15 @@ mod tests {
         summary.test_in_machine("conformance::c", true, "skipped: c needs strace\n", second);
         let text = summary.text();
         assert!(
-            text.contains("  here: needs v2; 1 of 2 ran in the virtual machine\n    v2::a\n    v2::b\n"),
+            text.contains(
+                "  here: needs v2 (2 tests, 1 of them passed in the virtual machine)\n    v2::a\n    v2::b\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("  in the virtual machine: needs strace\n    conformance::c\n"), "{text}");
+        assert!(
+            text.contains("  in the virtual machine: needs strace (1 tests)\n    conformance::c\n"),
+            "{text}"
+        );
         assert_eq!(summary.suites[0].counts, Counts { passed: 1, failed: 1, skipped: 0 });
         assert_eq!(summary.suites[0].time, second * 2);
     }

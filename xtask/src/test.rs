@@ -62,19 +62,24 @@ fn test_binaries(words: &[&str]) -> Done<BTreeMap<String, String>> {
     let binaries = artifacts.filter_map(|artifact| {
         let binary =
             Path::new(artifact["executable"].as_str()?).strip_prefix(root()).ok()?.display().to_string();
-        let manifest = Path::new(artifact["manifest_path"].as_str()?);
-        let package = manifest.parent()?.file_name()?.to_str()?.to_owned();
-        Some((binary, package))
+        Some((binary, package_of(artifact["package_id"].as_str()?).to_owned()))
     });
     Ok(binaries.collect())
 }
 
-/// Makes or removes the skeleton mount namespace of this host.
+/// The name of a package by its id: `path+file:///DIRECTORY#NAME@VERSION`, or without the name if that is the directory's.
+fn package_of(id: &str) -> &str {
+    let (directory, name) = id.rsplit_once('#').unwrap_or((id, ""));
+    let directory = directory.rsplit('/').next().unwrap_or(directory);
+    name.split_once('@').map_or(directory, |(name, _)| name)
+}
+
+/// Creates or removes the template mount namespace of this host.
 fn host_setup(flags: &[&str]) -> Done {
     run(std::process::Command::new(built("debug/stockade")?).arg("host-setup").args(flags))
 }
 
-/// The drop-in is what a host starts most often: it links nothing that it does not need.
+/// Checks the drop-in: a host starts it most often, so it contains nothing that it does not need.
 fn jailer_is_small_and_static() -> Done {
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     let path = built("release/jailer")?;
@@ -84,9 +89,20 @@ fn jailer_is_small_and_static() -> Done {
     if size > LARGEST_JAILER {
         return Err(format!("{} is too large", path.display()));
     }
-    // The path of a loader; its bare name is in every program that links glibc.
+    // The path of a dynamic loader; its bare name is in every program with glibc.
     let unwanted = ["/ld-linux", "clap_builder", "kvm_ioctls", "Invalid ELF dynamic segment"];
     let found =
         unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
     found.map_or(Ok(()), |word| Err(format!("{} links {word}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::package_of;
+
+    #[test]
+    fn a_package_has_its_directorys_name_unless_it_says_another() {
+        assert_eq!(package_of("path+file:///a/crates/jailer#0.1.0"), "jailer");
+        assert_eq!(package_of("path+file:///a/crates/probe#stockade-probe@0.1.0"), "stockade-probe");
+    }
 }

@@ -62,7 +62,7 @@ fn torn_down(guard: &Guard, pids: &Path, missing: &[&str]) {
 fn a_fork_bomb_is_torn_down_by_each_of_the_ways() {
     privileged!(guard, {
         let Some(pids) = pids() else {
-            return skip("a_fork_bomb_is_torn_down_by_each_of_the_ways", "the pids controller of version 1");
+            return skip("a_fork_bomb_is_torn_down_by_each_of_the_ways", "the pids controller of cgroup v1");
         };
         // Killed as a whole in the unified hierarchy; stopped first in the freezer; one by one.
         for missing in [&[][..], &["cgroup2"], &["cgroup2", "freezer"]] {

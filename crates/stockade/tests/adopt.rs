@@ -74,7 +74,7 @@ fn what_jailer_made_is_removed_with_its_running_vmm() {
 fn cgroups_are_removed_below_any_parent_with_all_that_runs_in_them() {
     privileged!(guard, {
         let Some(pids) = hierarchy_of("pids") else {
-            has(false, "cgroups_are_removed_below_any_parent_with_all_that_runs_in_them", "cgroup version 1");
+            has(false, "cgroups_are_removed_below_any_parent_with_all_that_runs_in_them", "cgroup v1");
             return;
         };
         let parent = format!("{}/deep", guard.name());

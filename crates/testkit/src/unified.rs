@@ -20,7 +20,7 @@ pub fn has_unified(test: &str) -> bool {
         std::env::var("STOCKADE_VM").as_deref() != Ok("1"),
         "{test} needs nothing but cgroup version 2, and the virtual machine has to run every test"
     );
-    skip(test, "a host with nothing but cgroup version 2: cargo xtask vm-test");
+    skip(test, "a host with nothing but cgroup v2: cargo xtask vm-test");
     false
 }
 

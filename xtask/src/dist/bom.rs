@@ -1,4 +1,4 @@
-//! What the programs are made of: a bill of materials in CycloneDX, and the licenses of all that is linked.
+//! The bill of materials of the programs in CycloneDX, and the licenses of all linked crates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,9 +26,9 @@ pub(crate) fn of(packages: &[&str], release: &Release) -> Done<Bom> {
 
 /// The crates whose code is in the programs.
 struct Linked {
-    /// What cargo knows of each, by its id.
+    /// Cargo's metadata of each crate, by its id.
     crates: BTreeMap<String, Value>,
-    /// What each is linked with.
+    /// The crates that each crate is linked with.
     edges: BTreeMap<String, BTreeSet<String>>,
     /// The checksum of each that comes from a registry, by name and version.
     checksums: BTreeMap<(String, String), String>,
@@ -145,7 +145,7 @@ fn component(package: &Value, linked: &Linked) -> Value {
     component
 }
 
-/// What every program here is linked with besides: Rust's standard library, and the C library.
+/// The libraries that every program is linked with besides: Rust's standard library and the C library.
 fn runtime() -> Done<[Value; 2]> {
     let rust = output(&mut command("rustc", &["--version"]))?;
     let libc = output(&mut command("getconf", &["GNU_LIBC_VERSION"]))?;

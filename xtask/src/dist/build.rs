@@ -1,11 +1,11 @@
-//! The programs, built so that nothing in them tells where.
+//! Builds the programs without a trace of the directory in which they were built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Done, built, cargo, command, output, root, run};
 
-/// What is packed, as it was built.
+/// The programs to pack, as they were built.
 pub(crate) struct Programs {
     pub(crate) stockade: PathBuf,
     pub(crate) jailer: PathBuf,
@@ -23,7 +23,7 @@ impl Programs {
         run(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
         let places = Places::of_this_host()?;
         let flags = format!("build.rustflags={:?}", places.remapped());
-        // One after the other: built together the drop-in would link what only the command needs.
+        // One after the other: built together, the drop-in would include code that only the command needs.
         for (package, (_, profile)) in PACKAGES.iter().zip(PROGRAMS) {
             let words = ["build", "--locked", "--profile", profile, "--package", package, "--config", &flags];
             run(cargo(&words).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
@@ -51,7 +51,7 @@ impl Places {
             vec![(root(), "/stockade"), (cargo.clone(), "/cargo"), (toolchain.trim().into(), "/rust")];
         let registries = cargo.join("registry/src");
         let found = fs::read_dir(&registries).map_err(|e| format!("read {}: {e}", registries.display()))?;
-        // Their names tell of the registry's host.
+        // Their names contain the registry's host.
         names.extend(found.flatten().map(|registry| (registry.path(), "/crates")));
         Ok(Self { names })
     }

@@ -1,4 +1,4 @@
-//! The Debian package, made by `dpkg-deb` of the same tree as the archive.
+//! The Debian package, built by `dpkg-deb` from the same tree as the archive.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use super::tree::{DOCUMENTS, MANUAL, ZSH, filled};
 use super::{files_below, make_anew, write};
 use crate::command::{Done, command, output, root, run};
 
-/// What dpkg runs before and after.
+/// The scripts that dpkg runs before and after.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Packs the tree.
@@ -56,7 +56,7 @@ fn as_debian_has_it(usr: &Path, release: &Release) -> Done {
     output(command("gzip", &["-9", "--no-name"]).args(pages).args(long)).map(drop)
 }
 
-/// What dpkg reads of the package.
+/// The package's control file.
 fn control(stage: &Path, release: &Release) -> Done {
     let files = files_below(stage)?;
     let sums = output(command("md5sum", &["--"]).args(&files).current_dir(stage))?;

@@ -1,4 +1,4 @@
-//! What is given away: an archive, a Debian package, a list of what is in them, and their checksums.
+//! The distribution: an archive, a Debian package, their bill of materials and their checksums.
 //!
 //! The same sources give the same bytes, wherever and whenever they are built by the same tools; `dist --twice`
 //! holds that.
@@ -19,7 +19,7 @@ use build::Programs;
 use release::Release;
 pub(crate) use twice::twice;
 
-/// What was made, in a directory that holds nothing else.
+/// The finished files, in a directory of their own.
 pub(crate) struct Dist {
     pub(crate) directory: PathBuf,
     /// The Debian package.
@@ -37,7 +37,7 @@ pub(crate) fn dist() -> Done {
     Ok(())
 }
 
-/// Packs the programs, built if need be, into a directory that is made anew.
+/// Builds the programs if necessary and packs them into a new directory.
 ///
 /// # Arguments
 /// `directory` whose name with `.tree` behind it is that of the directory in which everything is laid out first.
@@ -72,7 +72,7 @@ fn make_anew(directory: &Path) -> Done {
     fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))
 }
 
-/// Writes a file, its directory made if it is missing.
+/// Writes a file and creates its directory if it is missing.
 fn write(path: &Path, content: &[u8]) -> Done {
     let failed = |e| format!("write {}: {e}", path.display());
     path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;

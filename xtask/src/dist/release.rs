@@ -1,4 +1,4 @@
-//! What is released: name, version, machine, date.
+//! The facts of a release: name, version, machine, date.
 
 use crate::command::{Done, command, output};
 
@@ -16,7 +16,7 @@ impl Release {
     pub(crate) fn of_this_tree() -> Done<Self> {
         let time = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(given) => given,
-            // Whoever owns the clone: what is run from it is trusted already.
+            // The clone may belong to another user: its programs are trusted already.
             Err(_) => output(&mut command("git", &["-c", "safe.directory=*", "log", "-1", "--format=%ct"]))
                 .map_err(|e| {
                 format!("{e}: without git, SOURCE_DATE_EPOCH has to tell the time of the sources")

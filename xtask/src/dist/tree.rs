@@ -18,7 +18,7 @@ pub(crate) const DOCUMENTS: &str = "share/doc/stockade";
 /// Where zsh looks for completions; Debian's looks elsewhere.
 pub(crate) const ZSH: &str = "share/zsh/site-functions";
 
-/// Lays everything out in a directory that is made anew.
+/// Lays everything out in a new directory.
 pub(crate) fn lay_out(tree: &Path, programs: &Programs, bom: &Bom) -> Done {
     make_anew(tree)?;
     copy(&programs.stockade, &tree.join("bin/stockade"))?;
@@ -78,7 +78,7 @@ fn set_modes(tree: &Path) -> Done {
     Ok(())
 }
 
-/// A template of `packaging` with its words filled in.
+/// A template of `packaging` with its variables filled in.
 pub(crate) fn filled(template: &str, words: &[(&str, &str)]) -> Done<String> {
     let text = read(&root().join("packaging").join(template))?;
     Ok(words.iter().fold(text, |text, (name, value)| text.replace(name, value)))

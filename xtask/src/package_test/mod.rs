@@ -1,7 +1,7 @@
 //! The Debian package on a Debian of its own: installed, tried, and purged without a trace; and on one that systemd has
 //! booted, which runs the units.
 //!
-//! A base system is made once by `debootstrap` from the mirror that this host's apt uses, and kept. Each test lays
+//! A base system is created once by `debootstrap` from the mirror that this host's apt uses, and kept. Each test lays
 //! a file system in memory over it, in a mount namespace of its own: when the test ends, however it ends, nothing
 //! of it is there any more.
 
@@ -65,7 +65,7 @@ fn unpacked(dist: &Dist) -> Done<PathBuf> {
     Ok(root)
 }
 
-/// What goes before the directory that a program of systemd's takes for the root.
+/// The option for the directory that a program of systemd takes for the root.
 fn as_root(root: &Path) -> OsString {
     let mut flag = OsString::from("--root=");
     flag.push(root);

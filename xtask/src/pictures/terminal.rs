@@ -41,7 +41,7 @@ pub(super) fn svg(title: &str, text: &str) -> String {
     picture
 }
 
-/// One line with its upper edge at `top`. Each span says how wide it is, so that columns stay columns in every font.
+/// Draws one line with its upper edge at `top`. Each span has its width, so that columns stay aligned in every font.
 fn draw(picture: &mut String, top: f64, line: &[(Look, String)]) {
     let mut column = 0;
     for (look, text) in line {

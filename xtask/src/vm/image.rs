@@ -1,4 +1,4 @@
-//! What the machine boots into: busybox, the programs under test, and a list of what to run.
+//! The machine's initramfs: busybox, the programs under test, and the list of tests.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::command::{Done, cache, cargo, command, find_installed, run};
 
-/// What an image begins with: the system in it moves to where nothing keeps it from changing its root.
+/// The first program of an image: it moves the system to a root that it can change.
 pub(crate) const INIT: &str = include_str!("init.sh");
 
 /// A test binary and its tests.
@@ -78,7 +78,7 @@ pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     image.packed()
 }
 
-/// Makes one whose only test is to run the first of these programs with these words.
+/// Creates an image whose only test is to run the first of these programs with these arguments.
 pub(crate) fn make_for(programs: &[PathBuf], words: &[&str]) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
     let names: Vec<_> = programs.iter().filter_map(|program| program.file_name()?.to_str()).collect();
@@ -102,7 +102,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// What every image has: busybox, and what it does first.
+    /// An image with busybox and its first program.
     fn with_a_system() -> Done<Self> {
         let root = cache()?.join("initramfs");
         let _ = fs::remove_dir_all(&root);
@@ -143,7 +143,7 @@ impl Tree {
         run(command("strip", &["-o"]).args([&path, from]))
     }
 
-    /// The path for a new file, its directories made and listed before it, as cpio wants them.
+    /// The path for a new file. Creates its directories and lists them before it, as cpio requires.
     fn place(&mut self, name: &str) -> Done<PathBuf> {
         let path = self.root.join(name);
         let directory = path.parent().unwrap_or(&self.root);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::command::{Done, cache, run};
 
-/// Always depends on the package of the newest kernel that is small and made for virtual machines.
+/// The package that depends on the newest small kernel for virtual machines.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// The kernel's image, from the cache or from Debian.

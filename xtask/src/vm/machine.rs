@@ -20,7 +20,7 @@ fn qemu(kernel: &Path, image: &Path, append: &str) -> Command {
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-M", "q35", "-m", "1024", "-smp", "2"]);
     qemu.args(["-nodefaults", "-nic", "none", "-vga", "none", "-display", "none", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    // No version 1 at all, and a panic ends the machine at once.
+    // No cgroup v1 at all, and a panic ends the machine at once.
     let append = format!("console=ttyS0 quiet panic=-1 cgroup_no_v1=all {append}");
     qemu.args(["-append", &append]);
     qemu
@@ -28,7 +28,7 @@ fn qemu(kernel: &Path, image: &Path, append: &str) -> Command {
 
 /// Boots, hands each line of the second serial port to `read`, and sees the machine's end.
 ///
-/// The first port is the console, which goes to a file. The kernel is told `append` besides.
+/// The first port is the console, which goes to a file. `append` goes to the kernel's command line.
 pub(crate) fn run(kernel: &Path, image: &Path, append: &str, read: impl FnMut(&str)) -> Done {
     let mut qemu = qemu(kernel, image, append);
     qemu.arg("-serial").arg(format!("file:{}", console()?.display())).args(["-serial", "stdio"]);
@@ -49,7 +49,7 @@ fn console() -> Done<PathBuf> {
     Ok(cache()?.join("console.log"))
 }
 
-/// Hands on what the child says, line by line, until its end or for as long as patience lasts.
+/// Passes each line of the child's output on, until its end or for as long as patience lasts.
 fn listen(child: &mut Child, patience: Duration, mut read: impl FnMut(&str)) -> Done {
     let started = Instant::now();
     let stdout = child.stdout.take().ok_or("QEMU has no output")?;

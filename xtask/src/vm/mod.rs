@@ -20,7 +20,7 @@ use image::Suite;
 pub(crate) use kernel::fetch as fetch_kernel;
 use report::Report;
 
-/// What runs in the machine: the folder of a package, and one of its test targets.
+/// The suites that run in the machine: the directory of a package, and one of its test targets.
 const SUITES: &[(&str, &str)] = &[
     ("crates/stockade", "cgroup_v2"),
     ("crates/stockade", "adopt_v2"),
@@ -55,7 +55,7 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     conclude(&suites, &report, ran)
 }
 
-/// Runs the first of these programs with these words in the machine, and prints what it says.
+/// Runs the first of these programs with these arguments in the machine, and prints its output.
 pub(crate) fn bench(programs: &[PathBuf], words: &[&str]) -> Done {
     setup::setup()?;
     let image = image::make_for(programs, words)?;
@@ -104,7 +104,7 @@ mod tests {
 
     const PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out";
 
-    /// What is concluded from these lines about a suite of the tests `s::a` and `s::b`.
+    /// The conclusion from these lines about a suite of the tests `s::a` and `s::b`.
     fn concluded(lines: &[&str], ran: Done) -> Done {
         let suite = Suite { tests: ["s::a", "s::b"].map(str::to_owned).into(), ..Suite::default() };
         let mut report = Report::default();

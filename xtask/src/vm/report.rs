@@ -1,23 +1,23 @@
-//! What the machine says of its tests: `@begin TEST`, whatever the test writes, `@end CODE`; `@done` last.
+//! The machine's report of its tests: `@begin TEST`, the test's output, `@end CODE`; `@done` last.
 
 /// How libtest closes when it ran one test, and that passed: an exit code of 0 alone may mean that it found
 /// none of that name.
 const ONE_PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored;";
 
-/// A test that has ended.
+/// A finished test.
 pub(crate) struct Test {
     /// `SUITE::TEST`.
     pub(crate) name: String,
     /// Whether it ran and passed.
     pub(crate) passed: bool,
-    /// What it wrote.
+    /// Its stdout and stderr.
     pub(crate) output: String,
 }
 
 /// The report, as far as it was read.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// The tests that have ended.
+    /// The finished tests.
     pub(crate) tests: Vec<Test>,
     /// Whether the machine came to the end of its list.
     pub(crate) complete: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Takes in a line; the test that ended with it.
+    /// Reads a line; returns the test that finished with it.
     pub(crate) fn read(&mut self, line: &str) -> Option<&Test> {
         if let Some(name) = line.strip_prefix("@begin ") {
             self.current = Some((name.to_owned(), String::new()));
@@ -44,7 +44,7 @@ impl Report {
         None
     }
 
-    /// The test that has begun and not ended.
+    /// The test that has begun and not finished.
     pub(crate) fn current(&self) -> Option<&str> {
         self.current.as_ref().map(|(name, _)| name.as_str())
     }

@@ -12,7 +12,7 @@ fn hierarchy(test: &str, controller: &str) -> Option<PathBuf> {
     let first = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let mut first = first.filter(|fields| fields[2] == "cgroup").peekable();
     if first.peek().is_none() {
-        testkit::skip(&format!("cgroup_v1::{test}"), "version 1 of cgroups");
+        testkit::skip(&format!("cgroup_v1::{test}"), "cgroup v1");
         return None;
     }
     let found = first.find(|fields| fields[3].split(',').any(|option| option == controller));

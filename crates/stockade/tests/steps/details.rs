@@ -319,14 +319,6 @@ fn cpusets_are_inherited_and_every_setting_is_written() {
 }
 
 #[test]
-fn facts_of_this_host_name_its_boot() {
-    privileged!(guard, {
-        let host = Host::read_for(&Ground::new(&guard).spec).unwrap();
-        assert_eq!(host.boot_id.len(), 36, "{host:?}");
-    });
-}
-
-#[test]
 fn a_link_is_refused_if_the_file_has_got_powers_since_it_was_decided() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);

@@ -12,7 +12,7 @@ use stockade::steps::{
     Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
     PlacedFile, PlacedTree, Ramfs, SharedDirectory, Step, StepContext, UndoOutcome, Vmm,
 };
-use stockade::{Host, Layout, Nonce, ProcessRef};
+use stockade::{Layout, Nonce, ProcessRef};
 use testkit::{Guard, privileged};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
