@@ -32,7 +32,7 @@ usage: cargo xtask COMMAND
   package-test  install the Debian package in a Debian of its own, try it, and purge it
   bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
                 --vm cgroup v2 in that machine
-  check         formatting, lints, documentation, dependencies, the guide's links
+  check         formatting, rooms, words, lints, documentation, dependencies, the guide's links
   rooms         draw docs/img/rooms.svg, then check which room of the source imports which
   words         list the words to avoid in documents, comments and messages, with their replacements (PATH...)
   guide         build the guide (docs/guide) to target/guide
