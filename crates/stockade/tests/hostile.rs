@@ -21,7 +21,7 @@ const RACE: Duration = Duration::from_secs(10);
 /// processors are busy or not. If all were refused, nothing would have been attacked.
 const LEAST_PLACED: usize = 30;
 
-/// How many placements succeed, at least, against an attack that has most of them refused. Measured are 200 and more.
+/// How many placements succeed, at least, against an attack that has most of them refused. Measured are 125 and more.
 const FEW_PLACED: usize = 20;
 
 fn prepare(guard: &Guard, attack: Attack) -> Created {
