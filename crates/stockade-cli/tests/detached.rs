@@ -178,7 +178,7 @@ fn a_dead_jail_is_only_removed() {
         let id = create(&guard, "dead", &[]);
         start(&guard, &id, &["sleep-ms=20"]);
         said(&guard, &["wait", &id]);
-        let line = format!("jail '{id}' is exited; remove it with 'stockade rm {id}'");
+        let line = format!("jail '{id}' is exited; remove it with `stockade rm {id}`");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
         refused(&guard, &["kill", &id], &format!("jail {id} does not run"));
@@ -189,7 +189,7 @@ fn a_dead_jail_is_only_removed() {
 #[test]
 fn a_jail_that_is_not_there_is_named() {
     privileged!(guard, {
-        let line = "no jail 'nobody'; list the jails with 'stockade ps'";
+        let line = "no jail 'nobody'; list the jails with `stockade ps`";
         for words in [
             &["place", "nobody", "/etc/passwd"][..],
             &["start", "nobody"],

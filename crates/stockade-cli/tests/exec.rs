@@ -218,7 +218,7 @@ fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
 #[test]
 fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs() {
     privileged!(guard, {
-        let no_jail = format!("no jail '{}'; list the jails with 'stockade ps'", guard.name());
+        let no_jail = format!("no jail '{}'; list the jails with `stockade ps`", guard.name());
         refused(&guard, &["exec", guard.name(), "x"], 125, &no_jail);
         let (id, _) = sleeper(&guard, "wrong", &[]);
         let gone = "No such file or directory (os error 2)";

@@ -77,7 +77,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         assert_eq!(rows(&said(&guard, &["inspect", &id]), "exit"), ["killed by signal 9"]);
         said(&guard, &["rm", &id]);
         let gone = stockade(&guard, &["inspect", &id]);
-        let line = format!("stockade: no jail '{id}'; list the jails with 'stockade ps'\n");
+        let line = format!("stockade: no jail '{id}'; list the jails with `stockade ps`\n");
         assert_eq!((gone.code, gone.stderr), (1, line));
     });
 }

@@ -48,7 +48,7 @@ fn a_page_has_the_sections_that_readers_look_for() {
 fn a_page_that_is_not_there_and_a_directory_that_cannot_be_are_told() {
     privileged!(guard, {
         let told = stockade(&guard, &["man", "rum"]);
-        let line = "stockade: man: no command 'rum'; list the commands with 'stockade help'\n";
+        let line = "stockade: man: no command 'rum'; list the commands with `stockade help`\n";
         assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (1, "", line));
         let file = guard.file("file", "").display().to_string();
         let told = stockade(&guard, &["man", "--write-to", &file]);

@@ -110,7 +110,7 @@ fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
         jail(&guard, "sel-a", &[], &["sleep"]);
         jail(&guard, "sel-b", &[], &["sleep"]);
         let killed = stockade(&guard, &["kill", "-s", "TERM", "sel-a", "sel-none", "sel-b"]);
-        let none = "stockade: no jail 'sel-none'; list the jails with 'stockade ps'\n";
+        let none = "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n";
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
@@ -206,7 +206,7 @@ fn several_jails_are_started_and_one_that_cannot_be_does_not_keep_the_others() {
             said(&guard, &[&words[..], &["--", "sleep"]].concat());
         }
         let started = stockade(&guard, &["start", "sel-a", "sel-none", "sel-b"]);
-        assert_eq!(started.stderr, "stockade: no jail 'sel-none'; list the jails with 'stockade ps'\n");
+        assert_eq!(started.stderr, "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n");
         let pids: Value = serde_json::from_str(&said(&guard, &["ps", "--json"])).unwrap();
         let told = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
         assert_eq!((started.code, started.stdout), (1, told));

@@ -145,7 +145,7 @@ fn a_jail_that_was_not_started_is_not_waited_for() {
         let refused = stockade(&guard, &["wait", &id]);
         assert_eq!(
             (refused.code, refused.stderr),
-            (1, format!("stockade: jail '{id}' was not started; start it with 'stockade start {id}'\n"))
+            (1, format!("stockade: jail '{id}' was not started; start it with `stockade start {id}`\n"))
         );
         said(&guard, &["rm", &id]);
     });

@@ -37,7 +37,7 @@ pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<ExitCode, Failure> {
 
 fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
     let no_such =
-        || Failure::new(format!("man: no command '{name}'; list the commands with 'stockade help'"));
+        || Failure::new(format!("man: no command '{name}'; list the commands with `stockade help`"));
     cli.find_subcommand(name).ok_or_else(no_such)
 }
 

@@ -23,7 +23,7 @@ use crate::terminal::signals::stop_signals;
 pub(crate) struct PlaceArgs {
     /// ID of the jail.
     pub(crate) id: JailId,
-    /// Source on the host, name in the jail, and options: [:ro][:bind|copy|link|node|reflink].
+    /// Source on the host, name in the jail, options: SRC[=NAME][:ro][:bind|copy|link|node|reflink].
     #[arg(required = true, value_name = "SRC[=NAME][:OPTION]...")]
     files: Vec<OsString>,
     /// Default placement method.

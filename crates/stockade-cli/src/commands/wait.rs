@@ -93,7 +93,7 @@ fn check_started(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id)? {
         None => Err(no_such_jail(id)),
         Some(receipt) if receipt.vmm().is_none() => {
-            Err(Failure::new(format!("jail '{id}' was not started; start it with 'stockade start {id}'")))
+            Err(Failure::new(format!("jail '{id}' was not started; start it with `stockade start {id}`")))
         }
         Some(_) => Ok(()),
     }

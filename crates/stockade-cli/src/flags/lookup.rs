@@ -45,7 +45,7 @@ pub(crate) fn no_exact_jail(store: &Store, id: &JailId) -> Failure {
 }
 
 pub(crate) fn no_such_jail(id: &JailId) -> Failure {
-    Failure::new(format!("no jail '{id}'; list the jails with 'stockade ps'"))
+    Failure::new(format!("no jail '{id}'; list the jails with `stockade ps`"))
 }
 
 fn with_prefix(store: &Store, prefix: &JailId) -> Vec<JailId> {
@@ -69,5 +69,5 @@ fn list(ids: &[JailId]) -> String {
 pub(crate) fn stopped_jail(stopped: &Stopped) -> Failure {
     let receipt = stopped.receipt();
     let (id, state) = (&receipt.id, receipt.state());
-    Failure::new(format!("jail '{id}' is {state}; remove it with 'stockade rm {id}'"))
+    Failure::new(format!("jail '{id}' is {state}; remove it with `stockade rm {id}`"))
 }
