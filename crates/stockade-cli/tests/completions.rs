@@ -58,8 +58,8 @@ fn jails_are_completed_where_they_must_exist() {
             assert_eq!(completed_by_bash(&guard, &[command, guard.name()]), [id.as_str()], "{command}");
         }
         assert_eq!(completed_by_bash(&guard, &["run", "--id", guard.name()]), [""], "it is to be a new one");
-        assert_eq!(answered(&guard, "fish", &["rm", guard.name()]), format!("{id}\tprepared\n"));
-        assert_eq!(answered(&guard, "zsh", &["rm", guard.name()]), format!("{id}:prepared"));
+        assert_eq!(answered(&guard, "fish", &["rm", guard.name()]), format!("{id}\tcreated\n"));
+        assert_eq!(answered(&guard, "zsh", &["rm", guard.name()]), format!("{id}:created"));
         said(&guard, &["rm", &id]);
         assert_eq!(completed_by_bash(&guard, &["rm", guard.name()]), [""]);
     });

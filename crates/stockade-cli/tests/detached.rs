@@ -49,15 +49,15 @@ fn a_jail_lives_through_commands_of_their_own() {
         let flags =
             ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
         let id = create(&guard, "life", &flags);
-        assert_eq!(state(&guard, &id), "prepared");
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n", "a jail that waits is not dead");
+        assert_eq!(state(&guard, &id), "created");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n", "a jail that waits is not dead");
         let image = guard.file("image", "an image").display().to_string();
         let placed = said(&guard, &["place", &id, &image, &format!("{image}=drives/root.img")]);
         assert_eq!(placed, "/image\n/drives/root.img\n");
         start(&guard, &id, &["read=/image", "read=/drives/root.img", "exit=7"]);
         assert_eq!(said(&guard, &["wait", &id]), "7\n");
-        assert_eq!(state(&guard, &id), "ended");
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n", "its end can still be asked for");
+        assert_eq!(state(&guard, &id), "exited");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n", "its end can still be asked for");
         let log = said(&guard, &["logs", &id]);
         assert_eq!(log, "{\"read\":\"an image\"}\n{\"read\":\"an image\"}\n");
         assert_eq!(said(&guard, &["wait", &id]), "7\n", "it is still known");
@@ -127,7 +127,7 @@ fn without_a_log_the_output_is_dropped() {
         assert_eq!(said(&guard, &["wait", &id]), "3\n");
         let logs = stockade(&guard, &["logs", &id]);
         let line = format!(
-            "stockade: jail {id} has no log: it has written nothing, or was started by neither start nor run --detach\n"
+            "stockade: jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n"
         );
         assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (0, "", line));
         said(&guard, &["rm", &id]);
@@ -147,7 +147,7 @@ fn a_start_that_fails_leaves_the_jail_as_it_was() {
             failed.stderr.starts_with("stockade: failed to execute in the jail: /stockade-probe"),
             "{failed:?}"
         );
-        assert_eq!(state(&guard, &id), "prepared");
+        assert_eq!(state(&guard, &id), "created");
         std::fs::rename(format!("{root}/away"), format!("{root}/stockade-probe")).unwrap();
         start(&guard, &id, &["sleep-ms=20", "exit=4"]);
         assert_eq!(said(&guard, &["wait", &id]), "4\n");
@@ -165,7 +165,7 @@ fn a_running_jail_takes_files_and_is_removed_only_by_force() {
         let inside = std::fs::read(format!("/proc/{pid}/root/hot")).unwrap();
         assert_eq!(inside, std::fs::read("/etc/passwd").unwrap());
         refused(&guard, &["start", &id], &format!("jail {id} is running as pid {pid}"));
-        let line = format!("jail {id} is running as pid {pid}; stop it first, or use --force");
+        let line = format!("jail {id} is running as pid {pid}; stop it first or use --force");
         refused(&guard, &["rm", &id], &line);
         assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
         nothing_left(&guard);
@@ -178,7 +178,7 @@ fn a_dead_jail_is_only_removed() {
         let id = create(&guard, "dead", &[]);
         start(&guard, &id, &["sleep-ms=20"]);
         said(&guard, &["wait", &id]);
-        let line = format!("the VMM of jail {id} has ended: stockade rm {id} removes the jail");
+        let line = format!("jail '{id}' is exited; remove it with `stockade rm {id}`");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
         refused(&guard, &["kill", &id], &format!("jail {id} does not run"));
@@ -189,7 +189,7 @@ fn a_dead_jail_is_only_removed() {
 #[test]
 fn a_jail_that_is_not_there_is_named() {
     privileged!(guard, {
-        let line = "there is no jail nobody: stockade ps lists those that are";
+        let line = "no jail 'nobody'; list the jails with `stockade ps`";
         for words in [
             &["place", "nobody", "/etc/passwd"][..],
             &["start", "nobody"],
@@ -201,7 +201,11 @@ fn a_jail_that_is_not_there_is_named() {
             refused(&guard, words, line);
         }
         nothing_left(&guard);
-        refused(&guard, &["kill", "-s", "NOPE", "x"], "--signal: NOPE is not a signal");
+        refused(
+            &guard,
+            &["kill", "-s", "NOPE", "x"],
+            "--signal: 'NOPE' is not a signal; use a name or number, such as TERM or 15",
+        );
         refused(
             &guard,
             &["rm", "a/b"],
@@ -305,7 +309,7 @@ fn a_monitor_that_is_killed_costs_only_the_exit_code() {
         // The orphan has come to this process, as it comes to init elsewhere, which takes its status away.
         rustix::process::waitpid(rustix::process::Pid::from_raw(vmm), rustix::process::WaitOptions::empty())
             .unwrap();
-        let line = format!("jail {id} does not run, and how its VMM ended is not known");
+        let line = format!("jail '{id}' is not running, and the exit status of its VMM is unknown");
         refused(&guard, &["wait", &id], &line);
         said(&guard, &["rm", &id]);
         nothing_left(&guard);
@@ -341,7 +345,7 @@ fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
         assert_eq!(members(), 2);
         let table = said(&guard, &["ps"]);
         let row: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!((&row[..4], row[5]), (&[&id, "-", "ended", "137"][..], "stockade-probe"));
+        assert_eq!((&row[..4], row[5]), (&[&id, "-", "exited", "137"][..], "stockade-probe"));
         assert_eq!(said(&guard, &["stop", &id]), format!("{id}\n"));
         assert_eq!(members(), 0);
         assert_eq!(visitor.wait().unwrap().code(), Some(137));

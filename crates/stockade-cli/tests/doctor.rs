@@ -89,7 +89,7 @@ fn what_is_no_jails_in_the_state_directory_is_named_and_no_jail() {
             (&json!(fact), &json!("note"))
         );
         assert_eq!(said(&guard, &["ps", "-q"]), format!("{vm}\n"));
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         said(&guard, &["rm", &vm]);
         assert!(state.join("fill").exists(), "it is not ours to remove");
         std::fs::remove_dir_all(&state).unwrap();

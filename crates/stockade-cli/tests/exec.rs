@@ -218,7 +218,7 @@ fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
 #[test]
 fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs() {
     privileged!(guard, {
-        let no_jail = format!("there is no jail {}: stockade ps lists those that are", guard.name());
+        let no_jail = format!("no jail '{}'; list the jails with `stockade ps`", guard.name());
         refused(&guard, &["exec", guard.name(), "x"], 125, &no_jail);
         let (id, _) = sleeper(&guard, "wrong", &[]);
         let gone = "No such file or directory (os error 2)";
@@ -231,7 +231,7 @@ fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs()
                     may the jail's uid execute it?";
         refused(&guard, &["exec", &id, "/stockade-probe.pid"], 126, file);
         refused(&guard, &["exec", &id, "../x"], 125, "\"../x\" is not a path inside a jail");
-        refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: \"A\" is not NAME=VALUE");
+        refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: 'A' is not NAME=VALUE");
         let missing = format!("--host-program: failed to open /no/such: {gone}");
         refused(&guard, &["exec", "--host-program", "/no/such", &id], 125, &missing);
         refused(&guard, &["exec", "--host-program", "/etc", &id], 125, "--host-program: /etc is not a file");
@@ -351,8 +351,8 @@ fn root_in_the_jail_is_warned_of_files_that_are_the_hosts() {
         let (id, _) = sleeper(&guard, "linked", &["--place", &place]);
         let output = stockade(&guard, &["exec", "--root", &id, "--", "/stockade-probe", "exit=0"]);
         let line = format!(
-            "stockade: /image is a hard link of the host's {}, which a program that is root in the jail can change; \
-             place it with :copy\n",
+            "stockade: '/image' is a hard link to the host's '{}', which a root program in the jail can change; place it \
+             with :copy\n",
             image.display()
         );
         assert_eq!((output.code, output.stderr), (0, line));

@@ -35,7 +35,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         let made = inspect(&guard, &id);
         assert_eq!(
             (&made["id"], &made["state"], &made["vmm"]),
-            (&json!(id), &json!("prepared"), &Value::Null)
+            (&json!(id), &json!("created"), &Value::Null)
         );
         assert_eq!(made["spec"]["arguments"], json!(["clock", "a b"]));
         assert_eq!(made["spec"]["owner"]["uid"], 12345);
@@ -64,7 +64,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         });
         assert_eq!(runs["paths"], paths);
         let text = said(&guard, &["inspect", &id]);
-        assert!(rows(&text, "state")[0].starts_with("running, made "), "{text}");
+        assert!(rows(&text, "state")[0].starts_with("running, created "), "{text}");
         assert_eq!(rows(&text, "VMM"), [format!("pid {pid}")]);
         assert_eq!(rows(&text, "socket"), [format!("{root}/run/api.sock")]);
         assert_eq!((rows(&text, "log"), rows(&text, "netns")), (vec![&*log], vec![&*netns]));
@@ -72,12 +72,12 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         said(&guard, &["kill", &id]);
         said(&guard, &["wait", &id]);
         let ended = inspect(&guard, &id);
-        assert_eq!((&ended["state"], &ended["ended"]), (&json!("ended"), &json!({ "killed": 9 })));
+        assert_eq!((&ended["state"], &ended["ended"]), (&json!("exited"), &json!({ "killed": 9 })));
         assert_eq!(ended["vmm"], json!({ "pid": pid, "alive": false }));
-        assert_eq!(rows(&said(&guard, &["inspect", &id]), "ended"), ["killed by signal 9"]);
+        assert_eq!(rows(&said(&guard, &["inspect", &id]), "exit"), ["killed by signal 9"]);
         said(&guard, &["rm", &id]);
         let gone = stockade(&guard, &["inspect", &id]);
-        let line = format!("stockade: there is no jail {id}: stockade ps lists those that are\n");
+        let line = format!("stockade: no jail '{id}'; list the jails with `stockade ps`\n");
         assert_eq!((gone.code, gone.stderr), (1, line));
     });
 }
@@ -89,7 +89,7 @@ fn a_damaged_receipt_is_shown_as_what_it_is() {
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("receipt.json"), "{").unwrap();
         let found = inspect(&guard, "broken");
-        assert_eq!((&found["state"], &found["spec"]), (&json!("damaged"), &Value::Null));
+        assert_eq!((&found["state"], &found["spec"]), (&json!("corrupt"), &Value::Null));
         assert!(found["problem"].as_str().unwrap().contains("is damaged"), "{found}");
         std::fs::remove_dir_all(guard.state()).unwrap();
     });
@@ -118,7 +118,7 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
         let ascii = draw("C");
         assert!(ascii.is_ascii(), "{ascii}");
         let lines = draw("C.UTF-8");
-        assert!(lines.starts_with("drawn (running, made "), "{lines}");
+        assert!(lines.starts_with("drawn (running, created "), "{lines}");
         let cgroup = inspect(&guard, "drawn")["paths"]["cgroups"][0].as_str().unwrap().to_owned();
         let (root, state) = (format!("{base}/stockade-probe/drawn/root"), guard.state().join("drawn"));
         for row in [

@@ -43,7 +43,7 @@ fn a_jail_that_is_being_filled_goes() {
                     "sleep",
                 ],
             );
-            let line = format!("stockade: stopped by a signal before {image} was placed\n");
+            let line = format!("stockade: stopped by a signal before '{image}' was placed\n");
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (code, "", line));
             assert!(!guard.base().exists() && !guard.state().exists());
         }
@@ -62,7 +62,7 @@ fn a_jail_that_is_there_stays_as_it_was() {
         let before = there();
         let image = image(&guard);
         let output = interrupted(&guard, &["place", "vm", &format!("{image}:copy")]);
-        let line = format!("stockade: stopped by a signal before {image} was placed\n");
+        let line = format!("stockade: stopped by a signal before '{image}' was placed\n");
         assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
         assert_eq!(there(), before);
         said(&guard, &["rm", "vm"]);

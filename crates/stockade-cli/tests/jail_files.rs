@@ -322,8 +322,8 @@ fn detached_jails_stand_by_themselves() {
         assert!(said(&guard, &["logs", &ids[1]]).contains("\"args\""));
         said(&guard, &["stop", &ids[0]]);
         assert_eq!(said(&guard, &["wait", &ids[0]]), "143\n");
-        assert!(said(&guard, &["ps"]).contains("ended"));
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        assert!(said(&guard, &["ps"]).contains("exited"));
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         said(&guard, &["kill", &ids[1]]);
         assert_eq!(said(&guard, &["wait", "--file", &many]), "143\n137\n");
         assert_eq!(said(&guard, &["stop", "--file", &many]), output);
@@ -353,7 +353,7 @@ fn a_detached_jail_that_is_not_ready_is_told_with_its_reason_and_gone() {
         refused(
             "['sleep']",
             &["--ready"],
-            "--ready: with these arguments the profile plain knows no socket of the VMM: name one, as in \
+            "--ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
              --ready=run/vmm.sock",
         );
     });
@@ -369,7 +369,7 @@ fn a_state_directory_that_a_file_names_is_that_of_its_jails() {
             assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
         };
         alone(&["create", "-f", &one]);
-        assert!(said(&guard, &["ps"]).contains("prepared"));
+        assert!(said(&guard, &["ps"]).contains("created"));
         alone(&["rm", "--file", &one]);
         nothing_left(&guard);
         let two = file(&guard, "[[jail]]\nid = 'vm-1'\n[[jail]]\nid = 'vm-2'\nstate-dir = 'x'\n");
@@ -401,7 +401,7 @@ fn plan_tells_in_what_a_jail_that_exists_differs() {
         said(&guard, &["create", "-f", &one]);
         let id = guard.named("1");
         let same = said(&guard, &["plan", "-f", &one]);
-        assert!(same.ends_with(&format!("jail {id} exists (prepared) and is as described\n")), "{same}");
+        assert!(same.ends_with(&format!("jail '{id}' exists (created) and is as described\n")), "{same}");
         let changed = text.replace("= 9", "= 10").replace("'image'", "'image:ro', 'image=b'");
         let changed =
             file(&guard, &changed.replace("id = 'vm-1'", "id = 'vm-1'\nuid = 5\nnew-pid-ns = true"));
@@ -418,13 +418,13 @@ fn plan_tells_in_what_a_jail_that_exists_differs() {
             format!("place /image: {image}, owner 1234:1234 → {image}, owner 0:1234, read-only"),
             "uid: 1234 → 5".to_owned(),
         ];
-        let head = format!("jail {id} exists (prepared) and differs (is → would be):\n");
+        let head = format!("jail '{id}' exists (created) and differs (is → would be):\n");
         let shown = told.stdout.split_once(&head).unwrap().1;
         let shown: Vec<&str> =
             shown.lines().take_while(|line| line.starts_with(' ')).map(str::trim).collect();
         assert_eq!(shown, wanted);
         let planned = json(&planned.stdout);
-        assert_eq!((&planned[0]["exists"], &planned[1]["exists"]), (&"prepared".into(), &Value::Null));
+        assert_eq!((&planned[0]["exists"], &planned[1]["exists"]), (&"created".into(), &Value::Null));
         let uid = serde_json::json!({ "field": "uid", "is": "1234", "would_be": "5" });
         assert_eq!(planned[0]["differences"][4], uid);
         assert_eq!(planned[1]["differences"], serde_json::json!([]));
@@ -466,7 +466,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image',\n'image=b', 'image=b']",
-                "7: place DIR/image: /b is taken by DIR/image already",
+                "7: place DIR/image: '/b' is already the path of 'DIR/image' in the jail; choose another name",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image', 'none=x']",

@@ -220,13 +220,13 @@ fn what_a_killed_run_left_is_found_and_removed() {
         // The VMM runs on, so nothing is collected.
         let jails = json(&guard, &["ps", "--json"]);
         assert_eq!(jails[0]["state"], "running");
-        assert_eq!(with_state(&guard, &["gc"]).stdout, "no dead jails\n");
+        assert_eq!(with_state(&guard, &["gc"]).stdout, "no abandoned jails\n");
         let vmm = Pid::from_raw(jails[0]["pid"].as_i64().unwrap().try_into().unwrap()).unwrap();
         kill_process(vmm, Signal::KILL).unwrap();
         // It is an orphan, so it has come to this process.
         rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
 
-        assert_eq!(json(&guard, &["ps", "--json"])[0]["state"], "dead");
+        assert_eq!(json(&guard, &["ps", "--json"])[0]["state"], "abandoned");
         let before = guard.snapshot();
         let dry = with_state(&guard, &["gc", "--dry-run"]);
         assert!(dry.stdout.contains(&format!("would remove network namespace {net}")), "{dry:?}");

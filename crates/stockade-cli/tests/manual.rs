@@ -48,11 +48,11 @@ fn a_page_has_the_sections_that_readers_look_for() {
 fn a_page_that_is_not_there_and_a_directory_that_cannot_be_are_told() {
     privileged!(guard, {
         let told = stockade(&guard, &["man", "rum"]);
-        let line = "stockade: man: there is no command rum: stockade help lists them\n";
+        let line = "stockade: man: no command 'rum'; list the commands with `stockade help`\n";
         assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (1, "", line));
         let file = guard.file("file", "").display().to_string();
         let told = stockade(&guard, &["man", "--write-to", &file]);
-        let line = format!("stockade: --write-to {file}: File exists (os error 17)\n");
+        let line = format!("stockade: --write-to: cannot write '{file}': File exists (os error 17)\n");
         assert_eq!((told.code, told.stdout.as_str(), told.stderr), (1, "", line));
     });
 }

@@ -34,12 +34,13 @@ fn is_truthful_and_removable(guard: &Guard, at: &str) -> String {
     let (shown, id) = (state(guard), guard.named("jail"));
     match shown.as_str() {
         "running" => assert!(vmm(guard).is_some(), "{at}: nothing runs"),
-        "prepared" | "ended" => assert_eq!(vmm(guard), None, "{at}: {shown}, but it runs"),
+        "created" | "exited" => assert_eq!(vmm(guard), None, "{at}: {shown}, but it runs"),
         other => panic!("{at}: shown as {other}"),
     }
-    if shown == "ended" {
+    if shown == "exited" {
         let wait = stockade(guard, &["wait", &id]);
-        let unknown = format!("stockade: jail {id} does not run, and how its VMM ended is not known\n");
+        let unknown =
+            format!("stockade: jail '{id}' is not running, and the exit status of its VMM is unknown\n");
         assert!(wait.stdout == "3\n" || (wait.code, wait.stderr) == (1, unknown), "{at}: {}", wait.stdout);
     }
     let rm = stockade(guard, &["rm", "--force", &id]);
@@ -90,7 +91,7 @@ fn a_monitor_killed_between_any_two_moments_of_a_start() {
             let at = format!("killed {} us after its birth", round * 20);
             let state = is_truthful_and_removable(&guard, &at);
             assert!(
-                code == Some(0) || (code, state.as_str()) == (Some(1), "prepared"),
+                code == Some(0) || (code, state.as_str()) == (Some(1), "created"),
                 "{at}: {code:?} {state}"
             );
             *shown.entry(state).or_default() += 1;

@@ -180,8 +180,8 @@ fn a_jail_of_another_pid_namespace_is_left_alone() {
         for _ in 0..2 {
             std::io::BufRead::read_line(&mut lines, &mut String::new()).unwrap();
         }
-        assert!(said(&state, &["ps"]).contains("elsewhere"));
-        assert_eq!(said(&state, &["gc"]), "no dead jails\n");
+        assert!(said(&state, &["ps"]).contains("foreign"));
+        assert_eq!(said(&state, &["gc"]), "no abandoned jails\n");
         let refused = stockade(&state, &["rm", "--force", &id]);
         assert_eq!(
             refused.stderr,

@@ -117,7 +117,7 @@ fn an_owner_is_chosen_by_a_flag() {
         let facts = placed.metadata().unwrap();
         assert_eq!((facts.uid(), facts.gid()), (77, 78));
         for wrong in ["77", "77:", "root:root", "77:78:79", ":"] {
-            let line = format!("--owner: {wrong:?} is not UID:GID, such as 1234:1234");
+            let line = format!("--owner: '{wrong}' is not UID:GID, such as 1234:1234");
             refused(&guard, &["place", &id, "image", "--owner", wrong], &line);
         }
         said(&guard, &["rm", &id]);
@@ -129,13 +129,13 @@ fn a_wrong_placement_is_named_before_anything_is_made() {
     privileged!(guard, {
         share(&guard);
         guard.file("image", "");
-        let options = "is no option; there are ro, bind, copy, link, node, reflink";
+        let options = "use one of ro, bind, copy, link, node, reflink";
         let cases = [
-            (&["image:rw"][..], format!("--place image:rw: \"rw\" {options}")),
-            (&["image=x:"], format!("--place image=x:: \"\" {options}")),
-            (&["image:bind:copy"], "--place image:bind:copy: only one of copy and bind can be".to_owned()),
-            (&["image", "share/file=image"], "--place share/file: /image is taken by image already".to_owned()),
-            (&["image=a/x", "share/file=/a//x"], "--place share/file: /a/x is taken by image already".to_owned()),
+            (&["image:rw"][..], format!("--place image:rw: unknown option 'rw'; {options}")),
+            (&["image=x:"], format!("--place image=x:: unknown option ''; {options}")),
+            (&["image:bind:copy"], "--place image:bind:copy: options 'copy' and 'bind' exclude each other; use one".to_owned()),
+            (&["image", "share/file=image"], "--place share/file: '/image' is already the path of 'image' in the jail; choose another name".to_owned()),
+            (&["image=a/x", "share/file=/a//x"], "--place share/file: '/a/x' is already the path of 'image' in the jail; choose another name".to_owned()),
             (&["no:such"], "--place no:such: Failed to canonicalize path no:such: No such file or directory (os error 2)".to_owned()),
         ];
         for (places, line) in &cases {

@@ -109,7 +109,7 @@ fn ready_without_a_socket_asks_for_one_where_none_is_known() {
         let id = guard.named("jail");
         assert_eq!(stockade(&guard, &with(&flags(&guard, "create", &id), &[])).code, 0);
         let told = stockade(&guard, &["start", &id, "--ready"]);
-        let line = "stockade: --ready: with these arguments the profile plain knows no socket of the VMM: name one, as in \
+        let line = "stockade: --ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
                     --ready=run/vmm.sock\n";
         assert_eq!((told.code, told.stderr.as_str()), (1, line));
         assert_eq!(stockade(&guard, &["rm", &id]).code, 0, "it still stands");

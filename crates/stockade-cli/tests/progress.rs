@@ -54,7 +54,7 @@ fn a_long_removal_shows_how_many_jails_are_seen_to() {
         }
         let output = slowed(&guard, "openat", "gc");
         shown_and_taken_away(&output, "/20");
-        assert!(output.stdout.contains("no dead jails"), "{output:?}");
+        assert!(output.stdout.contains("no abandoned jails"), "{output:?}");
         let output = slowed(&guard, "renameat", "rm --all");
         shown_and_taken_away(&output, "/20");
         assert_eq!(output.stdout.matches("vm-").count(), 20, "{output:?}");

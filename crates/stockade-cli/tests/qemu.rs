@@ -34,7 +34,7 @@ fn a_kernel_boots_under_qemu_in_a_jail_to_a_clean_power_off() {
         );
         assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
         assert!(output.stdout.contains("the guest is up: Linux 6."), "{output:?}");
-        assert!(output.stdout.contains("reboot: FilePrivilege down"), "{output:?}");
+        assert!(output.stdout.contains("reboot: Power down"), "{output:?}");
         testkit::tell(&format!("from nothing to nothing in {:.1} s", started.elapsed().as_secs_f64()));
         let left: Vec<_> = std::fs::read_dir(guard.directory()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");

@@ -169,7 +169,7 @@ fn what_is_wrong_is_printed_as_the_schemas_say() {
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("receipt.json"), "{").unwrap();
         let listed = check("ps", &stockade(&guard, &["ps", "--json"]).stdout);
-        assert_eq!((&listed[0]["state"], listed[0]["problem"].is_string()), (&"damaged".into(), true));
+        assert_eq!((&listed[0]["state"], listed[0]["problem"].is_string()), (&"corrupt".into(), true));
         check("inspect", &said(&guard, &["inspect", "--json", "broken"]));
         check("top", &said(&guard, &["top", "--json"]));
         for (command, words) in [
@@ -196,7 +196,7 @@ fn events_are_printed_line_by_line_as_the_schema_says() {
         let mut listening = listening.arg("vm").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
         let mut next = || check("events", &lines.next().unwrap().unwrap())["event"].clone();
-        assert_eq!([next(), next(), next()], ["created", "started", "ended"]);
+        assert_eq!([next(), next(), next()], ["created", "started", "exited"]);
         said(&guard, &["rm", "vm"]);
         assert_eq!(next(), "removed");
         assert!(listening.wait().unwrap().success());
@@ -205,7 +205,7 @@ fn events_are_printed_line_by_line_as_the_schema_says() {
         std::fs::write(broken.join("receipt.json"), "{").unwrap();
         let damaged = stockade(&guard, &["events", "--json", "--all", "--timeout", "0"]);
         assert_eq!((damaged.code, damaged.stderr.as_str()), (124, ""));
-        assert_eq!(check("events", &damaged.stdout)["event"], "damaged");
+        assert_eq!(check("events", &damaged.stdout)["event"], "corrupt");
         std::fs::remove_dir_all(guard.state()).unwrap();
     });
 }

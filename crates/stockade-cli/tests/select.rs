@@ -35,10 +35,10 @@ fn ps_prints_the_ids_of_those_that_meet_every_condition() {
         for (filters, ids) in [
             (vec![], vec!["sel-made", "sel-over", "sel-run-1", "sel-run-2"]),
             (vec!["state=running"], vec!["sel-run-1", "sel-run-2"]),
-            (vec!["state=ended,prepared"], vec!["sel-made", "sel-over"]),
+            (vec!["state=exited,created"], vec!["sel-made", "sel-over"]),
             (vec!["state=running", "uid=4321"], vec!["sel-run-2"]),
             (vec!["id=sel-run-?", "id=*1"], vec!["sel-run-1"]),
-            (vec!["vmm=stockade-pr*", "state=prepared"], vec!["sel-made"]),
+            (vec!["vmm=stockade-pr*", "state=created"], vec!["sel-made"]),
             (vec!["vmm=firecracker"], vec![]),
             (vec![&base, "younger=1h"], vec!["sel-made", "sel-over", "sel-run-1", "sel-run-2"]),
             (vec!["base=/srv/elsewhere"], vec![]),
@@ -68,7 +68,7 @@ fn rm_all_leaves_those_that_run_and_says_so() {
         let told = lines(&left.stderr);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{told:?}");
-        assert!(told[1].ends_with("; stop it first, or use --force"), "{told:?}");
+        assert!(told[1].ends_with("; stop it first or use --force"), "{told:?}");
         // Those that run are stopped, those that do not are none of its business.
         assert_eq!(said(&guard, &["stop", "--filter", "uid=4321"]), "sel-run-2\n");
         said(&guard, &["kill", "--all"]);
@@ -110,7 +110,7 @@ fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
         jail(&guard, "sel-a", &[], &["sleep"]);
         jail(&guard, "sel-b", &[], &["sleep"]);
         let killed = stockade(&guard, &["kill", "-s", "TERM", "sel-a", "sel-none", "sel-b"]);
-        let none = "stockade: there is no jail sel-none: stockade ps lists those that are\n";
+        let none = "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n";
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
@@ -145,7 +145,8 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
         assert_eq!(serde_json::from_str::<Value>(&audit.stdout).unwrap()["id"], "sel-run-1");
         for command in ["inspect", "logs", "wait", "audit", "top"] {
             let unclear = stockade(&guard, &[command, "sel-run-"]);
-            let line = "stockade: sel-run- is the beginning of several ids: sel-run-1, sel-run-2; give more of one\n";
+            let line =
+                "stockade: 'sel-run-' matches several jails: sel-run-1, sel-run-2; use a longer prefix\n";
             assert_eq!((unclear.code, unclear.stderr.as_str()), (1, line), "{command}");
         }
         said(&guard, &["rm", "--force", "--all"]);
@@ -156,8 +157,8 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
 fn a_command_that_changes_a_jail_takes_its_whole_id() {
     privileged!(guard, {
         jail(&guard, "sel-run", &[], &["sleep"]);
-        let line = "stockade: there is no jail sel-r: a command that changes a jail takes its whole id, \
-                    such as sel-run\n";
+        let line =
+            "stockade: no jail 'sel-r'; commands that change a jail need its full id, such as sel-run\n";
         for words in [
             &["kill", "sel-r"][..],
             &["stop", "sel-r"],
@@ -205,7 +206,7 @@ fn several_jails_are_started_and_one_that_cannot_be_does_not_keep_the_others() {
             said(&guard, &[&words[..], &["--", "sleep"]].concat());
         }
         let started = stockade(&guard, &["start", "sel-a", "sel-none", "sel-b"]);
-        assert_eq!(started.stderr, "stockade: there is no jail sel-none: stockade ps lists those that are\n");
+        assert_eq!(started.stderr, "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n");
         let pids: Value = serde_json::from_str(&said(&guard, &["ps", "--json"])).unwrap();
         let told = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
         assert_eq!((started.code, started.stdout), (1, told));

@@ -96,7 +96,7 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
 fn with_q_there_is_no_talk() {
     privileged!(guard, {
         start(&guard);
-        let talk = "stockade: jail vm has no log: it has written nothing, or was started by neither start nor run --detach\n";
+        let talk = "stockade: jail 'vm' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n";
         assert_eq!(stockade(&guard, &["logs", "vm"]).stderr, talk);
         for words in [
             &["-q", "logs", "vm"][..],

@@ -118,7 +118,7 @@ fn stop_gives_all_vmms_the_same_time_and_keeps_how_they_ended() {
         assert_eq!(said(&guard, &["stop", a, b, c]), all, "stopped already");
         let unknown = stockade(&guard, &["stop", "nobody", a]);
         assert_eq!((unknown.code, unknown.stdout), (1, format!("{a}\n")));
-        assert_eq!(unknown.stderr, "stockade: there is no jail nobody: stockade ps lists those that are\n");
+        assert_eq!(unknown.stderr, "stockade: no jail 'nobody'; list the jails with `stockade ps`\n");
         assert_eq!(said(&guard, &["rm", a, b, c]), all);
     });
 }

@@ -41,7 +41,7 @@ fn what_jails_use_is_told_with_and_without_a_cgroup() {
 fn without_a_terminal_it_says_what_to_do() {
     privileged!(guard, {
         let refused = stockade(&guard, &["top"]);
-        let line = "stockade: top needs a terminal: use --once or --json without one\n";
+        let line = "stockade: top needs a terminal; without one, use --once or --json\n";
         assert_eq!((refused.code, refused.stderr.as_str()), (1, line));
         assert_eq!(stockade(&guard, &["top", "--interval", "0"]).code, 1);
     });

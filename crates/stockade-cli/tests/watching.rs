@@ -74,7 +74,7 @@ fn events_are_printed_as_they_happen_until_the_user_has_enough() {
             let shown = line(&mut lines);
             assert!(shown.ends_with(&format!("{id} started pid {}", pid.trim())), "{pid}: {shown}");
             said(&guard, &["rm", "--force", &id]);
-            assert!(line(&mut lines).ends_with(&format!("{id} ended killed by signal 9")));
+            assert!(line(&mut lines).ends_with(&format!("{id} exited killed by signal 9")));
             assert!(line(&mut lines).ends_with(&format!("{id} removed")));
             send(&events, signal);
             assert_eq!(events.wait().unwrap().code(), Some(0));
@@ -87,7 +87,7 @@ fn events_are_printed_as_they_happen_until_the_user_has_enough() {
 fn events_in_json_are_one_object_a_line_and_end_with_what_was_waited_for() {
     privileged!(guard, {
         let (a, b) = (create(&guard, "a"), create(&guard, "b"));
-        let words = ["events", "--json", "--all", "--until", "ended", "--timeout", "60", &a];
+        let words = ["events", "--json", "--all", "--until", "exited", "--timeout", "60", &a];
         let (mut events, lines) = follow(&guard, &words);
         said(&guard, &["start", &b, "--", "exit=1"]);
         let pid: i32 = said(&guard, &["start", &a, "--", "exit=7"]).trim().parse().unwrap();
@@ -96,7 +96,7 @@ fn events_in_json_are_one_object_a_line_and_end_with_what_was_waited_for() {
         assert_eq!(events.wait().unwrap().code(), Some(0));
         assert!(told.iter().all(|event| event["id"] == *a && event["time_ms"].is_u64()), "{told:?}");
         let kinds: Vec<&Value> = told.iter().map(|event| &event["event"]).collect();
-        assert_eq!(kinds, ["created", "started", "ended"]);
+        assert_eq!(kinds, ["created", "started", "exited"]);
         assert_eq!((&told[1]["pid"], &told[2]["how"]), (&pid.into(), &serde_json::json!({ "exited": 7 })));
         let late = stockade(&guard, &["events", "--until", "removed", "--timeout", "0", &a]);
         assert_eq!((late.code, late.stdout.as_str()), (124, ""));
@@ -133,7 +133,7 @@ fn the_first_to_end_is_named() {
         assert_eq!(json, format!("{{\"id\":\"{b}\",\"ended\":{{\"exited\":9}},\"code\":9}}\n"));
         let late = stockade(&guard, &["wait", "--timeout", "0", &b, &a]);
         assert_eq!((late.code, late.stdout.as_str()), (124, "9\n"));
-        assert_eq!(late.stderr, format!("stockade: {a} still runs after 0 s\n"));
+        assert_eq!(late.stderr, format!("stockade: {a} is still running after 0 s\n"));
         said(&guard, &["rm", "--force", &a, &b]);
     });
 }
@@ -143,7 +143,10 @@ fn a_jail_that_was_not_started_is_not_waited_for() {
     privileged!(guard, {
         let id = create(&guard, "idle");
         let refused = stockade(&guard, &["wait", &id]);
-        assert_eq!((refused.code, refused.stderr), (1, format!("stockade: jail {id} was not started\n")));
+        assert_eq!(
+            (refused.code, refused.stderr),
+            (1, format!("stockade: jail '{id}' was not started; start it with `stockade start {id}`\n"))
+        );
         said(&guard, &["rm", &id]);
     });
 }
@@ -196,10 +199,10 @@ fn ctrl_z_stops_the_command_and_not_the_vmm() {
         said(&guard, &["events", "--all", "--until", "started", "--timeout", "60", &id]);
         send(&run, Signal::STOP);
         assert!(
-            said(&guard, &["events", "--all", "--until", "ended", "--timeout", "60", &id])
+            said(&guard, &["events", "--all", "--until", "exited", "--timeout", "60", &id])
                 .contains("exit code 6")
         );
-        assert!(said(&guard, &["ps"]).contains("dead"), "the jail is removed once the command goes on");
+        assert!(said(&guard, &["ps"]).contains("abandoned"), "the jail is removed once the command goes on");
         send(&run, Signal::CONT);
         assert_eq!(run.wait().unwrap().code(), Some(6));
         assert!(!guard.state().exists());

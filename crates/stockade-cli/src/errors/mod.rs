@@ -2,4 +2,5 @@
 
 pub(crate) mod hints;
 pub(crate) mod other_tools;
+mod renamed_states;
 pub(crate) mod usage;

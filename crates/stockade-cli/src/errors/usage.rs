@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::other_tools;
+use super::{other_tools, renamed_states};
 use crate::terminal::output::{Code, Failure, escape_control};
 
 /// How like a word one has to be, from 0 to 1, to be told as what was meant.
@@ -115,7 +115,8 @@ fn next_step(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> 
         }
         _ => {
             let wrong = word(error, ContextKind::InvalidValue)?;
-            likeliest(error, ContextKind::SuggestedValue, wrong)
+            let flag = word(error, ContextKind::InvalidArg).unwrap_or_default();
+            renamed_states::hint(flag, wrong).or_else(|| likeliest(error, ContextKind::SuggestedValue, wrong))
         }
     }
 }

@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn a_jail_is_found_by_each_key_and_by_no_wrong_value() {
         for (fits, other) in [
-            ("state=ended", "state=running"),
-            ("state=dead,ended", "state=dead,running"),
+            ("state=exited", "state=running"),
+            ("state=abandoned,exited", "state=abandoned,running"),
             ("id=vm-*", "id=vm"),
             ("id=vm-[12]", "id=vm-[23]"),
             ("vmm=fire?racker", "vmm=qemu*"),
@@ -131,7 +131,7 @@ mod tests {
         for unknown in ["vmm=*", "base=/srv/jailer", "uid=1234", "older=0", "younger=1d"] {
             assert!(!unknown.parse::<Filter>().expect(unknown).fits(&damaged), "{unknown}");
         }
-        assert!("state=damaged".parse::<Filter>().expect("a filter").fits(&damaged));
+        assert!("state=corrupt".parse::<Filter>().expect("a filter").fits(&damaged));
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             ("name=x", "there is no key \"name\"; there are state, id, vmm, base, uid, older, younger"),
             (
                 "state=up",
-                "\"up\" is not a state; there are prepared, running, ended, dead, elsewhere, damaged",
+                "\"up\" is not a state; there are created, running, exited, abandoned, foreign, corrupt",
             ),
             ("id=[", "\"[\" is no pattern: Pattern syntax error near position 0: invalid range pattern"),
             ("uid=root", "\"root\" is not a uid, such as 1234"),

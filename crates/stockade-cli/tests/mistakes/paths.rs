@@ -6,8 +6,8 @@ use super::*;
 fn a_name_behind_a_colon_is_told_as_one_behind_an_equals_sign() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--place", "/etc/passwd:/passwd");
-        let said = "--place /etc/passwd:/passwd: there is no such file; a name in the jail goes behind an equals \
-                    sign: /etc/passwd=/passwd";
+        let said = "--place /etc/passwd:/passwd: no such file; a name in the jail follows '=', as in \
+                    '/etc/passwd=/passwd'";
         refused(&guard, &line, said);
     });
 }

@@ -34,7 +34,7 @@ fn numbers_and_settings_are_checked() {
                 "/a",
                 "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'",
             ),
-            ("--ramfs", "lots", "\"lots\" is not a size such as 1M"),
+            ("--ramfs", "lots", "'lots' is not a size, such as 1M"),
             ("--netns", "..", "Invalid network namespace name: \"..\""),
             (
                 "--netns",

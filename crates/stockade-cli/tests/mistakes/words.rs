@@ -7,7 +7,7 @@ fn what_is_repeated_of_an_argument_neither_ends_the_line_nor_commands_the_termin
     let argument = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let cases = [
         (vec![argument(b"nc-\n1")], r"unrecognized subcommand 'nc-\n1'"),
-        (vec!["kill".into(), "vm".into(), "-s\x1b[2J".into()], r"--signal: \u{1b}[2J is not a signal"),
+        (vec!["kill".into(), "vm".into(), "-s\x1b[2J".into()], r"--signal: '\u{1b}[2J' is not a signal"),
         (
             vec!["ps".into(), "--state-dir".into(), "/etc/passwd/\n".into()],
             r"--state-dir: Failed to canonicalize path /etc/passwd/\n: ",

@@ -140,7 +140,7 @@ fn if_run_is_killed_the_vmm_runs_on_and_what_shows_its_output_ends_with_it() {
         for _ in 0..3 {
             operator.sees("beat\r\n");
         }
-        assert_eq!(stockade(guard, &["gc"]).stdout, "no dead jails\n", "it runs on");
+        assert_eq!(stockade(guard, &["gc"]).stdout, "no abandoned jails\n", "it runs on");
         kill_process(vmm, Signal::KILL).unwrap();
         // Orphans come to this process.
         let deadline = Instant::now() + Duration::from_secs(10);
