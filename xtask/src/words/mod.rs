@@ -143,7 +143,8 @@ fn read(root: &Path, paths: &[PathBuf]) -> Done<Findings> {
 
 /// The functions, most of them tests, whose names are too long to be read at a glance.
 fn long_names(file: &str, source: &str) -> Vec<Finding> {
-    let keyword = if file.ends_with(".rs") { "fn " } else { "def " };
+    let is_rust = Path::new(file).extension().is_some_and(|kind| kind == "rs");
+    let keyword = if is_rust { "fn " } else { "def " };
     let names = source.lines().enumerate().filter_map(|(number, line)| {
         let (_, after) = line.split_once(keyword).filter(|(before, _)| !before.contains(['"', '/']))?;
         let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
