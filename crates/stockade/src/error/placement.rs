@@ -26,7 +26,7 @@ pub enum PlacementError {
     Reflink(PathBuf, Errno),
     /// A source that cannot be placed by this method.
     #[error("'{}' cannot be placed by {how}; use node for devices, link or reflink for files, bind or copy for files and directories", .0.display(), how = .1)]
-    NoSuchWay(PathBuf, How),
+    UnsupportedMethod(PathBuf, How),
     /// A bind with an owner.
     #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]
     BindOwner(PathBuf),

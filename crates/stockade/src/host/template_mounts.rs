@@ -57,7 +57,7 @@ impl TemplateMounts {
         if !pinned {
             return Err(format!("{} pins no namespace", pin.display()));
         }
-        demand_roots_own(directory)?;
+        check_is_roots_own(directory)?;
         let capabilities = rustix::thread::capabilities(None).map_err(|cause| cause.to_string())?;
         let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_CHROOT;
         if !capabilities.effective.contains(needed) {
@@ -81,7 +81,7 @@ impl TemplateMounts {
         }
         let at: HostPath = Path::new(RUNTIME_DIRECTORY).to_owned().into();
         make_directory(at.as_path(), PRIVATE).context(Operation::CreateDirectory, &at)?;
-        demand_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
+        check_is_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
         // The directory below the mount is what all lock; it is root's alone, so nobody holds it for long.
         let below = open(&at)?;
         rustix::fs::flock(&below, FlockOperation::LockExclusive).context(Operation::Open, &at)?;
@@ -165,7 +165,7 @@ fn is_mount(directory: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
 }
 
 /// Nobody but root may put anything there.
-fn demand_roots_own(directory: &Path) -> std::result::Result<(), String> {
+fn check_is_roots_own(directory: &Path) -> std::result::Result<(), String> {
     let facts = std::fs::symlink_metadata(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     if facts.is_dir() && facts.uid() == 0 && facts.permissions().mode() & 0o022 == 0 {
         return Ok(());

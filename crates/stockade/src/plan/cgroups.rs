@@ -63,7 +63,7 @@ fn cgroups_asked_for(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<C
         return Ok(Cgroups { unified, ..Cgroups::default() });
     }
     if mode == LaunchMode::Spawn {
-        spec.cgroups.iter().try_for_each(|setting| setting.demand_version(version))?;
+        spec.cgroups.iter().try_for_each(|setting| setting.check_version(version))?;
     }
     match version {
         CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),

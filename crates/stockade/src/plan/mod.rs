@@ -17,12 +17,12 @@ use crate::error::{PlacementError, Result};
 use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns};
 use crate::steps::{
-    CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, Ramfs,
+    CpuInfo, DeviceNode, Directory, FIRST_CPU, FileHow, JailDirectory, NamedNetns, PlacedFile, Ramfs,
     SharedDirectory, Step,
 };
 
-pub use placement::placement;
-pub(crate) use placement::way_of;
+pub use placement::decide_placement;
+pub(crate) use placement::method_of;
 pub(crate) use process::{arguments, reset_all, with_binds};
 pub(crate) use tracking_cgroup::is_tracking_cgroup;
 
@@ -61,7 +61,7 @@ impl Plan {
 /// asks for.
 pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     let layout = Layout::new(spec);
-    demand_free_name(spec)?;
+    check_name_is_free(spec)?;
     let cgroups = cgroups::cgroups(spec, &layout, host, mode)?;
     let mut prepare = directories(spec, &layout, mode);
     prepare.extend(closure(spec));
@@ -69,7 +69,7 @@ pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     prepare.extend(device_nodes(spec, host, mode));
     prepare.extend(ramfs(spec));
     // Until here a new root was closed to everyone else.
-    prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
+    prepare.push(Directory { path: JailPath::root(), owner: spec.owner }.into());
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
@@ -78,7 +78,7 @@ pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
 }
 
 /// Refuses an executable whose name is that of something else in the jail's root.
-fn demand_free_name(spec: &JailSpec) -> Result<()> {
+fn check_name_is_free(spec: &JailSpec) -> Result<()> {
     let name = spec.exec_file.name();
     if ["dev", "run"].contains(&name) || (name == "ramfs" && spec.ramfs.is_some()) {
         return Err(PlacementError::Taken(spec.exec_file.in_jail()).into());
@@ -88,7 +88,7 @@ fn demand_free_name(spec: &JailSpec) -> Result<()> {
 
 fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> {
     let owner = spec.owner;
-    let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
+    let directory = |path: &str| JailPath::new(path).map(|path| Directory { path, owner }.into());
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
         JailDirectory { path: layout.jail_dir(), take_over: mode == LaunchMode::BecomeVmm }.into(),
@@ -103,13 +103,13 @@ fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> 
         read_only: false,
     });
     steps.extend(copy.map(Step::from));
-    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
+    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| directory(path).ok()));
     steps
 }
 
 /// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
 fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
-    spec.closure.files.iter().filter(|_| !spec.bind_executable).map(|file| {
+    spec.libraries.files.iter().filter(|_| !spec.bind_executable).map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
         PlacedFile::copy(source, path, spec.owner).into()
     })

@@ -20,7 +20,7 @@ use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
 /// # Errors
 /// [`SpecError::NotFound`] for a missing source, [`SpecError::NotAFile`] for one that cannot be placed in
 /// this way, and why a link, a reflink or a bind cannot be had.
-pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
+pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
     let source = HostPath::existing(&placement.source)?;
     let path = placement.target_of(&source)?;
     let facts = rustix::fs::stat(source.as_path()).context(Operation::Inspect, &source)?;
@@ -41,7 +41,7 @@ pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<
         }
         .into()),
         How::Bind if kind.is_file() || kind.is_dir() => {
-            decision.demand_bind(placement.owner)?;
+            decision.check_bind(placement.owner)?;
             Ok(Bind { source, inode: Inode::of(&facts), path, read_only }.into())
         }
         How::Auto | How::Copy if kind.is_dir() => Ok(PlacedTree { source, path, owner, read_only }.into()),
@@ -50,7 +50,7 @@ pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<
             Ok(PlacedFile { source, path, owner, how, expect_plain: false, read_only }.into())
         }
         How::Auto => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
-        how => Err(PlacementError::NoSuchWay(source.as_path().to_owned(), how).into()),
+        how => Err(PlacementError::UnsupportedMethod(source.as_path().to_owned(), how).into()),
     }
 }
 
@@ -80,7 +80,7 @@ struct Decision<'a> {
 impl Decision<'_> {
     fn file(&self, how: How) -> Result<FileHow> {
         match how {
-            How::Link => self.demand_link().map(|()| FileHow::Link),
+            How::Link => self.check_link().map(|()| FileHow::Link),
             How::Reflink => {
                 self.try_reflink().map_err(|cause| PlacementError::Reflink(self.path(), cause))?;
                 Ok(FileHow::Reflink)
@@ -93,7 +93,7 @@ impl Decision<'_> {
         }
     }
 
-    fn demand_link(&self) -> Result<()> {
+    fn check_link(&self) -> Result<()> {
         if !self.owner_fits() {
             let refused =
                 if self.read_only { PlacementError::LinkReadOnly } else { PlacementError::LinkOwner };
@@ -146,7 +146,7 @@ impl Decision<'_> {
     }
 
     /// Refuses a bind that would have to change the host's file, or that the jail is in.
-    fn demand_bind(&self, owner: Option<Owner>) -> Result<()> {
+    fn check_bind(&self, owner: Option<Owner>) -> Result<()> {
         if owner.is_some() {
             return Err(PlacementError::BindOwner(self.path()).into());
         }
@@ -162,7 +162,7 @@ impl Decision<'_> {
 }
 
 /// The way that a step of a placement is.
-pub(crate) fn way_of(step: &Step) -> How {
+pub(crate) fn method_of(step: &Step) -> How {
     match step {
         Step::PlacedFile(PlacedFile { how: FileHow::Link, .. }) => How::Link,
         Step::PlacedFile(PlacedFile { how: FileHow::Reflink, .. }) => How::Reflink,
