@@ -18,7 +18,7 @@ fn spec(guard: &Guard, program: &Path, words: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(program).unwrap();
     let mut spec = JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
-    spec.closure = Libraries::of(&spec.exec_file).unwrap();
+    spec.libraries = Libraries::of(&spec.exec_file).unwrap();
     spec.arguments = words.iter().map(Into::into).collect();
     spec
 }
@@ -93,7 +93,7 @@ fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
         for (file, power) in &powers {
             let said = prepared.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
             assert_eq!(said.to_string(), format!("the {} of {}", power.words(), file.display()));
-            let placed = spec.closure.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
+            let placed = spec.libraries.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
             let copy = prepared.root().join(placed.path.absolute().strip_prefix("/").unwrap());
             assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o7000, 0);
             assert_eq!(testkit::attributes(copy.as_path()), [""; 0]);
@@ -118,15 +118,15 @@ fn the_closure_is_on_the_receipt() {
                 _ => None,
             })
             .collect();
-        for file in &spec.closure.files {
+        for file in &spec.libraries.files {
             assert!(placed.contains(&(file.source.clone(), file.path.clone())), "{file:?} of {placed:?}");
             let inside = prepared.root().join(file.path.absolute().strip_prefix("/").unwrap());
             assert_eq!(fs::read(&inside).unwrap(), fs::read(&file.source).unwrap(), "{inside}");
         }
         assert!(
-            spec.closure.files.len() >= 5,
+            spec.libraries.files.len() >= 5,
             "the loader, the C library and three more: {:?}",
-            spec.closure
+            spec.libraries
         );
         assert!(prepared.teardown().unwrap().is_clean());
     });
@@ -136,7 +136,7 @@ fn the_closure_is_on_the_receipt() {
 fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
     privileged!(guard, {
         let mut spec = spec(&guard, &layered(&guard), &[]);
-        spec.closure = Libraries::default();
+        spec.libraries = Libraries::default();
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let said = "failed to execute in the jail: /layered: No such file or directory (os error 2); the file is \

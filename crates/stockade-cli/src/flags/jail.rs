@@ -96,7 +96,7 @@ impl JailArgs {
     /// Builds the specification. An error names the flag.
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
         let mut builder = JailSpec::builder(&self.id, &self.exec_file)
-            .closure(!self.no_closure)
+            .libraries(!self.no_closure)
             .bind_executable(self.bind_exec)
             .uid(&self.uid)
             .gid(&self.gid)

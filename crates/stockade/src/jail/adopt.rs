@@ -11,7 +11,7 @@ use crate::error::{Error, PlacementError, Result};
 use crate::host::CgroupLayout;
 use crate::jail::create::LockedJail;
 use crate::jail::teardown::{Report, undo};
-use crate::plan::{Plan, placement as decide, way_of};
+use crate::plan::{Plan, decide_placement as decide, method_of};
 use crate::spec::{
     CgroupSetting, ExecFile, HostPath, How, JailId, JailSpec, Layout, NetnsName, Owner, ParentCgroup, Placed,
     Placement,
@@ -124,12 +124,12 @@ impl Adopted {
         let asked = placement.into();
         let step = decide(owner, &ctx.layout.root(), &asked)?;
         if let Step::Bind(bind) = &step {
-            return Err(PlacementError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
+            return Err(PlacementError::UnsupportedMethod(bind.source.as_path().to_owned(), How::Bind).into());
         }
         let path = asked.target()?;
         tree.make_parents(&path, owner)?;
         step.apply(&ctx)?;
-        Ok(Placed { path, how: way_of(&step), stripped: ctx.take_stripped().pop() })
+        Ok(Placed { path, how: method_of(&step), stripped: ctx.take_stripped().pop() })
     }
 
     /// Removes the jail: kills what runs in it, and undoes everything on its receipt.

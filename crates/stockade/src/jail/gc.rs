@@ -115,7 +115,7 @@ fn would_remove(receipt: &Receipt) -> Report {
     // A dead jail's process is gone, and its root goes with its directory.
     let there = |step: &&Step| match step {
         Step::Vmm(_) => false,
-        Step::Folder(folder) => folder.path != JailPath::root(),
+        Step::Directory(folder) => folder.path != JailPath::root(),
         _ => true,
     };
     let removed = receipt.steps.iter().rev().filter(there).map(ToString::to_string).collect();

@@ -6,7 +6,7 @@ use crate::entry::{Bind, EnterStep};
 use crate::error::{Error, PlacementError, Result};
 use crate::jail::create::{Created, LockedJail};
 use crate::jail::running::Running;
-use crate::plan::{placement, way_of, with_binds};
+use crate::plan::{decide_placement, method_of, with_binds};
 use crate::spec::{JailPath, Placed, Placement};
 use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
@@ -92,7 +92,7 @@ impl LockedJail {
     pub(crate) fn place_all(&mut self, asked: impl IntoIterator<Item = Placement>) -> Result<()> {
         let (owner, root, before) = (self.receipt.spec.owner, self.receipt.root(), self.receipt.steps.len());
         for asked in asked {
-            let step = placement(owner, &root, &asked)?;
+            let step = decide_placement(owner, &root, &asked)?;
             self.demand_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
             self.receipt.steps.push(step);
         }
@@ -115,9 +115,9 @@ impl LockedJail {
         vmm: Option<&PidFd>,
     ) -> Result<Placed> {
         let owner = self.receipt.spec.owner;
-        let step = placement(owner, &self.receipt.root(), asked)?;
+        let step = decide_placement(owner, &self.receipt.root(), asked)?;
         let path = step.placed_at().cloned().unwrap_or_else(JailPath::root);
-        let mut placed = Placed { path, how: way_of(&step), stripped: None };
+        let mut placed = Placed { path, how: method_of(&step), stripped: None };
         self.demand_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
             self.ctx.mounts = Some(vmm.mount_namespace()?);

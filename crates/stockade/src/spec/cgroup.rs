@@ -1,4 +1,4 @@
-//! What a jail asks of the host's cgroups.
+//! The cgroup settings of a jail.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 
-/// One setting: a cgroup file and the value to write there, such as `cpu.shares=2`.
+/// One setting: a cgroup file and the value to write to it, for example `cpu.shares=2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupSetting {
-    /// The file's name: one component, its controller before the first dot.
+    /// The file's name: one component, with its controller before the first dot.
     pub file: String,
-    /// What is written there.
+    /// The value to write.
     pub value: String,
 }
 
@@ -35,7 +35,7 @@ impl FromStr for CgroupSetting {
         if value.is_empty() {
             return Err(SpecError::CgroupFormat(text.to_owned()));
         }
-        // One plain component, so that the file cannot be outside the jail's cgroup.
+        // One plain component: the file cannot be outside the jail's cgroup.
         let mut components = Path::new(file).components();
         let plain = matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file);
         if !plain {
@@ -54,18 +54,18 @@ impl fmt::Display for CgroupSetting {
     }
 }
 
-/// The cgroup that jails are made in: relative to the hierarchy's mount, made of plain components.
+/// The parent cgroup of jails: a path of plain components, relative to the hierarchy's mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ParentCgroup(PathBuf);
 
 impl ParentCgroup {
-    /// Relative to the mount of a hierarchy.
+    /// The path relative to the hierarchy's mount.
     pub fn as_path(&self) -> &Path {
         &self.0
     }
 
-    /// How many components it has.
+    /// The number of components.
     pub fn depth(&self) -> usize {
         self.0.components().count()
     }
@@ -76,21 +76,21 @@ impl FromStr for ParentCgroup {
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let path = PathBuf::from(text);
-        // `components` folds `a/./b`, so the text itself is looked at too.
+        // `components` normalises `a/./b`, so the text itself is checked too.
         let dots = text.split('/').any(|part| part == "." || part == "..");
         let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
         if dots || !plain { Err(SpecError::ParentCgroup(text.to_owned())) } else { Ok(Self(path)) }
     }
 }
 
-/// Which cgroup interface to use.
+/// A version of the cgroup interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CgroupVersion {
-    /// A directory in the hierarchy of each controller.
+    /// cgroup v1: a directory in the hierarchy of each controller.
     V1,
-    /// One directory in the unified hierarchy.
+    /// cgroup v2: one directory in the unified hierarchy.
     V2,
-    /// A number that names no version; the original complains only once it is needed.
+    /// A number that is no version. Firecracker's jailer fails only when the version is needed.
     Unknown(u8),
 }
 

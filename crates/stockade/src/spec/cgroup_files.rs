@@ -1,8 +1,8 @@
-//! The files of the two cgroup versions that do the same under other names.
+//! Files with the same effect in cgroup v1 and v2 under different names.
 
 use super::{CgroupSetting, CgroupVersion, SpecError};
 
-/// What a file of version 1 is called in version 2, or what comes nearest to it.
+/// Files of cgroup v1, each with its equivalent in v2 or the closest one.
 const COUNTERPARTS: &[(&str, &str)] = &[
     ("memory.limit_in_bytes", "memory.max"),
     ("memory.soft_limit_in_bytes", "memory.high"),
@@ -21,8 +21,8 @@ const COUNTERPARTS: &[(&str, &str)] = &[
 ];
 
 impl CgroupSetting {
-    /// Refuses a file that only the other version has, and names that of this one.
-    pub(crate) fn demand_version(&self, version: CgroupVersion) -> Result<(), SpecError> {
+    /// Refuses a file that exists only in the other version; the error names the equivalent.
+    pub(crate) fn check_version(&self, version: CgroupVersion) -> Result<(), SpecError> {
         let (theirs, instead) = match version {
             CgroupVersion::V1 => (2, COUNTERPARTS.iter().find(|(_, v2)| *v2 == self.file).map(|(v1, _)| v1)),
             CgroupVersion::V2 => (1, COUNTERPARTS.iter().find(|(v1, _)| *v1 == self.file).map(|(_, v2)| v2)),
@@ -45,12 +45,12 @@ mod tests {
     fn a_file_of_the_other_version_is_refused_with_its_counterpart() {
         let check = |setting: &str, version| {
             let setting: CgroupSetting = setting.parse().expect("a setting");
-            setting.demand_version(version).map_err(|e| e.to_string())
+            setting.check_version(version).map_err(|e| e.to_string())
         };
-        let line = "memory.max is a file of cgroup version 2, and the jail's cgroup is of version 1: there it is \
-                    memory.limit_in_bytes";
+        let line =
+            "'memory.max' exists only in cgroup v2, but this jail uses v1; use 'memory.limit_in_bytes'";
         assert_eq!(check("memory.max=1", CgroupVersion::V1), Err(line.to_owned()));
-        let line = "cpu.shares is a file of cgroup version 1, and the jail's cgroup is of version 2: there it is cpu.weight";
+        let line = "'cpu.shares' exists only in cgroup v1, but this jail uses v2; use 'cpu.weight'";
         assert_eq!(check("cpu.shares=1", CgroupVersion::V2), Err(line.to_owned()));
         for both in ["pids.max=1", "cpuset.cpus=0", "memory.numa_stat=1"] {
             assert_eq!(check(both, CgroupVersion::V1).and(check(both, CgroupVersion::V2)), Ok(()));

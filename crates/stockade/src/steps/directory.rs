@@ -65,7 +65,7 @@ impl fmt::Display for SharedDirectory {
 
 /// The jail's own directory, which belongs to root, and its root in it.
 ///
-/// The root stays root's until a [`Folder`] step gives it away, so that until then nobody else can come in
+/// The root stays root's until a [`Directory`] step gives it away, so that until then nobody else can come in
 /// between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailDirectory {
@@ -225,14 +225,14 @@ fn clear_of_the_dead(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
 
 /// A folder in the jail, for its owner alone; the root itself among them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
+pub struct Directory {
     /// Where it is in the jail.
     pub path: JailPath,
     /// Who owns it.
     pub owner: Owner,
 }
 
-impl StepKind for Folder {
+impl StepKind for Directory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         Ok(ctx.tree()?.make_folder(&self.path, PRIVATE, self.owner)?)
     }
@@ -247,8 +247,8 @@ impl StepKind for Folder {
     }
 }
 
-impl fmt::Display for Folder {
+impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "folder {} in the jail, owner {}", self.path, self.owner)
+        write!(f, "directory {} in the jail, owner {}", self.path, self.owner)
     }
 }

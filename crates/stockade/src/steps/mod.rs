@@ -30,7 +30,7 @@ pub(crate) use cgroup::end_members;
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
-pub use directory::{Folder, JailDirectory, SharedDirectory};
+pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
 pub use file::{FileHow, PlacedFile};
@@ -289,7 +289,8 @@ steps! {
     /// The jail's own directory with its root.
     JailDirectory,
     /// A folder in the jail.
-    Folder,
+    #[serde(rename = "folder")]
+    Directory,
     /// A device node in the jail.
     DeviceNode,
     /// A file in the jail.
@@ -347,7 +348,7 @@ impl Step {
     pub(crate) fn in_directory(&self) -> Option<&JailPath> {
         match self {
             // The root is part of the directory's own step.
-            Self::Folder(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
+            Self::Directory(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
             Self::CpuInfo(cpu_info) => Some(&cpu_info.target),
             other => other.placed_at(),
         }

@@ -52,7 +52,7 @@ fn facts(spec: &JailSpec, placed: &[Step]) -> BTreeMap<String, String> {
     facts.insert("arguments".to_owned(), format!("{arguments:?}"));
     let cgroups: Vec<String> = spec.cgroups.iter().map(ToString::to_string).collect();
     facts.insert("cgroup".to_owned(), format!("{cgroups:?}"));
-    let libraries = spec.closure.files.iter().map(|file| file.source.to_string()).collect::<Vec<_>>();
+    let libraries = spec.libraries.files.iter().map(|file| file.source.to_string()).collect::<Vec<_>>();
     facts.insert("libraries".to_owned(), format!("{libraries:?}"));
     // A network namespace of the existing jail would be joined by now, so the serialised forms differ.
     facts.retain(|field, _| !field.starts_with("netns"));

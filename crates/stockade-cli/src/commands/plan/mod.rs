@@ -10,7 +10,7 @@ use serde::Serialize;
 use stockade::entry::EnterStep;
 use stockade::spec::{HostPath, JailId, JailSpec};
 use stockade::steps::Step;
-use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, placement};
+use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, decide_placement};
 
 use crate::batch::request::JailRequest;
 use crate::flags::jail::PLACE_FLAG;
@@ -90,10 +90,10 @@ fn compute(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
     let unplaced = plan.prepare.len();
     let near = existing_part(spec);
     for wanted in spec.placements() {
-        plan.place(placement(spec.owner, &near, &wanted)?);
+        plan.place(decide_placement(spec.owner, &near, &wanted)?);
     }
     for wanted in &request.placements {
-        let placed = placement(spec.owner, &near, wanted);
+        let placed = decide_placement(spec.owner, &near, wanted);
         plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, wanted.source(), &error))?);
     }
     Ok((plan, unplaced))
