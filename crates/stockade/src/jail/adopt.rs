@@ -11,7 +11,7 @@ use crate::error::{Error, PlacementError, Result};
 use crate::host::CgroupLayout;
 use crate::jail::create::LockedJail;
 use crate::jail::teardown::{Report, undo};
-use crate::plan::{Plan, placement as decide, way_of};
+use crate::plan::{Plan, method_of, placement as decide};
 use crate::spec::{
     CgroupSetting, ExecFile, HostPath, How, JailId, JailSpec, Layout, NetnsName, Owner, ParentCgroup, Placed,
     Placement,
@@ -129,7 +129,7 @@ impl Adopted {
         let path = asked.target()?;
         tree.make_parents(&path, owner)?;
         step.apply(&ctx)?;
-        Ok(Placed { path, how: way_of(&step), stripped: ctx.take_stripped().pop() })
+        Ok(Placed { path, how: method_of(&step), stripped: ctx.take_stripped().pop() })
     }
 
     /// Removes the jail: kills what runs in it, and undoes everything on its receipt.

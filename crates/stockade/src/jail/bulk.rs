@@ -33,7 +33,7 @@ pub fn teardown_all_with_progress(
     tell: &(dyn Fn(Progress) + Sync),
 ) -> Vec<Result<Report>> {
     if let Some(grace) = options.grace {
-        ask_to_end(&mut jails, grace);
+        ask_to_exit(&mut jails, grace);
     }
     for running in jails.iter().filter_map(running) {
         // It is killed once more when its turn comes, and then what is wrong is told.
@@ -43,7 +43,7 @@ pub fn teardown_all_with_progress(
     let (done, total) = (AtomicU64::new(0), jails.len() as u64);
     each(jails, |jail| {
         let report = match jail {
-            Jail::Created(prepared) => Created::teardown_with(prepared, rest),
+            Jail::Created(created) => Created::teardown_with(created, rest),
             Jail::Running(running) => Running::teardown_with(running, rest),
             Jail::Exited(stopped) | Jail::Abandoned(stopped) => stopped.teardown_with(rest),
         };
@@ -57,7 +57,7 @@ fn running(jail: &Jail) -> Option<&Running> {
 }
 
 /// Returns once all have ended, or the time is over.
-fn ask_to_end(jails: &mut [Jail], grace: Duration) {
+fn ask_to_exit(jails: &mut [Jail], grace: Duration) {
     let deadline = Instant::now().checked_add(grace);
     for running in jails.iter().filter_map(running) {
         let _ = running.signal(Signal::TERM);

@@ -26,7 +26,7 @@ pub struct Created {
     taken: Option<PoolGuard>,
 }
 
-/// What a prepared jail and a running one have in common.
+/// What a created jail and a running one have in common.
 #[derive(Debug)]
 pub(crate) struct LockedJail {
     pub(crate) lock: Lock,
@@ -49,14 +49,14 @@ impl LockedJail {
     }
 
     /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
-    pub(crate) fn give_up(mut self) -> Result<()> {
+    pub(crate) fn roll_back(mut self) -> Result<()> {
         if self.receipt.keeper.is_some() {
             let report = tear_down(self.lock, self.receipt, &self.ctx, TeardownOptions::default());
             self.ctx.remove_parents();
             return report.map(drop);
         }
         self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
-        self.lock.forget_end()?;
+        self.lock.remove_monitor_files()?;
         self.lock.write(&self.receipt)
     }
 
@@ -82,7 +82,7 @@ impl Store {
     /// [`Error::Running`], [`Error::Locked`] or [`Error::Exists`] if the id is in use, otherwise what was
     /// refused at which step.
     pub fn create(&self, spec: &JailSpec) -> Result<Created> {
-        let spec = &*self.without_the_dead(spec)?;
+        let spec = &*self.without_abandoned(spec)?;
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, LaunchMode::Spawn)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
@@ -93,17 +93,16 @@ impl Store {
             return Err(error);
         }
         let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
-        let mut prepared =
-            Created { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
+        let mut created = Created { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
         // Dropped on an error, it takes the jail with it.
-        prepared.jail_mut().place_all(spec.placements())?;
-        prepared.stripped = prepared.jail().ctx.take_stripped();
-        Ok(prepared)
+        created.jail_mut().place_all(spec.placements())?;
+        created.stripped = created.jail().ctx.take_stripped();
+        Ok(created)
     }
 
     /// The specification as it is once a dead jail of the id is removed: a network namespace that this has made
     /// goes with it, and so is one to make, though there is one to join now.
-    fn without_the_dead<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
+    fn without_abandoned<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
         let Netns::Join(path) = &spec.netns else { return Ok(Cow::Borrowed(spec)) };
         let dead = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Abandoned);
         let made = dead.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
@@ -219,7 +218,7 @@ impl Created {
     }
 
     /// Has the start asked for now, for a jail of a pool, which was made before somebody did.
-    pub(crate) fn was_taken(&mut self, taken: PoolGuard) {
+    pub(crate) fn set_pool_guard(&mut self, taken: PoolGuard) {
         self.taken = Some(taken);
         let receipt = &mut self.jail_mut().receipt;
         receipt.spec.started_us = monotonic_us();
@@ -247,21 +246,21 @@ impl Created {
     pub(crate) fn take(&mut self) -> LockedJail {
         match self.jail.take() {
             Some(jail) => jail,
-            None => unreachable!("a prepared jail is taken once, by what consumes it"),
+            None => unreachable!("a created jail is taken once, by what consumes it"),
         }
     }
 
     fn jail(&self) -> &LockedJail {
         match &self.jail {
             Some(jail) => jail,
-            None => unreachable!("a prepared jail is there until it is consumed"),
+            None => unreachable!("a created jail is there until it is consumed"),
         }
     }
 
     pub(crate) fn jail_mut(&mut self) -> &mut LockedJail {
         match &mut self.jail {
             Some(jail) => jail,
-            None => unreachable!("a prepared jail is there until it is consumed"),
+            None => unreachable!("a created jail is there until it is consumed"),
         }
     }
 }

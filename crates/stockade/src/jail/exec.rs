@@ -195,7 +195,7 @@ pub(crate) fn start(receipt: &Receipt, vmm: &PidFd, exec: Exec) -> Result<ExecPr
     let visitor = ExecProcess::new(PidFd::new(pidfd, pid));
     let failed = match outcome {
         // A teardown that is under way may have looked for visitors before this one was there.
-        Ok(None) if !vmm.has_ended() => return Ok(visitor),
+        Ok(None) if !vmm.has_exited() => return Ok(visitor),
         Ok(None) => Error::NotRunning(receipt.id.clone()),
         Ok(Some(failure)) => failed(failure.call, failure.errno),
         Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForRelease), cause },

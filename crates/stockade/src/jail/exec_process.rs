@@ -52,7 +52,7 @@ impl ExecProcess {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        if self.ended.get().is_none() && self.process.wait_until_ended(deadline)? {
+        if self.ended.get().is_none() && self.process.wait_for_exit(deadline)? {
             self.ended.set(Some(self.process.reap()?.unwrap_or(ExitStatus::Unknown)));
         }
         Ok(self.ended.get())

@@ -11,7 +11,7 @@ use crate::spec::{JailId, JailPath};
 use crate::state::{JailState, Receipt, Store, remove_strays};
 use crate::steps::Step;
 use crate::sys::Progress;
-use crate::sys::owned_dir::{remove_if_ours_and_empty, remove_unnamed};
+use crate::sys::owned_dir::{remove_if_marked_and_empty, remove_temporary};
 
 /// What a collection did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -63,7 +63,7 @@ impl Store {
     ) -> Result<Collection> {
         let mut collection = Collection::default();
         if !dry_run {
-            remove_unnamed(self.directory());
+            remove_temporary(self.directory());
             remove_strays(self.directory());
         }
         let ids = self.ids()?;
@@ -85,7 +85,7 @@ impl Store {
         }
         if !dry_run {
             // Made for a jail that never got its place.
-            remove_if_ours_and_empty(self.directory())?;
+            remove_if_marked_and_empty(self.directory())?;
         }
         Ok(collection)
     }
@@ -115,7 +115,7 @@ fn would_remove(receipt: &Receipt) -> Report {
     // A dead jail's process is gone, and its root goes with its directory.
     let there = |step: &&Step| match step {
         Step::Vmm(_) => false,
-        Step::Folder(folder) => folder.path != JailPath::root(),
+        Step::Directory(folder) => folder.path != JailPath::root(),
         _ => true,
     };
     let removed = receipt.steps.iter().rev().filter(there).map(ToString::to_string).collect();

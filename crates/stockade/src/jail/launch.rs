@@ -77,7 +77,7 @@ impl Created {
             }
             Err(error) => {
                 // The first error is the one to tell; what is left stays on the receipt for gc.
-                let _ = jail.give_up();
+                let _ = jail.roll_back();
                 Err(error)
             }
         }
@@ -87,7 +87,7 @@ impl Created {
 fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
     if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
         // It was made some time ago, and may have been started in vain.
-        jail.lock.forget_end()?;
+        jail.lock.remove_monitor_files()?;
         jail.receipt.spec.started_us = monotonic_us();
         let host = Host::read_for(&jail.receipt.spec)?;
         let fresh = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
@@ -117,7 +117,7 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
     let (child, monitor) = match &log {
         None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
         Some((output, log_bytes)) => {
-            let place = jail.lock.place()?;
+            let place = jail.lock.entry()?;
             let duty = MonitorConfig {
                 place: place.as_fd(),
                 log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
@@ -125,15 +125,15 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
             };
             let spawned = spawn_monitored(&mut entry.program, birth, &duty);
             let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
-            let reference = ProcessRef::born_since(before, monitor.pid);
+            let reference = ProcessRef::started_after(before, monitor.pid);
             (child, Some((PidFd::new(monitor.pidfd, reference.pid), reference)))
         }
     };
     // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
     drop(log);
-    let process = ProcessRef::born_since(before, child.pid);
+    let process = ProcessRef::started_after(before, child.pid);
     let (monitor, its_reference) = monitor.unzip();
-    let outcome = let_go(jail, &entry, child, process, its_reference);
+    let outcome = release(jail, &entry, child, process, its_reference);
     if outcome.is_err()
         && let Some(monitor) = &monitor
     {
@@ -162,7 +162,7 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
 }
 
 /// Records the child, lets it go on, and waits until it has become the VMM.
-fn let_go(
+fn release(
     jail: &mut LockedJail,
     entry: &Entry,
     child: Child,
@@ -180,8 +180,8 @@ fn let_go(
         (_, Err(cause)) => entry.clone_error(cause).into(),
     };
     process.signal(rustix::process::Signal::KILL)?;
-    process.wait_until_ended(None)?;
-    jail.ctx.note_end(process.reap()?);
+    process.wait_for_exit(None)?;
+    jail.ctx.set_exit_status(process.reap()?);
     Err(failed)
 }
 

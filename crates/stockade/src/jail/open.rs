@@ -145,7 +145,7 @@ impl VmmHandle {
     pub fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
         // The monitor ends last, when it has written down how the VMM did.
         for process in [&self.process, &self.monitor].into_iter().flatten() {
-            if !process.wait_until_ended(deadline)? {
+            if !process.wait_for_exit(deadline)? {
                 return Ok(None);
             }
         }

@@ -6,7 +6,7 @@ use crate::entry::{Bind, EnterStep};
 use crate::error::{Error, PlacementError, Result};
 use crate::jail::create::{Created, LockedJail};
 use crate::jail::running::Running;
-use crate::plan::{placement, way_of, with_binds};
+use crate::plan::{method_of, placement, with_binds};
 use crate::spec::{JailPath, Placed, Placement};
 use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
@@ -76,7 +76,7 @@ impl Running {
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
         let (jail, vmm) = self.jail_and_vmm();
         if let Some(bind) = jail.placed(path).and_then(as_bind)
-            && !bind.is_in_place(&jail.ctx)?
+            && !bind.has_mount_point(&jail.ctx)?
             && jail.has_stray(&vmm.mount_points()?)
         {
             let reason = "the VMM has moved the folder it was in, and keeps it until it ends".to_owned();
@@ -93,7 +93,7 @@ impl LockedJail {
         let (owner, root, before) = (self.receipt.spec.owner, self.receipt.root(), self.receipt.steps.len());
         for asked in asked {
             let step = placement(owner, &root, &asked)?;
-            self.demand_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
+            self.ensure_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
             self.receipt.steps.push(step);
         }
         if self.receipt.steps.len() > before {
@@ -117,15 +117,15 @@ impl LockedJail {
         let owner = self.receipt.spec.owner;
         let step = placement(owner, &self.receipt.root(), asked)?;
         let path = step.placed_at().cloned().unwrap_or_else(JailPath::root);
-        let mut placed = Placed { path, how: way_of(&step), stripped: None };
-        self.demand_free(&placed.path, &step)?;
+        let mut placed = Placed { path, how: method_of(&step), stripped: None };
+        self.ensure_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
             self.ctx.mounts = Some(vmm.mount_namespace()?);
         }
         self.append(step.clone())?;
         let parents = self.ctx.tree().and_then(|tree| Ok(tree.make_parents(&placed.path, owner)?));
         let apply = || match tell {
-            Some(tell) => step.apply_telling(&self.ctx, tell),
+            Some(tell) => step.apply_with_progress(&self.ctx, tell),
             None => step.apply(&self.ctx),
         };
         let applied = parents.and_then(|()| apply());
@@ -142,7 +142,7 @@ impl LockedJail {
 
     /// Refuses to place something over a folder, over what the jail itself is made of, or below a bind, which
     /// would hide it; and a directory where anything is.
-    fn demand_free(&self, path: &JailPath, step: &Step) -> Result<()> {
+    fn ensure_free(&self, path: &JailPath, step: &Step) -> Result<()> {
         let (made, placed) = self.receipt.steps.split_at(self.receipt.made);
         let part_of_jail = made.iter().any(|step| step.placed_at() == Some(path))
             || path == &JailPath::new(self.receipt.layout.pid_file())?;
@@ -218,7 +218,7 @@ impl LockedJail {
         let binds: Vec<&Bind> = self.receipt.steps.iter().filter_map(as_bind).filter(last).collect();
         for bind in &binds {
             self.ctx.tree()?.make_parents(&bind.path, self.receipt.spec.owner)?;
-            bind.expect_point(&self.ctx)?;
+            bind.ensure_mount_point(&self.ctx)?;
         }
         Ok(with_binds(&self.receipt.enter, binds))
     }

@@ -18,7 +18,7 @@ use crate::state::Store;
 /// Their ids are that of the specification with a random word behind it, and so are the names of network
 /// namespaces that are made for them: a jail keeps its name for life, since its paths have it in them.
 ///
-/// What was taken is made up for by a thread of the pool's own, which lets the launch of what was taken go first. A pooled jail is a prepared jail like any other,
+/// What was taken is made up for by a thread of the pool's own, which lets the launch of what was taken go first. A pooled jail is a created jail like any other,
 /// with its receipt: if this process is killed, `gc` removes it. A pool that is dropped removes what is in it.
 ///
 /// ```no_run
@@ -28,9 +28,9 @@ use crate::state::Store;
 /// # fn main() -> stockade::Result<()> {
 /// let spec = JailSpec::builder("web", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
 /// let pool = JailPool::new(&Store::from_environment()?, &spec, 4)?;
-/// let mut prepared = pool.take()?;
-/// prepared.place("/images/vmlinux")?;
-/// let running = prepared.launch(Streams::default())?;
+/// let mut created = pool.take()?;
+/// created.place("/images/vmlinux")?;
+/// let running = created.launch(Streams::default())?;
 /// println!("{} runs as {}", running.receipt().id, running.pid());
 /// # Ok(())
 /// # }
@@ -93,9 +93,9 @@ impl JailPool {
         };
         let taken = PoolGuard(Arc::clone(&self.shared));
         self.shared.changed.notify_all();
-        let mut prepared = warm.map_or_else(|| self.shared.create(), Ok)?;
-        prepared.was_taken(taken);
-        Ok(prepared)
+        let mut created = warm.map_or_else(|| self.shared.create(), Ok)?;
+        created.set_pool_guard(taken);
+        Ok(created)
     }
 
     /// How many jails are warm.

@@ -38,7 +38,7 @@ impl Running {
     /// [`Error::NotReady`] after `timeout`, otherwise what the kernel says.
     pub fn wait_ready(&mut self, socket: &JailPath, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        let changes = self.watch_folder_of(socket)?;
+        let changes = self.watch_directory_of(socket)?;
         loop {
             let again = match look(self.tree()?, socket)? {
                 Socket::Accepts => return Ok(()),
@@ -62,9 +62,9 @@ impl Running {
     }
 
     /// Opens a descriptor that tells when something in the socket's folder changes.
-    fn watch_folder_of(&self, socket: &JailPath) -> Result<OwnedFd> {
+    fn watch_directory_of(&self, socket: &JailPath) -> Result<OwnedFd> {
         let tree = self.tree()?;
-        let folder = tree.folder_of(socket)?;
+        let folder = tree.directory_of(socket)?;
         let at = tree.host_path(socket);
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .context(Operation::Open, &at)?;

@@ -104,20 +104,20 @@ impl Running {
         if self.wait_timeout(Duration::ZERO)?.is_some() {
             return Ok(None);
         }
-        let monitor = self.monitor.as_ref().filter(|_| self.process.has_ended());
+        let monitor = self.monitor.as_ref().filter(|_| self.process.has_exited());
         Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
     }
 
     pub(crate) fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
+        if self.ended.is_some() || !self.process.wait_for_exit(deadline)? {
             return Ok(self.ended);
         }
         let status = match &self.monitor {
             // Not yet written down: the deadline came between the two ends.
-            Some(monitor) if !monitor.wait_until_ended(deadline)? => return Ok(None),
+            Some(monitor) if !monitor.wait_for_exit(deadline)? => return Ok(None),
             Some(monitor) => {
                 monitor.reap()?;
-                self.jail.lock.ended()
+                self.jail.lock.exit_status()
             }
             None => self.reap()?,
         };
@@ -131,7 +131,7 @@ impl Running {
         let ended = self.process.reap()?;
         if let Some(ended) = ended {
             // This caller knows it in any case; a full disk must not keep it from that.
-            let _ = self.jail.lock.write_end(ended);
+            let _ = self.jail.lock.write_exit_status(ended);
         }
         Ok(ended)
     }

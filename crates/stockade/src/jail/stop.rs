@@ -25,7 +25,7 @@ pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Result<Vec<ExitStatus>>
     }
     let ended = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(ExitStatus::Unknown)));
     let ended = ended.collect::<Result<_>>()?;
-    jails.iter().try_for_each(|jail| jail.receipt().end_members()).map(|()| ended)
+    jails.iter().try_for_each(|jail| jail.receipt().kill_members()).map(|()| ended)
 }
 
 impl Receipt {
@@ -34,7 +34,7 @@ impl Receipt {
     ///
     /// # Errors
     /// What the kernel says of reading the cgroups, or of killing.
-    pub fn end_members(&self) -> Result<()> {
-        self.cgroups().try_for_each(|cgroup| steps::end_members(&cgroup, self.nonce.as_str()))
+    pub fn kill_members(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| steps::kill_members(&cgroup, self.nonce.as_str()))
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], ctx: &StepContext, remaining: &m
         if directory.is_some_and(|directory| directory < index)
             && let Some(path) = carried_by_directory(step, steps)
         {
-            ctx.carry(path);
+            ctx.track_removal(path);
             carried.push((step, path));
             continue;
         }
@@ -108,7 +108,7 @@ fn carried_by_directory<'s>(step: &'s Step, steps: &[Step]) -> Option<&'s JailPa
 /// What became of a step whose work went with the jail's directory; where that is left, it is undone by itself.
 fn what_became_of(step: &Step, path: &JailPath, directory: &UndoOutcome, ctx: &StepContext) -> UndoOutcome {
     match directory {
-        _ if ctx.is_gone(path) => UndoOutcome::Removed,
+        _ if ctx.was_removed(path) => UndoOutcome::Removed,
         UndoOutcome::Left(_) => step.undo(ctx),
         _ => UndoOutcome::NeverThere,
     }
@@ -154,7 +154,7 @@ pub(crate) fn tear_down(
             .extend(foreign.map(|mount| Leftover { what: Described(&mount).to_string(), reason: reason() }));
     }
     if remaining.is_empty() {
-        let tombstone = receipt.tombstone(lock.ended().or(ctx.ended()));
+        let tombstone = receipt.tombstone(lock.exit_status().or(ctx.exit_status()));
         lock.remove(Some(&tombstone))?;
     } else {
         receipt.steps = remaining;

@@ -17,12 +17,12 @@ use crate::error::{PlacementError, Result};
 use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns};
 use crate::steps::{
-    CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, Ramfs,
+    CpuInfo, DeviceNode, Directory, FIRST_CPU, FileHow, JailDirectory, NamedNetns, PlacedFile, Ramfs,
     SharedDirectory, Step,
 };
 
+pub(crate) use placement::method_of;
 pub use placement::placement;
-pub(crate) use placement::way_of;
 pub(crate) use process::{arguments, reset_all, with_binds};
 pub(crate) use tracking_cgroup::is_tracking_cgroup;
 
@@ -69,7 +69,7 @@ pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     prepare.extend(device_nodes(spec, host, mode));
     prepare.extend(ramfs(spec));
     // Until here a new root was closed to everyone else.
-    prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
+    prepare.push(Directory { path: JailPath::root(), owner: spec.owner }.into());
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
@@ -88,7 +88,7 @@ fn demand_free_name(spec: &JailSpec) -> Result<()> {
 
 fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> {
     let owner = spec.owner;
-    let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
+    let directory = |path: &str| JailPath::new(path).map(|path| Directory { path, owner }.into());
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
         JailDirectory { path: layout.jail_dir(), take_over: mode == LaunchMode::BecomeVmm }.into(),
@@ -103,7 +103,7 @@ fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> 
         read_only: false,
     });
     steps.extend(copy.map(Step::from));
-    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
+    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| directory(path).ok()));
     steps
 }
 

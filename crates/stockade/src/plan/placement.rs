@@ -162,7 +162,7 @@ impl Decision<'_> {
 }
 
 /// The way that a step of a placement is.
-pub(crate) fn way_of(step: &Step) -> How {
+pub(crate) fn method_of(step: &Step) -> How {
     match step {
         Step::PlacedFile(PlacedFile { how: FileHow::Link, .. }) => How::Link,
         Step::PlacedFile(PlacedFile { how: FileHow::Reflink, .. }) => How::Reflink,

@@ -15,24 +15,24 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
-use crate::sys::owned_dir::remove_if_ours_and_empty;
+use crate::sys::owned_dir::remove_if_marked_and_empty;
 use crate::sys::{modes, remove_tree};
 
 pub(crate) const RECEIPT: &str = "receipt.json";
-pub(crate) const ENDED: &str = "ended";
+pub(crate) const EXIT_STATUS: &str = "ended";
 
 const RECEIPT_NEW: &str = "receipt.json.new";
 
 /// The mode of what is in a jail's place; the monitor has the same.
 const FILE: u32 = 0o600;
 
-const ENDED_NEW: &str = "ended.new";
+const EXIT_STATUS_NEW: &str = "ended.new";
 
 /// What the monitor writes into a jail's place.
-const MONITOR_FILES: &[&str] = &["log", "log.1", ENDED_NEW, ENDED];
+const MONITOR_FILES: &[&str] = &["log", "log.1", EXIT_STATUS_NEW, EXIT_STATUS];
 
 /// What tells that a directory in the state directory is a jail's place.
-pub(super) const PLACE: &str = "place";
+pub(super) const ENTRY_MARK: &str = "place";
 
 /// A jail's place in the state directory, held by this process alone.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Lock {
 
     /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
     /// first and would live as long as the monitor.
-    pub(crate) fn place(&self) -> Result<OwnedFd> {
+    pub(crate) fn entry(&self) -> Result<OwnedFd> {
         let directory = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
         directory.context(Operation::Open, &self.path)
     }
@@ -80,21 +80,21 @@ impl Lock {
     }
 
     /// How the VMM ended, if its monitor has written that down.
-    pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        read_ended(&self.path)
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        read_exit_status(&self.path)
     }
 
     /// Writes down how the VMM ended, as a monitor does, whole or not at all.
-    pub(crate) fn write_end(&self, ended: ExitStatus) -> Result<()> {
+    pub(crate) fn write_exit_status(&self, ended: ExitStatus) -> Result<()> {
         if ended == ExitStatus::Unknown {
             return Ok(());
         }
         let text = ended.to_text() + "\n";
-        self.replace(ENDED, ENDED_NEW, text.as_bytes())
+        self.replace(EXIT_STATUS, EXIT_STATUS_NEW, text.as_bytes())
     }
 
     /// Removes what a monitor has written for a VMM that was started before.
-    pub(crate) fn forget_end(&self) -> Result<()> {
+    pub(crate) fn remove_monitor_files(&self) -> Result<()> {
         MONITOR_FILES.iter().try_for_each(|name| self.unlink(name))
     }
 
@@ -109,12 +109,12 @@ impl Lock {
             .iter()
             .map(|name| name.to_string_lossy())
             .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|ours| name == ours));
-        let passing = ours.iter().filter(|name| ![RECEIPT, ENDED].contains(&name.as_ref()));
+        let passing = ours.iter().filter(|name| ![RECEIPT, EXIT_STATUS].contains(&name.as_ref()));
         passing.into_iter().try_for_each(|name| self.unlink(name))?;
         if let Some(foreign) = foreign.first() {
             return Err(Errno::NOTEMPTY).context(Operation::Remove, self.path.join(foreign.as_ref()));
         }
-        let last = [RECEIPT, ENDED].into_iter().filter(|last| ours.iter().any(|name| name == last));
+        let last = [RECEIPT, EXIT_STATUS].into_iter().filter(|last| ours.iter().any(|name| name == last));
         last.into_iter().try_for_each(|name| self.unlink(name))?;
         let last = tombstone.map(|tombstone| self.store.join(tombstone.name()));
         // Where it cannot be renamed subscribers are told less.
@@ -126,12 +126,12 @@ impl Lock {
     /// else was made, or after everything was removed. Anything else in the state directory is not ours to touch.
     pub(crate) fn remove_unused(self) -> Result<()> {
         if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
-            != Mark::Is(PLACE.into())
+            != Mark::Is(ENTRY_MARK.into())
         {
             return Ok(());
         }
         self.unlink(RECEIPT_NEW)?;
-        self.unlink(ENDED)?;
+        self.unlink(EXIT_STATUS)?;
         self.remove_empty(&self.path)
     }
 
@@ -140,7 +140,7 @@ impl Lock {
             Ok(()) | Err(Errno::NOENT) => (),
             Err(cause) => return Err(cause).context(Operation::Remove, place),
         }
-        remove_if_ours_and_empty(&self.store)?;
+        remove_if_marked_and_empty(&self.store)?;
         Ok(())
     }
 
@@ -206,8 +206,8 @@ pub(super) fn logs(place: &HostPath) -> Vec<HostPath> {
 }
 
 /// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
-pub(super) fn read_ended(place: &HostPath) -> Option<ExitStatus> {
-    let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
+pub(super) fn read_exit_status(place: &HostPath) -> Option<ExitStatus> {
+    let text = std::fs::read_to_string(place.join(EXIT_STATUS)).ok()?;
     ExitStatus::from_text(text.trim_end())
 }
 

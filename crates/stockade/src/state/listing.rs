@@ -49,23 +49,23 @@ impl Listing {
         }
     }
 
-    fn at(glance: ReceiptSummary) -> Self {
-        let state = glance.state();
+    fn from_summary(summary: ReceiptSummary) -> Self {
+        let state = summary.state();
         Self {
-            pid: glance.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            pid: summary.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
             ended: None,
-            age: Some(glance.age().as_secs()),
-            vmm: Some(glance.spec.exec_file.name().to_owned()),
-            base: Some(glance.spec.base),
-            uid: Some(glance.spec.owner.uid),
-            id: glance.id,
+            age: Some(summary.age().as_secs()),
+            vmm: Some(summary.spec.exec_file.name().to_owned()),
+            base: Some(summary.spec.base),
+            uid: Some(summary.spec.owner.uid),
+            id: summary.id,
             problem: None,
         }
     }
 
     /// With what the monitor has written down in the state directory.
-    fn with_end(self, store: &Store) -> Self {
+    fn with_exit_status(self, store: &Store) -> Self {
         let ended = (self.state == JailState::Exited).then(|| store.ended(&self.id)).flatten();
         Self { ended, ..self }
     }
@@ -83,8 +83,8 @@ impl Store {
     /// # Errors
     /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
-        let listings = self.ids()?.into_iter().filter_map(|id| match self.glance(&id) {
-            Ok(glance) => glance.map(|glance| Listing::at(glance).with_end(self)),
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
+            Ok(summary) => summary.map(|summary| Listing::from_summary(summary).with_exit_status(self)),
             Err(e) => Some(Listing::damaged(id, e.to_string())),
         });
         Ok(listings.collect())

@@ -211,7 +211,7 @@ struct StepSummary {
 impl ReceiptSummary {
     /// As for [`Receipt::parse`].
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
-        parse(text, id, |glance: &Self| (glance.version, &glance.id))
+        parse(text, id, |summary: &Self| (summary.version, &summary.id))
     }
 
     pub(crate) fn vmm(&self) -> Option<ProcessRef> {

@@ -9,7 +9,8 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 
 use super::entry::{
-    ENDED, Lock, PLACE, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt, read_ended,
+    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt,
+    read_exit_status,
 };
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
@@ -18,7 +19,7 @@ use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
-use crate::sys::owned_dir::{make_marked, make_one};
+use crate::sys::owned_dir::{make_marked, make_with_mark};
 
 /// Where receipts are kept unless told otherwise.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
@@ -70,7 +71,7 @@ impl Store {
         // Behind a dot are directories in the making, those that go, and subscribers.
         let foreign = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
         let mut strays: Vec<PathBuf> =
-            foreign.filter(|entry| !is_place(entry)).map(|entry| entry.path()).collect();
+            foreign.filter(|entry| !is_entry(entry)).map(|entry| entry.path()).collect();
         strays.sort();
         strays
     }
@@ -93,7 +94,7 @@ impl Store {
     }
 
     /// What a list tells of a jail, for whose receipt the same holds.
-    pub(crate) fn glance(&self, id: &JailId) -> Result<Option<ReceiptSummary>> {
+    pub(crate) fn summary(&self, id: &JailId) -> Result<Option<ReceiptSummary>> {
         self.read_as(id, ReceiptSummary::parse)
     }
 
@@ -107,13 +108,13 @@ impl Store {
     /// When a jail's VMM ended, in milliseconds since 1970, if it was watched and has.
     pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
         let written =
-            std::fs::metadata(self.directory.join(id.as_str()).join(ENDED)).ok()?.modified().ok()?;
+            std::fs::metadata(self.directory.join(id.as_str()).join(EXIT_STATUS)).ok()?.modified().ok()?;
         u64::try_from(written.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 
     /// How a jail's VMM ended, if it was watched and has.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
-        read_ended(&self.directory.join(id.as_str()))
+        read_exit_status(&self.directory.join(id.as_str()))
     }
 
     /// Where the output of a jail's VMM is, if it was launched with a log: the older part, then the newer.
@@ -128,7 +129,7 @@ impl Store {
         // Whoever removes a jail removes its place; then another has to be made.
         for _ in 0..1000 {
             make_marked(&self.directory, &nonce)?;
-            match make_one(&path, PRIVATE, PLACE, &nonce) {
+            match make_with_mark(&path, PRIVATE, ENTRY_MARK, &nonce) {
                 Ok(()) | Err(Errno::EXIST) => (),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
@@ -167,7 +168,7 @@ fn is_directory(entry: &DirEntry) -> bool {
 }
 
 /// Whether a jail has this for its place, or had it, or will have.
-fn is_place(entry: &DirEntry) -> bool {
+fn is_entry(entry: &DirEntry) -> bool {
     // Whoever may not look into it cannot say that there is no receipt.
     let has_receipt = || match entry.path().join(RECEIPT).symlink_metadata() {
         Ok(_) => true,
@@ -175,7 +176,7 @@ fn is_place(entry: &DirEntry) -> bool {
     };
     let is_marked = || {
         let directory = open_directory(CWD, &entry.path(), ResolveFlags::NO_SYMLINKS);
-        directory.and_then(|directory| mark::read(directory.as_fd())) == Ok(Mark::Is(PLACE.into()))
+        directory.and_then(|directory| mark::read(directory.as_fd())) == Ok(Mark::Is(ENTRY_MARK.into()))
     };
     is_directory(entry) && (has_receipt() || is_marked())
 }

@@ -10,7 +10,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, Nonce};
 use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::modes::{PRIVATE, make_directory};
-use crate::sys::owned_dir::{make_marked, remove_if_ours_and_empty};
+use crate::sys::owned_dir::{make_marked, remove_if_marked_and_empty};
 
 /// What the name of a presence begins with; a nonce follows.
 const PREFIX: &str = ".events-";
@@ -49,7 +49,7 @@ impl Drop for SubscriberLock {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next collection.
         let _ = rustix::fs::rmdir(self.path.as_path());
-        let _ = remove_if_ours_and_empty(&self.directory);
+        let _ = remove_if_marked_and_empty(&self.directory);
     }
 }
 
@@ -59,9 +59,10 @@ pub(crate) fn remove_strays(directory: &HostPath) {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let path = directory.join(name);
-        let is_presence = name.strip_prefix(PREFIX).is_some_and(Nonce::is_one);
+        let is_subscriber_lock = name.strip_prefix(PREFIX).is_some_and(Nonce::is_one);
         // Only an empty directory goes in either case.
-        if Tombstone::parse(name).is_some() || is_presence && matches!(try_lock(&path), Ok(DirLock::Held(_)))
+        if Tombstone::parse(name).is_some()
+            || is_subscriber_lock && matches!(try_lock(&path), Ok(DirLock::Held(_)))
         {
             let _ = rustix::fs::rmdir(path.as_path());
         }

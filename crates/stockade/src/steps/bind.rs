@@ -30,26 +30,26 @@ const ROOT: Owner = Owner { uid: 0, gid: 0 };
 impl Bind {
     /// Makes the mount point, complete with its mount if the VMM runs already. What stands for this very bind
     /// already stays.
-    fn make_point(&self, ctx: &StepContext) -> Result<()> {
+    fn make_mount_point(&self, ctx: &StepContext) -> Result<()> {
         let (tree, temporary) = (ctx.tree()?, ctx.temporary_name());
         let fill = |_: BorrowedFd<'_>| match &ctx.mounts {
             Some(mounts) => self.attach(mounts.as_fd(), &self.path.beside(&temporary)),
             None => Ok(()),
         };
         if self.inode.directory {
-            tree.write_folder(&self.path, &temporary, MOUNT_POINT, ROOT, fill)
+            tree.write_directory(&self.path, &temporary, MOUNT_POINT, ROOT, fill)
         } else {
             tree.write_file(&self.path, &temporary, MOUNT_POINT, Some(ROOT), fill)
         }
     }
 
     /// Makes the mount point again if it is gone, which is the jail's uid's to decide.
-    pub(crate) fn expect_point(&self, ctx: &StepContext) -> Result<()> {
-        if self.is_in_place(ctx)? { Ok(()) } else { self.make_point(ctx) }
+    pub(crate) fn ensure_mount_point(&self, ctx: &StepContext) -> Result<()> {
+        if self.has_mount_point(ctx)? { Ok(()) } else { self.make_mount_point(ctx) }
     }
 
     /// Whether what is at the place of the mount point can be that: the jail's uid can make nothing like it.
-    pub(crate) fn is_in_place(&self, ctx: &StepContext) -> Result<bool> {
+    pub(crate) fn has_mount_point(&self, ctx: &StepContext) -> Result<bool> {
         let Some(found) = ctx.tree()?.look(&self.path)? else { return Ok(false) };
         let facts = rustix::fs::fstat(found).context(Operation::Inspect, &self.path)?;
         let is_ours = facts.st_uid == ROOT.uid && facts.st_mode & 0o7777 == MOUNT_POINT;
@@ -68,7 +68,7 @@ impl Bind {
         let pid = child.pid.as_raw_nonzero().get();
         let (pidfd, outcome) = child.release_and_wait();
         let helper = PidFd::new(pidfd, pid);
-        helper.wait_until_ended(None)?;
+        helper.wait_for_exit(None)?;
         match (helper.reap()?, outcome.context(Operation::Wait, pid)?) {
             (_, Some(failure)) => Err(failed(failure.call, failure.errno)),
             (Some(ExitStatus::Killed(_)), None) => Err(failed(2, Errno::INTR)),
@@ -82,7 +82,7 @@ impl StepKind for Bind {
         // Whoever cannot be bound is to be known before anything is replaced.
         drop(self.detached()?);
         ctx.tree()?.make_parents(&self.path, ROOT)?;
-        self.make_point(ctx)
+        self.make_mount_point(ctx)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {

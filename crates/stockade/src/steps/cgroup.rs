@@ -127,7 +127,7 @@ impl CgroupV2 {
         if self.controllers.is_empty() {
             return make_own(&self.directory(), self.exclusive, ctx);
         }
-        demand_unused(&self.directory(), self.exclusive)?;
+        ensure_unused(&self.directory(), self.exclusive)?;
         let mut round = 0;
         loop {
             // Level by level: where one cannot hand down, none is made below it.
@@ -135,7 +135,7 @@ impl CgroupV2 {
                 if make(&above, ctx)? {
                     ctx.note_parent(above.clone());
                 }
-                self.hand_down(&above)
+                self.enable_controllers(&above)
             });
             round += 1;
             match made.and_then(|()| make_own(&self.directory(), self.exclusive, ctx)) {
@@ -151,7 +151,7 @@ impl CgroupV2 {
     /// The kernel refuses that to a cgroup with processes in it (but for the root), yet not for the controllers
     /// that can tell threads apart: with these alone it would turn the cgroup, which may be anybody's, into
     /// the root of threaded cgroups, where no jail can be. So it is refused here.
-    fn hand_down(&self, cgroup: &HostPath) -> Result<()> {
+    fn enable_controllers(&self, cgroup: &HostPath) -> Result<()> {
         let file = cgroup.join("cgroup.subtree_control");
         let handed_down = read_line(&file)?;
         let missing =
@@ -201,7 +201,7 @@ impl fmt::Display for Settings<'_> {
 }
 
 /// Refuses a cgroup that others use, if it has to be the jail's alone.
-fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
+fn ensure_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
     if exclusive && cgroup::is_in_use(directory)? {
         return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
     }
@@ -213,7 +213,7 @@ fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
 fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
     let is_new = make(directory, ctx)?;
     if !is_new {
-        demand_unused(directory, exclusive)?;
+        ensure_unused(directory, exclusive)?;
     }
     let Some(nonce) = &ctx.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
@@ -246,9 +246,9 @@ fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
 }
 
 /// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
-pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
+pub(crate) fn kill_members(directory: &HostPath, nonce: &str) -> Result<()> {
     match mark_of(directory)? {
-        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::end_members(directory)?),
+        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::kill_members(directory)?),
         _ => Ok(()),
     }
 }

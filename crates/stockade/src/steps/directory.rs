@@ -17,9 +17,9 @@ use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::modes::{self, PRIVATE, PUBLIC};
-use crate::sys::owned_dir::{ancestors, make_marked, remove_if_ours_and_empty, unnamed};
+use crate::sys::owned_dir::{ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
 use crate::sys::process::rooted_at;
-use crate::sys::remove_tree::{Removal, remove_telling};
+use crate::sys::remove_tree::{Removal, remove_with_progress};
 
 /// The mode of a jail's marker: it only has to be there.
 pub(super) const MARKER: u32 = 0;
@@ -50,10 +50,10 @@ impl StepKind for SharedDirectory {
         if let Some(nonce) = &ctx.mark {
             // A directory that was made but not yet named when its maker was killed.
             for path in ancestors(&self.path) {
-                let _ = rustix::fs::rmdir(unnamed(path, nonce).as_path());
+                let _ = rustix::fs::rmdir(temporary_path(path, nonce).as_path());
             }
         }
-        Ok(remove_if_ours_and_empty(&self.path)?.into())
+        Ok(remove_if_marked_and_empty(&self.path)?.into())
     }
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for SharedDirectory {
 
 /// The jail's own directory, which belongs to root, and its root in it.
 ///
-/// The root stays root's until a [`Folder`] step gives it away, so that until then nobody else can come in
+/// The root stays root's until a [`Directory`] step gives it away, so that until then nobody else can come in
 /// between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailDirectory {
@@ -90,11 +90,11 @@ impl JailDirectory {
         let made = make(&at, PRIVATE)?;
         let root = open_directory(CWD, at.as_path(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
             .context(Operation::CreateDirectory, &at)?;
-        let tree = JailRoot::held(root, at, made, ctx.is_recorded());
+        let tree = JailRoot::new(root, at, made, ctx.is_recorded());
         if !made {
-            clear_of_the_dead(&tree, ctx)?;
+            ensure_vacant(&tree, ctx)?;
         }
-        ctx.hold(tree);
+        ctx.set_tree(tree);
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl StepKind for JailDirectory {
             }
         }
         let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
-        modes::settle(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
+        modes::set_mode(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
         if let Some(marker) = ctx.marker() {
             modes::create_file(&directory, &marker, OFlags::EXCL, MARKER)
                 .context(Operation::CreateDirectory, self.path.join(marker))?;
@@ -137,7 +137,7 @@ impl StepKind for JailDirectory {
             .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        ctx.hold(JailRoot::held(root, at, true, ctx.is_recorded()));
+        ctx.set_tree(JailRoot::new(root, at, true, ctx.is_recorded()));
         Ok(())
     }
 
@@ -173,8 +173,8 @@ impl JailDirectory {
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
             }
-            let removal =
-                remove_telling(directory, name, &self.path.join(name), &mut |gone| ctx.note_gone(gone));
+            let at = self.path.join(name);
+            let removal = remove_with_progress(directory, name, &at, &mut |path| ctx.note_removed(path));
             if let Removal::Left(path, why) = removal {
                 return Ok(Some((path, why)));
             }
@@ -199,7 +199,7 @@ impl fmt::Display for JailDirectory {
 ///
 /// Only a root that a jail has been in is looked at so closely: one that the caller has merely put files
 /// into has neither a pid file nor an executable.
-fn clear_of_the_dead(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
+fn ensure_vacant(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
     let there = |name: &str| {
         let path = JailPath::new(name)?;
         // A link, or whatever else cannot be opened, is there.
@@ -225,16 +225,16 @@ fn clear_of_the_dead(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
 
 /// A folder in the jail, for its owner alone; the root itself among them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
+pub struct Directory {
     /// Where it is in the jail.
     pub path: JailPath,
     /// Who owns it.
     pub owner: Owner,
 }
 
-impl StepKind for Folder {
+impl StepKind for Directory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
-        Ok(ctx.tree()?.make_folder(&self.path, PRIVATE, self.owner)?)
+        Ok(ctx.tree()?.make_directory(&self.path, PRIVATE, self.owner)?)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
@@ -247,7 +247,7 @@ impl StepKind for Folder {
     }
 }
 
-impl fmt::Display for Folder {
+impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "folder {} in the jail, owner {}", self.path, self.owner)
     }

@@ -16,7 +16,7 @@ use crate::sys::cgroup;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
-use crate::sys::owned_dir::UNNAMED;
+use crate::sys::owned_dir::TEMPORARY_PREFIX;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
 /// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
@@ -53,7 +53,7 @@ impl StepKind for External {
             // With the boot it is gone: what has its name now is somebody else's.
             ExternalKind::Cgroup | ExternalKind::Netns if !ctx.this_boot => Ok(UndoOutcome::NeverThere),
             ExternalKind::Directory => remove_directory(ctx),
-            ExternalKind::Processes => end_processes(ctx),
+            ExternalKind::Processes => kill_processes(ctx),
             ExternalKind::Cgroup => remove_cgroup(&self.path, ctx),
             ExternalKind::Netns => {
                 let name = self.path.as_path().file_name().and_then(|name| name.to_str());
@@ -81,33 +81,33 @@ impl fmt::Display for External {
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
     /// This receipt's: it carries the mark now.
-    Ours,
+    Own,
     /// Another receipt's.
-    Others,
+    Other,
     /// Nobody's: there is none.
-    NotThere,
+    Missing,
 }
 
 /// Marks the jail's directory as this receipt's, if nobody else has marked it: from then on all in it is
 /// undone as if stockade had made it.
 fn claim(ctx: &StepContext) -> Result<Claim> {
-    let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::NotThere) };
+    let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::Missing) };
     let directory = match open_directory(CWD, at.as_path(), ResolveFlags::NO_MAGICLINKS) {
         Ok(directory) => directory,
         // A name that is too long cannot have been made.
-        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Claim::NotThere),
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Claim::Missing),
         Err(cause) => return Err(cause).context(Operation::Open, at),
     };
     for entry in std::fs::read_dir(&at).context(Operation::Read, &at)? {
         let name = entry.context(Operation::Read, &at)?.file_name();
-        let is_mark = |name: &str| name.strip_prefix(UNNAMED).is_some_and(Nonce::is_one);
+        let is_mark = |name: &str| name.strip_prefix(TEMPORARY_PREFIX).is_some_and(Nonce::is_one);
         if name != *marker && name.to_str().is_some_and(is_mark) {
-            return Ok(Claim::Others);
+            return Ok(Claim::Other);
         }
     }
     modes::create_file(&directory, &marker, OFlags::empty(), MARKER)
         .context(Operation::Open, at.join(&marker))?;
-    Ok(Claim::Ours)
+    Ok(Claim::Own)
 }
 
 /// Makes the jail's directory and its root, or takes those that are there.
@@ -115,7 +115,7 @@ pub(crate) fn make_root(ctx: &StepContext) -> Result<()> {
     let (directory, root) = (ctx.layout.jail_dir(), ctx.layout.root());
     SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
     make(&directory, PUBLIC)?;
-    if claim(ctx)? == Claim::Others {
+    if claim(ctx)? == Claim::Other {
         return Err(Error::InTheWay { what: format!("directory {directory}") });
     }
     make(&root, PUBLIC)
@@ -125,24 +125,24 @@ fn make(path: &HostPath, mode: u32) -> Result<()> {
     modes::make_directory(path.as_path(), mode).map(drop).context(Operation::CreateDirectory, path)
 }
 
-fn not_ours() -> UndoOutcome {
+fn kept_for_another() -> UndoOutcome {
     UndoOutcome::Kept("it was made for another jail".into())
 }
 
 fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
     match claim(ctx)? {
-        Claim::Ours => {
+        Claim::Own => {
             // Nobody swaps anything in it while it is removed.
             ctx.close();
             JailDirectory { path: ctx.layout.jail_dir(), take_over: true }.undo(ctx)
         }
-        Claim::Others => Ok(not_ours()),
-        Claim::NotThere => Ok(UndoOutcome::NeverThere),
+        Claim::Other => Ok(kept_for_another()),
+        Claim::Missing => Ok(UndoOutcome::NeverThere),
     }
 }
 
-fn end_processes(ctx: &StepContext) -> Result<UndoOutcome> {
-    if !ctx.this_boot || claim(ctx)? != Claim::Ours {
+fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
+    if !ctx.this_boot || claim(ctx)? != Claim::Own {
         return Ok(UndoOutcome::NeverThere);
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
@@ -179,7 +179,7 @@ fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     };
     match mark::read(opened.as_fd()).context(Operation::Inspect, path)? {
         Mark::Is(found) if ctx.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
-            Ok(not_ours())
+            Ok(kept_for_another())
         }
         _ => Ok(cgroup::empty_and_remove(path)?.into()),
     }

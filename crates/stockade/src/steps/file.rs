@@ -60,7 +60,7 @@ impl PlacedFile {
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
-            self.demand_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
+            self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
             return Ok(tree.link_file(source.as_fd(), &self.path, &ctx.temporary_name())?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
@@ -87,7 +87,7 @@ impl PlacedFile {
 
 impl PlacedFile {
     /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
-    fn demand_linkable(&self, powers: FilePrivileges) -> Result<()> {
+    fn ensure_linkable(&self, powers: FilePrivileges) -> Result<()> {
         if powers.forbid_link() {
             return Err(PlacementError::LinkPrivileges(self.source.as_path().to_owned(), powers).into());
         }
@@ -117,7 +117,7 @@ impl StepKind for PlacedFile {
         self.put(ctx, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+    fn apply_with_progress(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, tell)
     }
 

@@ -26,11 +26,11 @@ use serde::{Deserialize, Serialize};
 use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
 
 pub use crate::entry::{Bind, Inode};
-pub(crate) use cgroup::end_members;
+pub(crate) use cgroup::kill_members;
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
-pub use directory::{Folder, JailDirectory, SharedDirectory};
+pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
 pub use file::{FileHow, PlacedFile};
@@ -42,7 +42,7 @@ pub use vmm::Vmm;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::OnProgress;
-use crate::sys::jail_root::{JailRoot, own_folder};
+use crate::sys::jail_root::{JailRoot, set_mode_and_owner};
 use crate::sys::remove_tree::Removal;
 
 /// Where steps are carried out: one jail, its tree opened once.
@@ -57,13 +57,13 @@ pub struct StepContext {
     /// The VMM's mount namespace, if what is placed has to be attached there at once.
     pub(crate) mounts: Option<OwnedFd>,
     /// How the VMM ended, if that was learnt while it was torn down.
-    ended: Cell<Option<ExitStatus>>,
+    exit_status: Cell<Option<ExitStatus>>,
     /// The cgroups above the jail's own that this process has made.
     parents: RefCell<Vec<HostPath>>,
     /// A network namespace that is being made meanwhile.
     network: RefCell<Option<PendingNamespace>>,
     /// What goes with the jail's directory, and whether it is known to be gone.
-    carried: RefCell<BTreeMap<PathBuf, bool>>,
+    tracked: RefCell<BTreeMap<PathBuf, bool>>,
     /// What was taken away from what was placed.
     stripped: RefCell<Vec<Stripped>>,
     tree: OnceCell<JailRoot>,
@@ -78,10 +78,10 @@ impl StepContext {
             mark,
             this_boot: true,
             mounts: None,
-            ended: Cell::new(None),
+            exit_status: Cell::new(None),
             parents: RefCell::default(),
             network: RefCell::default(),
-            carried: RefCell::default(),
+            tracked: RefCell::default(),
             stripped: RefCell::default(),
             tree: OnceCell::new(),
         }
@@ -121,12 +121,12 @@ impl StepContext {
     }
 
     /// Keeps how the VMM ended, for whoever is told that the jail is gone.
-    pub(crate) fn note_end(&self, ended: Option<ExitStatus>) {
-        self.ended.set(ended.or(self.ended.get()));
+    pub(crate) fn set_exit_status(&self, status: Option<ExitStatus>) {
+        self.exit_status.set(status.or(self.exit_status.get()));
     }
 
-    pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        self.ended.get()
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        self.exit_status.get()
     }
 
     /// Begins to make a network namespace, for the step that gives it its name.
@@ -141,23 +141,23 @@ impl StepContext {
     }
 
     /// Where in the jail's directory something lies that is to go with it: whether it was there is to be known.
-    pub(crate) fn carry(&self, path: &JailPath) {
-        self.carried
+    pub(crate) fn track_removal(&self, path: &JailPath) {
+        self.tracked
             .borrow_mut()
             .insert(self.layout.root().join(path.relative()).as_path().to_owned(), false);
     }
 
     /// Notes that something of the jail's directory was removed.
-    fn note_gone(&self, path: &HostPath) {
-        if let Some(gone) = self.carried.borrow_mut().get_mut(path.as_path()) {
+    fn note_removed(&self, path: &HostPath) {
+        if let Some(gone) = self.tracked.borrow_mut().get_mut(path.as_path()) {
             *gone = true;
         }
     }
 
     /// Whether what was to go with the jail's directory was removed.
-    pub(crate) fn is_gone(&self, path: &JailPath) -> bool {
+    pub(crate) fn was_removed(&self, path: &JailPath) -> bool {
         let path = self.layout.root().join(path.relative());
-        self.carried.borrow().get(path.as_path()) == Some(&true)
+        self.tracked.borrow().get(path.as_path()) == Some(&true)
     }
 
     /// The jail's tree, which must be there.
@@ -187,7 +187,7 @@ impl StepContext {
     pub(crate) fn close(&self) {
         // If it cannot be closed it is removed as it is.
         if let Ok(Some(tree)) = self.own_tree() {
-            let _ = own_folder(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
+            let _ = set_mode_and_owner(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
         }
     }
 
@@ -209,7 +209,7 @@ impl StepContext {
     }
 
     /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.
-    pub(crate) fn hold(&self, tree: JailRoot) {
+    pub(crate) fn set_tree(&self, tree: JailRoot) {
         // One that is held already is the same.
         let _ = self.tree.set(tree);
     }
@@ -254,7 +254,7 @@ trait StepKind: fmt::Display {
     fn apply(&self, ctx: &StepContext) -> Result<()>;
 
     /// The same, telling how far it has come, for what can take long.
-    fn apply_telling(&self, ctx: &StepContext, _tell: &mut OnProgress<'_>) -> Result<()> {
+    fn apply_with_progress(&self, ctx: &StepContext, _tell: &mut OnProgress<'_>) -> Result<()> {
         self.apply(ctx)
     }
 
@@ -270,7 +270,7 @@ macro_rules! steps {
         pub enum Step { $($(#[$doc])* $kind($kind)),+ }
 
         impl Step {
-            fn act(&self) -> &dyn StepKind {
+            fn kind(&self) -> &dyn StepKind {
                 match self { $(Self::$kind(step) => step),+ }
             }
         }
@@ -289,7 +289,8 @@ steps! {
     /// The jail's own directory with its root.
     JailDirectory,
     /// A folder in the jail.
-    Folder,
+    #[serde(rename = "folder")]
+    Directory,
     /// A device node in the jail.
     DeviceNode,
     /// A file in the jail.
@@ -323,13 +324,13 @@ impl Step {
     /// nothing was made.
     pub fn apply(&self, ctx: &StepContext) -> Result<()> {
         log::info!("make {self}");
-        self.act().apply(ctx)
+        self.kind().apply(ctx)
     }
 
     /// The same, telling how far a long copy has come.
-    pub(crate) fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+    pub(crate) fn apply_with_progress(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
         log::info!("make {self}");
-        self.act().apply_telling(ctx, tell)
+        self.kind().apply_with_progress(ctx, tell)
     }
 
     /// Where in the jail it puts a file, directory or device of the host.
@@ -347,7 +348,7 @@ impl Step {
     pub(crate) fn in_directory(&self) -> Option<&JailPath> {
         match self {
             // The root is part of the directory's own step.
-            Self::Folder(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
+            Self::Directory(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
             Self::CpuInfo(cpu_info) => Some(&cpu_info.target),
             other => other.placed_at(),
         }
@@ -381,12 +382,12 @@ impl Step {
     /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is
     /// [`UndoOutcome::Left`], with the reason.
     pub fn undo(&self, ctx: &StepContext) -> UndoOutcome {
-        self.act().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
+        self.kind().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.act().fmt(f)
+        self.kind().fmt(f)
     }
 }

@@ -66,8 +66,12 @@ impl StepKind for NamedNetns {
     }
 }
 
-/// Removes the namespace of this name if `may_go` says so of what the file under the mount holds.
-pub(super) fn remove(name: &str, ctx: &StepContext, may_go: impl Fn(&str) -> bool) -> Result<UndoOutcome> {
+/// Removes the namespace of this name if `is_removable` says so of what the file under the mount holds.
+pub(super) fn remove(
+    name: &str,
+    ctx: &StepContext,
+    is_removable: impl Fn(&str) -> bool,
+) -> Result<UndoOutcome> {
     let path: HostPath = Path::new(NETNS_DIRECTORY).join(name).into();
     let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
         Ok(directory) => directory,
@@ -76,7 +80,7 @@ pub(super) fn remove(name: &str, ctx: &StepContext, may_go: impl Fn(&str) -> boo
     };
     let _ = rustix::fs::unlinkat(&directory, ctx.temporary_name(), AtFlags::empty());
     match mark_below(&directory, name) {
-        Ok(found) if may_go(&found) => (),
+        Ok(found) if is_removable(&found) => (),
         Ok(_) => return Ok(UndoOutcome::Kept("it was not made for this jail".into())),
         Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Read, &path),

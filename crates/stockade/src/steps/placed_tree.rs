@@ -17,7 +17,7 @@ use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
-use crate::sys::jail_root::{INSIDE, give_away, open_directory, own_folder};
+use crate::sys::jail_root::{INSIDE, change_owner, open_directory, set_mode_and_owner};
 use crate::sys::{OnProgress, Progress};
 
 /// A directory of the host that is copied into the jail.
@@ -58,7 +58,7 @@ impl PlacedTree {
             tell,
         };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_folder(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
+        tree.write_directory(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })?;
         ctx.note_stripped(copying.stripped);
@@ -70,7 +70,7 @@ impl PlacedTree {
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS).ok()?;
         let mut found =
             Stripped::of(&self.source, FilePrivileges::of_mode(rustix::fs::fstat(&top).ok()?.st_mode));
-        add_powers_below(top.as_fd(), &self.source, &mut found);
+        add_privileges_below(top.as_fd(), &self.source, &mut found);
         found
     }
 
@@ -84,7 +84,7 @@ impl StepKind for PlacedTree {
         self.put(ctx, false, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+    fn apply_with_progress(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, true, tell)
     }
 
@@ -144,7 +144,7 @@ impl Copying<'_> {
         let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
         let target = made.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
-        Ok(own_folder(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)?)
+        Ok(set_mode_and_owner(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)?)
     }
 
     fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
@@ -167,7 +167,7 @@ impl Copying<'_> {
         self.done += seen.size;
         let mode = Mode::from_raw_mode(self.step.mode(facts.st_mode));
         rustix::fs::fchmod(&target, mode).context(Operation::ChangeMode, at)?;
-        give_away(target.as_fd(), self.step.owner).context(Operation::ChangeOwner, at)
+        change_owner(target.as_fd(), self.step.owner).context(Operation::ChangeOwner, at)
     }
 
     fn link(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
@@ -241,7 +241,7 @@ fn bytes_below(folder: BorrowedFd<'_>) -> u64 {
 }
 
 /// Finds the powers of what is in a directory, as far as it can be read.
-fn add_powers_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<Stripped>) {
+fn add_privileges_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<Stripped>) {
     for name in names(folder).unwrap_or_default() {
         let at = at.join(OsStr::from_bytes(name.to_bytes()));
         let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
@@ -249,7 +249,7 @@ fn add_powers_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<St
             FileType::Directory => {
                 Stripped::add(found, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));
                 if let Ok(folder) = open(folder, &name, OFlags::DIRECTORY) {
-                    add_powers_below(folder.as_fd(), &at, found);
+                    add_privileges_below(folder.as_fd(), &at, found);
                 }
             }
             FileType::RegularFile => {

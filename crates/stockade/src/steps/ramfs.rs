@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
-use crate::sys::jail_root::{JailRoot, give_away};
+use crate::sys::jail_root::{JailRoot, change_owner};
 use crate::sys::mounts;
 
 /// A ramfs on a folder of the jail: memory that is never swapped out.
@@ -32,7 +32,7 @@ impl StepKind for Ramfs {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         let tree = ctx.tree()?;
         let at = tree.host_path(&self.path);
-        tree.make_folder(&self.path, 0o700, self.owner)?;
+        tree.make_directory(&self.path, 0o700, self.owner)?;
         let folder = tree.look(&self.path)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
         let mount = || {
             let context = rustix::mount::fsopen("ramfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -44,7 +44,7 @@ impl StepKind for Ramfs {
             rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         };
         let ramfs = mount().context(Operation::Mount, &at)?;
-        give_away(ramfs.as_fd(), self.owner).context(Operation::ChangeOwner, &at)?;
+        change_owner(ramfs.as_fd(), self.owner).context(Operation::ChangeOwner, &at)?;
         // Onto the folder that was opened, whatever its name leads to by now.
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(&ramfs, c"", &folder, c"", flags).context(Operation::Mount, &at)

@@ -35,16 +35,16 @@ impl StepKind for Vmm {
         }
         if let Some(process) = self.process.open()? {
             process.signal(Signal::KILL)?;
-            if !process.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
+            if !process.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
                 return Ok(UndoOutcome::Left(format!("process {} does not end", self.process.pid)));
             }
-            ctx.note_end(process.reap()?);
+            ctx.set_exit_status(process.reap()?);
             outcome = UndoOutcome::Removed;
         } else {
             self.process.reap()?;
         }
         if let Some(monitor) = self.monitor {
-            end_monitor(monitor)?;
+            wait_for_monitor(monitor)?;
         }
         if self.search
             && let Some(tree) = ctx.own_tree()?
@@ -57,11 +57,11 @@ impl StepKind for Vmm {
 }
 
 /// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
-fn end_monitor(reference: ProcessRef) -> Result<()> {
+fn wait_for_monitor(reference: ProcessRef) -> Result<()> {
     let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
-    if !monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
+    if !monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
         monitor.signal(Signal::KILL)?;
-        monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))?;
+        monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))?;
     }
     monitor.reap()?;
     Ok(())

@@ -74,7 +74,7 @@ fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
 }
 
 /// The same, and leaves the cgroup; what has no end within five seconds is left too.
-pub(crate) fn end_members(cgroup: &HostPath) -> Result<()> {
+pub(crate) fn kill_members(cgroup: &HostPath) -> Result<()> {
     empty(cgroup, Instant::now() + KILL_TIMEOUT)
 }
 
@@ -137,7 +137,7 @@ fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
             return Ok(());
         }
         for process in ending {
-            process.wait_until_ended(Some(deadline))?;
+            process.wait_for_exit(Some(deadline))?;
         }
     }
     Ok(())

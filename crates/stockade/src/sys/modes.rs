@@ -18,7 +18,7 @@ pub(crate) const PUBLIC: u32 = 0o755;
 pub(crate) const PRIVATE: u32 = 0o700;
 
 /// Gives what is open exactly this mode. There is nothing that a umask could have taken from no mode at all.
-pub(crate) fn settle(made: impl AsFd, mode: u32) -> Result<(), Errno> {
+pub(crate) fn set_mode(made: impl AsFd, mode: u32) -> Result<(), Errno> {
     if mode == 0 { Ok(()) } else { rustix::fs::fchmod(made, Mode::from_raw_mode(mode)) }
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<Option<OwnedFd>, 
         Err(cause) => return Err(cause),
     }
     let made = open_directory(CWD, path, ResolveFlags::empty())?;
-    settle(&made, mode)?;
+    set_mode(&made, mode)?;
     Ok(Some(made))
 }
 
@@ -53,6 +53,6 @@ pub(crate) fn create_file(
 ) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode))?;
-    settle(&file, mode)?;
+    set_mode(&file, mode)?;
     Ok(file)
 }

@@ -14,7 +14,7 @@ use crate::sys::modes::{self, PUBLIC};
 use crate::sys::remove_tree::Removal;
 
 /// How a directory is called until it is marked; the maker's nonce follows.
-pub(crate) const UNNAMED: &str = ".stockade-";
+pub(crate) const TEMPORARY_PREFIX: &str = ".stockade-";
 
 /// The mark of directories that many jails use in turn.
 const SHARED: &str = "shared";
@@ -23,17 +23,17 @@ pub(crate) fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
     path.as_path().ancestors().filter(|path| path.parent().is_some())
 }
 
-pub(crate) fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
-    path.with_file_name(format!("{UNNAMED}{nonce}")).into()
+pub(crate) fn temporary_path(path: &Path, nonce: &Nonce) -> HostPath {
+    path.with_file_name(format!("{TEMPORARY_PREFIX}{nonce}")).into()
 }
 
 /// Removes the directories in `path` and in those above it that were made and not yet named when their maker
 /// was killed.
-pub(crate) fn remove_unnamed(path: &HostPath) {
+pub(crate) fn remove_temporary(path: &HostPath) {
     for parent in path.as_path().ancestors() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let nonce = name.to_str().and_then(|name| name.strip_prefix(UNNAMED));
+            let nonce = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX));
             if nonce.is_some_and(Nonce::is_one) {
                 // Only an empty one goes; whoever is just making it makes it again.
                 let _ = rustix::fs::rmdir(entry.path());
@@ -56,7 +56,7 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
         if let Some(parent) = path.as_path().parent() {
             make_marked(&parent.to_owned().into(), nonce)?;
         }
-        match make_one(path, PUBLIC, SHARED, nonce) {
+        match make_with_mark(path, PUBLIC, SHARED, nonce) {
             Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
             made => return made.context(Operation::CreateDirectory, path),
         }
@@ -65,33 +65,39 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
 }
 
 /// Makes a directory that carries `text` as its mark from the moment it has its name.
-pub(crate) fn make_one(
+pub(crate) fn make_with_mark(
     path: &HostPath,
     mode: u32,
     text: &str,
     nonce: &Nonce,
 ) -> std::result::Result<(), Errno> {
-    let unnamed = unnamed(path.as_path(), nonce);
-    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(mode)) {
+    let temporary_path = temporary_path(path.as_path(), nonce);
+    match rustix::fs::mkdir(temporary_path.as_path(), Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => (),
         Err(cause) => return Err(cause),
     }
-    let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
+    let made = open_directory(CWD, temporary_path.as_path(), ResolveFlags::empty())
         .and_then(|directory| {
-            modes::settle(&directory, mode)?;
+            modes::set_mode(&directory, mode)?;
             mark::set(directory.as_fd(), text)
         })
         .and_then(|()| {
-            rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
+            rustix::fs::renameat_with(
+                CWD,
+                temporary_path.as_path(),
+                CWD,
+                path.as_path(),
+                RenameFlags::NOREPLACE,
+            )
         });
     if made.is_err() {
-        let _ = rustix::fs::rmdir(unnamed.as_path());
+        let _ = rustix::fs::rmdir(temporary_path.as_path());
     }
     made
 }
 
 /// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
-pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Removal> {
+pub(crate) fn remove_if_marked_and_empty(path: &HostPath) -> Result<Removal> {
     let asked = path.as_path();
     let keep = |path: &Path, outcome, why: &str| {
         // What was removed, or was not there, counts for more than what stays above it.

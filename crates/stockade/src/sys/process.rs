@@ -41,7 +41,7 @@ impl ProcessRef {
 
     /// A process that was made after `before`, and just now. Its start is known without asking the kernel, unless
     /// the clock has ticked meanwhile.
-    pub(crate) fn born_since(before: Moment, pid: Pid) -> Self {
+    pub(crate) fn started_after(before: Moment, pid: Pid) -> Self {
         let now = Moment::now();
         if now == before { Self { pid: pid.as_raw_nonzero().get(), started: now.0 } } else { Self::of(pid) }
     }
@@ -170,12 +170,12 @@ impl PidFd {
     }
 
     /// Whether it has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.wait_until_ended(Some(Instant::now())), Ok(true))
+    pub(crate) fn has_exited(&self) -> bool {
+        matches!(self.wait_for_exit(Some(Instant::now())), Ok(true))
     }
 
     /// Waits for its end; false if the deadline came first.
-    pub(crate) fn wait_until_ended(&self, deadline: Option<Instant>) -> Result<bool> {
+    pub(crate) fn wait_for_exit(&self, deadline: Option<Instant>) -> Result<bool> {
         loop {
             let mut wait = [PollFd::new(&self.fd, PollFlags::IN)];
             let timeout = deadline.map(remaining);
@@ -193,7 +193,7 @@ impl PidFd {
         let at = || format!("the mount namespace of process {}", self.pid);
         let namespace = stockade_syscalls::mounts::mount_namespace(self.pid);
         // First the namespace, then the look: while the process lives its pid is nobody else's.
-        if self.wait_until_ended(Some(Instant::now()))? {
+        if self.wait_for_exit(Some(Instant::now()))? {
             return Err(Errno::SRCH).context(Operation::Open, at());
         }
         namespace.context(Operation::Open, at())
@@ -263,7 +263,7 @@ pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instan
         return Ok(false);
     }
     process.signal(Signal::KILL)?;
-    process.wait_until_ended(Some(deadline))
+    process.wait_for_exit(Some(deadline))
 }
 
 /// Kills every process whose root directory is the one open here, until there is none.
@@ -286,7 +286,7 @@ pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result
         }
         killed += ending.len();
         for process in ending {
-            process.wait_until_ended(Some(deadline))?;
+            process.wait_for_exit(Some(deadline))?;
         }
     }
 }
@@ -305,7 +305,7 @@ mod tests {
             let before = Moment::now();
             let mut child = std::process::Command::new("/bin/true").spawn().expect("start a child");
             let pid = Pid::from_child(&child);
-            assert_eq!(ProcessRef::born_since(before, pid), ProcessRef::of(pid));
+            assert_eq!(ProcessRef::started_after(before, pid), ProcessRef::of(pid));
             child.wait().expect("wait for the child");
         }
     }

@@ -27,11 +27,11 @@ pub(crate) enum Removal {
 
 /// Removes the entry `name` of an open directory, with everything in it. `at` is its path, for messages.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &OsStr, at: &HostPath) -> Removal {
-    remove_telling(parent, name, at, &mut |_| ())
+    remove_with_progress(parent, name, at, &mut |_| ())
 }
 
 /// The same, telling of each thing that is gone.
-pub(crate) fn remove_telling(
+pub(crate) fn remove_with_progress(
     parent: BorrowedFd<'_>,
     name: &OsStr,
     at: &HostPath,

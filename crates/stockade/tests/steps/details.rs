@@ -125,7 +125,7 @@ fn nothing_is_written_through_a_link_in_the_jail() {
         let precious = guard.file("precious", "precious");
         std::os::unix::fs::symlink(&outside, ground.inside("dev")).unwrap();
         std::os::unix::fs::symlink(&precious, ground.inside("image")).unwrap();
-        let folder = Step::from(Folder { path: JailPath::new("dev").unwrap(), owner: OWNER });
+        let folder = Step::from(Directory { path: JailPath::new("dev").unwrap(), owner: OWNER });
         folder.apply(&ground.site).expect_err("a link in a folder's place is refused");
         let node = DeviceNode::character(JailPath::new("dev/null").unwrap(), 1, 3, OWNER);
         Step::from(node).apply(&ground.site).expect_err("a link on the way to a node is refused");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use stockade::steps::{
-    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
+    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, Directory, FileHow, Inode, JailDirectory, NamedNetns,
     PlacedFile, PlacedTree, Ramfs, SharedDirectory, Step, StepContext, UndoOutcome, Vmm,
 };
 use stockade::{Layout, Nonce, ProcessRef};
@@ -51,7 +51,7 @@ impl<'g> Ground<'g> {
     fn jail(&self) -> Vec<Step> {
         let shared = SharedDirectory { path: self.layout().exec_dir() };
         let jail = JailDirectory { path: self.layout().jail_dir(), take_over: false };
-        let root = Folder { path: JailPath::root(), owner: OWNER };
+        let root = Directory { path: JailPath::root(), owner: OWNER };
         vec![shared.into(), jail.into(), root.into()]
     }
 
@@ -169,8 +169,8 @@ step!(jail_directory, |ground: &Ground<'_>| {
     path_case(steps, step, ground.layout().jail_dir().as_path().to_owned())
 });
 
-step!(folder, |ground: &Ground<'_>| {
-    let step = Folder { path: JailPath::new("dev").unwrap(), owner: OWNER };
+step!(directory, |ground: &Ground<'_>| {
+    let step = Directory { path: JailPath::new("dev").unwrap(), owner: OWNER };
     path_case(ground.jail(), step, ground.inside("dev"))
 });
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{INSIDE, JailRoot, give_away};
+use super::{INSIDE, JailRoot, change_owner};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
 
@@ -38,7 +38,7 @@ impl JailRoot {
                 rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
                     .context(Operation::ChangeMode, &at)?;
             }
-            return self.give_away_private(path, node.owner).context(Operation::ChangeOwner, &at);
+            return self.change_owner_by_path(path, node.owner).context(Operation::ChangeOwner, &at);
         }
         let (parent, name) = self.parent(path)?;
         let make = |name: &OsStr| rustix::fs::mknodat(&parent, name, node.kind, node.mode, node.device);
@@ -46,7 +46,7 @@ impl JailRoot {
             Err(Errno::EXIST) => (),
             made => {
                 made.context(Operation::MakeNode, path)?;
-                return self.give_away_node(parent.as_fd(), name, node, path);
+                return self.change_node_owner(parent.as_fd(), name, node, path);
             }
         }
         // Beside what is there, and then in its place.
@@ -55,7 +55,7 @@ impl JailRoot {
         let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
         make(aside).context(Operation::MakeNode, path)?;
         let complete = || {
-            self.give_away_node(parent.as_fd(), aside, node, path)?;
+            self.change_node_owner(parent.as_fd(), aside, node, path)?;
             rustix::fs::renameat(&parent, aside, &parent, name)
                 // A folder is in the way.
                 .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
@@ -68,7 +68,7 @@ impl JailRoot {
 
     /// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
     /// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
-    fn give_away_node(
+    fn change_node_owner(
         &self,
         parent: BorrowedFd<'_>,
         name: &OsStr,
@@ -91,6 +91,6 @@ impl JailRoot {
             rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
                 .context(Operation::ChangeMode, &at)?;
         }
-        give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
+        change_owner(made.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
     }
 }

@@ -51,14 +51,14 @@ impl JailRoot {
                 open_directory(jail.as_fd(), Path::new(Layout::ROOT), INSIDE | ResolveFlags::NO_XDEV)
             });
         match opened {
-            Ok(root) => Ok(Some(Self::held(root, path, false, exact))),
+            Ok(root) => Ok(Some(Self::new(root, path, false, exact))),
             Err(Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, path),
         }
     }
 
     /// The tree whose root is open here.
-    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
+    pub(crate) fn new(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
         Self { root: Arc::new(root), path, private: Cell::new(private), exact }
     }
 
@@ -90,20 +90,20 @@ impl JailRoot {
     }
 
     /// Opens the folder that `path` is in, to watch it.
-    pub(crate) fn folder_of(&self, path: &JailPath) -> Result<OwnedFd> {
+    pub(crate) fn directory_of(&self, path: &JailPath) -> Result<OwnedFd> {
         self.parent(path).map(|(folder, _)| folder)
     }
 
     /// Makes a folder, its parents being there already, and gives it mode and owner. One that is there is
     /// taken over.
-    pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
+    pub(crate) fn make_directory(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
         let at = self.host_path(path);
         if *path == JailPath::root() {
             self.private.set(false);
-            return own_folder(self.root(), mode, owner, &at);
+            return set_mode_and_owner(self.root(), mode, owner, &at);
         }
         if self.private.get() {
-            return self.make_private_folder(path, mode, owner, &at);
+            return self.make_private_directory(path, mode, owner, &at);
         }
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
@@ -112,17 +112,17 @@ impl JailRoot {
         }
         let folder = open_directory(parent.as_fd(), Path::new(name), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        own_folder(folder.as_fd(), mode, owner, &at)
+        set_mode_and_owner(folder.as_fd(), mode, owner, &at)
     }
 
-    fn make_private_folder(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+    fn make_private_directory(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
         let (name, mode) = (path.relative(), Mode::from_raw_mode(mode));
         rustix::fs::mkdirat(self.root(), name, mode).context(Operation::CreateDirectory, at)?;
         rustix::fs::chmodat(self.root(), name, mode, AtFlags::empty()).context(Operation::ChangeMode, at)?;
-        self.give_away_private(path, owner).context(Operation::ChangeOwner, at)
+        self.change_owner_by_path(path, owner).context(Operation::ChangeOwner, at)
     }
 
-    fn give_away_private(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
+    fn change_owner_by_path(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::chownat(self.root(), path.relative(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -141,7 +141,7 @@ impl JailRoot {
         missing.into_iter().rev().try_for_each(|folder| {
             let folder = JailPath::new(folder).map_err(|_| Errno::INVAL);
             let folder = folder.context(Operation::CreateDirectory, &self.path)?;
-            self.make_folder(&folder, 0o700, owner)
+            self.make_directory(&folder, 0o700, owner)
         })
     }
 
@@ -172,9 +172,9 @@ impl JailRoot {
         .context(Operation::OpenPlaced, &at)?;
         let complete = || {
             if let Some(owner) = owner {
-                give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+                change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
             }
-            self.settle(target.as_fd(), mode, &at)?;
+            self.set_mode(target.as_fd(), mode, &at)?;
             fill(target.as_fd())?;
             Ok(rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)?)
         };
@@ -200,14 +200,14 @@ impl JailRoot {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
             .context(Operation::OpenPlaced, &at)?;
-        give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
-        self.settle(target.as_fd(), mode, &at)?;
+        change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        self.set_mode(target.as_fd(), mode, &at)?;
         fill(target.as_fd())
     }
 
     /// Gives a new file its mode, unless it is to have what the umask has left.
-    fn settle(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
-        if self.exact { modes::settle(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
+        if self.exact { modes::set_mode(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
     }
 
     /// Refuses to put a file in the place of a link, or of anything that is no file. False if it is a file that has
@@ -233,7 +233,7 @@ impl JailRoot {
     ///
     /// # Arguments
     /// `temporary` is a name that nobody else uses.
-    pub(crate) fn write_folder<E: From<Error>>(
+    pub(crate) fn write_directory<E: From<Error>>(
         &self,
         path: &JailPath,
         temporary: &str,
@@ -263,7 +263,7 @@ impl JailRoot {
         }
         let complete = || {
             fill(folder.as_fd())?;
-            own_folder(folder.as_fd(), mode, owner, &at)?;
+            set_mode_and_owner(folder.as_fd(), mode, owner, &at)?;
             let renamed =
                 rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE);
             Ok(renamed.context(Operation::Rename, &at)?)
@@ -330,15 +330,20 @@ impl JailRoot {
 }
 
 /// Gives away what a descriptor, even one that is only good for that, is open on.
-pub(crate) fn give_away(what: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
+pub(crate) fn change_owner(what: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     rustix::fs::chownat(what, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
 /// Gives an open folder its mode and owner.
-pub(crate) fn own_folder(folder: BorrowedFd<'_>, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+pub(crate) fn set_mode_and_owner(
+    folder: BorrowedFd<'_>,
+    mode: u32,
+    owner: Owner,
+    at: &HostPath,
+) -> Result<()> {
     rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
-    give_away(folder, owner).context(Operation::ChangeOwner, at)
+    change_owner(folder, owner).context(Operation::ChangeOwner, at)
 }
 
 /// Opens a directory for reading and as a starting point.
