@@ -13,10 +13,11 @@ use super::receipt::Receipt;
 use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::sys::directory_names::names;
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
+use crate::sys::modes;
 use crate::sys::owned_dir::remove_if_marked_and_empty;
-use crate::sys::{modes, remove_tree};
 
 pub(crate) const RECEIPT: &str = "receipt.json";
 pub(crate) const EXIT_STATUS: &str = "ended";
@@ -103,9 +104,8 @@ impl Lock {
     /// knows that none was written. With `tombstone`, subscribers are told of it (see [`Tombstone`]).
     pub(crate) fn remove(self, tombstone: Option<&Tombstone>) -> Result<()> {
         let place = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
-        let names =
-            place.and_then(|place| remove_tree::names(place.as_fd())).context(Operation::Read, &self.path)?;
-        let (ours, foreign): (Vec<_>, Vec<_>) = names
+        let found = place.and_then(|place| names(place.as_fd())).context(Operation::Read, &self.path)?;
+        let (ours, foreign): (Vec<_>, Vec<_>) = found
             .iter()
             .map(|name| name.to_string_lossy())
             .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|ours| name == ours));

@@ -19,7 +19,7 @@ use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
-use crate::sys::owned_dir::{make_marked, make_with_mark};
+use crate::sys::owned_dir::{ATTEMPTS, make_marked, make_with_mark};
 
 /// Where receipts are kept unless told otherwise.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
@@ -127,7 +127,7 @@ impl Store {
         let path = self.directory.join(id.as_str());
         let nonce = Nonce::new();
         // Whoever removes a jail removes its place; then another has to be made.
-        for _ in 0..1000 {
+        for _ in 0..ATTEMPTS {
             make_marked(&self.directory, &nonce)?;
             match make_with_mark(&path, PRIVATE, ENTRY_MARK, &nonce) {
                 Ok(()) | Err(Errno::EXIST) => (),

@@ -10,7 +10,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, Nonce};
 use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::modes::{PRIVATE, make_directory};
-use crate::sys::owned_dir::{make_marked, remove_if_marked_and_empty};
+use crate::sys::owned_dir::{ATTEMPTS, make_marked, remove_if_marked_and_empty};
 
 /// What the name of a presence begins with; a nonce follows.
 const PREFIX: &str = ".events-";
@@ -30,7 +30,7 @@ impl SubscriberLock {
         let nonce = Nonce::new();
         let path = directory.join(format!("{PREFIX}{nonce}"));
         // The last jail may take the directory along, or a collection this presence before it is locked.
-        for _ in 0..1000 {
+        for _ in 0..ATTEMPTS {
             make_marked(directory, &nonce)?;
             match make_directory(path.as_path(), PRIVATE) {
                 Ok(_) => (),

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
-use crate::sys::remove_tree::Removal;
 
 /// Where the kernel tells of its first processor.
 pub const FIRST_CPU: &str = "/sys/devices/system/cpu/cpu0";
@@ -64,8 +63,7 @@ impl StepKind for CpuInfo {
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
-        let tree = ctx.own_tree()?;
-        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.target))?.into())
+        Ok(ctx.remove(&self.target)?.into())
     }
 }
 

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
+use crate::sys::directory_names::names;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::modes::{self, PRIVATE, PUBLIC};
-use crate::sys::owned_dir::{ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
+use crate::sys::owned_dir::{ATTEMPTS, ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
 use crate::sys::process::rooted_at;
 use crate::sys::remove_tree::{Removal, remove_with_progress};
 
@@ -114,7 +115,7 @@ impl StepKind for JailDirectory {
             return self.take_over(ctx);
         }
         // The shared directory above may vanish with the last jail before it is entered here.
-        for _ in 0..1000 {
+        for _ in 0..ATTEMPTS {
             match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(PUBLIC)) {
                 Ok(()) => break,
                 Err(Errno::EXIST) => {
@@ -168,7 +169,7 @@ impl JailDirectory {
     /// Returns what could not be removed.
     fn empty(&self, directory: BorrowedFd<'_>, ctx: &StepContext) -> Result<Option<(HostPath, String)>> {
         let marker = ctx.marker();
-        for name in crate::sys::remove_tree::names(directory).context(Operation::Read, &self.path)? {
+        for name in names(directory).context(Operation::Read, &self.path)? {
             let name = OsStr::from_bytes(name.to_bytes());
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
@@ -242,8 +243,7 @@ impl StepKind for Directory {
             // It goes with the jail's directory.
             return Ok(UndoOutcome::NeverThere);
         }
-        let tree = ctx.own_tree()?;
-        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
+        Ok(ctx.remove(&self.path)?.into())
     }
 }
 

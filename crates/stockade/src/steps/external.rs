@@ -1,7 +1,7 @@
 //! What another program makes for a jail and marks with nothing: it is known by its name alone.
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::directory::MARKER;
 use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, netns};
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{HostPath, Layout, Nonce};
+use crate::spec::{HostPath, Layout};
 use crate::sys::cgroup;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
-use crate::sys::owned_dir::TEMPORARY_PREFIX;
+use crate::sys::owned_dir::is_own_name;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
 /// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
@@ -92,22 +92,26 @@ enum Claim {
 /// undone as if stockade had made it.
 fn claim(ctx: &StepContext) -> Result<Claim> {
     let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::Missing) };
-    let directory = match open_directory(CWD, at.as_path(), ResolveFlags::NO_MAGICLINKS) {
-        Ok(directory) => directory,
-        // A name that is too long cannot have been made.
-        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Claim::Missing),
-        Err(cause) => return Err(cause).context(Operation::Open, at),
-    };
+    let Some(directory) = open(&at)? else { return Ok(Claim::Missing) };
     for entry in std::fs::read_dir(&at).context(Operation::Read, &at)? {
         let name = entry.context(Operation::Read, &at)?.file_name();
-        let is_mark = |name: &str| name.strip_prefix(TEMPORARY_PREFIX).is_some_and(Nonce::is_one);
-        if name != *marker && name.to_str().is_some_and(is_mark) {
+        if name != *marker && name.to_str().is_some_and(is_own_name) {
             return Ok(Claim::Other);
         }
     }
     modes::create_file(&directory, &marker, OFlags::empty(), MARKER)
         .context(Operation::Open, at.join(&marker))?;
     Ok(Claim::Own)
+}
+
+/// Opens a directory; `None` if it does not exist.
+fn open(path: &HostPath) -> Result<Option<OwnedFd>> {
+    match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(directory) => Ok(Some(directory)),
+        // No program can have created a name that is too long.
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+        Err(cause) => Err(cause).context(Operation::Open, path),
+    }
 }
 
 /// Makes the jail's directory and its root, or takes those that are there.
@@ -172,11 +176,7 @@ fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
 }
 
 fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
-    let opened = match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(UndoOutcome::NeverThere),
-        Err(cause) => return Err(cause).context(Operation::Open, path),
-    };
+    let Some(opened) = open(path)? else { return Ok(UndoOutcome::NeverThere) };
     match mark::read(opened.as_fd()).context(Operation::Inspect, path)? {
         Mark::Is(found) if ctx.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
             Ok(kept_for_another())

@@ -128,11 +128,8 @@ impl StepKind for PlacedFile {
 
 /// Takes out what was placed, and what is left of it if it was cut off.
 pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome> {
-    let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
-    let (folder, _) = path.split();
-    let temporary = JailPath::new(folder.join(ctx.temporary_name()))?;
-    let cut_off = tree.remove(&temporary)?;
-    match tree.remove(path)? {
+    let cut_off = ctx.remove(&path.beside(&ctx.temporary_name()))?;
+    match ctx.remove(path)? {
         Removal::NeverThere => Ok(cut_off.into()),
         removal => Ok(removal.into()),
     }

@@ -43,6 +43,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::OnProgress;
 use crate::sys::jail_root::{JailRoot, set_mode_and_owner};
+use crate::sys::owned_dir::own_name;
 use crate::sys::remove_tree::Removal;
 
 /// Where steps are carried out: one jail, its tree opened once.
@@ -205,7 +206,7 @@ impl StepContext {
     /// The file beside the jail's root that tells for which receipt the directory was made. Both belong to
     /// root, so the jail's uid cannot touch it.
     pub(crate) fn marker(&self) -> Option<String> {
-        self.mark.as_ref().map(|nonce| format!(".stockade-{nonce}"))
+        self.mark.as_ref().map(own_name)
     }
 
     /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.
@@ -214,12 +215,17 @@ impl StepContext {
         let _ = self.tree.set(tree);
     }
 
+    /// Removes something in the jail's own tree.
+    fn remove(&self, path: &JailPath) -> Result<Removal> {
+        match self.own_tree()? {
+            Some(tree) => Ok(tree.remove(path)?),
+            None => Ok(Removal::NeverThere),
+        }
+    }
+
     /// A name in the jail's tree that nobody else uses.
     pub(crate) fn temporary_name(&self) -> String {
-        match &self.mark {
-            Some(nonce) => format!(".stockade-{nonce}"),
-            None => format!(".stockade-{}", std::process::id()),
-        }
+        self.marker().unwrap_or_else(|| format!(".stockade-{}", std::process::id()))
     }
 }
 

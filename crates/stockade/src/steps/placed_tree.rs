@@ -2,13 +2,12 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +16,8 @@ use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
-use crate::sys::jail_root::{INSIDE, change_owner, open_directory, set_mode_and_owner};
+use crate::sys::directory_names::names;
+use crate::sys::jail_root::{INSIDE, NEW_FILE, change_owner, open_directory, set_mode_and_owner};
 use crate::sys::{OnProgress, Progress};
 
 /// A directory of the host that is copied into the jail.
@@ -155,8 +155,7 @@ impl Copying<'_> {
             return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(at, FilePrivileges::of_file(&source, facts.st_mode)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
+        let target = rustix::fs::openat2(to, name, NEW_FILE, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
         let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
         let (before, total) = (self.done, self.total);
@@ -259,22 +258,6 @@ fn add_privileges_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Optio
             _ => (),
         }
     }
-}
-
-/// What is in a directory. All of it at once: a tree is as deep as the host likes, and a buffer in every
-/// frame would fill the stack.
-fn names(folder: BorrowedFd<'_>) -> std::result::Result<Vec<CString>, Errno> {
-    let mut buffer = vec![MaybeUninit::uninit(); 8192];
-    let mut entries = RawDir::new(folder, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]

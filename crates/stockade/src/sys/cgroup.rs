@@ -82,10 +82,10 @@ pub(crate) fn kill_members(cgroup: &HostPath) -> Result<()> {
 /// none.
 fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
     let file = cgroup.join("cgroup.kill");
-    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(b"1")) {
+    match write_existing(&file, "1") {
         Ok(()) => Ok(true),
-        Err(e) if errno(&e) == Errno::NOENT => Ok(false),
-        Err(e) => Err(e).context(Operation::Kill, file),
+        Err(Errno::NOENT) => Ok(false),
+        Err(cause) => Err(cause).context(Operation::Kill, file),
     }
 }
 
@@ -117,12 +117,17 @@ fn kill_until_none_is_new(cgroup: &HostPath) -> Result<()> {
 /// Sets the state of a cgroup of the freezer and of all below it; false in any other hierarchy.
 fn set_freezer(cgroup: &HostPath, state: &str) -> Result<bool> {
     let file = cgroup.join("freezer.state");
-    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(state.as_bytes()))
-    {
+    match write_existing(&file, state) {
         Ok(()) => Ok(true),
-        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(false),
-        Err(e) => Err(e).context(Operation::Write, file),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(cause) => Err(cause).context(Operation::Write, file),
     }
+}
+
+/// Writes a file of a cgroup, without creating it.
+fn write_existing(file: &HostPath, value: &str) -> std::result::Result<(), Errno> {
+    let opened = std::fs::OpenOptions::new().write(true).open(file);
+    opened.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|e| errno(&e))
 }
 
 /// Kills until nothing is left: a process that forks is caught by a later round.

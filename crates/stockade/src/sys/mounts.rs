@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use stockade_syscalls::mount_table::{self, OWN_TABLE};
@@ -12,7 +12,7 @@ use stockade_syscalls::mount_table::{self, OWN_TABLE};
 pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 
 use super::error::{Context, Operation, Result};
-use super::jail_root::{INSIDE, open_directory};
+use super::jail_root::{open_directory, open_path};
 use crate::spec::HostPath;
 
 /// All mounts that this process sees, in the order of creation.
@@ -55,9 +55,8 @@ pub(crate) fn is_ramfs_of_jail(mount: &Mount) -> bool {
 pub(crate) fn unmount(mount: &Mount, above: &HostPath) -> Result<()> {
     let at = mount.point.display();
     let below = mount.point.strip_prefix(above.as_path()).unwrap_or(Path::new("."));
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = open_directory(CWD, above.as_path(), ResolveFlags::empty())
-        .and_then(|above| rustix::fs::openat2(above, below, flags, Mode::empty(), INSIDE))
+        .and_then(|above| open_path(above.as_fd(), below))
         .context(Operation::Unmount, &at)?;
     let (id, is_root) = id_of(root.as_fd()).context(Operation::Unmount, &at)?;
     if id != mount.id || !is_root {

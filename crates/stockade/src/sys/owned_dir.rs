@@ -13,8 +13,20 @@ use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::remove_tree::Removal;
 
-/// How a directory is called until it is marked; the maker's nonce follows.
-pub(crate) const TEMPORARY_PREFIX: &str = ".stockade-";
+/// The name of something that belongs to the jail with this nonce.
+pub(crate) fn own_name(nonce: &Nonce) -> String {
+    format!("{PREFIX}{nonce}")
+}
+
+/// Whether this is the own name of a jail.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(Nonce::is_one)
+}
+
+/// How often something is created again in a directory that another jail's teardown may remove.
+pub(crate) const ATTEMPTS: u32 = 1000;
+
+const PREFIX: &str = ".stockade-";
 
 /// The mark of directories that many jails use in turn.
 const SHARED: &str = "shared";
@@ -24,7 +36,7 @@ pub(crate) fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
 }
 
 pub(crate) fn temporary_path(path: &Path, nonce: &Nonce) -> HostPath {
-    path.with_file_name(format!("{TEMPORARY_PREFIX}{nonce}")).into()
+    path.with_file_name(own_name(nonce)).into()
 }
 
 /// Removes the directories in `path` and in those above it that were made and not yet named when their maker
@@ -32,9 +44,7 @@ pub(crate) fn temporary_path(path: &Path, nonce: &Nonce) -> HostPath {
 pub(crate) fn remove_temporary(path: &HostPath) {
     for parent in path.as_path().ancestors() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let nonce = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX));
-            if nonce.is_some_and(Nonce::is_one) {
+            if entry.file_name().to_str().is_some_and(is_own_name) {
                 // Only an empty one goes; whoever is just making it makes it again.
                 let _ = rustix::fs::rmdir(entry.path());
             }
@@ -46,7 +56,7 @@ pub(crate) fn remove_temporary(path: &HostPath) {
 pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
     // Another jail's teardown may take an empty parent away while its child is being made.
     let mut last = Errno::AGAIN;
-    for _ in 0..1000 {
+    for _ in 0..ATTEMPTS {
         match rustix::fs::stat(path.as_path()) {
             Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => return Ok(()),
             Ok(_) => return Err(Errno::NOTDIR).context(Operation::CreateDirectory, path),

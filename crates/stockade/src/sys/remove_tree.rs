@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, RawDir, RenameFlags, ResolveFlags, SeekFrom}
 use rustix::io::Errno;
 
 use crate::spec::HostPath;
+use crate::sys::directory_names::is_dots;
 use crate::sys::jail_root::{INSIDE, open_directory};
 
 /// What became of something that was to be removed.
@@ -53,23 +54,6 @@ pub(crate) fn remove_with_progress(
         Some((path, why)) => Removal::Left(path, why),
         None => Removal::Removed,
     }
-}
-
-/// The names in an open directory that nobody has read from yet.
-pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
-    let (mut names, mut buffer) = (Vec::new(), [MaybeUninit::uninit(); 4096]);
-    let mut entries = RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        if !is_dots(&name) {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn is_dots(name: &CStr) -> bool {
-    matches!(name.to_bytes(), b"." | b"..")
 }
 
 /// How deep a removal descends before it brings what is deeper up to the top: every level holds a

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-use super::{INSIDE, JailRoot, change_owner};
+use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
 
@@ -17,6 +18,12 @@ pub(crate) struct Node {
     pub(crate) device: u64,
     pub(crate) mode: Mode,
     pub(crate) owner: Owner,
+}
+
+impl Node {
+    fn make(&self, parent: BorrowedFd<'_>, name: impl Arg) -> std::result::Result<(), Errno> {
+        rustix::fs::mknodat(parent, name, self.kind, self.mode, self.device)
+    }
 }
 
 impl JailRoot {
@@ -30,39 +37,48 @@ impl JailRoot {
         temporary: impl FnOnce() -> String,
         node: &Node,
     ) -> Result<()> {
-        let at = self.host_path(path);
         if self.private.get() {
-            rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
-                .context(Operation::MakeNode, path)?;
-            if self.exact {
-                rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
-                    .context(Operation::ChangeMode, &at)?;
-            }
-            return self.change_owner_by_path(path, node.owner).context(Operation::ChangeOwner, &at);
+            return self.make_private_node(path, node);
         }
         let (parent, name) = self.parent(path)?;
-        let make = |name: &OsStr| rustix::fs::mknodat(&parent, name, node.kind, node.mode, node.device);
-        match make(name) {
-            Err(Errno::EXIST) => (),
+        match node.make(parent.as_fd(), name) {
+            Err(Errno::EXIST) => self.replace_by_node(parent.as_fd(), path, OsStr::new(&temporary()), node),
             made => {
                 made.context(Operation::MakeNode, path)?;
-                return self.change_node_owner(parent.as_fd(), name, node, path);
+                self.change_node_owner(parent.as_fd(), name, node, path)
             }
         }
-        // Beside what is there, and then in its place.
-        let temporary = temporary();
-        let aside = OsStr::new(&temporary);
-        let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
-        make(aside).context(Operation::MakeNode, path)?;
+    }
+
+    fn make_private_node(&self, path: &JailPath, node: &Node) -> Result<()> {
+        let at = self.host_path(path);
+        node.make(self.root(), path.relative()).context(Operation::MakeNode, path)?;
+        if self.exact {
+            rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
+                .context(Operation::ChangeMode, &at)?;
+        }
+        self.change_owner_by_path(path, node.owner).context(Operation::ChangeOwner, &at)
+    }
+
+    /// Creates the node under a temporary name beside the existing file, and renames it over that.
+    fn replace_by_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        path: &JailPath,
+        temporary: &OsStr,
+        node: &Node,
+    ) -> Result<()> {
+        let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
+        node.make(parent, temporary).context(Operation::MakeNode, path)?;
         let complete = || {
-            self.change_node_owner(parent.as_fd(), aside, node, path)?;
-            rustix::fs::renameat(&parent, aside, &parent, name)
-                // A folder is in the way.
+            self.change_node_owner(parent, temporary, node, path)?;
+            rustix::fs::renameat(parent, temporary, parent, path.split().1)
+                // A directory is in the way.
                 .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
                 .context(Operation::MakeNode, path)
         };
         complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
         })
     }
 
@@ -76,9 +92,7 @@ impl JailRoot {
         path: &JailPath,
     ) -> Result<()> {
         let at = self.host_path(path);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made =
-            rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
+        let made = open_path(parent, name).context(Operation::Open, &at)?;
         let found = rustix::fs::fstat(&made).context(Operation::Inspect, &at)?;
         let same = FileType::from_raw_mode(found.st_mode) == node.kind
             && found.st_rdev == node.device

@@ -27,6 +27,10 @@ use crate::sys::{modes, mounts};
 pub(crate) const INSIDE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
+/// Opens a file for writing that must not exist yet.
+pub(crate) const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// A jail's root, held open.
 #[derive(Debug)]
 pub(crate) struct JailRoot {
@@ -160,15 +164,10 @@ impl JailRoot {
     ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE);
-        let target = match open() {
-            // Left by a process of the same number that was killed here.
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| open())
-            }
-            opened => opened,
-        }
+        let mode_bits = Mode::from_raw_mode(mode);
+        let target = create_temporary(&parent, temporary, || {
+            rustix::fs::openat2(&parent, temporary, NEW_FILE, mode_bits, INSIDE)
+        })
         .context(Operation::OpenPlaced, &at)?;
         let complete = || {
             if let Some(owner) = owner {
@@ -197,8 +196,7 @@ impl JailRoot {
         fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let at = self.host_path(path);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
+        let target = rustix::fs::openat(self.root(), path.relative(), NEW_FILE, Mode::from_raw_mode(mode))
             .context(Operation::OpenPlaced, &at)?;
         change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
         self.set_mode(target.as_fd(), mode, &at)?;
@@ -214,8 +212,7 @@ impl JailRoot {
     /// other names, which somebody put there to have them overwritten.
     pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<bool> {
         let at = self.host_path(path);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+        let found = match open_path(self.root(), path.relative()) {
             Err(Errno::NOENT) => return Ok(true),
             found => found.context(Operation::OpenPlaced, &at)?,
         };
@@ -277,14 +274,9 @@ impl JailRoot {
     pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        let link = || rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH);
-        match link() {
-            // Left by whoever was killed here.
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| link())
-            }
-            linked => linked,
-        }
+        create_temporary(&parent, temporary, || {
+            rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH)
+        })
         .context(Operation::Link, &at)?;
         let renamed = rustix::fs::renameat(&parent, temporary, &parent, name);
         // Renaming does nothing where both names are of one file already.
@@ -295,8 +287,7 @@ impl JailRoot {
     /// Opens something in the tree, which may be of any kind but a link, to look at it; `None` if it is not
     /// there.
     pub(crate) fn look(&self, path: &JailPath) -> Result<Option<OwnedFd>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+        match open_path(self.root(), path.relative()) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
@@ -344,6 +335,30 @@ pub(crate) fn set_mode_and_owner(
 ) -> Result<()> {
     rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
     change_owner(folder, owner).context(Operation::ChangeOwner, at)
+}
+
+/// Creates something under a temporary name. A file of that name was left by a killed process.
+fn create_temporary<T>(
+    parent: &OwnedFd,
+    temporary: &str,
+    create: impl Fn() -> std::result::Result<T, Errno>,
+) -> std::result::Result<T, Errno> {
+    match create() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(parent, temporary, AtFlags::empty())?;
+            create()
+        }
+        created => created,
+    }
+}
+
+/// Opens something of any kind but a symbolic link, to inspect it (`O_PATH`).
+pub(crate) fn open_path(
+    from: BorrowedFd<'_>,
+    path: impl rustix::path::Arg,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, path, flags, Mode::empty(), INSIDE)
 }
 
 /// Opens a directory for reading and as a starting point.
