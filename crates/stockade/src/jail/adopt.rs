@@ -7,10 +7,10 @@
 
 use std::path::Path;
 
-use crate::error::{Error, PlacementError, Result};
+use crate::error::{PlacementError, Result};
 use crate::host::CgroupLayout;
-use crate::jail::create::LockedJail;
-use crate::jail::teardown::{Report, undo};
+use crate::jail::locked::{LockedJail, Owned};
+use crate::jail::teardown::{Report, begun, undo};
 use crate::plan::{Plan, method_of, placement as decide};
 use crate::spec::{
     CgroupSetting, ExecFile, HostPath, How, JailId, JailSpec, Layout, NetnsName, Owner, ParentCgroup, Placed,
@@ -52,7 +52,7 @@ pub struct AdoptOptions {
 /// A jail that another program makes. Dropping it removes the jail, by the process that adopted it alone.
 #[derive(Debug)]
 pub struct Adopted {
-    jail: Option<LockedJail>,
+    jail: Owned,
 }
 
 impl Store {
@@ -64,14 +64,14 @@ impl Store {
     pub fn adopt(&self, spec: &AdoptSpec) -> Result<Adopted> {
         let (lock, _) = self.take_over(&spec.name)?;
         let receipt = receipt(spec)?;
-        let mut adopted = Adopted { jail: Some(LockedJail { ctx: receipt.step_context(), lock, receipt }) };
+        let mut adopted = Adopted { jail: Owned::new(LockedJail::new(lock, receipt)) };
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);
         let mut steps = vec![SharedDirectory { path: shared }.into()];
         if let Some(layout) = &spec.jail {
             steps.extend(directory_and_processes(layout).map(Step::from));
         }
         // On failure the value is dropped, and with it goes what was made.
-        steps.extend(wanted(&adopted.jail().receipt.layout, &spec.wants)?);
+        steps.extend(wanted(&adopted.jail.get().receipt.layout, &spec.wants)?);
         adopted.carry_out(steps)?;
         Ok(adopted)
     }
@@ -80,7 +80,7 @@ impl Store {
 impl Adopted {
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
-        &self.jail().receipt
+        &self.jail.get().receipt
     }
 
     /// Writes down and makes what is wanted now and was not before. What was made stays until the end.
@@ -88,7 +88,7 @@ impl Adopted {
     /// # Errors
     /// What was refused; of what is new nothing stays then.
     pub fn want(&mut self, wants: &AdoptOptions) -> Result<()> {
-        let steps = wanted(&self.jail().receipt.layout, wants)?;
+        let steps = wanted(&self.jail.get().receipt.layout, wants)?;
         self.carry_out(steps)
     }
 
@@ -98,7 +98,7 @@ impl Adopted {
     /// What the kernel says of writing the receipt.
     pub fn expect_netns(&mut self, name: &NetnsName) -> Result<()> {
         let own = |step: &Step| matches!(step, Step::NamedNetns(own) if own.name == *name);
-        if self.jail().receipt.steps.iter().any(own) {
+        if self.jail.get().receipt.steps.iter().any(own) {
             return Ok(());
         }
         let path = name.path();
@@ -110,7 +110,7 @@ impl Adopted {
     /// # Errors
     /// What was refused; [`Error::InTheWay`] for the directory of another jail.
     pub fn make_root(&mut self) -> Result<()> {
-        make_root(&self.jail().receipt.step_context())
+        make_root(&self.jail.get().receipt.step_context())
     }
 
     /// Places a file or device of the host into the jail's root, which has to be there, in the place of
@@ -119,7 +119,7 @@ impl Adopted {
     /// # Errors
     /// As of [`Created::place`](crate::Created::place).
     pub fn place(&mut self, placement: impl Into<Placement>, owner: Owner) -> Result<Placed> {
-        let ctx = self.jail().receipt.step_context();
+        let ctx = self.jail.get().receipt.step_context();
         let tree = ctx.tree()?;
         let asked = placement.into();
         let step = decide(owner, &ctx.layout.root(), &asked)?;
@@ -138,15 +138,12 @@ impl Adopted {
     /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
     /// report.
     pub fn teardown(mut self) -> Result<Report> {
-        match self.jail.take() {
-            Some(jail) => jail.tear_down(),
-            None => unreachable!("an adopted jail is taken once, by what consumes it"),
-        }
+        self.jail.take().tear_down()
     }
 
     /// Puts steps that are not yet on the receipt on it, and applies them; all, or none of them.
     fn carry_out(&mut self, steps: Vec<Step>) -> Result<()> {
-        let LockedJail { lock, receipt, .. } = self.jail_mut();
+        let LockedJail { lock, receipt, .. } = self.jail.get_mut();
         // The tree opened anew, since the other program, or whoever runs it, may have replaced the root.
         let ctx = &receipt.step_context();
         let known = receipt.steps.clone();
@@ -163,35 +160,19 @@ impl Adopted {
         new.extend(known.iter().filter(|step| is_missing(step)).cloned());
         for (index, step) in new.iter().enumerate() {
             let Err(error) = apply(step, ctx) else { continue };
-            // What is in the way is not ours to undo.
-            let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
             let mut remaining = known;
-            undo(&receipt.id, &new[..made], ctx, &mut remaining);
+            undo(&receipt.id, begun(&new, index, &error), ctx, &mut remaining);
             receipt.steps = remaining;
             lock.write(receipt)?;
             return Err(error);
         }
         Ok(())
     }
-
-    fn jail(&self) -> &LockedJail {
-        match &self.jail {
-            Some(jail) => jail,
-            None => unreachable!("an adopted jail is there until it is consumed"),
-        }
-    }
-
-    fn jail_mut(&mut self) -> &mut LockedJail {
-        match &mut self.jail {
-            Some(jail) => jail,
-            None => unreachable!("an adopted jail is there until it is consumed"),
-        }
-    }
 }
 
 impl Drop for Adopted {
     fn drop(&mut self) {
-        let Some(jail) = self.jail.take() else { return };
+        let Some(jail) = self.jail.take_unless_consumed() else { return };
         // A forked copy of the keeper has a copy of this value, and nothing to remove.
         let mine = rustix::process::getpid().as_raw_nonzero().get();
         if jail.receipt.keeper.is_some_and(|keeper| keeper.pid == mine) {

@@ -30,7 +30,7 @@ pub fn teardown_all(jails: Vec<Jail>, options: TeardownOptions) -> Vec<Result<Re
 pub fn teardown_all_with_progress(
     mut jails: Vec<Jail>,
     options: TeardownOptions,
-    tell: &(dyn Fn(Progress) + Sync),
+    on_progress: &(dyn Fn(Progress) + Sync),
 ) -> Vec<Result<Report>> {
     if let Some(grace) = options.grace {
         ask_to_exit(&mut jails, grace);
@@ -40,16 +40,12 @@ pub fn teardown_all_with_progress(
         let _ = running.signal(Signal::KILL);
     }
     let rest = TeardownOptions { grace: None, ..options };
-    let (done, total) = (AtomicU64::new(0), jails.len() as u64);
-    each(jails, |jail| {
-        let report = match jail {
-            Jail::Created(created) => Created::teardown_with(created, rest),
-            Jail::Running(running) => Running::teardown_with(running, rest),
-            Jail::Exited(stopped) | Jail::Abandoned(stopped) => stopped.teardown_with(rest),
-        };
-        tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
-        report
-    })
+    let teardown = |jail| match jail {
+        Jail::Created(created) => Created::teardown_with(created, rest),
+        Jail::Running(running) => Running::teardown_with(running, rest),
+        Jail::Exited(stopped) | Jail::Abandoned(stopped) => stopped.teardown_with(rest),
+    };
+    each(jails, teardown, on_progress)
 }
 
 fn running(jail: &Jail) -> Option<&Running> {
@@ -70,8 +66,21 @@ fn ask_to_exit(jails: &mut [Jail], grace: Duration) {
     }
 }
 
-/// Does `work` on each of these, on several at once, and returns the outcomes in their order.
-pub(crate) fn each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+/// Does `work` on each item, on several at once, and returns the outcomes in the items' order.
+///
+/// # Arguments
+/// `on_progress` is called after each item, from several threads.
+pub(crate) fn each<T: Send, R: Send>(
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+    on_progress: &(dyn Fn(Progress) + Sync),
+) -> Vec<R> {
+    let (done, total) = (AtomicU64::new(0), items.len() as u64);
+    let work = |item| {
+        let outcome = work(item);
+        on_progress(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
+        outcome
+    };
     let helpers = items.len().min(MOST_AT_ONCE).saturating_sub(1);
     if helpers == 0 {
         return items.into_iter().map(work).collect();
@@ -103,7 +112,7 @@ mod tests {
     #[test]
     fn outcomes_come_in_the_order_of_what_was_given() {
         for many in [0, 1, 2, 100] {
-            let doubled = each((0..many).collect(), |number: u32| number * 2);
+            let doubled = each((0..many).collect(), |number: u32| number * 2, &|_| ());
             assert_eq!(doubled, (0..many).map(|number| number * 2).collect::<Vec<_>>());
         }
     }

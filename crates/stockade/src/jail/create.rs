@@ -6,71 +6,30 @@ use std::ffi::OsString;
 use crate::entry::EnterStep;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::jail::locked::{LockedJail, Owned};
 use crate::jail::pool::PoolGuard;
-use crate::jail::teardown::{Report, TeardownOptions, tear_down, undo};
+use crate::jail::teardown::{Report, TeardownOptions, begun, tear_down, undo};
 use crate::plan::{LaunchMode, plan};
 use crate::spec::clock::monotonic_us;
 use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::{Step, StepContext};
+use crate::steps::Step;
 
 /// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
 /// [`Created::persist`]).
 #[derive(Debug)]
 pub struct Created {
-    jail: Option<LockedJail>,
+    jail: Owned,
     taken_over: Option<Report>,
     stripped: Vec<Stripped>,
     /// Of which pool, if of any, until it is launched.
     taken: Option<PoolGuard>,
 }
 
-/// What a created jail and a running one have in common.
-#[derive(Debug)]
-pub(crate) struct LockedJail {
-    pub(crate) lock: Lock,
-    pub(crate) receipt: Receipt,
-    pub(crate) ctx: StepContext,
-}
-
-impl LockedJail {
-    pub(crate) fn tear_down(self) -> Result<Report> {
-        self.tear_down_with(TeardownOptions::default())
-    }
-
-    pub(crate) fn tear_down_with(self, options: TeardownOptions) -> Result<Report> {
-        let never_ran = self.receipt.vmm().is_none();
-        let report = tear_down(self.lock, self.receipt, &self.ctx, options);
-        if never_ran {
-            self.ctx.remove_parents();
-        }
-        report
-    }
-
-    /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
-    pub(crate) fn roll_back(mut self) -> Result<()> {
-        if self.receipt.keeper.is_some() {
-            let report = tear_down(self.lock, self.receipt, &self.ctx, TeardownOptions::default());
-            self.ctx.remove_parents();
-            return report.map(drop);
-        }
-        self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
-        self.lock.remove_monitor_files()?;
-        self.lock.write(&self.receipt)
-    }
-
-    /// Writes down a step that is about to be carried out.
-    pub(crate) fn append(&mut self, step: Step) -> Result<()> {
-        self.receipt.steps.push(step);
-        // What cannot be written down is not done, and must not keep the rest from being written.
-        self.lock.write(&self.receipt).inspect_err(|_| drop(self.receipt.steps.pop()))
-    }
-}
-
 impl Created {
     pub(crate) fn reopened(jail: LockedJail) -> Self {
-        Self { jail: Some(jail), taken_over: None, stripped: Vec::new(), taken: None }
+        Self { jail: Owned::new(jail), taken_over: None, stripped: Vec::new(), taken: None }
     }
 }
 
@@ -92,11 +51,11 @@ impl Store {
             let _ = lock.remove(None);
             return Err(error);
         }
-        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
-        let mut created = Created { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
+        let mut created = Created::reopened(apply(LockedJail::new(lock, receipt))?);
+        created.taken_over = taken_over;
         // Dropped on an error, it takes the jail with it.
-        created.jail_mut().place_all(spec.placements())?;
-        created.stripped = created.jail().ctx.take_stripped();
+        created.jail.get_mut().place_all(spec.placements())?;
+        created.stripped = created.jail.get().ctx.take_stripped();
         Ok(created)
     }
 
@@ -152,11 +111,9 @@ fn apply(jail: LockedJail) -> Result<LockedJail> {
     }
     for (index, step) in jail.receipt.steps.iter().enumerate() {
         let Err(error) = step.apply(&jail.ctx) else { continue };
-        // What is in the way is not ours to undo.
-        let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
         jail.ctx.close();
-        undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.ctx, &mut remaining);
+        undo(&jail.receipt.id, begun(&jail.receipt.steps, index, &error), &jail.ctx, &mut remaining);
         jail.ctx.remove_parents();
         let LockedJail { lock, mut receipt, .. } = jail;
         // The first error is the one to tell; what is left stays on the receipt for gc.
@@ -186,12 +143,12 @@ impl Created {
 
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
-        &self.jail().receipt
+        &self.jail.get().receipt
     }
 
     /// The jail's root on the host.
     pub fn root(&self) -> HostPath {
-        self.jail().receipt.root()
+        self.jail.get().receipt.root()
     }
 
     /// Leaves the jail standing by itself: it is no longer torn down with this value or this process, and
@@ -212,7 +169,7 @@ impl Created {
 
     /// Sets the VMM's own arguments, in the place of those that the specification had.
     pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
-        let receipt = &mut self.jail_mut().receipt;
+        let receipt = &mut self.jail.get_mut().receipt;
         receipt.spec.arguments = arguments;
         renew_arguments(receipt);
     }
@@ -220,7 +177,7 @@ impl Created {
     /// Has the start asked for now, for a jail of a pool, which was made before somebody did.
     pub(crate) fn set_pool_guard(&mut self, taken: PoolGuard) {
         self.taken = Some(taken);
-        let receipt = &mut self.jail_mut().receipt;
+        let receipt = &mut self.jail.get_mut().receipt;
         receipt.spec.started_us = monotonic_us();
         renew_arguments(receipt);
     }
@@ -244,31 +201,18 @@ impl Created {
 
     /// Takes the jail out; the value is never used again.
     pub(crate) fn take(&mut self) -> LockedJail {
-        match self.jail.take() {
-            Some(jail) => jail,
-            None => unreachable!("a created jail is taken once, by what consumes it"),
-        }
-    }
-
-    fn jail(&self) -> &LockedJail {
-        match &self.jail {
-            Some(jail) => jail,
-            None => unreachable!("a created jail is there until it is consumed"),
-        }
+        self.jail.take()
     }
 
     pub(crate) fn jail_mut(&mut self) -> &mut LockedJail {
-        match &mut self.jail {
-            Some(jail) => jail,
-            None => unreachable!("a created jail is there until it is consumed"),
-        }
+        self.jail.get_mut()
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
         // A jail that stands by itself is not this value's to remove.
-        if let Some(jail) = self.jail.take().filter(|jail| jail.receipt.keeper.is_some()) {
+        if let Some(jail) = self.jail.take_unless_consumed().filter(|jail| jail.receipt.keeper.is_some()) {
             // What cannot be removed now stays on the receipt.
             let _ = jail.tear_down();
         }

@@ -1,7 +1,5 @@
 //! Removing what dead jails left.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -59,7 +57,7 @@ impl Store {
         &self,
         dry_run: bool,
         options: TeardownOptions,
-        tell: &(dyn Fn(Progress) + Sync),
+        on_progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Collection> {
         let mut collection = Collection::default();
         if !dry_run {
@@ -67,12 +65,7 @@ impl Store {
             remove_strays(self.directory());
         }
         let ids = self.ids()?;
-        let (done, total) = (AtomicU64::new(0), ids.len() as u64);
-        let collected = each(ids, |id| {
-            let outcome = self.collect_one(&id, dry_run, options);
-            tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
-            (outcome, id)
-        });
+        let collected = each(ids, |id| (self.collect_one(&id, dry_run, options), id), on_progress);
         for (outcome, id) in collected {
             match outcome {
                 Ok(report) => collection.jails.extend(report),

@@ -5,14 +5,15 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use stockade_syscalls::monitor::{MonitorConfig, spawn_monitored};
+use stockade_syscalls::monitor::{Monitor, MonitorConfig, spawn_monitored};
 use stockade_syscalls::spawn::{Child, CloneOptions, spawn};
 
 use crate::entry::EnterStep;
 use crate::entry::program::Entry;
 use crate::error::{Context, Error, Operation, Result};
 use crate::host::{Host, TemplateMounts};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::plan::{LaunchMode, Plan, is_tracking_cgroup, plan};
 use crate::spec::clock::monotonic_us;
@@ -86,18 +87,11 @@ impl Created {
 
 fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
     if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
-        // It was made some time ago, and may have been started in vain.
-        jail.lock.remove_monitor_files()?;
-        jail.receipt.spec.started_us = monotonic_us();
-        let host = Host::read_for(&jail.receipt.spec)?;
-        let fresh = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
-        renew(jail, &fresh)?;
-        jail.receipt.enter = fresh.enter;
+        renew_plan(jail)?;
     }
     for step in &jail.receipt.enter {
         log::debug!("the VMM's process is to {step}");
     }
-    let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
         Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
         Parent::Monitor { log_bytes } => {
@@ -106,40 +100,66 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
         }
     };
     let mut entry = Entry::new(&jail.entry()?, jail.ctx.tree()?, streams)?;
-    let cgroup = entry.cgroup.take();
-    let birth = CloneOptions {
-        pid_namespace: jail.receipt.spec.new_pid_ns,
-        network_namespace: jail.receipt.spec.netns == Netns::New,
-        cgroup: cgroup.as_ref().map(AsFd::as_fd),
-        ..CloneOptions::default()
-    };
     let before = Moment::now();
-    let (child, monitor) = match &log {
-        None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
-        Some((output, log_bytes)) => {
-            let place = jail.lock.entry()?;
-            let duty = MonitorConfig {
-                place: place.as_fd(),
-                log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
-                title: CString::new(id.as_str()).unwrap_or_default(),
-            };
-            let spawned = spawn_monitored(&mut entry.program, birth, &duty);
-            let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
-            let reference = ProcessRef::started_after(before, monitor.pid);
-            (child, Some((PidFd::new(monitor.pidfd, reference.pid), reference)))
-        }
-    };
-    // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
+    let (child, monitor) = spawn_vmm(jail, &mut entry, log.as_ref())?;
+    // The streams are the VMM's and the monitor's now. An open copy here would keep the log from its end.
     drop(log);
     let process = ProcessRef::started_after(before, child.pid);
-    let (monitor, its_reference) = monitor.unzip();
-    let outcome = release(jail, &entry, child, process, its_reference);
+    let monitor = monitor.map(|monitor| {
+        let reference = ProcessRef::started_after(before, monitor.pid);
+        (PidFd::new(monitor.pidfd, reference.pid), reference)
+    });
+    let (monitor, monitor_reference) = monitor.unzip();
+    let outcome = release(jail, &entry, child, process, monitor_reference);
     if outcome.is_err()
         && let Some(monitor) = &monitor
     {
         monitor.reap()?;
     }
     Ok((outcome?, monitor))
+}
+
+/// Clones the VMM's process, and its monitor if it has one.
+///
+/// # Arguments
+/// `log` is the output that the monitor reads, unless it is dropped, and the most bytes that its log may hold.
+fn spawn_vmm(
+    jail: &LockedJail,
+    entry: &mut Entry,
+    log: Option<&(Option<OwnedFd>, u64)>,
+) -> Result<(Child, Option<Monitor>)> {
+    let cgroup = entry.cgroup.take();
+    let spec = &jail.receipt.spec;
+    let options = CloneOptions {
+        pid_namespace: spec.new_pid_ns,
+        network_namespace: spec.netns == Netns::New,
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        ..CloneOptions::default()
+    };
+    let Some((output, log_bytes)) = log else {
+        let child = spawn(&mut entry.program, options).map_err(|cause| entry.clone_error(cause))?;
+        return Ok((child, None));
+    };
+    let directory = jail.lock.entry()?;
+    let config = MonitorConfig {
+        place: directory.as_fd(),
+        log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
+        title: CString::new(jail.receipt.id.as_str()).unwrap_or_default(),
+    };
+    let spawned = spawn_monitored(&mut entry.program, options, &config);
+    let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
+    Ok((child, Some(monitor)))
+}
+
+/// Plans again for a jail that was created some time ago, and may have been started in vain.
+fn renew_plan(jail: &mut LockedJail) -> Result<()> {
+    jail.lock.remove_monitor_files()?;
+    jail.receipt.spec.started_us = monotonic_us();
+    let host = Host::read_for(&jail.receipt.spec)?;
+    let plan = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
+    renew_tracking_cgroup(jail, &plan)?;
+    jail.receipt.enter = plan.enter;
+    Ok(())
 }
 
 /// Whether the plan counts on the skeleton, and that was removed since.
@@ -217,7 +237,7 @@ fn is_held_together(receipt: &Receipt) -> bool {
 
 /// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
 /// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
-fn renew(jail: &mut LockedJail, today: &Plan) -> Result<()> {
+fn renew_tracking_cgroup(jail: &mut LockedJail, today: &Plan) -> Result<()> {
     let new = today.prepare.iter().find(|step| is_tracking_cgroup(step));
     let LockedJail { ctx, receipt, lock } = jail;
     let before = receipt.steps.clone();

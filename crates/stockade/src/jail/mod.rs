@@ -6,13 +6,15 @@ mod bulk;
 mod create;
 mod exec;
 mod exec_process;
+mod exec_program;
 mod foreign_mounts;
 mod gc;
 mod launch;
+mod locked;
+mod namespaces;
 mod open;
 mod placement;
 mod pool;
-
 mod ready;
 mod running;
 mod stop;

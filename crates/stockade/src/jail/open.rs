@@ -5,9 +5,10 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use crate::error::{Error, Result};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
 use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::{ExitStatus, JailId};
@@ -67,7 +68,7 @@ impl Store {
             // Killed between taking the place and writing the receipt: nothing else was made.
             return lock.remove_unused().map(|()| None);
         };
-        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
+        let jail = LockedJail::new(lock, receipt);
         let vmm = jail.receipt.vmm_step().cloned();
         Ok(Some(match (jail.receipt.state(), vmm) {
             (JailState::Foreign, _) => return Err(Error::Foreign(id.clone())),

@@ -4,7 +4,8 @@ use rustix::fs::FileType;
 
 use crate::entry::{Bind, EnterStep};
 use crate::error::{Error, PlacementError, Result};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::plan::{method_of, placement, with_binds};
 use crate::spec::{JailPath, Placed, Placement};
@@ -136,7 +137,8 @@ impl LockedJail {
             self.lock.write(&self.receipt)?;
             return Err(error);
         }
-        self.forget_replaced(&placed.path)?;
+        // Replaced by this placement, and so neither to be attached nor to be taken out.
+        self.forget(&placed.path, self.receipt.steps.len() - 1)?;
         Ok(placed)
     }
 
@@ -166,16 +168,16 @@ impl LockedJail {
         Ok(())
     }
 
-    /// Takes off the list what the last placement has replaced: it is there no more, neither to be attached
-    /// nor to be taken out.
-    fn forget_replaced(&mut self, path: &JailPath) -> Result<()> {
-        let (last, made) = (self.receipt.steps.len() - 1, self.receipt.made);
-        let mut number = 0;
+    /// Removes the placements at `path` among the first `end` steps from the receipt.
+    fn forget(&mut self, path: &JailPath, end: usize) -> Result<()> {
+        let (before, placements) = (self.receipt.steps.len(), self.receipt.made..end);
+        let mut index = 0;
         self.receipt.steps.retain(|step| {
-            number += 1;
-            number <= made || number > last || step.placed_at() != Some(path)
+            let is_forgotten = placements.contains(&index) && step.placed_at() == Some(path);
+            index += 1;
+            !is_forgotten
         });
-        if self.receipt.steps.len() <= last { self.lock.write(&self.receipt) } else { Ok(()) }
+        if self.receipt.steps.len() < before { self.lock.write(&self.receipt) } else { Ok(()) }
     }
 
     fn placed(&self, path: &JailPath) -> Option<&Step> {
@@ -189,12 +191,7 @@ impl LockedJail {
         if let UndoOutcome::Left(reason) = step.undo(&self.ctx) {
             return Err(Error::NotTakenOut { path: path.clone(), reason });
         }
-        let (made, mut number) = (self.receipt.made, 0);
-        self.receipt.steps.retain(|step| {
-            number += 1;
-            number <= made || step.placed_at() != Some(path)
-        });
-        self.lock.write(&self.receipt)
+        self.forget(path, self.receipt.steps.len())
     }
 
     /// Whether one of a VMM's mount points is where nothing was mounted for it.

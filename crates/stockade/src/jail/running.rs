@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::jail::create::LockedJail;
 use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
+use crate::jail::locked::LockedJail;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::ExitStatus;
 use crate::state::Receipt;

@@ -40,26 +40,25 @@ impl Report {
         Self { id, removed: Vec::new(), kept: Vec::new(), left: Vec::new() }
     }
 
-    /// Takes down what became of a step.
-    fn note(&mut self, step: &Step, undone: UndoOutcome, remaining: &mut Vec<Step>) {
+    /// Records the outcome of a step, and the step itself if it has to be undone again.
+    fn record(&mut self, step: &Step, outcome: UndoOutcome, remaining: &mut Vec<Step>) {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
-        match &undone {
-            UndoOutcome::Removed => log::info!("removed {step}"),
+        match outcome {
+            UndoOutcome::Removed => {
+                log::info!("removed {step}");
+                self.removed.push(step.to_string());
+            }
             UndoOutcome::NeverThere => log::debug!("was not there: {step}"),
-            UndoOutcome::Kept(reason) => log::info!("kept {step}: {reason}"),
-            UndoOutcome::Left(reason) => log::info!("left {step}: {reason}"),
-        }
-        match undone {
-            UndoOutcome::Removed => self.removed.push(step.to_string()),
-            UndoOutcome::NeverThere => (),
             UndoOutcome::Kept(reason) => {
+                log::info!("kept {step}: {reason}");
                 self.kept.push(leftover(reason));
-                // It may be only what is left of this very jail that keeps it.
+                // A leftover of this very jail may be the reason.
                 if !remaining.is_empty() {
                     remaining.insert(0, step.clone());
                 }
             }
             UndoOutcome::Left(reason) => {
+                log::info!("left {step}: {reason}");
                 self.left.push(leftover(reason));
                 remaining.insert(0, step.clone());
             }
@@ -70,6 +69,11 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.left.is_empty()
     }
+}
+
+/// The steps to undo after the one at `failed` did not succeed. A step that found something in its way created nothing.
+pub(crate) fn begun<'s>(steps: &'s [Step], failed: usize, error: &Error) -> &'s [Step] {
+    &steps[..if matches!(error, Error::InTheWay { .. }) { failed } else { failed + 1 }]
 }
 
 /// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
@@ -88,10 +92,10 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], ctx: &StepContext, remaining: &m
         let undone = step.undo(ctx);
         if directory == Some(index) {
             for (step, path) in carried.drain(..) {
-                report.note(step, what_became_of(step, path, &undone, ctx), remaining);
+                report.record(step, what_became_of(step, path, &undone, ctx), remaining);
             }
         }
-        report.note(step, undone, remaining);
+        report.record(step, undone, remaining);
     }
     report
 }
