@@ -1,4 +1,4 @@
-//! Copying a file's content: in the kernel where the filesystems allow it, holes as holes.
+//! Copying a file's content, in the kernel if the filesystems allow it, and holes as holes.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,33 +8,35 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// How far a copy, or the removal of many jails, has come.
+/// The progress of a copy, or of the removal of many jails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// So many bytes are copied, or known to be holes; or so many jails are seen to.
+    /// Bytes that are copied, or known to be holes; or the number of jails that are done.
     pub done: u64,
-    /// Of so many; of a directory, the bytes of all files in it.
+    /// The total; for a directory, the bytes of all files in it.
     pub total: u64,
 }
 
-/// What is told of a copy that goes on, and says whether it is to: after a break it is given up with ECANCELED, and
-/// nothing of it stays.
+/// A function that receives the progress of a copy, and decides whether the copy continues.
+///
+/// If it returns [`ControlFlow::Break`], the copy fails with ECANCELED and leaves nothing in the jail.
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// What was seen of a file before it is copied.
+/// The size of a file before it is copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// Its size in bytes; 0 also for files that are made as they are read, as in /proc.
+    /// In bytes; 0 also for files that are generated when they are read, as in `/proc`.
     pub(crate) size: u64,
-    /// How much of it is stored, in blocks of 512 bytes.
+    /// The stored part, in blocks of 512 bytes.
     pub(crate) blocks: u64,
 }
 
-/// The least that must be saved in holes: linkers leave some in every program, and looking for them takes
-/// longer than copying them.
+/// The least size of all holes, in bytes, for which they are searched.
+///
+/// Linkers leave small holes in every program, and copying these is faster than searching them.
 const WORTHWHILE: u64 = 1 << 20;
 
-/// How much is copied between two words about it.
+/// Bytes that are copied between two reports of progress.
 const CHUNK: u64 = 16 << 20;
 
 /// Copies a whole file into a new one, and reports progress.

@@ -28,7 +28,7 @@ pub(crate) const ATTEMPTS: u32 = 1000;
 
 const PREFIX: &str = ".stockade-";
 
-/// The mark of directories that many jails use in turn.
+/// The mark of directories that many jails use.
 const SHARED: &str = "shared";
 
 pub(crate) fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
@@ -39,22 +39,21 @@ pub(crate) fn temporary_path(path: &Path, nonce: &Nonce) -> HostPath {
     path.with_file_name(own_name(nonce)).into()
 }
 
-/// Removes the directories in `path` and in those above it that were made and not yet named when their maker
-/// was killed.
+/// Removes directories in `path`, and in those above it, whose creator was killed before it renamed them.
 pub(crate) fn remove_temporary(path: &HostPath) {
     for parent in path.as_path().ancestors() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(is_own_name) {
-                // Only an empty one goes; whoever is just making it makes it again.
+                // Fails unless it is empty. If its creator is still running, it creates the directory again.
                 let _ = rustix::fs::rmdir(entry.path());
             }
         }
     }
 }
 
-/// Makes a directory and those above it that are missing, each marked before it gets its name.
+/// Creates a directory and the missing ones above it, each marked before it gets its name.
 pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
-    // Another jail's teardown may take an empty parent away while its child is being made.
+    // Another jail's teardown may remove an empty parent while its child is being created.
     let mut last = Errno::AGAIN;
     for _ in 0..ATTEMPTS {
         match rustix::fs::stat(path.as_path()) {
@@ -68,13 +67,13 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
         }
         match make_with_mark(path, PUBLIC, SHARED, nonce) {
             Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
-            made => return made.context(Operation::CreateDirectory, path),
+            created => return created.context(Operation::CreateDirectory, path),
         }
     }
     Err(last).context(Operation::CreateDirectory, path)
 }
 
-/// Makes a directory that carries `text` as its mark from the moment it has its name.
+/// Creates a directory that carries `text` as its mark from the moment it has its name.
 pub(crate) fn make_with_mark(
     path: &HostPath,
     mode: u32,
@@ -86,7 +85,7 @@ pub(crate) fn make_with_mark(
         Ok(()) | Err(Errno::EXIST) => (),
         Err(cause) => return Err(cause),
     }
-    let made = open_directory(CWD, temporary_path.as_path(), ResolveFlags::empty())
+    let created = open_directory(CWD, temporary_path.as_path(), ResolveFlags::empty())
         .and_then(|directory| {
             modes::set_mode(&directory, mode)?;
             mark::set(directory.as_fd(), text)
@@ -100,18 +99,18 @@ pub(crate) fn make_with_mark(
                 RenameFlags::NOREPLACE,
             )
         });
-    if made.is_err() {
+    if created.is_err() {
         let _ = rustix::fs::rmdir(temporary_path.as_path());
     }
-    made
+    created
 }
 
-/// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
+/// Removes a directory if it is empty and carries stockade's mark, then those above it on the same conditions.
 pub(crate) fn remove_if_marked_and_empty(path: &HostPath) -> Result<Removal> {
-    let asked = path.as_path();
+    let requested = path.as_path();
     let keep = |path: &Path, outcome, why: &str| {
-        // What was removed, or was not there, counts for more than what stays above it.
-        if path == asked { Removal::Kept(why.to_owned()) } else { outcome }
+        // The outcome is that of the requested directory, even if one above it stays.
+        if path == requested { Removal::Kept(why.to_owned()) } else { outcome }
     };
     let mut outcome = Removal::NeverThere;
     for path in ancestors(path) {
@@ -123,7 +122,7 @@ pub(crate) fn remove_if_marked_and_empty(path: &HostPath) -> Result<Removal> {
         if mark::read(directory.as_fd()).context(Operation::Inspect, path.display())?
             != Mark::Is(SHARED.into())
         {
-            return Ok(keep(path, outcome, "it was there before stockade"));
+            return Ok(keep(path, outcome, "stockade did not create it"));
         }
         match rustix::fs::rmdir(path) {
             Ok(()) => outcome = Removal::Removed,

@@ -1,4 +1,4 @@
-//! Device nodes in a tree.
+//! Device nodes in a jail's tree.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,7 +11,7 @@ use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
 
-/// A device node to be made.
+/// A device node to be created.
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
     pub(crate) kind: FileType,
@@ -27,10 +27,10 @@ impl Node {
 }
 
 impl JailRoot {
-    /// Makes a device node, replacing a node, file or link that is there.
+    /// Creates a device node, and replaces an existing node, file or symbolic link.
     ///
     /// # Arguments
-    /// `temporary` gives a name that nobody else uses.
+    /// `temporary` returns a unique name.
     pub(crate) fn make_node(
         &self,
         path: &JailPath,
@@ -43,8 +43,8 @@ impl JailRoot {
         let (parent, name) = self.parent(path)?;
         match node.make(parent.as_fd(), name) {
             Err(Errno::EXIST) => self.replace_by_node(parent.as_fd(), path, OsStr::new(&temporary()), node),
-            made => {
-                made.context(Operation::MakeNode, path)?;
+            created => {
+                created.context(Operation::MakeNode, path)?;
                 self.change_node_owner(parent.as_fd(), name, node, path)
             }
         }
@@ -82,8 +82,10 @@ impl JailRoot {
         })
     }
 
-    /// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
-    /// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
+    /// Gives the new node its owner.
+    ///
+    /// The directory may belong to the jail's uid, which may have put another file under the name, even a hard link to
+    /// a file of the host. Only the very node is touched.
     fn change_node_owner(
         &self,
         parent: BorrowedFd<'_>,
@@ -92,8 +94,8 @@ impl JailRoot {
         path: &JailPath,
     ) -> Result<()> {
         let at = self.host_path(path);
-        let made = open_path(parent, name).context(Operation::Open, &at)?;
-        let found = rustix::fs::fstat(&made).context(Operation::Inspect, &at)?;
+        let opened = open_path(parent, name).context(Operation::Open, &at)?;
+        let found = rustix::fs::fstat(&opened).context(Operation::Inspect, &at)?;
         let same = FileType::from_raw_mode(found.st_mode) == node.kind
             && found.st_rdev == node.device
             && found.st_nlink == 1;
@@ -101,10 +103,10 @@ impl JailRoot {
             return Err(Errno::EXIST).context(Operation::MakeNode, path);
         }
         if self.exact && found.st_mode & 0o7777 != node.mode.as_raw_mode() {
-            // The umask has taken something away; a descriptor like this one has no other way to its mode.
-            rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
+            // The umask removed some bits. fchmod(2) does not accept an O_PATH file descriptor.
+            rustix::fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), node.mode)
                 .context(Operation::ChangeMode, &at)?;
         }
-        change_owner(made.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
+        change_owner(opened.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
     }
 }
