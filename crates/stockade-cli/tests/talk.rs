@@ -83,7 +83,7 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
         assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
         for step in [
             "write receipt ",
-            "make file /stockade-probe, a copy of ",
+            "create file /stockade-probe, a copy of ",
             "the VMM's process is to execute",
             "VMM runs as pid ",
         ] {

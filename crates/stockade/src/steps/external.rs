@@ -1,4 +1,4 @@
-//! What another program makes for a jail and marks with nothing: it is known by its name alone.
+//! Objects that another program creates for a jail. They have no mark, and are known only by their names.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,17 +19,19 @@ use crate::sys::modes::{self, PUBLIC};
 use crate::sys::owned_dir::is_own_name;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
-/// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
-/// removes whatever has the name, unless it carries the mark of another receipt.
+/// An object that another program, for example `jailer`, creates for the jail.
+///
+/// Applying the step creates nothing. Undoing it removes the object with this name, unless that carries the mark of
+/// another receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
-    /// What it is.
+    /// Its kind.
     pub what: ExternalKind,
-    /// Where it is.
+    /// Its path; for processes the path of their root.
     pub path: HostPath,
 }
 
-/// What can be known by its name.
+/// The kind of an external object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExternalKind {
@@ -50,7 +52,7 @@ impl StepKind for External {
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         match self.what {
-            // With the boot it is gone: what has its name now is somebody else's.
+            // It did not outlive its boot, so an object with this name belongs to another program.
             ExternalKind::Cgroup | ExternalKind::Netns if !ctx.this_boot => Ok(UndoOutcome::NeverThere),
             ExternalKind::Directory => remove_directory(ctx),
             ExternalKind::Processes => kill_processes(ctx),
@@ -77,19 +79,20 @@ impl fmt::Display for External {
     }
 }
 
-/// Whose a jail's directory is.
+/// The owner of a jail's directory.
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
-    /// This receipt's: it carries the mark now.
+    /// This receipt, whose mark it carries now.
     Own,
-    /// Another receipt's.
+    /// Another receipt.
     Other,
-    /// Nobody's: there is none.
+    /// The directory does not exist.
     Missing,
 }
 
-/// Marks the jail's directory as this receipt's, if nobody else has marked it: from then on all in it is
-/// undone as if stockade had made it.
+/// Marks the jail's directory for this receipt, unless it is marked for another.
+///
+/// From then on everything in it is undone as if stockade had created it.
 fn claim(ctx: &StepContext) -> Result<Claim> {
     let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::Missing) };
     let Some(directory) = open(&at)? else { return Ok(Claim::Missing) };
@@ -108,19 +111,19 @@ fn claim(ctx: &StepContext) -> Result<Claim> {
 fn open(path: &HostPath) -> Result<Option<OwnedFd>> {
     match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
         Ok(directory) => Ok(Some(directory)),
-        // No program can have created a name that is too long.
+        // A name that is too long cannot have been created.
         Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
         Err(cause) => Err(cause).context(Operation::Open, path),
     }
 }
 
-/// Makes the jail's directory and its root, or takes those that are there.
+/// Creates the jail's directory and its root, or takes over existing ones.
 pub(crate) fn make_root(ctx: &StepContext) -> Result<()> {
     let (directory, root) = (ctx.layout.jail_dir(), ctx.layout.root());
     SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
     make(&directory, PUBLIC)?;
     if claim(ctx)? == Claim::Other {
-        return Err(Error::InTheWay { what: format!("directory {directory}") });
+        return Err(Error::InTheWay { what: format!("directory '{directory}'") });
     }
     make(&root, PUBLIC)
 }
@@ -130,13 +133,13 @@ fn make(path: &HostPath, mode: u32) -> Result<()> {
 }
 
 fn kept_for_another() -> UndoOutcome {
-    UndoOutcome::Kept("it was made for another jail".into())
+    UndoOutcome::Kept("it was created for another jail".into())
 }
 
 fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
     match claim(ctx)? {
         Claim::Own => {
-            // Nobody swaps anything in it while it is removed.
+            // From here on no other uid can replace anything in it.
             ctx.close();
             JailDirectory { path: ctx.layout.jail_dir(), take_over: true }.undo(ctx)
         }
@@ -151,7 +154,7 @@ fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
     let deadline = Instant::now() + KILL_TIMEOUT;
-    // The pid file spares the first search. Anybody in the jail may have written it, so it is only a hint.
+    // The pid file saves the first search. Any process in the jail may have written it, so it is only a hint.
     let mut killed = 0;
     if let Some(pid) = read_pid(tree, &ctx.layout) {
         killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
@@ -160,17 +163,17 @@ fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
     if Instant::now() >= deadline
         && let Some(pid) = rooted_at(tree.root()).first()
     {
-        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not end", ctx.layout.root())));
+        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not exit", ctx.layout.root())));
     }
     Ok(if killed == 0 { UndoOutcome::NeverThere } else { UndoOutcome::Removed })
 }
 
-/// What the pid file in the jail says.
+/// The pid in the jail's pid file.
 fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat2(tree.root(), layout.pid_file(), flags, Mode::empty(), INSIDE).ok()?;
     let mut text = [0; 16];
-    // A pipe that somebody put in its place has nothing to say.
+    // A named pipe under this name has nothing to read, and O_NONBLOCK keeps it from blocking.
     let length = rustix::io::read(file, &mut text).unwrap_or_default();
     str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
@@ -185,7 +188,7 @@ fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     }
 }
 
-/// What another program makes for a jail of this layout, and what runs in it.
+/// The directory that another program creates for a jail with this layout, and the processes in it.
 pub(crate) fn directory_and_processes(layout: &Layout) -> [External; 2] {
     [
         External { what: ExternalKind::Directory, path: layout.jail_dir() },

@@ -175,9 +175,9 @@ fn kill_all(cgroup: &HostPath, killed: &mut dyn FnMut(PidFd)) -> Result<()> {
 
 /// Pauses before the next attempt to remove a cgroup that is not empty yet.
 ///
-/// Only cgroup v1 needs this: a task leaves its cgroup shortly after its pidfd becomes readable, and nothing signals
-/// that moment. If the jail has a tracking cgroup in the unified hierarchy, the teardown empties that one first, and no
-/// task is left in the others.
+/// Only cgroup v1 needs this: a task leaves its cgroup shortly after its pidfd becomes readable, and nothing
+/// signals that moment. If the jail has a tracking cgroup in the unified hierarchy, the teardown empties that
+/// one first, and no task is left in the others.
 fn pause() {
     // A poll of no file waits in the kernel. Only a signal can interrupt it, which shortens the pause.
     let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 200_000 }));

@@ -84,8 +84,8 @@ impl JailRoot {
 
     /// Gives the new node its owner.
     ///
-    /// The directory may belong to the jail's uid, which may have put another file under the name, even a hard link to
-    /// a file of the host. Only the very node is touched.
+    /// The directory may belong to the jail's uid, which may have put another file under the name, even a
+    /// hard link to a file of the host. Only the very node is touched.
     fn change_node_owner(
         &self,
         parent: BorrowedFd<'_>,

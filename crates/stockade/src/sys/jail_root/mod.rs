@@ -1,8 +1,8 @@
 //! Working in a tree that a hostile uid owns.
 //!
-//! Every path is opened beneath a file descriptor of the jail's root, without following symbolic links (`openat2`).
-//! Whatever the jail's uid renames or replaces at the same time, by symbolic or hard links too, nothing outside the tree
-//! is reached. At worst an operation fails.
+//! Every path is opened beneath a file descriptor of the jail's root, without following symbolic links
+//! (`openat2`). Whatever the jail's uid renames or replaces at the same time, by symbolic or hard links too,
+//! nothing outside the tree is reached. At worst an operation fails.
 
 mod device_node;
 
@@ -206,8 +206,8 @@ impl JailRoot {
 
     /// Checks that `path` does not exist or is a regular file, which can be replaced.
     ///
-    /// Returns false for a file with several hard links: the jail's uid may have linked a file of the host, to have that
-    /// overwritten.
+    /// Returns false for a file with several hard links: the jail's uid may have linked a file of the host,
+    /// to have that overwritten.
     pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<bool> {
         let at = self.host_path(path);
         let found = match open_path(self.root(), path.relative()) {
@@ -250,8 +250,8 @@ impl JailRoot {
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
         let directory = open_directory(parent.as_fd(), Path::new(temporary), resolve)
             .context(Operation::CreateDirectory, &at)?;
-        // The jail's uid may have replaced it by a directory of its own, but cannot create one that belongs to root. The
-        // umask may have removed bits, so the mode is not compared exactly.
+        // The jail's uid may have replaced it by a directory of its own, but cannot create one that belongs
+        // to root. The umask may have removed bits, so the mode is not compared exactly.
         let found = rustix::fs::fstat(&directory).context(Operation::Inspect, &at)?;
         if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
             return Ok(Err(Errno::EXIST).context(Operation::CreateDirectory, &at)?);
