@@ -84,7 +84,7 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
         for step in [
             "write receipt ",
             "create file /stockade-probe, a copy of ",
-            "the VMM's process is to execute",
+            "the VMM's process will execute",
             "VMM runs as pid ",
         ] {
             assert!(ran.stderr.contains(&format!(" ms  {step}")), "{step}: {}", ran.stderr);

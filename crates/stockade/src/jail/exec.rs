@@ -1,8 +1,8 @@
-//! Visits: a further program in a jail whose VMM runs, to look around or to mend something.
+//! Exec: another program in a jail with a running VMM, for example to inspect or repair it.
 //!
-//! A visitor takes the VMM's way into the jail, except that it joins the namespaces that are there: the list on
-//! the receipt tells in which cgroups, with which limits and as whom. So what holds the VMM holds the visitor
-//! too, and what ends the jail ends it.
+//! An exec process takes the same steps as the VMM, but joins the existing namespaces. The receipt lists the
+//! cgroups, the limits and the user. So the limits of the VMM hold for the exec process too, and a teardown
+//! kills it.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -32,11 +32,12 @@ use crate::state::Receipt;
 use crate::sys::jail_root::open_directory;
 use crate::sys::process::PidFd;
 
-/// Where a program is looked for whose name has no slash. The last is the jail's root, where its VMM is.
-const FOLDERS: [&str; 7] =
+/// The directories in which a program without a slash in its name is searched. The last is the jail's root,
+/// which contains the VMM's executable.
+const DIRECTORIES: [&str; 7] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", ""];
 
-/// The same, as the visitor's environment has it unless it is given another.
+/// The same directories as the default `PATH` of an exec process.
 pub const EXEC_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/";
 
 /// A program to run in a jail beside its VMM.
@@ -55,7 +56,7 @@ pub const EXEC_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a visit takes place when it is passed on"]
+#[must_use = "an exec does nothing until it is passed to `exec`"]
 pub struct Exec {
     pub(super) name: OsString,
     pub(super) executable: Executable,
@@ -67,26 +68,30 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// A program that is in the jail: its path there, or a name to be looked for in the usual folders and the root.
+    /// A program in the jail.
+    ///
+    /// # Arguments
+    /// `program` is its path there, or a name that is searched in the usual directories and the root.
     ///
     /// # Errors
-    /// [`SpecError::JailPath`] for a path that leads out of the jail.
+    /// Returns [`SpecError::JailPath`] if the path leads out of the jail.
     pub fn with_program(program: impl AsRef<Path>) -> Result<Self> {
         let program = program.as_ref();
         let inside = JailPath::new(program)?;
-        let has_folder = program.as_os_str().as_bytes().contains(&b'/');
-        let below = |folder: &&str| {
-            let path = Path::new("/").join(folder).join(inside.relative());
+        let is_path = program.as_os_str().as_bytes().contains(&b'/');
+        let below = |directory: &&str| {
+            let path = Path::new("/").join(directory).join(inside.relative());
             CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
         };
-        let paths = if has_folder { vec![inside.to_c_string()] } else { FOLDERS.iter().map(below).collect() };
+        let paths =
+            if is_path { vec![inside.to_c_string()] } else { DIRECTORIES.iter().map(below).collect() };
         Ok(Self::new(program.as_os_str(), Executable::FirstOf(paths)))
     }
 
-    /// A static program of the host, of which the jail gets to see a sealed copy in memory.
+    /// A static program of the host. The jail sees a sealed copy of it in memory.
     ///
     /// # Errors
-    /// What the kernel says of reading it.
+    /// Returns [`SpecError::NotAFile`] if the path is not a regular file, or an error if the file cannot be read.
     pub fn with_host_program(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref();
         let copy = sealed_copy(file)?;
@@ -105,53 +110,54 @@ impl Exec {
         }
     }
 
-    /// The program's arguments, argv0 not among them.
+    /// Adds arguments of the program, without argv0.
     pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// A variable of its environment, which has a PATH and nothing else of itself.
+    /// Sets a variable of its environment, which by default contains only `PATH`.
     pub fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        let beginning = format!("{name}=");
-        self.environment.retain(|known| !known.as_bytes().starts_with(beginning.as_bytes()));
-        let mut variable = OsString::from(beginning);
+        let prefix = format!("{name}=");
+        self.environment.retain(|known| !known.as_bytes().starts_with(prefix.as_bytes()));
+        let mut variable = OsString::from(prefix);
         variable.push(value);
         self.environment.push(variable);
         self
     }
 
-    /// Stays root instead of becoming the jail's uid. Of root's capabilities it keeps those over files.
+    /// Runs the program as root instead of the jail's uid. It keeps only the capabilities for files.
     ///
-    /// Programs of the jail are hostile. So it gets an own namespace of each kind that the jail shares with the host, sees
-    /// the jail's tree without the mounts in it, and can make no set-uid file.
+    /// Programs of the jail are hostile. So the exec process gets its own namespace of each kind that the
+    /// jail shares with the host, sees the jail's tree without the mounts in it, and cannot create set-uid
+    /// files.
     pub fn as_root(mut self, root: bool) -> Self {
         self.as_root = root;
         self
     }
 
-    /// Its standard streams; the caller's own unless given.
+    /// Sets its standard streams; by default the caller's.
     pub fn streams(mut self, streams: Streams) -> Self {
         self.streams = streams;
         self
     }
 
-    /// Its controlling terminal, which ought to be none that the caller has: whoever is in the jail could type
-    /// there.
+    /// Sets its controlling terminal.
+    ///
+    /// Do not pass a terminal of the caller: a process in the jail could insert input into it.
     pub fn terminal(mut self, terminal: OwnedFd) -> Self {
         self.terminal = Some(terminal);
         self
     }
 }
 
-/// A copy of a file in memory, which nobody can change any more. The file itself is not to be reached from inside
-/// a jail.
+/// A sealed copy of a file in memory. The file itself must not be reachable from inside the jail.
 fn sealed_copy(file: &Path) -> Result<OwnedFd> {
     let mut source = File::open(file).context(Operation::Open, file.display())?;
     if !source.metadata().context(Operation::Inspect, file.display())?.is_file() {
         return Err(SpecError::NotAFile(file.to_owned()).into());
     }
-    let copy = sealed_program(c"visitor", |target| {
+    let copy = sealed_program(c"exec", |target| {
         let mut target = File::from(target.try_clone_to_owned()?);
         std::io::copy(&mut source, &mut target).map(drop)
     });
@@ -216,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_looked_for_in_the_folders_and_a_path_is_taken_as_it_is() {
+    fn name_is_searched_and_path_is_taken_as_it_is() {
         let paths = |program: &str| match Exec::with_program(program).expect("inside the jail").executable {
             Executable::FirstOf(paths) => paths,
             Executable::Open(_) => panic!("{program} is the jail's"),
@@ -231,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_takes_the_place_of_its_namesake() {
+    fn variable_replaces_one_with_the_same_name() {
         let exec =
             Exec::with_program("sh").expect("inside the jail").variable("PATH", "/x").variable("PATHS", "y");
         assert_eq!(exec.environment, ["PATH=/x", "PATHS=y"]);

@@ -107,8 +107,8 @@ fn protect_mounts(as_root: bool) -> &'static [EnterStep] {
 /// The steps that drop privileges before the program is executed.
 fn drop_privileges(as_root: bool) -> &'static [EnterStep] {
     if as_root {
-        // Programs of the jail run with capabilities over files there. Where the host's files are bound into the jail,
-        // a set-uid file would give these capabilities to the host's users.
+        // Programs of the jail run with capabilities over files there. Where the host's files are bound into
+        // the jail, a set-uid file would give these capabilities to the host's users.
         &[
             EnterStep::BecomeUndumpable,
             EnterStep::KeepFileCapabilities,

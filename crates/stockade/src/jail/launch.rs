@@ -1,4 +1,4 @@
-//! Launching the VMM in a prepared jail.
+//! Launching the VMM of a created jail.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,48 +23,49 @@ use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
 use crate::sys::process::{Moment, PidFd};
 
-/// The VMM's standard streams; `None` is the caller's own.
+/// The standard streams of a VMM or an exec process; `None` is the caller's own.
 #[derive(Debug, Default)]
 pub struct Streams {
-    /// Where it reads from.
+    /// Standard input.
     pub stdin: Option<OwnedFd>,
-    /// Where it writes to.
+    /// Standard output.
     pub stdout: Option<OwnedFd>,
-    /// Where it complains.
+    /// Standard error.
     pub stderr: Option<OwnedFd>,
 }
 
-/// Who waits for the VMM's end.
+/// The parent of the VMM.
 enum Parent {
-    /// This process.
+    /// This process, with the VMM's streams.
     Launcher(Streams),
-    /// A monitor, which keeps a log of so many bytes.
+    /// A monitor, which keeps a log of at most this many bytes.
     Monitor { log_bytes: u64 },
 }
 
 impl Created {
     /// Starts the VMM in the jail, as a child of this process.
     ///
-    /// The pid is on the receipt before the VMM's first instruction: if this process is killed on the way,
-    /// the VMM never runs, or can be found.
+    /// The pid is on the receipt before the VMM's first instruction. If this process is killed on the way,
+    /// the VMM never runs, or can be found by the receipt.
     ///
     /// # Errors
-    /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then, unless it
-    /// stands by itself (see [`Created::persist`]).
+    /// Returns [`Error::Enter`] with the step that failed and the reason. The jail is torn down then, unless
+    /// it is persistent (see [`Created::persist`]).
     pub fn launch(self, streams: Streams) -> Result<Running> {
         self.start(Parent::Launcher(streams))
     }
 
-    /// Starts the VMM in the jail as the child of a small monitor, which outlives this process, copies the
-    /// VMM's output to a log, and writes down how it ended (see [`Store::ended`](crate::Store::ended) and
-    /// [`Store::logs`](crate::Store::logs)).
+    /// Starts the VMM in the jail as the child of a monitor.
+    ///
+    /// The monitor outlives this process, copies the VMM's output to a log, and writes the exit status (see
+    /// [`Store::ended`](crate::Store::ended) and [`Store::logs`](crate::Store::logs)).
     ///
     /// # Arguments
-    /// `log_bytes` is the most that the log may hold; the older half goes when it is full. With 0 the output
-    /// is dropped.
+    /// `log_bytes` is the largest size of the log in bytes. If the log is full, its older half is removed.
+    /// With 0 the output is dropped.
     ///
     /// # Errors
-    /// As for [`Created::launch`].
+    /// Returns the errors of [`Created::launch`].
     pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
         self.start(Parent::Monitor { log_bytes })
     }
@@ -77,7 +78,7 @@ impl Created {
                 Ok(Running::new(jail, process, monitor))
             }
             Err(error) => {
-                // The first error is the one to tell; what is left stays on the receipt for gc.
+                // The first error is returned. Steps that could not be undone stay on the receipt for `gc`.
                 let _ = jail.roll_back();
                 Err(error)
             }
@@ -90,7 +91,7 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
         renew_plan(jail)?;
     }
     for step in &jail.receipt.enter {
-        log::debug!("the VMM's process is to {step}");
+        log::debug!("the VMM's process will {step}");
     }
     let (streams, log) = match parent {
         Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
@@ -162,13 +163,13 @@ fn renew_plan(jail: &mut LockedJail) -> Result<()> {
     Ok(())
 }
 
-/// Whether the plan counts on the skeleton, and that was removed since.
+/// Whether the plan uses the template mount namespace, and that was removed since.
 fn has_lost_template_mounts(enter: &[EnterStep]) -> bool {
     enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. }))
         && TemplateMounts::find().is_err()
 }
 
-/// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.
+/// The VMM's streams, and the end of the pipe that the monitor reads. Without a log all streams are `/dev/null`.
 fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<OwnedFd>)> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     let null = OwnedFd::from(null);
@@ -181,7 +182,7 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
     Ok(([Some(null), Some(stdout), Some(stderr)], Some(output)))
 }
 
-/// Records the child, lets it go on, and waits until it has become the VMM.
+/// Records the child, releases it, and waits until it has executed the VMM.
 fn release(
     jail: &mut LockedJail,
     entry: &Entry,
@@ -190,7 +191,7 @@ fn release(
     monitor: Option<ProcessRef>,
 ) -> Result<PidFd> {
     let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
-    // Unrecorded, the child ends when its link closes.
+    // A child that is not on the receipt exits when its channel closes.
     let (pidfd, outcome) = if recorded.is_ok() { child.release_and_wait() } else { child.abandon() };
     let process = PidFd::new(pidfd, vmm.pid);
     let failed = match (recorded, outcome) {
@@ -205,7 +206,7 @@ fn release(
     Err(failed)
 }
 
-/// Resets what the launcher is to reset of the child.
+/// Resets the attributes of the child that only the launcher can reset.
 fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
     let by_launcher = enter.iter().find_map(|step| match step {
         EnterStep::ResetByLauncher { attributes } => Some(attributes),
@@ -218,7 +219,7 @@ fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
     })
 }
 
-/// Writes down who the VMM is, on the receipt and in the jail's pid file.
+/// Writes the VMM's process to the receipt, and its pid to the jail's pid file.
 fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
     let search = !is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
@@ -229,19 +230,21 @@ fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef
     })
 }
 
-/// Whether a jail's processes are held together by something: descendants need not be searched then.
+/// Whether a pid namespace or a cgroup contains the jail's processes, so that descendants need not be searched.
 fn is_held_together(receipt: &Receipt) -> bool {
     let cgroup = |step: &Step| matches!(step, Step::CgroupV1(_) | Step::CgroupV2(_));
     receipt.spec.new_pid_ns || receipt.steps.iter().any(cgroup)
 }
 
-/// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
-/// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
-fn renew_tracking_cgroup(jail: &mut LockedJail, today: &Plan) -> Result<()> {
-    let new = today.prepare.iter().find(|step| is_tracking_cgroup(step));
+/// Creates the tracking cgroup again, as the new plan has it: below the cgroup of this process.
+///
+/// The cgroup of the process that created the jail, for example that of a session, may have been removed with
+/// all below it.
+fn renew_tracking_cgroup(jail: &mut LockedJail, plan: &Plan) -> Result<()> {
+    let new = plan.prepare.iter().find(|step| is_tracking_cgroup(step));
     let LockedJail { ctx, receipt, lock } = jail;
     let before = receipt.steps.clone();
-    // One that cannot be removed now is removed with the jail.
+    // A cgroup that cannot be removed now is removed with the jail.
     receipt.steps.retain(|step| {
         !is_tracking_cgroup(step) || Some(step) == new || matches!(step.undo(ctx), UndoOutcome::Left(_))
     });

@@ -1,4 +1,4 @@
-//! The life of a jail, one state or transition a file.
+//! The life of a jail: each file contains one state or transition.
 
 mod adopt;
 mod become_vmm;
