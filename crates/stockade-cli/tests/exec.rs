@@ -206,7 +206,7 @@ fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
         running.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         running.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let exe = format!("/proc/{}/exe", child_of(&running));
-        assert!(std::fs::read_link(&exe).unwrap().to_string_lossy().starts_with("/memfd:visitor"));
+        assert!(std::fs::read_link(&exe).unwrap().to_string_lossy().starts_with("/memfd:exec"));
         // Whoever could write to it from inside cannot, since not even root can.
         assert!(File::options().write(true).open(&exe).and_then(|mut file| file.write_all(b"x")).is_err());
         drop(running.stdin.take());

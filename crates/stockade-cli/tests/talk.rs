@@ -83,8 +83,8 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
         assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
         for step in [
             "write receipt ",
-            "make file /stockade-probe, a copy of ",
-            "the VMM's process is to execute",
+            "create file /stockade-probe, a copy of ",
+            "the VMM's process will execute",
             "VMM runs as pid ",
         ] {
             assert!(ran.stderr.contains(&format!(" ms  {step}")), "{step}: {}", ran.stderr);

@@ -59,7 +59,7 @@ fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
                 assert_eq!((left.code, left.stdout.as_str()), (1, ""), "{point} {again}: {left:?}");
                 let line = format!("left: mount {} (", at.display());
                 assert!(left.stderr.contains(&line), "{point}: {left:?}");
-                assert!(left.stderr.contains("it was not mounted by stockade"), "{left:?}");
+                assert!(left.stderr.contains("stockade did not mount it"), "{left:?}");
                 unharmed(&precious);
             }
             assert_eq!(stockade(&guard, &["gc"]).code, 1, "it is still there");

@@ -415,7 +415,7 @@ fn damaged_receipts_are_reported_and_never_acted_on() {
             ("truncated", &receipt[..receipt.len() / 2], "is damaged"),
             ("empty", "", "is damaged"),
             ("future", &future, "has version 2"),
-            ("stolen", &receipt, "is that of jail"),
+            ("stolen", &receipt, "belongs to jail '"),
         ];
         for (id, text, _) in cases {
             let place = store.directory().join(id);

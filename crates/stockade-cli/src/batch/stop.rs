@@ -25,7 +25,7 @@ pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Resul
 /// What runs on in a jail whose VMM has ended.
 fn end_members(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id) {
-        Ok(Some(receipt)) if receipt.state() == JailState::Exited => Ok(receipt.end_members()?),
+        Ok(Some(receipt)) if receipt.state() == JailState::Exited => Ok(receipt.kill_members()?),
         // Whoever made any other ends it.
         _ => Ok(()),
     }

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use super::error::{Context, Operation, Result};
 
-/// No table of the kernel is longer.
+/// More bytes than any table of the kernel has.
 const LONGEST: u64 = 1 << 24;
 
-/// The text of a file of the kernel, or an error that names it.
+/// Reads a file of the kernel; an error names the file.
 pub(crate) fn read(path: &str) -> Result<String> {
     read_file(path).context(Operation::Read, path)
 }
 
-/// The text of a file of the kernel.
+/// Reads a file of the kernel.
 pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
-    // Large enough for most of what is read here, so that it comes in one call.
+    // Large enough to read most of these files with one call.
     let mut text = String::with_capacity(4096);
-    // Through `take`, which asks for no size: files of the kernel have none.
+    // Through `take`, which does not query the size: files of the kernel have none.
     File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
 }

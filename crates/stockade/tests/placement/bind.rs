@@ -149,7 +149,7 @@ fn a_bind_that_the_vmm_has_moved_is_not_said_to_be_taken_out() {
         let root = PathBuf::from(format!("/proc/{}/root", talk.running.pid()));
         fs::rename(root.join("folder"), root.join("moved")).unwrap();
         let error = talk.running.unplace(&at("folder/share")).unwrap_err().to_string();
-        let line = "/folder/share is still in the jail: the VMM has moved the folder it was in, and keeps it until it ends";
+        let line = "'/folder/share' is still in the jail: the VMM has moved its directory, and keeps the bind until it exits";
         assert_eq!(error, line);
         talk.go_on();
         talk.end();

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Tombstone;
-use crate::state::entry::{ENDED, RECEIPT};
+use crate::state::entry::{EXIT_STATUS, RECEIPT};
 use crate::sys::ProcessRef;
 use crate::sys::process::{PidFd, remaining};
 
@@ -158,7 +158,8 @@ impl Sources {
                 }
             } else if kind.contains(ReadFlags::IGNORED) {
                 self.places.remove(&note.wd());
-            } else if let Some(id) = self.places.get(&note.wd()).filter(|_| [RECEIPT, ENDED].contains(&name))
+            } else if let Some(id) =
+                self.places.get(&note.wd()).filter(|_| [RECEIPT, EXIT_STATUS].contains(&name))
             {
                 heard.push(Notification::Changed(id.clone()));
             }
