@@ -1,4 +1,4 @@
-//! Findings about what the VMM may use, and what is around it.
+//! Findings about the VMM's resources, its tree and its neighbours.
 
 use std::collections::BTreeMap;
 
@@ -7,59 +7,60 @@ use super::limits::Limit;
 use super::tree::TreeFacts;
 use crate::check::doctor::{Finding, Grade};
 
-/// What a cgroup of the jail may limit: the check, what it is of, how bad it is if not, and what that breaks.
+/// The resources that the jail's cgroups can limit: check, resource, grade and effect of a missing limit.
 const RESOURCES: [(&str, &str, Grade, &str); 3] = [
-    ("memory-limit", "memory", Grade::Warning, "the VMM may take all memory of the host"),
-    ("pids-limit", "pids", Grade::Warning, "the VMM may take every pid of the host"),
-    ("cpu-limit", "cpu", Grade::Note, "the VMM may take every processor of the host"),
+    ("memory-limit", "memory", Grade::Warning, "the VMM can use all memory of the host"),
+    ("pids-limit", "pids", Grade::Warning, "the VMM can use every pid of the host"),
+    ("cpu-limit", "cpu", Grade::Note, "the VMM can use every processor of the host"),
 ];
 
 pub(super) fn cgroups(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     findings.push(Finding::good("cgroup", membership(&facts.cgroups)));
-    for (check, what, grade, breaks) in RESOURCES {
-        let limited = facts.limited.get(what).map(|settings| settings.join(", ")).unwrap_or_default();
+    for (check, resource, grade, effect) in RESOURCES {
+        let limited = facts.limited.get(resource).map(|settings| settings.join(", ")).unwrap_or_default();
         findings.push(if limited.is_empty() {
-            let mend = limit_here(what, facts.cgroup_versions.get(what).copied());
-            Finding::bad(check, grade, "none by the jail's cgroup", breaks, mend)
+            let fix = advise_limit(resource, facts.cgroup_versions.get(resource).copied());
+            Finding::bad(check, grade, "none in the jail's cgroup", effect, fix)
         } else {
             Finding::good(check, limited)
         });
     }
     for setting in facts.settings.iter().filter(|setting| !setting.holds()) {
-        let found = setting.found.as_deref().unwrap_or("not to be read");
+        let found = setting.found.as_deref().unwrap_or("unreadable");
         findings.push(Finding::bad(
             "settings",
             Grade::Note,
-            format!("{}={} was asked for, and it is {found}", setting.file, setting.asked),
-            "the kernel rounds some values; others were changed since",
-            "compare the two",
+            format!("{}={} was requested, but the value is {found}", setting.file, setting.asked),
+            "the kernel rounded the value, or another process changed it",
+            "compare the two values",
         ));
     }
 }
 
-/// The flag that limits this on a host that has the controller in this version.
-fn limit_here(what: &str, version: Option<u32>) -> String {
-    match version.and_then(|version| Limit::advised(what, version)) {
-        Some(limit) => format!("--cgroup {}={}", limit.file, limit.example),
-        None => format!("mount a cgroup hierarchy with the controller {what}"),
+/// The advice that limits this resource on a host with the controller in this cgroup version.
+fn advise_limit(resource: &str, version: Option<u32>) -> String {
+    match version.and_then(|version| Limit::advised(resource, version)) {
+        Some(limit) => format!("use --cgroup {}={}", limit.file, limit.example),
+        None => format!("mount a cgroup hierarchy with the controller {resource}"),
     }
 }
 
-/// Where it is in each hierarchy, but for those where it is at the root: `PATH (CONTROLLERS)`.
+/// The VMM's cgroups without the root cgroups, as `PATH (CONTROLLERS)`.
 fn membership(lines: &[String]) -> String {
-    let mut at: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut cgroups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in lines {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         if path != "/" {
-            at.entry(path).or_default().push(if controllers.is_empty() { "version 2" } else { controllers });
+            let name = if controllers.is_empty() { "cgroup v2" } else { controllers };
+            cgroups.entry(path).or_default().push(name);
         }
     }
-    if at.is_empty() {
+    if cgroups.is_empty() {
         return "the root of every hierarchy".to_owned();
     }
-    let places = at.iter().map(|(path, controllers)| format!("{path} ({})", controllers.join(", ")));
-    places.collect::<Vec<_>>().join("; ")
+    let cgroups = cgroups.iter().map(|(path, controllers)| format!("{path} ({})", controllers.join(", ")));
+    cgroups.collect::<Vec<_>>().join("; ")
 }
 
 pub(super) fn limits(facts: &AuditFacts, findings: &mut Vec<Finding>) {
@@ -72,13 +73,13 @@ pub(super) fn limits(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "core-dumps",
             Grade::Note,
             "on",
-            "a crash writes the guest's memory to wherever the host's core_pattern says",
-            "ulimit -c 0 before the VMM is started",
+            "a crash writes the guest's memory to the target of kernel.core_pattern",
+            "run 'ulimit -c 0' before the VMM is started",
         ),
     });
 }
 
-/// Devices that a VMM may well have, by their numbers; that of userfaultfd differs from host to host.
+/// The numbers of devices that a VMM commonly has. The number of userfaultfd differs between hosts.
 const EXPECTED: [(u32, u32); 5] = [(10, 232), (10, 200), (1, 9), (1, 3), (1, 5)];
 
 pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
@@ -86,13 +87,13 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
     for device in &tree.devices {
         let fact = format!("{} is device {}:{}", device.path.display(), device.device.0, device.device.1);
         let expected = EXPECTED.contains(&device.device) || device.path.ends_with("dev/userfaultfd");
-        let mend = "stockade unplace, unless it is the VMM's to use";
+        let fix = "run 'stockade unplace', unless the VMM needs it";
         if device.block {
-            let breaks = "a disk of the host is in the jail";
-            findings.push(Finding::bad("devices", Grade::Warning, fact, breaks, mend));
+            let effect = "a disk of the host is in the jail";
+            findings.push(Finding::bad("devices", Grade::Warning, fact, effect, fix));
         } else if !expected {
-            let breaks = "it is none that every VMM has";
-            findings.push(Finding::bad("devices", Grade::Note, fact, breaks, mend));
+            let effect = "the VMM has a device that VMMs do not commonly have";
+            findings.push(Finding::bad("devices", Grade::Note, fact, effect, fix));
         }
     }
     if findings.len() == before {
@@ -105,14 +106,14 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
     let roots: Vec<String> =
         tree.set_id.iter().filter(|file| file.uid == 0).map(|file| file.path.display().to_string()).collect();
     findings.push(if roots.is_empty() {
-        Finding::good("set-id", "no set-uid or set-gid file is root's")
+        Finding::good("set-id", "no set-uid or set-gid file belongs to root")
     } else {
-        let breaks = "who executes it is root, in the jail at least";
-        Finding::bad("set-id", Grade::Broken, roots.join(", "), breaks, "stockade unplace")
+        let effect = "a process that executes it becomes root, at least in the jail";
+        Finding::bad("set-id", Grade::Broken, roots.join(", "), effect, "run 'stockade unplace'")
     });
     findings.push(Finding::good(
         "writable",
-        format!("{} folders: {}", tree.writable.len(), some(&tree.writable)),
+        format!("{} directories: {}", tree.writable.len(), some(&tree.writable)),
     ));
     findings.push(Finding::good(
         "sockets",
@@ -122,9 +123,9 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "tree",
             Grade::Note,
-            "the tree has more entries than are looked at",
-            "the findings about it may lack some",
-            "look at it by stockade shell",
+            "the tree has more files than audit examines",
+            "the findings about the tree may be incomplete",
+            "examine it with 'stockade shell'",
         ));
     }
 }
@@ -133,24 +134,24 @@ fn some(paths: &[std::path::PathBuf]) -> String {
     first_few(paths.iter().map(|path| path.display().to_string()), " ")
 }
 
-/// The first few, with this between them.
-fn first_few(mut names: impl Iterator<Item = String>, between: &str) -> String {
+/// Joins the first few names.
+fn first_few(mut names: impl Iterator<Item = String>, separator: &str) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<String> = names.by_ref().take(SHOWN).collect();
     let more = names.next().map(|_| "…".to_owned());
-    shown.into_iter().chain(more).collect::<Vec<_>>().join(between)
+    shown.into_iter().chain(more).collect::<Vec<_>>().join(separator)
 }
 
 pub(super) fn neighbours(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     findings.push(if facts.same_uid.is_empty() {
-        Finding::good("neighbours", "no other jail runs as its uid within its reach")
+        Finding::good("neighbours", "no other jail with its uid is within its reach")
     } else {
         Finding::bad(
             "neighbours",
             Grade::Warning,
-            format!("{} as its uid", first_few(facts.same_uid.iter().cloned(), ", ")),
-            "processes of one uid may signal and trace each other",
-            "a uid for each jail, or --new-pid-ns",
+            format!("jails with its uid: {}", first_few(facts.same_uid.iter().cloned(), ", ")),
+            "processes of one uid can signal and trace each other",
+            "use a different uid for each jail, or --new-pid-ns",
         )
     });
 }
@@ -160,18 +161,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_limits_a_jail_is_advised_in_the_words_of_this_host() {
-        assert_eq!(limit_here("memory", Some(1)), "--cgroup memory.limit_in_bytes=BYTES");
-        assert_eq!(limit_here("cpu", Some(2)), "--cgroup cpu.max='QUOTA PERIOD'");
-        assert_eq!(limit_here("pids", None), "mount a cgroup hierarchy with the controller pids");
+    fn advice_names_the_limits_of_the_hosts_cgroup_version() {
+        assert_eq!(advise_limit("memory", Some(1)), "use --cgroup memory.limit_in_bytes=BYTES");
+        assert_eq!(advise_limit("cpu", Some(2)), "use --cgroup cpu.max='QUOTA PERIOD'");
+        assert_eq!(advise_limit("pids", None), "mount a cgroup hierarchy with the controller pids");
     }
 
     #[test]
-    fn the_cgroups_that_a_vmm_is_in_are_told_once_each() {
-        let told =
+    fn each_cgroup_of_a_vmm_is_listed_once() {
+        let listed =
             |lines: &[&str]| membership(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
         let lines = ["9:name=systemd:/", "8:pids:/vm/a", "4:memory:/vm/a", "1:cpu,cpuacct:/", "0::/b:c"];
-        assert_eq!(told(&lines), "/b:c (version 2); /vm/a (pids, memory)");
-        assert_eq!(told(&["0::/"]), "the root of every hierarchy");
+        assert_eq!(listed(&lines), "/b:c (cgroup v2); /vm/a (pids, memory)");
+        assert_eq!(listed(&["0::/"]), "the root of every hierarchy");
     }
 }
