@@ -182,7 +182,7 @@ fn only_a_running_jail_is_audited() {
         let none = guard.named("none");
         refused(&none, format!("stockade: there is no jail {none}: stockade ps lists those that are\n"));
         let id = create(&guard, "idle", &[]);
-        refused(&id, format!("stockade: jail {id} does not run\n"));
+        refused(&id, format!("stockade: jail '{id}' is not running\n"));
         said(&guard, &["rm", &id]);
     });
 }
