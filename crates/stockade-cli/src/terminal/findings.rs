@@ -36,7 +36,7 @@ impl FindingsStyle {
     /// All that is known of each finding.
     pub(crate) fn findings(self, findings: &[Finding]) -> String {
         let more = |finding: &Finding| {
-            let lines = [("so", finding.breaks), ("mend", finding.mend.as_deref())];
+            let lines = [("effect", finding.breaks), ("fix", finding.mend.as_deref())];
             let lines = lines.map(|(title, line)| {
                 let before = format!("{:8} {title:>18} ", "");
                 line.map(|line| format!("{before}{}\n", self.wrapped(line, before.len())))
@@ -100,7 +100,7 @@ mod tests {
             "note     cgroups            version 1 with cpu\n{indent}and memory and\n\
              {indent}a_name_that_is_too_long_for_any_line\n\
              {:8} {:>18} one two three four\n{indent}five\n",
-            "", "so"
+            "", "effect"
         );
         let style = FindingsStyle { width: Some(48), coloured: false };
         assert_eq!(style.findings(&[finding()]), wrapped);

@@ -14,31 +14,31 @@ use crate::sys::{cgroup, mounts};
 pub struct Member {
     /// Its pid on the host.
     pub pid: i32,
-    /// Its parent's.
+    /// The pid of its parent.
     pub parent: i32,
-    /// Its name, which it may choose itself.
+    /// Its name (`/proc/PID/comm`), which the process can change.
     pub name: String,
 }
 
 /// A mount as the VMM sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mount {
-    /// Where it is.
+    /// The mount point.
     pub point: String,
-    /// The type of its file system.
+    /// The type of its filesystem.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether it is for reading only.
+    /// Whether it is read-only.
     pub read_only: bool,
 }
 
-/// The monitor, the VMM, and whatever is in the jail's cgroups.
+/// The monitor, the VMM, and all processes in the jail's cgroups.
 pub(super) fn members(receipt: &Receipt) -> Vec<Member> {
     let Some(vmm) = receipt.vmm_step() else { return Vec::new() };
     let known = [Some(vmm.process), vmm.monitor].into_iter().flatten();
     let alive = known.filter(|process| receipt.is_here() && process.is_alive()).map(|process| process.pid);
-    let held = receipt.cgroups().flat_map(|cgroup| cgroup::processes(&cgroup).unwrap_or_default());
-    let pids = alive.chain(held.filter(|_| receipt.is_here()));
+    let in_cgroups = receipt.cgroups().flat_map(|cgroup| cgroup::processes(&cgroup).unwrap_or_default());
+    let pids = alive.chain(in_cgroups.filter(|_| receipt.is_here()));
     let found: BTreeMap<i32, Member> = pids.filter_map(|pid| Some((pid, member(pid)?))).collect();
     found.into_values().collect()
 }
@@ -50,7 +50,7 @@ fn member(pid: i32) -> Option<Member> {
     Some(Member { pid, parent, name })
 }
 
-/// What is mounted where the VMM is; nothing if it does not run.
+/// The mounts in the VMM's mount namespace; none if the VMM does not run.
 pub(super) fn mounts_of(receipt: &Receipt) -> Vec<Mount> {
     let Some(vmm) = receipt.vmm().filter(|vmm| receipt.is_here() && vmm.is_alive()) else {
         return Vec::new();
