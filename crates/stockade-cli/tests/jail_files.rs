@@ -209,7 +209,8 @@ fn several_jails_are_told_apart_and_the_first_failure_is_the_exit_code() {
         assert_eq!(output.code, 1);
         let (a, b, last) = (guard.named("1"), guard.named("2"), guard.named("last-one"));
         let complaints = format!(
-            "stockade: the VMM of jail {a} has ended: exit code 1\nstockade: the VMM of jail {b} has ended: exit code 2\n"
+            "stockade: the VMM of jail '{a}' has exited: exit code 1\n\
+             stockade: the VMM of jail '{b}' has exited: exit code 2\n"
         );
         assert_eq!(output.stderr, complaints);
         let mut lines: Vec<&str> = output.stdout.lines().collect();
@@ -282,8 +283,8 @@ fn many_jails_have_room_or_are_refused_before_any_is_made() {
         let output = within("-Sn 32");
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let output = within("-n 100");
-        let line = "24 jails at once need 208 open files, and this process may have 100: raise that limit \
-                    (ulimit -Hn 208), or run fewer at once\n";
+        let line = "24 jails need 208 open files, but the hard limit is 100; raise it with `ulimit -Hn 208` or run \
+                    fewer jails at once\n";
         assert_eq!((output.code, output.stderr), (125, format!("stockade: {line}")));
         nothing_left(&guard);
     });
@@ -385,7 +386,7 @@ fn a_signal_while_vmms_get_ready_takes_them_along() {
         let one = file(&guard, "[[jail]]\nid = 'vm-1'\narguments = ['clock', 'sleep']\n");
         let started = Started::new(&guard, &["run", "--ready=run/x", "-f", &one], 1);
         started.signal(Signal::INT);
-        let line = "stockade: stopped by a signal before all was ready\n".to_owned();
+        let line = "stockade: stopped by a signal before all VMMs were ready\n".to_owned();
         assert_eq!(started.end(), (Some(125), line));
         nothing_left(&guard);
     });
