@@ -116,7 +116,8 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
         _ => {
             let wrong = context(error, ContextKind::InvalidValue)?;
             let flag = context(error, ContextKind::InvalidArg).unwrap_or_default();
-            renamed_states::hint(flag, wrong).or_else(|| suggestion(error, ContextKind::SuggestedValue, wrong))
+            renamed_states::hint(flag, wrong)
+                .or_else(|| suggestion(error, ContextKind::SuggestedValue, wrong))
         }
     }
 }
