@@ -131,7 +131,7 @@ fn who_is_not_root_is_told_so_and_all_the_rest() {
         command.args(["doctor", "--quiet"]).uid(65_534).gid(65_534);
         let output = run_with(&mut command);
         assert_eq!((output.code, output.stderr.as_str()), (1, ""));
-        let line = "broken   privileges         this is uid 65534\n                     effect making jails needs root\n";
+        let line = "broken   privileges         this is uid 65534\n                         so making jails needs root\n";
         assert!(output.stdout.contains(line), "{}", output.stdout);
     });
 }

@@ -55,17 +55,18 @@ pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
         Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
             match *cause {
                 // The files of a controller depend on the kernel, so no earlier check can find this.
-                Errno::NOENT => {
-                    Failure::flag("cgroup", format!("{error}: the controller has no such file on this host"))
-                }
-                _ => Failure::flag("cgroup", format!("the kernel rejects '{setting}': {cause}")),
+                Errno::NOENT => Failure::flag(
+                    "cgroup",
+                    format!("{error}; use a file that the controller has on this host"),
+                ),
+                _ => Failure::flag("cgroup", format!("{error}: the kernel rejects '{setting}'")),
             }
         }
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
-            let text = format!("{error} in cgroup v{}, but this host has it in v{other}", 3 - other);
+            let text = format!("{error} in cgroup v{}, but one in v{other}", 3 - other);
             Failure::flag("cgroup", format!("{text}; remove --cgroup-version or set it to {other}"))
         }
-        Error::Running { .. } => Failure::new(format!("{error}; stop it first, or choose another id")),
+        Error::Running { .. } => Failure::new(format!("{error}; stop it first or use another id")),
         _ => failure(error),
     }
 }
@@ -87,9 +88,7 @@ fn other_version(spec: &JailSpec, controller: &str) -> Option<u8> {
 /// The failure of a VMM's start.
 pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
-        Error::Enter { step, cause: cause @ Errno::ACCESS }
-            if matches!(**step, EnterStep::Execute { .. }) =>
-        {
+        Error::Enter { step, cause: Errno::ACCESS } if matches!(**step, EnterStep::Execute { .. }) => {
             let root = Layout::new(spec).root();
             // The jail may be removed already. Its nearest existing ancestor is on the same mount.
             let existing = root.as_path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
@@ -97,23 +96,20 @@ pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
             if flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NOEXEC)) {
                 let base = &spec.base;
                 return Failure::new(format!(
-                    "failed to {step}: {cause}: '{base}' is mounted noexec; use another --chroot-base-dir or remount \
-                     it with exec"
+                    "cannot {step}: permission denied: '{base}' is mounted noexec; use another --chroot-base-dir or \
+                     remount it with exec"
                 ));
             }
             failure(error)
         }
         Error::Enter { step, cause } => match &**step {
             EnterStep::LimitFileSize { .. } | EnterStep::LimitOpenFiles { .. } => {
-                let text = format!(
-                    "failed to {step}: {cause}: the limit exceeds stockade's own hard limit (ulimit -H)"
-                );
+                let text = format!("{error}: the limit exceeds stockade's own hard limit (ulimit -H)");
                 Failure::flag("resource-limit", text)
             }
-            EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => Failure::flag(
-                "netns",
-                format!("failed to {step}: {cause}: the file is not a network namespace"),
-            ),
+            EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => {
+                Failure::flag("netns", format!("{error}: the file is not a network namespace"))
+            }
             _ => failure(error),
         },
         _ => failure(error),
@@ -125,7 +121,8 @@ pub(crate) fn exec_failed(error: &Error) -> Failure {
     let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
     let (code, fix) = match (&**step, error.kind()) {
         (EnterStep::ExecuteProgram { of_host: false, .. }, ErrorKind::NotFound) => {
-            (Code::NotFound, "; use --host-program for a static program of the host")
+            // It continues the library's hint, which ends with "use a static program of the host".
+            (Code::NotFound, " with --host-program")
         }
         (EnterStep::ExecuteProgram { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
         (EnterStep::ExecuteProgram { .. }, _) => (Code::NotExecutable, ""),

@@ -35,7 +35,7 @@ impl FindingsStyle {
     /// The fact, effect and fix of each finding.
     pub(crate) fn findings(self, findings: &[Finding]) -> String {
         let more = |finding: &Finding| {
-            let lines = [("effect", finding.breaks), ("fix", finding.mend.as_deref())];
+            let lines = [("so", finding.breaks), ("mend", finding.mend.as_deref())];
             let lines = lines.map(|(title, line)| {
                 let before = format!("{:8} {title:>18} ", "");
                 line.map(|line| format!("{before}{}\n", self.wrapped(line, before.len())))
@@ -99,7 +99,7 @@ mod tests {
             "note     cgroups            version 1 with cpu\n{indent}and memory and\n\
              {indent}a_name_that_is_too_long_for_any_line\n\
              {:8} {:>18} one two three four\n{indent}five\n",
-            "", "effect"
+            "", "so"
         );
         let style = FindingsStyle { width: Some(48), coloured: false };
         assert_eq!(style.findings(&[finding()]), wrapped);
