@@ -224,7 +224,7 @@ fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs()
         let gone = "No such file or directory (os error 2)";
         let none = format!(
             "failed to execute in the jail: sh: {gone}; the jail has no such program, or not its interpreter: \
-             a static one of the host's can be run (see --host-program)"
+             a static one of the host's can be run; use --host-program for a static program of the host"
         );
         refused(&guard, &["shell", &id], 127, &none);
         let file = "failed to execute in the jail: /stockade-probe.pid: Permission denied (os error 13); \

@@ -57,7 +57,7 @@ fn each_code_of_the_table_comes_where_it_says() {
             assert_eq!(output.code, code, "{words:?}: {output:?}");
             seen.insert(code);
         }
-        let killed = "stockade: the VMM of jail codes has ended: killed by signal 9\n";
+        let killed = "stockade: the VMM of jail 'codes' has exited: killed by signal 9\n";
         for (vmm, code, said) in
             [("exit=0", 0, ""), ("exit=77", 77, ""), ("exit=124", 124, ""), ("signal=9", 137, killed)]
         {

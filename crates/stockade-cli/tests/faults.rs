@@ -123,7 +123,7 @@ fn refused_everywhere(guard: &Guard, words: &[String], before: &dyn Fn()) {
         assert!(was_injected || output.code == 0, "it failed without a fault: {at}");
         // What is left after all is told too, each in a line.
         let one_line =
-            output.stderr.lines().filter(|line| !line.starts_with("stockade: left: ")).count() <= 1;
+            output.stderr.lines().filter(|line| !line.starts_with("stockade: not removed: ")).count() <= 1;
         let told = output.stderr.lines().all(|line| line.starts_with("stockade: "));
         // On stdout nobody hears of a failure to write there.
         assert!(told && one_line && (output.code == 0 || output.code == 1), "{at}");

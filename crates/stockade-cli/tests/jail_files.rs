@@ -157,8 +157,8 @@ fn flags_go_before_the_file_where_one_jail_is_meant() {
             let output = stockade(&guard, &[&["run", "-f", &many], words].concat());
             let name = if key == "--" { "arguments" } else { "uid" };
             let line = format!(
-                "stockade: {key}: the files describe 2 jails, and it is said of none: write `{name}` into {many}, \
-                 or choose a jail with --only\n"
+                "stockade: {key}: ambiguous, because the files describe 2 jails; set `{name}` in '{many}' or select \
+                 a jail with --only\n"
             );
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (125, "", line));
         }
@@ -178,7 +178,7 @@ fn jails_of_a_file_are_chosen_by_their_ids() {
         assert_eq!(stockade(&guard, &words).code, 7);
         let output = stockade(&guard, &["plan", "-f", &many, "--only", &other]);
         let there = [1, 2, 3].map(|number| guard.named(&number.to_string())).join(", ");
-        let line = format!("stockade: --only: the files describe no jail {other}: there are {there}\n");
+        let line = format!("stockade: --only: the files describe no jail '{other}'; use one of {there}\n");
         assert_eq!((output.code, output.stderr), (1, line));
         nothing_left(&guard);
     });
@@ -209,7 +209,8 @@ fn several_jails_are_told_apart_and_the_first_failure_is_the_exit_code() {
         assert_eq!(output.code, 1);
         let (a, b, last) = (guard.named("1"), guard.named("2"), guard.named("last-one"));
         let complaints = format!(
-            "stockade: the VMM of jail {a} has ended: exit code 1\nstockade: the VMM of jail {b} has ended: exit code 2\n"
+            "stockade: the VMM of jail '{a}' has exited: exit code 1\n\
+             stockade: the VMM of jail '{b}' has exited: exit code 2\n"
         );
         assert_eq!(output.stderr, complaints);
         let mut lines: Vec<&str> = output.stdout.lines().collect();
@@ -282,8 +283,8 @@ fn many_jails_have_room_or_are_refused_before_any_is_made() {
         let output = within("-Sn 32");
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let output = within("-n 100");
-        let line = "24 jails at once need 208 open files, and this process may have 100: raise that limit \
-                    (ulimit -Hn 208), or run fewer at once\n";
+        let line = "24 jails need 208 open files, but the hard limit is 100; raise it with `ulimit -Hn 208` or run \
+                    fewer jails at once\n";
         assert_eq!((output.code, output.stderr), (125, format!("stockade: {line}")));
         nothing_left(&guard);
     });
@@ -299,7 +300,8 @@ fn a_vmm_that_cannot_be_started_takes_the_others_along() {
         );
         for words in [&["run"][..], &["run", "--detach"]] {
             let output = stockade(&guard, &[words, &["-f", &many]].concat());
-            let told = format!("stockade: jail {}: failed to execute in the jail: /script", guard.named("2"));
+            let told =
+                format!("stockade: jail '{}': failed to execute in the jail: /script", guard.named("2"));
             assert!(output.stderr.starts_with(&told), "{}", output.stderr);
             assert_eq!((output.code, output.stderr.lines().count()), (125, 1));
             nothing_left(&guard);
@@ -374,7 +376,7 @@ fn a_state_directory_that_a_file_names_is_that_of_its_jails() {
         nothing_left(&guard);
         let two = file(&guard, "[[jail]]\nid = 'vm-1'\n[[jail]]\nid = 'vm-2'\nstate-dir = 'x'\n");
         let output = stockade(&guard, &["rm", "--file", &two]);
-        let line = "8: state-dir: the jails are in several state directories: name them by their ids\n";
+        let line = "8: state-dir: the jails are in several state directories; name them by their ids\n";
         assert_eq!((output.code, output.stderr), (1, format!("stockade: {two}:{line}")));
     });
 }
@@ -385,7 +387,7 @@ fn a_signal_while_vmms_get_ready_takes_them_along() {
         let one = file(&guard, "[[jail]]\nid = 'vm-1'\narguments = ['clock', 'sleep']\n");
         let started = Started::new(&guard, &["run", "--ready=run/x", "-f", &one], 1);
         started.signal(Signal::INT);
-        let line = "stockade: stopped by a signal before all was ready\n".to_owned();
+        let line = "stockade: stopped by a signal before all VMMs were ready\n".to_owned();
         assert_eq!(started.end(), (Some(125), line));
         nothing_left(&guard);
     });
@@ -443,11 +445,14 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nid = 'vm'\ncgrop = ['pids.max=1']", "6: unknown key `cgrop`; did you mean `cgroup`?"),
             ("exec_file = 'x'\n[[jail]]\n", "4: unknown key `exec_file`; did you mean `exec-file`?"),
             ("[jial]\nid = 'x'\n[[jail]]", "4: unknown table `jial`; did you mean `jail`?"),
-            ("[[jail]]\nnew-pid-ns = 'yes'", "5: `new-pid-ns` is true or false, not a text"),
-            ("[[jail]]\nplace = 'image'", "5: `place` is a list, as in [\"a\", \"b\"], not a text"),
-            ("[[jail]]\nplace = [\n'image',\n1.5]", "7: `place` holds texts and numbers, not a fraction"),
-            ("[[jail]]\nid = 'vm'\nid = 'b'", "6: `id` is there twice"),
-            ("[[jail]]\nid = 'vm'\narguments = [\"a\\u0000\"]", "6: `arguments` has a NUL character in it"),
+            ("[[jail]]\nnew-pid-ns = 'yes'", "5: `new-pid-ns` must be true or false, not a string"),
+            ("[[jail]]\nplace = 'image'", "5: `place` must be an array such as [\"a\", \"b\"], not a string"),
+            (
+                "[[jail]]\nplace = [\n'image',\n1.5]",
+                "7: `place` must contain strings and integers, not a float",
+            ),
+            ("[[jail]]\nid = 'vm'\nid = 'b'", "6: duplicate key `id`"),
+            ("[[jail]]\nid = 'vm'\narguments = [\"a\\u0000\"]", "6: `arguments` contains a NUL character"),
             ("[[jail]]\nid = x", "5: string values must be quoted, expected literal string"),
             ("[[jail]]\nuid = 4", "4: the jail needs `id`"),
             ("[[jail]]\nid = 'v_m'", "5: id: Invalid instance ID: Invalid char (_) at position 1"),
@@ -457,9 +462,9 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\nnetns = 'a'\nnew-net-ns = true",
-                "4: `netns` cannot be beside `new-net-ns`",
+                "4: `netns` cannot be used with `new-net-ns`",
             ),
-            ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` beside what it has"),
+            ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` with its other keys"),
             (
                 "[[jail]]\nid = 'vm'\ngrace = 'x'",
                 "6: grace: invalid value 'x': invalid digit found in string",
@@ -474,12 +479,12 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\ncount = 3",
-                "6: `count`: each jail needs an id of its own: put {index} into `id`, as in \"vm-{index}\"",
+                "6: `count`: each jail needs a unique id; use {index} in `id`, as in \"vm-{index}\"",
             ),
-            ("[[jail]]\nid = 'vm'\ncount = 0", "6: `count` is a number from 1 to 1000"),
+            ("[[jail]]\nid = 'vm'\ncount = 0", "6: `count` must be an integer from 1 to 1000"),
             (
                 "[[jail]]\nid = 'vm'\n[[jail]]\nid = 'vm'",
-                "7: id: vm is that of the jail in DIR/jails.toml:4 already",
+                "7: id: 'vm' is already the id of the jail in DIR/jails.toml:4",
             ),
             (
                 "[[jail]]\nid = 'vm'\n[[jail]]\nid = 'vmb'\nready = '../x'",
@@ -502,9 +507,12 @@ fn a_file_that_cannot_be_had_is_one_line() {
     privileged!(guard, {
         let empty = guard.file("empty.toml", "").display().to_string();
         for (path, said) in [
-            ("/no/such.toml", "--file /no/such.toml: No such file or directory (os error 2)".to_owned()),
-            ("/", "--file /: Is a directory (os error 21)".to_owned()),
-            (&empty, format!("{empty}: there is no jail in it: add a table [[jail]]")),
+            (
+                "/no/such.toml",
+                "--file: cannot read '/no/such.toml': No such file or directory (os error 2)".to_owned(),
+            ),
+            ("/", "--file: cannot read '/': Is a directory (os error 21)".to_owned()),
+            (&empty, format!("{empty}: the file describes no jail; add a table [[jail]]")),
         ] {
             let output = stockade(&guard, &["plan", "-f", path]);
             assert_eq!((output.code, output.stderr), (1, format!("stockade: {said}\n")));

@@ -82,7 +82,7 @@ fn the_vmms_exit_code_is_that_of_run() {
             let said = match word.strip_prefix("signal=") {
                 Some(signal) => {
                     let id = guard.named("code");
-                    format!("stockade: the VMM of jail {id} has ended: killed by signal {signal}\n")
+                    format!("stockade: the VMM of jail '{id}' has exited: killed by signal {signal}\n")
                 }
                 None => String::new(),
             };
@@ -258,7 +258,7 @@ fn an_id_left_by_a_crash_is_taken_over_and_said() {
         kill_process(vmm, Signal::KILL).unwrap();
         rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
         let output = run("stockade", &words(&guard, "run", "again", &["--netns", &net], &["exit=4"]));
-        let said = format!("stockade: took over jail {}, which was left by a crash", guard.named("again"));
+        let said = format!("stockade: took over jail '{}', abandoned by a crash, ", guard.named("again"));
         assert!(output.stderr.starts_with(&said) && output.stderr.lines().count() == 1, "{output:?}");
         assert_eq!(output.code, 4);
     });
@@ -367,7 +367,7 @@ fn a_vmm_that_runs_out_of_memory_is_told_so() {
         words.iter_mut().filter(|word| **word == probe).for_each(|word| "/bin/busybox".clone_into(word));
         let output = run("stockade", &words);
         let said = format!(
-            "stockade: the VMM of jail {} has ended: killed by signal 9: the jail's limit of memory was reached\n",
+            "stockade: the VMM of jail '{}' has exited: killed by signal 9: the jail reached its memory limit\n",
             guard.named("hungry")
         );
         assert_eq!((output.code, output.stderr), (137, said));
@@ -413,7 +413,7 @@ fn several_vmms_whose_output_has_no_room_are_told_of_and_end() {
         let said = String::from_utf8(ended.stderr).unwrap();
         for number in 1..3 {
             let line = format!(
-                "stockade: failed to write what {} writes: No space left on device (os error 28)",
+                "stockade: failed to write the output of jail '{}': No space left on device (os error 28)",
                 guard.named(&number.to_string())
             );
             assert!(said.lines().any(|said| said == line), "{said}");

@@ -134,7 +134,7 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
         assert_eq!((seen.code, seen.stderr.as_str()), (5, ""));
         assert_eq!(id(&["inspect", "--json", "sel-run"]), "sel-run");
         let waited = stockade(&guard, &["wait", "sel-ov"]);
-        let taken = "stockade: sel-ov is taken for sel-over\n";
+        let taken = "stockade: using jail sel-over for prefix 'sel-ov'\n";
         assert_eq!((waited.code, waited.stdout.as_str(), waited.stderr.as_str()), (0, "3\n", taken));
         let rows: Value = serde_json::from_str(&said(&guard, &["top", "--json", "sel-m"])).unwrap();
         assert_eq!((&rows[0]["id"], rows.as_array().unwrap().len()), (&"sel-made".into(), 1));
@@ -180,7 +180,7 @@ fn a_command_without_a_jail_says_how_to_choose() {
     for command in ["kill", "stop", "rm", "wait", "inspect", "audit"] {
         let refused = testkit::run("stockade", &[command]);
         let line = "stockade: the following required arguments were not provided: <ID>...; \
-                    name jails, or choose them by --filter or --all\n";
+                    name jails, or select them with --filter or --all\n";
         assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{command}");
         let both = testkit::run("stockade", &[command, "--all", "vm-1"]);
         let line = "stockade: the argument '--all' cannot be used with '[ID]...'\n";
@@ -188,11 +188,11 @@ fn a_command_without_a_jail_says_how_to_choose() {
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);
     let line = "stockade: invalid value 'vm-*' for '[ID]...': Invalid instance ID: Invalid char (*) at position 3; \
-                a pattern is given as --filter 'id=vm-*'\n";
+                use --filter 'id=vm-*' for a pattern\n";
     assert_eq!((pattern.code, pattern.stderr.as_str()), (1, line));
     let wrong = testkit::run("stockade", &["ps", "--filter", "name=x"]);
-    let line = "stockade: invalid value 'name=x' for '--filter <KEY=VALUE>': there is no key \"name\"; \
-                there are state, id, vmm, base, uid, older, younger\n";
+    let line = "stockade: invalid value 'name=x' for '--filter <KEY=VALUE>': unknown key 'name'; \
+                use one of the keys state, id, vmm, base, uid, older, younger\n";
     assert_eq!((wrong.code, wrong.stderr.as_str()), (1, line));
 }
 

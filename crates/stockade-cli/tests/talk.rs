@@ -138,7 +138,7 @@ fn interrupted(guard: &Guard, flags: &str) -> String {
 #[test]
 fn who_asks_at_a_terminal_for_the_end_is_told_how_to_make_it_come_sooner() {
     privileged!(guard, {
-        assert_eq!(interrupted(&guard, ""), "stockade: asked vm to end; once more kills it\r\n");
+        assert_eq!(interrupted(&guard, ""), "stockade: asked jail 'vm' to stop; repeat to kill it\r\n");
         assert_eq!(interrupted(&guard, "--quiet"), "");
         assert_eq!(interrupted(&guard, "2>/dev/null"), "", "stderr is no terminal");
     });

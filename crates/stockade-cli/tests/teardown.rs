@@ -57,7 +57,7 @@ fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
             for again in 0..2 {
                 let left = stockade(&guard, &["rm", &id]);
                 assert_eq!((left.code, left.stdout.as_str()), (1, ""), "{point} {again}: {left:?}");
-                let line = format!("left: mount {} (", at.display());
+                let line = format!("not removed: mount {} (", at.display());
                 assert!(left.stderr.contains(&line), "{point}: {left:?}");
                 assert!(left.stderr.contains("stockade did not mount it"), "{left:?}");
                 unharmed(&precious);
@@ -89,7 +89,7 @@ fn several_foreign_mounts_are_all_told_and_all_unmounted_while_the_vmm_runs() {
         }
         said(&guard, &["kill", &id]);
         let left = stockade(&guard, &["rm", &id]);
-        assert_eq!(left.stderr.matches("left: mount ").count(), 3, "{left:?}");
+        assert_eq!(left.stderr.matches("not removed: mount ").count(), 3, "{left:?}");
         assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
         unharmed(&precious);
     });

@@ -1,4 +1,4 @@
-//! What is told of errors: hints for those of the library, and what was meant by a wrong command line.
+//! Error messages: hints for library errors, and suggestions for usage errors.
 
 pub(crate) mod hints;
 pub(crate) mod other_tools;

@@ -10,7 +10,7 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
         let line = Line::good(&guard).with("--exec-file", script.display().to_string());
         let said = format!(
             "--exec-file: {} is a script for /no/such/interpreter: \
-             jail that program, and place the script as a file (see --no-closure)",
+             jail that program, and place the script as a file; use --no-closure to place no shared libraries",
             script.display()
         );
         refused(&guard, &line, &said);
@@ -34,7 +34,7 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
 fn who_is_not_root_is_told_so() {
     privileged!(guard, {
         use std::os::unix::process::CommandExt;
-        let (works, looks) = ("for namespaces, device nodes and owners", "to read the receipts");
+        let (works, looks) = ("for namespaces, device nodes and file owners", "to read the receipts");
         let alone = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         for (command, what) in [
             (Line::good(&guard).words("run"), works),
@@ -51,7 +51,7 @@ fn who_is_not_root_is_told_so() {
             let words = if command[0] == "run" { line } else { command.clone() };
             let output = run_with(Command::new(&copy).args(&words).uid(65_534).gid(65_534));
             let said =
-                format!("stockade: '{}' needs root, {what}; this is uid 65534: try sudo\n", command[0]);
+                format!("stockade: `{}` needs root {what}, but runs as uid 65534; use sudo\n", command[0]);
             let code = if command[0] == "run" { 125 } else { 1 };
             assert_eq!((output.code, output.stderr), (code, said));
             nothing_made(&guard);
@@ -106,7 +106,8 @@ fn a_host_without_kvm_is_told_to_who_runs_a_vmm_that_needs_it() {
             "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec {command}"
         );
         let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
-        let said = "stockade: this host has no /dev/kvm, without which firecracker runs no guest: see stockade doctor\n";
+        let said = "stockade: this host has no '/dev/kvm', so 'firecracker' cannot run a guest; run `stockade doctor` \
+                    for details\n";
         assert_eq!((output.code, output.stderr.as_str()), (3, said));
         nothing_made(&guard);
     });

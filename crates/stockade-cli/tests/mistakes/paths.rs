@@ -110,8 +110,8 @@ fn a_base_without_execution_is_named() {
         );
         let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
         let said = format!(
-            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13); \
-             {} is mounted noexec: choose another --chroot-base-dir, or mount it with exec\n",
+            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13): \
+             '{}' is mounted noexec; use another --chroot-base-dir or remount it with exec\n",
             base.display()
         );
         assert_eq!((output.code, output.stderr), (125, said));
@@ -152,8 +152,8 @@ fn a_socket_that_nobody_could_connect_to_is_told_beforehand() {
         let output = run("stockade", &[line.words("run"), vec!["--".into(), "exit=0".into()]].concat());
         let length = format!("{base}/firecracker/{}/root/run/firecracker.socket", guard.named("jail")).len();
         let said = format!(
-            "stockade: the VMM's socket /run/firecracker.socket has a path of {length} bytes on the host, and nobody \
-             can connect to one of more than 107: choose a shorter --chroot-base-dir or --id\n"
+            "stockade: the VMM's socket '/run/firecracker.socket' has a path of {length} bytes on the host, and a \
+             process can connect to 107 bytes at most; use a shorter --chroot-base-dir or --id\n"
         );
         assert_eq!((output.code, output.stderr), (0, said));
         std::fs::remove_file(&vmm).unwrap();

@@ -40,7 +40,7 @@ fn numbers_and_settings_are_checked() {
                 "--netns",
                 "/run/netns/no-such",
                 "Failed to canonicalize path /run/netns/no-such: No such file or directory (os error 2); \
-                 a name without a path is made with the jail, ip netns add makes one that stays",
+                 use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists",
             ),
         ];
         for (flag, value, said) in cases {
@@ -59,7 +59,8 @@ fn numbers_and_settings_are_checked() {
 fn a_controller_that_is_not_there_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
-        let said = "--cgroup: Controller nosuch is unavailable; stockade doctor tells which are there";
+        let said =
+            "--cgroup: Controller nosuch is unavailable; run `stockade doctor` for the available controllers";
         refused(&guard, &line, said);
     });
 }
@@ -72,7 +73,7 @@ fn a_cgroup_file_that_there_is_not_is_named_with_its_flag() {
         let output = line.run();
         assert_eq!(output.code, 125);
         assert!(output.stderr.starts_with("stockade: --cgroup: failed to open /"), "{output:?}");
-        let end = "/pids.maximum: No such file or directory (os error 2); the controller has no such file on this \
+        let end = "/pids.maximum: No such file or directory (os error 2): the controller has no such file on this \
                    host\n";
         assert!(output.stderr.ends_with(end), "{output:?}");
         nothing_made(&guard);
@@ -110,8 +111,8 @@ fn a_controller_of_the_other_version_is_named_with_the_way_out() {
             return testkit::skip(test, "cgroup v1");
         }
         let line = Line::good(&guard).with("--cgroup", "pids.max=5").with("--cgroup-version", "2");
-        let said = "--cgroup: Controller pids is unavailable in version 2: this host has it in version 1; \
-                    leave --cgroup-version out, or say 1";
+        let said = "--cgroup: Controller pids is unavailable in cgroup v2, but this host has it in v1; \
+                    remove --cgroup-version or set it to 1";
         refused(&guard, &line, said);
     });
 }
@@ -124,15 +125,15 @@ fn a_value_that_the_kernel_refuses_is_named_with_its_flag() {
         refused(
             &guard,
             &line,
-            "--cgroup: pids.max=many: the kernel refuses this value: Invalid argument (os error 22)",
+            "--cgroup: the kernel rejects 'pids.max=many': Invalid argument (os error 22)",
         );
         let line = Line::good(&guard).with("--resource-limit", "no-file=99999999999");
-        let said = "--resource-limit: failed to limit the number of descriptors to 99999999999: Operation not \
-                    permitted (os error 1); no more can be had than stockade itself may (ulimit -H)";
+        let said = "--resource-limit: failed to limit the number of open files to 99999999999: Operation not \
+                    permitted (os error 1): the limit exceeds stockade's own hard limit (ulimit -H)";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--netns", "/etc/passwd");
-        let said = "--netns: failed to join network namespace /etc/passwd: Invalid argument (os error 22); it is no \
-                    network namespace";
+        let said = "--netns: failed to join network namespace /etc/passwd: Invalid argument (os error 22): the file \
+                    is not a network namespace";
         refused(&guard, &line, said);
     });
 }

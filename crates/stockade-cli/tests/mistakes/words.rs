@@ -48,9 +48,8 @@ fn a_stray_word_is_taken_for_the_vmms() {
         // The second is a little like --profile.
         for stray in ["boot", "--config-file"] {
             let output = run("stockade", &[&words[..], &[stray.into()]].concat());
-            let said = format!(
-                "stockade: unexpected argument '{stray}' found; arguments for the VMM go behind --\n"
-            );
+            let said =
+                format!("stockade: unexpected argument '{stray}' found; put the VMM's arguments after --\n");
             assert_eq!((output.code, output.stderr), (125, said));
             nothing_made(&guard);
         }
@@ -107,37 +106,37 @@ fn words_of_other_tools_are_understood() {
         ("delete", "did you mean 'rm'?"),
         ("status vm", "did you mean 'ps' or 'inspect'?"),
         ("prune", "did you mean 'gc'?"),
-        ("pause vm", "'pause'; stockade pauses no VMM; its own API may"),
-        ("images", "'images'; there are no images: files of the host are placed"),
-        ("kill -9 vm", "'-9' found; a signal is given as -s 9 or -s KILL"),
-        ("kill -TERM vm", "a signal is given as -s 9 or -s KILL"),
+        ("pause vm", "'pause'; stockade pauses no VMM; use the VMM's own API"),
+        ("images", "'images'; stockade has no images; use --place for files of the host"),
+        ("kill -9 vm", "'-9' found; use -s 9 or -s KILL for a signal"),
+        ("kill -TERM vm", "use -s 9 or -s KILL for a signal"),
         ("logs --tail 5 vm", "did you mean '-n N'?"),
         ("logs -n -5 vm", "-n takes no negative number"),
-        ("exec -it vm -- sh", "a terminal is taken as it is: leave it out"),
+        ("exec -it vm -- sh", "stockade attaches the terminal automatically; remove this flag"),
         ("exec -e A=b vm -- env", "did you mean '--env NAME=VALUE'?"),
-        ("start --ready run/a.sock vm", "a socket is joined to its flag: --ready=run/a.sock"),
-        ("start --ready vm a.socket", "a socket is joined to its flag: --ready=a.socket"),
-        ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of run"),
-        ("--state-dir /x ps", "--state-dir goes behind the command"),
+        ("start --ready run/a.sock vm", "use --ready=run/a.sock for a socket"),
+        ("start --ready vm a.socket", "use --ready=a.socket for a socket"),
+        ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of `run`"),
+        ("--state-dir /x ps", "put --state-dir after the command"),
         ("rm -f many.toml", "did you mean '--file many.toml'?"),
         ("start many.toml", "did you mean '--file many.toml'?"),
         ("run many.toml", "did you mean '-f many.toml'?"),
-        ("run -f many.toml --config x", "arguments for the VMM go behind --"),
+        ("run -f many.toml --config x", "put the VMM's arguments after --"),
     ] {
         ends(line, end);
     }
     for (flags, end) in [
-        ("-it", "a terminal is taken as it is: leave it out"),
+        ("-it", "stockade attaches the terminal automatically; remove this flag"),
         ("--volume /a:/b", "did you mean '--place SRC=NAME'?"),
-        ("-v /a:/b", "files are placed by --place SRC=NAME; -v is --verbose"),
-        ("--env A=b", "a VMM has an empty environment"),
+        ("-v /a:/b", "use --place SRC=NAME for files; -v is --verbose"),
+        ("--env A=b", "a VMM has an empty environment; remove this flag"),
         ("--name x", "did you mean '--id'?"),
-        ("--rm", "run removes its jail by itself, unless it is detached"),
-        ("--ready a.sock", "a socket is joined to its flag: --ready=a.sock"),
+        ("--rm", "remove this flag: `run` removes its jail unless it is detached"),
+        ("--ready a.sock", "use --ready=a.sock for a socket"),
         ("--uid -1", "--uid takes no negative number"),
         // Those of Cloud Hypervisor.
-        ("--memory size=1G", "arguments for the VMM go behind --"),
-        ("--cpus boot=2", "arguments for the VMM go behind --"),
+        ("--memory size=1G", "put the VMM's arguments after --"),
+        ("--cpus boot=2", "put the VMM's arguments after --"),
     ] {
         ends(&format!("run --id vm --exec-file /bin/true {flags}"), end);
     }
