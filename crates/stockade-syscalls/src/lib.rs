@@ -1,11 +1,11 @@
 //! The system calls that stockade needs and rustix lacks.
 //!
-//! This crate is the project's only home of unsafe code. It holds mechanism, no policy: what to call, in
-//! which order and with which arguments is decided above.
+//! All unsafe code of the project is in this crate. The crate provides mechanism and no policy: its callers
+//! decide what to call, in which order and with which arguments.
 //!
-//! * [`call`]: one thing that a process does to itself
-//! * [`program`]: what a process does between `clone` and `exec`, as data
-//! * `capabilities`: giving up capabilities for good
+//! * [`call`]: one action that a process performs on itself
+//! * [`program`]: the actions of a process between `clone` and `exec`, as data
+//! * `capabilities`: dropping capabilities irrevocably
 //! * [`descriptors`]: file descriptors above the standard streams
 //! * [`execute`]: becoming another program than the jail's own
 //! * [`features`]: whether the kernel has what jails are made with

@@ -143,7 +143,7 @@ fn spawn_vmm(
     };
     let directory = jail.lock.entry()?;
     let config = MonitorConfig {
-        place: directory.as_fd(),
+        entry: directory.as_fd(),
         log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
         title: CString::new(jail.receipt.id.as_str()).unwrap_or_default(),
     };
