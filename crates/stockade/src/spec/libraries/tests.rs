@@ -185,7 +185,7 @@ fn a_loader_of_another_c_library_is_refused() {
 }
 
 #[test]
-fn libraries_relative_to_the_program_go_to_a_built_in_directory() {
+fn libraries_with_a_relative_rpath_go_to_a_built_in_directory() {
     let bench = Bench::new("origin");
     bench.library("lib/liba.so.1", &[]);
     bench.program("bin/main", &["lib/liba.so.1", "-Wl,-rpath,$ORIGIN/../lib"]);
@@ -233,7 +233,7 @@ fn libraries_of_libraries_are_found_once_each() {
 }
 
 #[test]
-fn rpath_applies_to_libraries_of_libraries_and_runpath_does_not() {
+fn rpath_reaches_libraries_of_libraries_and_runpath_does_not() {
     let bench = Bench::new("inherit");
     bench.library("lib/libb.so", &[]);
     bench.library("lib/liba.so", &["lib/libb.so"]);
@@ -250,7 +250,7 @@ fn rpath_applies_to_libraries_of_libraries_and_runpath_does_not() {
 }
 
 #[test]
-fn a_missing_library_is_named_with_its_user_and_the_search_path() {
+fn a_missing_library_is_named_with_its_search_path() {
     let bench = Bench::new("missing");
     bench.library("lib/libb.so", &[]);
     bench.library("lib/liba.so", &["lib/libb.so", "-Wl,-rpath,$ORIGIN/plugins"]);
@@ -320,7 +320,7 @@ fn a_library_that_only_the_cache_names_is_found() {
 }
 
 #[test]
-fn a_library_of_a_program_without_default_paths_may_have_no_path() {
+fn a_library_may_have_no_path_without_default_directories() {
     let bench = Bench::new("nodefaultlib");
     bench.library("lib/liba.so", &[]);
     // Without the C library, which is in a built-in directory.
