@@ -3,12 +3,11 @@
 //! Every file is opened and every byte is allocated beforehand, since a child can do neither between clone and exec.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stockade_syscalls::call::Call;
-use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
+use stockade_syscalls::descriptors::{self, above_standard, copy_above_standard};
 use stockade_syscalls::program::Program;
 
 use super::{EnterStep, EntryError};
@@ -101,6 +100,7 @@ pub(super) fn open(path: &HostPath, flags: OFlags, operation: Operation) -> Resu
     Ok(opened.and_then(above_standard).context(operation, path)?)
 }
 
+/// `/dev/null`, to read and to write.
 pub(super) fn null() -> Result<OwnedFd, EntryError> {
-    open(&PathBuf::from("/dev/null").into(), OFlags::RDWR, Operation::Open)
+    Ok(descriptors::null().context(Operation::Open, "/dev/null")?)
 }

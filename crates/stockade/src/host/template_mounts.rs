@@ -7,7 +7,7 @@
 //! The template namespace belongs to the host and to no jail. [`TemplateMounts::make`] creates it,
 //! [`TemplateMounts::remove`] removes it, and it does not survive a reboot. Without it the host's namespace is copied.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, Reason};
 use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{PRIVATE, make_directory};
+use crate::sys::procfs::fd_path;
 
 /// The directory for objects that serve all jails until the next boot.
 pub const RUNTIME_DIRECTORY: &str = "/run/stockade";
@@ -126,7 +127,7 @@ fn pin(at: &HostPath) -> Result<()> {
     let pin_created_on = |processor| {
         let empty = open(&empty)?;
         let mounts = new_mounts(empty, processor).context(Operation::CreateTemplateMounts, at)?;
-        let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
+        let by_descriptor = fd_path(&mounts);
         rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, &file)
     };
     let mut pinned = pin_created_on(None);

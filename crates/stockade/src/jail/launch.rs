@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
+use stockade_syscalls::descriptors::null;
 use stockade_syscalls::monitor::{Monitor, MonitorConfig, spawn_monitored};
 use stockade_syscalls::spawn::{Child, CloneOptions, spawn};
 
@@ -171,8 +172,7 @@ fn has_lost_template_mounts(enter: &[EnterStep]) -> bool {
 
 /// The VMM's streams, and the end of the pipe that the monitor reads. Without a log all streams are `/dev/null`.
 fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<OwnedFd>)> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    let null = OwnedFd::from(null);
+    let null = null()?;
     if log_bytes == 0 {
         let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
         return Ok(([Some(null), Some(stdout), Some(stderr)], None));

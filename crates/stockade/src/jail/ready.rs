@@ -1,6 +1,6 @@
 //! Waiting until a VMM accepts connections.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +13,7 @@ use crate::jail::running::Running;
 use crate::spec::JailPath;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::remaining;
+use crate::sys::procfs::fd_path;
 
 /// The delay before the next attempt at a socket that refuses connections. inotify reports the socket's
 /// creation, but not the `listen` after it.
@@ -70,8 +71,7 @@ impl Running {
             .context(Operation::Open, &at)?;
         let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         // By file descriptor, because its path may lead elsewhere now.
-        inotify::add_watch(&changes, format!("/proc/self/fd/{}", directory.as_raw_fd()), events)
-            .context(Operation::Open, &at)?;
+        inotify::add_watch(&changes, fd_path(&directory), events).context(Operation::Open, &at)?;
         Ok(changes)
     }
 
@@ -101,8 +101,7 @@ fn connect(tree: &JailRoot, socket: &JailPath) -> Result<Socket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .context(Operation::Open, &at)?;
-    let address =
-        SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd())).context(Operation::Open, &at)?;
+    let address = SocketAddrUnix::new(fd_path(&found)).context(Operation::Open, &at)?;
     match rustix::net::connect(&connection, &address) {
         // EAGAIN: the queue of connections is full.
         Ok(()) | Err(Errno::AGAIN) => Ok(Socket::Accepts),

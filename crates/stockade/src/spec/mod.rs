@@ -4,11 +4,11 @@
 
 mod builder;
 mod cgroup;
-mod cgroup_files;
 pub(crate) mod clock;
 mod error;
 mod exec_file;
 mod exit_status;
+pub(crate) mod file_privileges;
 mod id;
 mod jailer_arguments;
 mod layout;
@@ -18,7 +18,6 @@ mod netns;
 mod nonce;
 mod paths;
 mod placement;
-pub(crate) mod powers;
 mod profile;
 mod profiles;
 
@@ -34,6 +33,7 @@ pub use error::SpecError;
 pub(crate) use error::{Reason, errno};
 pub use exec_file::ExecFile;
 pub use exit_status::ExitStatus;
+pub use file_privileges::{FilePrivilege, FilePrivileges, Stripped};
 pub use id::JailId;
 pub use layout::Layout;
 pub use limit::{Limits, ResourceLimit};
@@ -41,7 +41,6 @@ pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use nonce::Nonce;
 pub use paths::{HostPath, JailPath};
 pub use placement::{How, Placed, Placement};
-pub use powers::{FilePrivilege, FilePrivileges, Stripped};
 pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::spec::powers::Stripped;
+use crate::spec::file_privileges::Stripped;
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
 /// A placement method.

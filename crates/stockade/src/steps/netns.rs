@@ -1,7 +1,7 @@
 //! A named network namespace, created as `ip netns add` does, without running `ip`.
 
 use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::procfs::fd_path;
 
 /// A network namespace mounted on a file of [`NETNS_DIRECTORY`].
 ///
@@ -60,7 +61,7 @@ impl StepKind for NamedNetns {
         let directory = shared_directory()?;
         self.claim(ctx, &directory)?;
         let netns = ctx.network().context(Operation::CreateNetns, &self.name)?;
-        let by_descriptor = format!("/proc/self/fd/{}", netns.as_raw_fd());
+        let by_descriptor = fd_path(&netns);
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }
 

@@ -1,7 +1,7 @@
 //! A ramfs in the jail.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
@@ -12,6 +12,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::{JailRoot, change_owner};
 use crate::sys::mounts;
+use crate::sys::procfs::fd_path;
 
 /// A ramfs on a directory of the jail: memory that is never swapped out.
 ///
@@ -73,7 +74,7 @@ impl Ramfs {
             return Ok(UndoOutcome::Left(format!("{at}: something is mounted in it")));
         }
         // By file descriptor, so that exactly the inspected mount is unmounted.
-        let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let by_descriptor = fd_path(&root);
         rustix::mount::unmount(by_descriptor, UnmountFlags::DETACH).context(Operation::Unmount, &at)?;
         Ok(UndoOutcome::Removed)
     }

@@ -1,7 +1,7 @@
 //! Mounts: reading the mount table, finding the mount of a file, and unmounting.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, ResolveFlags};
@@ -14,6 +14,7 @@ pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 use super::error::{Context, Operation, Result};
 use super::jail_root::{open_directory, open_path};
 use crate::spec::HostPath;
+use crate::sys::procfs::fd_path;
 
 /// All mounts that this process sees, in the order of creation.
 pub(crate) fn table() -> Result<Vec<Mount>> {
@@ -63,7 +64,7 @@ pub(crate) fn unmount(mount: &Mount, above: &HostPath) -> Result<()> {
     if id != mount.id || !is_root {
         return Err(Errno::STALE).context(Operation::Unmount, &at);
     }
-    let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let by_descriptor = fd_path(&root);
     rustix::mount::unmount(by_descriptor, UnmountFlags::DETACH).context(Operation::Unmount, &at)
 }
 

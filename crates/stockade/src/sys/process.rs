@@ -10,10 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ExitStatus, JailPath};
-use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result};
-use crate::sys::mounts;
 use crate::sys::procfs::read_file;
+use crate::sys::{cache, mounts};
 
 /// The time that killed processes have to exit.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);

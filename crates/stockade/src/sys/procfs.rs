@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::error::{Context, Operation, Result};
@@ -20,4 +21,9 @@ pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
     let mut text = String::with_capacity(4096);
     // Through `take`, which does not query the size: files of the kernel have none.
     File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
+}
+
+/// A path of an open file or directory, for system calls that take no file descriptor.
+pub(crate) fn fd_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

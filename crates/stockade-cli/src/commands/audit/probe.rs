@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
 use stockade::{Error, Exec, Store, Streams};
+use stockade_syscalls::descriptors::null;
 
 use crate::terminal::output::Failure;
 use crate::terminal::poll::wait_until;
@@ -25,7 +26,6 @@ pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to read the probe's report: {e}"));
     let vmm = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
     let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
-    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     let (stdin, stderr) = (null().map_err(|e| failed(&e))?, null().map_err(|e| failed(&e))?);
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
     let exec = Exec::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
+use stockade_syscalls::descriptors::{copy_above_standard, null};
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
@@ -89,8 +89,6 @@ impl AsFd for Carrier {
 /// No process can trace it, not even uid 0 in a jail. It inherits this process's blocked signals: it exits with its
 /// input, or is killed.
 fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
-    let clear = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-    let null = || clear(&rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     let mut program = Program::new(vec![
         Call::WaitForRelease,
         Call::CloseOthers,
@@ -100,7 +98,7 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
         // Before the capabilities are dropped: from then on, other processes of uid 0 could trace it.
         Call::BecomeUndumpable,
         Call::KeepCapabilities(CapabilitySet::empty()),
-        Call::Copy { from: clear(from)?, to: clear(to)? },
+        Call::Copy { from: copy_above_standard(from)?, to: copy_above_standard(to)? },
         Call::End,
     ]);
     let (process, outcome) = spawn(&mut program, CloneOptions::default())?.release_and_wait();

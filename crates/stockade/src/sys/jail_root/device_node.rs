@@ -1,7 +1,7 @@
 //! Device nodes in a jail's tree.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -10,6 +10,7 @@ use rustix::path::Arg;
 use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
+use crate::sys::procfs::fd_path;
 
 /// A device node to be created.
 #[derive(Clone, Copy)]
@@ -104,8 +105,7 @@ impl JailRoot {
         }
         if self.exact && found.st_mode & 0o7777 != node.mode.as_raw_mode() {
             // The umask removed some bits. fchmod(2) does not accept an O_PATH file descriptor.
-            rustix::fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), node.mode)
-                .context(Operation::ChangeMode, &at)?;
+            rustix::fs::chmod(fd_path(&opened), node.mode).context(Operation::ChangeMode, &at)?;
         }
         change_owner(opened.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
     }
