@@ -1,4 +1,4 @@
-//! `inspect` shows everything that is known of a jail.
+//! `inspect` shows all information about a jail.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ fn inspect(guard: &Guard, id: &str) -> Value {
     serde_json::from_str(&said(guard, &["inspect", id, "--json"])).unwrap()
 }
 
-/// The rows of the text with this name.
+/// The rows with this name.
 fn rows<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
     text.lines().filter_map(|line| line.strip_prefix(&format!("{name:10} "))).collect()
 }
 
 #[test]
-fn a_jail_is_shown_from_its_making_to_its_end() {
+fn a_jail_is_shown_from_creation_to_exit() {
     privileged!(guard, {
         let (id, net) = (guard.named("vm"), guard.named("net"));
         let (base, probe) =
@@ -43,8 +43,9 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         assert_eq!(made["paths"]["netns"], json!(netns));
         assert!(made["steps"].as_array().unwrap().contains(&json!(format!("network namespace {net}"))));
 
-        let words = ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
-        let pid: i32 = said(&guard, &words).trim().parse().unwrap();
+        let arguments =
+            ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
+        let pid: i32 = said(&guard, &arguments).trim().parse().unwrap();
         let runs = inspect(&guard, &id);
         assert_eq!(
             (&runs["state"], &runs["vmm"]),
@@ -83,7 +84,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
 }
 
 #[test]
-fn a_damaged_receipt_is_shown_as_what_it_is() {
+fn a_corrupt_receipt_is_shown_as_corrupt() {
     privileged!(guard, {
         let place = guard.state().join("broken");
         std::fs::create_dir_all(&place).unwrap();
@@ -96,7 +97,7 @@ fn a_damaged_receipt_is_shown_as_what_it_is() {
 }
 
 #[test]
-fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
+fn a_jail_is_drawn_as_a_tree_in_the_locales_characters() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -108,9 +109,9 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
                 .concat(),
         );
         said(&guard, &["place", "drawn", "/etc/hosts=hosts:bind:ro"]);
-        let words =
+        let arguments =
             ["start", "drawn", "--ready=run/api.sock", "--", "listen=/run/api.sock", "spawn=1", "sleep"];
-        let pid = said(&guard, &words).trim().to_owned();
+        let pid = said(&guard, &arguments).trim().to_owned();
         let draw = |locale: &str| {
             let mut command = command(&guard, &["inspect", "--tree", "drawn"]);
             run_with(command.env("LC_ALL", locale)).stdout
@@ -143,15 +144,15 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
 }
 
 #[test]
-fn what_a_jail_calls_itself_is_no_command_to_a_terminal() {
+fn names_in_a_jail_do_not_control_the_terminal() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
         said(&guard, &["create", "--id", "sly", "--exec-file", &probe, "--chroot-base-dir", &base]);
         let socket = guard.base().join("stockade-probe/sly/root/run/\u{1b}]0;sly\u{7}");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        for words in [&["inspect", "sly"][..], &["inspect", "--tree", "sly"]] {
-            let text = said(&guard, words);
+        for arguments in [&["inspect", "sly"][..], &["inspect", "--tree", "sly"]] {
+            let text = said(&guard, arguments);
             assert!(text.contains("/run/\\u{1b}]0;sly\\u{7}") && !text.contains('\u{1b}'), "{text}");
         }
         drop(listener);

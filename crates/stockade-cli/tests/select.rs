@@ -1,10 +1,10 @@
-//! Which jails a command is about: those that are named, those that meet conditions, or all.
+//! The selection of jails: by id, by condition, or all.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::Value;
 use testkit::{Guard, privileged, program, said, stockade};
 
-/// Makes a jail of the probe with this id, and starts its VMM unless there are no words for it.
+/// Creates a jail with the probe, and starts its VMM if it has arguments.
 fn jail(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) {
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
     let fixed = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base, "--no-closure"];
@@ -14,7 +14,7 @@ fn jail(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) {
     }
 }
 
-/// Four jails: one made, two that run, one that has ended with exit code 3.
+/// Creates four jails: one created, two running, one exited with code 3.
 fn four(guard: &Guard) {
     jail(guard, "sel-made", &["--uid", "4321"], &[]);
     jail(guard, "sel-run-1", &[], &["sleep"]);
@@ -28,7 +28,7 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn ps_prints_the_ids_of_those_that_meet_every_condition() {
+fn ps_prints_the_jails_that_match_every_filter() {
     privileged!(guard, {
         four(&guard);
         let base = format!("base={}", guard.base().display());
@@ -44,13 +44,13 @@ fn ps_prints_the_ids_of_those_that_meet_every_condition() {
             (vec!["base=/srv/elsewhere"], vec![]),
             (vec!["older=1h"], vec![]),
         ] {
-            let words = filters.iter().flat_map(|filter| ["--filter", filter]);
-            let words: Vec<&str> = ["ps", "-q"].into_iter().chain(words).collect();
-            assert_eq!(lines(&said(&guard, &words)), ids, "{filters:?}");
+            let arguments = filters.iter().flat_map(|filter| ["--filter", filter]);
+            let arguments: Vec<&str> = ["ps", "-q"].into_iter().chain(arguments).collect();
+            assert_eq!(lines(&said(&guard, &arguments)), ids, "{filters:?}");
         }
         let listed: Value =
             serde_json::from_str(&said(&guard, &["ps", "--json", "--filter", "uid=4321"])).unwrap();
-        // Talk kept back leaves the list as it is.
+        // `--quiet` does not change the list.
         let quiet = said(&guard, &["-q", "ps", "--json", "--filter", "uid=4321"]);
         assert_eq!(serde_json::from_str::<Value>(&quiet).unwrap().as_array().unwrap().len(), 2);
         assert_eq!((&listed[0]["id"], &listed[1]["vmm"]), (&"sel-made".into(), &"stockade-probe".into()));
@@ -60,19 +60,19 @@ fn ps_prints_the_ids_of_those_that_meet_every_condition() {
 }
 
 #[test]
-fn rm_all_leaves_those_that_run_and_says_so() {
+fn rm_all_skips_running_jails_and_reports_them() {
     privileged!(guard, {
         four(&guard);
         let left = stockade(&guard, &["rm", "--all"]);
         assert_eq!((left.code, lines(&left.stdout)), (1, vec!["sel-made", "sel-over"]));
-        let told = lines(&left.stderr);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{told:?}");
-        assert!(told[1].ends_with("; stop it first or use --force"), "{told:?}");
-        // Those that run are stopped, those that do not are none of its business.
+        let reported = lines(&left.stderr);
+        assert_eq!(reported.len(), 2, "{reported:?}");
+        assert!(reported[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{reported:?}");
+        assert!(reported[1].ends_with("; stop it first or use --force"), "{reported:?}");
+        // `stop` with a filter skips jails without a running VMM.
         assert_eq!(said(&guard, &["stop", "--filter", "uid=4321"]), "sel-run-2\n");
         said(&guard, &["kill", "--all"]);
-        // As they end, and the one that was killed may take its time.
+        // In the order of their exits: the killed VMM may exit later.
         let ends = said(&guard, &["wait", "--all"]);
         let mut ends = lines(&ends);
         ends.sort_unstable();
@@ -80,14 +80,14 @@ fn rm_all_leaves_those_that_run_and_says_so() {
         let report: Value = serde_json::from_str(&said(&guard, &["rm", "--all", "--json"])).unwrap();
         assert_eq!(report["jails"].as_array().unwrap().len(), 2);
         assert_eq!(report["problems"], serde_json::json!([]));
-        // Nothing to do is no failure.
+        // An empty selection is no failure.
         assert_eq!(said(&guard, &["rm", "--all"]), "");
         assert_eq!(said(&guard, &["stop", "--all"]), "");
     });
 }
 
 #[test]
-fn what_cannot_be_removed_is_in_the_report_and_on_stderr() {
+fn jails_that_are_not_removed_are_in_json_and_on_stderr() {
     privileged!(guard, {
         jail(&guard, "sel-run", &[], &["sleep"]);
         let refused = stockade(&guard, &["rm", "--json", "sel-run", "sel-none"]);
@@ -105,7 +105,7 @@ fn what_cannot_be_removed_is_in_the_report_and_on_stderr() {
 }
 
 #[test]
-fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
+fn kill_signals_the_other_jails_despite_an_unknown_id() {
     privileged!(guard, {
         jail(&guard, "sel-a", &[], &["sleep"]);
         jail(&guard, "sel-b", &[], &["sleep"]);
@@ -120,13 +120,13 @@ fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
 }
 
 #[test]
-fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
+fn commands_that_change_nothing_accept_a_unique_id_prefix() {
     privileged!(guard, {
         four(&guard);
-        // The whole id counts as that, though another begins so.
+        // A whole id matches exactly, even if it is a prefix of another.
         jail(&guard, "sel-run", &[], &[]);
-        let id = |words: &[&str]| -> Value {
-            serde_json::from_str::<Value>(&said(&guard, words)).unwrap()["id"].clone()
+        let id = |arguments: &[&str]| -> Value {
+            serde_json::from_str::<Value>(&said(&guard, arguments)).unwrap()["id"].clone()
         };
         assert_eq!(id(&["inspect", "--json", "sel-o"]), "sel-over");
         jail(&guard, "sel-seen", &[], &["sleep"]);
@@ -154,12 +154,12 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
 }
 
 #[test]
-fn a_command_that_changes_a_jail_takes_its_whole_id() {
+fn commands_that_change_a_jail_take_its_whole_id() {
     privileged!(guard, {
         jail(&guard, "sel-run", &[], &["sleep"]);
         let line =
             "stockade: no jail 'sel-r'; commands that change a jail need its full id, such as sel-run\n";
-        for words in [
+        for arguments in [
             &["kill", "sel-r"][..],
             &["stop", "sel-r"],
             &["rm", "-f", "sel-r"],
@@ -167,8 +167,8 @@ fn a_command_that_changes_a_jail_takes_its_whole_id() {
             &["place", "sel-r", "/etc/passwd"],
             &["unplace", "sel-r", "/passwd"],
         ] {
-            let refused = stockade(&guard, words);
-            assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{words:?}");
+            let refused = stockade(&guard, arguments);
+            assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{arguments:?}");
         }
         assert_eq!(said(&guard, &["ps", "-q", "--filter", "state=running"]), "sel-run\n");
         said(&guard, &["rm", "-f", "sel-run"]);
@@ -176,7 +176,7 @@ fn a_command_that_changes_a_jail_takes_its_whole_id() {
 }
 
 #[test]
-fn a_command_without_a_jail_says_how_to_choose() {
+fn a_command_without_a_jail_names_the_selecting_flags() {
     for command in ["kill", "stop", "rm", "wait", "inspect", "audit"] {
         let refused = testkit::run("stockade", &[command]);
         let line = "stockade: the following required arguments were not provided: <ID>...; \
@@ -197,20 +197,20 @@ fn a_command_without_a_jail_says_how_to_choose() {
 }
 
 #[test]
-fn several_jails_are_started_and_one_that_cannot_be_does_not_keep_the_others() {
+fn start_starts_the_other_jails_despite_an_unknown_id() {
     privileged!(guard, {
         for id in ["sel-a", "sel-b", "sel-c"] {
             let (base, probe) =
                 (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-            let words = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
-            said(&guard, &[&words[..], &["--", "sleep"]].concat());
+            let arguments = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+            said(&guard, &[&arguments[..], &["--", "sleep"]].concat());
         }
         let started = stockade(&guard, &["start", "sel-a", "sel-none", "sel-b"]);
         assert_eq!(started.stderr, "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n");
         let pids: Value = serde_json::from_str(&said(&guard, &["ps", "--json"])).unwrap();
-        let told = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
-        assert_eq!((started.code, started.stdout), (1, told));
-        // Of all, those that can be.
+        let reported = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
+        assert_eq!((started.code, started.stdout), (1, reported));
+        // `--all` selects only jails that can be started.
         let rest = said(&guard, &["start", "--all", "--", "exit=4"]);
         assert!(rest.starts_with("sel-c ") && rest.lines().count() == 1, "{rest}");
         assert_eq!(said(&guard, &["wait", "sel-c"]), "4\n");

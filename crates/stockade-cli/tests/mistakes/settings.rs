@@ -44,19 +44,19 @@ fn numbers_and_settings_are_checked() {
             ),
         ];
         for (flag, value, said) in cases {
-            let mut words = Line::good(&guard).words("run");
+            let mut arguments = Line::good(&guard).arguments("run");
             // With an equals sign, so that a value may begin with a dash.
-            words.push(format!("{flag}={value}"));
-            let output = run("stockade", &words);
+            arguments.push(format!("{flag}={value}"));
+            let output = run("stockade", &arguments);
             assert_eq!(output.stderr, format!("stockade: {flag}: {said}\n"));
             assert_eq!(output.code, 125);
-            nothing_made(&guard);
+            nothing_created(&guard);
         }
     });
 }
 
 #[test]
-fn a_controller_that_is_not_there_is_named() {
+fn a_missing_controller_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
         let said =
@@ -66,7 +66,7 @@ fn a_controller_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_cgroup_file_that_there_is_not_is_named_with_its_flag() {
+fn a_missing_cgroup_file_is_named_with_its_flag() {
     privileged!(guard, {
         let parent = guard.named("parent");
         let line = Line::good(&guard).with("--cgroup", "pids.maximum=1").with("--parent-cgroup", &parent);
@@ -76,14 +76,14 @@ fn a_cgroup_file_that_there_is_not_is_named_with_its_flag() {
         let end = "/pids.maximum: No such file or directory (os error 2): the controller has no such file on this \
                    host\n";
         assert!(output.stderr.ends_with(end), "{output:?}");
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }
 
 #[test]
 fn a_cgroup_file_of_the_other_version_is_named_with_its_flag() {
     privileged!(guard, {
-        // Whichever this host has for memory: one of the two is of the other version.
+        // One of the two files belongs to the cgroup version that this host does not use for memory.
         let output = Line::good(&guard).with("--cgroup", "memory.max=1000000000").run();
         let output = if output.code == 0 {
             Line::good(&guard).with("--cgroup", "memory.limit_in_bytes=1000000000").run()
@@ -98,16 +98,16 @@ fn a_cgroup_file_of_the_other_version_is_named_with_its_flag() {
         ];
         assert!(said.contains(&output.stderr.as_str()), "{}", output.stderr);
         assert_eq!(output.code, 125);
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }
 
 #[test]
-fn a_controller_of_the_other_version_is_named_with_the_way_out() {
+fn a_controller_of_the_other_version_is_named_with_the_fix() {
     privileged!(guard, {
-        // Where nothing but version 2 is mounted there is no hierarchy of the other to look in.
+        // With only cgroup v2 mounted, there is no hierarchy of the other version to find the controller in.
         if testkit::unified_mount().is_some() {
-            let test = "settings::a_controller_of_the_other_version_is_named_with_the_way_out";
+            let test = "settings::a_controller_of_the_other_version_is_named_with_the_fix";
             return testkit::skip(test, "cgroup v1");
         }
         let line = Line::good(&guard).with("--cgroup", "pids.max=5").with("--cgroup-version", "2");
@@ -118,7 +118,7 @@ fn a_controller_of_the_other_version_is_named_with_the_way_out() {
 }
 
 #[test]
-fn a_value_that_the_kernel_refuses_is_named_with_its_flag() {
+fn a_value_that_the_kernel_rejects_is_named_with_its_flag() {
     privileged!(guard, {
         let parent = guard.named("parent");
         let line = Line::good(&guard).with("--cgroup", "pids.max=many").with("--parent-cgroup", &parent);
