@@ -7,7 +7,7 @@ use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, JailSpec, SpecError};
 use stockade::{Error, Layout, Operation};
 
-/// The default version is 1 even where there is only version 2, as with the original.
+/// The default is cgroup v1 also on a host that has only v2, as in Firecracker's jailer.
 const ONLY_VERSION_2: &str = "No hierarchy found for this cgroup version.
 Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
 
@@ -85,7 +85,7 @@ fn of_spec(error: &SpecError) -> String {
     }
 }
 
-/// The messages for what fails while the jail is made and entered.
+/// The messages of failures while the jail is created and entered.
 pub(crate) struct Messages {
     /// The jail's root on the host.
     root: String,

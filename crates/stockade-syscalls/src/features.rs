@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn every_feature_is_probed_and_nothing_is_closed() {
-        // At low numbers and at high ones; other tests of this process open and close their own meanwhile.
+        // At low numbers and at high ones; other tests of this process open and close their own.
         let null = std::fs::File::open("/dev/null").expect("open /dev/null");
         let held =
             [200, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&null, least).expect("a duplicate"));

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_below_a_jails_tree_is_empty_and_cannot_be_written_to() {
+    fn the_mount_below_a_jails_tree_is_empty_and_read_only() {
         let test = std::any::type_name_of_val(&|| ());
         if !testkit::has(rustix::process::geteuid().is_root(), test, "root") {
             return;

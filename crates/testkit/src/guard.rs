@@ -193,7 +193,7 @@ fn test_binary() -> String {
     name.rsplit_once('-').map_or(&*name, |(name, _)| name).to_owned()
 }
 
-/// Reaps what has ended; what still lives is a leak.
+/// Reaps the children that have exited. A child that still lives is a leak.
 fn living_child() -> Option<String> {
     let _no_program_runs = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
     loop {

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_heard_without_the_carriage_returns_of_a_terminal() {
+    fn each_line_is_read_without_carriage_returns() {
         let (outcome, lines, _) = listen_to("printf 'one\\r\\ntwo\\n'", PATIENCE);
         assert_eq!((outcome, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
     }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placement_has_a_name_behind_its_last_equals_sign_and_options_behind_that() {
+    fn a_name_follows_the_last_equals_sign_and_options_follow_it() {
         let disk = || Placement::new("/no/such=file").named("disk.img");
         assert_eq!(parsed("/no/such=file=disk.img"), Ok(disk()));
         assert_eq!(parsed("/no/such=file=disk.img:ro"), Ok(disk().read_only()));
