@@ -1,10 +1,12 @@
-//! The checks that run no program of the workspace.
+//! Everything that is checked without running the programs.
 
 use crate::command::{Done, cargo, run};
-use crate::{guide, python, setup};
+use crate::{guide, python, rooms, setup, words};
 
 pub(crate) fn check() -> Done {
     run(&mut cargo(&["fmt", "--check"]))?;
+    rooms::check()?;
+    words::words(&[])?;
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let document = &["doc", "--workspace", "--no-deps", "--document-private-items"];
     run(cargo(document).env("RUSTDOCFLAGS", "-D warnings"))?;

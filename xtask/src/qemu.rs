@@ -1,4 +1,4 @@
-//! Prepares and runs the example of QEMU in a jail.
+//! QEMU in a jail: everything that the example needs, and then the example.
 
 use crate::command::{Done, built, cargo, command, run};
 use crate::{setup, vm};

@@ -4,28 +4,28 @@ use std::fs;
 
 use crate::command::{Done, cargo, command, find_installed, is_installed, run};
 
-/// Programs with their Debian packages.
+/// A program and the Debian package it comes in.
 const PROGRAMS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("ip", "iproute2"),
     ("strace", "strace"),
     ("strip", "binutils"),
-    // Debian's Python, not another one on the PATH.
+    // Debian's own, whatever else is called so.
     ("/usr/bin/python3", "python3"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("cpio", "cpio"),
     ("busybox", "busybox-static"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
-    // For building the Debian package, checking its units and testing it in a separate Debian.
+    // To build the Debian package, to check its units, and to try it in a Debian of its own.
     ("dpkg-deb", "dpkg"),
     ("systemd-analyze", "systemd"),
     ("debootstrap", "debootstrap"),
 ];
 
-/// The tested version.
+/// The version that checks were written for.
 const CARGO_DENY: &str = "0.20.2";
-/// The tested version.
+/// The version that the guide was written for.
 const MDBOOK: &str = "0.5.4";
 
 /// Installs the Debian packages whose programs are missing.
@@ -47,17 +47,17 @@ pub(crate) fn setup() -> Done {
         })
 }
 
-/// Whether Debian's Python can create environments, which needs the package python3-venv.
+/// Whether Debian's Python can make environments, which it has in a package of its own.
 fn has_venv() -> bool {
     let mut python = std::process::Command::new("/usr/bin/python3");
     python.args(["-c", "import ensurepip"]).stderr(std::process::Stdio::null());
     python.status().is_ok_and(|status| status.success())
 }
 
-/// Whether a program is installed. If its package is a static one, the program must not need a dynamic loader.
+/// Whether a program is installed; from a package called static, one that needs no dynamic loader.
 fn is_present(program: &str, package: &str) -> bool {
     let Some(path) = find_installed(program) else { return false };
-    // A dynamic program contains the loader's path; a static one at most its name.
+    // A program that needs a dynamic loader contains its path; a static one at most its name.
     let loader = b"/ld-linux";
     let needs_loader = |bytes: Vec<u8>| bytes.windows(loader.len()).any(|window| window == loader);
     !package.ends_with("-static") || fs::read(path).is_ok_and(|bytes| !needs_loader(bytes))
@@ -67,7 +67,7 @@ fn apt(arguments: &[&str]) -> std::process::Command {
     command("apt-get", arguments)
 }
 
-/// Installs tmux, with which the pictures of terminals are drawn.
+/// Installs what the pictures of terminals are taken with.
 pub(crate) fn tmux() -> Done {
     if is_installed("tmux") {
         return Ok(());
@@ -75,12 +75,12 @@ pub(crate) fn tmux() -> Done {
     run(&mut apt(&["install", "--yes", "--no-install-recommends", "tmux"]))
 }
 
-/// Builds cargo-deny, unless it is installed.
+/// Builds the dependency checker, unless it is there.
 pub(crate) fn cargo_deny() -> Done {
     program_of("cargo-deny", CARGO_DENY, &[])
 }
 
-/// Builds mdBook, unless it is installed.
+/// Builds the program that makes the guide, unless it is there.
 pub(crate) fn mdbook() -> Done {
     program_of("mdbook", MDBOOK, &["--no-default-features", "--features", "search"])
 }

@@ -1,4 +1,4 @@
-//! The summary of a test run: the time of each suite, and the skipped tests with their reasons.
+//! The end of a test run: each suite with its time, and each test that was skipped with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::Done;
 
-/// A suite of tests: a test binary, the documentation of a crate, or another testing program.
+/// A suite of tests: one test binary, the documentation of a crate, or another program that tests.
 #[derive(Debug)]
 struct Suite {
     name: String,
@@ -31,11 +31,11 @@ pub(crate) struct Summary {
     passed_in_machine: BTreeSet<String>,
 }
 
-// The machines in the summary.
+/// Machines that tests are skipped on.
 pub(crate) const HERE: &str = "here";
 pub(crate) const IN_MACHINE: &str = "in the virtual machine";
 
-/// Runs tests, then prints the time of each suite and the skipped tests, also after a failure.
+/// Runs tests, then prints the time of each suite and the skipped tests, also if a test failed.
 pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
     let mut summary = Summary::default();
     let outcome = tests(&mut summary);
@@ -44,7 +44,7 @@ pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
 }
 
 impl Summary {
-    /// Runs a program as a suite.
+    /// Adds a suite that is a single program.
     pub(crate) fn time<T>(&mut self, name: &str, program: impl FnOnce() -> Done<T>) -> Done<T> {
         let mut reader = Reader::for_suite(name);
         let outcome = program();
@@ -57,7 +57,7 @@ impl Summary {
         self.skipped.entry((machine, reason.to_owned())).or_default().insert(test.to_owned());
     }
 
-    /// Records the skipped tests of a list with the lines `TEST (needs SOMETHING)`.
+    /// Takes note of the tests that are listed in a file, one line each: `TEST (needs SOMETHING)`.
     pub(crate) fn skip_listed(&mut self, list: &str) {
         for line in list.lines() {
             if let Some((test, reason)) = line.strip_suffix(')').and_then(|line| line.split_once(" (needs "))
@@ -67,7 +67,7 @@ impl Summary {
         }
     }
 
-    /// Records a test of the virtual machine, `SUITE::TEST`, with its output.
+    /// Adds a test of the virtual machine, `SUITE::TEST`, with what it wrote.
     pub(crate) fn test_in_machine(&mut self, test: &str, passed: bool, output: &str, time: Duration) {
         let (suite, _) = test.split_once("::").unwrap_or((test, ""));
         let name = format!("virtual machine: {suite}");
@@ -102,55 +102,48 @@ impl Summary {
         }
         text.push_str("\nskipped:\n");
         for ((machine, reason), tests) in &self.skipped {
-            let ran = tests.iter().filter(|test| *machine == HERE && self.ran_in_machine(test)).count();
-            let elsewhere = match ran {
-                0 => String::new(),
-                _ => format!("; {ran} of {} ran in the virtual machine", tests.len()),
-            };
-            let _ = writeln!(text, "  {machine}: {reason}{elsewhere}");
+            let ran = |test: &&String| *machine == HERE && self.passed_in_machine.contains(*test);
+            let ran = tests.iter().filter(ran).count();
+            let elsewhere =
+                if ran == 0 { String::new() } else { format!(", {ran} of them passed {IN_MACHINE}") };
+            let _ = writeln!(text, "  {machine}: {reason} ({} tests{elsewhere})", tests.len());
             for test in tests {
                 let _ = writeln!(text, "    {test}");
             }
         }
         text
     }
-
-    /// Whether a test passed in the virtual machine, where the suite precedes its name.
-    fn ran_in_machine(&self, test: &str) -> bool {
-        let is_it = |other: &String| other == test || other.ends_with(&format!("::{test}"));
-        self.passed_in_machine.iter().any(is_it)
-    }
 }
 
-/// Parses the output of `cargo test` and pytest.
+/// Reads what `cargo test` and pytest print.
 #[derive(Default)]
 pub(crate) struct Reader {
-    /// The name, the start and the counts of the current suite.
+    /// Name and beginning of the suite that runs.
     current: Option<(String, Instant, Counts)>,
     suites: Vec<Suite>,
     ignored: Vec<(String, String)>,
     /// Packages by the paths of their test binaries.
     packages: BTreeMap<String, String>,
-    /// Appended to the names of suites.
+    /// Text to append to the names of suites.
     suffix: &'static str,
 }
 
 impl Reader {
     /// # Arguments
     /// * `packages`: the packages by the paths of their test binaries, relative to the workspace.
-    /// * `suffix`: appended to the names of suites.
+    /// * `suffix`: what is appended to the names of suites.
     pub(crate) fn new(packages: BTreeMap<String, String>, suffix: &'static str) -> Self {
         Self { packages, suffix, ..Self::default() }
     }
 
-    /// Creates a reader for a program that is one suite.
+    /// For a program that is one suite.
     pub(crate) fn for_suite(name: &str) -> Self {
         let mut reader = Self::default();
         reader.begin(name.to_owned());
         reader
     }
 
-    /// Parses a line.
+    /// Takes in a line.
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some((source, binary)) = line.strip_prefix("Running ").and_then(|rest| rest.split_once(" (")) {
@@ -161,7 +154,7 @@ impl Reader {
         } else if let Some(name) = line.strip_prefix("Doc-tests ") {
             self.begin(format!("{name} documentation"));
         } else if let Some(result) = line.strip_prefix("test result: ") {
-            let count = |label| number_before(result, label);
+            let count = |what| number_before(result, what);
             self.add(Counts {
                 passed: count(" passed"),
                 failed: count(" failed"),
@@ -174,13 +167,13 @@ impl Reader {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() { "ignored".to_owned() } else { format!("ignored: {reason}") };
             self.ignored.push((format!("{suite}: {test}"), reason));
-        } else if let Some((position, reason)) =
+        } else if let Some((place, reason)) =
             line.strip_prefix("SKIPPED [").and_then(|rest| rest.split_once(": "))
         {
-            let (count, position) = position.split_once("] ").unwrap_or(("1", position));
-            self.ignored.push((format!("{count} of python, {position}"), reason.to_owned()));
+            let (count, place) = place.split_once("] ").unwrap_or(("1", place));
+            self.ignored.push((format!("{count} of python, {place}"), reason.to_owned()));
         } else if line.contains(" passed") && line.contains(" in ") && !line.contains("; ") {
-            let count = |label| number_before(line, label);
+            let count = |what| number_before(line, what);
             self.add(Counts {
                 passed: count(" passed"),
                 failed: count(" failed"),
@@ -194,7 +187,7 @@ impl Reader {
         self.current = Some((name, Instant::now(), Counts::default()));
     }
 
-    /// Counts the suite as one test.
+    /// Counts a suite that is one test.
     fn count(&mut self, passed: bool) {
         self.add(Counts { passed: usize::from(passed), failed: usize::from(!passed), skipped: 0 });
     }
@@ -215,7 +208,7 @@ impl Reader {
         }));
     }
 
-    /// Adds the parsed results to a summary.
+    /// Adds the suites to the results.
     pub(crate) fn finish(mut self, summary: &mut Summary) {
         self.end();
         // A binary without tests is no suite.
@@ -232,14 +225,14 @@ fn crate_of(binary: &str) -> &str {
     file.rsplit_once('-').map_or(file, |(name, _)| name)
 }
 
-/// The number before a label; 0 if there is none.
-fn number_before(line: &str, label: &str) -> usize {
-    let before = line.split(label).next().filter(|before| before.len() < line.len());
+/// The number before this text; 0 if there is none.
+fn number_before(line: &str, words: &str) -> usize {
+    let before = line.split(words).next().filter(|before| before.len() < line.len());
     let digits = before.and_then(|before| before.rsplit(|c: char| !c.is_ascii_digit()).next());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The skipped test in a line, and its need.
+/// The test that a line reports as skipped, and its need.
 fn skipped(line: &str) -> Option<(String, String)> {
     let (test, need) = line.split_once("skipped: ")?.1.split_once(" needs ")?;
     Some((test.to_owned(), format!("needs {need}")))
@@ -266,7 +259,7 @@ mod tests {
             "     Running unittests src/lib.rs (target/deps/a_b-1f)",
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "     Running tests/life.rs (target/deps/life-0a)",
-            "test owner ... ignored, another test runs it",
+            "test keeper ... ignored, another test runs it",
             "test a_life ... ok",
             "test result: ok. 21 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.30s",
             "   Doc-tests stockade",
@@ -283,24 +276,28 @@ mod tests {
         );
         let text = summary.text();
         assert!(
-            text.contains("here: ignored: another test runs it\n    stockade tests/life.rs: owner\n"),
+            text.contains(
+                "here: ignored: another test runs it (1 tests)\n    stockade tests/life.rs: keeper\n"
+            ),
             "{text}"
         );
     }
 
     #[test]
-    fn tests_that_pytest_skips_have_their_reason() {
+    fn what_pytest_skips_is_told_with_its_reason() {
         let mut reader = Reader::for_suite("python");
         reader.read("SKIPPED [2] tests/conftest.py:160: needs root");
         reader.read("115 passed, 2 skipped in 12.34s");
         let mut summary = Summary::default();
         reader.finish(&mut summary);
         assert_eq!(summary.suites[0].counts, Counts { passed: 115, failed: 0, skipped: 2 });
-        assert!(summary.text().contains("here: needs root\n    2 of python, tests/conftest.py:160\n"));
+        assert!(
+            summary.text().contains("here: needs root (1 tests)\n    2 of python, tests/conftest.py:160\n")
+        );
     }
 
     #[test]
-    fn tests_that_ran_in_the_virtual_machine_are_counted() {
+    fn tests_that_ran_in_the_machine_are_counted() {
         let mut summary = Summary::default();
         summary.skip_listed("v2::a (needs v2)\nv2::b (needs v2)\n");
         let second = Duration::from_secs(1);
@@ -309,19 +306,24 @@ mod tests {
         summary.test_in_machine("conformance::c", true, "skipped: c needs strace\n", second);
         let text = summary.text();
         assert!(
-            text.contains("  here: needs v2; 1 of 2 ran in the virtual machine\n    v2::a\n    v2::b\n"),
+            text.contains(
+                "  here: needs v2 (2 tests, 1 of them passed in the virtual machine)\n    v2::a\n    v2::b\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("  in the virtual machine: needs strace\n    conformance::c\n"), "{text}");
+        assert!(
+            text.contains("  in the virtual machine: needs strace (1 tests)\n    conformance::c\n"),
+            "{text}"
+        );
         assert_eq!(summary.suites[0].counts, Counts { passed: 1, failed: 1, skipped: 0 });
         assert_eq!(summary.suites[0].time, second * 2);
     }
 
     #[test]
-    fn a_failed_program_is_a_suite_too() {
+    fn a_program_that_fails_is_a_suite_too() {
         let mut summary = Summary::default();
-        let failed: Result<(), String> = summary.time("smoke", || Err("cause".to_owned()));
-        assert_eq!(failed, Err("cause".to_owned()));
+        let failed: Result<(), String> = summary.time("smoke", || Err("why".to_owned()));
+        assert_eq!(failed, Err("why".to_owned()));
         assert_eq!(summary.suites[0].counts, Counts { passed: 0, failed: 1, skipped: 0 });
         assert!(summary.text().ends_with("nothing was skipped\n"));
     }

@@ -81,9 +81,6 @@ fn check_cgroups(
         return Ok(CgroupLayout::default());
     }
     let cgroups = CgroupLayout::read_for(spec)?;
-    if version == CgroupVersion::V1 && cgroups.v1.is_empty() && cgroups.v2.is_some() {
-        return Err(Error::NoHierarchy(message::ONLY_V2));
-    }
     cgroups.has(version)?;
     if !has_settings {
         cgroups.move_into_parent(spec)?;

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::path::Path;
 
 use stockade::entry::EnterStep;
-use stockade::spec::JailSpec;
+use stockade::spec::{CgroupVersion, JailSpec, SpecError};
 use stockade::{Error, Layout, Operation};
 
-/// As in Firecracker's jailer, the default is cgroup v1 even on a host with cgroup v2 only.
-pub(crate) const ONLY_V2: &str = "No hierarchy found for this cgroup version.
-Hint: This host has cgroup v2 only, pass --cgroup-version 2.";
+/// The default is cgroup v1 also on a host that has only v2, as in Firecracker's jailer.
+const ONLY_VERSION_2: &str = "No hierarchy found for this cgroup version.
+Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
 
 /// The message for an error of the checks, which create nothing.
 pub(crate) fn of_check(error: &Error) -> String {
@@ -26,13 +26,66 @@ pub(crate) fn of_check(error: &Error) -> String {
                  cgroup under {cgroup}, pass any --cgroup parameters."
             )
         }
+        Error::Spec(error) => of_spec(error),
+        Error::NoHierarchy { version, other } => {
+            let what = match (version, other) {
+                (CgroupVersion::V2, _) => "cgroupsv2 hierarchy missing",
+                (CgroupVersion::V1, Some(CgroupVersion::V2)) => ONLY_VERSION_2,
+                _ => "No hierarchy found for this cgroup version.",
+            };
+            format!("Hierarchy not found: {what}")
+        }
+        Error::NoController(controller) => format!("Controller {controller} is unavailable"),
         _ => error.to_string(),
     }
 }
 
 const EBUSY: i32 = 16;
 
-/// The messages for failures while the jail is created and entered.
+/// The message for a wrong flag. An error that only stockade's own flags can cause has stockade's text.
+fn of_spec(error: &SpecError) -> String {
+    match error {
+        SpecError::IdLength(length) => {
+            format!("Invalid instance ID: Invalid len ({length});  the length must be between 1 and 64")
+        }
+        SpecError::IdCharacter(character, position) => {
+            format!("Invalid instance ID: Invalid char ({character}) at position {position}")
+        }
+        SpecError::NotFound(path, cause) => {
+            format!("Failed to canonicalize path {}: {cause}", path.display())
+        }
+        SpecError::NotAFile(path) => format!("{} is not a file", path.display()),
+        SpecError::NotADirectory(path) => format!("{} is not a directory", path.display()),
+        SpecError::ExecName(path) => format!("The name of {} is not UTF-8", path.display()),
+        SpecError::Uid(text) => format!("Invalid uid: {text}"),
+        SpecError::Gid(text) => format!("Invalid gid: {text}"),
+        SpecError::ParentCgroup(_) => {
+            "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'".to_owned()
+        }
+        SpecError::CgroupVersion(text) => format!("{text} is an invalid cgroup version specifier"),
+        SpecError::CgroupFormat(text) => format!("Invalid format for cgroups: {text}"),
+        SpecError::CgroupFile(text) => format!("Cgroup invalid file: {text}"),
+        SpecError::LimitFormat(text) => format!("Invalid format for resources limits: {text}"),
+        SpecError::LimitName(name) => format!("Invalid resource argument: {name}"),
+        SpecError::LimitValue(value, cause) => {
+            format!("Invalid limit value for resource: {value}: {cause}")
+        }
+        SpecError::NetnsName(name) => format!("Invalid network namespace name: {name:?}"),
+        SpecError::Argument { .. }
+        | SpecError::Libraries(_)
+        | SpecError::NotForOwner(..)
+        | SpecError::RootTooLong(..)
+        | SpecError::NotText(_)
+        | SpecError::OtherCgroupVersion { .. }
+        | SpecError::Placeholder(_)
+        | SpecError::UnknownProfile(..)
+        | SpecError::ProfileFile(..)
+        | SpecError::ReadOnlyOwner(_)
+        | SpecError::JailPath(_) => error.to_string(),
+    }
+}
+
+/// The messages of failures while the jail is created and entered.
 pub(crate) struct Messages {
     /// The jail's root on the host.
     root: String,

@@ -42,10 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errno_names_are_those_of_the_manual() {
-        assert_eq!(name(Errno::PERM), "EPERM");
-        assert_eq!(name(Errno::ACCESS), "EACCES");
-        assert_eq!(name(Errno::TOOBIG), "E2BIG");
+    fn an_error_without_a_name_is_a_number() {
         assert_eq!(name(Errno::from_raw_os_error(4095)), "errno 4095");
     }
 

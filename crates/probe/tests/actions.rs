@@ -11,7 +11,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -93,8 +92,7 @@ fn limits_prints_the_probes_limits() {
 #[test]
 fn an_unlimited_resource_is_null() {
     if line_of(Command::new(PROBE).arg("limits"))["limits"]["fsize"][1] != Value::Null {
-        eprintln!("skipped an_unlimited_resource_is_null: the test itself is limited");
-        return;
+        return testkit::skip("no_limit_is_null", "a process without a limit on file sizes");
     }
     let line = line_of(Command::new("sh").args(["-c", r#"ulimit -f unlimited; exec "$0" limits"#, PROBE]));
     assert_eq!(line["limits"]["fsize"], json!([null, null]));
@@ -246,13 +244,8 @@ fn the_probe_listens_on_a_socket_while_it_continues() {
 
 #[test]
 fn the_guest_halts() {
-    if !Path::new("/dev/kvm").exists() {
-        eprintln!("skipped the_guest_halts: no /dev/kvm");
-        return;
-    }
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        eprintln!("skipped the_guest_halts: /dev/kvm cannot be opened");
-        return;
+        return testkit::skip("the_guest_halts", "/dev/kvm, and the right to open it");
     }
     assert_eq!(lines(&["guest"]), [json!({ "kvm_guest": "hlt" })]);
 }

@@ -1,4 +1,4 @@
-//! `audit` finds of a jail that runs what is so, whatever its receipt says.
+//! `audit` reports the facts about a running jail, independent of its receipt.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;
@@ -27,12 +27,12 @@ fn of(audit: &Value, check: &str) -> (String, String) {
     let findings = audit["findings"].as_array().unwrap();
     let found = findings.iter().find(|finding| finding["check"] == check);
     let found = found.unwrap_or_else(|| panic!("no {check} in {audit}"));
-    let word = |key: &str| found[key].as_str().unwrap().to_owned();
-    (word("grade"), word("fact"))
+    let text = |key: &str| found[key].as_str().unwrap().to_owned();
+    (text("grade"), text("fact"))
 }
 
 #[test]
-fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
+fn audit_compares_a_limited_jail_with_a_plain_one() {
     privileged!(guard, {
         let limits = ["--cgroup", "pids.max=30", "--parent-cgroup", guard.name()];
         let tight = sleeper(&guard, "tight", &[&["--new-pid-ns", "--new-net-ns"][..], &limits].concat());
@@ -60,7 +60,7 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         }
         let landlock = of(&of_plain, "landlock").1;
         // Every jail has no_new_privs, so the kernel gives no hint that rules a domain out.
-        assert!(landlock.starts_with("cannot be told: ") || landlock.starts_with("none: "), "{landlock}");
+        assert!(landlock.starts_with("unknown: ") || landlock.starts_with("none: "), "{landlock}");
         let good = |fact: &str| ("good".to_owned(), fact.to_owned());
         assert_eq!(of(&of_tight, "pids-limit"), good("pids.max=30"));
         let cgroup = of(&of_tight, "cgroup").1;
@@ -75,7 +75,7 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
         assert_eq!(of(&of_plain, "network-namespace").0, "warning");
         // A jail in a pid namespace of its own cannot reach the other.
         assert_eq!(of(&of_tight, "neighbours").0, "good");
-        assert_eq!(of(&of_plain, "neighbours"), ("warning".into(), format!("{tight} as its uid")));
+        assert_eq!(of(&of_plain, "neighbours"), ("warning".into(), format!("jails with its uid: {tight}")));
         let output = stockade(&guard, &["audit", &tight, "--against", &plain]);
         assert_eq!(output.code, 1);
         let line = format!("{tight}: good     pids-limit         pids.max=30\n");
@@ -99,14 +99,14 @@ fn a_limited_jail_is_better_than_a_plain_one_and_the_difference_is_told() {
     });
 }
 
-/// What mends a finding.
-fn mend<'a>(audit: &'a Value, check: &str) -> &'a str {
+/// The fix of a finding.
+fn fix<'a>(audit: &'a Value, check: &str) -> &'a str {
     let findings = audit["findings"].as_array().unwrap();
     findings.iter().find(|finding| finding["check"] == check).unwrap()["mend"].as_str().unwrap()
 }
 
 #[test]
-fn what_is_advised_can_be_asked_for_here_and_is_found_in_force() {
+fn the_advised_limit_is_accepted_and_found_in_force() {
     privileged!(guard, {
         let audit = |id: &str| -> Value {
             let audit = serde_json::from_str(&said(&guard, &["audit", "--json", id])).unwrap();
@@ -114,7 +114,7 @@ fn what_is_advised_can_be_asked_for_here_and_is_found_in_force() {
             audit
         };
         let plain = audit(&sleeper(&guard, "plain", &[]));
-        let advised = mend(&plain, "memory-limit").strip_prefix("--cgroup ").unwrap();
+        let advised = fix(&plain, "memory-limit").strip_prefix("use --cgroup ").unwrap();
         let file = advised.strip_suffix("=BYTES").unwrap();
         let (asked, found) = (format!("{file}=64M"), format!("{file}=67108864"));
         let limits = ["--cgroup", &asked, "--parent-cgroup", guard.name()];
@@ -126,7 +126,7 @@ fn what_is_advised_can_be_asked_for_here_and_is_found_in_force() {
 }
 
 #[test]
-fn what_was_let_in_is_found_from_outside() {
+fn a_set_uid_file_of_root_is_found_from_outside() {
     privileged!(guard, {
         let id = create(&guard, "loose", &["--uid", "4321", "--gid", "4321"]);
         let file = guard.file("su", "");
@@ -153,7 +153,7 @@ fn what_was_let_in_is_found_from_outside() {
 }
 
 #[test]
-fn a_stream_that_leads_to_a_file_of_the_host_is_found() {
+fn stdout_to_a_file_of_the_host_is_found() {
     privileged!(guard, {
         let id = guard.named("open");
         let (base, probe) =
@@ -165,7 +165,7 @@ fn a_stream_that_leads_to_a_file_of_the_host_is_found() {
         let mut run = run.spawn().unwrap();
         said(&guard, &["events", "--all", "--until", "started", &id]);
         let audit: Value = serde_json::from_str(&said(&guard, &["audit", "--json", &id])).unwrap();
-        let fact = format!("1 leads to {}", log.display());
+        let fact = format!("file descriptor 1 leads to {}", log.display());
         assert_eq!(of(&audit, "descriptors"), ("warning".into(), fact));
         drop(run.stdin.take());
         assert!(run.wait().unwrap().success());
@@ -173,16 +173,16 @@ fn a_stream_that_leads_to_a_file_of_the_host_is_found() {
 }
 
 #[test]
-fn what_does_not_run_is_not_audited() {
+fn only_a_running_jail_is_audited() {
     privileged!(guard, {
         let refused = |id: &str, line: String| {
             let output = stockade(&guard, &["audit", id]);
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
         };
         let none = guard.named("none");
-        refused(&none, format!("stockade: there is no jail {none}: stockade ps lists those that are\n"));
+        refused(&none, format!("stockade: no jail '{none}'; list the jails with `stockade ps`\n"));
         let id = create(&guard, "idle", &[]);
-        refused(&id, format!("stockade: jail {id} does not run\n"));
+        refused(&id, format!("stockade: jail '{id}' is not running\n"));
         said(&guard, &["rm", &id]);
     });
 }

@@ -1,4 +1,4 @@
-//! `doctor` tells of a host what breaks jails, and changes nothing.
+//! `doctor` reports the faults of a host, and changes nothing.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::unix::process::CommandExt;
@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 use testkit::{Guard, Output, privileged, program, run_with, said};
 
-fn doctor(guard: &Guard, words: &[&str]) -> Output {
+fn doctor(guard: &Guard, arguments: &[&str]) -> Output {
     let mut command = Command::new(program("stockade"));
-    command.arg("doctor").args(words).arg("--chroot-base-dir").arg(guard.base());
+    command.arg("doctor").args(arguments).arg("--chroot-base-dir").arg(guard.base());
     run_with(command.env("STOCKADE_STATE_DIR", guard.state()))
 }
 
@@ -24,7 +24,7 @@ fn of<'f>(findings: &'f [Value], check: &str) -> &'f Value {
 }
 
 #[test]
-fn where_jails_are_made_nothing_is_broken() {
+fn a_host_with_jails_has_no_broken_finding() {
     privileged!(guard, {
         let output = doctor(&guard, &["--json"]);
         assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{}", output.stdout);
@@ -37,12 +37,12 @@ fn where_jails_are_made_nothing_is_broken() {
         assert_eq!(quiet.iter().collect::<Vec<_>>(), bad);
         let text = doctor(&guard, &[]).stdout;
         assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), all.len());
-        assert!(!guard.base().exists() && !guard.state().exists(), "it only looks");
+        assert!(!guard.base().exists() && !guard.state().exists(), "doctor creates no directory");
     });
 }
 
 #[test]
-fn a_base_without_execution_and_a_dead_jail_are_found() {
+fn a_noexec_base_and_a_corrupt_receipt_are_found() {
     privileged!(guard, {
         std::fs::create_dir(guard.base()).unwrap();
         let place = guard.state().join("broken");
@@ -55,22 +55,22 @@ fn a_base_without_execution_and_a_dead_jail_are_found() {
         assert_eq!((output.code, output.stderr.as_str()), (1, ""));
         let all = findings(&output);
         let base = guard.base().display().to_string();
-        let told: Vec<&str> = all
+        let broken: Vec<&str> = all
             .iter()
             .filter(|finding| finding["grade"] == "broken")
             .map(|finding| finding["fact"].as_str().unwrap())
             .collect();
-        assert_eq!(told, [format!("{base} is mounted noexec"), format!("{base} is mounted nodev")]);
-        let mend = format!("mount -o remount,exec {base}, or another --chroot-base-dir");
-        assert_eq!(of(&all, "base")["mend"], mend);
-        assert_eq!(of(&all, "receipts")["fact"], "1 cannot be understood");
+        assert_eq!(broken, [format!("{base} is mounted noexec"), format!("{base} is mounted nodev")]);
+        let fix = format!("run 'mount -o remount,exec {base}', or use another --chroot-base-dir");
+        assert_eq!(of(&all, "base")["mend"], fix);
+        assert_eq!(of(&all, "receipts")["fact"], "1 corrupt");
         std::fs::remove_dir_all(guard.state()).unwrap();
         std::fs::remove_dir(guard.base()).unwrap();
     });
 }
 
 #[test]
-fn what_is_no_jails_in_the_state_directory_is_named_and_no_jail() {
+fn strays_in_the_state_directory_are_listed_and_never_removed() {
     privileged!(guard, {
         let state = guard.state();
         std::fs::create_dir_all(state.join("directory")).unwrap();
@@ -79,24 +79,24 @@ fn what_is_no_jails_in_the_state_directory_is_named_and_no_jail() {
         let vm = guard.named("vm");
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-        let words = ["create", "--id", &vm, "--exec-file", &probe, "--chroot-base-dir", &base];
-        said(&guard, &words);
+        let arguments = ["create", "--id", &vm, "--exec-file", &probe, "--chroot-base-dir", &base];
+        said(&guard, &arguments);
         let all = findings(&doctor(&guard, &["--json"]));
         let strays = ["directory", "fill", "link"].map(|name| state.join(name).display().to_string());
-        let fact = format!("in the state directory and of no jail: {}", strays.join(", "));
+        let fact = format!("in the state directory, but of no jail: {}", strays.join(", "));
         assert_eq!(
             (&of(&all, "strays")["fact"], &of(&all, "strays")["grade"]),
             (&json!(fact), &json!("note"))
         );
         assert_eq!(said(&guard, &["ps", "-q"]), format!("{vm}\n"));
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         said(&guard, &["rm", &vm]);
-        assert!(state.join("fill").exists(), "it is not ours to remove");
+        assert!(state.join("fill").exists(), "stockade did not create it");
         std::fs::remove_dir_all(&state).unwrap();
     });
 }
 
-/// Runs it on a terminal of 80 columns.
+/// Runs `doctor` on a terminal of 80 columns.
 fn on_terminal(guard: &Guard, setting: &str) -> String {
     let (program, base) = (program("stockade"), guard.base());
     let line =
@@ -107,14 +107,14 @@ fn on_terminal(guard: &Guard, setting: &str) -> String {
 }
 
 #[test]
-fn a_terminal_gets_lines_that_it_need_not_cut_and_coloured_grades() {
+fn a_terminal_gets_wrapped_lines_and_coloured_grades() {
     privileged!(guard, {
         let plain = doctor(&guard, &[]).stdout;
         let wrapped = on_terminal(&guard, "NO_COLOR=1");
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(words(&wrapped), words(&plain));
         assert!(plain.lines().any(|line| line.len() > 80), "nothing to wrap: {plain}");
-        // A path has no place to be cut.
+        // A path cannot be wrapped.
         let is_short = |line: &str| line.len() <= 80 || line.split_whitespace().last().unwrap().len() > 52;
         assert!(wrapped.lines().all(is_short), "{wrapped}");
         let coloured = on_terminal(&guard, "");
@@ -123,7 +123,7 @@ fn a_terminal_gets_lines_that_it_need_not_cut_and_coloured_grades() {
 }
 
 #[test]
-fn who_is_not_root_is_told_so_and_all_the_rest() {
+fn doctor_without_root_reports_that_and_all_other_findings() {
     privileged!(guard, {
         let copy = guard.directory().join("stockade");
         std::fs::copy(program("stockade"), &copy).unwrap();
@@ -131,7 +131,7 @@ fn who_is_not_root_is_told_so_and_all_the_rest() {
         command.args(["doctor", "--quiet"]).uid(65_534).gid(65_534);
         let output = run_with(&mut command);
         assert_eq!((output.code, output.stderr.as_str()), (1, ""));
-        let line = "broken   privileges         this is uid 65534\n                         so making jails needs root\n";
+        let line = "broken   privileges         this is uid 65534\n                     effect only root can create jails\n";
         assert!(output.stdout.contains(line), "{}", output.stdout);
     });
 }

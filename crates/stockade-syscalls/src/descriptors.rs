@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// The first number above the standard streams.
@@ -21,4 +22,13 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
 /// Returns EMFILE.
 pub fn copy_above_standard(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST)
+}
+
+/// `/dev/null` to read and to write, above 2, until the exec.
+///
+/// # Errors
+/// Those of `open`.
+pub fn null() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, Mode::empty()).and_then(above_standard)
 }

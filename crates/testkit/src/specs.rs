@@ -11,7 +11,7 @@ use crate::{Guard, program};
 /// Never: all values are valid.
 pub fn with_everything(guard: &Guard, number: u32) -> JailSpec {
     JailSpec::builder(guard.named(&number.to_string()), program("stockade-probe"))
-        .closure(false)
+        .libraries(false)
         .profile("plain")
         .base(guard.base())
         .netns(guard.named(&format!("net{number}")))

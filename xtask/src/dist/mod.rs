@@ -1,6 +1,7 @@
-//! The release files: an archive, a Debian package, a bill of materials, and checksums.
+//! The distribution: an archive, a Debian package, their bill of materials and their checksums.
 //!
-//! The same sources and tools give the same bytes at any place and time; `dist --twice` checks that.
+//! The same sources give the same bytes, wherever and whenever they are built by the same tools; `dist --twice`
+//! holds that.
 
 mod archive;
 mod bom;
@@ -18,32 +19,32 @@ use build::Programs;
 use release::Release;
 pub(crate) use twice::twice;
 
-/// The created files, in a directory of their own.
+/// The finished files, in a directory of their own.
 pub(crate) struct Dist {
     pub(crate) directory: PathBuf,
     /// The Debian package.
     pub(crate) package: PathBuf,
-    /// The tree of packed files.
+    /// All that is in it, as it is laid out there.
     pub(crate) tree: PathBuf,
 }
 
 /// Builds the programs and packs them into `target/packages`.
 pub(crate) fn dist() -> Done {
-    // Not target/dist, which is cargo's directory for the profile.
+    // Not target/dist, which is cargo's for the profile.
     let dist = pack(&root().join("target/packages"))?;
     eprintln!("{}", fs::read_to_string(dist.directory.join(SUMS)).unwrap_or_default().trim_end());
     eprintln!("all in {}", dist.directory.display());
     Ok(())
 }
 
-/// Builds the programs and packs them into a recreated directory.
+/// Builds the programs if necessary and packs them into a new directory.
 ///
 /// # Arguments
-/// `directory`: the directory of the results. The tree of packed files is created beside it, with the suffix `.tree`.
+/// `directory` whose name with `.tree` behind it is that of the directory in which everything is laid out first.
 pub(crate) fn pack(directory: &Path) -> Done<Dist> {
     let programs = Programs::build()?;
     let release = Release::of_this_tree()?;
-    recreate(directory)?;
+    make_anew(directory)?;
     let bom = bom::of(&build::PACKAGES, &release)?;
     write(&directory.join(format!("{}.cdx.json", release.name())), bom.document.as_bytes())?;
     let tree = directory.with_extension("tree");
@@ -54,7 +55,7 @@ pub(crate) fn pack(directory: &Path) -> Done<Dist> {
     Ok(Dist { directory: directory.to_owned(), package, tree })
 }
 
-/// The name of the file of checksums.
+/// The file of the checksums.
 const SUMS: &str = "SHA256SUMS";
 
 fn write_sums(directory: &Path) -> Done {
@@ -63,26 +64,27 @@ fn write_sums(directory: &Path) -> Done {
     write(&directory.join(SUMS), sums.as_bytes())
 }
 
-/// Creates an empty directory, and removes an existing one first.
-fn recreate(directory: &Path) -> Done {
+/// A directory with nothing in it.
+fn make_anew(directory: &Path) -> Done {
     if directory.exists() {
         fs::remove_dir_all(directory).map_err(|e| format!("remove {}: {e}", directory.display()))?;
     }
-    fs::create_dir_all(directory).map_err(|e| format!("create {}: {e}", directory.display()))
+    fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))
 }
 
-/// Writes a file, and creates its directory if necessary.
+/// Writes a file and creates its directory if it is missing.
 fn write(path: &Path, content: &[u8]) -> Done {
     let failed = |e| format!("write {}: {e}", path.display());
     path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
     fs::write(path, content).map_err(failed)
 }
 
+/// The file's text.
 fn read(path: &Path) -> Done<String> {
     fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
 }
 
-/// The relative paths of the files below a directory, sorted.
+/// The files below a directory, by their paths from there, sorted.
 fn files_below(directory: &Path) -> Done<Vec<PathBuf>> {
     let found = output(command("find", &["-type", "f", "-printf", "%P\\n"]).current_dir(directory))?;
     let mut files: Vec<PathBuf> = found.lines().map(PathBuf::from).collect();

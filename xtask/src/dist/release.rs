@@ -1,25 +1,25 @@
-//! The release: name, version, architecture, date.
+//! The facts of a release: name, version, machine, date.
 
 use crate::command::{Done, command, output};
 
-/// The facts in names and documents.
+/// The facts that stand in names and documents.
 pub(crate) struct Release {
     pub(crate) version: &'static str,
-    /// The architecture in Rust's terms.
+    /// The machine as compilers call it.
     pub(crate) machine: &'static str,
-    /// The time of all packed files, in seconds since 1970.
+    /// Seconds since 1970: the time of everything that is packed.
     pub(crate) time: u64,
 }
 
 impl Release {
-    /// The release of this tree. Its time is `SOURCE_DATE_EPOCH`, or the time of the last commit.
+    /// This tree: the time is that of `SOURCE_DATE_EPOCH`, or of the last commit.
     pub(crate) fn of_this_tree() -> Done<Self> {
         let time = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(given) => given,
-            // For any owner of the clone: this task already runs its code.
+            // The clone may belong to another user: its programs are trusted already.
             Err(_) => output(&mut command("git", &["-c", "safe.directory=*", "log", "-1", "--format=%ct"]))
                 .map_err(|e| {
-                format!("{e}; without git, set SOURCE_DATE_EPOCH to the time of the sources")
+                format!("{e}: without git, SOURCE_DATE_EPOCH has to tell the time of the sources")
             })?,
         };
         let time = time.trim().parse().map_err(|_| {
@@ -28,12 +28,12 @@ impl Release {
         Ok(Self { version: env!("CARGO_PKG_VERSION"), machine: std::env::consts::ARCH, time })
     }
 
-    /// The beginning of the files' names.
+    /// The name that files begin with.
     pub(crate) fn name(&self) -> String {
         format!("stockade-{}-{}-linux", self.version, self.machine)
     }
 
-    /// The architecture in Debian's terms.
+    /// The machine as Debian calls it.
     pub(crate) fn architecture(&self) -> &'static str {
         match self.machine {
             "x86_64" => "amd64",

@@ -10,10 +10,10 @@ pub(super) type Segments = Vec<(String, usize)>;
 /// A type that a file has an `impl` of, with the line.
 pub(super) type Impl = (String, usize);
 
-/// What a file names.
+/// The names in a file.
 #[derive(Default)]
 pub(super) struct Names {
-    /// Each path from the crate's root. One that ends there has a last segment `*` or `self`.
+    /// Each path from the crate's root. A path to the root itself has the segment `*` or `self`.
     pub(super) paths: Vec<Segments>,
     pub(super) impls: Vec<Impl>,
     /// Each name that a `use` brings in, with the path it stands for.

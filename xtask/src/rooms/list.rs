@@ -15,7 +15,7 @@ pub(crate) struct House {
     pub(crate) owners: &'static [Owner],
 }
 
-/// A folder in `src/`, or a file.
+/// A directory in `src/`, or a file.
 pub(crate) struct Room {
     pub(crate) name: &'static str,
     /// One line for the drawing.
@@ -105,7 +105,7 @@ impl House {
         levels.flatten().map(|room| room.name).filter(|name| !not.contains(name)).collect()
     }
 
-    /// What is wrong with the list itself.
+    /// Mistakes in the list itself.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let names: Vec<&str> = self.rooms().map(|room| room.name).collect();

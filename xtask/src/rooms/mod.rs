@@ -1,4 +1,4 @@
-//! Checks that the two large crates are built as their list of rooms says, and draws that list.
+//! Checks the two large crates against their list of rooms, and draws that list.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -73,7 +73,7 @@ fn house_problems(root: &Path, house: &House) -> Done<Vec<String>> {
     Ok(problems)
 }
 
-/// What a file names that its room may not name.
+/// Names in a file that are forbidden in its room.
 fn file_problems(
     house: &House,
     room: &str,

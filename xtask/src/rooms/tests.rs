@@ -17,7 +17,7 @@ const LIBRARY: House = House {
     owners: &[Owner { name: "Store", rooms: &["state", "jail"] }],
 };
 
-/// What is wrong with a library that has these files instead of or beside those of a correct one.
+/// The problems of a library that has these files instead of or beside those of a correct one.
 fn problems(planted: &[(&str, &str)]) -> Vec<String> {
     problems_of(&LIBRARY, planted)
 }

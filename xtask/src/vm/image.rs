@@ -1,4 +1,4 @@
-//! The initramfs of the virtual machine: busybox, the programs under test, and the list of tests.
+//! The machine's initramfs: busybox, the programs under test, and the list of tests.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::command::{Done, cache, cargo, command, find_installed, run};
 
-/// The init script of every image. It moves the system to a tmpfs, from which `pivot_root` works.
+/// The first program of an image: it moves the system to a root that it can change.
 pub(crate) const INIT: &str = include_str!("init.sh");
 
 /// A test binary and its tests.
@@ -18,22 +18,21 @@ pub(crate) const INIT: &str = include_str!("init.sh");
 pub(crate) struct Suite {
     /// Its test target.
     pub(crate) target: String,
-    /// The path of the built binary.
+    /// Where it was built.
     pub(crate) binary: PathBuf,
-    /// The tests, as `TARGET::TEST`.
+    /// Each test, as `TARGET::TEST`.
     pub(crate) tests: Vec<String>,
 }
 
-/// Builds the workspace's programs and the suites' binaries, and lists each binary's tests.
+/// Builds the workspace's programs and the suites' binaries, and asks each binary for its tests.
 pub(crate) fn build_suites(suites: &[(&str, &str)]) -> Done<Vec<Suite>> {
     run(&mut cargo(&["build", "--workspace"]))?;
-    // For the whole workspace, as in other tasks: other features would need another build.
-    let mut arguments = vec!["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
-    arguments.extend(suites.iter().flat_map(|(_, target)| ["--test", target]));
-    let output =
-        cargo(&arguments).stderr(Stdio::inherit()).output().map_err(|e| format!("run cargo: {e}"))?;
+    // For the whole workspace as everywhere else: other features would be other builds.
+    let mut words = vec!["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+    words.extend(suites.iter().flat_map(|(_, target)| ["--test", target]));
+    let output = cargo(&words).stderr(Stdio::inherit()).output().map_err(|e| format!("run cargo: {e}"))?;
     if !output.status.success() {
-        return Err(format!("cargo {}: {}", arguments.join(" "), output.status));
+        return Err(format!("cargo {}: {}", words.join(" "), output.status));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let built: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -63,8 +62,7 @@ fn suite(built: &[Value], package: &str, target: &str) -> Done<Suite> {
     Ok(Suite { target: target.to_owned(), binary, tests })
 }
 
-/// Creates the initramfs of the suites. Tests find the programs in the directory above their own, as in cargo's target
-/// directory.
+/// Makes the initramfs. Tests find the programs where cargo puts them: in the directory above their own.
 pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
     let mut list = String::new();
@@ -80,18 +78,18 @@ pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     image.packed()
 }
 
-/// Creates an initramfs that runs the first of these programs with these arguments.
-pub(crate) fn make_for(programs: &[PathBuf], arguments: &[&str]) -> Done<PathBuf> {
+/// Creates an image whose only test is to run the first of these programs with these arguments.
+pub(crate) fn make_for(programs: &[PathBuf], words: &[&str]) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
     let names: Vec<_> = programs.iter().filter_map(|program| program.file_name()?.to_str()).collect();
     for (program, name) in programs.iter().zip(&names) {
         image.program(program, &format!("system/target/{name}"))?;
     }
-    let arguments: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
     let first = names.first().ok_or("no program")?;
     image.script(
         "system/target/deps/run",
-        &format!("#!/bin/sh\nexec /target/{first} {}\n", arguments.join(" ")),
+        &format!("#!/bin/sh\nexec /target/{first} {}\n", words.join(" ")),
     )?;
     image.file("system/tests", "run it\n")?;
     image.packed()
@@ -104,7 +102,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// Creates the common part of all images: busybox and the init scripts.
+    /// An image with busybox and its first program.
     fn with_a_system() -> Done<Self> {
         let root = cache()?.join("initramfs");
         let _ = fs::remove_dir_all(&root);
@@ -116,7 +114,7 @@ impl Tree {
         Ok(image)
     }
 
-    /// Packs the image into one file, and removes its tree.
+    /// The image as one file; what it was made of is removed.
     fn packed(self) -> Done<PathBuf> {
         let archive = cache()?.join("initramfs.cpio");
         self.pack(&archive)?;
@@ -128,28 +126,28 @@ impl Tree {
         self.file(name, text)?;
         let path = self.root.join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-            .map_err(|e| format!("set the mode of {}: {e}", path.display()))
+            .map_err(|e| format!("make {} executable: {e}", path.display()))
     }
 
     fn file(&mut self, name: &str, text: &str) -> Done {
-        let path = self.prepare(name)?;
+        let path = self.place(name)?;
         fs::write(&path, text).map_err(|e| format!("write {}: {e}", path.display()))
     }
 
-    /// Adds a program without debug information, because the emulated processor is slow.
+    /// Takes a program over, without what only a debugger reads: the guest's processor is slow.
     fn program(&mut self, from: &Path, name: &str) -> Done {
         if self.files.iter().any(|file| file == name) {
             return Ok(());
         }
-        let path = self.prepare(name)?;
+        let path = self.place(name)?;
         run(command("strip", &["-o"]).args([&path, from]))
     }
 
-    /// Prepares the path of a new file: creates its directories, and lists them before it, as cpio requires.
-    fn prepare(&mut self, name: &str) -> Done<PathBuf> {
+    /// The path for a new file. Creates its directories and lists them before it, as cpio requires.
+    fn place(&mut self, name: &str) -> Done<PathBuf> {
         let path = self.root.join(name);
         let directory = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(directory).map_err(|e| format!("create {}: {e}", directory.display()))?;
+        fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))?;
         let mut above: Vec<_> = Path::new(name).ancestors().map(|part| part.display().to_string()).collect();
         above.retain(|part| !part.is_empty() && !self.files.contains(part));
         self.files.extend(above.into_iter().rev());

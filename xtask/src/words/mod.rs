@@ -21,6 +21,9 @@ mod text;
 /// At most one sentence in so many words begins with a relative clause.
 const WORDS_PER_SENTENCE: usize = 1_000;
 
+/// The most characters in the name of a function.
+const LONGEST_NAME: usize = 60;
+
 /// Something to write in another way.
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Finding {
@@ -133,8 +136,22 @@ fn read(root: &Path, paths: &[PathBuf]) -> Done<Findings> {
         for text in &texts {
             checker.check(&name, text, &mut findings);
         }
+        findings.words.extend(long_names(&name, &source));
     }
     Ok(findings)
+}
+
+/// The functions, most of them tests, whose names are too long to be read at a glance.
+fn long_names(file: &str, source: &str) -> Vec<Finding> {
+    let is_rust = Path::new(file).extension().is_some_and(|kind| kind == "rs");
+    let keyword = if is_rust { "fn " } else { "def " };
+    let names = source.lines().enumerate().filter_map(|(number, line)| {
+        let (_, after) = line.split_once(keyword).filter(|(before, _)| !before.contains(['"', '/']))?;
+        let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        (name.len() > LONGEST_NAME).then(|| (number + 1, name.to_owned()))
+    });
+    let instead = "a name of at most 60 characters";
+    names.map(|(line, found)| Finding { file: file.to_owned(), line, found, instead }).collect()
 }
 
 fn list_files(path: &Path, files: &mut Vec<PathBuf>) -> Done {
@@ -198,15 +215,16 @@ impl Checker {
 
     fn check(&self, file: &str, text: &Text, findings: &mut Findings) {
         let tokens = text::tokens(&text.prose);
+        let prose = text.prose.to_ascii_lowercase();
         let mut at = 0;
         while at < tokens.len() {
-            let Some((rule, length)) = self.rule_at(&tokens, at) else {
+            let Some((rule, length)) = self.rule_at(&prose, &tokens, at) else {
                 at += 1;
                 continue;
             };
             let (first, last) = (&tokens[at], &tokens[at + length - 1]);
             let (start, end) = (first.start, last.start + last.text.len());
-            match exception(file, text, start, end) {
+            match exception(file, &prose, start, end) {
                 Some(exception) => findings.exceptions[exception] += 1,
                 None => findings.words.push(Finding {
                     file: file.to_owned(),
@@ -234,26 +252,28 @@ impl Checker {
     }
 
     /// The first rule that a phrase at this token breaks, and the phrase's length.
-    fn rule_at(&self, tokens: &[Token<'_>], at: usize) -> Option<(&'static Rule, usize)> {
+    fn rule_at(&self, prose: &str, tokens: &[Token<'_>], at: usize) -> Option<(&'static Rule, usize)> {
         self.rules.iter().find_map(|(phrase, rule)| {
             let length = phrase.length_at(&tokens[at..])?;
             let is_word =
                 |token: Option<&Token<'_>>, words| token.is_some_and(|token| phrase::is_one_of(token, words));
             let before = at.checked_sub(1).and_then(|before| tokens.get(before));
-            let is_allowed =
-                is_word(before, rule.unless_after) || is_word(tokens.get(at + length), rule.unless_before);
+            let is_allowed = is_word(before, rule.unless_after)
+                || is_word(tokens.get(at + length), rule.unless_before)
+                || rule.unless_beside.iter().any(|beside| prose.contains(beside));
             (!is_allowed).then_some((*rule, length))
         })
     }
 }
 
-/// Which exception covers this part of a text.
-fn exception(file: &str, text: &Text, start: usize, end: usize) -> Option<usize> {
-    let prose = text.prose.to_ascii_lowercase();
+/// Which exception covers this part of a text in lower case.
+fn exception(file: &str, prose: &str, start: usize, end: usize) -> Option<usize> {
     EXCEPTIONS.iter().position(|exception| {
         let wanted = exception.text.to_ascii_lowercase();
         let mut places = prose.match_indices(&wanted);
-        file.starts_with(exception.file) && places.any(|(at, found)| at <= start && end <= at + found.len())
+        let is_covered =
+            wanted.is_empty() || places.any(|(at, found)| at <= start && end <= at + found.len());
+        file.starts_with(exception.file) && is_covered
     })
 }
 
@@ -289,6 +309,15 @@ mod tests {
     }
 
     #[test]
+    fn a_function_name_of_more_than_60_characters_is_found() {
+        let (short, long) = ("a".repeat(60), "a".repeat(61));
+        let source = format!("#[test]\nfn {short}() {{}}\n\npub(crate) fn {long}(x: u8) {{}}\n");
+        let found: Vec<_> = long_names("a.rs", &source).into_iter().map(|f| (f.line, f.found)).collect();
+        assert_eq!(found, [(4, long.clone())]);
+        assert_eq!(long_names("a.py", &format!("    def {long}(self):\n")).len(), 1);
+    }
+
+    #[test]
     fn a_phrase_over_two_lines_is_found_at_the_first() {
         assert_eq!(words("docs/a.md", "It works all\nthe same.\n"), [(1, "all the same".to_owned())]);
     }
@@ -311,6 +340,9 @@ mod tests {
     fn words_before_and_after_may_allow_a_phrase() {
         let allowed = "A symbolic link, a file descriptor, a jail made of steps; it is left out.";
         assert_eq!(words("docs/a.md", allowed), []);
+        let short_forms =
+            "The dynamic loader is there. The loader follows a symbolic link, and the link is relative.";
+        assert_eq!(words("docs/a.md", short_forms), []);
         let refused = "A link, a descriptor, a jail made for a VMM; it is left.";
         assert_eq!(words("docs/a.md", refused).len(), 4);
     }

@@ -133,11 +133,7 @@ impl Drop for TestRoot {
     }
 }
 
-/// Whether this process is root. If not, reports the test as skipped.
+/// Whether this process is root. If not, the test is reported as skipped.
 pub(crate) fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped {test}: needs root");
-    }
-    root
+    testkit::has(rustix::process::geteuid().is_root(), test, "root")
 }

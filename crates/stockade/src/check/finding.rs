@@ -1,18 +1,18 @@
-//! What a check has found.
+//! The finding of a check.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
     /// As it should be.
     Good,
-    /// Worth knowing.
+    /// Information.
     Note,
-    /// Jails work, and something about them is worse than it could be.
+    /// Jails work, but are weaker, slower or more limited than they could be.
     Warning,
     /// Jails do not work.
     Broken,
@@ -29,18 +29,18 @@ impl fmt::Display for Grade {
     }
 }
 
-/// What one check has found.
+/// The finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was checked; the names stay.
+    /// The name of the check, which is stable.
     pub check: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub grade: Grade,
-    /// What is so.
+    /// The fact.
     pub fact: String,
-    /// What that breaks.
+    /// The effect of the fact; `None` if it is good.
     pub breaks: Option<&'static str>,
-    /// The command, or the advice, that mends it.
+    /// The fix: a command or advice; `None` if the fact is good.
     pub mend: Option<String>,
 }
 
@@ -53,9 +53,9 @@ impl Finding {
         check: &'static str,
         grade: Grade,
         fact: impl Into<String>,
-        breaks: &'static str,
-        mend: impl Into<String>,
+        effect: &'static str,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { check, grade, fact: fact.into(), breaks: Some(breaks), mend: Some(mend.into()) }
+        Self { check, grade, fact: fact.into(), breaks: Some(effect), mend: Some(fix.into()) }
     }
 }

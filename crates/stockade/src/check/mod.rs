@@ -1,4 +1,4 @@
-//! Findings about a host and about a jail, and what a host looks like before and after.
+//! Checks of a host and of a jail, and snapshots of a host.
 
 pub mod audit;
 pub mod doctor;

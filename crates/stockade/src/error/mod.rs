@@ -1,4 +1,4 @@
-//! One error: which operation on which argument failed, and why.
+//! The library's error: the failed operation, its argument and the cause.
 
 mod placement;
 
@@ -11,141 +11,143 @@ use stockade_syscalls::inherited::Attribute;
 pub use placement::PlacementError;
 
 use crate::entry::{EnterStep, EntryError};
-use crate::spec::ExitStatus;
 pub(crate) use crate::spec::errno;
-use crate::spec::{HostPath, JailId, JailPath, SpecError};
+use crate::spec::{CgroupVersion, ExitStatus, HostPath, JailId, JailPath, Reason, SpecError};
 use crate::sys;
 use crate::sys::error::Cause;
 pub use crate::sys::error::Operation;
 
-/// The result of whatever can fail here.
+/// The result of an operation of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong: one line for a person, [`Error::kind`] for a program.
+/// Why an operation failed: one line for a person, [`Error::kind`] for a program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The specification cannot be met; nothing was made.
+    /// The specification is wrong; nothing was created.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// Something cannot be placed as it was asked for; nothing was changed.
+    /// Something cannot be placed as requested; nothing was changed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// No hierarchy of the version asked for.
-    #[error("Hierarchy not found: {0}")]
-    NoHierarchy(&'static str),
-    /// A controller that this host does not offer.
-    #[error("Controller {0} is unavailable")]
+    /// This host has no hierarchy of the requested cgroup version.
+    #[error("this host has no hierarchy of cgroup {version}{}", other_version(*.other))]
+    NoHierarchy {
+        /// The requested version.
+        version: CgroupVersion,
+        /// The version that this host has.
+        other: Option<CgroupVersion>,
+    },
+    /// This host does not offer a cgroup controller.
+    #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("failed to {operation} {argument}: {cause}{}", cgroup_hint(argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), cgroup_hint(argument, *.cause))]
     Operation {
-        /// What was tried.
+        /// The operation.
         operation: Operation,
-        /// On what.
+        /// Its object: a path, a pid, or a description.
         argument: String,
-        /// What the kernel said.
+        /// The kernel's error.
         cause: Errno,
     },
-    /// A jail of that id is running.
-    #[error("jail {id} is running as pid {pid}")]
+    /// The jail with this id is running.
+    #[error("jail '{id}' is running as pid {pid}")]
     Running {
-        /// Which.
+        /// The id.
         id: JailId,
-        /// Its VMM.
+        /// The pid of its VMM.
         pid: i32,
     },
     /// No VMM runs in the jail.
-    #[error("jail {0} does not run")]
+    #[error("jail '{0}' is not running")]
     NotRunning(JailId),
     /// Another process is working on the jail.
-    #[error("jail {id} is locked by pid {pid}")]
+    #[error("jail '{id}' is locked by {}", locked_by(*.pid))]
     Locked {
-        /// Which.
+        /// The id.
         id: JailId,
-        /// The other process; 0 if it could not be told.
+        /// The other process; 0 if it is unknown.
         pid: i32,
     },
-    /// A jail of that id is prepared and waits to be launched.
-    #[error("jail {0} exists already; remove it first, or choose another id")]
+    /// The jail with this id was created and waits for its VMM.
+    #[error("jail '{0}' exists; remove it or use another id")]
     Exists(JailId),
-    /// The VMM of a jail of that id has ended, and the jail was not removed yet.
-    #[error("the VMM of jail {0} has ended; remove the jail first, or choose another id")]
+    /// The VMM of the jail with this id has exited, and the jail was not removed yet.
+    #[error("the VMM of jail '{0}' has exited; remove the jail or use another id")]
     Exited(JailId),
-    /// A jail of that id is kept in another pid namespace.
-    #[error("jail {0} was made in another pid namespace; work on it there")]
+    /// The jail with this id belongs to another pid namespace.
+    #[error("jail '{0}' belongs to another pid namespace; run the command there")]
     Foreign(JailId),
-    /// Something that stockade did not make is in the way.
-    #[error(
-        "{what} exists already and was not made by stockade for this jail; remove it, or choose another id"
-    )]
+    /// Something that stockade did not create for this jail is in the way.
+    #[error("{what} exists and was not created by stockade for this jail; remove it or use another id")]
     InTheWay {
         /// The directory, cgroup or namespace.
         what: String,
     },
     /// A file that is to be replaced has other names, and so is not the jail's alone.
-    #[error("{path} is a hard link, and is not replaced")]
+    #[error("'{path}' is a hard link, which is never replaced; remove it")]
     HardLink {
-        /// Where it is.
+        /// The file.
         path: HostPath,
     },
-    /// What was placed cannot be taken out.
-    #[error("{path} is still in the jail: {reason}")]
+    /// Something placed cannot be taken out.
+    #[error("'{path}' is still in the jail: {reason}")]
     NotTakenOut {
-        /// What.
+        /// The path in the jail.
         path: JailPath,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// This process cannot be moved into the cgroup that jails are made in.
-    #[error("failed to move into cgroup {cgroup}: {cause}")]
+    /// This process cannot be moved into the parent cgroup.
+    #[error("cannot move into cgroup '{cgroup}': {}", Reason(*.cause))]
     MoveToParent {
         /// The cgroup.
         cgroup: HostPath,
-        /// What the kernel said.
+        /// The kernel's error.
         cause: Errno,
     },
-    /// The VMM's process failed on its way into the jail.
-    #[error("failed to {step}: {cause}{}", hint(.step, *.cause))]
+    /// The VMM's process, or an exec process, failed on its way into the jail.
+    #[error("cannot {step}: {}{}", Reason(*.cause), hint(.step, *.cause))]
     Enter {
-        /// At which step.
+        /// The step that failed.
         step: Box<EnterStep>,
-        /// What the kernel said.
+        /// The kernel's error.
         cause: Errno,
     },
-    /// The VMM ended before it could be talked to.
-    #[error("the VMM of jail {id} ended before it was ready: {ended}{}", appended(.last_lines))]
-    EndedEarly {
-        /// Which jail.
+    /// The VMM exited before its socket accepted a connection.
+    #[error("the VMM of jail '{id}' exited before it was ready: {status}{}", appended(.last_lines))]
+    ExitedEarly {
+        /// The id.
         id: JailId,
-        /// How it ended.
-        ended: ExitStatus,
-        /// The last of what it wrote, if it was launched with a log.
+        /// The exit status of the VMM.
+        status: ExitStatus,
+        /// The last lines of its output, if it was launched with a log.
         last_lines: Vec<String>,
     },
-    /// The VMM cannot be talked to.
-    #[error("the VMM of jail {id} accepts no connection at {socket} after {} s", .waited.as_secs_f32())]
+    /// The VMM's socket accepted no connection in time.
+    #[error("the VMM of jail '{id}' accepts no connection at '{socket}' after {} s", .waited.as_secs_f32())]
     NotReady {
-        /// Which jail.
+        /// The id.
         id: JailId,
-        /// Where.
+        /// The socket in the jail.
         socket: JailPath,
-        /// For how long that was tried.
+        /// The time waited.
         waited: Duration,
     },
     /// A receipt cannot be understood.
-    #[error("receipt {path} {problem}")]
+    #[error("receipt '{path}' {problem}")]
     Receipt {
-        /// Where it is.
+        /// The file.
         path: HostPath,
-        /// What is wrong with it.
+        /// The problem, as a predicate.
         problem: String,
     },
 }
 
-/// What a program may want to tell apart.
+/// The kinds of errors that a program may distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The specification is at fault.
+    /// The specification is wrong.
     InvalidSpec,
     /// The jail's id is in use.
     InUse,
@@ -153,13 +155,13 @@ pub enum ErrorKind {
     InTheWay,
     /// The caller lacks a privilege.
     PermissionDenied,
-    /// Something that should be there is not.
+    /// Something required does not exist.
     NotFound,
-    /// A receipt is damaged or foreign.
+    /// A receipt is corrupt or foreign.
     BadReceipt,
-    /// The VMM ended, or did not get ready in time.
+    /// The VMM exited, or was not ready in time.
     NotReady,
-    /// Anything else that the kernel refused.
+    /// Any other error of the kernel.
     System,
 }
 
@@ -167,7 +169,7 @@ impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec(_) | Self::Placement(_) | Self::NoHierarchy(_) | Self::NoController(_) => {
+            Self::Spec(_) | Self::Placement(_) | Self::NoHierarchy { .. } | Self::NoController(_) => {
                 ErrorKind::InvalidSpec
             }
             Self::Running { .. }
@@ -179,7 +181,7 @@ impl Error {
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::NotTakenOut { .. } => ErrorKind::System,
-            Self::EndedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
+            Self::ExitedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
             Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
                 match *cause {
                     Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
@@ -192,13 +194,13 @@ impl Error {
 }
 
 impl Error {
-    /// Whether it is only this process, or the host at this moment, that lacks something.
+    /// Whether this process or the host lacks file descriptors or memory at the moment.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Operation { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. })
     }
 }
 
-/// Turns a bare cause into an error that says what was tried on what.
+/// Turns a cause into an error with the operation and its argument.
 pub(crate) trait Context<T> {
     /// Adds the operation and its argument.
     fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T>;
@@ -227,7 +229,20 @@ impl From<sys::error::Error> for Error {
     }
 }
 
-/// What was said last, in the error's own line.
+fn other_version(other: Option<CgroupVersion>) -> String {
+    other.map(|other| format!("; use {other}")).unwrap_or_default()
+}
+
+/// Puts a path in quotes. Other objects, for example a pid, have none.
+fn quoted(argument: &str) -> String {
+    if argument.starts_with('/') { format!("'{argument}'") } else { argument.to_owned() }
+}
+
+fn locked_by(pid: i32) -> String {
+    if pid == 0 { "another process".to_owned() } else { format!("pid {pid}") }
+}
+
+/// The last lines of the VMM's output, in the error's own line.
 fn appended(lines: &[String]) -> String {
     if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" | ")) }
 }
@@ -235,23 +250,24 @@ fn appended(lines: &[String]) -> String {
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     match (step, cause) {
         (EnterStep::Execute { .. }, Errno::NOENT) => {
-            "; the file is in the jail, so its interpreter is not: link it statically, or place its closure too"
+            "; the file is in the jail, so its interpreter is missing: use a static executable or place its shared \
+             libraries"
         }
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
-            "; is it executable, and its filesystem mounted without noexec?"
+            "; make it executable, and mount its filesystem without noexec"
         }
         (EnterStep::ExecuteProgram { of_host: true, .. }, Errno::NOENT) => {
-            "; it needs an interpreter that the jail has not: choose a static one"
+            "; it needs an interpreter that the jail does not have: use a static program"
         }
         (EnterStep::ExecuteProgram { of_host: false, .. }, Errno::NOENT) => {
-            "; the jail has no such program, or not its interpreter: a static one of the host's can be run"
+            "; the jail has no such program, or not its interpreter: use a static program of the host"
         }
-        (EnterStep::ExecuteProgram { .. }, Errno::ACCESS) => "; may the jail's uid execute it?",
+        (EnterStep::ExecuteProgram { .. }, Errno::ACCESS) => "; make it executable for the jail's uid",
         (EnterStep::EmptyBoundingSet | EnterStep::KeepFileCapabilities, Errno::PERM) => {
-            "; it takes CAP_SETPCAP"
+            "; run stockade with CAP_SETPCAP"
         }
         (EnterStep::Reset { attributes }, Errno::PERM) if attributes.contains(&Attribute::Scheduling) => {
-            "; it takes CAP_SYS_NICE, or a launcher with SCHED_OTHER and nice value 0"
+            "; run stockade with CAP_SYS_NICE, or with SCHED_OTHER and nice value 0"
         }
         (EnterStep::Reset { attributes }, Errno::DQUOT)
             if attributes.contains(&Attribute::SessionKeyring) =>
@@ -259,11 +275,11 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
             "; raise kernel.keys.root_maxkeys and kernel.keys.root_maxbytes"
         }
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::BUSY) => {
-            "; a cgroup that hands controllers down holds no process: with a setting the jail gets its own \
-             below it"
+            "; a cgroup that enables controllers for child cgroups takes no process: give the jail a cgroup \
+             setting, and so a cgroup of its own below it"
         }
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::OPNOTSUPP) => {
-            "; a cgroup above it has processes in it: choose another parent, or move them out"
+            "; a cgroup above it has processes in it: use another parent cgroup or move them out"
         }
         _ => "",
     }
@@ -271,7 +287,8 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
 
 fn cgroup_hint(argument: &str, cause: Errno) -> &'static str {
     if cause == Errno::BUSY && argument.ends_with("/cgroup.subtree_control") {
-        "; a cgroup with processes in it hands no controllers down: choose another parent, or move them out"
+        "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
+         them out"
     } else {
         ""
     }

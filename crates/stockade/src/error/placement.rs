@@ -1,58 +1,60 @@
-//! Why something cannot be placed into a jail, or taken out of it.
+//! Errors of placing and unplacing.
 
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::spec::{FilePrivileges, How, JailPath, Owner};
+use crate::spec::{FilePrivileges, How, JailPath, Owner, Reason};
 
-/// Why a file, directory or device cannot be placed as it was asked for.
+/// Why a file, directory or device cannot be placed as requested.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
-    #[error("{} does not belong to {owner}, and a link cannot change that for the host's file: copy it", .0.display(), owner = .1)]
+    #[error("'{}' does not belong to {owner}, and a hard link cannot change its owner; copy it instead", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
     /// A file that cannot be linked into the jail read-only.
-    #[error("{} cannot be a read-only link: {owner} has to be able to read it, and nobody but its owner to write it: copy it", .0.display(), owner = .1)]
+    #[error("'{}' cannot be a read-only hard link: {owner} has to be able to read it, and only its owner to write it; copy it instead", .0.display(), owner = .1)]
     LinkReadOnly(PathBuf, Owner),
-    /// A file that cannot be linked into the jail, since that is elsewhere.
-    #[error("{} is not on the jail's filesystem, and a link would have to be: copy it", .0.display())]
+    /// A file that cannot be linked into the jail, since that is on another mount.
+    #[error("'{}' is not on the jail's filesystem, and a hard link would have to be; copy it instead", .0.display())]
     LinkElsewhere(PathBuf),
-    /// A file that cannot be linked into the jail, since a link keeps the powers of the host's file.
-    #[error("{} cannot be linked into the jail: a link would keep its {powers}: use :copy", .0.display(), powers = .1)]
-    LinkPowers(PathBuf, FilePrivileges),
+    /// A file that cannot be linked into the jail, since a hard link keeps its privileges.
+    #[error("'{}' cannot be a hard link in the jail, which would keep its {privileges}; copy it instead", .0.display(), privileges = .1)]
+    LinkPrivileges(PathBuf, FilePrivileges),
     /// A file whose blocks the jail cannot share.
-    #[error("{} cannot be reflinked into the jail: {}", .0.display(), no_reflink(*.1))]
+    #[error("'{}' cannot be reflinked into the jail: {}; copy it instead", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),
-    /// Something that there is no such way to place.
-    #[error("{} cannot be placed by {how}: a node is for devices, a link or reflink for files, a bind or copy for files and directories", .0.display(), how = .1)]
-    NoSuchWay(PathBuf, How),
+    /// A source that cannot be placed by this method.
+    #[error("'{}' cannot be placed by {how}; use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
+    UnsupportedMethod(PathBuf, How),
     /// A bind with an owner.
-    #[error("{} is bound as it is, and its owner stays: leave the owner out, or copy it", .0.display())]
+    #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]
     BindOwner(PathBuf),
-    /// A source that is another file or directory by now.
-    #[error("{} is not what it was when it was placed", .0.display())]
+    /// A source that is no longer the planned file or directory.
+    #[error("'{}' was replaced since it was placed; place it again", .0.display())]
     Exchanged(PathBuf),
     /// A path that was not placed.
-    #[error("{0} was not placed into the jail")]
+    #[error("'{0}' was not placed into the jail")]
     NotPlaced(JailPath),
-    /// A place below a bind.
-    #[error("{0} in the jail is below {1}, which is a bind: put the file into the bound directory itself")]
+    /// A path below a bind.
+    #[error(
+        "'{0}' is below '{1}' in the jail, which is a bind; put the file into the bound directory itself"
+    )]
     BelowBind(JailPath, JailPath),
-    /// A place in the jail that is not free for a file.
-    #[error("{0} in the jail is a folder, or part of the jail itself")]
+    /// A path in the jail that is not free for a file.
+    #[error("'{0}' in the jail is a directory, or part of the jail itself; use another name")]
     Taken(JailPath),
     /// A directory that cannot be placed, since something of that name is in the jail.
-    #[error("{0} is in the jail already, and a directory is placed only where nothing is")]
+    #[error("'{0}' exists in the jail, and a directory is never placed over something; use another name")]
     TreeTaken(JailPath),
-    /// Something in a directory that is neither file, directory nor link.
-    #[error("{} is neither a file, a directory nor a link", .0.display())]
+    /// Something in a directory that is neither file, directory nor symbolic link.
+    #[error("'{}' is neither a file, a directory nor a symbolic link; remove it or place the files one by one", .0.display())]
     TreeSpecial(PathBuf),
-    /// A link in a directory that leads out of it.
-    #[error("{} is a link to {}, which is not in the directory that is placed", .0.display(), .1.display())]
+    /// A symbolic link in a directory that leads out of it.
+    #[error("'{}' is a symbolic link to '{}', which is not in the placed directory; replace it with the file", .0.display(), .1.display())]
     TreeLink(PathBuf, PathBuf),
     /// A directory that has the jail itself in it.
-    #[error("{} has the jail itself in it", .0.display())]
+    #[error("'{}' has the jail itself in it; place another directory", .0.display())]
     TreeHoldsJail(PathBuf),
 }
 
@@ -60,6 +62,6 @@ fn no_reflink(cause: Errno) -> String {
     match cause {
         Errno::XDEV => "it is on another filesystem".to_owned(),
         Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL => "its filesystem has no reflinks".to_owned(),
-        other => other.to_string(),
+        other => Reason(other).to_string(),
     }
 }

@@ -1,14 +1,15 @@
 //! Why a specification is refused.
 
+use std::fmt;
 use std::num::ParseIntError;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use super::Owner;
-use crate::spec::libraries::LibraryError;
+use super::libraries::LibraryError;
 
-/// What is wrong with a specification, and with which part of it.
+/// The problem of a specification, with its wrong part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// One part is wrong, named as the command line names its flag.
@@ -16,107 +17,130 @@ pub enum SpecError {
     Argument {
         /// The flag, without its dashes.
         name: &'static str,
-        /// What is wrong with its value.
+        /// The problem of its value.
         cause: Box<SpecError>,
     },
     /// The shared libraries that the executable needs cannot be found.
     #[error(transparent)]
     Libraries(#[from] LibraryError),
     /// An id of no or too many bytes.
-    #[error("Invalid instance ID: Invalid len ({0});  the length must be between 1 and 64")]
+    #[error("the id has {0} characters; use 1 to 64")]
     IdLength(usize),
-    /// An id with a character that is no letter, digit or dash.
-    #[error("Invalid instance ID: Invalid char ({0}) at position {1}")]
+    /// An id with a character that is no letter, digit or dash, and its position.
+    #[error("invalid character '{0}' at position {1}; use letters, digits and '-'")]
     IdCharacter(char, usize),
-    /// A path that leads nowhere.
-    #[error("Failed to canonicalize path {}: {cause}", .0.display(), cause = .1)]
+    /// A path that cannot be resolved.
+    #[error("cannot open '{}': {}", .0.display(), Reason(*.1))]
     NotFound(PathBuf, Errno),
-    /// An executable that is not a regular file.
-    #[error("{} is not a file", .0.display())]
+    /// An executable or source that is not a regular file.
+    #[error("'{}' is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// An executable that the VMM's user may not execute as it is.
+    /// An executable that the VMM's user cannot execute as it is.
     #[error(
-        "{} may not be executed by {owner}, and bound it stays as it is: have it copied, or chmod it",
+        "{owner} cannot execute '{}', and --bind-exec does not change its mode; make it executable or drop --bind-exec",
         .0.display(), owner = .1
     )]
     NotForOwner(PathBuf, Owner),
     /// A base that is not a directory.
-    #[error("{} is not a directory", .0.display())]
+    #[error("'{}' is not a directory", .0.display())]
     NotADirectory(PathBuf),
-    /// A base so long that a jail's root in it would have a path that the kernel does not take.
+    /// A base so long that the path of a jail's root in it exceeds the kernel's limit: the length, and the limit.
     #[error(
-        "the jail's root would have a path of {0} bytes, and no more than {1} can be: choose a shorter directory"
+        "the path of the jail's root would have {0} bytes, more than the limit of {1}; use a shorter directory"
     )]
     RootTooLong(usize, usize),
-    /// A path that cannot be written down.
-    #[error("{} is not UTF-8, as a jail's receipt is", .0.display())]
+    /// A path that cannot be recorded.
+    #[error("'{}' is not UTF-8; rename it", .0.display())]
     NotText(PathBuf),
     /// An executable whose name cannot name a directory and a cgroup.
-    #[error("The name of {} is not UTF-8", .0.display())]
+    #[error("the name of '{}' is not UTF-8; rename it", .0.display())]
     ExecName(PathBuf),
     /// A uid that is no number.
-    #[error("Invalid uid: {0}")]
+    #[error("'{0}' is not a numeric user ID")]
     Uid(String),
     /// A gid that is no number.
-    #[error("Invalid gid: {0}")]
+    #[error("'{0}' is not a numeric group ID")]
     Gid(String),
     /// A parent cgroup that is absolute or has dots for components.
-    #[error("Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'")]
-    ParentCgroup,
-    /// A cgroup version that is no number.
-    #[error("{0} is an invalid cgroup version specifier")]
+    #[error("'{0}' is absolute, or has '.' or '..' in it; use a path relative to the hierarchy")]
+    ParentCgroup(String),
+    /// A cgroup version that is no number, or names no version.
+    #[error("'{0}' is not a cgroup version; use 1 or 2")]
     CgroupVersion(String),
     /// A setting that is not `FILE=VALUE`.
-    #[error("Invalid format for cgroups: {0}")]
+    #[error("'{0}' is not FILE=VALUE")]
     CgroupFormat(String),
     /// A setting whose file is not one of a cgroup.
-    #[error("Cgroup invalid file: {0}")]
+    #[error("'{0}' is not a cgroup file; use CONTROLLER.NAME, for example pids.max")]
     CgroupFile(String),
     /// A setting whose file only the other version has.
     #[error(
-        "{file} is a file of cgroup version {theirs}, and the jail's cgroup is of version {}: there it is {instead}",
-        3 - .theirs
+        "'{file}' exists only in cgroup v{theirs}, but this jail uses v{}; use '{instead}'", 3 - .theirs
     )]
     OtherCgroupVersion {
         /// The file.
         file: String,
-        /// Which version has it.
+        /// The version that has it.
         theirs: u8,
-        /// What does the same in the other.
+        /// The file with the same effect in the other version.
         instead: &'static str,
     },
     /// A limit that is not `NAME=VALUE`.
-    #[error("Invalid format for resources limits: {0}")]
+    #[error("'{0}' is not NAME=VALUE")]
     LimitFormat(String),
     /// A limit of an unknown kind.
-    #[error("Invalid resource argument: {0}")]
+    #[error("'{0}' is not a resource limit; use no-file or fsize")]
     LimitName(String),
     /// A limit that is no number.
-    #[error("Invalid limit value for resource: {0}: {1}")]
+    #[error("'{0}' is not a limit: {1}")]
     LimitValue(String, ParseIntError),
     /// A network namespace's name that is not one plain component.
-    #[error("Invalid network namespace name: {0:?}")]
+    #[error("{0:?} cannot name a network namespace; use one path component that does not begin with '.'")]
     NetnsName(String),
     /// An argument of a profile in braces that stands for nothing.
     #[error(
-        "{0} is no placeholder: there are {{id}}, {{start-time-us}}, {{cpu-time-us}} and {{parent-cpu-time-us}}"
+        "'{0}' is not a placeholder; use {{id}}, {{start-time-us}}, {{cpu-time-us}} or {{parent-cpu-time-us}}"
     )]
     Placeholder(String),
-    /// A profile that is neither built in nor in the directory of profiles.
-    #[error("there is no profile {0}: there are {1}")]
+    /// A profile that is neither built in nor in the directory of profiles, and those that exist.
+    #[error("there is no profile '{0}'; use one of {1}")]
     UnknownProfile(String, String),
     /// A profile's file that cannot be read or understood.
-    #[error("profile {}: {problem}", .0.display(), problem = .1)]
+    #[error("profile '{}': {problem}", .0.display(), problem = .1)]
     ProfileFile(PathBuf, String),
     /// A read-only placement whose owner could change that.
-    #[error("{0} cannot own what is read-only: uid {uid} is the jail's own, and could make it writable", uid = .0.uid)]
+    #[error("{0} cannot own a read-only file: uid {uid} is the jail's own and could make it writable; use another owner", uid = .0.uid)]
     ReadOnlyOwner(Owner),
     /// A path that would leave the jail, or that names nothing.
-    #[error("{:?} is not a path inside a jail", .0)]
+    #[error("{:?} is not a path inside a jail; use one without '..'", .0)]
     JailPath(PathBuf),
 }
 
-/// The number behind an error of the standard library; EINVAL where the library itself refused.
+/// The errno of an error of the standard library; EINVAL if the library itself refused.
 pub(crate) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+/// An errno as the cause in a message: the kernel's text in lower case, without the number.
+pub(crate) struct Reason(pub(crate) Errno);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = std::io::Error::from(self.0).to_string();
+        let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
+        let mut letters = text.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+        first.map_or(Ok(()), |first| write!(f, "{first}{}", letters.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_in_lower_case_and_without_its_number() {
+        assert_eq!(Reason(Errno::NOENT).to_string(), "no such file or directory");
+        assert_eq!(Reason(Errno::IO).to_string(), "input/output error");
+    }
 }

@@ -2,35 +2,28 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::error::{Context, Operation, Result};
 
-/// No table of the kernel is longer.
+/// More bytes than any table of the kernel has.
 const LONGEST: u64 = 1 << 24;
 
-/// The text of a file of the kernel, or an error that names it.
+/// Reads a file of the kernel; an error names the file.
 pub(crate) fn read(path: &str) -> Result<String> {
     read_file(path).context(Operation::Read, path)
 }
 
-/// The text of a file of the kernel.
+/// Reads a file of the kernel.
 pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
-    // Large enough for most of what is read here, so that it comes in one call.
+    // Large enough to read most of these files with one call.
     let mut text = String::with_capacity(4096);
-    // Through `take`, which asks for no size: files of the kernel have none.
+    // Through `take`, which does not query the size: files of the kernel have none.
     File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
 }
 
-/// Undoes the mount table's escapes: blanks, tabs, newlines and backslashes stand there in octal.
-pub(crate) fn unescape(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, after)) = rest.split_once('\\') {
-        text.push_str(before);
-        let byte = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        text.push(byte.map_or('\\', char::from));
-        rest = if byte.is_some() { &after[3..] } else { after };
-    }
-    text + rest
+/// A path of an open file or directory, for system calls that take no file descriptor.
+pub(crate) fn fd_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

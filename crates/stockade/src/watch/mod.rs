@@ -1,4 +1,4 @@
-//! Observers of jails: they change nothing.
+//! Observers of jails, which change nothing.
 
 mod events;
 pub mod inspect;

@@ -1,4 +1,4 @@
-//! What a jail uses of the host: by its cgroups where they tell, by its processes where they do not.
+//! The resource usage of a jail: from its cgroups, and from its processes where the cgroups have no number.
 
 use std::path::Path;
 
@@ -10,33 +10,32 @@ use crate::steps::Step;
 use crate::sys::cgroup;
 use crate::sys::process::StatLine;
 
-/// What a jail has used since it was started, and what it uses now. What nothing on this host tells is not
-/// there.
+/// The resource usage of a jail since its start, and at this moment. A number that this host does not count is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Processor time, in microseconds.
     pub cpu_us: Option<u64>,
-    /// How long it had work and was held back by its limit, in microseconds (by a cgroup alone).
+    /// Time that it was throttled by its limit, in microseconds; counted by cgroups only.
     pub throttled_us: Option<u64>,
-    /// Memory, in bytes: what its cgroup is charged with, or what its processes have resident.
+    /// Memory, in bytes: charged to its cgroup, or resident in its processes.
     pub memory_bytes: Option<u64>,
-    /// What it has read from storage, in bytes.
+    /// Bytes read from storage.
     pub read_bytes: Option<u64>,
-    /// What it has written to storage, in bytes.
+    /// Bytes written to storage.
     pub written_bytes: Option<u64>,
-    /// How many processes and threads it has.
+    /// The number of processes and threads.
     pub tasks: Option<u64>,
 }
 
 impl Receipt {
-    /// What the jail uses, as the host tells at this moment; nothing of a jail that does not run.
+    /// Reads the resource usage of the jail; empty if the jail does not run.
     pub fn usage(&self) -> Usage {
         let Some(vmm) = self.vmm().filter(crate::sys::ProcessRef::is_alive) else { return Usage::default() };
         let mut usage = Usage::default();
         let mut processes = vec![vmm.pid];
         for directory in self.cgroups() {
             usage = usage.or(of_cgroup(&directory));
-            // The longest list is that of a cgroup which all descendants are in.
+            // The cgroup with the most processes contains all descendants.
             let members = cgroup::processes(&directory).unwrap_or_default();
             if members.len() > processes.len() {
                 processes = members;
@@ -45,14 +44,14 @@ impl Receipt {
         if usage.is_complete() { usage } else { usage.or(of_processes(&processes)) }
     }
 
-    /// Whether the kernel has killed something in the jail for want of memory, as its cgroups tell while they are there.
+    /// Whether the kernel killed a process of the jail because memory ran out, according to the jail's existing cgroups.
     pub fn ran_out_of_memory(&self) -> bool {
         let killed = |file: HostPath| {
             let text = std::fs::read_to_string(file).unwrap_or_default();
             value(&text, "oom_kill").is_some_and(|count| count > 0)
         };
         self.cgroups().any(|cgroup| {
-            // The first is of version 2.
+            // memory.events exists in cgroup v2, memory.oom_control in cgroup v1.
             ["memory.events", "memory.oom_control"].into_iter().any(|file| killed(cgroup.join(file)))
         })
     }
@@ -64,7 +63,7 @@ impl Receipt {
 }
 
 impl Usage {
-    /// This, and what the other one knows beyond it.
+    /// Completes missing numbers with those of `other`.
     fn or(self, other: Self) -> Self {
         Self {
             cpu_us: self.cpu_us.or(other.cpu_us),
@@ -76,7 +75,7 @@ impl Usage {
         }
     }
 
-    /// Whether processes have nothing to add.
+    /// Whether processes have no number to add.
     fn is_complete(&self) -> bool {
         [self.cpu_us, self.memory_bytes, self.read_bytes, self.written_bytes, self.tasks]
             .iter()
@@ -84,7 +83,7 @@ impl Usage {
     }
 }
 
-/// What the files of a cgroup tell, whichever version and controllers it has.
+/// Reads the numbers of a cgroup, of either version and with any controllers.
 fn of_cgroup(directory: &HostPath) -> Usage {
     let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse().ok();
@@ -106,18 +105,18 @@ fn of_cgroup(directory: &HostPath) -> Usage {
     }
 }
 
-/// The number behind a key at the beginning of a line.
+/// The number after a key at the beginning of a line.
 fn value(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The sum of the numbers behind a word, over all devices; 0 where there is none yet.
-fn sum(text: &str, word: &str) -> u64 {
+/// The sum over all devices of the numbers after a label; 0 if no device has one yet.
+fn sum(text: &str, label: &str) -> u64 {
     let number = |rest: &str| rest.split(' ').next().and_then(|number| number.trim().parse::<u64>().ok());
-    text.lines().filter_map(|line| number(line.split_once(word)?.1)).sum()
+    text.lines().filter_map(|line| number(line.split_once(label)?.1)).sum()
 }
 
-/// What processes tell of themselves, added up.
+/// The sum of the numbers of these processes.
 fn of_processes(pids: &[i32]) -> Usage {
     let all: Vec<Usage> = pids.iter().filter_map(|pid| of_process(*pid)).collect();
     let sum =
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_added_up_in_both_versions() {
+    fn devices_are_added_up_in_both_cgroup_versions() {
         let v2 = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2\n7:0 rbytes=10 wbytes=0\n";
         assert_eq!((sum(v2, "rbytes="), sum(v2, "wbytes=")), (4106, 8192));
         let v1 = "254:0 Read 4096\n254:0 Write 8192\n254:0 Total 12288\nTotal 12288\n";
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_something() {
+    fn usage_of_this_process_is_not_zero() {
         let usage = of_processes(&[rustix::process::getpid().as_raw_nonzero().get()]);
         assert!(usage.memory_bytes > Some(0) && usage.tasks > Some(0) && usage.cpu_us.is_some());
         assert_eq!(of_processes(&[]), Usage::default());

@@ -8,23 +8,29 @@ pub(super) fn identity(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let all = |ids: &[u32], wanted: u32| !ids.is_empty() && ids.iter().all(|id| *id == wanted);
     findings.push(if facts.uids.contains(&0) || facts.gids.contains(&0) {
         let fact = format!("uids {:?}, gids {:?}: root is among them", facts.uids, facts.gids);
-        Finding::bad("owner", Grade::Broken, fact, "root is in no jail", "another --uid and --gid")
+        Finding::bad("owner", Grade::Broken, fact, "no jail confines root", "use another --uid and --gid")
     } else if all(&facts.uids, uid) && all(&facts.gids, gid) {
-        Finding::good("owner", format!("uid {uid}, gid {gid}, in all four places"))
+        Finding::good("owner", format!("uid {uid}, gid {gid}: real, effective, saved and filesystem"))
     } else {
-        let fact = format!("uids {:?}, gids {:?}, and {uid}:{gid} were asked for", facts.uids, facts.gids);
-        Finding::bad("owner", Grade::Broken, fact, "the VMM is not who it was to be", "start it anew")
+        let fact = format!("uids {:?}, gids {:?}, but {uid}:{gid} was requested", facts.uids, facts.gids);
+        Finding::bad(
+            "owner",
+            Grade::Broken,
+            fact,
+            "the VMM does not run as the requested user",
+            "start it again",
+        )
     });
     findings.push(if facts.groups.is_empty() {
-        Finding::good("groups", "no supplementary ones")
+        Finding::good("groups", "no supplementary groups")
     } else {
         let fact = format!("{:?}", facts.groups);
         Finding::bad(
             "groups",
             Grade::Warning,
             fact,
-            "these groups' files are open to the VMM",
-            "start it anew",
+            "the VMM can open the files of these groups",
+            "start it again",
         )
     });
 }
@@ -34,22 +40,27 @@ pub(super) fn privileges(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let held: Vec<&str> =
         ["CapEff", "CapPrm", "CapInh", "CapAmb"].into_iter().filter(|name| set(name) != 0).collect();
     findings.push(if held.is_empty() {
-        Finding::good("capabilities", "none: effective, permitted, inheritable and ambient sets are empty")
+        Finding::good(
+            "capabilities",
+            "none: the effective, permitted, inheritable and ambient sets are empty",
+        )
     } else {
         let sets: Vec<String> = held.iter().map(|name| format!("{name} {:#x}", set(name))).collect();
-        let breaks = "each of these is a piece of root";
-        Finding::bad("capabilities", Grade::Broken, sets.join(", "), breaks, "start it anew as another uid")
+        let effect = "each capability is a part of root's privileges";
+        Finding::bad("capabilities", Grade::Broken, sets.join(", "), effect, "start it again as another uid")
     });
     let bounding = set("CapBnd");
     findings.push(match (bounding, facts.no_new_privs) {
-        (0, _) => Finding::good("bounding-set", "empty: no program can give it a capability"),
-        (_, true) => Finding::good("bounding-set", format!("{bounding:#x}, of no use with no_new_privs")),
+        (0, _) => Finding::good("bounding-set", "empty: no program can give the VMM a capability"),
+        (_, true) => {
+            Finding::good("bounding-set", format!("{bounding:#x}, without effect because of no_new_privs"))
+        }
         (_, false) => Finding::bad(
             "bounding-set",
             Grade::Note,
             format!("{bounding:#x}"),
             "a set-uid program of root in the jail would get these capabilities",
-            "keep such programs out (see set-id), or have the VMM set no_new_privs",
+            "keep such programs out (see set-id), or let the VMM set no_new_privs",
         ),
     });
     findings.push(if facts.no_new_privs {
@@ -59,8 +70,8 @@ pub(super) fn privileges(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "no-new-privs",
             Grade::Note,
             "not set",
-            "set-uid programs have their effect",
-            "have the VMM set it, as Firecracker does with its seccomp filter",
+            "set-uid programs take effect",
+            "let the VMM set it, as Firecracker does with its seccomp filter",
         )
     });
     findings.push(match facts.seccomp {
@@ -70,25 +81,27 @@ pub(super) fn privileges(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "seccomp",
             Grade::Warning,
             "no filter",
-            "the VMM can make every system call of the kernel",
-            "a VMM that brings its filter, as Firecracker does unless told --no-seccomp",
+            "the VMM can make every system call",
+            "use a VMM with a filter, such as Firecracker without --no-seccomp",
         ),
     });
 }
 
-/// The kernel shows the domains of no process, and a visitor is in none of the VMM's. But it takes a thread that has
-/// given up new privileges, or one with a capability, to enter one.
+/// Checks whether the VMM can be in a Landlock domain.
+///
+/// The kernel does not show the domain of a process, and an exec process is in none of the VMM's domains. But only a
+/// thread with `no_new_privs`, or with CAP_SYS_ADMIN in its user namespace, can enter a domain.
 pub(super) fn landlock(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let privileged = facts.capabilities.get("CapPrm").is_none_or(|set| *set != 0);
     let own_users = !facts.shared_namespaces.iter().any(|kind| kind == "user");
     findings.push(Finding::good(
         "landlock",
         match (facts.landlock, facts.no_new_privs_threads) {
-            (None, _) => "none: the kernel offers it to nobody here".to_owned(),
+            (None, _) => "none: the kernel does not offer it here".to_owned(),
             (_, 0) if !privileged && !own_users => "in no domain: no thread has set no_new_privs".to_owned(),
             (_, threads) => format!(
-                "cannot be told: the kernel shows no domain from outside or to a visitor; threads that may be in one: \
-                 {threads}"
+                "unknown: the kernel shows a domain neither from outside nor to an exec process; threads that may be in \
+                 one: {threads}"
             ),
         },
     ));
@@ -97,8 +110,8 @@ pub(super) fn landlock(facts: &AuditFacts, findings: &mut Vec<Finding>) {
 pub(super) fn namespaces(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let shares = |kind: &str| facts.shared_namespaces.iter().any(|shared| shared == kind);
     findings.push(if shares("mnt") {
-        let breaks = "the host's mounts are its own";
-        Finding::bad("mount-namespace", Grade::Broken, "the host's", breaks, "start it anew")
+        let effect = "the VMM has the host's mounts";
+        Finding::bad("mount-namespace", Grade::Broken, "the host's", effect, "start it again")
     } else {
         Finding::good("mount-namespace", "its own")
     });
@@ -107,8 +120,8 @@ pub(super) fn namespaces(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "network-namespace",
             Grade::Warning,
             format!("the host's, with {} abstract sockets", facts.abstract_sockets),
-            "the VMM can connect to whatever listens on the host",
-            "--netns or --new-net-ns",
+            "the VMM can connect to every service on the host",
+            "use --netns or --new-net-ns",
         )
     } else {
         Finding::good("network-namespace", "its own")
@@ -118,8 +131,8 @@ pub(super) fn namespaces(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "pid-namespace",
             Grade::Note,
             "the host's",
-            "the VMM can signal whatever else runs as its uid",
-            "--new-pid-ns",
+            "the VMM can signal every other process of its uid",
+            "use --new-pid-ns",
         )
     } else {
         Finding::good("pid-namespace", "its own")
@@ -137,8 +150,8 @@ pub(super) fn root(facts: &AuditFacts, findings: &mut Vec<Finding>) {
             "root",
             Grade::Broken,
             "the host's",
-            "every file of the host can be named",
-            "start it anew",
+            "the VMM can reach every file of the host by its path",
+            "start it again",
         )
     } else {
         Finding::good("root", "its own")
@@ -157,35 +170,35 @@ pub(super) fn root(facts: &AuditFacts, findings: &mut Vec<Finding>) {
         Finding::bad(
             "mounts",
             Grade::Warning,
-            format!("{}: file systems of the kernel", found.join(", ")),
-            "they tell of the host, and some change it",
-            "place what the VMM needs of them as copies",
+            format!("kernel filesystems at {}", found.join(", ")),
+            "they reveal facts about the host, and some can change it",
+            "place copies of the files that the VMM needs from them",
         )
     });
 }
 
-/// Where standard streams may well lead.
+/// Harmless targets of standard streams.
 const HARMLESS: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"];
 
 pub(super) fn descriptors(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let before = findings.len();
     for descriptor in &facts.descriptors {
-        let fact = format!("{} leads to {}", descriptor.number, descriptor.target);
-        let mend = "close it before the VMM is started, or give --daemonize";
+        let fact = format!("file descriptor {} leads to {}", descriptor.number, descriptor.target);
+        let fix = "close it before the VMM is started, or use --daemonize";
         match descriptor.reach {
             Reach::OutsideDirectory => {
-                let breaks = "from a directory of the host all of its files can be reached";
-                findings.push(Finding::bad("descriptors", Grade::Broken, fact, breaks, mend));
+                let effect = "every file of the host can be reached from one of its directories";
+                findings.push(Finding::bad("descriptors", Grade::Broken, fact, effect, fix));
             }
             Reach::OutsideFile if !HARMLESS.contains(&descriptor.target.as_str()) => {
                 let terminal =
                     descriptor.target.starts_with("/dev/pts/") || descriptor.target.starts_with("/dev/tty");
-                let breaks = if terminal {
-                    "the VMM reads what is typed at this terminal"
+                let effect = if terminal {
+                    "the VMM reads the input of this terminal"
                 } else {
                     "the VMM has a file of the host open"
                 };
-                findings.push(Finding::bad("descriptors", Grade::Warning, fact, breaks, mend));
+                findings.push(Finding::bad("descriptors", Grade::Warning, fact, effect, fix));
             }
             _ => (),
         }
@@ -197,7 +210,7 @@ pub(super) fn descriptors(facts: &AuditFacts, findings: &mut Vec<Finding>) {
         Finding::good("environment", "empty")
     } else {
         let names = facts.environment.join(", ");
-        let breaks = "what was in the caller's environment is the VMM's to read";
-        Finding::bad("environment", Grade::Note, names, breaks, "start it anew")
+        let effect = "the VMM can read these variables of its caller";
+        Finding::bad("environment", Grade::Note, names, effect, "start it again")
     });
 }

@@ -1,4 +1,4 @@
-//! What is read of a VMM and its jail.
+//! The facts about a VMM and its jail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -11,107 +11,107 @@ use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::JailId;
 use crate::state::{JailState, Receipt, Store};
-use crate::watch::inspect::mount;
+use crate::sys::mounts::{self, Mount};
 
-/// What is so. A plain structure: a test can write one by hand.
+/// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AuditFacts {
     /// Real, effective, saved and filesystem uid.
     pub uids: Vec<u32>,
-    /// The same for the group.
+    /// Real, effective, saved and filesystem gid.
     pub gids: Vec<u32>,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// The uid and gid that were asked for.
+    /// The requested uid and gid.
     pub asked_owner: (u32, u32),
-    /// Capability sets by their names in `/proc`, `CapEff` for one.
+    /// Capability sets by their names in `/proc`, as `CapEff`.
     pub capabilities: BTreeMap<String, u64>,
-    /// Whether it can gain no privileges by executing something.
+    /// Whether `no_new_privs` is set, so that no program gives the VMM privileges.
     pub no_new_privs: bool,
-    /// How many of its threads cannot.
+    /// The number of its threads that have `no_new_privs`.
     pub no_new_privs_threads: usize,
-    /// The version of Landlock that the kernel offers to whoever looks.
+    /// The version of Landlock that the kernel offers to this process; `None` for none.
     pub landlock: Option<u32>,
-    /// The mode of its filter of system calls: 0 is none.
+    /// The seccomp mode: 0 for none, 1 for strict, 2 for a filter.
     pub seccomp: u32,
-    /// Kinds of namespaces that it shares with whoever looks.
+    /// The kinds of namespaces that it shares with this process.
     pub shared_namespaces: Vec<String>,
-    /// Whether its root directory is the one of whoever looks.
+    /// Whether its root directory is that of this process.
     pub root_is_the_hosts: bool,
-    /// Its mounts: where, type, and whether read-only.
+    /// Its mounts: mount point, type, and whether read-only.
     pub mounts: Vec<(String, String, bool)>,
-    /// Its descriptors.
+    /// Its open file descriptors.
     pub descriptors: Vec<Descriptor>,
-    /// The names in the environment that it was started with.
+    /// The names of its environment variables at its start.
     pub environment: Vec<String>,
-    /// Its cgroups, as the kernel names them.
+    /// Its cgroups, as lines of `/proc/PID/cgroup`.
     pub cgroups: Vec<String>,
-    /// Cgroup settings that were asked for, and what is in force.
+    /// The requested cgroup settings, with the values in force.
     pub settings: Vec<Setting>,
-    /// The settings in force by which the cgroups made for it limit each of memory, pids and cpu, as `FILE=VALUE`.
+    /// The settings in force by which the jail's cgroups limit memory, pids and cpu, as `FILE=VALUE`.
     pub limited: BTreeMap<String, Vec<String>>,
-    /// Which version of cgroups has each of these controllers on this host.
+    /// The cgroup version, 1 or 2, that has each of these controllers on this host.
     pub cgroup_versions: BTreeMap<String, u32>,
-    /// Soft limits of the process by their names in `/proc`; `None` is unlimited.
+    /// Soft resource limits by their names in `/proc`; `None` for no limit.
     pub limits: BTreeMap<String, Option<u64>>,
     /// Its tree on the host.
     pub tree: TreeFacts,
-    /// Abstract Unix sockets that it can connect to.
+    /// The number of abstract Unix sockets that it can connect to.
     pub abstract_sockets: usize,
-    /// Other jails that run with its uid, in its pid namespace.
+    /// Other running jails with its uid, within its pid namespace.
     pub same_uid: Vec<String>,
 }
 
-/// An open descriptor.
+/// An open file descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Descriptor {
     /// Its number.
     pub number: u32,
-    /// What it leads to, as the kernel names it.
+    /// Its target, as the kernel names it.
     pub target: String,
-    /// How far it reaches.
+    /// The location of the target.
     pub reach: Reach,
 }
 
-/// How far a descriptor reaches.
+/// The location of a file descriptor's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reach {
-    /// To nothing with a path: a pipe, a socket, an eventfd.
+    /// Nowhere: the target has no path, as a pipe, a socket or an eventfd.
     Pathless,
-    /// To something in the jail.
+    /// In the jail.
     Inside,
-    /// To a device or file of the host.
+    /// A device or file of the host.
     OutsideFile,
-    /// To a directory of the host, from which everything can be reached.
+    /// A directory of the host, from which every file can be reached.
     OutsideDirectory,
 }
 
-/// A cgroup setting.
+/// A requested cgroup setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
     /// The file.
     pub file: String,
-    /// What was asked for.
+    /// The requested value.
     pub asked: String,
-    /// What is in force; `None` if it cannot be read.
+    /// The value in force; `None` if the file cannot be read.
     pub found: Option<String>,
 }
 
 impl AuditFacts {
-    /// Reads the facts of a jail whose VMM runs; `None` if there is no jail of that id.
+    /// Reads the facts about a running jail; `None` if no jail has this id.
     ///
     /// # Errors
-    /// [`Error::NotRunning`], or what the kernel says of reading `/proc`.
+    /// Returns [`Error::NotRunning`] if the VMM does not run, or an error if the receipt or `/proc` cannot be read.
     pub fn read(store: &Store, id: &JailId) -> Result<Option<Self>> {
         let Some(receipt) = store.read(id)? else { return Ok(None) };
-        let gone = || Error::NotRunning(id.clone());
-        let watched = store.vmm(id)?.ok_or_else(gone)?;
-        let vmm = receipt.vmm().ok_or_else(gone)?;
+        let not_running = || Error::NotRunning(id.clone());
+        let handle = store.vmm(id)?.ok_or_else(not_running)?;
+        let vmm = receipt.vmm().ok_or_else(not_running)?;
         let facts = Self::of(&receipt, store, vmm.pid);
-        // While its descriptor is held and it lives, the pid is nobody else's.
-        if watched.wait_until(Some(Instant::now()))?.is_some() || !vmm.is_alive() {
-            return Err(gone());
+        // The pid belonged to the VMM all the time if the VMM, held by its pidfd, is still alive.
+        if handle.wait_until(Some(Instant::now()))?.is_some() || !vmm.is_alive() {
+            return Err(not_running());
         }
         facts.map(Some)
     }
@@ -125,9 +125,9 @@ impl AuditFacts {
         };
         let status = read("status")?;
         let numbers = |name: &str| -> Vec<u32> {
-            field(&status, name).split_whitespace().filter_map(|word| word.parse().ok()).collect()
+            field(&status, name).split_whitespace().filter_map(|number| number.parse().ok()).collect()
         };
-        let (mountinfo, ctx) = (read("mountinfo")?, receipt.step_context());
+        let (mounts, ctx) = (mounts::of_process(pid)?, receipt.step_context());
         let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
         let same_root = matches!((root(&pid.to_string()), root("self")),
             (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
@@ -149,12 +149,11 @@ impl AuditFacts {
             seccomp: field(&status, "Seccomp").parse().unwrap_or_default(),
             shared_namespaces: shared_namespaces(pid),
             root_is_the_hosts: same_root,
-            mounts: mountinfo
-                .lines()
-                .filter_map(mount)
-                .map(|mount| (mount.point, mount.kind, mount.read_only))
+            descriptors: descriptors(pid, &mounts)?,
+            mounts: mounts
+                .into_iter()
+                .map(|mount| (mount.point.to_string_lossy().into_owned(), mount.fs_type, mount.read_only))
                 .collect(),
-            descriptors: descriptors(pid, &mountinfo)?,
             environment: read("environ")?
                 .split('\0')
                 .filter_map(|variable| Some(variable.split_once('=')?.0.to_owned()))
@@ -171,13 +170,13 @@ impl AuditFacts {
     }
 }
 
-/// The rest of the line that begins with this name.
+/// The value of a field of `/proc/PID/status`, or of a file of that form.
 fn field<'t>(status: &'t str, name: &str) -> &'t str {
     let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     rest.unwrap_or_default().trim()
 }
 
-/// Each thread has a word of its own in this.
+/// Counts the threads with `no_new_privs`, which each thread has for itself.
 fn no_new_privs_threads(pid: i32) -> usize {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
@@ -195,31 +194,31 @@ fn shared_namespaces(pid: i32) -> Vec<String> {
     shared.map(str::to_owned).collect()
 }
 
-/// `Max open files   2048   2048   files`.
+/// Parses a line of `/proc/PID/limits`, as `Max open files   2048   2048   files`.
 fn limit(line: &str) -> Option<(String, Option<u64>)> {
     let (name, values) = (line.get(..26)?.trim(), line.get(26..)?);
     Some((name.to_owned(), values.split_whitespace().next()?.parse().ok()))
 }
 
-/// A descriptor leads out of the jail if the mount that it was opened on is none of the jail's.
-fn descriptors(pid: i32, mountinfo: &str) -> Result<Vec<Descriptor>> {
-    let mounts: BTreeSet<&str> = mountinfo.lines().filter_map(|line| line.split(' ').next()).collect();
-    let folder = format!("/proc/{pid}/fd");
-    let entries = std::fs::read_dir(&folder).context(Operation::Read, &folder)?;
+/// Reads the open file descriptors. One leads out of the jail if it was opened on a mount outside the jail.
+fn descriptors(pid: i32, mounts: &[Mount]) -> Result<Vec<Descriptor>> {
+    let mounts: BTreeSet<String> = mounts.iter().map(|mount| mount.id.to_string()).collect();
+    let directory = format!("/proc/{pid}/fd");
+    let entries = std::fs::read_dir(&directory).context(Operation::Read, &directory)?;
     let mut found = Vec::new();
     for number in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        let at = format!("{folder}/{number}");
-        // Closed since it was listed.
+        let at = format!("{directory}/{number}");
+        // The VMM may have closed it since it was listed.
         let Ok(target) = std::fs::read_link(&at) else { continue };
         let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
-        let directory = std::fs::metadata(&at).is_ok_and(|facts| facts.is_dir());
+        let is_directory = std::fs::metadata(&at).is_ok_and(|facts| facts.is_dir());
         let reach = match (
             target.is_absolute() && !target.starts_with("/memfd:"),
             mounts.contains(field(&info, "mnt_id")),
         ) {
             (false, _) => Reach::Pathless,
             (true, true) => Reach::Inside,
-            (true, false) if directory => Reach::OutsideDirectory,
+            (true, false) if is_directory => Reach::OutsideDirectory,
             (true, false) => Reach::OutsideFile,
         };
         found.push(Descriptor { number, target: target.to_string_lossy().into_owned(), reach });
@@ -229,7 +228,7 @@ fn descriptors(pid: i32, mountinfo: &str) -> Result<Vec<Descriptor>> {
 }
 
 fn same_uid(receipt: &Receipt, store: &Store) -> Result<Vec<String>> {
-    // In a pid namespace of its own it sees no process of another jail.
+    // In its own pid namespace a VMM sees no process of another jail.
     if receipt.spec.new_pid_ns {
         return Ok(Vec::new());
     }

@@ -1,4 +1,4 @@
-//! What the cgroups of a jail limit, and whether that is what was asked for.
+//! The limits of a jail's cgroups, and whether they are as requested.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,59 +9,59 @@ use crate::host::CgroupLayout;
 use crate::state::Receipt;
 use crate::steps::Step;
 
-/// A file of a cgroup that limits what its processes use.
+/// A cgroup file that limits a resource.
 pub(super) struct Limit {
-    /// What of: memory, pids or cpu.
-    pub(super) what: &'static str,
-    /// The version that has it, 1 or 2; 0 for both.
+    /// The resource: memory, pids or cpu.
+    pub(super) resource: &'static str,
+    /// The cgroup version that has the file, 1 or 2; 0 for both.
     version: u32,
-    /// Its name.
+    /// The name of the file.
     pub(super) file: &'static str,
-    /// What stands in it where there is no limit.
+    /// The content that means no limit.
     none: &'static str,
-    /// What to write there, as advice says it.
+    /// A placeholder for the value, for advice.
     pub(super) example: &'static str,
 }
 
-/// All of them; of those of one version the first for each purpose is the one to advise.
+/// All limits. The first of each resource and version is the one to advise.
 const LIMITS: [Limit; 6] = [
-    Limit { what: "memory", version: 2, file: "memory.max", none: "max", example: "BYTES" },
+    Limit { resource: "memory", version: 2, file: "memory.max", none: "max", example: "BYTES" },
     Limit {
-        what: "memory",
+        resource: "memory",
         version: 1,
         file: "memory.limit_in_bytes",
         none: "9223372036854771712",
         example: "BYTES",
     },
-    Limit { what: "pids", version: 0, file: "pids.max", none: "max", example: "N" },
-    Limit { what: "cpu", version: 2, file: "cpu.max", none: "max 100000", example: "'QUOTA PERIOD'" },
-    Limit { what: "cpu", version: 1, file: "cpu.cfs_quota_us", none: "-1", example: "MICROSECONDS" },
-    Limit { what: "cpu", version: 0, file: "cpuset.cpus", none: "", example: "LIST" },
+    Limit { resource: "pids", version: 0, file: "pids.max", none: "max", example: "N" },
+    Limit { resource: "cpu", version: 2, file: "cpu.max", none: "max 100000", example: "'QUOTA PERIOD'" },
+    Limit { resource: "cpu", version: 1, file: "cpu.cfs_quota_us", none: "-1", example: "MICROSECONDS" },
+    Limit { resource: "cpu", version: 0, file: "cpuset.cpus", none: "", example: "LIST" },
 ];
 
 impl Limit {
-    /// The one to advise on a host that has this controller in this version.
-    pub(super) fn advised(what: &str, version: u32) -> Option<&'static Self> {
-        LIMITS.iter().find(|limit| limit.what == what && [0, version].contains(&limit.version))
+    /// The limit to advise on a host that has the controller in this cgroup version.
+    pub(super) fn advised(resource: &str, version: u32) -> Option<&'static Self> {
+        LIMITS.iter().find(|limit| limit.resource == resource && [0, version].contains(&limit.version))
     }
 }
 
-/// Which version of cgroups has each controller that limits something, where one has it.
+/// The cgroup version of each controller with a limit, if this host has the controller.
 pub(super) fn versions() -> Result<BTreeMap<String, u32>> {
     let layout = CgroupLayout::read_mounts()?.with_unified(Path::new(""))?;
     let version = |controller| match (layout.v2_with(controller), layout.v1_with(controller)) {
         (Some(_), _) => Some(2),
         (None, found) => found.map(|_| 1),
     };
-    let found = LIMITS.iter().filter_map(|limit| Some((limit.what.to_owned(), version(limit.what)?)));
+    let found = LIMITS.iter().filter_map(|limit| Some((limit.resource.to_owned(), version(limit.resource)?)));
     Ok(found.collect())
 }
 
-/// What was asked for against what is in force, and by what each of the three is limited.
+/// The requested settings with the values in force, and the limits of each resource.
 pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, Vec<String>>) {
     let mut settings = Vec::new();
     let mut limited: BTreeMap<String, Vec<String>> =
-        LIMITS.iter().map(|limit| (limit.what.to_owned(), Vec::new())).collect();
+        LIMITS.iter().map(|limit| (limit.resource.to_owned(), Vec::new())).collect();
     for step in &receipt.steps {
         let (directory, asked) = match step {
             Step::CgroupV1(cgroup) => (cgroup.directory(), &cgroup.settings),
@@ -71,10 +71,10 @@ pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, Vec
         let found = |file: &str| {
             std::fs::read_to_string(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned())
         };
-        for Limit { what, file, none, .. } in LIMITS {
+        for Limit { resource, file, none, .. } in LIMITS {
             let value = found(file).filter(|value| value != none);
             if let Some(value) = value.filter(|_| asked.iter().any(|setting| setting.file == file)) {
-                limited.entry(what.to_owned()).or_default().push(format!("{file}={value}"));
+                limited.entry(resource.to_owned()).or_default().push(format!("{file}={value}"));
             }
         }
         settings.extend(asked.iter().map(|setting| Setting {
@@ -87,21 +87,21 @@ pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, Vec
 }
 
 impl Setting {
-    /// Whether what is in force is what was asked for; what was left out, as the period of cpu.max, is the kernel's.
+    /// Whether the value in force is the requested one. An omitted part, as the period of `cpu.max`, is the kernel's choice.
     pub(super) fn holds(&self) -> bool {
         let Some(found) = &self.found else { return false };
         let mut found = found.split_whitespace();
         let mut asked = self.asked.split_whitespace();
-        asked.all(|asked| found.next().is_some_and(|found| asked == found || is_number(asked, found)))
+        asked.all(|asked| found.next().is_some_and(|found| asked == found || is_same_number(asked, found)))
     }
 }
 
-/// Whether the two are one number.
-fn is_number(asked: &str, found: &str) -> bool {
+/// Whether both texts are the same number.
+fn is_same_number(asked: &str, found: &str) -> bool {
     number(asked).is_some_and(|asked| Some(asked) == number(found))
 }
 
-/// A number as the kernel reads sizes: with a suffix for a power of 1024.
+/// Parses a number as the kernel parses sizes: with a suffix for a power of 1024.
 fn number(text: &str) -> Option<u64> {
     const SUFFIXES: &str = "KMGTPE";
     let suffix = text.chars().next_back().and_then(|last| SUFFIXES.find(last.to_ascii_uppercase()));
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_file_of_the_hosts_version_is_advised() {
-        let file = |what, version| Limit::advised(what, version).map(|limit| limit.file);
+        let file = |resource, version| Limit::advised(resource, version).map(|limit| limit.file);
         assert_eq!(file("memory", 1), Some("memory.limit_in_bytes"));
         assert_eq!(file("memory", 2), Some("memory.max"));
         assert_eq!([file("pids", 1), file("pids", 2)], [Some("pids.max"); 2]);

@@ -1,12 +1,12 @@
-//! How well a jail that runs holds its VMM: facts are read from outside, and findings follow from them alone.
+//! Checks of a running jail: it is read once into [`AuditFacts`], and [`diagnose`] derives the findings from them alone.
 //!
-//! What the kernel tells of a process is not the receipt's word: what was asked for and is not in force is found.
+//! The facts come from the kernel, not from the receipt. So a finding shows a request that is not in force.
 
 mod checks;
 mod facts;
-mod held;
 mod inside;
 mod limits;
+mod resources;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -17,7 +17,7 @@ pub use tree::{Special, TreeFacts};
 
 use crate::check::doctor::Finding;
 
-/// What follows from the facts, in an order that stays.
+/// Derives the findings from the facts, in a stable order.
 pub fn diagnose(facts: &AuditFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     checks::identity(facts, &mut findings);
@@ -26,9 +26,9 @@ pub fn diagnose(facts: &AuditFacts) -> Vec<Finding> {
     checks::namespaces(facts, &mut findings);
     checks::root(facts, &mut findings);
     checks::descriptors(facts, &mut findings);
-    held::cgroups(facts, &mut findings);
-    held::limits(facts, &mut findings);
-    held::tree(&facts.tree, &mut findings);
-    held::neighbours(facts, &mut findings);
+    resources::cgroups(facts, &mut findings);
+    resources::limits(facts, &mut findings);
+    resources::tree(&facts.tree, &mut findings);
+    resources::neighbours(facts, &mut findings);
     findings
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::check::doctor::{Finding, Grade};
 
-/// A jail that could not be better.
+/// A jail without a weakness.
 fn tight() -> AuditFacts {
     let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name.to_owned(), 0));
     AuditFacts {
@@ -27,23 +27,23 @@ fn tight() -> AuditFacts {
 
 type Change = Box<dyn FnOnce(&mut AuditFacts)>;
 
-/// What a map had before is of no interest.
+/// Drops the previous value of a map's key.
 fn ignore<T>(_: T) {}
 
-/// What is found beside what is good.
+/// The findings that are not good.
 fn found(change: impl FnOnce(&mut AuditFacts)) -> Vec<(&'static str, Grade)> {
     let mut facts = tight();
     change(&mut facts);
     let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
     bad.map(|Finding { check, grade, breaks, mend, .. }| {
-        assert!(breaks.is_some() && mend.is_some(), "{check} helps nobody");
+        assert!(breaks.is_some() && mend.is_some(), "{check} has no effect or fix");
         (check, grade)
     })
     .collect()
 }
 
 #[test]
-fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
+fn each_weakness_has_one_finding_and_a_tight_jail_none() {
     assert_eq!(found(|_| ()), []);
     let special = |path: &str, uid, block, device| Special { path: path.into(), uid, block, device };
     let leads = |target: &str, reach| vec![Descriptor { number: 7, target: target.into(), reach }];
@@ -106,8 +106,8 @@ fn a_tight_jail_has_nothing_to_mend_and_every_hole_is_found() {
 }
 
 #[test]
-fn a_domain_of_landlock_is_ruled_out_or_cannot_be_told() {
-    let told = |change: fn(&mut AuditFacts)| {
+fn a_landlock_domain_is_excluded_or_unknown() {
+    let fact = |change: fn(&mut AuditFacts)| {
         let mut facts = tight();
         facts.landlock = Some(7);
         facts.shared_namespaces = vec!["user".into()];
@@ -117,17 +117,17 @@ fn a_domain_of_landlock_is_ruled_out_or_cannot_be_told() {
             findings.into_iter().find(|finding| finding.check == "landlock").map(|finding| finding.fact);
         fact.unwrap_or_default().split(':').next().map(str::to_owned)
     };
-    let told = |change| told(change).unwrap_or_default();
-    assert_eq!(told(|_| ()), "in no domain");
-    assert_eq!(told(|f| f.landlock = None), "none");
+    let fact = |change| fact(change).unwrap_or_default();
+    assert_eq!(fact(|_| ()), "in no domain");
+    assert_eq!(fact(|f| f.landlock = None), "none");
     // Each of these could have entered one.
-    assert_eq!(told(|f| f.no_new_privs_threads = 1), "cannot be told");
-    assert_eq!(told(|f| f.shared_namespaces.clear()), "cannot be told");
-    assert_eq!(told(|f| ignore(f.capabilities.insert("CapPrm".into(), 1 << 21))), "cannot be told");
+    assert_eq!(fact(|f| f.no_new_privs_threads = 1), "unknown");
+    assert_eq!(fact(|f| f.shared_namespaces.clear()), "unknown");
+    assert_eq!(fact(|f| ignore(f.capabilities.insert("CapPrm".into(), 1 << 21))), "unknown");
 }
 
 #[test]
-fn what_a_jail_may_well_have_is_no_finding() {
+fn common_devices_and_streams_are_good() {
     let device = |device| Special { path: "/dev/x".into(), uid: 1234, block: false, device };
     let leads = |target: &str, reach| Descriptor { number: 0, target: target.into(), reach };
     let bad = found(|facts| {
@@ -143,7 +143,7 @@ fn what_a_jail_may_well_have_is_no_finding() {
 }
 
 #[test]
-fn an_attempt_that_succeeds_and_a_probe_that_says_nothing_are_found() {
+fn a_successful_escape_and_a_probe_without_attempts_are_broken() {
     let grades = |report| diagnose_inside(&report, false).iter().map(|finding| finding.grade).max();
     assert_eq!(grades(json!({ "escapes": [{ "held": true }] })), Some(Grade::Good));
     assert_eq!(grades(json!({ "escapes": [{ "held": true }, { "held": false }] })), Some(Grade::Broken));

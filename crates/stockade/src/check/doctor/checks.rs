@@ -1,8 +1,8 @@
-//! Findings about what jails are made with.
+//! Findings about the objects that jails consist of.
 
 use super::{Finding, Grade, HostFacts};
 
-/// The oldest kernel that is supported.
+/// The oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
 
 pub(super) fn kernel(facts: &HostFacts, findings: &mut Vec<Finding>) {
@@ -12,33 +12,33 @@ pub(super) fn kernel(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "kernel",
             Grade::Broken,
             format!("Linux {release} is older than 5.10"),
-            "jails are made with system calls that came later",
+            "jails need system calls that this kernel does not have",
             "install a newer kernel",
         ),
         _ => Finding::good("kernel", format!("Linux {release}")),
     });
     for (name, since, forbidden) in &facts.missing_calls {
-        // Jails do without this one.
+        // Jails work without mount_setattr.
         let grade = if *name == "mount_setattr" { Grade::Warning } else { Grade::Broken };
-        let breaks = if *name == "mount_setattr" {
+        let effect = if *name == "mount_setattr" {
             "no file can be bound, and only the root of a jail is mounted nosuid"
         } else {
-            "no jail can be made"
+            "no jail can be created"
         };
         findings.push(if *forbidden {
-            let fact = format!("{name} is forbidden by a filter of system calls");
-            Finding::bad("system-calls", grade, fact, breaks, "let the container's seccomp profile allow it")
+            let fact = format!("a seccomp filter forbids {name}");
+            Finding::bad("system-calls", grade, fact, effect, "allow it in the container's seccomp profile")
         } else {
-            let fact = format!("{name} is missing, which came with Linux {since}");
-            Finding::bad("system-calls", grade, fact, breaks, "install a newer kernel")
+            let fact = format!("{name} is missing; Linux has it since {since}");
+            Finding::bad("system-calls", grade, fact, effect, "install a newer kernel")
         });
     }
     if facts.missing_calls.is_empty() {
-        findings.push(Finding::good("system-calls", "all that jails are made with are there"));
+        findings.push(Finding::good("system-calls", "all system calls that jails need are available"));
     }
 }
 
-/// The two numbers that a release begins with.
+/// The major and minor version of a release.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
@@ -46,19 +46,19 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
     findings.push(match (facts.uid, facts.missing_capabilities.as_slice()) {
-        (0, []) => Finding::good("privileges", "root, with every capability that jails take"),
+        (0, []) => Finding::good("privileges", "root, with every capability that jails need"),
         (0, missing) => Finding::bad(
             "privileges",
             Grade::Broken,
             format!("root lacks {}", missing.join(", ")),
-            "no jail can be made",
+            "no jail can be created",
             format!("give this container {}", missing.join(", ")),
         ),
         (uid, _) => Finding::bad(
             "privileges",
             Grade::Broken,
             format!("this is uid {uid}"),
-            "making jails needs root",
+            "only root can create jails",
             "sudo stockade doctor",
         ),
     });
@@ -66,9 +66,9 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "jail-uid",
             Grade::Warning,
-            "VMMs are to run as root",
-            "root's files are such a VMM's own: it is in no jail",
-            "another --uid",
+            "the VMMs would run as root",
+            "such a VMM owns root's files, so no jail confines it",
+            "use another --uid",
         ));
     }
     if facts.suid_dumpable == Some(1) {
@@ -84,13 +84,13 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
         let kinds = &facts.forbidden_namespaces;
         let settings: Vec<String> =
             kinds.iter().map(|kind| format!("sysctl user.max_{kind}_namespaces=10000")).collect();
-        let fact = format!("no namespace may be made of kind {}", kinds.join(", "));
+        let fact = format!("no namespace of these kinds can be created: {}", kinds.join(", "));
         let grade = if kinds.contains(&"mnt") { Grade::Broken } else { Grade::Warning };
         findings.push(Finding::bad(
             "namespaces",
             grade,
             fact,
-            "a jail has namespaces of these kinds, if asked for",
+            "a jail that needs such a namespace cannot be created",
             settings.join("; "),
         ));
     }
@@ -99,45 +99,40 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
 pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
     let layout = &facts.cgroups;
     let named = |options: &[String]| options.iter().any(|option| option.starts_with("name="));
-    let first: Vec<&str> = layout
+    let v1: Vec<&str> = layout
         .v1
         .iter()
         .filter(|hierarchy| !named(&hierarchy.options))
         .flat_map(|hierarchy| hierarchy.options.iter().map(String::as_str))
         .filter(|option| !["rw", "ro", "relatime", "nosuid", "nodev", "noexec"].contains(option))
         .collect();
-    let second = layout.v2.as_ref().map(|unified| {
-        let (free, handed) = (unified.controllers.join(" "), facts.delegated.join(" "));
-        format!("{}; handed down already: {}", or_none(&free), or_none(&handed))
+    let v1 = (!v1.is_empty()).then(|| format!("cgroup v1 with {}", v1.join(" ")));
+    let v2 = layout.v2.as_ref().map(|unified| {
+        let (offered, enabled) = (unified.controllers.join(" "), facts.delegated.join(" "));
+        format!(
+            "cgroup v2 with {}; enabled for child cgroups: {}",
+            or_none(&offered, "no controllers"),
+            or_none(&enabled, "none")
+        )
     });
-    findings.push(match (first.as_slice(), second) {
-        ([], None) => Finding::bad(
+    let mounted: Vec<String> = [v1, v2].into_iter().flatten().collect();
+    findings.push(if mounted.is_empty() {
+        Finding::bad(
             "cgroups",
             Grade::Warning,
             "no cgroup hierarchy is mounted",
-            "--cgroup fails, and descendants of a VMM are searched by their root",
+            "--cgroup fails, and stockade searches the descendants of a VMM by their root",
             "mount -t cgroup2 none /sys/fs/cgroup",
-        ),
-        (first, None) => Finding::good("cgroups", format!("version 1 with {}", first.join(" "))),
-        ([], Some(second)) => {
-            Finding::good("cgroups", format!("version 2, whose root can hand down {second}"))
-        }
-        (first, Some(second)) => {
-            let first = first.join(" ");
-            Finding::good(
-                "cgroups",
-                format!(
-                    "version 1 with {first}; free for version 2, whose root can hand them down: {second}"
-                ),
-            )
-        }
+        )
+    } else {
+        Finding::good("cgroups", mounted.join("; "))
     });
     if layout.v2.is_some() && facts.cgroup_kill == Some(false) {
         findings.push(Finding::bad(
             "cgroup-kill",
             Grade::Note,
-            "cgroups have no cgroup.kill, which came with Linux 5.14",
-            "fork bombs are killed one by one, or by the freezer of version 1",
+            "cgroup.kill is missing; Linux has it since 5.14",
+            "fork bombs are killed one process at a time, or with the freezer of cgroup v1",
             "install a newer kernel",
         ));
     }
@@ -145,42 +140,42 @@ pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "tracking-cgroup",
             Grade::Warning,
-            "no cgroup can be made below this process's own",
-            "a jail with neither --cgroup nor --new-pid-ns may lose sight of descendants of its VMM",
+            "no cgroup can be created below the cgroup of this process",
+            "in a jail with neither --cgroup nor --new-pid-ns, stockade may lose track of the VMM's descendants",
             "use --new-pid-ns, or let this container write to its cgroup",
         ));
     }
 }
 
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "no controllers" } else { text }
+fn or_none<'t>(text: &'t str, none: &'t str) -> &'t str {
+    if text.is_empty() { none } else { text }
 }
 
 pub(super) fn devices(facts: &HostFacts, findings: &mut Vec<Finding>) {
     for (path, problem) in &facts.devices {
-        let (check, breaks, module) = match *path {
-            "/dev/kvm" => ("kvm", "a VMM that needs KVM does not start", "kvm_intel' or 'modprobe kvm_amd"),
-            _ => ("tun", "a VMM cannot have a tap device", "tun"),
+        let (check, effect, fix) = match *path {
+            "/dev/kvm" => (
+                "kvm",
+                "a VMM that needs KVM does not start",
+                "run 'modprobe kvm_intel' or 'modprobe kvm_amd'; in a virtual machine, enable nested virtualization",
+            ),
+            _ => ("tun", "a VMM cannot have a tap device", "run 'modprobe tun'"),
         };
         findings.push(match problem {
-            None => Finding::good(check, format!("{path} opens; a jail gets a node that is its uid's")),
-            // The jail's node has the jail's owner, whoever may open the host's.
+            None => Finding::good(check, format!("{path} opens; each jail gets a node that its uid owns")),
+            // The jail's node belongs to the jail's owner, so the mode of the host's node is irrelevant.
             Some(cause) if facts.uid != 0 && cause.contains("denied") => Finding::good(
                 check,
-                format!("{path} is there, for root; a jail gets a node that is its uid's"),
+                format!("{path} exists, for root only; each jail gets a node that its uid owns"),
             ),
-            Some(cause) => Finding::bad(
-                check,
-                Grade::Warning,
-                format!("{path} does not open: {cause}"),
-                breaks,
-                format!("'modprobe {module}'; in a virtual machine, nested virtualization"),
-            ),
+            Some(cause) => {
+                Finding::bad(check, Grade::Warning, format!("cannot open '{path}': {cause}"), effect, fix)
+            }
         });
     }
 }
 
-/// What one jail with its libraries and devices takes at most without images.
+/// The most that one jail takes with its libraries and devices, without images.
 const LITTLE_SPACE: u64 = 64 << 20;
 const FEW_INODES: u64 = 1_000;
 
@@ -189,22 +184,24 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
     let (path, existing) = (base.path.display(), base.existing.display());
     let mut problems = Vec::new();
     for option in &base.options {
-        let (breaks, wanted) = match *option {
+        let (effect, wanted) = match *option {
             "noexec" => ("no VMM can be executed there", "exec"),
             "nodev" => ("a VMM cannot open /dev/kvm there", "dev"),
-            _ => ("no jail can be made there", "rw"),
+            _ => ("no jail can be created there", "rw"),
         };
         let fact = format!("{existing} is mounted {option}");
-        let mend =
-            format!("mount -o remount,{wanted} {}, or another --chroot-base-dir", base.mount.display());
-        problems.push(Finding::bad("base", Grade::Broken, fact, breaks, mend));
+        let fix = format!(
+            "run 'mount -o remount,{wanted} {}', or use another --chroot-base-dir",
+            base.mount.display()
+        );
+        problems.push(Finding::bad("base", Grade::Broken, fact, effect, fix));
     }
-    if !base.is_roots && base.exists {
+    if !base.is_root_only && base.exists {
         problems.push(Finding::bad(
             "base",
             Grade::Warning,
-            format!("{path} is not root's own"),
-            "whoever may write there can move jails about",
+            format!("not only root can write to {path}"),
+            "a user who can write there can move jails",
             format!("chown root:root {path}; chmod go-w {path}"),
         ));
     }
@@ -215,13 +212,13 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "base",
             Grade::Warning,
             fact,
-            "a jail needs room for its VMM and images",
+            "a jail needs space for its VMM and images",
             "stockade gc",
         ));
     }
     if problems.is_empty() {
-        let there = if base.exists { "" } else { ", to be made with the first jail" };
-        let fact = format!("{path} on {}, {} left{there}", base.filesystem, bytes(base.free_bytes));
+        let future = if base.exists { "" } else { "; the first jail creates it" };
+        let fact = format!("{path} on {}, {} left{future}", base.filesystem, bytes(base.free_bytes));
         problems.push(Finding::good("base", fact));
     }
     findings.append(&mut problems);
@@ -229,14 +226,14 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "reflink",
             Grade::Note,
-            format!("{} makes no reflinks", base.filesystem),
-            "every image that is placed is copied byte by byte, unless it is bound",
+            format!("{} has no reflinks", base.filesystem),
+            "each placed image is copied byte by byte, unless it is bound",
             "put the base and the images on one xfs or btrfs",
         ));
     }
 }
 
-/// To one decimal of the largest unit.
+/// A size in its largest unit, with one decimal.
 fn bytes(number: u64) -> String {
     let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = units.into_iter().find(|(unit, _)| number >= *unit);

@@ -1,4 +1,4 @@
-//! What is read of the host.
+//! The facts about a host.
 
 use std::path::{Path, PathBuf};
 
@@ -8,105 +8,107 @@ use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
-use crate::spec::{HostPath, NETNS_DIRECTORY};
+use crate::spec::{HostPath, NETNS_DIRECTORY, Reason};
 use crate::state::{JailState, Store};
+use crate::sys::mounts;
 
-/// The jails that the host is asked about.
+/// The jails for which a host is checked.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Where they are made.
+    /// The base.
     pub base: HostPath,
-    /// The name of their executable.
+    /// The name of the VMM's executable.
     pub exec_name: String,
-    /// An id, for the length of paths.
+    /// An id, for the length of the socket's path.
     pub id: String,
-    /// Their uid.
+    /// The uid of the VMMs.
     pub uid: u32,
-    /// Where receipts are kept.
+    /// The state directory.
     pub store: Store,
 }
 
-/// What is so. A plain structure: a test can write one by hand.
+/// The facts about a host. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default)]
 pub struct HostFacts {
     /// The kernel's release.
     pub kernel: String,
-    /// System calls that are missing or forbidden: name, version, and whether a filter forbids it.
+    /// System calls that are missing or forbidden: name, the kernel that introduced it, and whether a seccomp filter
+    /// forbids it.
     pub missing_calls: Vec<(&'static str, &'static str, bool)>,
     /// The effective uid.
     pub uid: u32,
-    /// Which of the capabilities that making jails takes this process has not.
+    /// The capabilities that creating jails requires and this process lacks.
     pub missing_capabilities: Vec<&'static str>,
-    /// Which hierarchies are mounted where.
+    /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
-    /// The controllers that the root of the unified hierarchy hands down already.
+    /// The controllers that the root of cgroup v2 enables for child cgroups (`cgroup.subtree_control`).
     pub delegated: Vec<String>,
-    /// Whether cgroups of the unified hierarchy can be killed as a whole; `None` if there is none to look at.
+    /// Whether cgroups of cgroup v2 have `cgroup.kill`; `None` if there is no child cgroup to examine.
     pub cgroup_kill: Option<bool>,
-    /// Whether this process may make cgroups below its own.
+    /// Whether this process can create cgroups below its own.
     pub tracking: bool,
-    /// What opening a device says, `None` if all is well: `/dev/kvm` and `/dev/net/tun`.
+    /// `/dev/kvm` and `/dev/net/tun`, each with the error of opening it, or `None`.
     pub devices: Vec<(&'static str, Option<String>)>,
     /// The base.
     pub base: BaseFacts,
-    /// The hard limit of descriptors, if there is one.
+    /// The hard limit of open file descriptors; `None` for no limit.
     pub open_files: Option<u64>,
-    /// The limit of processes of one user, if there is one.
+    /// The hard limit of processes of one user; `None` for no limit.
     pub processes: Option<u64>,
     /// The uid of the jails.
     pub jail_uid: u32,
     /// Whether processes that change their uid stay dumpable: `fs.suid_dumpable`.
     pub suid_dumpable: Option<u64>,
-    /// `pid_max` of the kernel.
+    /// `kernel.pid_max`.
     pub pid_max: Option<u64>,
-    /// Kinds of namespaces of which none may be made.
+    /// The kinds of namespaces that cannot be created.
     pub forbidden_namespaces: Vec<&'static str>,
-    /// Whether the directory of named network namespaces hands its mounts on; `None` if it is no mount.
+    /// Whether the directory of named network namespaces is a shared mount; `None` if it is not a mount.
     pub netns_shared: Option<bool>,
-    /// How long the path of an API socket is on the host, in bytes.
+    /// The path of an API socket on the host.
     pub socket_path: PathBuf,
-    /// Why there is no skeleton.
+    /// Why there is no template mount namespace; `None` if there is one.
     pub no_template_mounts: Option<String>,
-    /// How many jails are dead, and how many receipts damaged.
+    /// The numbers of abandoned and of corrupt jails.
     pub stale: (usize, usize),
-    /// What is in the state directory and belongs to no jail, by path.
+    /// Paths in the state directory that belong to no jail.
     pub strays: Vec<PathBuf>,
-    /// Why receipts cannot be read.
+    /// Why the receipts cannot be read; `None` if they can.
     pub no_receipts: Option<String>,
-    /// Where swap is.
+    /// The swap devices and files.
     pub swap: Vec<String>,
     /// Whether simultaneous multithreading is on.
     pub smt: bool,
-    /// Whether pages of equal content are merged.
+    /// Whether the kernel merges identical pages.
     pub ksm: bool,
-    /// The security modules.
+    /// The active security modules.
     pub lsm: Vec<String>,
 }
 
-/// What is so of the directory that jails are made in, or of what is there on the way to it.
+/// The facts about the base, or about its deepest existing ancestor.
 #[derive(Clone, Debug, Default)]
 pub struct BaseFacts {
-    /// The directory.
+    /// The base.
     pub path: PathBuf,
-    /// Whether it is there.
+    /// Whether the base exists.
     pub exists: bool,
-    /// What is there of it.
+    /// The base, or its deepest existing ancestor; all further facts are about this directory.
     pub existing: PathBuf,
-    /// Where the filesystem is mounted that this is on.
+    /// The mount point of its filesystem.
     pub mount: PathBuf,
-    /// Whether that belongs to root, and nobody else may write to it.
-    pub is_roots: bool,
-    /// What it is mounted with that is in the way of jails: `ro`, `noexec`, `nodev`.
+    /// Whether it belongs to root, and no other user can write to it.
+    pub is_root_only: bool,
+    /// Mount options that obstruct jails: `ro`, `noexec`, `nodev`.
     pub options: Vec<&'static str>,
-    /// The filesystem.
+    /// The type of its filesystem.
     pub filesystem: &'static str,
     /// Free bytes.
     pub free_bytes: u64,
-    /// Free inodes; `None` where the filesystem counts none.
+    /// Free inodes; `None` if the filesystem does not count inodes.
     pub free_inodes: Option<u64>,
 }
 
-/// What making jails takes of root.
+/// The capabilities that creating jails requires.
 const CAPABILITIES: [(&str, CapabilitySet); 10] = [
     ("CAP_CHOWN", CapabilitySet::CHOWN),
     ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
@@ -121,7 +123,7 @@ const CAPABILITIES: [(&str, CapabilitySet); 10] = [
 ];
 
 impl HostFacts {
-    /// Reads the facts. What cannot be read counts as not there.
+    /// Reads the facts. A fact that cannot be read counts as absent.
     pub fn read(question: &Question) -> Self {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let number = |path: &str| text(path).trim().parse::<u64>().ok();
@@ -156,7 +158,7 @@ impl HostFacts {
             cgroup_kill: unified.as_ref().and_then(|mount| can_kill(mount.as_path())),
             cgroups,
             tracking,
-            devices: ["/dev/kvm", "/dev/net/tun"].map(|path| (path, opened(path).err())).to_vec(),
+            devices: ["/dev/kvm", "/dev/net/tun"].map(|path| (path, try_open(path).err())).to_vec(),
             base: BaseFacts::read(&question.base),
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
             processes: rustix::process::getrlimit(Resource::Nproc).maximum,
@@ -164,7 +166,7 @@ impl HostFacts {
             suid_dumpable: number("/proc/sys/fs/suid_dumpable"),
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
-            netns_shared: is_shared(&text("/proc/self/mountinfo"), NETNS_DIRECTORY),
+            netns_shared: is_shared(Path::new(NETNS_DIRECTORY)),
             socket_path: question
                 .base
                 .join(&question.exec_name)
@@ -196,37 +198,41 @@ impl BaseFacts {
             path: path.to_owned(),
             exists: existing == path,
             existing: existing.to_owned(),
-            mount: existing.ancestors().find(|path| is_mounted(path)).unwrap_or(Path::new("/")).to_owned(),
+            mount: existing
+                .ancestors()
+                .find(|path| is_mount_point(path))
+                .unwrap_or(Path::new("/"))
+                .to_owned(),
             ..Self::default()
         };
         if let Ok(stat) = rustix::fs::stat(existing) {
-            facts.is_roots = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
+            facts.is_root_only = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
         }
         if let Ok(mount) = rustix::fs::statvfs(existing) {
-            let hindering = [
+            let obstructive = [
                 ("ro", StatVfsMountFlags::RDONLY),
                 ("noexec", StatVfsMountFlags::NOEXEC),
                 ("nodev", StatVfsMountFlags::NODEV),
             ];
-            let set = hindering.into_iter().filter(|(_, flag)| mount.f_flag.contains(*flag));
+            let set = obstructive.into_iter().filter(|(_, flag)| mount.f_flag.contains(*flag));
             facts.options = set.map(|(name, _)| name).collect();
             facts.free_bytes = mount.f_bavail.saturating_mul(mount.f_frsize);
             facts.free_inodes = (mount.f_files > 0).then_some(mount.f_favail);
         }
         if let Ok(kind) = rustix::fs::statfs(existing) {
-            facts.filesystem = name_of(u64::try_from(kind.f_type).unwrap_or_default());
+            facts.filesystem = filesystem_name(u64::try_from(kind.f_type).unwrap_or_default());
         }
         facts
     }
 }
 
-/// Whether something is mounted there.
-fn is_mounted(path: &Path) -> bool {
+fn is_mount_point(path: &Path) -> bool {
     let facts = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
     facts.is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-fn name_of(magic: u64) -> &'static str {
+/// The name of a filesystem by its magic number (`statfs`).
+fn filesystem_name(magic: u64) -> &'static str {
     match magic {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",
@@ -240,32 +246,19 @@ fn name_of(magic: u64) -> &'static str {
     }
 }
 
-/// What the kernel says of opening a device.
-fn opened(path: &str) -> Result<(), String> {
+fn try_open(device: &str) -> Result<(), String> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::open(path, flags, Mode::empty()).map(drop).map_err(|cause| cause.to_string())
+    rustix::fs::open(device, flags, Mode::empty()).map(drop).map_err(|cause| Reason(cause).to_string())
 }
 
-/// Whether a cgroup below the root has the file; the root itself never has.
+/// Whether child cgroups have `cgroup.kill`; the root never has it.
 fn can_kill(mount: &Path) -> Option<bool> {
-    let below = std::fs::read_dir(mount).ok()?.flatten().find(|entry| entry.path().is_dir())?;
-    Some(below.path().join("cgroup.kill").exists())
+    let child = std::fs::read_dir(mount).ok()?.flatten().find(|entry| entry.path().is_dir())?;
+    Some(child.path().join("cgroup.kill").exists())
 }
 
-/// Whether what is mounted there is shared; `None` if nothing is.
-fn is_shared(mountinfo: &str, at: &str) -> Option<bool> {
-    let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(at))?;
-    Some(line.split(' ').skip(6).take_while(|field| *field != "-").any(|field| field.starts_with("shared:")))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_shared_mount_is_told_from_a_private_one() {
-        let table =
-            "24 1 0:22 / /run/netns rw - tmpfs tmpfs rw\n25 1 0:22 / /x rw shared:7 master:1 - tmpfs t rw\n";
-        assert_eq!(super::is_shared(table, "/run/netns"), Some(false));
-        assert_eq!(super::is_shared(table, "/x"), Some(true));
-        assert_eq!(super::is_shared(table, "/y"), None);
-    }
+/// Whether the mount at this path is shared; `None` if the path is not a mount point.
+fn is_shared(at: &Path) -> Option<bool> {
+    // The last mount in the table is the topmost.
+    Some(mounts::table().ok()?.iter().rfind(|mount| mount.point == at)?.shared)
 }

@@ -1,4 +1,4 @@
-//! What of a host is good for jails, and what is not: facts are read once, and findings follow from them alone.
+//! Checks of a host: it is read once into [`HostFacts`], and [`diagnose`] derives the findings from them alone.
 
 mod checks;
 mod facts;
@@ -10,7 +10,7 @@ pub use super::finding::{Finding, Grade};
 pub use facts::{BaseFacts, HostFacts, Question};
 pub use settings::LONGEST_SOCKET_PATH;
 
-/// What follows from the facts, in an order that stays.
+/// Derives the findings from the facts, in a stable order.
 pub fn diagnose(facts: &HostFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     checks::kernel(facts, &mut findings);

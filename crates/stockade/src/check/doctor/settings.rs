@@ -1,12 +1,12 @@
-//! Findings about how the host is set up.
+//! Findings about the settings of the host.
 
 use super::{Finding, Grade, HostFacts};
 
-/// The descriptors that a VMM may have unless told otherwise.
+/// The default limit of a VMM's open file descriptors.
 const OPEN_FILES: u64 = 2048;
-/// A VMM has a thread for each virtual processor, and some more.
+/// Fewer processes are too few: a VMM has a thread for each virtual processor, and some more.
 const FEW_PROCESSES: u64 = 1024;
-/// The longest path that a Unix socket's address holds.
+/// The longest path of a Unix socket, in bytes (`sun_path` without the final NUL).
 pub const LONGEST_SOCKET_PATH: usize = 107;
 
 pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
@@ -15,17 +15,17 @@ pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "limits",
             Grade::Broken,
-            format!("a process may have {limit} descriptors"),
-            "a jail sets that to 2048 unless told otherwise, and may not raise it",
-            format!("ulimit -Hn 65536, or --resource-limit no-file={limit}"),
+            format!("a process can have {limit} open file descriptors"),
+            "a jail sets this limit to 2048 by default, and cannot raise it",
+            format!("run 'ulimit -Hn 65536', or use --resource-limit no-file={limit}"),
         ));
     }
     if let Some(limit) = facts.processes.filter(|limit| *limit < FEW_PROCESSES) {
         findings.push(Finding::bad(
             "limits",
             Grade::Warning,
-            format!("a user may have {limit} processes and threads"),
-            "all jails of one uid share that",
+            format!("a user can have {limit} processes and threads"),
+            "all jails of one uid share this limit",
             "ulimit -Hu unlimited",
         ));
     }
@@ -33,13 +33,13 @@ pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "limits",
             Grade::Note,
-            format!("the kernel counts pids to {most}"),
-            "VMMs with many threads use them up",
+            format!("kernel.pid_max is {most}"),
+            "VMMs with many threads can use up all pids",
             "sysctl kernel.pid_max=4194304",
         ));
     }
     if findings.len() == before {
-        findings.push(Finding::good("limits", "descriptors, processes and pids are plenty"));
+        findings.push(Finding::good("limits", "file descriptors, processes and pids suffice"));
     }
 }
 
@@ -49,22 +49,24 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
         Finding::bad(
             "socket-path",
             Grade::Warning,
-            format!("{socket} has {length} bytes, and a socket's address holds {LONGEST_SOCKET_PATH}"),
-            "nobody can connect to the VMM by that path",
-            "a shorter --chroot-base-dir or --id",
+            format!("{socket} has {length} bytes; the path of a socket has at most {LONGEST_SOCKET_PATH}"),
+            "no process can connect to the VMM by this path",
+            "use a shorter --chroot-base-dir or --id",
         )
     } else {
         let left = LONGEST_SOCKET_PATH - length;
         Finding::good("socket-path", format!("{length} bytes for {socket}, {left} to spare"))
     });
     findings.push(match facts.netns_shared {
-        Some(true) => Finding::good("netns", "/run/netns is shared: names made in one place are seen in all"),
-        None => Finding::good("netns", "/run/netns is made and shared with the first name"),
+        Some(true) => {
+            Finding::good("netns", "/run/netns is shared: each name is visible in all mount namespaces")
+        }
+        None => Finding::good("netns", "the first named namespace creates and shares /run/netns"),
         Some(false) => Finding::bad(
             "netns",
             Grade::Warning,
-            "/run/netns is mounted and not shared",
-            "names of network namespaces that are made elsewhere are not seen here",
+            "/run/netns is a mount and not shared",
+            "network namespaces that are named in another mount namespace are not visible here",
             "mount --make-shared /run/netns",
         ),
     });
@@ -73,8 +75,8 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
         Some(reason) => Finding::bad(
             "template-namespace",
             Grade::Note,
-            format!("the mount namespace of the host is copied for each jail: {reason}"),
-            "jails start more slowly on a host with many mounts",
+            format!("there is no template mount namespace: {reason}"),
+            "each start copies the host's mount namespace, which is slow on a host with many mounts",
             "sudo stockade host-setup",
         ),
     });
@@ -83,15 +85,15 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
 pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
     if let Some(problem) = &facts.no_receipts {
         if facts.uid != 0 {
-            findings.push(Finding::good("receipts", "for root alone to read"));
+            findings.push(Finding::good("receipts", "only root can read them"));
             return;
         }
         findings.push(Finding::bad(
             "receipts",
             Grade::Broken,
             problem.clone(),
-            "no jail can be written down",
-            "another --state-dir",
+            "no jail can be recorded",
+            "use another --state-dir",
         ));
         return;
     }
@@ -100,32 +102,32 @@ pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(
             "strays",
             Grade::Note,
-            format!("in the state directory and of no jail: {}", strays.join(", ")),
-            "no command tells of it, and the directory stays when its last jail is gone",
-            "look at it, and move it away",
+            format!("in the state directory, but of no jail: {}", strays.join(", ")),
+            "no command shows them, and the directory remains after its last jail is removed",
+            "examine them, and move them away",
         ));
     }
-    let (dead, damaged) = facts.stale;
-    if damaged > 0 {
+    let (abandoned, corrupt) = facts.stale;
+    if corrupt > 0 {
         findings.push(Finding::bad(
             "receipts",
             Grade::Warning,
-            format!("{damaged} cannot be understood"),
-            "what was made for these jails is not removed",
-            "stockade ps, and look at the file that it names",
+            format!("{corrupt} corrupt"),
+            "stockade does not remove these jails",
+            "run 'stockade ps', and examine the file that it names",
         ));
     }
-    if dead > 0 {
+    if abandoned > 0 {
         findings.push(Finding::bad(
             "receipts",
             Grade::Warning,
-            format!("{dead} of dead jails"),
-            "what these jails have left takes space and names",
+            format!("{abandoned} of abandoned jails"),
+            "the remains of these jails use space and names",
             "stockade gc",
         ));
     }
-    if (dead, damaged) == (0, 0) {
-        findings.push(Finding::good("receipts", "none of a dead jail"));
+    if (abandoned, corrupt) == (0, 0) {
+        findings.push(Finding::good("receipts", "none is corrupt or of an abandoned jail"));
     }
 }
 
@@ -137,7 +139,7 @@ pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Findin
             "swap",
             Grade::Warning,
             format!("on: {}", facts.swap.join(", ")),
-            "the memory of guests may be written to disk, and stay there",
+            "the memory of guests may be written to disk, and remain there",
             "swapoff -a",
         )
     });
@@ -146,7 +148,7 @@ pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Findin
             "smt",
             Grade::Warning,
             "simultaneous multithreading is on",
-            "guests on one core can watch each other through its caches",
+            "guests on one core can observe each other through its caches",
             "echo off > /sys/devices/system/cpu/smt/control",
         )
     } else {
@@ -156,8 +158,8 @@ pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Findin
         Finding::bad(
             "ksm",
             Grade::Warning,
-            "pages of equal content are merged",
-            "guests can tell by timing what others have in memory",
+            "the kernel merges identical pages",
+            "by timing, a guest can detect the contents of another guest's memory",
             "echo 0 > /sys/kernel/mm/ksm/run",
         )
     } else {
@@ -167,14 +169,14 @@ pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Findin
     let active: Vec<&str> =
         facts.lsm.iter().map(String::as_str).filter(|name| confining.contains(name)).collect();
     findings.push(if active.is_empty() {
-        Finding::good("lsm", "neither AppArmor nor SELinux")
+        Finding::good("lsm", "neither AppArmor nor SELinux is active")
     } else {
-        Finding {
-            check: "lsm",
-            grade: Grade::Note,
-            fact: format!("{} is active", active.join(", ")),
-            breaks: Some("its rules for the VMM's path on the host do not apply to the copy in the jail"),
-            mend: Some("write them for the path below the base".to_owned()),
-        }
+        Finding::bad(
+            "lsm",
+            Grade::Note,
+            format!("{} is active", active.join(", ")),
+            "its rules for the VMM's path on the host do not apply to the copy in the jail",
+            "write rules for the path below the base",
+        )
     });
 }

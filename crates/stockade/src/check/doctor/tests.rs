@@ -1,7 +1,7 @@
 use super::*;
 use crate::host::{CgroupLayout, Hierarchy, Unified};
 
-/// A host on which all is well.
+/// A host without a fault.
 fn healthy() -> HostFacts {
     let unified = Unified {
         mount: std::path::PathBuf::from("/sys/fs/cgroup").into(),
@@ -20,7 +20,7 @@ fn healthy() -> HostFacts {
             exists: true,
             existing: "/srv/jailer".into(),
             mount: "/srv".into(),
-            is_roots: true,
+            is_root_only: true,
             filesystem: "xfs",
             free_bytes: 5 << 30,
             free_inodes: Some(1 << 20),
@@ -31,20 +31,20 @@ fn healthy() -> HostFacts {
     }
 }
 
-/// What is found beside what is good.
+/// The findings that are not good.
 fn found(change: impl FnOnce(&mut HostFacts)) -> Vec<(&'static str, Grade, String)> {
     let mut facts = healthy();
     change(&mut facts);
     let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
     bad.map(|finding| {
-        assert!(finding.breaks.is_some() && finding.mend.is_some(), "{finding:?} helps nobody");
+        assert!(finding.breaks.is_some() && finding.mend.is_some(), "{finding:?} has no effect or fix");
         (finding.check, finding.grade, finding.fact)
     })
     .collect()
 }
 
 #[test]
-fn a_healthy_host_has_nothing_to_mend() {
+fn a_healthy_host_has_only_good_findings() {
     assert_eq!(found(|_| ()), []);
     let names: Vec<&str> = diagnose(&healthy()).iter().map(|finding| finding.check).collect();
     let all = [
@@ -69,20 +69,20 @@ fn a_healthy_host_has_nothing_to_mend() {
 }
 
 #[test]
-fn what_breaks_jails_is_told_from_what_weakens_them() {
+fn each_fault_has_one_finding_of_its_grade() {
     let one = |check, grade, fact: &str| vec![(check, grade, fact.to_owned())];
     let cases: Vec<(fn(&mut HostFacts), _)> = vec![
         (|f| f.kernel = "5.4.0".into(), one("kernel", Grade::Broken, "Linux 5.4.0 is older than 5.10")),
         (
             |f| f.missing_calls = vec![("openat2", "5.6", true)],
-            one("system-calls", Grade::Broken, "openat2 is forbidden by a filter of system calls"),
+            one("system-calls", Grade::Broken, "a seccomp filter forbids openat2"),
         ),
         (
             |f| f.missing_calls = vec![("mount_setattr", "5.12", false)],
-            one("system-calls", Grade::Warning, "mount_setattr is missing, which came with Linux 5.12"),
+            one("system-calls", Grade::Warning, "mount_setattr is missing; Linux has it since 5.12"),
         ),
         (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),
-        (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "VMMs are to run as root")),
+        (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "the VMMs would run as root")),
         (|f| f.suid_dumpable = Some(1), one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
         (
             |f| f.missing_capabilities = vec!["CAP_MKNOD"],
@@ -90,7 +90,7 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
         ),
         (
             |f| f.forbidden_namespaces = vec!["net"],
-            one("namespaces", Grade::Warning, "no namespace may be made of kind net"),
+            one("namespaces", Grade::Warning, "no namespace of these kinds can be created: net"),
         ),
         (
             |f| f.cgroups = CgroupLayout::default(),
@@ -98,39 +98,49 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
         ),
         (
             |f| f.cgroup_kill = Some(false),
-            one("cgroup-kill", Grade::Note, "cgroups have no cgroup.kill, which came with Linux 5.14"),
+            one("cgroup-kill", Grade::Note, "cgroup.kill is missing; Linux has it since 5.14"),
         ),
         (
             |f| f.tracking = false,
-            one("tracking-cgroup", Grade::Warning, "no cgroup can be made below this process's own"),
+            one(
+                "tracking-cgroup",
+                Grade::Warning,
+                "no cgroup can be created below the cgroup of this process",
+            ),
         ),
         (
-            |f| f.devices[0].1 = Some("No such file or directory (os error 2)".into()),
-            one("kvm", Grade::Warning, "/dev/kvm does not open: No such file or directory (os error 2)"),
+            |f| f.devices[0].1 = Some("no such file or directory".into()),
+            one("kvm", Grade::Warning, "cannot open '/dev/kvm': no such file or directory"),
         ),
         (|f| f.base.options = vec!["noexec"], one("base", Grade::Broken, "/srv/jailer is mounted noexec")),
         (|f| f.base.options = vec!["nodev"], one("base", Grade::Broken, "/srv/jailer is mounted nodev")),
-        (|f| f.base.is_roots = false, one("base", Grade::Warning, "/srv/jailer is not root's own")),
+        (
+            |f| f.base.is_root_only = false,
+            one("base", Grade::Warning, "not only root can write to /srv/jailer"),
+        ),
         (
             |f| (f.base.free_bytes, f.base.free_inodes) = (1536, Some(3)),
             one("base", Grade::Warning, "/srv/jailer has 1.5 KiB and 3 inodes left"),
         ),
-        (|f| f.base.filesystem = "ext4", one("reflink", Grade::Note, "ext4 makes no reflinks")),
-        (|f| f.open_files = Some(1024), one("limits", Grade::Broken, "a process may have 1024 descriptors")),
+        (|f| f.base.filesystem = "ext4", one("reflink", Grade::Note, "ext4 has no reflinks")),
+        (
+            |f| f.open_files = Some(1024),
+            one("limits", Grade::Broken, "a process can have 1024 open file descriptors"),
+        ),
         (
             |f| f.socket_path = format!("/{}", "x".repeat(107)).into(),
             one(
                 "socket-path",
                 Grade::Warning,
-                &format!("/{} has 108 bytes, and a socket's address holds 107", "x".repeat(107)),
+                &format!("/{} has 108 bytes; the path of a socket has at most 107", "x".repeat(107)),
             ),
         ),
         (
             |f| f.netns_shared = Some(false),
-            one("netns", Grade::Warning, "/run/netns is mounted and not shared"),
+            one("netns", Grade::Warning, "/run/netns is a mount and not shared"),
         ),
         (|f| f.no_receipts = Some("no".into()), one("receipts", Grade::Broken, "no")),
-        // Who is not root is told that, and not that the host is wrong.
+        // Without root, unreadable receipts are no fault of the host.
         (
             |f| (f.uid, f.no_receipts) = (1000, Some("no".into())),
             one("privileges", Grade::Broken, "this is uid 1000"),
@@ -140,13 +150,13 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
             one(
                 "strays",
                 Grade::Note,
-                "in the state directory and of no jail: /var/lib/stockade/fill, /var/lib/stockade/x",
+                "in the state directory, but of no jail: /var/lib/stockade/fill, /var/lib/stockade/x",
             ),
         ),
-        (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of dead jails")),
+        (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of abandoned jails")),
         (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
         (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),
-        (|f| f.ksm = true, one("ksm", Grade::Warning, "pages of equal content are merged")),
+        (|f| f.ksm = true, one("ksm", Grade::Warning, "the kernel merges identical pages")),
         (|f| f.lsm = vec!["selinux".into()], one("lsm", Grade::Note, "selinux is active")),
     ];
     for (change, expected) in cases {
@@ -155,19 +165,16 @@ fn what_breaks_jails_is_told_from_what_weakens_them() {
 }
 
 fn finding(facts: &HostFacts, check: &str) -> Finding {
-    diagnose(facts).into_iter().find(|finding| finding.check == check).expect("the check is made")
+    diagnose(facts).into_iter().find(|finding| finding.check == check).expect("the check exists")
 }
 
 #[test]
-fn it_is_told_what_version_2_has_and_has_handed_down() {
+fn cgroups_are_listed_with_their_enabled_controllers() {
     let mut facts = healthy();
     let fact = |facts: &HostFacts| finding(facts, "cgroups").fact;
-    assert_eq!(
-        fact(&facts),
-        "version 2, whose root can hand down cpu pids; handed down already: no controllers"
-    );
+    assert_eq!(fact(&facts), "cgroup v2 with cpu pids; enabled for child cgroups: none");
     facts.delegated = vec!["pids".into()];
-    assert_eq!(fact(&facts), "version 2, whose root can hand down cpu pids; handed down already: pids");
+    assert_eq!(fact(&facts), "cgroup v2 with cpu pids; enabled for child cgroups: pids");
     let memory = Hierarchy {
         mount: std::path::PathBuf::from("/sys/fs/cgroup/memory").into(),
         options: vec!["rw".into(), "memory".into()],
@@ -175,21 +182,20 @@ fn it_is_told_what_version_2_has_and_has_handed_down() {
     facts.cgroups.v1.push(memory);
     assert_eq!(
         fact(&facts),
-        "version 1 with memory; free for version 2, whose root can hand them down: cpu pids; handed down already: pids"
+        "cgroup v1 with memory; cgroup v2 with cpu pids; enabled for child cgroups: pids"
     );
-    facts.cgroups.v2.as_mut().expect("version 2").controllers.clear();
+    facts.cgroups.v2.as_mut().expect("cgroup v2").controllers.clear();
     facts.delegated.clear();
     assert_eq!(
         fact(&facts),
-        "version 1 with memory; free for version 2, whose root can hand them down: no controllers; \
-         handed down already: no controllers"
+        "cgroup v1 with memory; cgroup v2 with no controllers; enabled for child cgroups: none"
     );
 }
 
 #[test]
-fn what_has_to_be_mounted_anew_is_named() {
+fn the_fix_names_the_mount_point_to_remount() {
     let mut facts = healthy();
     facts.base.options = vec!["noexec"];
-    let mend = finding(&facts, "base").mend.expect("a mend");
-    assert_eq!(mend, "mount -o remount,exec /srv, or another --chroot-base-dir");
+    let fix = finding(&facts, "base").mend.expect("a fix");
+    assert_eq!(fix, "run 'mount -o remount,exec /srv', or use another --chroot-base-dir");
 }

@@ -1,4 +1,4 @@
-//! Why no closure can be worked out.
+//! Why the shared libraries of an executable cannot be determined.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -6,28 +6,30 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-/// What is missing or not understood, and who needs it.
+use crate::spec::Reason;
+
+/// A missing or unknown file, with the file that needs it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LibraryError {
     /// A file that cannot be read.
-    #[error("failed to read {} for what it needs: {cause}", .path.display())]
+    #[error("cannot read '{}': {}", .path.display(), Reason(*.cause))]
     Read {
         /// The executable or library.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         cause: Errno,
     },
     /// A file that begins as an ELF file and does not go on as one.
-    #[error("{} is a damaged ELF file: {problem}", .path.display())]
-    Damaged {
+    #[error("'{}' is a corrupt ELF file: {problem}", .path.display())]
+    Corrupt {
         /// The executable or library.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A script, for which the kernel would run another program.
     #[error(
-        "{} is a script for {}: jail that program, and place the script as a file", .path.display(),
+        "'{}' is a script for '{}'; jail that program and place the script as a file", .path.display(),
         .interpreter.display()
     )]
     Script {
@@ -36,48 +38,50 @@ pub enum LibraryError {
         /// The program that its first line names.
         interpreter: PathBuf,
     },
-    /// An executable whose loader this host does not have.
-    #[error("{} needs the loader {}, which is not on this host", .path.display(), .loader.display())]
+    /// An executable whose dynamic loader this host does not have.
+    #[error("'{}' needs the dynamic loader '{}', which is not on this host", .path.display(), .loader.display())]
     NoLoader {
         /// The executable.
         path: PathBuf,
-        /// Where its loader should be.
+        /// The path of its dynamic loader.
         loader: PathBuf,
     },
-    /// An executable whose loader finds libraries in ways of its own.
+    /// An executable whose dynamic loader finds libraries in another way than glibc's.
     #[error(
-        "{} needs the loader {}, which is not glibc's: where it looks for libraries is not known",
+        "'{}' needs the dynamic loader '{}', which is not glibc's: where it looks for libraries is unknown",
         .path.display(), .loader.display()
     )]
     UnknownLoader {
         /// The executable.
         path: PathBuf,
-        /// Its loader.
+        /// Its dynamic loader.
         loader: PathBuf,
     },
-    /// A library that is nowhere.
-    #[error("{}, which {} needs, was not found in {}", .library.display(), .needed_by.display(), List(.searched))]
+    /// A library that was not found.
+    #[error(
+        "shared library '{}' of '{}' was not found in {}", .library.display(), .needed_by.display(), List(.searched)
+    )]
     NoLibrary {
-        /// The name that is asked for.
+        /// The requested name.
         library: OsString,
-        /// Who asks for it.
+        /// The file that needs it.
         needed_by: PathBuf,
-        /// Where it was looked for: directories, and the loader's cache.
+        /// The searched directories, and the dynamic loader's cache.
         searched: Vec<PathBuf>,
     },
-    /// A library that the host has and that cannot be where the loader in the jail looks.
+    /// A library that the host has and that cannot be where the dynamic loader in the jail looks.
     #[error(
-        "{} ({}), which {} needs, has no place in the jail: the loader there would look for it {}",
+        "shared library '{}' ('{}') of '{}' has no path in the jail: the dynamic loader there would search {}",
         .library.display(), .found.display(), .needed_by.display(), Nowhere(.searched)
     )]
-    NoPlace {
-        /// The name that is asked for.
+    NoPath {
+        /// The requested name.
         library: OsString,
-        /// Where it is on the host.
+        /// Its path on the host.
         found: PathBuf,
-        /// Who asks for it.
+        /// The file that needs it.
         needed_by: PathBuf,
-        /// Where the loader in the jail would look.
+        /// The directories that the dynamic loader in the jail would search.
         searched: Vec<PathBuf>,
     },
 }
@@ -101,6 +105,6 @@ struct Nowhere<'a>(&'a [PathBuf]);
 
 impl fmt::Display for Nowhere<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str("nowhere") } else { write!(f, "only in {}", List(self.0)) }
+        if self.0.is_empty() { f.write_str("nowhere") } else { write!(f, "only {}", List(self.0)) }
     }
 }

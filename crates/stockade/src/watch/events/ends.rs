@@ -1,4 +1,4 @@
-//! Waiting for the ends of several VMMs at once.
+//! Waiting for the exits of several VMMs at once.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,20 +9,20 @@ use crate::error::Result;
 use crate::spec::{ExitStatus, JailId};
 use crate::state::Store;
 
-/// How the VMMs of some jails end, one after the other, whoever launched them.
+/// The exits of the VMMs of some jails, in their order and whichever process launched them.
 #[derive(Debug)]
 pub struct Ends {
-    /// Nothing is made for it in the state directory: while the jails are there, so is that.
+    /// Without a subscriber lock: the state directory exists as long as the jails.
     events: Events,
     waiting: BTreeSet<JailId>,
 }
 
 impl Store {
-    /// Waits for the ends of these jails' VMMs, from any process and without the jails' locks. A jail that was
-    /// not started yet is waited for too.
+    /// Waits for the exits of these jails' VMMs, from any process and without the jails' locks. A jail that was not
+    /// started yet is waited for as well.
     ///
     /// # Errors
-    /// What the kernel says of watching the state directory, which must be there.
+    /// Returns an error if the state directory does not exist or cannot be watched.
     pub fn ends(&self, ids: &[JailId]) -> Result<Ends> {
         let waiting: BTreeSet<JailId> = ids.iter().cloned().collect();
         let events = Events::of(self, None, Some(waiting.clone()))?;
@@ -31,18 +31,18 @@ impl Store {
 }
 
 impl Ends {
-    /// The next end, waited for until `deadline` at most; `None` if there is none by then, or none any more.
+    /// Waits for the next exit, at most until `deadline`; `None` if the time is up, or if every exit was returned.
     ///
-    /// [`ExitStatus::Unknown`] is that of a VMM whose parent could not write down how it ended, and of a jail that is
-    /// gone without having been started.
+    /// The status is [`ExitStatus::Unknown`] if the VMM's parent could not record it, or if the jail was removed
+    /// without having been started.
     ///
     /// # Errors
-    /// What the kernel says of watching.
+    /// Returns an error if the state directory or a process cannot be watched.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<(JailId, ExitStatus)>> {
         while !self.waiting.is_empty() {
-            let Some(event) = self.events.next(self.patience(deadline))? else {
-                let gone = self.waiting.iter().find(|id| !self.events.knows(id)).cloned();
-                return Ok(gone.and_then(|id| self.waiting.take(&id)).map(|id| (id, ExitStatus::Unknown)));
+            let Some(event) = self.events.next(self.effective_deadline(deadline))? else {
+                let missing = self.waiting.iter().find(|id| !self.events.knows(id)).cloned();
+                return Ok(missing.and_then(|id| self.waiting.take(&id)).map(|id| (id, ExitStatus::Unknown)));
             };
             let how = match event.kind {
                 EventKind::Exited { how } => how,
@@ -56,19 +56,19 @@ impl Ends {
         Ok(None)
     }
 
-    /// Nothing is waited for while one that is waited for is not there.
-    fn patience(&self, deadline: Option<Instant>) -> Option<Instant> {
+    /// The deadline, or this moment while any of the jails is missing: its exit can be returned at once.
+    fn effective_deadline(&self, deadline: Option<Instant>) -> Option<Instant> {
         if self.waiting.iter().all(|id| self.events.knows(id)) { deadline } else { Some(Instant::now()) }
     }
 
-    /// Whose end has not been told yet.
+    /// The jails whose exit was not returned yet.
     pub fn waiting(&self) -> impl Iterator<Item = &JailId> {
         self.waiting.iter()
     }
 }
 
 impl AsFd for Ends {
-    /// Readable once there may be an end to tell, as [`Events`] is.
+    /// Readable when there may be an exit to return, as for [`Events`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }

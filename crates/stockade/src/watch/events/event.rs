@@ -1,4 +1,4 @@
-//! What is told to subscribers.
+//! The events that subscribers receive.
 
 use std::fmt;
 
@@ -6,46 +6,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{ExitStatus, JailId};
 
-/// Something that has happened to a jail.
+/// A change in the life of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in milliseconds since 1970: for [`EventKind::Created`] when the jail was made, otherwise when this
-    /// process saw it.
+    /// The time in milliseconds since 1970: the creation of the jail for [`EventKind::Created`], otherwise the moment
+    /// at which this process noticed the event.
     pub time_ms: u64,
-    /// To which jail; `None` only for [`EventKind::Missed`].
+    /// The jail; `None` only for [`EventKind::Missed`].
     pub id: Option<JailId>,
-    /// What.
+    /// The kind of event.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What can happen to a jail, in this order.
+/// The kinds of events, in the order in which a jail has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// Its receipt was written, and it is being made.
+    /// Its receipt was written, and its creation began.
     Created,
-    /// Its VMM was started, or is just about to execute.
+    /// Its VMM was started, or is about to execute.
     Started {
         /// The VMM's pid.
         pid: i32,
     },
-    /// Its VMM has ended.
+    /// Its VMM exited.
     Exited {
-        /// How.
+        /// The exit status.
         how: ExitStatus,
     },
-    /// Whoever made it has ended without starting a VMM: `gc` removes it.
+    /// Its owning process exited without starting a VMM. `gc` removes the jail.
     Abandoned,
-    /// It is gone.
+    /// It was removed.
     Removed,
     /// Its receipt cannot be understood.
     Corrupt {
-        /// What is wrong with it.
+        /// The fault of the receipt.
         problem: String,
     },
-    /// More happened than the kernel keeps for a subscriber that does not look. Every jail was looked at
-    /// again: how each is now was told, and of those that came and went in between nothing is known.
+    /// More happened than the kernel's queue holds for a subscriber that does not read it.
+    ///
+    /// Every jail was examined again, and its present state was reported. Jails that were created and removed in
+    /// between are unknown.
     Missed,
 }
 

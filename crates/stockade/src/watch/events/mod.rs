@@ -1,4 +1,4 @@
-//! What happens to jails, for whoever wants to know: no daemon tells, no thread listens, nothing is asked in turn.
+//! The events of jails, for any process: without a daemon, a thread or polling.
 
 mod ends;
 mod event;
@@ -21,51 +21,50 @@ use crate::steps::Vmm;
 use sources::{Notification, Sources};
 use tracker::EventTracker;
 
-/// What happens to the jails of a state directory, whichever process does it.
+/// The events of the jails of a state directory, whichever process causes them.
 ///
-/// The events of one jail come in the order of [`EventKind`], each once: created, then started, then ended, then
-/// removed. A jail whose VMM could not be started may be started again, and then has these two once more. Several
-/// jails of one id come one after the other. Events of different jails come in the order in which this process
-/// saw them.
+/// The events of one jail come in the order of [`EventKind`], each once: created, started, exited, removed. If a start
+/// fails, the jail can be started again, and then has the events started and exited again. Several jails of one id come
+/// one after the other. Events of different jails come in the order in which this process noticed them.
 ///
-/// Nothing is lost while [`Events::next`] is called now and then: what a jail did that came and went meanwhile
-/// is told afterwards. What is more than the kernel's queue holds (16384 notes unless the host says otherwise,
-/// of which a jail takes about ten) is told as [`EventKind::Missed`]. How a VMM ended is told once its parent has
-/// written that down or has itself ended.
+/// No event is lost as long as [`Events::next`] is called from time to time: the events of a jail that was created and
+/// removed between two calls are reported afterwards. If the kernel's queue overflows, [`EventKind::Missed`] is
+/// reported. The queue holds 16384 notifications by default (`fs.inotify.max_queued_events`), and a jail needs about
+/// ten. The exit of a VMM is reported after its parent has recorded the exit status, or has exited itself.
 #[derive(Debug)]
 pub struct Events {
     store: Store,
     sources: Sources,
-    stories: EventTracker,
-    /// Keeps the state directory.
-    presence: Option<SubscriberLock>,
-    /// The jails that it is about; every one if there are none.
+    tracker: EventTracker,
+    /// Keeps the state directory in existence.
+    subscriber_lock: Option<SubscriberLock>,
+    /// The jails to report; `None` for all.
     only: Option<BTreeSet<JailId>>,
 }
 
 impl Store {
-    /// What happens to jails from here on.
+    /// Subscribes to the events of jails from now on.
     ///
-    /// The state directory is made if it is missing, and stays at least as long as this value.
+    /// Creates a missing state directory, and keeps it in existence at least as long as the returned value.
     ///
     /// # Errors
-    /// What the kernel says of watching it, or of making it.
+    /// Returns an error if the state directory cannot be created or watched.
     pub fn events(&self) -> Result<Events> {
         let mut events = self.events_from_the_start()?;
-        events.stories.discard_pending();
+        events.tracker.discard_pending();
         Ok(events)
     }
 
-    /// The same, but first what has happened to the jails that are there now.
+    /// Subscribes to the events of jails, beginning with the past events of existing jails.
     ///
     /// # Errors
     /// As for [`Store::events`].
     pub fn events_from_the_start(&self) -> Result<Events> {
-        let presence = SubscriberLock::in_directory(self.directory())?;
-        Events::of(self, Some(presence), None)
+        let subscriber_lock = SubscriberLock::in_directory(self.directory())?;
+        Events::of(self, Some(subscriber_lock), None)
     }
 
-    /// Calls back for everything that happens to jails from here on, until the callback breaks with a value.
+    /// Calls back for each event from now on, until the callback breaks with a value.
     ///
     /// # Errors
     /// As for [`Store::events`].
@@ -82,67 +81,70 @@ impl Store {
 }
 
 impl Events {
-    /// From the start.
-    fn of(store: &Store, presence: Option<SubscriberLock>, only: Option<BTreeSet<JailId>>) -> Result<Self> {
+    /// Begins with the past events of existing jails.
+    fn of(
+        store: &Store,
+        subscriber_lock: Option<SubscriberLock>,
+        only: Option<BTreeSet<JailId>>,
+    ) -> Result<Self> {
         let sources = Sources::of(store.directory())?;
         let mut events =
-            Self { store: store.clone(), sources, stories: EventTracker::default(), presence, only };
-        let there = events.all()?;
-        events.look_at(there)?;
+            Self { store: store.clone(), sources, tracker: EventTracker::default(), subscriber_lock, only };
+        let existing = events.all()?;
+        events.examine_all(existing)?;
         Ok(events)
     }
 
-    /// The next event, waited for until `deadline` at most; `None` if there is none by then. With a deadline
-    /// that has passed nothing is waited for.
+    /// Waits for the next event, at most until `deadline`; `None` if there is none. Does not block if the deadline has
+    /// passed.
     ///
     /// # Errors
-    /// What the kernel says of watching.
+    /// Returns an error if the state directory or a process cannot be watched.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>> {
         loop {
-            if let Some(event) = self.stories.next() {
+            if let Some(event) = self.tracker.next() {
                 return Ok(Some(event));
             }
             self.catch_up()?;
-            if self.stories.is_quiet() && !self.sources.wait(deadline)? {
+            if self.tracker.is_empty() && !self.sources.wait(deadline)? {
                 return Ok(None);
             }
         }
     }
 
-    /// Takes in what was noted since.
     fn catch_up(&mut self) -> Result<()> {
-        let heard = self.sources.take()?;
-        let changed = self.take_in(heard)?;
-        self.look_at(changed)
+        let notifications = self.sources.take()?;
+        let changed = self.apply(notifications)?;
+        self.examine_all(changed)
     }
 
-    fn look_at(&mut self, mut changed: BTreeSet<JailId>) -> Result<()> {
+    fn examine_all(&mut self, mut changed: BTreeSet<JailId>) -> Result<()> {
         while let Some(id) = changed.pop_first() {
-            changed.append(&mut self.look(&id)?);
+            changed.append(&mut self.examine(&id)?);
         }
         Ok(())
     }
 
-    /// Tells of the jails that have gone, and returns those that have to be looked at.
-    fn take_in(&mut self, heard: Vec<Notification>) -> Result<BTreeSet<JailId>> {
+    /// Reports removed jails, and returns the jails to examine.
+    fn apply(&mut self, notifications: Vec<Notification>) -> Result<BTreeSet<JailId>> {
         let mut changed = BTreeSet::new();
-        for heard in heard {
-            match heard {
+        for notification in notifications {
+            match notification {
                 Notification::Removed(Tombstone { id, .. }) | Notification::Changed(id)
                     if !self.concerns(&id) => {}
                 Notification::Changed(id) => drop(changed.insert(id)),
                 Notification::Removed(tombstone) => {
-                    self.sources.leave(&tombstone.id);
-                    self.stories.parted(&tombstone);
+                    self.sources.unwatch_process(&tombstone.id);
+                    self.tracker.apply_tombstone(&tombstone);
                 }
                 Notification::Overflow => {
-                    self.stories.missed();
+                    self.tracker.report_missed();
                     changed.extend(self.all()?);
                 }
-                Notification::DirectoryGone => {
-                    self.stories.missed();
-                    if self.presence.is_some() {
-                        self.presence = Some(SubscriberLock::in_directory(self.store.directory())?);
+                Notification::DirectoryRemoved => {
+                    self.tracker.report_missed();
+                    if self.subscriber_lock.is_some() {
+                        self.subscriber_lock = Some(SubscriberLock::in_directory(self.store.directory())?);
                         self.sources = Sources::of(self.store.directory())?;
                     }
                     changed.extend(self.all()?);
@@ -152,84 +154,84 @@ impl Events {
         Ok(changed)
     }
 
-    /// The jails that are there, and those that were.
+    /// The existing jails, and the jails whose removal was not reported yet.
     fn all(&self) -> Result<BTreeSet<JailId>> {
-        let all = self.store.ids()?.into_iter().chain(self.stories.ids());
+        let all = self.store.ids()?.into_iter().chain(self.tracker.ids());
         Ok(all.filter(|id| self.concerns(id)).collect())
     }
 
-    /// Whether a jail is there, as far as was told.
+    /// Whether a jail exists according to the reported events.
     fn knows(&self, id: &JailId) -> bool {
-        self.stories.knows(id)
+        self.tracker.knows(id)
     }
 
     fn concerns(&self, id: &JailId) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(id))
     }
 
-    /// Looks how a jail is now, and returns those that have to be looked at because of what was noted meanwhile.
-    fn look(&mut self, id: &JailId) -> Result<BTreeSet<JailId>> {
-        self.stories.begin();
-        // First the watch, then the receipt, then what was noted until then: what is read is as new as the watch,
-        // and whether it is out of date already is known.
-        self.sources.watch_place(id)?;
+    /// Examines a jail, and returns the jails to examine because of notifications that arrived during that.
+    fn examine(&mut self, id: &JailId) -> Result<BTreeSet<JailId>> {
+        self.tracker.begin_read();
+        // First the watch, then the receipt, then the notifications that arrived until then. So the receipt is as new
+        // as the watch, and a receipt that is already out of date is recognised.
+        self.sources.watch_entry(id)?;
         let receipt = self.store.read(id);
-        let has_place = rustix::fs::lstat(self.store.directory().join(id.as_str()).as_path()).is_ok();
-        let heard = self.sources.take_notes()?;
-        let changed = self.take_in(heard)?;
+        let has_entry = rustix::fs::lstat(self.store.directory().join(id.as_str()).as_path()).is_ok();
+        let notifications = self.sources.take_inotify()?;
+        let changed = self.apply(notifications)?;
         match receipt {
             Ok(Some(receipt)) => {
-                if self.stories.exists(&receipt) {
-                    self.judge(&receipt)?;
+                if self.tracker.apply_receipt(&receipt) {
+                    self.examine_processes(&receipt)?;
                 }
             }
-            // It is being made or removed, which will be noted.
-            Ok(None) if has_place => (),
+            // The jail is being created or removed, and a notification will follow.
+            Ok(None) if has_entry => (),
             Ok(None) => {
-                self.sources.leave(id);
-                // Another of this id, made meanwhile, is looked at next.
+                self.sources.unwatch_process(id);
+                // If another jail of this id was created since, it is examined next.
                 if !changed.contains(id) {
-                    self.stories.finish(id, None);
+                    self.tracker.report_removed(id, None);
                 }
             }
-            Err(Error::Receipt { problem, .. }) => self.stories.damaged(id, problem),
+            Err(Error::Receipt { problem, .. }) => self.tracker.report_corrupt(id, problem),
             Err(error) if error.is_shortage() => return Err(error),
-            Err(error) => self.stories.damaged(id, error.to_string()),
+            Err(error) => self.tracker.report_corrupt(id, error.to_string()),
         }
         Ok(changed)
     }
 
-    /// Finds out whether a jail's VMM, or whoever made the jail, is still there, and waits for its end.
-    fn judge(&mut self, receipt: &Receipt) -> Result<()> {
+    /// Reports a dead VMM or owning process of a jail, or watches the living one.
+    fn examine_processes(&mut self, receipt: &Receipt) -> Result<()> {
         let id = &receipt.id;
         let Some(vmm) = receipt.vmm_step() else {
-            let is_gone = receipt.is_here() && !self.sources.watch_process(id, receipt.keeper)?;
-            if is_gone && receipt.keeper.is_some() && self.is_as_it_was(receipt) {
-                self.stories.abandoned(id);
+            let has_exited = receipt.is_here() && !self.sources.watch_process(id, receipt.keeper)?;
+            if has_exited && receipt.keeper.is_some() && self.is_unchanged(receipt) {
+                self.tracker.report_abandoned(id);
             }
             return Ok(());
         };
-        if !self.stories.is_running(id) {
-            self.sources.leave(id);
+        if !self.tracker.is_running(id) {
+            self.sources.unwatch_process(id);
             return Ok(());
         }
-        if let Some(how) = self.end_of(receipt, vmm)? {
-            self.sources.leave(id);
-            self.stories.ended(id, how, self.store.ended_ms(id).unwrap_or_else(now_ms));
+        if let Some(how) = self.exit_status(receipt, vmm)? {
+            self.sources.unwatch_process(id);
+            self.tracker.report_exit(id, how, self.store.ended_ms(id).unwrap_or_else(now_ms));
         }
         Ok(())
     }
 
-    /// Whether a receipt is still there, with the same keeper: one that has ended may have let the jail stand by itself
-    /// after the receipt was read, or removed it.
-    fn is_as_it_was(&self, receipt: &Receipt) -> bool {
+    /// Whether a receipt still exists, with the same owning process and without a VMM. Before its exit, the owning
+    /// process may have persisted or removed the jail after the receipt was read.
+    fn is_unchanged(&self, receipt: &Receipt) -> bool {
         let same =
             |now: Receipt| now.nonce == receipt.nonce && now.keeper == receipt.keeper && now.vmm().is_none();
         self.store.read(&receipt.id).is_ok_and(|now| now.is_some_and(same))
     }
 
-    /// How a VMM ended; `None` if it runs, or will yet be heard of.
-    fn end_of(&mut self, receipt: &Receipt, vmm: &Vmm) -> Result<Option<ExitStatus>> {
+    /// The exit status of a VMM; `None` if the VMM runs, or if a notification will follow.
+    fn exit_status(&mut self, receipt: &Receipt, vmm: &Vmm) -> Result<Option<ExitStatus>> {
         let id = &receipt.id;
         if let Some(how) = self.store.ended(id) {
             return Ok(Some(how));
@@ -244,21 +246,23 @@ impl Events {
             return Ok(Some(how));
         }
         if self.sources.watch_process(id, vmm.monitor.or(receipt.keeper))? {
-            // Its parent knows, and writes it down.
+            // Its parent knows the exit status, and will record it.
             return Ok(None);
         }
-        // It may have done so just before it ended, or the jail is being removed, and its tombstone tells.
+        // The parent may have recorded the exit status just before its own exit. If the jail is being removed, its
+        // tombstone will contain the exit status.
         let how = self.store.ended(id);
-        let there = |again: Option<Receipt>| again.is_some_and(|again| again.nonce == receipt.nonce);
-        let is_there = self.store.read(id).is_ok_and(there);
-        Ok(if is_there { Some(how.unwrap_or(ExitStatus::Unknown)) } else { how })
+        let is_same = |now: Option<Receipt>| now.is_some_and(|now| now.nonce == receipt.nonce);
+        let exists = self.store.read(id).is_ok_and(is_same);
+        Ok(if exists { Some(how.unwrap_or(ExitStatus::Unknown)) } else { how })
     }
 }
 
 impl AsFd for Events {
-    /// Readable once there may be something to tell, for poll, epoll, or a runtime built on them. First
-    /// [`Events::next`] has to be asked for what is there already, with a deadline that has passed, until it
-    /// has nothing more.
+    /// Readable when there may be an event, for poll, epoll, or a runtime built on them.
+    ///
+    /// Before each wait, call [`Events::next`] with a deadline that has passed, until it returns `None`: events that were
+    /// already taken from the kernel do not make the file descriptor readable.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.sources.as_fd()
     }

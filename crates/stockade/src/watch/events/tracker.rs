@@ -1,5 +1,5 @@
-//! The story of each jail: what is known of it is compared with what was told of it, and the difference is told
-//! in the one order in which it can have happened.
+//! Which events follow from the state of each jail: the state is compared with the events reported before, and the
+//! difference is reported in the one order that is possible.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,156 +8,152 @@ use crate::spec::clock::now_ms;
 use crate::spec::{ExitStatus, JailId, Nonce};
 use crate::state::{Receipt, Tombstone};
 
-/// What was told of one jail.
+/// The events reported for one jail.
 #[derive(Debug, Default)]
 struct Reported {
-    /// Whose receipt; `None` if that could not be understood yet.
+    /// The nonce of its receipt; `None` if no receipt could be understood yet.
     nonce: Option<Nonce>,
-    /// The VMM, and whether its end was told.
+    /// The pid of the VMM, and whether its exit was reported.
     vmm: Option<(i32, bool)>,
     abandoned: bool,
-    damaged: bool,
+    corrupt: bool,
 }
 
-/// What was told of every jail, and what waits to be.
+/// The events reported for every jail, and those that wait to be read.
 #[derive(Debug, Default)]
 pub(super) struct EventTracker {
-    told: BTreeMap<JailId, Reported>,
-    queue: VecDeque<Event>,
-    /// The jails that went since [`EventTracker::begin`]: what was read of them is of the past.
-    gone: Vec<Nonce>,
+    reported: BTreeMap<JailId, Reported>,
+    pending: VecDeque<Event>,
+    /// The jails removed since [`EventTracker::begin_read`]: a receipt of theirs is out of date.
+    removed_nonces: Vec<Nonce>,
 }
 
 impl EventTracker {
     pub(super) fn next(&mut self) -> Option<Event> {
-        self.queue.pop_front()
+        self.pending.pop_front()
     }
 
-    pub(super) fn is_quiet(&self) -> bool {
-        self.queue.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
     }
 
-    /// Forgets what waits to be told.
     pub(super) fn discard_pending(&mut self) {
-        self.queue.clear();
+        self.pending.clear();
     }
 
     pub(super) fn ids(&self) -> Vec<JailId> {
-        self.told.keys().cloned().collect()
+        self.reported.keys().cloned().collect()
     }
 
     pub(super) fn knows(&self, id: &JailId) -> bool {
-        self.told.contains_key(id)
+        self.reported.contains_key(id)
     }
 
-    pub(super) fn missed(&mut self) {
-        self.queue.push_back(Event { time_ms: now_ms(), id: None, kind: EventKind::Missed });
+    pub(super) fn report_missed(&mut self) {
+        self.pending.push_back(Event { time_ms: now_ms(), id: None, kind: EventKind::Missed });
     }
 
-    /// Before a receipt is read.
-    pub(super) fn begin(&mut self) {
-        self.gone.clear();
+    /// Must be called before a receipt is read.
+    pub(super) fn begin_read(&mut self) {
+        self.removed_nonces.clear();
     }
 
-    /// A receipt was read; false if it is that of a jail that has gone meanwhile.
-    pub(super) fn exists(&mut self, receipt: &Receipt) -> bool {
-        if self.gone.contains(&receipt.nonce) {
+    /// Takes in a receipt; false if its jail was removed since [`EventTracker::begin_read`].
+    pub(super) fn apply_receipt(&mut self, receipt: &Receipt) -> bool {
+        if self.removed_nonces.contains(&receipt.nonce) {
             return false;
         }
         let id = &receipt.id;
-        let before = self.told.get(id).and_then(|told| told.nonce.as_ref());
+        let before = self.reported.get(id).and_then(|reported| reported.nonce.as_ref());
         if before.is_some_and(|nonce| nonce != &receipt.nonce) {
-            // Somebody removed it by hand.
-            self.finish(id, None);
+            // Another process removed the previous jail without stockade.
+            self.report_removed(id, None);
         }
-        let told = self.told.entry(id.clone()).or_default();
-        if told.nonce.is_none() {
-            told.nonce = Some(receipt.nonce.clone());
-            let (id, kind) = (Some(id.clone()), EventKind::Created);
-            self.queue.push_back(Event { time_ms: receipt.created_ms, id, kind });
+        let reported = self.reported.entry(id.clone()).or_default();
+        if reported.nonce.is_none() {
+            reported.nonce = Some(receipt.nonce.clone());
+            self.report_at(receipt.created_ms, id, EventKind::Created);
         }
-        self.runs(&receipt.id, receipt.vmm().map(|vmm| (vmm.pid, receipt.started_ms(vmm))));
+        self.apply_vmm(&receipt.id, receipt.vmm().map(|vmm| (vmm.pid, receipt.started_ms(vmm))));
         true
     }
 
-    /// The receipt names this VMM, started then.
-    fn runs(&mut self, id: &JailId, vmm: Option<(i32, u64)>) {
-        let Some(told) = self.told.get_mut(id) else { return };
-        let before = told.vmm.map(|(pid, _)| pid);
+    /// Takes in the VMM that a receipt or a tombstone names: its pid and the time of its start.
+    fn apply_vmm(&mut self, id: &JailId, vmm: Option<(i32, u64)>) {
+        let Some(reported) = self.reported.get_mut(id) else { return };
+        let before = reported.vmm.map(|(pid, _)| pid);
         if before == vmm.map(|(pid, _)| pid) {
             return;
         }
-        // A start that failed leaves a jail as it was before, to be started again.
-        let unended = told.vmm.is_some_and(|(_, ended)| !ended);
-        told.vmm = vmm.map(|(pid, _)| (pid, false));
-        if unended {
-            self.tell(id, EventKind::Exited { how: ExitStatus::Unknown });
+        // A failed start leaves the jail as it was before, and it can be started again.
+        let lacks_exit = reported.vmm.is_some_and(|(_, has_exited)| !has_exited);
+        reported.vmm = vmm.map(|(pid, _)| (pid, false));
+        if lacks_exit {
+            self.report(id, EventKind::Exited { how: ExitStatus::Unknown });
         }
         if let Some((pid, time_ms)) = vmm {
-            self.tell_of(time_ms, id, EventKind::Started { pid });
+            self.report_at(time_ms, id, EventKind::Started { pid });
         }
     }
 
-    /// Whether a VMM was told of, and its end was not.
+    /// Whether the start of a VMM was reported, and its exit was not.
     pub(super) fn is_running(&self, id: &JailId) -> bool {
-        self.told.get(id).is_some_and(|told| matches!(told.vmm, Some((_, false))))
+        self.reported.get(id).is_some_and(|reported| matches!(reported.vmm, Some((_, false))))
     }
 
-    /// A VMM has ended like this, then.
-    pub(super) fn ended(&mut self, id: &JailId, how: ExitStatus, time_ms: u64) {
-        if let Some(Reported { vmm: Some((_, ended @ false)), .. }) = self.told.get_mut(id) {
-            *ended = true;
-            self.tell_of(time_ms, id, EventKind::Exited { how });
+    pub(super) fn report_exit(&mut self, id: &JailId, how: ExitStatus, time_ms: u64) {
+        if let Some(Reported { vmm: Some((_, has_exited @ false)), .. }) = self.reported.get_mut(id) {
+            *has_exited = true;
+            self.report_at(time_ms, id, EventKind::Exited { how });
         }
     }
 
-    pub(super) fn abandoned(&mut self, id: &JailId) {
-        if let Some(told) = self.told.get_mut(id).filter(|told| !told.abandoned) {
-            told.abandoned = true;
-            self.tell(id, EventKind::Abandoned);
+    pub(super) fn report_abandoned(&mut self, id: &JailId) {
+        if let Some(reported) = self.reported.get_mut(id).filter(|reported| !reported.abandoned) {
+            reported.abandoned = true;
+            self.report(id, EventKind::Abandoned);
         }
     }
 
-    pub(super) fn damaged(&mut self, id: &JailId, problem: String) {
-        let told = self.told.entry(id.clone()).or_default();
-        if !told.damaged {
-            told.damaged = true;
-            self.tell(id, EventKind::Corrupt { problem });
+    pub(super) fn report_corrupt(&mut self, id: &JailId, problem: String) {
+        let reported = self.reported.entry(id.clone()).or_default();
+        if !reported.corrupt {
+            reported.corrupt = true;
+            self.report(id, EventKind::Corrupt { problem });
         }
     }
 
-    /// A jail has gone properly: what was not told of it yet is told now.
-    pub(super) fn parted(&mut self, tombstone: &Tombstone) {
+    /// Takes in the tombstone of a removed jail, and reports all of its events that were not reported yet.
+    pub(super) fn apply_tombstone(&mut self, tombstone: &Tombstone) {
         let Tombstone { id, nonce, vmm } = tombstone;
-        let known = self.told.get(id).and_then(|told| told.nonce.as_ref());
+        let known = self.reported.get(id).and_then(|reported| reported.nonce.as_ref());
         if known != Some(nonce) {
             if known.is_some() {
-                self.finish(id, None);
+                self.report_removed(id, None);
             }
-            self.told.insert(id.clone(), Reported { nonce: Some(nonce.clone()), ..Reported::default() });
-            self.tell(id, EventKind::Created);
+            self.reported.insert(id.clone(), Reported { nonce: Some(nonce.clone()), ..Reported::default() });
+            self.report(id, EventKind::Created);
         }
         if let Some((pid, _)) = vmm {
-            self.runs(id, Some((*pid, now_ms())));
+            self.apply_vmm(id, Some((*pid, now_ms())));
         }
-        self.finish(id, vmm.map(|(_, how)| how));
-        self.gone.push(nonce.clone());
+        self.report_removed(id, vmm.map(|(_, how)| how));
+        self.removed_nonces.push(nonce.clone());
     }
 
-    /// A jail is gone. If the end of its VMM was not told, it ended like this.
-    pub(super) fn finish(&mut self, id: &JailId, how: Option<ExitStatus>) {
-        self.ended(id, how.unwrap_or(ExitStatus::Unknown), now_ms());
-        if self.told.remove(id).is_some() {
-            self.tell(id, EventKind::Removed);
+    /// Reports a removed jail, and before it the exit of its VMM with this status if that was not reported.
+    pub(super) fn report_removed(&mut self, id: &JailId, how: Option<ExitStatus>) {
+        self.report_exit(id, how.unwrap_or(ExitStatus::Unknown), now_ms());
+        if self.reported.remove(id).is_some() {
+            self.report(id, EventKind::Removed);
         }
     }
 
-    fn tell(&mut self, id: &JailId, kind: EventKind) {
-        self.tell_of(now_ms(), id, kind);
+    fn report(&mut self, id: &JailId, kind: EventKind) {
+        self.report_at(now_ms(), id, kind);
     }
 
-    /// Tells of what has happened then.
-    fn tell_of(&mut self, time_ms: u64, id: &JailId, kind: EventKind) {
-        self.queue.push_back(Event { time_ms, id: Some(id.clone()), kind });
+    fn report_at(&mut self, time_ms: u64, id: &JailId, kind: EventKind) {
+        self.pending.push_back(Event { time_ms, id: Some(id.clone()), kind });
     }
 }

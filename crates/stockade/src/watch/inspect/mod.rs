@@ -1,4 +1,4 @@
-//! Everything that is known of one jail, for people and programs.
+//! All facts about one jail, for users and programs.
 
 mod members;
 
@@ -16,43 +16,42 @@ use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 
-pub(crate) use members::mount;
 pub use members::{Member, Mount};
 
-/// What is known of a jail. The names of its fields are those of its JSON, and stay.
+/// The facts about a jail. The field names are the keys of its JSON, and are stable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// Its id.
     pub id: JailId,
-    /// How it is.
+    /// Its state.
     pub state: JailState,
-    /// What is wrong with its receipt; then most of the rest is not known.
+    /// The fault of its receipt. A jail with one has few other facts.
     pub problem: Option<String>,
-    /// When it was made, in milliseconds since 1970.
+    /// The time of its creation, in milliseconds since 1970.
     pub created_ms: Option<u64>,
-    /// How long ago that was, in seconds.
+    /// The time since its creation, in seconds.
     pub age_seconds: Option<u64>,
-    /// Its VMM, once it was started.
+    /// Its VMM, once started.
     pub vmm: Option<Process>,
     /// The monitor that watches the VMM, if it has one.
     pub monitor: Option<Process>,
-    /// The process with whose end the jail is over, unless it stands by itself.
+    /// The owning process; `None` if the jail persists.
     pub keeper: Option<Process>,
-    /// The process that is at work on it.
+    /// The pid of the process that holds its lock.
     pub locked_by: Option<i32>,
-    /// How its VMM ended.
+    /// The exit status of its VMM.
     pub ended: Option<ExitStatus>,
-    /// Where its parts are on the host.
+    /// Its paths on the host.
     pub paths: Paths,
-    /// Its processes while its VMM runs, the monitor among them, by their pids.
+    /// Its processes while its VMM runs, with the monitor, in the order of their pids.
     pub processes: Vec<Member>,
-    /// The mounts that its VMM sees while it runs.
+    /// The mounts in the namespace of its VMM while the VMM runs.
     pub mounts: Vec<Mount>,
-    /// What it was to be.
+    /// Its specification.
     pub spec: Option<Value>,
-    /// What was made for it, in words.
+    /// The steps of its receipt, as text.
     pub steps: Vec<String>,
-    /// What its VMM's process does to itself when it is launched, in words.
+    /// The enter steps of its VMM's process, as text.
     pub enter: Vec<String>,
 }
 
@@ -61,46 +60,46 @@ pub struct Inspection {
 pub struct Process {
     /// Its pid.
     pub pid: i32,
-    /// Whether it is still there.
+    /// Whether it is alive.
     pub alive: bool,
 }
 
-/// Where the parts of a jail are on the host.
+/// The paths of a jail on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Paths {
     /// The receipt.
     pub receipt: HostPath,
-    /// The parts of the VMM's log, the older first.
+    /// The files of the VMM's log, the older first.
     pub logs: Vec<HostPath>,
     /// The root.
     pub root: Option<HostPath>,
     /// The file with the VMM's pid.
     pub pid_file: Option<HostPath>,
-    /// The sockets that are in the jail's root and in its `/run`.
+    /// The sockets in the jail's root and in its `/run`.
     pub sockets: Vec<HostPath>,
-    /// The network namespace that was made for it.
+    /// The network namespace that was created for it.
     pub netns: Option<HostPath>,
     /// Its cgroups.
     pub cgroups: Vec<HostPath>,
 }
 
 impl Store {
-    /// Looks at a jail without locking it; `None` if there is none of that id. A damaged receipt is part of
-    /// the answer.
+    /// Examines a jail without its lock; `None` if no jail has this id. A corrupt receipt is no error, but
+    /// [`Inspection::problem`].
     ///
     /// # Errors
-    /// What the kernel says of reading.
+    /// Returns an error if the receipt cannot be read.
     pub fn inspect(&self, id: &JailId) -> Result<Option<Inspection>> {
-        let place = self.directory().join(id.as_str());
+        let entry = self.directory().join(id.as_str());
         let (receipt, problem) = match self.read(id) {
             Ok(None) => return Ok(None),
             Ok(Some(receipt)) => (Some(receipt), None),
             Err(error @ Error::Receipt { .. }) => (None, Some(error.to_string())),
             Err(error) => return Err(error),
         };
-        let opened = open_directory(CWD, place.as_path(), ResolveFlags::NO_SYMLINKS).ok();
+        let opened = open_directory(CWD, entry.as_path(), ResolveFlags::NO_SYMLINKS).ok();
         let paths = Paths {
-            receipt: place.join(RECEIPT),
+            receipt: entry.join(RECEIPT),
             logs: self.logs(id),
             root: None,
             pid_file: None,
@@ -141,7 +140,7 @@ impl Inspection {
         };
         let vmm = receipt.vmm_step();
         let ctx = receipt.step_context();
-        // What the jail's uid has made inaccessible is not shown.
+        // The jail's uid can make its tree inaccessible. Then the paths in it are left out.
         let tree = ctx.own_tree().ok().flatten();
         let root = receipt.root();
         let paths = Paths {
@@ -165,7 +164,7 @@ impl Inspection {
             keeper: receipt.keeper.map(process),
             paths,
             processes: members::members(receipt),
-            mounts: members::mounts(receipt),
+            mounts: members::mounts_of(receipt),
             spec: spec(receipt),
             steps: receipt.steps.iter().map(ToString::to_string).collect(),
             enter: receipt.enter.iter().map(ToString::to_string).collect(),
@@ -174,15 +173,15 @@ impl Inspection {
     }
 }
 
-/// The specification, with the VMM's arguments as text: a receipt keeps them byte by byte.
+/// The specification, with the VMM's arguments as text: the receipt contains them as bytes.
 fn spec(receipt: &Receipt) -> Option<Value> {
     let mut spec = serde_json::to_value(&receipt.spec).ok()?;
-    let arguments = receipt.spec.arguments.iter().map(|word| word.to_string_lossy().into());
+    let arguments = receipt.spec.arguments.iter().map(|argument| argument.to_string_lossy().into());
     spec["arguments"] = Value::Array(arguments.collect());
     Some(spec)
 }
 
-/// How many entries of a folder are looked at: the jail's uid may make any number.
+/// The most files of a directory to examine: the jail's uid can create any number.
 const MOST: usize = 1_000;
 
 fn pid_file(tree: &JailRoot, receipt: &Receipt) -> Option<HostPath> {
@@ -190,17 +189,17 @@ fn pid_file(tree: &JailRoot, receipt: &Receipt) -> Option<HostPath> {
     tree.look(&path).ok()?.map(|_| tree.host_path(&path))
 }
 
-/// The sockets in the jail's root and in its `/run`, as far as they can be seen.
+/// The accessible sockets in the jail's root and in its `/run`.
 fn sockets(tree: &JailRoot, root: &HostPath) -> Vec<HostPath> {
     let mut sockets = Vec::new();
-    for folder in [".", "run"] {
-        let Ok(opened) = open_directory(tree.root(), Path::new(folder), INSIDE) else { continue };
+    for directory in [".", "run"] {
+        let Ok(opened) = open_directory(tree.root(), Path::new(directory), INSIDE) else { continue };
         let Ok(entries) = Dir::read_from(opened) else { continue };
         let entries = entries.take(MOST).filter_map(std::result::Result::ok);
         for entry in entries.filter(|entry| entry.file_type() == FileType::Socket) {
             if let Ok(name) = entry.file_name().to_str() {
-                let in_root = if folder == "." { root.clone() } else { root.join(folder) };
-                sockets.push(in_root.join(name));
+                let parent = if directory == "." { root.clone() } else { root.join(directory) };
+                sockets.push(parent.join(name));
             }
         }
     }
