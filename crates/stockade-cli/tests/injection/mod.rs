@@ -77,7 +77,7 @@ pub(crate) fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
 /// Waits for all processes of the killed command: orphans become children of this process.
 pub(crate) fn wait_for_orphans() {
     // The VMM of a test that failed in another thread is a child too, and may never exit.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Err(Errno::CHILD) => return,
