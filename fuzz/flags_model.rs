@@ -1,24 +1,24 @@
-//! A model of the jailer's command line, told again from the original's rules and sharing nothing with the
-//! parser, and a comparison of the two.
+//! A model of the jailer's command line, and a comparison with the parser.
 //!
-//! Without a nightly compiler the comparison runs on stable as a property test of the jailer.
+//! The model is written from the rules of Firecracker's jailer and shares no code with the parser. On stable Rust the
+//! comparison runs as a property test of the jailer.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use jailer::flags::{Asked, parse};
+use jailer::flags::{Action, parse};
 
-/// What comes of a command line.
+/// The outcome of a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The help text.
+    /// The help text is printed.
     Help,
-    /// The version.
+    /// The version is printed.
     Version,
-    /// This message.
+    /// The command line is refused with this message.
     Refused(String),
-    /// A jail: the values of each flag (one that takes none has an empty one), and the VMM's arguments.
+    /// A jail is created: the values of each flag (empty for a flag without a value), and the VMM's arguments.
     Jail(BTreeMap<String, Vec<String>>, Vec<OsString>),
 }
 
@@ -36,46 +36,46 @@ pub(crate) const VALUED: [&str; 10] = [
     "uid",
 ];
 
-/// Those that take none, besides the two that end everything.
+/// The flags without a value, except `--help` and `--version`.
 pub(crate) const BARE: [&str; 2] = ["daemonize", "new-pid-ns"];
 
-/// Those that must be there, in the order in which they are missed.
+/// The required flags, in the order in which missing ones are reported.
 const REQUIRED: [&str; 4] = ["exec-file", "gid", "id", "uid"];
 
-/// What should come of these words.
-pub(crate) fn model(words: &[OsString]) -> Outcome {
-    let mut ours = Vec::new();
-    let mut theirs = words.iter();
-    for word in theirs.by_ref() {
-        if word == "--" {
+/// The outcome of these arguments by the model.
+pub(crate) fn model(arguments: &[OsString]) -> Outcome {
+    let mut own = Vec::new();
+    let mut extra = arguments.iter();
+    for argument in extra.by_ref() {
+        if argument == "--" {
             break;
         }
-        ours.push(word);
+        own.push(argument);
     }
-    let is_there = |name: &str| ours.iter().any(|word| *word == name);
-    if is_there("--help") || is_there("-h") {
+    let has = |name: &str| own.iter().any(|argument| *argument == name);
+    if has("--help") || has("-h") {
         return Outcome::Help;
     }
-    if is_there("--version") {
+    if has("--version") {
         return Outcome::Version;
     }
-    match read(&ours) {
+    match read(&own) {
         Err(message) => Outcome::Refused(message),
         Ok(flags) => match REQUIRED.iter().find(|name| !flags.contains_key(**name)) {
             Some(name) => Outcome::Refused(format!("Argument '{name}' required, but not found.")),
-            None => Outcome::Jail(flags, theirs.cloned().collect()),
+            None => Outcome::Jail(flags, extra.cloned().collect()),
         },
     }
 }
 
-fn read(words: &[&OsString]) -> Result<BTreeMap<String, Vec<String>>, String> {
+fn read(arguments: &[&OsString]) -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut flags: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut at = 0;
-    while at < words.len() {
-        let word = String::from_utf8_lossy(words[at].as_bytes()).into_owned();
-        let name = word.strip_prefix("--").unwrap_or(&word).to_owned();
+    while at < arguments.len() {
+        let argument = String::from_utf8_lossy(arguments[at].as_bytes()).into_owned();
+        let name = argument.strip_prefix("--").unwrap_or(&argument).to_owned();
         let takes_value = VALUED.contains(&name.as_str());
-        if word == name || !(takes_value || BARE.contains(&name.as_str())) {
+        if argument == name || !(takes_value || BARE.contains(&name.as_str())) {
             return Err(unexpected(&name));
         }
         if flags.contains_key(&name) && name != "cgroup" && name != "resource-limit" {
@@ -84,7 +84,7 @@ fn read(words: &[&OsString]) -> Result<BTreeMap<String, Vec<String>>, String> {
         let mut value = String::new();
         if takes_value {
             at += 1;
-            let given = words.get(at).filter(|next| !next.as_bytes().starts_with(b"--"));
+            let given = arguments.get(at).filter(|next| !next.as_bytes().starts_with(b"--"));
             let given = given
                 .ok_or_else(|| format!("The argument '{name}' requires a value, but none was supplied."))?;
             match given.to_str() {
@@ -102,13 +102,13 @@ fn unexpected(name: &str) -> String {
     format!("Found argument '{name}' which wasn't expected, or isn't valid in this context.")
 }
 
-/// What the parser makes of these words, in the model's terms.
-pub(crate) fn parser(words: &[OsString]) -> Outcome {
-    match parse(words) {
-        Ok(Asked::Help) => Outcome::Help,
-        Ok(Asked::Version) => Outcome::Version,
+/// The outcome of these arguments by the parser.
+pub(crate) fn parser(arguments: &[OsString]) -> Outcome {
+    match parse(arguments) {
+        Ok(Action::Help) => Outcome::Help,
+        Ok(Action::Version) => Outcome::Version,
         Err(error) => Outcome::Refused(error.to_string()),
-        Ok(Asked::Jail(given)) => {
+        Ok(Action::Jail(given)) => {
             let names = VALUED.iter().chain(&BARE).filter(|name| given.has(name));
             let values = |name: &str| given.values(name).map(str::to_owned).collect();
             Outcome::Jail(
@@ -119,12 +119,14 @@ pub(crate) fn parser(words: &[OsString]) -> Outcome {
     }
 }
 
-/// Compares parser and model on the words that `data` is, each ended by a NUL.
+/// Compares parser and model on the arguments in `data`, which are separated by NUL.
 ///
 /// # Panics
-/// If they differ.
+/// Panics if the outcomes differ.
 pub(crate) fn fuzz_one(data: &[u8]) {
-    let words: Vec<OsString> =
-        data.split(|byte| *byte == 0).map(|word| std::ffi::OsStr::from_bytes(word).to_owned()).collect();
-    assert_eq!(parser(&words), model(&words), "{words:?}");
+    let arguments: Vec<OsString> = data
+        .split(|byte| *byte == 0)
+        .map(|argument| std::ffi::OsStr::from_bytes(argument).to_owned())
+        .collect();
+    assert_eq!(parser(&arguments), model(&arguments), "{arguments:?}");
 }

@@ -1,17 +1,17 @@
-//! The benches, and how long each of them is.
+//! The benches and their lengths.
 
 use crate::cgroups::Version;
 use crate::peers::Peers;
-use crate::series::{Bench, Place};
+use crate::series::{Bench, HostKind};
 
-/// How much is measured.
+/// The length of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// Everything once, to see that it works.
+    /// Everything once, as a functional test.
     Smoke,
     /// A minute.
     Quick,
-    /// For the document.
+    /// For `docs/performance.md`.
     Full,
 }
 
@@ -33,14 +33,14 @@ impl Length {
     }
 }
 
-const fn place(mounts: u32, skeleton: bool) -> Place {
-    Place { mounts, skeleton }
+const fn host(mounts: u32, has_template: bool) -> HostKind {
+    HostKind { mounts, has_template }
 }
 
-/// A host like this one.
-pub(crate) const HERE: Place = place(0, true);
+/// A host like this one, with a template namespace.
+pub(crate) const HERE: HostKind = host(0, true);
 
-/// How many mounts more than this one hosts have.
+/// The numbers of additional mounts of a host.
 const MOUNTS: [u32; 3] = [0, 500, 5_000];
 
 /// All benches.
@@ -50,7 +50,7 @@ pub(crate) fn all(length: Length, peers: &Peers, missing: &mut Vec<String>) -> V
     for version in [1, 2] {
         match Version::find(version) {
             Ok(_) => all.push(cgroups(version, length, peers)),
-            Err(why) => missing.push(format!("not measured: cgroups of version {version}: {why}")),
+            Err(cause) => missing.push(format!("not measured: cgroup v{version}: {cause}")),
         }
     }
     all.extend([pool(length), lives(length), throughput(length)]);
@@ -58,28 +58,28 @@ pub(crate) fn all(length: Length, peers: &Peers, missing: &mut Vec<String>) -> V
     all
 }
 
-/// From the word to start to the VMM's first instruction.
+/// From the start call to the VMM's first instruction.
 fn start(at_once: u32, length: Length, peers: &Peers) -> Bench {
     let rounds = length.rounds(200 / at_once.isqrt());
     let at_once = if length == Length::Smoke { at_once.min(10) } else { at_once };
     let mut bench = Bench::new(format!("start to first instruction, {at_once} at once"), "µs", rounds);
-    let ask = |way: &str| format!("start {way} {at_once}");
-    bench = bench.series("clone and execve alone", HERE, ask("floor"));
-    bench = bench.series("the bare system calls", HERE, ask("bare"));
+    let question = |way: &str| format!("start {way} {at_once}");
+    bench = bench.series("clone and execve alone", HERE, question("floor"));
+    bench = bench.series("the bare system calls", HERE, question("bare"));
     for mounts in MOUNTS {
-        bench = bench.series(format!("stockade, {mounts} mounts"), place(mounts, true), ask("stockade"));
+        bench = bench.series(format!("stockade, {mounts} mounts"), host(mounts, true), question("stockade"));
         bench = bench.series(
-            format!("stockade without skeleton, {mounts} mounts"),
-            place(mounts, false),
-            ask("stockade"),
+            format!("stockade without template namespace, {mounts} mounts"),
+            host(mounts, false),
+            question("stockade"),
         );
     }
-    bench = bench.series("stockade with a new netns", HERE, ask("stockade-netns"));
-    for peer in peers.there.iter().filter(|peer| at_once <= 10 && **peer != "jailer") {
-        bench = bench.series(*peer, HERE, ask(peer));
+    bench = bench.series("stockade with a new netns", HERE, question("stockade-netns"));
+    for peer in peers.available.iter().filter(|peer| at_once <= 10 && **peer != "jailer") {
+        bench = bench.series(*peer, HERE, question(peer));
         bench = bench.claim("stockade, 0 mounts", *peer, None);
     }
-    let classic = |mounts: u32| format!("stockade without skeleton, {mounts} mounts");
+    let classic = |mounts: u32| format!("stockade without template namespace, {mounts} mounts");
     bench
         .claim("stockade, 0 mounts", "the bare system calls", (at_once == 1).then_some(2.0))
         .claim("stockade, 0 mounts", classic(0), (at_once == 1).then_some(0.9))
@@ -87,28 +87,25 @@ fn start(at_once: u32, length: Length, peers: &Peers) -> Bench {
         .claim("stockade, 5000 mounts", "stockade, 0 mounts", Some(1.1))
 }
 
-/// The drop-in as a whole process, next to whatever other jailer there is.
+/// The drop-in as a whole process, next to another jailer if one is available.
 fn drop_in(length: Length, peers: &Peers) -> Bench {
     let mut bench = Bench::new("the drop-in from its own exec on", "µs", length.rounds(100));
     bench = bench.series("clone and execve alone", HERE, "start floor 1");
     for mounts in [0, 500] {
-        bench = bench.series(format!("drop-in, {mounts} mounts"), place(mounts, true), "start drop-in 1");
+        bench = bench.series(format!("drop-in, {mounts} mounts"), host(mounts, true), "start drop-in 1");
         bench = bench.series(
-            format!("drop-in without skeleton, {mounts} mounts"),
-            place(mounts, false),
+            format!("drop-in without template namespace, {mounts} mounts"),
+            host(mounts, false),
             "start drop-in 1",
         );
         bench = bench.claim(
             format!("drop-in, {mounts} mounts"),
-            format!("drop-in without skeleton, {mounts} mounts"),
+            format!("drop-in without template namespace, {mounts} mounts"),
             None,
         );
         if peers.has("jailer") {
-            bench = bench.series(
-                format!("other jailer, {mounts} mounts"),
-                place(mounts, false),
-                "start jailer 1",
-            );
+            bench =
+                bench.series(format!("other jailer, {mounts} mounts"), host(mounts, false), "start jailer 1");
             bench = bench.claim(
                 format!("drop-in, {mounts} mounts"),
                 format!("other jailer, {mounts} mounts"),
@@ -119,7 +116,7 @@ fn drop_in(length: Length, peers: &Peers) -> Bench {
     bench
 }
 
-/// On a host with many tasks, which `pivot_root` looks at one by one.
+/// On a host with many tasks, all of which `pivot_root` examines.
 fn among_tasks(length: Length, peers: &Peers) -> Bench {
     let many = length.many(4000);
     let mut bench =
@@ -128,39 +125,39 @@ fn among_tasks(length: Length, peers: &Peers) -> Bench {
             .series("clone and execve alone", HERE, "start floor 1")
             .series("the bare system calls", HERE, "start bare 1")
             .series("stockade", HERE, "start stockade 1")
-            .series("stockade without skeleton", place(0, false), "start stockade 1")
+            .series("stockade without template namespace", host(0, false), "start stockade 1")
             .series("drop-in", HERE, "start drop-in 1")
             .claim("stockade", "the bare system calls", Some(2.0))
-            .claim("stockade", "stockade without skeleton", None);
-    for peer in peers.there.iter().filter(|peer| ["jailer", "bubblewrap"].contains(peer)) {
-        let ours = if *peer == "jailer" { "drop-in" } else { "stockade" };
-        bench = bench.series(*peer, HERE, format!("start {peer} 1")).claim(ours, *peer, None);
+            .claim("stockade", "stockade without template namespace", None);
+    for peer in peers.available.iter().filter(|peer| ["jailer", "bubblewrap"].contains(peer)) {
+        let own = if *peer == "jailer" { "drop-in" } else { "stockade" };
+        bench = bench.series(*peer, HERE, format!("start {peer} 1")).claim(own, *peer, None);
     }
     bench
 }
 
-/// With three settings, on a host that was idle before.
+/// With three cgroup settings, on a host that was idle before.
 fn cgroups(version: u8, length: Length, peers: &Peers) -> Bench {
-    let title = format!("start with three cgroup settings, version {version}");
+    let title = format!("start with three cgroup v{version} settings");
     let by_pid = "the bare system calls, attached by pid";
-    let ask = |way: &str| format!("start-idle {way}-v{version}");
+    let question = |way: &str| format!("start-idle {way}-v{version}");
     let mut bench = Bench::new(title, "µs", length.rounds(100))
         .series("clone and execve alone", HERE, "start-idle floor")
-        .series(by_pid, HERE, ask("attached"))
+        .series(by_pid, HERE, question("attached"))
         .series("stockade without cgroups", HERE, "start-idle stockade")
-        .series("stockade", HERE, ask("stockade"))
-        .series("drop-in", HERE, ask("drop-in"))
+        .series("stockade", HERE, question("stockade"))
+        .series("drop-in", HERE, question("drop-in"))
         .claim("stockade", by_pid, Some(if version == 1 { 0.2 } else { 0.1 }))
         .claim("clone and execve alone", by_pid, None);
     if version == 1 {
         let by_pid = "drop-in without cgroups, attached by pid";
         bench = bench
             .series("drop-in without cgroups", HERE, "start-idle drop-in")
-            .series(by_pid, HERE, ask("drop-in-by-pid"))
+            .series(by_pid, HERE, question("drop-in-by-pid"))
             .claim("drop-in", by_pid, Some(0.2))
             .claim("drop-in without cgroups", by_pid, None);
         if peers.has("jailer") {
-            bench = bench.series("other jailer", HERE, ask("jailer"));
+            bench = bench.series("other jailer", HERE, question("jailer"));
             bench = bench.claim("drop-in", "other jailer", Some(0.2));
         }
     }

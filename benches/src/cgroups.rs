@@ -1,4 +1,4 @@
-//! The cgroups of the benches: three settings in either version, made as C would make them.
+//! The cgroups of the benches: three settings in cgroup v1 or v2, created with bare system calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,29 @@ use stockade_syscalls::call::Call;
 
 use crate::{Done, text};
 
-/// The cgroup that those of the bench's jails are made in.
+/// The parent of the cgroups of the bench's jails.
 const PARENT: &str = "stockade-bench";
 
-/// Three settings of version 1, in two hierarchies.
+/// Three settings of cgroup v1, in two hierarchies.
 const V1: [&str; 3] = ["cpu.shares=512", "cpuset.cpus=0", "cpuset.mems=0"];
 
-/// Three settings of version 2: the first three whose controllers the host has there.
+/// Sets of three settings of cgroup v2. The first set whose controllers the host has is used.
 const V2: [&[&str]; 2] = [
     &["cpu.weight=50", "memory.high=max", "pids.max=64"],
     &["hugetlb.2MB.max=0", "hugetlb.2MB.rsvd.max=0", "hugetlb.1GB.max=0"],
 ];
 
-/// A version of cgroups with three settings that this host can give.
+/// A cgroup version with three settings that are available on this host.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     number: u8,
-    /// Where its hierarchies are mounted.
+    /// The mount points of its hierarchies.
     mounts: Vec<PathBuf>,
     settings: Vec<&'static str>,
 }
 
 impl Version {
-    /// Looks for it on this host.
+    /// Finds a cgroup version on this host.
     pub(crate) fn find(number: u8) -> Done<Self> {
         let version = |mounts: Vec<PathBuf>, settings: &[&'static str]| Self {
             number,
@@ -40,23 +40,23 @@ impl Version {
         };
         if number == 1 {
             let mounts: Vec<_> = ["cpu", "cpuset"].map(|name| Path::new("/sys/fs/cgroup").join(name)).into();
-            let there = mounts.iter().all(|mount| mount.join("tasks").exists());
-            return if there { Ok(version(mounts, &V1)) } else { Err("no hierarchies of it".into()) };
+            let is_mounted = mounts.iter().all(|mount| mount.join("tasks").exists());
+            return if is_mounted { Ok(version(mounts, &V1)) } else { Err("no hierarchies".into()) };
         }
-        let mount = mounted("cgroup2")?.pop().ok_or("it is not mounted")?;
+        let mount = mounted("cgroup2")?.pop().ok_or("not mounted")?;
         let controllers = fs::read_to_string(mount.join("cgroup.controllers")).map_err(text)?;
         let has = |setting: &&str| controllers.split_whitespace().any(|name| controller(setting) == name);
         let settings = V2.iter().find(|settings| settings.iter().all(has));
-        settings.map(|settings| version(vec![mount], settings)).ok_or_else(|| "no controllers of it".into())
+        settings.map(|settings| version(vec![mount], settings)).ok_or_else(|| "no controllers".into())
     }
 
-    /// A jail with these settings.
-    pub(crate) fn wish(&self, spec: JailBuilder) -> JailBuilder {
+    /// Adds the settings to a specification.
+    pub(crate) fn add_to(&self, spec: JailBuilder) -> JailBuilder {
         let spec = self.settings.iter().fold(spec, |spec, setting| spec.cgroup(*setting));
         spec.cgroup_version(self.number).parent_cgroup(PARENT)
     }
 
-    /// The flags of a jailer for these settings.
+    /// The jailer flags for these settings.
     pub(crate) fn flags(&self) -> Vec<String> {
         let version = self.number.to_string();
         let mut flags: Vec<String> =
@@ -65,36 +65,36 @@ impl Version {
         flags
     }
 
-    /// The cgroups that a jailer makes of those flags.
-    pub(crate) fn of(&self, id: &str) -> Made {
+    /// The cgroups that a jailer creates for those flags.
+    pub(crate) fn of(&self, id: &str) -> JailCgroups {
         let directories = self.mounts.iter().map(|mount| mount.join(PARENT).join(id)).collect();
-        Made { directories, procs: if self.number == 1 { "tasks" } else { "cgroup.procs" } }
+        JailCgroups { directories, procs: if self.number == 1 { "tasks" } else { "cgroup.procs" } }
     }
 
-    /// Makes them, with their settings.
-    pub(crate) fn make(&self, id: &str) -> Done<Made> {
-        let made = self.of(id);
-        for directory in &made.directories {
+    /// Creates the cgroups with their settings.
+    pub(crate) fn create(&self, id: &str) -> Done<JailCgroups> {
+        let cgroups = self.of(id);
+        for directory in &cgroups.directories {
             if self.number == 2 {
-                self.hand_down(directory)?;
+                self.enable_controllers(directory)?;
             }
             fs::create_dir_all(directory).map_err(text)?;
         }
         for setting in &self.settings {
             let (file, value) = setting.split_once('=').ok_or("a setting without a value")?;
-            let own = made.directories.iter().find(|directory| directory.join(file).exists());
+            let own = cgroups.directories.iter().find(|directory| directory.join(file).exists());
             let own = own.ok_or_else(|| format!("no cgroup has {file}"))?;
-            // Those of the parent come first: a cpuset has none by itself.
+            // The parent first: a new cpuset is empty.
             if file.starts_with("cpuset.") {
                 fs::write(own.with_file_name(file), value).map_err(text)?;
             }
             fs::write(own.join(file), value).map_err(text)?;
         }
-        Ok(made)
+        Ok(cgroups)
     }
 
-    /// Hands the controllers down from the root to the jails' parent.
-    fn hand_down(&self, directory: &Path) -> Done {
+    /// Enables the controllers for child cgroups from the root to the jails' parent.
+    fn enable_controllers(&self, directory: &Path) -> Done {
         let parent = directory.parent().unwrap_or(directory);
         fs::create_dir_all(parent).map_err(text)?;
         let names = self.settings.iter().map(|setting| format!("+{}", controller(setting)));
@@ -106,15 +106,15 @@ impl Version {
     }
 }
 
-/// Cgroups of one jail.
-pub(crate) struct Made {
+/// The cgroups of one jail.
+pub(crate) struct JailCgroups {
     directories: Vec<PathBuf>,
-    /// The file that moves a process there.
+    /// The name of the file that moves a process.
     procs: &'static str,
 }
 
-impl Made {
-    /// What a process does to move there by itself.
+impl JailCgroups {
+    /// The calls with which a process joins the cgroups itself.
     pub(crate) fn joins(&self) -> Done<Vec<Call>> {
         let join = |directory: &PathBuf| {
             let file = directory.join(self.procs);
@@ -124,13 +124,13 @@ impl Made {
         self.directories.iter().map(join).collect()
     }
 
-    /// Moves a process there by its pid, as whoever does not start it has to.
+    /// Moves a process into the cgroups by its pid, as a program must that does not start the process.
     pub(crate) fn attach(&self, pid: i32) -> Done {
         let write = |directory: &PathBuf| fs::write(directory.join(self.procs), pid.to_string());
         self.directories.iter().try_for_each(write).map_err(text)
     }
 
-    /// Removes them. A task leaves its cgroup of version 1 a little after it was reaped.
+    /// Removes the cgroups. In cgroup v1 a task leaves its cgroup a moment after it was reaped.
     pub(crate) fn remove(&self) -> Done {
         self.directories.iter().try_for_each(|directory| {
             for _ in 0..10_000 {
@@ -141,17 +141,17 @@ impl Made {
                     removed => return removed.map_err(text),
                 }
             }
-            Err(format!("{} stays in use", directory.display()))
+            Err(format!("{} remains busy", directory.display()))
         })
     }
 }
 
-/// The controller that a setting is of.
+/// The controller of a setting.
 fn controller(setting: &str) -> &str {
     setting.split_once('.').map_or(setting, |(controller, _)| controller)
 }
 
-/// Where file systems of this kind are mounted.
+/// The mount points of file systems of this type.
 fn mounted(kind: &str) -> Done<Vec<PathBuf>> {
     let mounts = fs::read_to_string("/proc/mounts").map_err(|e| format!("/proc/mounts: {e}"))?;
     let fields = mounts.lines().map(|line| line.split(' ').skip(1));
@@ -159,18 +159,18 @@ fn mounted(kind: &str) -> Done<Vec<PathBuf>> {
     Ok(at.filter(|(_, of)| *of == kind).map(|(at, _)| at.into()).collect())
 }
 
-/// What the unified hierarchy hands down from its root, to be given back as it was found.
-pub(crate) struct HandedDown(Option<(PathBuf, String)>);
+/// The controllers that the root of the unified hierarchy enables for child cgroups, for restoring them.
+pub(crate) struct EnabledControllers(Option<(PathBuf, String)>);
 
-impl HandedDown {
-    pub(crate) fn look() -> Done<Self> {
+impl EnabledControllers {
+    pub(crate) fn read() -> Done<Self> {
         let Some(mount) = mounted("cgroup2")?.pop() else { return Ok(Self(None)) };
         let file = mount.join("cgroup.subtree_control");
         let before = fs::read_to_string(&file).map_err(text)?;
         Ok(Self(Some((file, before))))
     }
 
-    /// Removes the parent cgroups, which outlive their jails, and hands down what was handed down before.
+    /// Removes the parent cgroups, which outlive their jails, and disables the controllers that the benches enabled.
     pub(crate) fn restore(self) -> Done {
         for mount in [mounted("cgroup")?, mounted("cgroup2")?].concat() {
             let parent = mount.join(PARENT);
@@ -180,7 +180,7 @@ impl HandedDown {
         }
         let Some((file, before)) = self.0 else { return Ok(()) };
         let now = fs::read_to_string(&file).map_err(text)?;
-        let more = now.split_whitespace().filter(|name| !before.split_whitespace().any(|had| had == *name));
-        more.into_iter().try_for_each(|name| fs::write(&file, format!("-{name}"))).map_err(text)
+        let added = now.split_whitespace().filter(|name| !before.split_whitespace().any(|old| old == *name));
+        added.into_iter().try_for_each(|name| fs::write(&file, format!("-{name}"))).map_err(text)
     }
 }

@@ -1,4 +1,4 @@
-//! Programs started with as little as the kernel asks for: `clone3` and `execve`.
+//! Starting programs with the minimum: `clone3` and `execve`.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -16,7 +16,7 @@ use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::{Done, text};
 
-/// Nanoseconds of the monotonic clock, as the bench's VMM tells them.
+/// Nanoseconds of the monotonic clock, which the bench's VMM prints too.
 pub(crate) fn now() -> f64 {
     let now = clock_gettime(ClockId::Monotonic);
     #[expect(clippy::cast_precision_loss, reason = "a clock of less than a century")]
@@ -24,52 +24,55 @@ pub(crate) fn now() -> f64 {
     nanoseconds
 }
 
-/// A pipe for a VMM to tell its first instruction's time through.
+/// Creates the pipe for the time of the VMM's first instruction.
 pub(crate) fn pipe() -> Done<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC).map_err(text)
 }
 
-/// When the VMM at the other end of the pipe began. The pipe must have no other writer.
+/// Reads the time of the VMM's first instruction from the pipe.
+///
+/// # Arguments
+/// `whole`: whether to read to the end, for a pipe that closes with the VMM.
 pub(crate) fn began(pipe: OwnedFd, whole: bool) -> Done<f64> {
-    let mut told = String::new();
+    let mut printed = String::new();
     let mut pipe = File::from(pipe);
     if whole {
-        pipe.read_to_string(&mut told).map_err(text)?;
+        pipe.read_to_string(&mut printed).map_err(text)?;
     } else {
         let mut line = [0; 64];
         let length = pipe.read(&mut line).map_err(text)?;
-        told.push_str(&String::from_utf8_lossy(&line[..length]));
+        printed.push_str(&String::from_utf8_lossy(&line[..length]));
     }
-    // A peer may have written something of its own before.
-    let last = told.lines().rev().find_map(|line| line.parse().ok());
-    last.ok_or_else(|| format!("the VMM did not run: {told:?}"))
+    // A peer may have printed other lines before.
+    let last = printed.lines().rev().find_map(|line| line.parse().ok());
+    last.ok_or_else(|| format!("the VMM did not run: {printed:?}"))
 }
 
-/// The call that executes a program.
+/// Creates the call that executes a program.
 pub(crate) fn execute(program: &Path, arguments: &[&str]) -> Call {
     let program = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
     let mut all = vec![Argument::Text(program.clone())];
-    all.extend(arguments.iter().map(|word| Argument::Text(CString::new(*word).unwrap_or_default())));
+    all.extend(arguments.iter().map(|argument| Argument::Text(CString::new(*argument).unwrap_or_default())));
     Call::Execute(Execute::new(program, all))
 }
 
-/// Clones a child that makes these calls, the last of which executes something.
+/// Clones a child that performs these calls, the last of which is an exec.
 pub(crate) fn start(calls: Vec<Call>) -> Done<OwnedFd> {
     start_in(calls, None)
 }
 
-/// The same, born in a cgroup of version 2.
+/// Clones the child in a cgroup v2 (`CLONE_INTO_CGROUP`).
 pub(crate) fn start_in(calls: Vec<Call>, cgroup: Option<BorrowedFd<'_>>) -> Done<OwnedFd> {
     let mut program = Program::new(calls);
     let child = spawn(&mut program, CloneOptions { cgroup, ..CloneOptions::default() }).map_err(text)?;
     match child.release_and_wait() {
         (pidfd, Ok(None)) => Ok(pidfd),
-        (_, Ok(Some(failure))) => Err(format!("call {} of a floor: {}", failure.call, failure.errno)),
+        (_, Ok(Some(failure))) => Err(format!("call {} of the floor: {}", failure.call, failure.errno)),
         (_, Err(cause)) => Err(text(cause)),
     }
 }
 
-/// Waits for a child's end and takes its status.
+/// Waits for a child's exit and reaps it.
 pub(crate) fn reap(pidfd: &OwnedFd) -> Done {
     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).map(drop).map_err(text)
 }

@@ -1,4 +1,4 @@
-//! Many jails at once: what each costs while it does nothing, and what it takes to remove them.
+//! Many idle jails at once: the cost of each, and of their removal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use stockade::{Jail, JailPool, TeardownOptions, teardown_all};
 
 use crate::child::{began, now, pipe};
-use crate::ground::Ground;
+use crate::setup::Setup;
 use crate::statistics::median;
 use crate::ways::{plain, removed, streams};
 use crate::{Done, text};
 
-/// How long it takes to remove so many jails whose VMMs run, in microseconds.
-pub(crate) fn teardown(ground: &Ground, way: &str, many: u32) -> Done<f64> {
-    let jails = (0..many).map(|_| idle(ground, false)).collect::<Done<Vec<_>>>()?;
+/// The time to remove `many` running jails, in microseconds.
+pub(crate) fn teardown(setup: &Setup, way: &str, many: u32) -> Done<f64> {
+    let jails = (0..many).map(|_| idle(setup, false)).collect::<Done<Vec<_>>>()?;
     let begin = now();
     match way {
         "one-by-one" => {
@@ -27,35 +27,38 @@ pub(crate) fn teardown(ground: &Ground, way: &str, many: u32) -> Done<f64> {
                 report.map_err(text)?;
             }
         }
-        other => return Err(format!("no teardown is called {other}")),
+        other => return Err(format!("unknown teardown '{other}'")),
     }
     Ok((now() - begin) / 1000.0)
 }
 
-/// A jail whose VMM does nothing, with its executable copied or bound.
-fn idle(ground: &Ground, bound: bool) -> Done<stockade::Running> {
-    let spec = plain(ground).argument("stay").bind_executable(bound).build().map_err(text)?;
-    ground.store.create(&spec).map_err(text)?.launch_watched(0).map_err(text)
+/// Starts a jail with an idle VMM, whose executable is copied or bound.
+fn idle(setup: &Setup, bound: bool) -> Done<stockade::Running> {
+    let spec = plain(setup).argument("stay").bind_executable(bound).build().map_err(text)?;
+    setup.store.create(&spec).map_err(text)?.launch_watched(0).map_err(text)
 }
 
-/// Makes so many idle jails, and removes them. Returns how long the first and the last tenth took to make, and all
-/// of them to remove, in microseconds a jail, and what one keeps in the state directory, in bytes.
-pub(crate) fn crowd(ground: &Ground, way: &str, many: u32) -> Done<Vec<f64>> {
+/// Creates and removes `many` idle jails.
+///
+/// Returns the median time to create one of the first tenth and one of the last tenth, and the mean time to remove
+/// one, in microseconds; then the size of one jail's entry in the state directory, in bytes.
+pub(crate) fn crowd(setup: &Setup, way: &str, many: u32) -> Done<Vec<f64>> {
     let mut ids = Vec::new();
     let mut took = Vec::new();
     for _ in 0..many {
         let begin = now();
-        let jail = idle(ground, way == "bound")?;
+        let jail = idle(setup, way == "bound")?;
         took.push((now() - begin) / 1000.0);
-        // Not held open: each takes a few descriptors.
+        // The handle is dropped: each holds a few file descriptors.
         ids.push(jail.receipt().id.clone());
     }
-    let last = ids.last().ok_or("there is no jail")?;
-    let state = size_of(ground.store.directory().join(last.as_str()).as_path())?;
+    let last = ids.last().ok_or("no jails")?;
+    let state = size_of(setup.store.directory().join(last.as_str()).as_path())?;
     let begin = now();
     for some in ids.chunks(64) {
-        let jails =
-            some.iter().map(|id| ground.store.open(id).map_err(text)?.ok_or_else(|| format!("{id} is gone")));
+        let jails = some
+            .iter()
+            .map(|id| setup.store.open(id).map_err(text)?.ok_or_else(|| format!("{id} does not exist")));
         for report in teardown_all(jails.collect::<Done<_>>()?, TeardownOptions::default()) {
             report.map_err(text)?;
         }
@@ -74,9 +77,9 @@ fn size_of(directory: &std::path::Path) -> Done<f64> {
     Ok(bytes as f64)
 }
 
-/// Private memory in KiB, and threads, of the monitor of an idle jail.
-pub(crate) fn monitor(ground: &Ground) -> Done<Vec<f64>> {
-    let jail = idle(ground, false)?;
+/// The private memory in KiB and the number of threads of an idle jail's monitor.
+pub(crate) fn monitor(setup: &Setup) -> Done<Vec<f64>> {
+    let jail = idle(setup, false)?;
     let status = fs::read_to_string(format!("/proc/{}/status", jail.pid())).map_err(text)?;
     let parent = field(&status, "PPid:")?;
     let memory = fs::read_to_string(format!("/proc/{parent}/smaps_rollup")).map_err(text)?;
@@ -92,16 +95,16 @@ fn field(table: &str, name: &str) -> Done<f64> {
     line.split_whitespace().next().unwrap_or_default().parse().map_err(|e| format!("{name}: {e}"))
 }
 
-/// Starts of so many jails of a pool, one after the other, from taking one on, in microseconds.
-pub(crate) fn pool(ground: &Ground, many: u32) -> Done<Vec<f64>> {
-    let pool = JailPool::new(&ground.store, &plain(ground).build().map_err(text)?, 2).map_err(text)?;
+/// The times from taking a jail from a pool to its VMM's first instruction, for `many` jails in turn, in microseconds.
+pub(crate) fn pool(setup: &Setup, many: u32) -> Done<Vec<f64>> {
+    let pool = JailPool::new(&setup.store, &plain(setup).build().map_err(text)?, 2).map_err(text)?;
     let mut samples = Vec::new();
     for _ in 0..many {
         pool.wait_until_warm().map_err(text)?;
-        let (tells, output) = pipe()?;
+        let (input, output) = pipe()?;
         let begin = now();
         let running = pool.take().and_then(|jail| jail.launch(streams(output))).map_err(text)?;
-        samples.push((began(tells, true)? - begin) / 1000.0);
+        samples.push((began(input, true)? - begin) / 1000.0);
         removed(running)?;
     }
     for report in pool.close() {

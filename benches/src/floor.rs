@@ -1,4 +1,4 @@
-//! The floor: the bare system calls of a way into a jail, as C would have them.
+//! The floor: the bare system calls of entering a jail.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,34 +10,34 @@ use stockade_syscalls::call::Call;
 use crate::Done;
 use crate::child::execute;
 
-/// A jail's root and the skeleton, open: what the way in needs.
-pub(crate) struct WayIn {
+/// The open files for entering a jail: its root and the pin of the template namespace.
+pub(crate) struct FloorEntry {
     directory: Arc<OwnedFd>,
     pin: OwnedFd,
-    /// What comes before all else.
+    /// The calls before all others.
     first: Vec<Call>,
 }
 
-impl WayIn {
+impl FloorEntry {
     pub(crate) fn to(root: &Path) -> Done<Self> {
         let open = |path: &Path, flags: OFlags| {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| format!("{}: {e}", path.display()))
         };
-        let skeleton = stockade::TemplateMounts::find()?;
+        let template = stockade::TemplateMounts::find()?;
         Ok(Self {
             directory: Arc::new(open(root, OFlags::DIRECTORY)?),
-            pin: open(skeleton.pin().as_path(), OFlags::RDONLY)?,
+            pin: open(template.pin().as_path(), OFlags::RDONLY)?,
             first: Vec::new(),
         })
     }
 
-    /// The same, with these calls before all else.
+    /// Adds calls before all others.
     pub(crate) fn after(self, first: Vec<Call>) -> Self {
         Self { first, ..self }
     }
 
-    /// Every call up to the exec of `/vmm`, whose output goes to `output`.
+    /// All calls up to the exec of `/vmm` with this output.
     pub(crate) fn calls(self, output: OwnedFd) -> Vec<Call> {
         let mut calls = vec![Call::Redirect([None, Some(output), None])];
         calls.extend(self.first);
@@ -48,7 +48,7 @@ impl WayIn {
         calls
     }
 
-    /// The switch of the mounts and the exec alone.
+    /// Only the switch of the mounts and the exec.
     pub(crate) fn switch_alone(self, output: OwnedFd) -> Vec<Call> {
         let mut calls = vec![Call::Redirect([None, Some(output), None])];
         calls.extend(switch(self.directory, self.pin));
@@ -57,7 +57,7 @@ impl WayIn {
     }
 }
 
-/// From the host's mounts to a namespace with the directory as its root.
+/// The calls from the host's mounts to a namespace with the directory as its root.
 fn switch(directory: Arc<OwnedFd>, pin: OwnedFd) -> [Call; 9] {
     [
         Call::ChangeDirectory(directory),

@@ -1,4 +1,4 @@
-//! Whole lives: a jail made, started, waited for and removed.
+//! Whole lives: creation, start, exit and removal of a jail.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,89 +14,89 @@ use stockade_syscalls::namespace::new_network;
 
 use crate::cgroups::Version;
 use crate::child::{began, execute, now, pipe, reap, start};
-use crate::floor::WayIn;
-use crate::ground::Ground;
+use crate::floor::FloorEntry;
+use crate::setup::Setup;
 use crate::ways::{fresh_id, plain, removed, streams};
 use crate::{Done, text};
 
-/// Lives one life in a way of this name, and returns how long it took, in microseconds.
-pub(crate) fn live(ground: &Ground, way: &str) -> Done<f64> {
-    let (tells, output) = pipe()?;
+/// Runs one life by a method, and returns its time in microseconds.
+pub(crate) fn live(setup: &Setup, way: &str) -> Done<f64> {
+    let (input, output) = pipe()?;
     let begin = now();
     match way {
-        "floor" => bare(ground, output)?,
-        "floor-all" => bare_with_all(ground, output)?,
-        "stockade" => ours(ground, output, &plain(ground))?,
-        "stockade-bound" => ours(ground, output, &plain(ground).bind_executable(true))?,
+        "floor" => bare(setup, output)?,
+        "floor-all" => bare_with_all(setup, output)?,
+        "stockade" => stockade(setup, output, &plain(setup))?,
+        "stockade-bound" => stockade(setup, output, &plain(setup).bind_executable(true))?,
         "stockade-all-bound" => {
-            let spec = Version::find(1)?.wish(plain(ground)).netns(fresh_id());
-            ours(ground, output, &spec.bind_executable(true))?;
+            let spec = Version::find(1)?.add_to(plain(setup)).netns(fresh_id());
+            stockade(setup, output, &spec.bind_executable(true))?;
         }
-        "stockade-netns" => ours(ground, output, &plain(ground).netns(fresh_id()))?,
-        "stockade-cgroups" => ours(ground, output, &Version::find(1)?.wish(plain(ground)))?,
-        "stockade-all" => ours(ground, output, &Version::find(1)?.wish(plain(ground)).netns(fresh_id()))?,
-        "shell" => shell(ground, output, "life.sh", SCRIPT)?,
-        "shell-all" => shell(ground, output, "life-all.sh", SCRIPT_WITH_ALL)?,
-        other => return Err(format!("no life is called {other}")),
+        "stockade-netns" => stockade(setup, output, &plain(setup).netns(fresh_id()))?,
+        "stockade-cgroups" => stockade(setup, output, &Version::find(1)?.add_to(plain(setup)))?,
+        "stockade-all" => stockade(setup, output, &Version::find(1)?.add_to(plain(setup)).netns(fresh_id()))?,
+        "shell" => shell(setup, output, "life.sh", SCRIPT)?,
+        "shell-all" => shell(setup, output, "life-all.sh", SCRIPT_WITH_ALL)?,
+        other => return Err(format!("unknown life '{other}'")),
     }
     let took = now() - begin;
-    began(tells, true)?;
+    began(input, true)?;
     Ok(took / 1000.0)
 }
 
-fn ours(ground: &Ground, output: OwnedFd, spec: &JailBuilder) -> Done {
-    let mut prepared = ground.store.create(&spec.build().map_err(text)?).map_err(text)?;
-    for image in &ground.images {
-        prepared.place(Placement::new(image).how(How::Link)).map_err(text)?;
+fn stockade(setup: &Setup, output: OwnedFd, spec: &JailBuilder) -> Done {
+    let mut created = setup.store.create(&spec.build().map_err(text)?).map_err(text)?;
+    for image in &setup.images {
+        created.place(Placement::new(image).how(How::Link)).map_err(text)?;
     }
-    removed(prepared.launch(streams(output)).map_err(text)?)
+    removed(created.launch(streams(output)).map_err(text)?)
 }
 
 /// The device nodes of a jail.
 const NODES: [(&str, u32, u32); 3] = [("dev/net/tun", 10, 200), ("dev/kvm", 10, 232), ("dev/urandom", 1, 9)];
 
-/// The directories of a jail, the deepest last.
-const FOLDERS: [&str; 3] = ["dev", "dev/net", "run"];
+/// The directories of a jail, parents first.
+const DIRECTORIES: [&str; 3] = ["dev", "dev/net", "run"];
 
-/// The bare system calls of a life, without a receipt, a mark, a check or a way back: as C would have it that
-/// never fails and is never killed.
-fn bare(ground: &Ground, output: OwnedFd) -> Done {
-    let root = bare_root(ground)?;
-    reap(&start(WayIn::to(&root)?.calls(output))?)?;
-    remove_bare(ground, &root)
+/// Runs a life with bare system calls, without receipt, nonce, checks or undo: it relies on never failing and never
+/// being killed.
+fn bare(setup: &Setup, output: OwnedFd) -> Done {
+    let root = bare_root(setup)?;
+    reap(&start(FloorEntry::to(&root)?.calls(output))?)?;
+    remove_bare(setup, &root)
 }
 
-/// The same with a named network namespace and three cgroup settings.
-fn bare_with_all(ground: &Ground, output: OwnedFd) -> Done {
-    let root = bare_root(ground)?;
+/// Runs a life with bare system calls, a named network namespace and three cgroup settings.
+fn bare_with_all(setup: &Setup, output: OwnedFd) -> Done {
+    let root = bare_root(setup)?;
     let id = fresh_id();
     let netns = new_network().map_err(text)?;
     let named = Path::new("/run/netns").join(&id);
     fs::create_dir_all("/run/netns").map_err(text)?;
     fs::File::create_new(&named).map_err(text)?;
     rustix::mount::mount_bind(format!("/proc/self/fd/{}", netns.as_raw_fd()), &named).map_err(text)?;
-    let cgroups = Version::find(1)?.make(&id)?;
+    let cgroups = Version::find(1)?.create(&id)?;
     let mut first = vec![Call::JoinNetwork(netns)];
     first.extend(cgroups.joins()?);
-    reap(&start(WayIn::to(&root)?.after(first).calls(output))?)?;
+    reap(&start(FloorEntry::to(&root)?.after(first).calls(output))?)?;
     cgroups.remove()?;
     rustix::mount::unmount(&named, UnmountFlags::DETACH).map_err(text)?;
     fs::remove_file(&named).map_err(text)?;
-    remove_bare(ground, &root)
+    remove_bare(setup, &root)
 }
 
-fn bare_root(ground: &Ground) -> Done<PathBuf> {
-    let root = ground.directory.join(fresh_id());
+fn bare_root(setup: &Setup) -> Done<PathBuf> {
+    let root = setup.directory.join(fresh_id());
     let owner = (Some(Uid::from_raw(1234)), Some(Gid::from_raw(1234)));
     let own = |name: &str| {
         rustix::fs::chownat(CWD, root.join(name), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(text)
     };
     fs::create_dir(&root).map_err(text)?;
-    fs::copy(&ground.vmm, root.join("vmm")).map_err(text)?;
+    fs::copy(&setup.vmm, root.join("vmm")).map_err(text)?;
     own("vmm")?;
-    for folder in FOLDERS {
-        rustix::fs::mkdir(root.join(folder), Mode::RWXU).map_err(text)?;
-        own(folder)?;
+    for directory in DIRECTORIES {
+        rustix::fs::mkdir(root.join(directory), Mode::RWXU).map_err(text)?;
+        own(directory)?;
     }
     for (name, major, minor) in NODES {
         let device = rustix::fs::makedev(major, minor);
@@ -104,26 +104,26 @@ fn bare_root(ground: &Ground) -> Done<PathBuf> {
         rustix::fs::mknodat(CWD, root.join(name), FileType::CharacterDevice, mode, device).map_err(text)?;
         own(name)?;
     }
-    for image in &ground.images {
+    for image in &setup.images {
         fs::hard_link(image, root.join(image.file_name().unwrap_or_default())).map_err(text)?;
     }
     own("")?;
     Ok(root)
 }
 
-fn remove_bare(ground: &Ground, root: &Path) -> Done {
-    let images = ground.images.iter().filter_map(|image| image.file_name()).map(Path::new);
+fn remove_bare(setup: &Setup, root: &Path) -> Done {
+    let images = setup.images.iter().filter_map(|image| image.file_name()).map(Path::new);
     let nodes = NODES.iter().map(|(name, _, _)| Path::new(*name));
     nodes
         .chain(images)
         .chain([Path::new("vmm")])
         .try_for_each(|name| fs::remove_file(root.join(name)))
         .map_err(text)?;
-    let folders = FOLDERS.iter().rev().map(|folder| root.join(folder)).chain([root.to_owned()]);
-    folders.into_iter().try_for_each(fs::remove_dir).map_err(text)
+    let directories = DIRECTORIES.iter().rev().map(|name| root.join(name)).chain([root.to_owned()]);
+    directories.into_iter().try_for_each(fs::remove_dir).map_err(text)
 }
 
-/// What an operator would write.
+/// The script of an operator.
 const SCRIPT: &str = "set -e
 mkdir -p $1/dev/net $1/run
 cp $2 $1/vmm
@@ -137,7 +137,7 @@ chmod 700 $1
 unshare --mount -- chroot --userspec=1234:1234 $1 /vmm
 rm -rf $1";
 
-/// The same with a network namespace and three cgroup settings.
+/// The script with a network namespace and three cgroup settings.
 const SCRIPT_WITH_ALL: &str = "set -e
 id=$(basename $1)
 cpu=/sys/fs/cgroup/cpu/stockade-bench/$id
@@ -160,31 +160,31 @@ ip netns del $id
 rmdir $cpu $set
 rm -rf $1";
 
-fn shell(ground: &Ground, output: OwnedFd, name: &str, script: &str) -> Done {
-    let root = ground.directory.join(fresh_id());
-    let file = ground.directory.join(name);
+fn shell(setup: &Setup, output: OwnedFd, name: &str, script: &str) -> Done {
+    let root = setup.directory.join(fresh_id());
+    let file = setup.directory.join(name);
     if !file.exists() {
         let path = "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n";
         fs::write(&file, format!("{path}{script}")).map_err(text)?;
     }
-    let [kernel, image] = &ground.images;
-    let words = [&file, &root, &ground.vmm, kernel, image].map(|path| path.display().to_string());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    reap(&start(vec![Call::Redirect([None, Some(output), None]), execute(Path::new("/bin/sh"), &words)])?)
+    let [kernel, image] = &setup.images;
+    let arguments = [&file, &root, &setup.vmm, kernel, image].map(|path| path.display().to_string());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    reap(&start(vec![Call::Redirect([None, Some(output), None]), execute(Path::new("/bin/sh"), &arguments)])?)
 }
 
-/// So many lives one after the other in each of two threads; returns how many lives a second that is.
-pub(crate) fn throughput(ground: &Ground, way: &str, lives: u32) -> Done<f64> {
+/// Runs lives in two threads, and returns the number of lives a second.
+pub(crate) fn throughput(setup: &Setup, way: &str, lives: u32) -> Done<f64> {
     let left = AtomicU32::new(lives);
     let begin = now();
-    let one_after_the_other = || -> Done {
+    let run = || -> Done {
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            live(ground, way)?;
+            live(setup, way)?;
         }
         Ok(())
     };
     std::thread::scope(|scope| {
-        let threads = [(); 2].map(|()| scope.spawn(one_after_the_other));
+        let threads = [(); 2].map(|()| scope.spawn(run));
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)

@@ -1,16 +1,16 @@
-//! How fast jails are, next to their floors and their peers. `cargo xtask bench` runs it.
+//! Measures jails next to their floors and their peers. `cargo xtask bench` runs it.
 
 mod benches;
 mod cgroups;
 mod child;
 mod crowd;
 mod floor;
-mod ground;
 mod lives;
 mod peers;
 mod plot;
 mod report;
 mod series;
+mod setup;
 mod statistics;
 mod tasks;
 mod ways;
@@ -22,11 +22,11 @@ use std::process::ExitCode;
 use benches::Length;
 use worker::Workers;
 
-/// The outcome of something; an error is one line for a person.
+/// A result; the error is a message for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
 
-/// An error as one line.
-#[expect(clippy::needless_pass_by_value, reason = "to be named where an error is mapped")]
+/// Converts an error into a message.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn text(error: impl ToString) -> String {
     error.to_string()
 }
@@ -34,19 +34,19 @@ pub(crate) fn text(error: impl ToString) -> String {
 const USAGE: &str = "\
 usage: stockade-bench [--quick | --smoke] [--only WORD] [DIRECTORY]
 
-  Measures for five minutes, a minute or a few seconds, as root, and prints tables; writes them with a
-  plot and all figures into DIRECTORY. With --only, the benches that have WORD in their title.
+  Measures for five minutes, a minute (--quick) or a few seconds (--smoke), as root, and prints tables.
+  Writes the tables, a plot and all samples into DIRECTORY. --only selects the benches with WORD in their title.
 ";
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words[..] {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
         ["worker", mounts, way] => {
-            mounts.parse().map_err(text).and_then(|mounts| worker::work(mounts, way == "skeleton"))
+            mounts.parse().map_err(text).and_then(|mounts| worker::work(mounts, way == "template"))
         }
-        ["tasks", many] => many.parse().map_err(text).and_then(tasks::be),
-        _ => arguments(&words).and_then(|(length, only, directory)| measure(length, only, directory)),
+        ["tasks", many] => many.parse().map_err(text).and_then(tasks::run),
+        _ => parse(&arguments).and_then(|(length, only, directory)| measure(length, only, directory)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,32 +57,33 @@ fn main() -> ExitCode {
     }
 }
 
-type Arguments<'w> = (Length, Option<&'w str>, Option<&'w str>);
+/// The length, the word of `--only`, and the directory.
+type Arguments<'a> = (Length, Option<&'a str>, Option<&'a str>);
 
-fn arguments<'w>(words: &[&'w str]) -> Done<Arguments<'w>> {
+fn parse<'a>(arguments: &[&'a str]) -> Done<Arguments<'a>> {
     let (mut length, mut only, mut directory) = (Length::Full, None, None);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match *word {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match *argument {
             "--quick" => length = Length::Quick,
             "--smoke" => length = Length::Smoke,
-            "--only" => only = Some(*words.next().ok_or("--only needs a word")?),
+            "--only" => only = Some(*arguments.next().ok_or("--only needs a word")?),
             path if !path.starts_with('-') && directory.is_none() => directory = Some(path),
-            other => return Err(format!("{other} is not understood\n{USAGE}")),
+            other => return Err(format!("unexpected argument '{other}'\n{USAGE}")),
         }
     }
     Ok((length, only, directory))
 }
 
-/// Measures everything, and tells.
+/// Runs the benches and prints the report.
 fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done {
     if !rustix::process::geteuid().is_root() {
-        return Err("jails take root: run the benches as root".into());
+        return Err("jails need root; run the benches as root".into());
     }
     let wanted = |title: &str| only.is_none_or(|word| title.contains(word));
     let mut workers = Workers::default();
     let peers = peers::Peers::find(workers.at(benches::HERE)?);
-    let handed_down = cgroups::HandedDown::look()?;
+    let controllers = cgroups::EnabledControllers::read()?;
     let directory = directory.map(Path::new);
     let mut missing = peers.missing.clone();
     let mut benches = benches::all(length, &peers, &mut missing);
@@ -98,5 +99,5 @@ fn measure(length: Length, only: Option<&str>, directory: Option<&str>) -> Done 
     }
     report.end();
     workers.end()?;
-    handed_down.restore()
+    controllers.restore()
 }

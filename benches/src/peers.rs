@@ -1,4 +1,4 @@
-//! Other programs that put a process into a jail, each with the set of isolation that comes nearest.
+//! Peers: other programs that isolate a process, each with its closest set of isolation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use stockade_syscalls::call::Call;
 
 use crate::child::{execute, reap, start};
-use crate::ground::Ground;
+use crate::setup::Setup;
 use crate::ways::{Cgroups, Ready, fresh_id, jailer};
 use crate::worker::Worker;
 use crate::{Done, text};
 
-/// Each peer, the program it is, and what it isolates.
+/// The name, the program and the isolation of each peer.
 pub(crate) const PEERS: [(&str, &str, &str); 6] = [
     (
         "jailer",
@@ -37,65 +37,65 @@ pub(crate) const PEERS: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// The peers that can be measured on this machine, and why the others cannot.
+/// The peers that can be measured on this machine, and the reasons why others cannot.
 pub(crate) struct Peers {
-    pub(crate) there: Vec<&'static str>,
+    pub(crate) available: Vec<&'static str>,
     pub(crate) missing: Vec<String>,
 }
 
 impl Peers {
-    /// Tries each of them once.
+    /// Tries each peer once.
     pub(crate) fn find(worker: &mut Worker) -> Self {
-        let mut peers = Self { there: Vec::new(), missing: Vec::new() };
+        let mut peers = Self { available: Vec::new(), missing: Vec::new() };
         for (name, _, _) in PEERS {
             match find(name).and_then(|_| worker.ask(&format!("start {name} 1"))) {
-                Ok(_) => peers.there.push(name),
-                Err(why) => peers.missing.push(format!("not measured: {name}: {why}")),
+                Ok(_) => peers.available.push(name),
+                Err(cause) => peers.missing.push(format!("not measured: {name}: {cause}")),
             }
         }
         peers
     }
 
     pub(crate) fn has(&self, peer: &str) -> bool {
-        self.there.contains(&peer)
+        self.available.contains(&peer)
     }
 }
 
 fn find(peer: &str) -> Done<PathBuf> {
     if peer.starts_with("jailer") {
-        let named = std::env::var_os("STOCKADE_BENCH_JAILER").ok_or("STOCKADE_BENCH_JAILER names none")?;
+        let named = std::env::var_os("STOCKADE_BENCH_JAILER").ok_or("STOCKADE_BENCH_JAILER is not set")?;
         let path = PathBuf::from(named);
         return if path.is_file() { Ok(path) } else { Err(format!("{} is no file", path.display())) };
     }
     if peer == "systemd-run" && !Path::new("/run/systemd/private").exists() {
-        return Err("systemd does not run here".into());
+        return Err("systemd is not running".into());
     }
     let program = PEERS.iter().find(|(name, _, _)| *name == peer).map_or(peer, |(_, program, _)| program);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let mut places = std::env::split_paths(&path).chain(more).map(|directory| directory.join(program));
-    places.find(|path| path.is_file()).ok_or_else(|| "not installed".into())
+    let mut paths = std::env::split_paths(&path).chain(more).map(|directory| directory.join(program));
+    paths.find(|path| path.is_file()).ok_or_else(|| "not installed".into())
 }
 
 /// Prepares one start by a peer.
-pub(crate) fn ready(ground: &Ground, peer: &str) -> Done<Ready> {
+pub(crate) fn ready(setup: &Setup, peer: &str) -> Done<Ready> {
     let program = find(peer)?;
     let id = fresh_id();
-    let root = ground.directory.join(&id);
+    let root = setup.directory.join(&id);
     if peer == "jailer" {
-        return jailer(ground, program, Cgroups::None);
+        return jailer(setup, program, Cgroups::None);
     }
     if peer == "jailer-v1" {
-        return jailer(ground, program, Cgroups::Asked(1));
+        return jailer(setup, program, Cgroups::ByFlags(1));
     }
     let rootfs = root.join("rootfs");
-    for folder in ["proc", "dev", "sys"] {
-        fs::create_dir_all(rootfs.join(folder)).map_err(text)?;
+    for name in ["proc", "dev", "sys"] {
+        fs::create_dir_all(rootfs.join(name)).map_err(text)?;
     }
-    fs::copy(&ground.vmm, rootfs.join("vmm")).map_err(text)?;
-    let (rootfs, vmm) = (rootfs.display().to_string(), ground.vmm.display().to_string());
+    fs::copy(&setup.vmm, rootfs.join("vmm")).map_err(text)?;
+    let (rootfs, vmm) = (rootfs.display().to_string(), setup.vmm.display().to_string());
     let bundle = root.display().to_string();
-    let words: Vec<&str> = match peer {
+    let arguments: Vec<&str> = match peer {
         "bubblewrap" => {
             vec!["--bind", &rootfs, "/", "--dev", "/dev", "--new-session", "--cap-drop", "ALL", "/vmm"]
         }
@@ -108,10 +108,10 @@ pub(crate) fn ready(ground: &Ground, peer: &str) -> Done<Ready> {
             vec!["run", "--bundle", &bundle, &id]
         }
     };
-    let words: Vec<String> = words.into_iter().map(Into::into).collect();
+    let arguments: Vec<String> = arguments.into_iter().map(Into::into).collect();
     Ok(Box::new(move |output| {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let child = start(vec![Call::Redirect([None, Some(output), None]), execute(&program, &words)])?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let child = start(vec![Call::Redirect([None, Some(output), None]), execute(&program, &arguments)])?;
         Ok(Box::new(move || {
             reap(&child)?;
             fs::remove_dir_all(root).map_err(text)
@@ -119,7 +119,7 @@ pub(crate) fn ready(ground: &Ground, peer: &str) -> Done<Ready> {
     }))
 }
 
-/// The configuration of a container that is as near to a jail as OCI has it.
+/// The OCI configuration of a container that is close to a jail.
 fn oci(id: &str) -> String {
     serde_json::json!({
         "ociVersion": "1.0.2",

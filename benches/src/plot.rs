@@ -1,4 +1,4 @@
-//! The starts as a plot: for each way a bar up to its median, and a line up to its 99th percentile.
+//! The plot: for each way a bar up to its median, and a line up to its 99th percentile.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ const WIDTH: f64 = 900.0;
 const LEFT: f64 = 330.0;
 const ROW: f64 = 22.0;
 
-/// Every bench that is a time, one below the other, each on a scale of its own.
+/// Draws every bench of times, each with its own scale.
 pub(crate) fn svg(benches: &[Bench]) -> String {
     let benches: Vec<&Bench> = benches.iter().filter(|bench| bench.unit == "µs").collect();
     let mut body = String::new();
@@ -26,15 +26,16 @@ pub(crate) fn svg(benches: &[Bench]) -> String {
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y:.0}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<style>.title{{font-weight:bold}}text{{fill:#333}}.ours{{fill:#2a6fb0}}\
-         .theirs{{fill:#b8bec6}}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n"
+         font-size=\"13\">\n<style>.title{{font-weight:bold}}text{{fill:#333}}.own{{fill:#2a6fb0}}\
+         .other{{fill:#b8bec6}}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{body}</svg>\n"
     )
 }
 
 fn bar(body: &mut String, series: &Series, y: f64, scale: f64) {
     let (middle, high) = (median(&series.samples), percentile(&series.samples, 0.99));
-    let ours = ["stockade", "drop-in", "taken", "together"].iter().any(|word| series.name.starts_with(word));
-    let class = if ours { "ours" } else { "theirs" };
+    let is_own =
+        ["stockade", "drop-in", "taken", "together"].iter().any(|name| series.name.starts_with(name));
+    let class = if is_own { "own" } else { "other" };
     let (end, far) = (LEFT + middle * scale, (LEFT + high * scale).min(WIDTH - 80.0));
     let base = y + 13.0;
     let _ = writeln!(

@@ -1,4 +1,4 @@
-//! The figures for people and for machines.
+//! The report: tables, the plot and all samples.
 
 use std::fs;
 use std::path::Path;
@@ -16,17 +16,17 @@ pub(crate) struct Crowd {
     pub(crate) jails: u32,
     /// Whether the executable is `copied` or `bound`.
     pub(crate) executable: &'static str,
-    /// Microseconds to prepare and start one of the first tenth, with a monitor.
+    /// The time to prepare and start a jail of the first tenth with a monitor, in microseconds.
     pub(crate) first_us: f64,
-    /// The same for the last tenth, with all the others there.
+    /// The same for the last tenth, when all other jails exist.
     pub(crate) last_us: f64,
-    /// Microseconds to remove one.
+    /// The time to remove a jail, in microseconds.
     pub(crate) remove_us: f64,
-    /// Bytes in the jail's place in the state directory.
+    /// The size of a jail's entry in the state directory, in bytes.
     pub(crate) state_bytes: f64,
-    /// Private memory of its monitor, in KiB.
+    /// The private memory of a monitor, in KiB.
     pub(crate) monitor_kib: f64,
-    /// How many threads the monitor has.
+    /// The number of a monitor's threads.
     pub(crate) monitor_threads: f64,
 }
 
@@ -43,7 +43,7 @@ impl Crowd {
         let ([first_us, last_us, remove_us, state_bytes], [monitor_kib, monitor_threads]) =
             (&many[..], &monitor[..])
         else {
-            return Err("a worker has answered something else".into());
+            return Err("unexpected answer of a worker".into());
         };
         let [first_us, last_us, remove_us, state_bytes] =
             [first_us, last_us, remove_us, state_bytes].map(|figure| *figure);
@@ -79,12 +79,12 @@ impl Crowd {
     }
 }
 
-/// What was measured so far.
+/// The results so far.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     benches: Vec<Bench>,
     crowds: Vec<Crowd>,
-    /// What could not be measured here, and why.
+    /// The benches and peers that could not be measured, with the reasons.
     missing: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl Report {
         Self { missing, ..Self::default() }
     }
 
-    /// Adds a bench, and tells of it at once.
+    /// Adds and prints a bench.
     pub(crate) fn add(&mut self, bench: Bench, directory: Option<&Path>) -> Done {
         println!("{}", bench.table());
         self.benches.push(bench);
@@ -106,12 +106,13 @@ impl Report {
         self.write(directory)
     }
 
-    /// Tells what could not be measured.
+    /// Prints the missing benches and peers.
     pub(crate) fn end(&self) {
         self.missing.iter().for_each(|missing| println!("{missing}"));
     }
 
-    /// Writes the tables, the plot and all samples: after every bench, so that what ends early is not lost.
+    /// Writes the tables, the plot and all samples. Called after every bench, so that an interrupted run loses
+    /// nothing.
     fn write(&self, directory: Option<&Path>) -> Done {
         let Some(directory) = directory else { return Ok(()) };
         fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;

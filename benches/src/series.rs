@@ -1,4 +1,4 @@
-//! What is measured against what, in turns.
+//! Benches: series of samples, measured in turns, and their ratios.
 
 use serde::Serialize;
 
@@ -7,50 +7,54 @@ use crate::statistics::{Draws, Ratio, median, percentile, ratio};
 use crate::tasks::Tasks;
 use crate::worker::Workers;
 
-/// Which of the workers is asked.
+/// The kind of host to measure on; each kind has a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Place {
-    /// How many mounts its host has more.
+pub(crate) struct HostKind {
+    /// The number of additional mounts.
     pub(crate) mounts: u32,
-    /// Whether it has a skeleton; otherwise the host's mount namespace is copied.
-    pub(crate) skeleton: bool,
+    /// Whether it has a template namespace; otherwise starts copy the host's mount namespace.
+    #[serde(rename = "skeleton")]
+    pub(crate) has_template: bool,
 }
 
-/// One thing that is measured again and again.
+/// Repeated measurements of one way.
 #[derive(Debug, Serialize)]
 pub(crate) struct Series {
-    /// What is measured, as in the document.
+    /// The name of the way, as in `docs/performance.md`.
     pub(crate) name: String,
-    /// What the worker is asked.
+    /// The request to the worker.
     pub(crate) question: String,
-    pub(crate) place: Place,
-    /// The samples of all rounds, in the unit of the bench: microseconds unless told otherwise.
+    #[serde(rename = "place")]
+    pub(crate) host: HostKind,
+    /// The samples of all rounds, in the unit of the bench.
     pub(crate) samples: Vec<f64>,
     /// The median of each round, for ratios.
     pub(crate) rounds: Vec<f64>,
 }
 
-/// Series that are measured in turns, so that what slows the machine slows all of them.
+/// Series that are measured in turns, so that other load on the machine affects all of them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Bench {
     pub(crate) title: String,
-    /// What a sample is.
+    /// The unit of a sample.
     pub(crate) unit: &'static str,
     pub(crate) series: Vec<Series>,
-    /// What is divided by what, by name, and at most how much that may be.
+    /// The ratios of series.
     pub(crate) claims: Vec<Claim>,
-    /// How many tasks more than this one the host has meanwhile.
+    /// The number of additional tasks on the host.
     pub(crate) tasks: u32,
     #[serde(skip)]
     pub(crate) rounds: u32,
 }
 
-/// A ratio that is looked at.
+/// A ratio of two series.
 #[derive(Debug, Serialize)]
 pub(crate) struct Claim {
-    pub(crate) ours: String,
-    pub(crate) theirs: String,
-    /// The limit; the lower end if it is a rate.
+    #[serde(rename = "ours")]
+    pub(crate) numerator: String,
+    #[serde(rename = "theirs")]
+    pub(crate) denominator: String,
+    /// The aim.
     pub(crate) at_most: Option<f64>,
     pub(crate) ratio: Option<Ratio>,
 }
@@ -60,7 +64,7 @@ impl Bench {
         Self { title: title.into(), unit, series: Vec::new(), claims: Vec::new(), tasks: 0, rounds }
     }
 
-    /// On a host with so many tasks more.
+    /// Sets the number of additional tasks.
     pub(crate) fn among(self, tasks: u32) -> Self {
         Self { tasks, ..self }
     }
@@ -68,36 +72,41 @@ impl Bench {
     pub(crate) fn series(
         mut self,
         name: impl Into<String>,
-        place: Place,
+        host: HostKind,
         question: impl Into<String>,
     ) -> Self {
         let (samples, rounds) = (Vec::new(), Vec::new());
-        self.series.push(Series { name: name.into(), question: question.into(), place, samples, rounds });
+        self.series.push(Series { name: name.into(), question: question.into(), host, samples, rounds });
         self
     }
 
     pub(crate) fn claim(
         mut self,
-        ours: impl Into<String>,
-        theirs: impl Into<String>,
+        numerator: impl Into<String>,
+        denominator: impl Into<String>,
         at_most: Option<f64>,
     ) -> Self {
-        self.claims.push(Claim { ours: ours.into(), theirs: theirs.into(), at_most, ratio: None });
+        self.claims.push(Claim {
+            numerator: numerator.into(),
+            denominator: denominator.into(),
+            at_most,
+            ratio: None,
+        });
         self
     }
 
-    /// Measures, one round of every series after the other, each round in an order of its own.
+    /// Measures round by round. Each round has all series once, in a new order.
     pub(crate) fn run(&mut self, workers: &mut Workers) -> Done {
         eprintln!("{}", self.title);
         let _tasks = Tasks::start(self.tasks)?;
         let mut order: Vec<usize> = (0..self.series.len()).collect();
         let mut draws = Draws::new();
-        // Not counted: the first of everything finds nothing in any cache.
+        // The first round only warms the caches and is not counted.
         for round in 0..=self.rounds {
             draws.shuffle(&mut order);
             for &at in &order {
                 let series = &mut self.series[at];
-                let samples = workers.at(series.place)?.ask(&series.question)?;
+                let samples = workers.at(series.host)?.ask(&series.question)?;
                 if round > 0 {
                     series.rounds.push(median(&samples));
                     series.samples.extend(samples);
@@ -108,8 +117,9 @@ impl Bench {
             let rounds = |name: &str| {
                 self.series.iter().find(|series| series.name == name).map(|series| &series.rounds)
             };
-            claim.ratio =
-                rounds(&claim.ours).zip(rounds(&claim.theirs)).map(|(ours, theirs)| ratio(ours, theirs));
+            claim.ratio = rounds(&claim.numerator)
+                .zip(rounds(&claim.denominator))
+                .map(|(one, other)| ratio(one, other));
         }
         Ok(())
     }
@@ -141,14 +151,14 @@ impl Bench {
             let _ = writeln!(
                 text,
                 "| {} / {} | {value:.2} | {low:.2} to {high:.2} | {aim} |",
-                claim.ours, claim.theirs
+                claim.numerator, claim.denominator
             );
         }
         text
     }
 }
 
-/// Three digits that matter, thousands apart.
+/// Formats a number with three significant digits and a separator for thousands.
 pub(crate) fn number(value: f64) -> String {
     match value {
         value if value >= 1000.0 => {

@@ -1,6 +1,6 @@
-//! Medians, and how sure a ratio of two of them is.
+//! Medians, and confidence intervals of their ratios.
 
-/// The value below which `part` of the samples lie.
+/// The sample at this part of the sorted samples, such as 0.99.
 pub(crate) fn percentile(samples: &[f64], part: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -14,20 +14,20 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     percentile(samples, 0.5)
 }
 
-/// How two ways compare that were measured in turns.
+/// The ratio of two ways that were measured in turns.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub(crate) struct Ratio {
-    /// The median over the rounds of one's median divided by the other's in the same round.
+    /// The median over the rounds of the ratio of the two medians of each round.
     pub(crate) value: f64,
-    /// Where that lies with a confidence of 95 %.
+    /// The interval of 95 % confidence.
     pub(crate) low: f64,
     pub(crate) high: f64,
 }
 
-/// How often rounds are drawn anew for the interval.
+/// The number of draws for the interval.
 const DRAWS: usize = 1000;
 
-/// Numbers that look drawn at random, the same ones every time.
+/// A pseudo-random generator with a fixed seed.
 pub(crate) struct Draws(u64);
 
 impl Draws {
@@ -35,7 +35,7 @@ impl Draws {
         Self(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// One below `end`, which is not 0.
+    /// The next number below `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -43,7 +43,7 @@ impl Draws {
         usize::try_from(self.0 % end as u64).unwrap_or_default()
     }
 
-    /// Puts the elements into another order (Fisher and Yates).
+    /// Shuffles the elements (Fisher and Yates).
     pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         for end in (1..all.len()).rev() {
             all.swap(end, self.below(end + 1));
@@ -51,10 +51,12 @@ impl Draws {
     }
 }
 
-/// The ratio of two ways, from the medians of each round. Rounds are drawn with replacement (the bootstrap), the
-/// same ones every time, so that the same samples have the same interval.
-pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
-    let rounds: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+/// The ratio of two ways, from the medians of each round.
+///
+/// The interval comes from draws of rounds with replacement (the bootstrap). The draws are always the same, so the
+/// same samples have the same interval.
+pub(crate) fn ratio(numerators: &[f64], denominators: &[f64]) -> Ratio {
+    let rounds: Vec<f64> = numerators.iter().zip(denominators).map(|(one, other)| one / other).collect();
     let mut draws = Draws::new();
     let mut draw = || rounds[draws.below(rounds.len())];
     let medians: Vec<f64> =
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "samples come back as they are")]
+    #[expect(clippy::float_cmp, reason = "samples are returned unchanged")]
     fn a_percentile_is_one_of_the_samples() {
         let samples = [5.0, 1.0, 4.0, 2.0, 3.0];
         assert_eq!(median(&samples), 3.0);
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffle_loses_nothing_and_gives_every_order() {
+    fn shuffle_keeps_all_elements_and_reaches_every_order() {
         let mut draws = Draws::new();
         let mut orders = std::collections::BTreeSet::new();
         for _ in 0..200 {
@@ -88,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_lies_in_its_interval_and_does_not_care_for_what_slows_both() {
-        let theirs = [10.0, 20.0, 40.0, 10.0, 15.0];
-        let ours: Vec<f64> = theirs.iter().map(|theirs| theirs / 2.0).collect();
-        assert_eq!(ratio(&ours, &theirs), Ratio { value: 0.5, low: 0.5, high: 0.5 });
+    fn a_ratio_is_in_its_interval_and_ignores_common_load() {
+        let slower = [10.0, 20.0, 40.0, 10.0, 15.0];
+        let faster: Vec<f64> = slower.iter().map(|time| time / 2.0).collect();
+        assert_eq!(ratio(&faster, &slower), Ratio { value: 0.5, low: 0.5, high: 0.5 });
         let ratio = ratio(&[1.0, 2.0, 3.0], &[2.0, 2.0, 2.0]);
         assert!(ratio.low <= ratio.value && ratio.value <= ratio.high && ratio.low < ratio.high);
     }

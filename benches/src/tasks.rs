@@ -1,15 +1,15 @@
-//! A host with many tasks, as one with many microVMs has: threads that do nothing.
+//! Idle threads, for a host with as many tasks as many microVMs have.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use crate::{Done, text};
 
-/// So many tasks, until it is dropped.
+/// Additional tasks. Dropping it ends them.
 pub(crate) struct Tasks(Option<Child>);
 
 impl Tasks {
-    /// Starts them; returns once all are there.
+    /// Starts the tasks, and waits until all exist.
     pub(crate) fn start(many: u32) -> Done<Self> {
         if many == 0 {
             return Ok(Self(None));
@@ -28,15 +28,15 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            // The end of its input is what it waits for.
+            // The child exits at the end of its input.
             drop(child.stdin.take());
             let _ = child.wait();
         }
     }
 }
 
-/// The side that has the threads.
-pub(crate) fn be(many: u32) -> Done {
+/// Runs in the child, which has the threads.
+pub(crate) fn run(many: u32) -> Done {
     for _ in 0..many {
         let idle = || loop {
             std::thread::park();

@@ -1,12 +1,12 @@
-//! Tells the program which commit it is built from.
+//! Sets the version and commit of the build.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=STOCKADE_COMMIT");
-    // Moved by every commit and every change of branch.
+    // It changes with every commit and every switch of branches.
     println!("cargo:rerun-if-changed=../../.git/logs/HEAD");
-    // Whoever builds from an archive says it; a clone knows.
+    // A build from a source archive has no repository, so the variable comes first.
     let commit = std::env::var("STOCKADE_COMMIT").ok().or_else(of_clone).unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
     let known = if commit.is_empty() { version.to_owned() } else { format!("{version} ({commit})") };

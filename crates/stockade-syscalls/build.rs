@@ -1,4 +1,4 @@
-//! Compiles the programs that the library carries inside: the monitor, and the one that executes visitors.
+//! Compiles the two programs that the library embeds: the monitor and the executor.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,15 +24,15 @@ fn compile(name: &str) {
         "-Copt-level=s",
         "-Cpanic=abort",
     ]);
-    // No library, no start-up code, nothing to relocate; one page-sized segment after the other.
+    // No library, no start-up code and no relocations; the segments share pages.
     rustc.args(["-Clto=fat", "-Crelocation-model=static", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]);
     rustc.args([
         "-Clink-args=-nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noseparate-code",
     ]);
-    // Each uses a part of the kernel's interface.
+    // Each program uses a part of `kernel.rs`.
     rustc.args(["-Adead_code", "-Dwarnings"]);
     rustc.args(["--target", &variable("TARGET"), "-o"]).arg(&target).arg(&source);
-    // The wrapper that cargo uses for lints has nothing to say here, and its variables would confuse rustc.
+    // These flags are for the crate itself and would change the program.
     rustc.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTFLAGS");
     let status = rustc.status().unwrap_or_else(|e| panic!("run rustc for the {name}: {e}"));
     assert!(status.success(), "compile the {name}: {status}");

@@ -1,4 +1,4 @@
-//! The jailer's flag parser against a model of it: `cargo +nightly fuzz run flags`.
+//! The fuzz target for the jailer's flag parser: `cargo +nightly fuzz run flags`.
 
 #![no_main]
 

@@ -55,7 +55,7 @@ pub(crate) fn create(
         .base(chroot_base)
         .uid(uid)
         .gid(gid)
-        .closure(closure)
+        .libraries(closure)
         .bind_executable(bind_executable)
         .new_pid_ns(new_pid_ns)
         .arguments(arguments);

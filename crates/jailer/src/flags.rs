@@ -1,4 +1,4 @@
-//! The flags, as a table, and the rules of the original's command line.
+//! The table of flags, and the rules of the command line of Firecracker's jailer.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Debug)]
 pub(crate) struct Flag {
     pub(crate) name: &'static str,
-    /// Whether the next word is its value.
+    /// Whether the next argument is its value.
     pub(crate) has_value: bool,
     pub(crate) repeatable: bool,
     pub(crate) required: bool,
@@ -31,14 +31,17 @@ const fn repeatable(name: &'static str, help: &'static str) -> Flag {
     Flag { repeatable: true, ..value(name, help) }
 }
 
-/// Every flag, by name: that is also the order in which missing ones are reported.
+/// All flags, sorted by name. Missing ones are reported in this order.
 pub(crate) const FLAGS: &[Flag] = &[
     repeatable(
         "cgroup",
         "Cgroup setting for the jail, as FILE=VALUE, such as cpu.shares=10. May be given several times.",
     ),
     Flag { default: Some("1"), ..value("cgroup-version", "Version of the cgroup interface to use.") },
-    Flag { default: Some("/srv/jailer"), ..value("chroot-base-dir", "Directory in which jails are made.") },
+    Flag {
+        default: Some("/srv/jailer"),
+        ..value("chroot-base-dir", "Directory in which jails are created.")
+    },
     flag("daemonize", "Run in the background, standard streams on /dev/null."),
     required("exec-file", "Executable to run in the jail."),
     required("gid", "Group that the executable runs as."),
@@ -46,7 +49,10 @@ pub(crate) const FLAGS: &[Flag] = &[
     required("id", "Name of the jail."),
     value("netns", "Path of the network namespace to join."),
     flag("new-pid-ns", "Run the executable in a new pid namespace."),
-    value("parent-cgroup", "Cgroup in which that of the jail is made; the executable's name unless given."),
+    value(
+        "parent-cgroup",
+        "Cgroup in which that of the jail is created; the executable's name unless given.",
+    ),
     repeatable(
         "resource-limit",
         "Resource limit, as fsize=BYTES or no-file=COUNT. May be given several times.",
@@ -55,32 +61,32 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("version", "Print the version."),
 ];
 
-/// What the command line asks for.
+/// The requested action.
 #[derive(Debug)]
-pub enum Asked<'a> {
-    /// What the flags are.
+pub enum Action<'a> {
+    /// Print the help.
     Help,
-    /// Which version this is.
+    /// Print the version.
     Version,
-    /// A jail.
-    Jail(Given<'a>),
+    /// Create a jail.
+    Jail(Arguments<'a>),
 }
 
-/// The flags that were given, with their values, and the words behind `--`.
+/// The given flags with their values, and the arguments after `--`.
 #[derive(Debug)]
-pub struct Given<'a> {
+pub struct Arguments<'a> {
     flags: Vec<(&'static Flag, &'a str)>,
-    /// The words behind the first `--`, for the VMM.
+    /// The arguments after the first `--`, for the VMM.
     pub extra: &'a [OsString],
 }
 
-impl<'a> Given<'a> {
+impl<'a> Arguments<'a> {
     /// Whether a flag was given.
     pub fn has(&self, name: &str) -> bool {
         self.values(name).next().is_some()
     }
 
-    /// The value of a flag, the first if it was given several times.
+    /// The first value of a flag.
     pub fn optional(&self, name: &str) -> Option<&'a str> {
         self.values(name).next()
     }
@@ -90,22 +96,22 @@ impl<'a> Given<'a> {
         self.optional(name).unwrap_or_default()
     }
 
-    /// Every value of a flag, in the order given.
+    /// All values of a flag, in their order on the command line.
     pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
         self.flags.iter().filter(move |(flag, _)| flag.name == name).map(|(_, value)| *value)
     }
 }
 
-/// What is wrong with the command line.
+/// An invalid command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FlagError {
-    /// A required flag was not given.
+    /// A required flag is missing.
     Missing(&'static str),
     /// A flag has no value.
     NoValue(&'static str),
-    /// A flag that may be given once was given again.
+    /// A flag that is not repeatable was given again.
     Twice(&'static str),
-    /// A word that is no flag; a flag's name without its dashes.
+    /// An unknown argument, without leading dashes.
     Unexpected(String),
 }
 
@@ -117,54 +123,57 @@ impl fmt::Display for FlagError {
                 write!(f, "The argument '{name}' requires a value, but none was supplied.")
             }
             Self::Twice(name) => write!(f, "The argument '{name}' was provided more than once."),
-            Self::Unexpected(word) => {
-                write!(f, "Found argument '{word}' which wasn't expected, or isn't valid in this context.")
+            Self::Unexpected(argument) => {
+                write!(
+                    f,
+                    "Found argument '{argument}' which wasn't expected, or isn't valid in this context."
+                )
             }
         }
     }
 }
 
-/// Reads the words of a command line, the program's name not among them.
+/// Parses the arguments of a command line, without the program's name.
 ///
 /// # Errors
-/// The first mistake, reading from the left; what is missing counts last.
-pub fn parse(words: &[OsString]) -> Result<Asked<'_>, FlagError> {
-    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
-    let (words, extra) = (&words[..end], words.get(end + 1..).unwrap_or_default());
-    // Help wins over version, and both over every error.
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        return Ok(Asked::Help);
+/// Returns the first mistake from the left; missing flags count last.
+pub fn parse(arguments: &[OsString]) -> Result<Action<'_>, FlagError> {
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    let (arguments, extra) = (&arguments[..end], arguments.get(end + 1..).unwrap_or_default());
+    // Help precedes version, and both precede every error.
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        return Ok(Action::Help);
     }
-    if words.iter().any(|word| word == "--version") {
-        return Ok(Asked::Version);
+    if arguments.iter().any(|argument| argument == "--version") {
+        return Ok(Action::Version);
     }
     let mut flags: Vec<(&Flag, &str)> = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let flag = known(word)?;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let flag = known(argument)?;
         if !flag.repeatable && flags.iter().any(|(given, _)| given.name == flag.name) {
             return Err(FlagError::Twice(flag.name));
         }
-        let value = if flag.has_value { value_of(flag, words.next())? } else { "" };
+        let value = if flag.has_value { value_of(flag, arguments.next())? } else { "" };
         flags.push((flag, value));
     }
     match FLAGS.iter().find(|flag| flag.required && !flags.iter().any(|(given, _)| given.name == flag.name)) {
         Some(missing) => Err(FlagError::Missing(missing.name)),
-        None => Ok(Asked::Jail(Given { flags, extra })),
+        None => Ok(Action::Jail(Arguments { flags, extra })),
     }
 }
 
-fn known(word: &OsString) -> Result<&'static Flag, FlagError> {
-    let text = word.to_string_lossy();
+fn known(argument: &OsString) -> Result<&'static Flag, FlagError> {
+    let text = argument.to_string_lossy();
     let name = text.strip_prefix("--");
     let flag = name.and_then(|name| FLAGS.iter().find(|flag| flag.name == name));
     flag.ok_or_else(|| FlagError::Unexpected(name.unwrap_or(&text).to_owned()))
 }
 
-fn value_of<'a>(flag: &Flag, word: Option<&'a OsString>) -> Result<&'a str, FlagError> {
-    match word {
-        Some(word) if !word.as_encoded_bytes().starts_with(b"--") => {
-            word.to_str().ok_or_else(|| FlagError::Unexpected(word.to_string_lossy().into_owned()))
+fn value_of<'a>(flag: &Flag, argument: Option<&'a OsString>) -> Result<&'a str, FlagError> {
+    match argument {
+        Some(argument) if !argument.as_encoded_bytes().starts_with(b"--") => {
+            argument.to_str().ok_or_else(|| FlagError::Unexpected(argument.to_string_lossy().into_owned()))
         }
         _ => Err(FlagError::NoValue(flag.name)),
     }
@@ -175,8 +184,8 @@ mod tests {
     use super::*;
 
     fn error(line: &str) -> FlagError {
-        let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        parse(&words).expect_err("the line must be refused")
+        let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+        parse(&arguments).expect_err("the line must be refused")
     }
 
     const WHOLE: &str = "--id a --exec-file b --uid 1 --gid 2";
@@ -187,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn required_flags_are_missed_in_alphabetical_order() {
+    fn missing_flags_are_reported_in_alphabetical_order() {
         assert_eq!(error(""), FlagError::Missing("exec-file"));
         assert_eq!(error("--exec-file x"), FlagError::Missing("gid"));
         assert_eq!(error("--exec-file x --gid 1 --uid 1"), FlagError::Missing("id"));
@@ -208,19 +217,19 @@ mod tests {
         for (line, help) in
             [("--colour -h --version", true), ("--version --help", true), ("x --version", false)]
         {
-            let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+            let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
             assert!(
-                matches!((parse(&words), help), (Ok(Asked::Help), true) | (Ok(Asked::Version), false)),
+                matches!((parse(&arguments), help), (Ok(Action::Help), true) | (Ok(Action::Version), false)),
                 "{line}"
             );
         }
     }
 
     #[test]
-    fn what_follows_two_dashes_goes_to_the_vmm_unread() {
+    fn arguments_after_the_separator_reach_the_vmm_unparsed() {
         let line = format!("{WHOLE} --cgroup a.b=1 --cgroup c.d=2 -- --id -- --help");
-        let words: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        let Ok(Asked::Jail(given)) = parse(&words) else { panic!("a whole command line") };
+        let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+        let Ok(Action::Jail(given)) = parse(&arguments) else { panic!("a whole command line") };
         assert_eq!(given.extra, ["--id", "--", "--help"]);
         assert_eq!(given.values("cgroup").collect::<Vec<_>>(), ["a.b=1", "c.d=2"]);
         assert_eq!(given.value("id"), "a");

@@ -24,7 +24,7 @@ pub(crate) fn text() -> String {
     text
 }
 
-/// A flag with the name of its value.
+/// A flag with its value's name.
 fn left(flag: &Flag) -> String {
     if flag.has_value { format!("--{0} <{0}>", flag.name) } else { format!("--{}", flag.name) }
 }

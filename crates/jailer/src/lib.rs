@@ -1,4 +1,4 @@
-//! The drop-in for Firecracker's jailer: its command line over the stockade library, and nothing else.
+//! The drop-in for Firecracker's jailer: the same command line, based on the stockade library.
 
 pub mod flags;
 mod help;
@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
-use flags::{Asked, Given};
+use flags::{Action, Arguments};
 use message::Messages;
 use stockade::spec::{
     CgroupSetting, CgroupVersion, DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Owner, Profile,
@@ -16,23 +16,23 @@ use stockade::spec::{
 };
 use stockade::{CgroupLayout, Error, Host};
 
-/// Does what the command line of this process asks for, and returns the exit code. If it asks for a jail
-/// and all goes well, this never returns: the process becomes the VMM.
+/// Runs the command line of this process and returns the exit code. A successful start never returns: the process
+/// becomes the VMM.
 pub fn run() -> u8 {
     if let Err(cause) = stockade::close_inherited() {
-        return fail(&format!("Failed to close inherited descriptors: {cause}"));
+        return fail(&format!("Failed to close inherited file descriptors: {cause}"));
     }
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match flags::parse(&words) {
-        Ok(Asked::Help) => say(&help::text()),
-        Ok(Asked::Version) => say(&help::version()),
-        Ok(Asked::Jail(given)) => fail(&jail(&given)),
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match flags::parse(&arguments) {
+        Ok(Action::Help) => print(&help::text()),
+        Ok(Action::Version) => print(&help::version()),
+        Ok(Action::Jail(given)) => fail(&jail(&given)),
         Err(error) => fail(&format!("Failed to parse arguments: {error}")),
     }
 }
 
-/// Becomes the VMM, or returns what to say of the failure.
-fn jail(given: &Given) -> String {
+/// Becomes the VMM, or returns the message of the failure.
+fn jail(given: &Arguments) -> String {
     let (spec, host) = match check(given) {
         Ok(checked) => checked,
         Err(error) => return message::of_check(&error),
@@ -42,8 +42,8 @@ fn jail(given: &Given) -> String {
     messages.of(&error)
 }
 
-/// The specification and the host it is checked against, in the order in which the original checks.
-fn check(given: &Given) -> Result<(JailSpec, Host), Error> {
+/// Checks the flags in the order of Firecracker's jailer.
+fn check(given: &Arguments) -> Result<(JailSpec, Host), Error> {
     let id = given.value("id").parse()?;
     let exec_file = ExecFile::new(Path::new(given.value("exec-file")))?;
     let base = given.optional("chroot-base-dir").unwrap_or(DEFAULT_BASE);
@@ -69,16 +69,20 @@ fn check(given: &Given) -> Result<(JailSpec, Host), Error> {
     Ok((spec, Host::with_cgroups(cgroups)?))
 }
 
-/// Each setting in turn: its form, then whether this host has what it is for. Without one there is only the
-/// parent of version 2 to move into, which happens here.
-fn check_cgroups(given: &Given, version: CgroupVersion, spec: &mut JailSpec) -> Result<CgroupLayout, Error> {
-    let asked = given.has("cgroup");
-    if !asked && version != CgroupVersion::V2 {
+/// Checks each cgroup setting: its form, then its controller on this host. With cgroup v2 and no setting, moves this
+/// process into the parent cgroup.
+fn check_cgroups(
+    given: &Arguments,
+    version: CgroupVersion,
+    spec: &mut JailSpec,
+) -> Result<CgroupLayout, Error> {
+    let has_settings = given.has("cgroup");
+    if !has_settings && version != CgroupVersion::V2 {
         return Ok(CgroupLayout::default());
     }
     let cgroups = CgroupLayout::read_for(spec)?;
     cgroups.has(version)?;
-    if !asked {
+    if !has_settings {
         cgroups.move_into_parent(spec)?;
     }
     for setting in given.values("cgroup") {
@@ -89,22 +93,22 @@ fn check_cgroups(given: &Given, version: CgroupVersion, spec: &mut JailSpec) -> 
     Ok(cgroups)
 }
 
-fn say(text: &str) -> u8 {
+fn print(text: &str) -> u8 {
     let mut stdout = std::io::stdout();
     u8::from(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err())
 }
 
-/// Tells that the jail has no source of randomness.
+/// Warns that the jail has no source of randomness.
 fn warn(message: &str) {
-    // A jail that can do without it can do without the warning.
-    let _ = say(&format!(
+    // The start continues without the device, so a failed warning must not stop it.
+    let _ = print(&format!(
         "Warning! Could not create /dev/urandom device inside jailer: {message}.\n\
          MMDS version 2 will not be available to use.\n"
     ));
 }
 
 fn fail(message: &str) -> u8 {
-    // If stderr is gone there is nobody to tell.
+    // If stderr is closed, the exit code must do.
     let _ = writeln!(std::io::stderr(), "{message}");
     1
 }

@@ -1,4 +1,4 @@
-//! The drop-in for Firecracker's jailer, see the library.
+//! The drop-in for Firecracker's jailer; see the library.
 
 #![no_main]
 

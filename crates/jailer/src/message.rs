@@ -1,4 +1,4 @@
-//! The original's words for what can fail: callers match on them.
+//! The messages of Firecracker's jailer: callers match on them.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -7,16 +7,16 @@ use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, JailSpec, SpecError};
 use stockade::{Error, Layout, Operation};
 
-/// The default version is 1 even where there is only version 2, as with the original.
+/// The default is cgroup v1 also on a host that has only v2, as in Firecracker's jailer.
 const ONLY_VERSION_2: &str = "No hierarchy found for this cgroup version.
 Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
 
-/// The message for an error of the checks before anything is made.
+/// The message for an error of the checks, which create nothing.
 pub(crate) fn of_check(error: &Error) -> String {
     match error {
         Error::Operation { operation, argument, cause } => of_operation(*operation, argument, cause),
         Error::MoveToParent { cgroup, cause } => {
-            // In the words of the C library that the original is linked with.
+            // Firecracker's jailer is linked with musl, which has this text.
             let cause = match cause.raw_os_error() {
                 EBUSY => format!("Resource busy (os error {EBUSY})"),
                 _ => cause.to_string(),
@@ -85,7 +85,7 @@ fn of_spec(error: &SpecError) -> String {
     }
 }
 
-/// The messages for what fails while the jail is made and entered.
+/// The messages of failures while the jail is created and entered.
 pub(crate) struct Messages {
     /// The jail's root on the host.
     root: String,
@@ -103,10 +103,10 @@ impl Messages {
     pub(crate) fn of(&self, error: &Error) -> String {
         match error {
             Error::Operation { operation, argument, cause } => {
-                of_operation(*operation, self.in_words(*operation, argument), cause)
+                of_operation(*operation, self.path_in_message(*operation, argument), cause)
             }
             Error::HardLink { path } => format!("Detected hard link at: {path}"),
-            // The kernel's own reason why the original cannot overwrite an executable that runs.
+            // ETXTBSY: Firecracker's jailer fails to overwrite the running executable.
             Error::Running { pid, .. } => format!(
                 "Failed to open {}: Text file busy (os error 26)\nHint: The jail is in use by process {pid}.",
                 self.executable
@@ -116,9 +116,11 @@ impl Messages {
         }
     }
 
-    /// The original makes folders and nodes from inside and names them as they are called there; the root
-    /// and the executable are made from outside.
-    fn in_words<'a>(&self, operation: Operation, argument: &'a str) -> &'a str {
+    /// Converts a path on the host into the path that Firecracker's jailer prints.
+    ///
+    /// That program creates directories and nodes from inside the jail, and prints their paths there. It creates the
+    /// root and the executable from outside.
+    fn path_in_message<'a>(&self, operation: Operation, argument: &'a str) -> &'a str {
         let inside = match operation {
             Operation::ChangeMode => true,
             Operation::ChangeOwner => argument != self.executable,
@@ -156,7 +158,7 @@ fn of_operation(operation: Operation, argument: &str, cause: &dyn Display) -> St
     }
 }
 
-/// The original's words for a step of the process; none for a step that only a launcher makes.
+/// The message for a step of the process; `None` for a step of launchers only.
 fn of_step(step: &EnterStep, cause: &dyn Display) -> Option<String> {
     let what = match step {
         EnterStep::LimitFileSize { .. } => {

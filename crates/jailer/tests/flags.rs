@@ -1,5 +1,4 @@
-//! The flag parser against a model of it, on thousands of command lines; the model is also that of the fuzz
-//! target.
+//! Compares the flag parser with its model on thousands of command lines. The fuzz target uses the same model.
 #![allow(missing_docs)]
 
 use std::ffi::OsString;
@@ -11,22 +10,22 @@ mod flags_model;
 
 use flags_model::{BARE, Outcome, VALUED, fuzz_one, model, parser};
 
-/// A word of a command line: mostly such as mean something.
-fn word() -> impl Strategy<Value = Vec<u8>> {
+/// An argument of a command line, usually a meaningful one.
+fn argument() -> impl Strategy<Value = Vec<u8>> {
     let flag = prop::sample::select([&VALUED[..], &BARE].concat());
     let special =
         prop::sample::select(vec!["--", "-h", "--help", "--version", "-", "---", "", "--id=a", "id"]);
     prop_oneof![
         8 => flag.prop_map(|name| format!("--{name}").into_bytes()),
         6 => "[a-z0-9/=.-]{0,6}".prop_map(String::into_bytes),
-        1 => special.prop_map(|word| word.as_bytes().to_vec()),
+        1 => special.prop_map(|argument| argument.as_bytes().to_vec()),
         1 => prop::collection::vec(1..=255_u8, 0..5),
     ]
 }
 
-/// A whole command line in any order, so that the parser gets to its end, with a word of any kind in it
-/// somewhere, or none.
-fn nearly_whole() -> impl Strategy<Value = Vec<Vec<u8>>> {
+/// A complete command line in any order, with at most one arbitrary argument inserted. The parser usually reaches its
+/// end.
+fn nearly_complete() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let pairs = ["id", "exec-file", "uid", "gid", "netns", "cgroup", "cgroup", "daemonize"];
     let pairs = prop::sample::subsequence(pairs.to_vec(), 4..=8).prop_shuffle();
     let line = pairs.prop_map(|names| {
@@ -38,7 +37,7 @@ fn nearly_whole() -> impl Strategy<Value = Vec<Vec<u8>>> {
             })
             .collect::<Vec<_>>()
     });
-    (line, prop::option::of(word()), any::<prop::sample::Index>()).prop_map(|(mut line, extra, at)| {
+    (line, prop::option::of(argument()), any::<prop::sample::Index>()).prop_map(|(mut line, extra, at)| {
         if let Some(extra) = extra {
             line.insert(at.index(line.len() + 1), extra);
         }
@@ -50,33 +49,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_parser_does_as_the_model_does(words in prop::collection::vec(word(), 0..16)) {
-        fuzz_one(&words.join(&0));
+    fn the_parser_agrees_with_the_model(arguments in prop::collection::vec(argument(), 0..16)) {
+        fuzz_one(&arguments.join(&0));
     }
 
     #[test]
-    fn it_does_so_on_nearly_whole_command_lines(words in nearly_whole()) {
-        fuzz_one(&words.join(&0));
+    fn the_parser_agrees_on_nearly_complete_command_lines(arguments in nearly_complete()) {
+        fuzz_one(&arguments.join(&0));
     }
 
     #[test]
-    fn it_does_so_on_any_bytes(data in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn the_parser_agrees_on_arbitrary_bytes(data in prop::collection::vec(any::<u8>(), 0..64)) {
         fuzz_one(&data);
     }
 }
 
-/// Agreement on nothing but refusals would prove little.
+/// If the model only refused, agreement would mean little.
 #[test]
-fn the_model_knows_every_outcome() {
-    let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
-    assert_eq!(model(&words("x -h")), Outcome::Help);
-    assert_eq!(model(&words("x --version")), Outcome::Version);
+fn the_model_reaches_every_outcome() {
+    let arguments = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+    assert_eq!(model(&arguments("x -h")), Outcome::Help);
+    assert_eq!(model(&arguments("x --version")), Outcome::Version);
     assert!(
-        matches!(model(&words("--id a --id b")), Outcome::Refused(message) if message.contains("more than once"))
+        matches!(model(&arguments("--id a --id b")), Outcome::Refused(message) if message.contains("more than once"))
     );
-    let whole = words("--id a --exec-file b --uid 1 --gid 2 --cgroup c --cgroup d -- --id");
+    let whole = arguments("--id a --exec-file b --uid 1 --gid 2 --cgroup c --cgroup d -- --id");
     let Outcome::Jail(flags, extra) = model(&whole) else { panic!("a whole command line") };
-    assert_eq!((flags["cgroup"].len(), extra), (2, words("--id")));
+    assert_eq!((flags["cgroup"].len(), extra), (2, arguments("--id")));
     assert_eq!(parser(&whole), model(&whole));
 }
 

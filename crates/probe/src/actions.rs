@@ -1,4 +1,4 @@
-//! The words of the command line and what each of them does.
+//! The actions of the command line.
 
 use crate::attack::{Attacks, PRIVILEGED};
 use crate::errno;
@@ -20,18 +20,18 @@ use std::time::Duration;
 use stockade_syscalls::{attempt, guest, inject, state};
 
 const MISUSE: u8 = 2;
-/// A file that is longer is not read: it may have no end.
+/// The size limit for reading a file, in bytes: a device may have no end.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// Whether the next word's turn comes.
+/// The continuation after an action.
 pub(crate) enum Next {
-    /// It does.
-    GoOn,
-    /// The program ends with this code.
-    Leave(ExitCode),
+    /// Run the next action.
+    Continue,
+    /// Exit with this code.
+    Exit(ExitCode),
 }
 
-/// What one word asks for.
+/// The action of one argument.
 enum Action<'a> {
     Report,
     Inherited,
@@ -59,8 +59,8 @@ enum Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    fn parse(word: &'a OsStr) -> Option<Self> {
-        let (name, value) = split(word.as_bytes());
+    fn parse(argument: &'a OsStr) -> Option<Self> {
+        let (name, value) = split(argument.as_bytes());
         Some(match (name, value) {
             (b"report", None) => Self::Report,
             (b"inherited", None) => Self::Inherited,
@@ -94,10 +94,10 @@ impl<'a> Action<'a> {
 }
 
 /// Splits at the first `=`.
-fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match word.iter().position(|byte| *byte == b'=') {
-        Some(at) => (&word[..at], Some(&word[at + 1..])),
-        None => (word, None),
+fn split(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match argument.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&argument[..at], Some(&argument[at + 1..])),
+        None => (argument, None),
     }
 }
 
@@ -109,21 +109,21 @@ fn path(value: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(value))
 }
 
-/// Carries out actions; holds what outlives one of them.
+/// Runs actions, and keeps the sockets that outlive one.
 #[derive(Default)]
 pub(crate) struct Actions {
     listeners: Vec<UnixListener>,
 }
 
 impl Actions {
-    /// Does what `word` asks for.
-    pub(crate) fn carry_out(&mut self, word: &OsStr) -> Next {
-        let Some(action) = Action::parse(word) else {
-            complain(&format!("unknown action '{}'", word.to_string_lossy()));
-            return Next::Leave(MISUSE.into());
+    /// Runs the action of an argument.
+    pub(crate) fn run(&mut self, argument: &OsStr) -> Next {
+        let Some(action) = Action::parse(argument) else {
+            print_error(&format!("unknown action '{}'", argument.to_string_lossy()));
+            return Next::Exit(MISUSE.into());
         };
         match action {
-            Action::Exit(code) => return Next::Leave(code.into()),
+            Action::Exit(code) => return Next::Exit(code.into()),
             Action::Signal(number) => return or_misuse("signal", number, attempt::signal_self(number)),
             Action::Ignore(number) => return or_misuse("ignore", number, attempt::ignore_signal(number)),
             Action::Hold => hold(),
@@ -135,7 +135,7 @@ impl Actions {
             Action::Inherited => print(&json!({ "inherited": report::inherited() })),
             Action::Attack(seconds) => print(&json!({ "attacks": Attacks::for_seconds(seconds) })),
             Action::Privileged => {
-                return Next::Leave(if is_privileged() { PRIVILEGED.into() } else { ExitCode::SUCCESS });
+                return Next::Exit(if is_privileged() { PRIVILEGED.into() } else { ExitCode::SUCCESS });
             }
             Action::Keys => print(&json!({ "keys": state::attack_session_keyring() })),
             Action::Guest => print(&json!({ "kvm_guest": run_guest() })),
@@ -147,7 +147,7 @@ impl Actions {
             Action::Spawn(count) => print(&spawn(count, attempt::spawn_paused)),
             Action::Daemon(count) => print(&spawn(count, attempt::spawn_daemon)),
             Action::Outcast(count) => {
-                // If it cannot be made, the spawn says so.
+                // If this fails, the spawn fails too and reports that.
                 let _ = fs::create_dir("/outcast");
                 print(&spawn(count, attempt::spawn_outcast));
             }
@@ -166,7 +166,7 @@ impl Actions {
             }
             Action::Clock => print(&json!({ "monotonic_ns": monotonic_ns() })),
         }
-        Next::GoOn
+        Next::Continue
     }
 
     fn listen(&mut self, socket: &Path) -> io::Result<()> {
@@ -175,27 +175,27 @@ impl Actions {
     }
 }
 
-/// Prints one line. A reader that has gone is no reason to stop: what follows may still be of use.
+/// Prints one line. Errors are ignored: later actions may still have an effect.
 fn print(value: &impl Serialize) {
     match serde_json::to_string(value) {
         Ok(line) => {
             let mut out = io::stdout().lock();
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
-        Err(error) => complain(&error.to_string()),
+        Err(error) => print_error(&error.to_string()),
     }
 }
 
-fn complain(about: &str) {
-    let _ = writeln!(io::stderr(), "stockade-probe: {about}");
+fn print_error(message: &str) {
+    let _ = writeln!(io::stderr(), "stockade-probe: {message}");
 }
 
 fn or_misuse(name: &str, number: i32, result: io::Result<()>) -> Next {
     match result {
-        Ok(()) => Next::GoOn,
+        Ok(()) => Next::Continue,
         Err(error) => {
-            complain(&format!("{name}={number}: {error}"));
-            Next::Leave(MISUSE.into())
+            print_error(&format!("{name}={number}: {error}"));
+            Next::Exit(MISUSE.into())
         }
     }
 }
@@ -204,14 +204,15 @@ fn ok_or_name(result: io::Result<()>) -> String {
     result.map_or_else(|error| errno::name_of(&error), |()| "ok".to_owned())
 }
 
-/// Whether this process has another uid than the one that executed it, or a capability.
+/// Whether this process gained an effective uid, gid or capability at its exec.
 fn is_privileged() -> bool {
     rustix::process::geteuid() != rustix::process::getuid()
         || rustix::process::getegid() != rustix::process::getgid()
         || rustix::thread::capabilities(None).is_ok_and(|sets| !sets.effective.is_empty())
 }
 
-/// Waits for one byte, the end or an error; no more than the byte is taken from the others that read.
+/// Waits for one byte, the end of the input or an error. Reads no more than that byte, which leaves the rest to other
+/// readers.
 fn hold() {
     let stdin = io::stdin();
     let _ = rustix::io::retry_on_intr(|| rustix::io::read(stdin.as_fd(), &mut [0]));
@@ -221,7 +222,7 @@ fn streams() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
-/// Types a line at the terminal that this may be.
+/// Injects a line into the stream's terminal, if it is one.
 fn type_at(fd: BorrowedFd<'_>, text: &[u8]) -> io::Result<()> {
     text.iter().chain(b"\n").try_for_each(|byte| inject::type_at(fd, *byte))
 }
@@ -231,16 +232,16 @@ fn run_guest() -> String {
 }
 
 fn args() -> Vec<String> {
-    std::env::args_os().map(|word: OsString| word.to_string_lossy().into_owned()).collect()
+    std::env::args_os().map(|argument: OsString| argument.to_string_lossy().into_owned()).collect()
 }
 
-/// The soft and the hard limit; `None` is no limit.
+/// The soft and the hard limit; `None` is unlimited.
 fn limit(resource: Resource) -> [Option<u64>; 2] {
     let limit = rustix::process::getrlimit(resource);
     [limit.current, limit.maximum]
 }
 
-/// Starts `count` processes, or as many as there can be, and says which.
+/// Starts up to `count` processes, and reports their pids and an error.
 fn spawn(count: u32, start: fn() -> io::Result<i32>) -> serde_json::Value {
     let mut spawned = Vec::new();
     for _ in 0..count {
@@ -270,23 +271,23 @@ fn monotonic_ns() -> i128 {
 mod tests {
     use super::*;
 
-    fn parses(word: &str) -> bool {
-        Action::parse(OsStr::new(word)).is_some()
+    fn parses(argument: &str) -> bool {
+        Action::parse(OsStr::new(argument)).is_some()
     }
 
     #[test]
-    fn words_that_are_nearly_actions_are_none() {
-        for word in
+    fn arguments_that_resemble_actions_are_refused() {
+        for argument in
             ["", "=", "Report", "report=", "exit", "exit=", "exit=256", "exit=-1", "signal=x", "write=/a"]
         {
-            assert!(!parses(word), "{word}");
+            assert!(!parses(argument), "{argument}");
         }
     }
 
     #[test]
     fn the_text_to_write_begins_after_the_second_equals_sign() {
         let Some(Action::Write(file, text)) = Action::parse(OsStr::new("write=/a=b=c")) else {
-            panic!("write=/a=b=c is no write");
+            panic!("write=/a=b=c is a write action");
         };
         assert_eq!((file, text), (Path::new("/a"), &b"b=c"[..]));
     }

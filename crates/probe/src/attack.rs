@@ -1,4 +1,4 @@
-//! Attacks for a stated time, as a taken-over VMM or visitor would make them, and what came of each.
+//! Repeated attacks, as by a compromised VMM or exec process, and their results.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -12,32 +12,35 @@ use stockade_syscalls::attack::{self, Attempted};
 
 use crate::errno;
 
-/// The exit code by which a program tells that it has more privileges than the one that executed it.
+/// The exit code of a program that has more privileges than the process that executed it.
 pub(crate) const PRIVILEGED: u8 = 66;
 
-/// How often each attack was tried, what did harm, and with what the others were refused.
+/// The results of the attacks.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Attacks {
     rounds: u64,
     processes: u64,
+    /// The number of attempts by attack.
     tried: BTreeMap<String, u64>,
+    /// The first success by attack.
     harm: BTreeMap<String, String>,
+    /// The last errno by attack.
     refused: BTreeMap<String, String>,
 }
 
 impl Attacks {
-    /// Attacks for so many seconds everything that can be reached.
+    /// Attacks all reachable targets for this time.
     pub(crate) fn for_seconds(seconds: u64) -> Self {
         let mut attacks = Self::default();
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             attacks.rounds += 1;
-            attacks.note("", attack::on_host());
+            attacks.record("", attack::on_host());
             attacks.on_processes();
             if rustix::process::getuid().is_root() {
-                attacks.note("root-", attack::on_confinement());
+                attacks.record("root-", attack::on_confinement());
                 for directory in writable_directories() {
-                    attacks.note("set-uid-", attack::on_set_uid(&directory));
+                    attacks.record("set-uid-", attack::on_set_uid(&directory));
                 }
             } else {
                 attacks.on_programs();
@@ -47,11 +50,11 @@ impl Attacks {
         attacks
     }
 
-    fn note(&mut self, group: &str, attempts: Vec<Attempted>) {
-        self.note_on("the host", group, attempts);
+    fn record(&mut self, group: &str, attempts: Vec<Attempted>) {
+        self.record_on("the host", group, attempts);
     }
 
-    fn note_on(&mut self, target: &str, group: &str, attempts: Vec<Attempted>) {
+    fn record_on(&mut self, target: &str, group: &str, attempts: Vec<Attempted>) {
         for (name, result) in attempts {
             let name = format!("{group}{name}");
             *self.tried.entry(name.clone()).or_default() += 1;
@@ -67,22 +70,22 @@ impl Attacks {
         }
     }
 
-    /// Every process that can be seen and is not this one.
+    /// Attacks every visible process except this one.
     fn on_processes(&mut self) {
         let me = own_pid();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
-            if Some(pid) != me && !is_gone(pid) {
+            if Some(pid) != me && !is_dead(pid) {
                 self.processes += 1;
                 let target = format!("process {pid}");
-                self.note_on(&target, "process-", attack::on_process(pid));
+                self.record_on(&target, "process-", attack::on_process(pid));
             }
         }
     }
 
-    /// Set-uid programs that were left here.
+    /// Executes the set-uid programs that tests have planted.
     fn on_programs(&mut self) {
         for program in [c"/set-uid", c"/bin/set-uid", c"/capable", c"/share/set-uid"] {
             let result = match attack::exit_code_of(program, c"privileged") {
@@ -90,35 +93,35 @@ impl Attacks {
                 Ok(_) => Err(rustix::io::Errno::PERM),
                 Err(errno) => Err(errno),
             };
-            self.note("", vec![("execute-set-uid", result)]);
+            self.record("", vec![("execute-set-uid", result)]);
         }
     }
 }
 
-/// Its own number there, which is another than it knows in a pid namespace.
+/// The pid of this process in `/proc`, which may belong to another pid namespace.
 fn own_pid() -> Option<i32> {
     fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
-/// Zombies, whose memory is gone, and threads of the kernel, which have none, are no targets.
-fn is_gone(pid: i32) -> bool {
+/// Whether a process is a zombie or dead, and so has no memory to attack.
+fn is_dead(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 fn writable_directories() -> Vec<CString> {
-    let there = ["/", "/bin", "/run", "/share", "/ramfs"].iter().filter(|path| Path::new(path).is_dir());
-    there.filter_map(|path| CString::new(*path).ok()).collect()
+    let existing = ["/", "/bin", "/run", "/share", "/ramfs"].iter().filter(|path| Path::new(path).is_dir());
+    existing.filter_map(|path| CString::new(*path).ok()).collect()
 }
 
-/// Exchanges what visitors are about to execute and what stockade is about to open, in every way that the owner of the
-/// tree can: each round another.
+/// Exchanges files that exec processes are about to execute and stockade is about to open. Each round uses another of
+/// the methods that the owner of the tree has.
 fn mischief(round: u64) {
     let target = "/bin/victim";
     let _ = fs::create_dir("/bin");
     let spare = "/bin/spare";
     let _ = fs::remove_file(spare);
-    let made = match round % 6 {
+    let created = match round % 6 {
         0 => fs::write(spare, "#!/proc/self/exe\n").map(drop),
         1 => symlink("/proc/self/exe", spare),
         2 => symlink("/proc/1/root/etc/passwd", spare),
@@ -127,26 +130,26 @@ fn mischief(round: u64) {
         _ => fs::write(spare, foreign_interpreter()).map(drop),
     };
     let executable = fs::Permissions::from_mode(0o755);
-    let _ = made.and_then(|()| fs::set_permissions(spare, executable));
+    let _ = created.and_then(|()| fs::set_permissions(spare, executable));
     let _ = fs::rename(spare, target);
-    // Directories and links in each other's places.
+    // A directory and a symbolic link alternate at one path.
     let _ = fs::create_dir("/trap").and_then(|()| fs::rename("/trap", "/trap-there"));
     let _ = symlink("/proc/1/root", "/trap").and_then(|()| fs::remove_file("/trap"));
     let _ = fs::remove_dir("/trap-there");
 }
 
-/// The smallest ELF program whose interpreter is `/proc/self/exe`, the program of the process that executes it.
+/// The smallest ELF program with the interpreter `/proc/self/exe`, the program of the executing process.
 #[must_use]
 pub fn foreign_interpreter() -> Vec<u8> {
     let path = b"/proc/self/exe\0";
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let machine: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
-    // Position independent, this machine, version 1, entry 0, program headers at 64.
+    // ET_DYN, this machine, EV_CURRENT, entry 0, program headers at 64.
     elf.extend(3_u16.to_le_bytes());
     elf.extend(machine.to_le_bytes());
     elf.extend(1_u32.to_le_bytes());
-    for word in [0_u64, 64, 0] {
-        elf.extend(word.to_le_bytes());
+    for field in [0_u64, 64, 0] {
+        elf.extend(field.to_le_bytes());
     }
     // No flags; sizes of the headers; two program headers and no sections.
     elf.extend(0_u32.to_le_bytes());
@@ -157,8 +160,8 @@ pub fn foreign_interpreter() -> Vec<u8> {
     let mut header = |kind: u32, offset: u64, length: u64| {
         elf.extend(kind.to_le_bytes());
         elf.extend(5_u32.to_le_bytes());
-        for word in [offset, offset, offset, length, length, 4096] {
-            elf.extend(word.to_le_bytes());
+        for field in [offset, offset, offset, length, length, 4096] {
+            elf.extend(field.to_le_bytes());
         }
     };
     // PT_INTERP, then PT_LOAD of the whole file.
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_foreign_interpreter_is_found_by_the_kernels_rules() {
+    fn the_elf_program_ends_with_its_interpreter() {
         let elf = foreign_interpreter();
         let at = 64 + 2 * 56;
         assert_eq!(&elf[at..], b"/proc/self/exe\0");

@@ -1,4 +1,4 @@
-//! What the kernel lets this process do beyond its uid.
+//! The capability sets of this process.
 
 use crate::known::Known;
 use rustix::io::{self, Errno};
@@ -35,7 +35,7 @@ fn mask(bits: u64) -> String {
     format!("{bits:#x}")
 }
 
-/// Asks for one capability after the other, up to the first that this kernel does not know.
+/// Queries each capability up to the first that this kernel does not know.
 fn collect(is_in: fn(CapabilitySet) -> io::Result<bool>) -> io::Result<u64> {
     let mut bits = 0;
     for number in 0..u64::BITS {

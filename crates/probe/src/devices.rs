@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// What is known of one path below `/dev`.
+/// A path below `/dev`.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Entry {
@@ -21,7 +21,7 @@ pub(crate) enum Entry {
         uid: u32,
         gid: u32,
     },
-    /// A directory or node that cannot be looked at.
+    /// A directory or node that cannot be inspected.
     Unknown { path: String, unknown: String },
 }
 
@@ -37,7 +37,8 @@ impl Entry {
     }
 }
 
-/// Lists the device nodes below `top`, sorted by path; none if there is no `top`. Links are not followed.
+/// Lists the device nodes below `top`, sorted by path. The list is empty without `top`. Symbolic links are not
+/// followed.
 pub(crate) fn below(top: &Path) -> Vec<Entry> {
     let mut found = Vec::new();
     let mut directories = vec![top.to_owned()];
@@ -45,10 +46,10 @@ pub(crate) fn below(top: &Path) -> Vec<Entry> {
         match children(&directory) {
             Ok(children) => {
                 for child in children {
-                    look_at(child, &mut directories, &mut found);
+                    inspect(child, &mut directories, &mut found);
                 }
             }
-            // It was never there, or has gone since it was seen.
+            // `top` does not exist, or the directory was removed concurrently.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.push(Entry::unknown(&directory, &error)),
         }
@@ -61,7 +62,7 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
-fn look_at(path: PathBuf, directories: &mut Vec<PathBuf>, found: &mut Vec<Entry>) {
+fn inspect(path: PathBuf, directories: &mut Vec<PathBuf>, found: &mut Vec<Entry>) {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => directories.push(path),
         Ok(metadata) => found.extend(node(&path, &metadata)),

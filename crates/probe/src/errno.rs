@@ -1,9 +1,9 @@
-//! The names of error numbers: people and scripts read `EPERM` more easily than 1.
+//! The names of error numbers, such as `EPERM`.
 
 use rustix::io::Errno;
 use std::io;
 
-/// Writes a match whose arms are `Errno::PERM => "EPERM"` and so on, since rustix drops the E.
+/// Expands to a match with arms like `Errno::PERM => "EPERM"`: rustix's names lack the E.
 macro_rules! names {
     ($errno:expr; $($same:ident),* ; $($other:ident = $name:literal),*) => {
         match $errno {
@@ -14,7 +14,7 @@ macro_rules! names {
     };
 }
 
-/// The name of an error number, such as `EPERM`; `errno 4095` for one without a name.
+/// The name of an errno, such as `EPERM`; `errno 4095` for one without a name.
 pub(crate) fn name(errno: Errno) -> String {
     names!(errno;
     ADDRINUSE, ADDRNOTAVAIL, ADV, AFNOSUPPORT, AGAIN, ALREADY, BADE, BADF, BADFD, BADMSG, BADR,
@@ -32,7 +32,7 @@ pub(crate) fn name(errno: Errno) -> String {
     ACCESS = "EACCES", TOOBIG = "E2BIG")
 }
 
-/// The name of an error that the kernel answered; the text of one that did not come from the kernel.
+/// The name of an error's errno; its text if it has none.
 pub(crate) fn name_of(error: &io::Error) -> String {
     Errno::from_io_error(error).map_or_else(|| error.to_string(), name)
 }
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_from_elsewhere_keeps_its_text() {
+    fn an_error_without_an_errno_keeps_its_text() {
         assert_eq!(name_of(&io::Error::from_raw_os_error(2)), "ENOENT");
         assert_eq!(name_of(&io::Error::other("too odd")), "too odd");
     }

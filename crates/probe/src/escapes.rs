@@ -1,4 +1,4 @@
-//! Ten attempts to leave the jail. Each is harmless where it succeeds, even outside any jail.
+//! Ten attempts to escape from the jail. Each is harmless if it succeeds, even outside a jail.
 
 use crate::{errno, writable};
 use rustix::process::{Pid, getpid, getppid};
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use stockade_syscalls::attempt::{self, Attempt, Outcome};
 
-/// What became of one attempt.
+/// The result of one attempt.
 #[derive(Debug, Serialize)]
 pub(crate) struct Escape {
     name: &'static str,
@@ -17,14 +17,14 @@ pub(crate) struct Escape {
     /// `SUCCEEDED`, the name of the error, `KILLED BY SIGNAL n` or `NOT TRIED: ` and an error's name.
     result: String,
     errno: i32,
-    /// False for an attempt that succeeded, and for one that could not be made: that shows nothing.
+    /// Whether the kernel refused the attempt. False also for an attempt that could not run, which proves nothing.
     held: bool,
 }
 
-/// Where the attempts that need a place of their own make it, the least visible first.
-const PLACES: [&str; 6] = ["/tmp", "/run", "/dev/shm", "/var/tmp", "/dev", "/"];
+/// Directories for the attempts that create a file, the least visible first.
+const DIRECTORIES: [&str; 6] = ["/tmp", "/run", "/dev/shm", "/var/tmp", "/dev", "/"];
 
-/// Makes the ten attempts, each in a process of its own.
+/// Makes the ten attempts, each in its own process.
 pub(crate) fn try_all() -> Vec<Escape> {
     let outsider = outsider();
     vec![
@@ -74,46 +74,46 @@ fn judge(name: &'static str, what: &'static str, outcome: Outcome) -> Escape {
     Escape { name, what, result, errno, held }
 }
 
-/// A process that may be outside: process 1, or the parent where this is process 1 itself, if it has one.
+/// A process that may be outside the jail: process 1, or the parent of process 1, if it has one.
 fn outsider() -> Option<Pid> {
     if getpid().is_init() { getppid() } else { Some(Pid::INIT) }
 }
 
 fn chroot_again() -> Escape {
-    let place = own_place("root");
-    let made = fs::create_dir(&place).is_ok();
-    // Any directory that is there does where none can be made; the root itself, the last, always is.
-    let there = || PLACES.iter().map(Path::new).find(|place| place.is_dir()).unwrap_or(Path::new("/"));
-    let below = as_c_string(if made { &place } else { there() });
+    let own = unique_path("root");
+    let is_created = fs::create_dir(&own).is_ok();
+    // If no directory can be created, any existing one serves; the root, the last, always exists.
+    let existing = || DIRECTORIES.iter().map(Path::new).find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let below = as_c_string(if is_created { &own } else { existing() });
     let attempt = Attempt::ChrootAgain { below: &below, goal: c"/etc/shadow" };
     let escape = try_one("chroot-again", "change the root a second time and climb out above it", &attempt);
-    if made {
-        // Nothing can be done about a directory that will not go.
-        let _ = fs::remove_dir(&place);
+    if is_created {
+        // A failure to remove the directory has no remedy.
+        let _ = fs::remove_dir(&own);
     }
     escape
 }
 
 fn make_disk_node() -> Escape {
-    let place = own_place("disk");
-    // Often the first virtio disk; the node is not opened.
-    let node = as_c_string(&place);
+    let path = unique_path("disk");
+    // Usually the first virtio disk; the node is not opened.
+    let node = as_c_string(&path);
     let outcome = attempt::in_child(&Attempt::MakeBlockNode { at: &node, major: 254, minor: 0 });
     if outcome == Outcome::Succeeded {
         // As above.
-        let _ = fs::remove_file(&place);
+        let _ = fs::remove_file(&path);
     }
     judge("make-disk-node", "make a device node of a disk", outcome)
 }
 
-/// A path that nothing else uses, in a writable directory if there is one.
-fn own_place(purpose: &str) -> PathBuf {
-    let directory = PLACES.iter().map(Path::new).find(|directory| writable::is_writable(directory));
+/// A unique path, in a writable directory if one exists.
+fn unique_path(purpose: &str) -> PathBuf {
+    let directory = DIRECTORIES.iter().map(Path::new).find(|directory| writable::is_writable(directory));
     let name = format!(".stockade-probe-{}-{purpose}", std::process::id());
     directory.unwrap_or(Path::new("/")).join(name)
 }
 
-/// The paths made above contain no zero byte, so there is no other case.
+/// The paths in this module contain no NUL, so the conversion cannot fail.
 fn as_c_string(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_by_the_name_of_its_error() {
+    fn a_refusal_has_the_name_of_its_errno() {
         let escape = judge("name", "what", Outcome::Refused(Errno::PERM));
         assert_eq!((escape.result.as_str(), escape.errno), ("EPERM", 1));
     }

@@ -1,17 +1,17 @@
-//! A fact that may be out of reach.
+//! Facts that may be inaccessible.
 
 use serde::Serialize;
 use std::fmt::Display;
 
-/// A fact, or the reason why it could not be found out.
+/// A fact, or the reason why it is unknown.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Known<T> {
-    /// The fact; printed as it is.
+    /// Printed as the fact itself.
     Fact(T),
     /// Printed as `{"unknown": reason}`.
     Unknown {
-        /// Why it is not known.
+        /// The reason.
         unknown: String,
     },
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fact_is_printed_as_it_is_and_a_failure_with_its_reason() {
+    fn a_fact_is_printed_plainly_and_a_failure_with_its_reason() {
         let fact: Known<u8> = Ok::<_, String>(7).into();
         assert_eq!(serde_json::to_string(&fact).unwrap(), "7");
         let unknown: Known<u8> = Err("no such thing").into();

@@ -1,8 +1,8 @@
-//! The guest of demo, audit and tests: a program that runs inside a jail and reports what it sees there,
-//! tries to get out, and runs a tiny KVM guest.
+//! The probe of `demo`, `audit` and the tests: a program that inspects a jail from inside, attempts to escape, and
+//! runs a small KVM guest.
 //!
-//! It expects nothing of its surroundings: no `/proc`, no `/dev/null`, no environment, no privileges. What it
-//! cannot read it reports as unknown, with the reason.
+//! The probe needs no `/proc`, no `/dev/null`, no environment and no privileges. It reports inaccessible facts as
+//! unknown, with the reason.
 
 mod actions;
 mod attack;
@@ -23,33 +23,33 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-/// Carries out the actions that `words` name, one after the other; the program's own name is not among them.
+/// Runs the actions in `arguments`, which do not include the program's name, in order.
 ///
-/// A word that begins with `--` is skipped with the word after it: a jailer passes such to every program. A
-/// `--` alone is skipped alone. A word that names no action ends the run with exit code 2.
+/// An argument that begins with `--` is skipped together with its value: a jailer passes such flags to every program.
+/// A plain `--` is skipped alone. An unknown action ends the run with exit code 2.
 ///
-/// As the first word, `odd` is followed by a program and its arguments, which is executed in a state in which
-/// everything that a process inherits is unusual.
+/// If the first argument is `odd`, the others are a program and its arguments. The probe executes that program with
+/// unusual values of all inherited attributes.
 #[must_use]
-pub fn run(words: &[OsString]) -> ExitCode {
-    if let [first, program @ ..] = words
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    if let [first, program @ ..] = arguments
         && first == "odd"
     {
         return odd::execute(program);
     }
     let mut actions = Actions::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        if word == "--" {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
             continue;
         }
-        if word.as_bytes().starts_with(b"--") {
-            words.next();
+        if argument.as_bytes().starts_with(b"--") {
+            arguments.next();
             continue;
         }
-        match actions.carry_out(word) {
-            Next::GoOn => {}
-            Next::Leave(code) => return code,
+        match actions.run(argument) {
+            Next::Continue => {}
+            Next::Exit(code) => return code,
         }
     }
     ExitCode::SUCCESS

@@ -1,9 +1,9 @@
-//! `stockade-probe`: carries out the actions on its command line, see the library.
+//! `stockade-probe`: runs the actions on its command line; see the library.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    stockade_probe::run(&words)
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    stockade_probe::run(&arguments)
 }

@@ -1,4 +1,4 @@
-//! The mounts that can be seen from inside.
+//! The mounts that are visible inside the jail.
 
 use crate::errno;
 use crate::known::Known;

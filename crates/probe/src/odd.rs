@@ -1,4 +1,4 @@
-//! A launcher in an odd state, for the test that nothing of it gets into a jail.
+//! A launcher with unusual inherited state, for the test that no jail inherits it.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -7,17 +7,17 @@ use std::process::ExitCode;
 
 use stockade_syscalls::state;
 
-/// Executes a program in a state in which everything that it inherits is odd; returns only if that failed.
+/// Executes a program with unusual values of all inherited attributes; returns only on failure.
 pub(crate) fn execute(program: &[OsString]) -> ExitCode {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         eprintln!("stockade-probe: odd: {what}: {error}");
         ExitCode::from(2)
     };
-    // A descriptor of the host that is not closed at the exec, and a working directory.
+    // A file descriptor of the host that stays open at the exec, and a working directory.
     let leaked = File::open("/").and_then(|root| Ok(rustix::io::dup(root)?));
     let leaked = match leaked {
         Ok(leaked) => leaked,
-        Err(error) => return failed("descriptor", &error),
+        Err(error) => return failed("file descriptor", &error),
     };
     if let Err(error) = std::env::set_current_dir("/usr") {
         return failed("working directory", &error);
@@ -25,8 +25,9 @@ pub(crate) fn execute(program: &[OsString]) -> ExitCode {
     if let Err((what, error)) = state::make_odd() {
         return failed(what, &error);
     }
-    let words: Result<Vec<CString>, _> = program.iter().map(|word| CString::new(word.as_bytes())).collect();
-    let error = words.map_or_else(Into::into, |words| state::execute(&words));
+    let arguments: Result<Vec<CString>, _> =
+        program.iter().map(|argument| CString::new(argument.as_bytes())).collect();
+    let error = arguments.map_or_else(Into::into, |arguments| state::execute(&arguments));
     drop(leaked);
     failed("execute", &error)
 }

@@ -1,4 +1,4 @@
-//! What the probe sees from where it is.
+//! The report of the probe.
 
 use crate::capabilities::Capabilities;
 use crate::devices;
@@ -15,10 +15,10 @@ use std::path::Path;
 use std::{env, fs, io};
 use stockade_syscalls::{attempt, state};
 
-/// No more descriptors than these are asked for; a higher limit takes too long to walk.
+/// The number of file descriptors to query; more would take too long.
 const MOST_DESCRIPTORS: u64 = 65536;
 
-/// All of it, in the order of printing.
+/// The report, in the order of its keys.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pid: u32,
@@ -60,7 +60,7 @@ impl Report {
         let system = rustix::system::uname();
         Self {
             pid: std::process::id(),
-            // Without a parent in sight, the kernel says 0.
+            // The kernel returns 0 if the parent is outside the pid namespace.
             ppid: rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid),
             sid: attempt::session().into(),
             uid: rustix::process::getuid().as_raw(),
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// The state that this process has inherited, with what the runtime of this program hides.
+/// The inherited state of this process, including attributes that Rust's runtime changes.
 pub(crate) fn inherited() -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = state::read().into_iter().collect();
     let list = |signals: io::Result<Vec<i32>>| match signals {
@@ -138,7 +138,7 @@ fn descriptors() -> Vec<i32> {
     attempt::open_descriptors(i32::try_from(soft.min(MOST_DESCRIPTORS)).unwrap_or(i32::MAX))
 }
 
-/// The mask can only be read by setting it; it is set to the strictest meanwhile.
+/// Reads the umask, which is possible only by setting it; the strictest value is the safe one.
 fn umask() -> String {
     let mask = rustix::process::umask(Mode::RWXU | Mode::RWXG | Mode::RWXO);
     rustix::process::umask(mask);

@@ -1,19 +1,20 @@
-//! The directories that this process may write.
+//! The directories that this process can write to.
 
 use rustix::fs::{Access, AtFlags, CWD};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// How far below the top directories are looked for.
+/// The depth of the search.
 const DEPTH: usize = 3;
 
-/// Whether the real uid may make files in a directory, as far as the kernel tells without trying.
+/// Whether the real uid can create files in a directory, as reported by `faccessat`.
 pub(crate) fn is_writable(directory: &Path) -> bool {
     rustix::fs::accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
-/// The writable directories among `top` and those at most three below it, sorted. Links are not followed,
-/// and what is below a directory that cannot be read is not seen.
+/// Lists the writable directories from `top` down to three levels below it, sorted.
+///
+/// Symbolic links are not followed, and directories below an unreadable one are not found.
 pub(crate) fn directories(top: &Path) -> Vec<String> {
     let mut level = vec![top.to_owned()];
     let mut all = level.clone();

@@ -1,10 +1,10 @@
-//! What each word of the command line does.
+//! Tests of the probe's actions.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{PROBE, Place, Running, line_of, lines, parse, probe, stat_field};
+use common::{PROBE, Running, TestRoot, line_of, lines, parse, probe, stat_field};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -14,16 +14,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Kills what a probe has left behind.
-struct Left(Vec<i64>);
+/// The processes that a probe spawned. Dropping it kills them.
+struct Spawned(Vec<i64>);
 
-impl Left {
+impl Spawned {
     fn from(line: &Value) -> Self {
         Self(line["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect())
     }
 }
 
-impl Drop for Left {
+impl Drop for Spawned {
     fn drop(&mut self) {
         for pid in &self.0 {
             let _ = kill_process(pid_of(*pid), Signal::KILL);
@@ -40,13 +40,13 @@ fn monotonic_ns(line: &Value) -> u64 {
 }
 
 #[test]
-fn no_words_do_nothing_and_succeed() {
+fn no_arguments_do_nothing_and_succeed() {
     let output = probe(&[]);
     assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(0), 0, 0));
 }
 
 #[test]
-fn the_exit_code_is_the_one_asked_for_and_nothing_follows() {
+fn exit_ends_the_probe_with_its_code() {
     for code in [0, 1, 77, 255] {
         let output = probe(&[&format!("exit={code}"), "clock"]);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0));
@@ -54,7 +54,7 @@ fn the_exit_code_is_the_one_asked_for_and_nothing_follows() {
 }
 
 #[test]
-fn an_unknown_action_is_named_after_those_before_it_were_carried_out() {
+fn an_unknown_action_is_named_after_earlier_ones_ran() {
     let output = probe(&["clock", "dance", "exit=5"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "stockade-probe: unknown action 'dance'\n");
@@ -62,7 +62,7 @@ fn an_unknown_action_is_named_after_those_before_it_were_carried_out() {
 }
 
 #[test]
-fn a_number_that_is_none_makes_the_action_unknown() {
+fn an_action_with_an_invalid_number_is_unknown() {
     let output = probe(&["exit=many"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "stockade-probe: unknown action 'exit=many'\n");
@@ -70,19 +70,19 @@ fn a_number_that_is_none_makes_the_action_unknown() {
 
 #[test]
 fn flags_are_skipped_with_their_values() {
-    let words = ["--id", "exit=3", "--start-time-us", "exit=4", "--", "exit=5"];
-    assert_eq!(probe(&words).status.code(), Some(5));
+    let arguments = ["--id", "exit=3", "--start-time-us", "exit=4", "--", "exit=5"];
+    assert_eq!(probe(&arguments).status.code(), Some(5));
     assert_eq!(probe(&["--id"]).status.code(), Some(0));
 }
 
 #[test]
-fn args_are_all_words_with_the_programs_name() {
+fn args_prints_all_arguments_with_the_programs_name() {
     let expected = json!({ "args": [PROBE, "--id", "x", "args"] });
     assert_eq!(lines(&["--id", "x", "args"]), [expected]);
 }
 
 #[test]
-fn limits_are_those_the_probe_was_started_with() {
+fn limits_prints_the_probes_limits() {
     let script = r#"ulimit -n 64; ulimit -Sf 2; ulimit -Sn 32; exec "$0" limits"#;
     let line = line_of(Command::new("sh").args(["-c", script, PROBE]));
     assert_eq!(line["limits"]["no-file"], json!([32, 64]));
@@ -90,7 +90,7 @@ fn limits_are_those_the_probe_was_started_with() {
 }
 
 #[test]
-fn no_limit_is_null() {
+fn an_unlimited_resource_is_null() {
     if line_of(Command::new(PROBE).arg("limits"))["limits"]["fsize"][1] != Value::Null {
         return testkit::skip("no_limit_is_null", "a process without a limit on file sizes");
     }
@@ -99,14 +99,14 @@ fn no_limit_is_null() {
 }
 
 #[test]
-fn the_clock_is_the_monotonic_one() {
+fn clock_prints_the_monotonic_time() {
     let now = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
     };
     let before = now();
-    let told = monotonic_ns(&lines(&["clock"])[0]);
-    assert!((before..=now()).contains(&told), "{before} {told}");
+    let printed = monotonic_ns(&lines(&["clock"])[0]);
+    assert!((before..=now()).contains(&printed), "{before} {printed}");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn hold_waits_for_one_byte_each() {
 }
 
 #[test]
-fn hold_goes_on_at_the_end_of_the_input() {
+fn hold_continues_at_the_end_of_the_input() {
     assert_eq!(probe(&["hold", "exit=9"]).status.code(), Some(9));
 }
 
@@ -141,12 +141,12 @@ fn a_signal_to_itself_has_its_default_effect() {
 }
 
 #[test]
-fn a_signal_it_ignored_before_still_has_its_default_effect() {
+fn a_previously_ignored_signal_has_its_default_effect() {
     assert_eq!(probe(&["ignore=15", "signal=15"]).status.signal(), Some(15));
 }
 
 #[test]
-fn an_ignored_signal_does_not_end_it() {
+fn an_ignored_signal_does_not_end_the_probe() {
     let mut running = Running::start(&["ignore=15", "clock", "hold", "exit=5"]);
     running.next_line();
     kill_process(Pid::from_child(&running.child), Signal::TERM).unwrap();
@@ -155,17 +155,17 @@ fn an_ignored_signal_does_not_end_it() {
 }
 
 #[test]
-fn what_cannot_be_a_signal_is_misuse() {
-    for word in ["signal=0", "signal=65", "ignore=9", "ignore=-1"] {
-        let output = probe(&[word, "exit=5"]);
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{word}");
-        assert_eq!(complaint, format!("stockade-probe: {word}: Invalid argument (os error 22)\n"));
+fn an_invalid_signal_is_misuse() {
+    for argument in ["signal=0", "signal=65", "ignore=9", "ignore=-1"] {
+        let output = probe(&[argument, "exit=5"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{argument}");
+        assert_eq!(error, format!("stockade-probe: {argument}: Invalid argument (os error 22)\n"));
     }
 }
 
 #[test]
-fn sleep_ends_with_a_signal_only_and_uses_no_processor() {
+fn sleep_ends_only_with_a_signal_and_uses_no_cpu() {
     let mut running = Running::start(&["clock", "sleep"]);
     running.next_line();
     std::thread::sleep(Duration::from_millis(50));
@@ -177,27 +177,27 @@ fn sleep_ends_with_a_signal_only_and_uses_no_processor() {
 #[test]
 fn spawned_processes_are_children_that_outlive_the_probe() {
     let mut running = Running::start(&["spawn=2", "hold"]);
-    let left = Left::from(&running.next_line());
-    assert_eq!(left.0.len(), 2);
-    for pid in &left.0 {
+    let spawned = Spawned::from(&running.next_line());
+    assert_eq!(spawned.0.len(), 2);
+    for pid in &spawned.0 {
         assert_eq!(stat_field(*pid, 4), running.child.id().to_string(), "parent of {pid}");
     }
     drop(running.child.stdin.take());
     assert!(running.child.wait().unwrap().success());
-    for pid in &left.0 {
+    for pid in &spawned.0 {
         assert_ne!(stat_field(*pid, 3), "Z");
     }
 }
 
 #[test]
-fn daemons_have_neither_the_probes_session_nor_a_parent_of_their_own() {
+fn daemons_have_their_own_session_and_no_parent() {
     let mut running = Running::start(&["daemon=2", "hold"]);
-    let left = Left::from(&running.next_line());
-    assert_eq!(left.0.len(), 2);
+    let spawned = Spawned::from(&running.next_line());
+    assert_eq!(spawned.0.len(), 2);
     let session = stat_field(running.child.id().into(), 6);
-    for pid in &left.0 {
+    for pid in &spawned.0 {
         assert_ne!(stat_field(*pid, 6), session);
-        // Neither the probe nor the process between, which led the session and has gone.
+        // Neither the probe nor the intermediate process, which led the session and has exited.
         let parent = stat_field(*pid, 4);
         assert_ne!(parent, running.child.id().to_string());
         assert_ne!(parent, stat_field(*pid, 6));
@@ -205,9 +205,9 @@ fn daemons_have_neither_the_probes_session_nor_a_parent_of_their_own() {
 }
 
 #[test]
-fn a_file_is_written_over_and_read_back() {
-    let place = Place::new();
-    let file = place.path().join("file");
+fn a_file_is_overwritten_and_read_back() {
+    let root = TestRoot::new();
+    let file = root.path().join("file");
     fs::write(&file, "something much longer").unwrap();
     let name = file.display();
     let lines = lines(&[&format!("write={name}=a=b\n"), &format!("read={name}")]);
@@ -216,7 +216,7 @@ fn a_file_is_written_over_and_read_back() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_told_by_their_error() {
+fn a_failed_file_action_reports_the_errno() {
     let lines = lines(&["write=/nowhere/at/all=x", "read=/nowhere/at/all", "write=/=x", "listen=/nowhere/s"]);
     let expected = [
         json!({ "write": "ENOENT" }),
@@ -228,15 +228,15 @@ fn files_that_cannot_be_used_are_told_by_their_error() {
 }
 
 #[test]
-fn a_file_without_end_is_not_read_forever() {
+fn an_endless_file_is_not_read_forever() {
     let line = &lines(&["read=/dev/zero"])[0];
     assert!(line["read_error"].is_string(), "{line}");
 }
 
 #[test]
-fn a_socket_is_listened_on_while_the_probe_goes_on() {
-    let place = Place::new();
-    let socket = place.path().join("socket");
+fn the_probe_listens_on_a_socket_while_it_continues() {
+    let root = TestRoot::new();
+    let socket = root.path().join("socket");
     let mut running = Running::start(&[&format!("listen={}", socket.display()), "hold"]);
     assert_eq!(running.next_line(), json!({ "listen": "ok" }));
     UnixStream::connect(&socket).unwrap();
@@ -251,11 +251,11 @@ fn the_guest_halts() {
 }
 
 #[test]
-fn a_guest_without_kvm_says_what_is_missing() {
-    if !common::is_root("a_guest_without_kvm_says_what_is_missing") {
+fn a_guest_without_kvm_reports_the_missing_device() {
+    if !common::is_root("a_guest_without_kvm_reports_the_missing_device") {
         return;
     }
-    let line = line_of(&mut Place::new().chroot(common::NOBODY, &["guest"]));
+    let line = line_of(&mut TestRoot::new().chroot(common::NOBODY, &["guest"]));
     let expected = if cfg!(target_arch = "x86_64") {
         "open /dev/kvm: No such file or directory (os error 2)"
     } else {
@@ -265,7 +265,7 @@ fn a_guest_without_kvm_says_what_is_missing() {
 }
 
 #[test]
-fn an_output_that_takes_nothing_is_no_reason_to_stop() {
+fn a_full_or_closed_output_does_not_stop_the_probe() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Command::new(PROBE).args(["clock", "report", "exit=7"]).stdout(full).output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(7), ""));
@@ -277,13 +277,13 @@ fn an_output_that_takes_nothing_is_no_reason_to_stop() {
 }
 
 #[test]
-fn closed_standard_descriptors_and_no_dev_null_do_not_stop_it() {
-    if !common::is_root("closed_standard_descriptors_and_no_dev_null_do_not_stop_it") {
+fn closed_streams_without_dev_null_do_not_stop_the_probe() {
+    if !common::is_root("closed_streams_without_dev_null_do_not_stop_the_probe") {
         return;
     }
-    let place = Place::new();
+    let root = TestRoot::new();
     let script = r#"exec "$@" <&- >&- 2>&-"#;
-    let chroot = place.chroot(common::NOBODY, &["report", "hold", "exit=7"]);
+    let chroot = root.chroot(common::NOBODY, &["report", "hold", "exit=7"]);
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(chroot.get_program()).args(chroot.get_args());
     let status = command.stdin(Stdio::null()).status().unwrap();
@@ -291,7 +291,7 @@ fn closed_standard_descriptors_and_no_dev_null_do_not_stop_it() {
 }
 
 #[test]
-fn every_action_prints_one_line_in_the_order_of_the_words() {
+fn every_action_prints_one_line_in_order() {
     let lines = lines(&["args", "clock", "limits", "spawn=0", "report", "guest"]);
     assert_eq!(lines.len(), 6);
     for (line, key) in lines.iter().zip(["args", "monotonic_ns", "limits", "spawned", "escapes", "kvm_guest"])

@@ -1,10 +1,10 @@
-//! What the report says, compared with what can be seen from outside.
+//! Compares the report with observations from outside.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{NOBODY, PROBE, Place, Running, is_root, line_of};
+use common::{NOBODY, PROBE, Running, TestRoot, is_root, line_of};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -86,22 +86,22 @@ fn the_process_is_described_as_proc_describes_it() {
 }
 
 #[test]
-fn a_pipe_signal_that_only_rusts_runtime_ignores_is_not_told() {
-    // Command starts its children with SIGPIPE as the system has it.
+fn sigpipe_ignored_by_rusts_runtime_is_not_reported() {
+    // std's `Command` resets SIGPIPE to its default action in the child.
     assert!(!report()["signals"]["ignored"].as_array().unwrap().contains(&json!(13)));
     let ignored = line_of(Command::new(PROBE).args(["ignore=13", "report"]));
     assert!(ignored["signals"]["ignored"].as_array().unwrap().contains(&json!(13)));
 }
 
 #[test]
-fn the_environment_is_told_in_full() {
+fn the_environment_is_reported_in_full() {
     let report = line_of(Command::new(PROBE).arg("report").env_clear().env("A", "b=c").env("EMPTY", ""));
     let environment: BTreeSet<&str> = strings(&report["environment"]).into_iter().collect();
     assert_eq!(environment, BTreeSet::from(["A=b=c", "EMPTY="]));
 }
 
 #[test]
-fn the_host_is_described_as_proc_and_sys_describe_it() {
+fn the_report_agrees_with_proc_about_the_host() {
     let read = |path: &str| fs::read_to_string(path).unwrap().trim().to_owned();
     let report = report();
     assert_eq!(report["hostname"], read("/proc/sys/kernel/hostname"));
@@ -122,7 +122,7 @@ fn devices_are_found_with_their_numbers() {
     assert!(paths.is_sorted(), "{paths:?}");
 }
 
-/// Starts the probe with the descriptors 0, 1 and 2, and after that what `open` opens.
+/// Starts the probe with file descriptors 0, 1 and 2 and those that the shell code `open` opens.
 fn descriptors_with(open: &str) -> Value {
     let script = format!(
         "for fd in /proc/self/fd/*; do n=${{fd##*/}}; [ $n -gt 2 ] && eval \"exec $n>&-\"; done; \
@@ -132,24 +132,24 @@ fn descriptors_with(open: &str) -> Value {
 }
 
 #[test]
-fn the_probe_has_no_descriptors_of_its_own() {
+fn the_probe_opens_no_file_descriptors_itself() {
     assert_eq!(descriptors_with(":"), json!([0, 1, 2]));
 }
 
 #[test]
-fn inherited_descriptors_are_found() {
+fn inherited_file_descriptors_are_found() {
     assert_eq!(descriptors_with("exec 7</ 33</"), json!([0, 1, 2, 7, 33]));
     assert_eq!(descriptors_with("exec 0<&-"), json!([1, 2]));
 }
 
 #[test]
-fn an_unprivileged_process_is_held_by_all_but_what_it_may_read() {
-    if !is_root("an_unprivileged_process_is_held_by_all_but_what_it_may_read") {
+fn all_attempts_but_path_lookups_fail_without_privileges() {
+    if !is_root("all_attempts_but_path_lookups_fail_without_privileges") {
         return;
     }
-    let place = Place::new();
-    let mut command = Command::new(place.probe());
-    let report = line_of(command.arg("report").current_dir(place.path()).uid(NOBODY).gid(NOBODY));
+    let root = TestRoot::new();
+    let mut command = Command::new(root.probe());
+    let report = line_of(command.arg("report").current_dir(root.path()).uid(NOBODY).gid(NOBODY));
     assert_eq!([&report["uid"], &report["euid"]], [&json!(NOBODY), &json!(NOBODY)]);
     let path_lookups = ["dot-dot", "host-path"];
     for escape in report["escapes"].as_array().unwrap() {
@@ -160,11 +160,11 @@ fn an_unprivileged_process_is_held_by_all_but_what_it_may_read() {
 }
 
 #[test]
-fn an_unprivileged_process_in_a_bare_jail_is_held_by_all() {
-    if !is_root("an_unprivileged_process_in_a_bare_jail_is_held_by_all") {
+fn all_attempts_fail_in_a_bare_jail_without_privileges() {
+    if !is_root("all_attempts_fail_in_a_bare_jail_without_privileges") {
         return;
     }
-    let report = line_of(&mut Place::new().chroot(NOBODY, &["report"]));
+    let report = line_of(&mut TestRoot::new().chroot(NOBODY, &["report"]));
     assert_all_held(&report);
     assert_eq!(report["environment"], json!([]));
     assert_eq!(report["root_entries"], json!(["stockade-probe"]));
@@ -175,12 +175,12 @@ fn an_unprivileged_process_in_a_bare_jail_is_held_by_all() {
 }
 
 #[test]
-fn a_jail_is_described_as_it_was_made() {
-    if !is_root("a_jail_is_described_as_it_was_made") {
+fn the_report_describes_the_jails_devices_and_directories() {
+    if !is_root("the_report_describes_the_jails_devices_and_directories") {
         return;
     }
-    let place = Place::new();
-    let at = |name: &str| place.path().join(name);
+    let root = TestRoot::new();
+    let at = |name: &str| root.path().join(name);
     for directory in ["dev/net", "run/a/b/c", "tmp", "shut"] {
         fs::create_dir_all(at(directory)).unwrap();
     }
@@ -196,40 +196,40 @@ fn a_jail_is_described_as_it_was_made() {
     chown(at("dev/net/tun"), Some(NOBODY), Some(77)).unwrap();
     node("dev/disk", FileType::BlockDevice, (300, 70000), 0o4640);
 
-    let report = line_of(&mut place.chroot(NOBODY, &["report"]));
+    let report = line_of(&mut root.chroot(NOBODY, &["report"]));
     let expected = json!([
         { "path": "/dev/disk", "kind": "block", "major": 300, "minor": 70000, "mode": "4640", "uid": 0, "gid": 0 },
         { "path": "/dev/net/tun", "kind": "char", "major": 10, "minor": 200, "mode": "0600", "uid": NOBODY, "gid": 77 },
     ]);
     assert_eq!(report["devices"], expected);
     assert_eq!(report["writable"], json!(["/run", "/run/a", "/run/a/b", "/tmp"]));
-    // With a directory to write, nothing but the missing privilege is in the way.
+    // With a writable directory only the missing privilege stops these.
     for name in ["chroot-again", "make-disk-node", "mount-proc", "become-root", "raw-packets"] {
         assert_eq!(escape(&report, name)["result"], "EPERM", "{name}");
     }
     assert_all_held(&report);
-    assert_eq!(fs::read_dir(at("tmp")).unwrap().count(), 0, "the attempts left something");
+    assert_eq!(fs::read_dir(at("tmp")).unwrap().count(), 0, "the attempts left files");
 }
 
 #[test]
-fn a_directory_of_devices_that_cannot_be_read_is_told() {
-    if !is_root("a_directory_of_devices_that_cannot_be_read_is_told") {
+fn an_unreadable_directory_of_devices_is_reported() {
+    if !is_root("an_unreadable_directory_of_devices_is_reported") {
         return;
     }
-    let place = Place::new();
-    fs::create_dir_all(place.path().join("dev/secret")).unwrap();
-    fs::set_permissions(place.path().join("dev/secret"), fs::Permissions::from_mode(0o700)).unwrap();
-    let report = line_of(&mut place.chroot(NOBODY, &["report"]));
+    let root = TestRoot::new();
+    fs::create_dir_all(root.path().join("dev/secret")).unwrap();
+    fs::set_permissions(root.path().join("dev/secret"), fs::Permissions::from_mode(0o700)).unwrap();
+    let report = line_of(&mut root.chroot(NOBODY, &["report"]));
     assert_eq!(report["devices"], json!([{ "path": "/dev/secret", "unknown": "EACCES" }]));
 }
 
 #[test]
-fn a_jail_that_does_not_hold_is_told_as_left() {
-    if !is_root("a_jail_that_does_not_hold_is_told_as_left") {
+fn successful_attempts_are_reported_as_not_held() {
+    if !is_root("successful_attempts_are_reported_as_not_held") {
         return;
     }
-    let place = Place::new();
-    let report = line_of(&mut place.chroot(0, &["report"]));
+    let root = TestRoot::new();
+    let report = line_of(&mut root.chroot(0, &["report"]));
     for name in ["chroot-again", "become-root"] {
         let escape = escape(&report, name);
         assert_eq!(
@@ -237,14 +237,14 @@ fn a_jail_that_does_not_hold_is_told_as_left() {
             [&json!("SUCCEEDED"), &json!(0), &json!(false)]
         );
     }
-    // What could not be found in the jail is no success, even for root.
+    // A file that does not exist in the jail is no success, even for root.
     assert_eq!(escape(&report, "dot-dot")["result"], "ENOENT");
-    let names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["stockade-probe"], "the attempts left something");
+    let names: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["stockade-probe"], "the attempts left files");
 }
 
 #[test]
-fn attempts_that_succeed_leave_nothing_on_the_host() {
+fn successful_attempts_leave_nothing_on_the_host() {
     let report = report();
     let mark = format!(".stockade-probe-{}-", report["pid"]);
     for directory in ["/", "/dev", "/dev/shm", "/run", "/tmp", "/var/tmp"] {
@@ -258,16 +258,16 @@ fn attempts_that_succeed_leave_nothing_on_the_host() {
 }
 
 #[test]
-fn attempts_that_could_not_be_made_do_not_count_as_held() {
-    if !is_root("attempts_that_could_not_be_made_do_not_count_as_held") {
+fn attempts_that_could_not_run_do_not_count_as_held() {
+    if !is_root("attempts_that_could_not_run_do_not_count_as_held") {
         return;
     }
-    // No further process for a uid that has none but this one.
-    let place = Place::new();
+    // RLIMIT_NPROC of 1 for a uid with this single process: it cannot fork.
+    let root = TestRoot::new();
     let script = r#"ulimit -u 1; exec "$0" report"#;
     let mut command = Command::new("bash");
     let lonely = 2_000_000_000 + std::process::id();
-    let report = line_of(command.args(["-c", script]).arg(place.probe()).uid(lonely).gid(lonely));
+    let report = line_of(command.args(["-c", script]).arg(root.probe()).uid(lonely).gid(lonely));
     for escape in report["escapes"].as_array().unwrap() {
         assert_eq!(escape["result"], "NOT TRIED: EAGAIN", "{escape}");
         assert_eq!(escape["held"], false, "{escape}");
@@ -275,15 +275,15 @@ fn attempts_that_could_not_be_made_do_not_count_as_held() {
 }
 
 #[test]
-fn the_mount_that_is_the_root_is_seen() {
-    if !is_root("the_mount_that_is_the_root_is_seen") {
+fn the_root_mount_is_listed() {
+    if !is_root("the_root_mount_is_listed") {
         return;
     }
-    let place = Place::new();
+    let root = TestRoot::new();
     let script = r#"mount -t tmpfs -o mode=755 the-jail "$1" && cp "$0" "$1/probe" && cd "$1" && mkdir old &&
         mount -t ramfs below old && mkdir old/older && pivot_root . old/older && exec /probe report"#;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", script, PROBE]).arg(place.path());
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, PROBE]).arg(root.path());
     let report = line_of(&mut command);
     let mounts = report["mounts"].as_array().unwrap();
     let at = |point: &str| mounts.iter().filter(|mount| mount["point"] == point).collect::<Vec<_>>();
@@ -292,8 +292,8 @@ fn the_mount_that_is_the_root_is_seen() {
 }
 
 #[test]
-fn process_one_of_a_namespace_looks_for_an_outsider_elsewhere() {
-    if !is_root("process_one_of_a_namespace_looks_for_an_outsider_elsewhere") {
+fn process_1_of_a_namespace_targets_its_parent() {
+    if !is_root("process_1_of_a_namespace_targets_its_parent") {
         return;
     }
     let report = line_of(Command::new("unshare").args(["--pid", "--fork", PROBE, "report"]));

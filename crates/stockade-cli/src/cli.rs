@@ -1,4 +1,4 @@
-//! The command line: the list of commands.
+//! The list of subcommands.
 
 #[cfg(test)]
 mod documents;
@@ -8,15 +8,15 @@ use clap::{ArgAction, Parser, Subcommand};
 use crate::commands;
 use crate::jail_file::Described;
 
-/// Makes, watches and tears down jails for microVM monitors, and leaves no trace.
+/// Create, watch and remove jails for microVM monitors (VMMs) such as Firecracker.
 #[derive(Debug, Parser)]
 #[command(name = "stockade", version = commands::version::VERSION, max_term_width = 100)]
 #[command(after_help = "Example: stockade demo")]
 pub(crate) struct Cli {
-    /// No talk on stderr; failures are told all the same.
+    /// Print errors only.
     #[arg(short, long, global = true, display_order = 900)]
     pub(crate) quiet: bool,
-    /// Tell on stderr what is done; -vv tells more.
+    /// Log each step to stderr; -vv for more detail.
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 901)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -25,57 +25,57 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a VMM in a jail of its own, and remove the jail when it ends.
+    /// Run a VMM in a new jail, and remove the jail when the VMM exits.
     Run(Described<crate::flags::run::RunArgs>),
-    /// Make a jail, and leave it to be filled and started.
+    /// Create a jail without starting its VMM.
     Create(Described<commands::create::CreateArgs>),
-    /// Place files, directories or devices into a jail; print where the jail finds them.
+    /// Place files, directories or devices into a jail; print their paths in the jail.
     Place(commands::place::PlaceArgs),
-    /// Take out of a jail what was placed.
+    /// Take placed files, directories or devices out of a jail.
     Unplace(commands::unplace::UnplaceArgs),
-    /// Start the VMM of a jail that was created, and return.
+    /// Start the VMM of a created jail, and return.
     Start(commands::start::StartArgs),
-    /// Wait until VMMs have ended; print their exit codes.
+    /// Wait until VMMs exit; print their exit codes.
     Wait(commands::wait::WaitArgs),
-    /// Send VMMs a signal.
+    /// Send a signal to VMMs.
     Kill(commands::kill::KillArgs),
-    /// Ask VMMs to end, and kill those that do not.
+    /// Stop VMMs: send SIGTERM, then SIGKILL after a grace period.
     Stop(commands::stop::StopArgs),
     /// Remove jails.
     Rm(commands::rm::RmArgs),
-    /// Print what the VMM of a jail has written.
+    /// Print the output of a jail's VMM.
     Logs(commands::logs::LogsArgs),
-    /// Run a program in a jail beside its VMM.
+    /// Run a program in a running jail.
     Exec(commands::exec::ExecArgs),
-    /// Run a shell in a jail beside its VMM.
+    /// Run a shell in a running jail.
     Shell(commands::shell::ShellArgs),
-    /// Print what `run` would do, and do nothing.
+    /// Print the steps that `run` would take, and change nothing.
     Plan(Described<commands::plan::PlanArgs>),
-    /// List what is known of VMMs, or print one profile.
+    /// List the VMM profiles, or print one.
     Profiles(commands::profiles::ProfilesArgs),
     /// List the jails.
     Ps(commands::ps::PsArgs),
-    /// Print everything that is known of a jail.
+    /// Print all facts about jails.
     Inspect(commands::inspect::InspectArgs),
-    /// Print what happens to jails, as it happens.
+    /// Print changes of jails as they happen.
     Events(commands::events::EventsArgs),
-    /// Show what the jails use, as it changes.
+    /// Show the resource use of jails, live.
     Top(commands::top::TopArgs),
-    /// Remove what dead jails left.
+    /// Remove abandoned jails, which a crash left behind.
     Gc(commands::gc::GcArgs),
-    /// Make what starts jails faster on a host with many mounts.
+    /// Create the template mount namespace, which speeds up starts on hosts with many mounts.
     HostSetup(commands::host_setup::HostSetupArgs),
-    /// Check how well a jail that runs holds its VMM.
+    /// Check how well a running jail confines its VMM.
     Audit(commands::audit::AuditArgs),
-    /// Check this host: what breaks jails, what weakens them, and what mends it.
+    /// Check this host for problems that break or weaken jails, and print the fixes.
     Doctor(commands::doctor::DoctorArgs),
-    /// Make a real jail, look around in it, run a tiny guest, and leave no trace.
+    /// Create a jail, examine it from inside, run a tiny guest, and remove everything.
     Demo(commands::demo::DemoArgs),
-    /// Print the script by which a shell completes commands, flags, jails and profiles.
+    /// Print the script that completes commands, flags, jails and profiles in a shell.
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page of a command, or write all pages.
     Man(commands::man::ManArgs),
-    /// Print the version of stockade, and what it runs on.
+    /// Print the version of stockade, the architecture and the kernel release.
     Version(commands::version::VersionArgs),
 }
 
@@ -96,12 +96,12 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let examples = help.lines().filter(|line| line.starts_with("  "));
-            // What a shell puts in is not known here.
+            // The output of a substituted command is not known here.
             for example in examples.filter(|line| !line.contains("$(") && !line.contains("<(")) {
                 let line =
                     example.trim().trim_start_matches("sudo ").split(['>', '|']).next().unwrap_or_default();
-                let words = line.trim().split(' ').map(|word| word.trim_matches('\''));
-                Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{example}: {e}"));
+                let arguments = line.trim().split(' ').map(|argument| argument.trim_matches('\''));
+                Cli::try_parse_from(arguments).unwrap_or_else(|e| panic!("{example}: {e}"));
                 seen += 1;
             }
         }

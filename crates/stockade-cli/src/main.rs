@@ -21,8 +21,8 @@ use terminal::output::Failure;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    // The probe reads its own arguments: it is what runs inside the jail of the demo.
-    if arguments.get(1).is_some_and(|word| word == "probe") {
+    // The probe runs inside the jail of `demo` or `audit --probe`, and reads its own arguments.
+    if arguments.get(1).is_some_and(|argument| argument == "probe") {
         return stockade_probe::run(&arguments[2..]);
     }
     match commands::completions::answer(&arguments, Cli::command) {
@@ -30,8 +30,7 @@ fn main() -> ExitCode {
         Ok(false) => (),
         Err(error) => return usage::report(&error, &Cli::command(), arguments),
     }
-    // A caller that ignores the end of its children has us ignore that of ours, and then nobody learns how
-    // a VMM ended.
+    // A caller that ignores SIGCHLD passes this on through exec, and the kernel then keeps no exit status of a VMM.
     let _ = stockade_syscalls::signals::heed_children();
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => {

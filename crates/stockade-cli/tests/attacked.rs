@@ -1,5 +1,7 @@
-//! A static program attacks from inside for a stated time: as a visitor that stayed root, and as a VMM with a procfs in
-//! its jail, of the visitors' own uid, and that owns every file of its tree. Nothing of the host is harmed.
+//! A static program attacks from inside a jail for a fixed time, and harms nothing of the host.
+//!
+//! It attacks as an exec process of root, as a VMM with a procfs in its jail, as a VMM with the uid of exec processes,
+//! and as a VMM that owns every file of its tree.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -11,15 +13,15 @@ use rustix::fs::XattrFlags;
 use serde_json::Value;
 use testkit::{Guard, Output, privileged, program, run_with, said};
 
-/// How long each attack lasts.
+/// The duration of each attack.
 const SECONDS: u64 = 4;
-/// The jails' uid, which no other process has: one uid is one party.
+/// The jails' uid. No other process has it, because processes of one uid may attack each other.
 const UID: &str = "61234";
 const OWNER: Option<u32> = Some(61_234);
-/// No command takes longer than this, in seconds, whatever the jail does.
-const LONGEST: &str = "30";
+/// Time limit of each command in seconds.
+const TIME_LIMIT: &str = "30";
 
-/// What is not to be harmed: a file of root's, the programs of the host, and a key of the launcher's.
+/// Objects that the attacks must not change: a file of root, the host's programs, and a key of the launcher.
 struct Canaries {
     directory: PathBuf,
     programs: Vec<(PathBuf, Vec<u8>, u32)>,
@@ -52,7 +54,7 @@ fn mode_of(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().mode()
 }
 
-/// A jail with the probe as its executable, a procfs, a directory of the host, and what a careless root has left.
+/// A jail with the probe as its executable, a procfs, a directory of the host, and files of a careless administrator.
 struct Attacked {
     id: String,
     root: PathBuf,
@@ -67,11 +69,11 @@ impl Attacked {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
         let bind = format!("{}=share:bind", share.display());
-        let words = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+        let arguments = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
         let owner = ["--uid", UID, "--gid", UID];
         said(
             guard,
-            &[&words[..], &owner, &["--place", "/proc=proc:bind", "--place", &bind, "--ramfs", "1M"]]
+            &[&arguments[..], &owner, &["--place", "/proc=proc:bind", "--place", &bind, "--ramfs", "1M"]]
                 .concat(),
         );
         let root = guard.base().join("stockade-probe").join(&id).join("root");
@@ -82,7 +84,7 @@ impl Attacked {
         attacked
     }
 
-    /// Programs with set-uid bits and file capabilities, as an administrator may have left them.
+    /// Adds programs with set-uid bits and file capabilities, as a careless administrator might.
     fn leave_set_uid_programs(&self) {
         let files = ["set-uid", "bin/set-uid", "capable"].map(|name| self.root.join(name));
         for file in files.iter().chain([&self.share.join("set-uid")]) {
@@ -91,12 +93,12 @@ impl Attacked {
         }
         let capable = self.root.join("capable");
         std::fs::set_permissions(&capable, PermissionsExt::from_mode(0o755)).unwrap();
-        // Version 2, effective, all capabilities permitted.
+        // `vfs_cap_data` of revision 2: effective, all capabilities permitted.
         let value: [u8; 20] = [1, 0, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 255, 1, 0, 0, 0, 0, 0, 0];
         rustix::fs::setxattr(&capable, "security.capability", &value, XattrFlags::empty()).unwrap();
     }
 
-    /// Set-uid files of root that were not left by [`Self::leave_set_uid_programs`].
+    /// Fails on set-uid files of root that [`Self::leave_set_uid_programs`] did not create.
     fn check_no_new_set_uid_file(&self) {
         let known = ["set-uid", "bin/set-uid"].map(|name| self.root.join(name));
         let mut left = vec![self.root.clone(), self.share.clone()];
@@ -120,7 +122,7 @@ impl Attacked {
         said(guard, &["start", &self.id, "--", &format!("attack={SECONDS}"), "sleep"]);
     }
 
-    /// What the attacker in the place of the VMM reports in the end.
+    /// The report that an attacking VMM prints at its end.
     fn report(&self, guard: &Guard) -> Value {
         for _ in 0..500 {
             let log = run_with(&mut bounded(guard, &["logs", &self.id])).stdout;
@@ -133,10 +135,10 @@ impl Attacked {
     }
 }
 
-/// A command that is killed if it takes too long, and then has exit code 124.
-fn bounded(guard: &Guard, words: &[&str]) -> Command {
+/// A command under timeout(1), which kills it at the limit and returns 124.
+fn bounded(guard: &Guard, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--signal=KILL", LONGEST]).arg(program("stockade")).args(words);
+    command.args(["--signal=KILL", TIME_LIMIT]).arg(program("stockade")).args(arguments);
     command.env("STOCKADE_STATE_DIR", guard.state());
     command
 }
@@ -146,7 +148,7 @@ fn attacks_in(text: &str) -> Value {
     serde_json::from_str::<Value>(line).unwrap()["attacks"].clone()
 }
 
-/// The attacks were made, and none did harm.
+/// Checks that the attacks were tried and none did harm.
 fn check_harmless(who: &str, attacks: &Value, tried: &[&str]) {
     testkit::tell(&format!("{who}, {SECONDS} s: {attacks}"));
     assert_eq!(attacks["harm"], serde_json::json!({}), "{who}");
@@ -155,29 +157,34 @@ fn check_harmless(who: &str, attacks: &Value, tried: &[&str]) {
     }
 }
 
-/// Every way of visiting in turn, until the attack is over: each ends, and none is forged.
-fn visit_while_attacked(guard: &Guard, id: &str) -> u32 {
+/// Runs each kind of exec in turn until the attack ends. Each one exits, and its output is never forged.
+fn exec_while_attacked(guard: &Guard, id: &str) -> u32 {
     let (end, mut visits) = (Instant::now() + Duration::from_secs(SECONDS), 0);
     let probe = program("stockade-probe").display().to_string();
     while Instant::now() < end {
-        let check = |words: &[&str]| -> Output {
-            let output = run_with(&mut bounded(guard, words));
-            assert!(![124, 137].contains(&output.code), "{words:?}: {} {}", output.code, output.stderr);
-            // The command's own words, which only its own program has.
+        let check = |arguments: &[&str]| -> Output {
+            let output = run_with(&mut bounded(guard, arguments));
+            assert!(![124, 137].contains(&output.code), "{arguments:?}: {} {}", output.code, output.stderr);
+            // Only the command's own program has these arguments.
             let all = format!("{}{}", output.stdout, output.stderr);
-            assert!(!all.contains("Usage: stockade"), "{words:?} executed stockade: {all}");
+            assert!(!all.contains("Usage: stockade"), "{arguments:?} executed stockade: {all}");
             output
         };
-        let honest = |words: &[&str], wanted: &str| {
-            let output = check(words);
-            assert_eq!((output.code, output.stdout.as_str()), (0, wanted), "{words:?}: {}", output.stderr);
+        let honest = |arguments: &[&str], wanted: &str| {
+            let output = check(arguments);
+            assert_eq!(
+                (output.code, output.stdout.as_str()),
+                (0, wanted),
+                "{arguments:?}: {}",
+                output.stderr
+            );
         };
         honest(
             &["exec", "--host-program", &probe, id, "--", "args"],
             "{\"args\":[\"stockade-probe\",\"args\"]}\n",
         );
         honest(&["exec", id, "--", "/stockade-probe", "args"], "{\"args\":[\"/stockade-probe\",\"args\"]}\n");
-        // Whatever the jail has put there.
+        // The jail may have replaced this file.
         check(&["exec", id, "--", "/bin/victim", "args"]);
         check(&["exec", "--root", id, "--", "/bin/victim", "args"]);
         let audit: Value = serde_json::from_str(&check(&["audit", "--probe", "--json", id]).stdout).unwrap();
@@ -198,7 +205,7 @@ const ON_PROCESSES: [&str; 6] = [
 ];
 
 #[test]
-fn a_visitor_that_stayed_root_does_no_harm() {
+fn an_exec_process_of_root_does_no_harm() {
     privileged!(guard, {
         let (canaries, jail) = (Canaries::new(&guard), Attacked::new(&guard, "root"));
         said(&guard, &["start", &jail.id, "--", "sleep"]);
@@ -215,7 +222,7 @@ fn a_visitor_that_stayed_root_does_no_harm() {
             "uid-0",
             "user-keyring",
         ];
-        check_harmless("a visitor as root", &attacks_in(&output.stdout), &tried);
+        check_harmless("an exec process of root", &attacks_in(&output.stdout), &tried);
         jail.check_no_new_set_uid_file();
         canaries.check_unharmed();
         said(&guard, &["rm", "--force", &jail.id]);
@@ -236,11 +243,11 @@ fn a_vmm_with_a_procfs_does_no_harm() {
 }
 
 #[test]
-fn a_vmm_of_the_visitors_uid_neither_traces_nor_forges_nor_holds_them() {
+fn a_vmm_with_the_uid_of_exec_processes_does_no_harm() {
     privileged!(guard, {
         let (canaries, jail) = (Canaries::new(&guard), Attacked::new(&guard, "same"));
         jail.start(&guard);
-        let visits = visit_while_attacked(&guard, &jail.id);
+        let visits = exec_while_attacked(&guard, &jail.id);
         let attacks = jail.report(&guard);
         check_harmless(&format!("a VMM of the uid of {visits} visitors"), &attacks, &ON_PROCESSES);
         jail.check_no_new_set_uid_file();
@@ -257,7 +264,7 @@ fn a_vmm_that_owns_every_file_of_its_tree_does_no_harm() {
         while let Some(directory) = left.pop() {
             for entry in std::fs::read_dir(&directory).unwrap().flatten() {
                 let facts = entry.metadata().unwrap();
-                // Mount points are stockade's, and set-uid files of root are what it is to execute.
+                // Mount points belong to stockade. The set-uid files of root are the attacker's targets.
                 if facts.mode() & 0o4000 == 0 && facts.mode() & 0o777 != 0 {
                     std::os::unix::fs::lchown(entry.path(), OWNER, OWNER).unwrap();
                 }
@@ -269,13 +276,13 @@ fn a_vmm_that_owns_every_file_of_its_tree_does_no_harm() {
             (guard.file("placed", "of the host"), Instant::now() + Duration::from_secs(SECONDS));
         let (mut rounds, source) = (0, format!("{}=trap/file", placed.display()));
         while Instant::now() < end {
-            // Either it works or it is refused; the jail exchanges the folder meanwhile.
-            for words in [
+            // It may succeed or fail: the jail exchanges the directory at the same time.
+            for arguments in [
                 &["place", &jail.id, &source][..],
                 &["exec", "--root", &jail.id, "--", "/bin/victim", "args"],
             ] {
-                let output = run_with(&mut bounded(&guard, words));
-                assert!(![124, 137].contains(&output.code), "{words:?}: {}", output.stderr);
+                let output = run_with(&mut bounded(&guard, arguments));
+                assert!(![124, 137].contains(&output.code), "{arguments:?}: {}", output.stderr);
             }
             run_with(&mut bounded(&guard, &["unplace", &jail.id, "/trap/file"]));
             rounds += 1;
@@ -301,12 +308,12 @@ fn the_vmm_of_the_drop_in_does_no_harm() {
         let jail = Attacked { id: id.clone(), root: root.clone(), share };
         std::fs::create_dir(root.join("bin")).unwrap();
         jail.leave_set_uid_programs();
-        // From a launcher with inheritable and ambient capabilities and a key in its session keyring.
+        // The launcher has inheritable and ambient capabilities and a key in its session keyring.
         let script = "mkdir -p \"$0/proc\" && mount --bind /proc \"$0/proc\" && exec \"$@\"";
         let probe = program("stockade-probe");
         let mut drop_in = Command::new("timeout");
         drop_in
-            .args(["--signal=KILL", LONGEST, "unshare", "--mount", "sh", "-c", script])
+            .args(["--signal=KILL", TIME_LIMIT, "unshare", "--mount", "sh", "-c", script])
             .arg(&root)
             .arg(&probe);
         drop_in.arg("odd").arg(program("jailer")).args([
@@ -322,12 +329,12 @@ fn the_vmm_of_the_drop_in_does_no_harm() {
         let output = run_with(&mut drop_in);
         assert_eq!(output.code, 0, "{}", output.stderr);
         let mut attacks = attacks_in(&output.stdout);
-        // It keeps the launcher's scheduling, as that of Firecracker's jailer does: it is real-time already.
+        // The VMM keeps the launcher's scheduling, as with Firecracker's jailer, so it is real-time already.
         attacks["harm"].as_object_mut().unwrap().remove("real-time");
         check_harmless("the VMM of the drop-in", &attacks, &ON_PROCESSES);
         jail.check_no_new_set_uid_file();
         canaries.check_unharmed();
-        // It leaves its jail to its caller; the procfs went with the mount namespace.
+        // The drop-in has no teardown. The kernel removed the procfs with the mount namespace.
         std::fs::remove_dir_all(&base).unwrap();
     });
 }

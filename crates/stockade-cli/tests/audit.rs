@@ -180,7 +180,7 @@ fn only_a_running_jail_is_audited() {
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
         };
         let none = guard.named("none");
-        refused(&none, format!("stockade: there is no jail {none}: stockade ps lists those that are\n"));
+        refused(&none, format!("stockade: no jail '{none}'; list the jails with `stockade ps`\n"));
         let id = create(&guard, "idle", &[]);
         refused(&id, format!("stockade: jail '{id}' is not running\n"));
         said(&guard, &["rm", &id]);

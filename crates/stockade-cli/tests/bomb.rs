@@ -1,4 +1,4 @@
-//! A VMM that forks as fast as it can is torn down, whatever the host has to hold it.
+//! A VMM that forks as fast as it can is torn down with each method that a host may offer.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Guard, privileged, program, skip, tell};
 
-/// Where the pids controller of version 1 is mounted; without it nothing limits a bomb here.
+/// The mount point of the cgroup v1 pids controller. Without it nothing limits a fork bomb here.
 fn pids() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     mounts.lines().find_map(|line| {
@@ -19,7 +19,7 @@ fn pids() -> Option<PathBuf> {
     })
 }
 
-/// The mounts that a host without these hierarchies would not have.
+/// Commands that unmount these hierarchies, as on a host without them.
 fn unmount(hierarchies: &[&str]) -> String {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let without = |line: &&str| {
@@ -59,12 +59,12 @@ fn torn_down(guard: &Guard, pids: &Path, missing: &[&str]) {
 }
 
 #[test]
-fn a_fork_bomb_is_torn_down_by_each_of_the_ways() {
+fn a_fork_bomb_is_torn_down_by_each_method() {
     privileged!(guard, {
         let Some(pids) = pids() else {
-            return skip("a_fork_bomb_is_torn_down_by_each_of_the_ways", "the pids controller of cgroup v1");
+            return skip("a_fork_bomb_is_torn_down_by_each_method", "the pids controller of cgroup v1");
         };
-        // Killed as a whole in the unified hierarchy; stopped first in the freezer; one by one.
+        // With `cgroup.kill` in the unified hierarchy; with the freezer first; one process after the other.
         for missing in [&[][..], &["cgroup2"], &["cgroup2", "freezer"]] {
             for _ in 0..5 {
                 torn_down(&guard, &pids, missing);

@@ -1,11 +1,11 @@
-//! What a shell completes, as the shell's own script asks for it.
+//! Completions, as the scripts of the shells request them.
 
 use std::process::Command;
 
 use testkit::{Guard, command, privileged, program, run, run_with, said};
 
-/// What bash makes of these words, whose last is at the cursor, after it has read the script.
-fn completed_by_bash(guard: &Guard, words: &[&str]) -> Vec<String> {
+/// Bash's completions of these arguments, with the cursor at the last one.
+fn completed_by_bash(guard: &Guard, arguments: &[&str]) -> Vec<String> {
     let script = r#"
         source <(stockade completions bash)
         [[ $(complete -p stockade) = *'-F _clap_complete_stockade stockade' ]] || exit 3
@@ -17,21 +17,21 @@ fn completed_by_bash(guard: &Guard, words: &[&str]) -> Vec<String> {
     let directory = stockade.parent().expect("a program is in a directory");
     let path = format!("{}:/usr/bin:/bin", directory.display());
     let mut bash = Command::new("bash");
-    bash.args(["--norc", "-c", script, "bash"]).args(words);
+    bash.args(["--norc", "-c", script, "bash"]).args(arguments);
     let said = run_with(bash.env("PATH", path).env("STOCKADE_STATE_DIR", guard.state()));
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{words:?}: {}", said.stdout);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{arguments:?}: {}", said.stdout);
     said.stdout.lines().map(str::to_owned).collect()
 }
 
-/// What the command answers the script of any shell.
-fn answered(guard: &Guard, shell: &str, words: &[&str]) -> String {
+/// The command's answer to the script of a shell.
+fn answered(guard: &Guard, shell: &str, arguments: &[&str]) -> String {
     let mut asked = command(guard, &[]);
-    asked.arg("--").arg("stockade").args(words);
-    let index = words.len().to_string();
+    asked.arg("--").arg("stockade").args(arguments);
+    let index = arguments.len().to_string();
     let said = run_with(
         asked.env("STOCKADE_COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n"),
     );
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{words:?}");
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{arguments:?}");
     said.stdout
 }
 
@@ -58,15 +58,15 @@ fn jails_are_completed_where_they_must_exist() {
             assert_eq!(completed_by_bash(&guard, &[command, guard.name()]), [id.as_str()], "{command}");
         }
         assert_eq!(completed_by_bash(&guard, &["run", "--id", guard.name()]), [""], "it is to be a new one");
-        assert_eq!(answered(&guard, "fish", &["rm", guard.name()]), format!("{id}\tprepared\n"));
-        assert_eq!(answered(&guard, "zsh", &["rm", guard.name()]), format!("{id}:prepared"));
+        assert_eq!(answered(&guard, "fish", &["rm", guard.name()]), format!("{id}\tcreated\n"));
+        assert_eq!(answered(&guard, "zsh", &["rm", guard.name()]), format!("{id}:created"));
         said(&guard, &["rm", &id]);
         assert_eq!(completed_by_bash(&guard, &["rm", guard.name()]), [""]);
     });
 }
 
 #[test]
-fn values_are_completed_by_what_is_known_of_them() {
+fn values_of_flags_are_completed() {
     privileged!(guard, {
         let id = guard.named("one");
         let vmm = program("stockade-probe").display().to_string();
@@ -82,8 +82,8 @@ fn values_are_completed_by_what_is_known_of_them() {
         assert_eq!(completed_by_bash(&guard, &["ps", "--filter", "state=run"]), ["state=running"]);
         assert_eq!(completed_by_bash(&guard, &["rm", "--filter", "old"]), ["older="]);
         let file = guard.file("jails.toml", "[[jail]]\nid = 'web-{index}'\ncount = 2\n[[jail]]\nid = 'db'");
-        let words = ["run", "-f", &file.display().to_string(), "--only", "web"];
-        assert_eq!(completed_by_bash(&guard, &words), ["web-1", "web-2"]);
+        let arguments = ["run", "-f", &file.display().to_string(), "--only", "web"];
+        assert_eq!(completed_by_bash(&guard, &arguments), ["web-1", "web-2"]);
     });
 }
 
@@ -93,16 +93,16 @@ fn each_shell_has_its_script() {
     assert!(script("bash").starts_with("_clap_complete_stockade() {\n"));
     assert!(script("zsh").starts_with("#compdef stockade\n"));
     assert!(script("fish").starts_with("complete "));
-    // By its name, not by a path of the host that made the script.
+    // A script calls the command by its name, not by a path of the host that generated it.
     for shell in ["bash", "zsh", "fish"] {
         assert!(!script(shell).contains("/stockade"), "{}", script(shell));
     }
 }
 
 #[test]
-fn another_shell_is_refused_in_one_line() {
-    let told = run("stockade", &["completions", "tcsh"]);
+fn an_unknown_shell_is_refused_in_one_line() {
+    let output = run("stockade", &["completions", "tcsh"]);
     let line = "stockade: invalid value 'tcsh' for '<SHELL>' [possible values: bash, zsh, fish]";
-    assert!(told.stderr.starts_with(line), "{}", told.stderr);
-    assert_eq!((told.code, told.stdout.as_str(), told.stderr.lines().count()), (1, "", 1));
+    assert!(output.stderr.starts_with(line), "{}", output.stderr);
+    assert_eq!((output.code, output.stdout.as_str(), output.stderr.lines().count()), (1, "", 1));
 }

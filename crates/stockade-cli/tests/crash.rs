@@ -1,4 +1,4 @@
-//! Killed at any system call, `stockade run` leaves nothing that `stockade gc` does not find.
+//! `gc` or `rm` removes everything that a command leaves when it is killed at any system call.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod injection;
@@ -10,28 +10,28 @@ use injection::{
 };
 use testkit::{Guard, Output, privileged, program, run_with, tell};
 
-/// Kills a command at each of its system calls, after `before`; `after` has to clear everything away.
-fn killed_everywhere(guard: &Guard, words: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {
-    killed_beside(guard, words, before, &wait_for_orphans, after);
+/// Kills a command at each of its system calls. `before` runs before it, and `after` has to remove everything.
+fn killed_everywhere(guard: &Guard, arguments: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {
+    killed_beside(guard, arguments, before, &wait_for_orphans, after);
 }
 
-/// The same; `settle` waits for what the killed command may still have had under way.
+/// Like [`killed_everywhere`]. `settle` waits for processes that the killed command had started.
 fn killed_beside(
     guard: &Guard,
-    words: &[String],
+    arguments: &[String],
     before: &dyn Fn(),
     settle: &dyn Fn(),
     after: &dyn Fn() -> Output,
 ) {
     before();
-    let calls = calls(guard, words);
+    let calls = calls(guard, arguments);
     settle();
     after();
     let mut killed = 0;
     for (name, number) in &calls {
         before();
         let inject = format!("inject={name}:signal=KILL:when={number}");
-        killed += usize::from(traced(guard, &["-e".to_owned(), inject], words).code == 137);
+        killed += usize::from(traced(guard, &["-e".to_owned(), inject], arguments).code == 137);
         settle();
         let cleared = after();
         assert_eq!(
@@ -42,20 +42,20 @@ fn killed_beside(
         let left = leftovers(guard);
         assert!(left.is_empty(), "killed at {name} number {number}: left {left:?}; said: {}", cleared.stdout);
     }
-    tell(&format!("{} killed at {killed} of {} system calls", words[0], calls.len()));
-    // Calls that the timing decides about, such as polls, may not come up again.
+    tell(&format!("{} killed at {killed} of {} system calls", arguments[0], calls.len()));
+    // Calls that depend on timing, such as polls, may not occur again.
     assert!(killed * 10 >= calls.len() * 9, "only {killed} of {} runs were killed", calls.len());
 }
 
 #[test]
-fn a_run_killed_at_any_system_call_is_cleared_away_by_gc() {
+fn gc_removes_state_of_a_run_killed_at_any_syscall() {
     privileged!(guard, {
         killed_everywhere(&guard, &flags(&guard, "run"), &|| (), &|| stockade(&guard, &["gc"]));
     });
 }
 
 #[test]
-fn a_gc_killed_at_any_system_call_is_finished_by_the_next() {
+fn gc_finishes_a_gc_killed_at_any_syscall() {
     privileged!(guard, {
         let before = || leave_a_dead_jail(&guard);
         killed_everywhere(&guard, &["gc".to_owned()], &before, &|| stockade(&guard, &["gc"]));
@@ -63,11 +63,11 @@ fn a_gc_killed_at_any_system_call_is_finished_by_the_next() {
 }
 
 #[test]
-fn an_rm_killed_at_any_system_call_is_finished_by_gc_or_another() {
+fn gc_or_rm_finishes_an_rm_killed_at_any_syscall() {
     privileged!(guard, {
         let id = guard.named("jail");
         let create = || create(&guard);
-        // Killed early the jail is whole, and not for gc to take; after that it is gc's.
+        // If rm is killed early, the jail is whole and gc skips it; later gc removes it.
         let after = || {
             let gc = stockade(&guard, &["gc"]);
             if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
@@ -77,7 +77,7 @@ fn an_rm_killed_at_any_system_call_is_finished_by_gc_or_another() {
 }
 
 #[test]
-fn two_collections_at_once_share_the_work() {
+fn two_gc_at_once_share_the_work() {
     privileged!(guard, {
         for _ in 0..20 {
             leave_a_dead_jail(&guard);
@@ -94,16 +94,19 @@ fn two_collections_at_once_share_the_work() {
 }
 
 #[test]
-fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
+fn gc_removes_state_of_a_run_with_failed_syscalls() {
     privileged!(guard, {
-        let words = flags(&guard, "run");
-        let calls = refusable(&guard, calls(&guard, &words));
+        let arguments = flags(&guard, "run");
+        let calls = refusable(&guard, calls(&guard, &arguments));
         let mut tried = 0;
         for error in ["EIO", "EMFILE"] {
             for (name, number) in &calls {
                 let inject = format!("inject={name}:error={error}:when={number}");
                 let mut command = Command::new("strace");
-                command.args(["-qq", "-o", "/dev/null", "-e", &inject]).arg(program("stockade")).args(&words);
+                command
+                    .args(["-qq", "-o", "/dev/null", "-e", &inject])
+                    .arg(program("stockade"))
+                    .args(&arguments);
                 let output = run_with(command.env("STOCKADE_STATE_DIR", guard.state()));
                 tried += 1;
                 let at = format!("{error} at {name} number {number}: {output:?}");
@@ -119,7 +122,7 @@ fn a_run_whose_system_calls_fail_leaves_nothing_that_gc_does_not_find() {
     });
 }
 
-/// Files to be placed in three ways, and what must stay as it is of them.
+/// Files for three methods of placement; see [`unharmed`] for their state afterwards.
 fn sources(guard: &Guard) -> Vec<String> {
     let share = guard.directory().join("share");
     std::fs::create_dir(&share).unwrap();
@@ -134,7 +137,7 @@ fn unharmed(guard: &Guard) {
     }
 }
 
-/// Takes out whatever of it is there, places it again, and removes the jail.
+/// Removes the placements that exist, places the files again, and removes the jail.
 fn place_again_and_remove(guard: &Guard, id: &str, sources: &[String]) -> Output {
     for path in ["a/share", "a/bound", "copy"] {
         let output = stockade(guard, &["unplace", id, path]);
@@ -150,57 +153,57 @@ fn place_again_and_remove(guard: &Guard, id: &str, sources: &[String]) -> Output
 }
 
 #[test]
-fn a_place_killed_at_any_system_call_leaves_a_jail_that_is_whole() {
+fn a_jail_is_whole_after_a_place_killed_at_any_syscall() {
     privileged!(guard, {
         let (id, sources) = (guard.named("jail"), sources(&guard));
-        let words = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
+        let arguments = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
         let after = || {
-            // With or without the files, the VMM runs.
+            // The VMM starts with or without the files.
             assert_eq!(stockade(&guard, &["start", &id, "--", "exit=0"]).code, 0);
             let ended = stockade(&guard, &["wait", &id]);
             assert_eq!((ended.code, ended.stdout.as_str()), (0, "0\n"));
             stockade(&guard, &["rm", &id])
         };
-        killed_everywhere(&guard, &words, &|| create(&guard), &after);
+        killed_everywhere(&guard, &arguments, &|| create(&guard), &after);
         unharmed(&guard);
-        killed_everywhere(&guard, &words, &|| create(&guard), &|| {
+        killed_everywhere(&guard, &arguments, &|| create(&guard), &|| {
             place_again_and_remove(&guard, &id, &sources)
         });
     });
 }
 
 #[test]
-fn an_unplace_killed_at_any_system_call_can_be_repeated() {
+fn an_unplace_killed_at_any_syscall_can_be_repeated() {
     privileged!(guard, {
         let (id, sources) = (guard.named("jail"), sources(&guard));
-        let words = ["unplace", &id, "a/share", "a/bound", "copy"].map(str::to_owned);
+        let arguments = ["unplace", &id, "a/share", "a/bound", "copy"].map(str::to_owned);
         let before = || {
             create(&guard);
             let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
             assert_eq!(stockade(&guard, &[&["place", &id], &sources[..]].concat()).code, 0);
         };
-        killed_everywhere(&guard, &words, &before, &|| place_again_and_remove(&guard, &id, &sources));
+        killed_everywhere(&guard, &arguments, &before, &|| place_again_and_remove(&guard, &id, &sources));
     });
 }
 
 #[test]
-fn a_place_into_a_running_jail_killed_at_any_system_call_can_be_repeated() {
+fn a_place_in_a_running_jail_killed_anywhere_can_be_repeated() {
     privileged!(guard, {
         let (id, sources) = (guard.named("jail"), sources(&guard));
-        let words = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
+        let arguments = [vec!["place".to_owned(), id.clone()], sources.clone()].concat();
         let before = || {
             create(&guard);
             assert_eq!(stockade(&guard, &["start", &id, "--", "sleep"]).code, 0);
         };
         before();
-        let calls = calls(&guard, &words);
+        let calls = calls(&guard, &arguments);
         assert_eq!(place_again_and_remove(&guard, &id, &sources).code, 0);
-        // Before the jail is opened it does not matter whether its VMM runs.
+        // Only from the jail's lock on does it matter whether the VMM runs.
         let opened = calls.iter().position(|(name, _)| name == "flock").unwrap();
         for (name, number) in &calls[opened..] {
             before();
             let inject = format!("inject={name}:signal=KILL:when={number}");
-            traced(&guard, &["-e".to_owned(), inject], &words);
+            traced(&guard, &["-e".to_owned(), inject], &arguments);
             let removed = place_again_and_remove(&guard, &id, &sources);
             assert_eq!((removed.code, removed.stderr.as_str()), (0, ""), "killed at {name} number {number}");
             let left = leftovers(&guard);
@@ -210,7 +213,7 @@ fn a_place_into_a_running_jail_killed_at_any_system_call_can_be_repeated() {
 }
 
 #[test]
-fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
+fn rm_removes_a_jail_of_a_start_killed_at_any_syscall() {
     privileged!(guard, {
         let id = guard.named("jail");
         let create = || create(&guard);
@@ -221,10 +224,10 @@ fn a_start_killed_at_any_system_call_leaves_a_jail_that_can_be_removed() {
 }
 
 #[test]
-fn a_create_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
+fn gc_or_rm_removes_a_create_killed_at_any_syscall() {
     privileged!(guard, {
         let id = guard.named("jail");
-        // Killed at its very end the jail stands.
+        // If create is killed at its very end, the jail persists.
         let after = || {
             let gc = stockade(&guard, &["gc"]);
             if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
@@ -234,27 +237,27 @@ fn a_create_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
 }
 
 #[test]
-fn a_detached_run_killed_at_any_system_call_is_cleared_away_by_gc_or_rm() {
+fn gc_or_rm_removes_a_detached_run_killed_at_any_syscall() {
     privileged!(guard, {
         let id = guard.named("jail");
-        let mut words = flags(&guard, "run");
-        words.insert(1, "--detach".to_owned());
-        // Killed when it has let the jail go, that stands with its VMM's end.
+        let mut arguments = flags(&guard, "run");
+        arguments.insert(1, "--detach".to_owned());
+        // If run is killed after it detached the jail, the jail persists as exited.
         let after = || {
             let gc = stockade(&guard, &["gc"]);
             if guard.state().exists() { stockade(&guard, &["rm", &id]) } else { gc }
         };
-        killed_everywhere(&guard, &words, &|| (), &after);
+        killed_everywhere(&guard, &arguments, &|| (), &after);
     });
 }
 
 #[test]
-fn a_kill_a_stop_and_a_wait_killed_at_any_system_call_leave_a_jail_that_can_be_removed() {
+fn rm_removes_a_jail_of_a_killed_kill_stop_or_wait() {
     privileged!(guard, {
         let id = guard.named("jail");
-        let start = |words: &[&str]| {
+        let start = |arguments: &[&str]| {
             create(&guard);
-            assert_eq!(stockade(&guard, &[&["start", &id, "--"], words].concat()).code, 0);
+            assert_eq!(stockade(&guard, &[&["start", &id, "--"], arguments].concat()).code, 0);
         };
         let after = || {
             let rm = stockade(&guard, &["rm", "--force", &id]);
@@ -262,9 +265,9 @@ fn a_kill_a_stop_and_a_wait_killed_at_any_system_call_leave_a_jail_that_can_be_r
             rm
         };
         for (command, vmm) in [("kill", &["sleep"][..]), ("stop", &["sleep"]), ("wait", &["exit=0"])] {
-            let words = [command.to_owned(), id.clone()];
-            // The VMM may run on, and is not waited for.
-            killed_beside(&guard, &words, &|| start(vmm), &|| (), &after);
+            let arguments = [command.to_owned(), id.clone()];
+            // The VMM may run on, so it is not waited for before `rm`.
+            killed_beside(&guard, &arguments, &|| start(vmm), &|| (), &after);
         }
     });
 }

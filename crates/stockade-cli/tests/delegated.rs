@@ -1,7 +1,7 @@
 //! Jails in the cgroup that a service manager has delegated to `stockade run`.
 //!
-//! Where other than version 2 is mounted these tests are skipped; `cargo xtask vm-test` runs them in a virtual
-//! machine. What systemd itself makes of it is seen by `cargo xtask package-test`.
+//! These tests need a host with only cgroup v2, and are skipped elsewhere; `cargo xtask vm-test` runs them in a virtual
+//! machine. `cargo xtask package-test` tests systemd itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -12,10 +12,10 @@ use rustix::fs::XattrFlags;
 use serde_json::Value;
 use testkit::{Guard, command, program, remove_cgroup, run_with, said, unified, unified_mount};
 
-/// A cgroup such as a service has.
+/// A cgroup like that of a service.
 struct Service {
     directory: PathBuf,
-    /// A VMM whose name nobody else has: it is that of the parent cgroup where nothing else is asked for.
+    /// A VMM with a unique name, because the default parent cgroup has the VMM's name.
     vmm: PathBuf,
 }
 
@@ -23,7 +23,7 @@ impl Service {
     fn new(guard: &Guard, delegated: bool) -> Self {
         let directory = unified_mount().unwrap().join(guard.name()).join("a.slice").join("b@c.service");
         fs::create_dir_all(&directory).unwrap();
-        // As systemd does for `Delegate=yes`, from the root down.
+        // Like systemd with `Delegate=yes`, from the root down.
         let above: Vec<_> = directory.ancestors().skip(1).take(3).collect();
         for above in above.into_iter().rev() {
             fs::write(above.join("cgroup.subtree_control"), "+pids +memory").unwrap();
@@ -36,13 +36,13 @@ impl Service {
         Self { directory, vmm }
     }
 
-    /// Runs a jail from within, detached, and says in which cgroup its VMM is, relative to the test's own.
-    fn run(&self, guard: &Guard, words: &[&str]) -> String {
+    /// Runs a detached jail from the service's cgroup. Returns its VMM's cgroup, relative to the test's own.
+    fn run(&self, guard: &Guard, arguments: &[&str]) -> String {
         let id = guard.named("vm");
         let vmm = self.vmm.to_str().unwrap();
         let base = guard.base().display().to_string();
         let mut all = vec!["run", "--detach", "--id", &id, "--exec-file", vmm, "--chroot-base-dir", &base];
-        all.extend(words);
+        all.extend(arguments);
         all.extend(["--", "sleep"]);
         let stockade = command(guard, &all);
         let mut inside = Command::new("sh");
@@ -62,7 +62,7 @@ impl Service {
         fs::remove_file(self.vmm).unwrap();
     }
 
-    /// A process of the service besides the command.
+    /// Starts another process in the service's cgroup.
     fn another(&self) -> Child {
         let child =
             Command::new(program("stockade-probe")).arg("sleep").stdin(Stdio::null()).spawn().unwrap();
@@ -79,7 +79,7 @@ fn a_jail_with_limits_is_in_the_services_own_cgroup() {
         assert_eq!(cgroup, format!("{}/a.slice/b@c.service/{}", guard.name(), guard.named("vm")));
         let jail = service.directory.join(guard.named("vm"));
         assert_eq!(fs::read_to_string(jail.join("pids.max")).unwrap(), "16\n");
-        // The VMM's monitor is the service's too.
+        // The VMM's monitor is in the service's cgroup too.
         let launcher = fs::read_to_string(service.directory.join(".launcher/cgroup.procs")).unwrap();
         assert_eq!(launcher.lines().count(), 1, "{launcher}");
         service.remove_jail(&guard);
@@ -88,7 +88,7 @@ fn a_jail_with_limits_is_in_the_services_own_cgroup() {
 }
 
 #[test]
-fn a_jail_without_limits_is_there_too() {
+fn a_jail_without_limits_is_in_the_services_own_cgroup_too() {
     unified!(guard, {
         let service = Service::new(&guard, true);
         let cgroup = service.run(&guard, &[]);
@@ -98,7 +98,7 @@ fn a_jail_without_limits_is_there_too() {
 }
 
 #[test]
-fn a_parent_that_is_asked_for_is_taken() {
+fn a_requested_parent_cgroup_is_used() {
     unified!(guard, {
         let service = Service::new(&guard, true);
         let parent = guard.named("vmm");
@@ -109,7 +109,7 @@ fn a_parent_that_is_asked_for_is_taken() {
 }
 
 #[test]
-fn a_cgroup_that_is_not_delegated_is_left_alone() {
+fn a_cgroup_that_is_not_delegated_is_not_used() {
     unified!(guard, {
         let service = Service::new(&guard, false);
         let cgroup = service.run(&guard, &["--cgroup", "pids.max=16"]);
@@ -120,7 +120,7 @@ fn a_cgroup_that_is_not_delegated_is_left_alone() {
 }
 
 #[test]
-fn a_cgroup_with_others_in_it_is_left_alone() {
+fn a_cgroup_with_other_processes_is_not_used() {
     unified!(guard, {
         let service = Service::new(&guard, true);
         let mut another = service.another();
@@ -133,7 +133,7 @@ fn a_cgroup_with_others_in_it_is_left_alone() {
 }
 
 #[test]
-fn a_controller_that_was_not_handed_down_is_had_elsewhere() {
+fn a_controller_that_is_not_enabled_is_used_elsewhere() {
     unified!(guard, {
         let service = Service::new(&guard, true);
         let cgroup = service.run(&guard, &["--cgroup", "pids.max=16", "--cgroup", "cpu.weight=50"]);

@@ -1,4 +1,4 @@
-//! `stockade demo`: from nothing to nothing.
+//! `stockade demo` runs a jail and leaves nothing behind.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ fn nothing_left(guard: &Guard) {
 }
 
 #[test]
-fn the_report_for_programs_has_every_fact() {
+fn the_json_report_has_every_fact() {
     privileged!(guard, {
         let output = run_with(&mut demo(&guard, &["--json"]));
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
@@ -45,7 +45,7 @@ fn the_report_for_programs_has_every_fact() {
         assert_eq!(probe["environment"], serde_json::json!([]));
         match probe["mounts"].as_array() {
             Some(mounts) => assert_eq!(mounts.len(), 1),
-            // Before Linux 6.8 nobody can tell without /proc.
+            // Before Linux 6.8 the mounts cannot be counted without /proc.
             None => assert!(probe["mounts"].to_string().contains("ENOSYS"), "{}", probe["mounts"]),
         }
         let escapes = probe["escapes"].as_array().unwrap();
@@ -58,7 +58,7 @@ fn the_report_for_programs_has_every_fact() {
 }
 
 #[test]
-fn the_report_for_people_names_what_matters() {
+fn the_text_report_names_the_main_facts() {
     privileged!(guard, {
         let output = run_with(&mut demo(&guard, &[]));
         assert_eq!(output.code, 0, "{output:?}");
@@ -72,7 +72,7 @@ fn the_report_for_people_names_what_matters() {
 }
 
 #[test]
-fn two_at_once_do_not_disturb_each_other() {
+fn two_demos_at_once_do_not_disturb_each_other() {
     privileged!(guard, {
         for _ in 0..10 {
             let spawn =
@@ -90,7 +90,7 @@ fn two_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
-fn fifty_in_a_row_leave_nothing() {
+fn fifty_demos_in_a_row_leave_nothing() {
     privileged!(guard, {
         for _ in 0..50 {
             let output = run_with(&mut demo(&guard, &["--json"]));
@@ -101,7 +101,7 @@ fn fifty_in_a_row_leave_nothing() {
 }
 
 #[test]
-fn a_base_that_was_there_is_still_there() {
+fn an_existing_base_directory_stays() {
     privileged!(guard, {
         std::fs::create_dir(guard.base()).unwrap();
         assert_eq!(run_with(&mut demo(&guard, &[])).code, 0);

@@ -1,5 +1,5 @@
-//! Jails that outlive the command that made them: `create`, `place`, `start`, `wait`, `kill`, `logs`, `rm`, each
-//! from a process of its own.
+//! Jails that outlive the command that created them: `create`, `place`, `start`, `wait`, `kill`, `logs` and `rm` in
+//! separate processes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Stdio;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use testkit::{Guard, command, privileged, program, said, stockade};
 
-fn refused(guard: &Guard, words: &[&str], line: &str) {
-    let output = stockade(guard, words);
+fn refused(guard: &Guard, arguments: &[&str], line: &str) {
+    let output = stockade(guard, arguments);
     assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", format!("stockade: {line}\n")));
 }
 
@@ -27,12 +27,12 @@ fn state(guard: &Guard, id: &str) -> String {
     row.and_then(|row| row.split_whitespace().nth(2)).unwrap_or("gone").to_owned()
 }
 
-/// Starts the VMM; its pid.
+/// Starts the VMM and returns its pid.
 fn start(guard: &Guard, id: &str, vmm: &[&str]) -> i32 {
     said(guard, &[&["start", id, "--"], vmm].concat()).trim().parse().unwrap()
 }
 
-/// The parent of a VMM that still runs.
+/// The parent of a running VMM.
 fn monitor_of(pid: i32) -> i32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
@@ -43,21 +43,21 @@ fn nothing_left(guard: &Guard) {
 }
 
 #[test]
-fn a_jail_lives_through_commands_of_their_own() {
+fn a_jail_outlives_each_command_of_its_life() {
     privileged!(guard, {
         let net = guard.named("net");
         let flags =
             ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
         let id = create(&guard, "life", &flags);
-        assert_eq!(state(&guard, &id), "prepared");
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n", "a jail that waits is not dead");
+        assert_eq!(state(&guard, &id), "created");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n", "a jail that waits is not dead");
         let image = guard.file("image", "an image").display().to_string();
         let placed = said(&guard, &["place", &id, &image, &format!("{image}=drives/root.img")]);
         assert_eq!(placed, "/image\n/drives/root.img\n");
         start(&guard, &id, &["read=/image", "read=/drives/root.img", "exit=7"]);
         assert_eq!(said(&guard, &["wait", &id]), "7\n");
-        assert_eq!(state(&guard, &id), "ended");
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n", "its end can still be asked for");
+        assert_eq!(state(&guard, &id), "exited");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n", "its end can still be asked for");
         let log = said(&guard, &["logs", &id]);
         assert_eq!(log, "{\"read\":\"an image\"}\n{\"read\":\"an image\"}\n");
         assert_eq!(said(&guard, &["wait", &id]), "7\n", "it is still known");
@@ -67,7 +67,7 @@ fn a_jail_lives_through_commands_of_their_own() {
 }
 
 #[test]
-fn the_vmms_end_is_recorded_though_its_launcher_is_gone() {
+fn the_vmms_exit_is_recorded_after_its_launcher_exited() {
     privileged!(guard, {
         for (word, code) in
             [("exit=0", "0\n"), ("exit=255", "255\n"), ("signal=9", "137\n"), ("signal=15", "143\n")]
@@ -82,7 +82,7 @@ fn the_vmms_end_is_recorded_though_its_launcher_is_gone() {
 }
 
 #[test]
-fn several_are_waited_for_in_order_and_signals_have_names_and_numbers() {
+fn wait_keeps_the_order_and_kill_takes_names_and_numbers() {
     privileged!(guard, {
         let ids = ["a", "b", "c"].map(|id| create(&guard, id, &[]));
         for id in &ids {
@@ -101,33 +101,33 @@ fn several_are_waited_for_in_order_and_signals_have_names_and_numbers() {
 }
 
 #[test]
-fn the_log_keeps_the_end_within_its_bound() {
+fn the_log_keeps_the_last_output_within_its_size() {
     privileged!(guard, {
         let id = create(&guard, "log", &[]);
-        let mut words = vec!["start", &id, "--log-size", "8K", "--"];
-        words.extend(vec!["clock"; 3_000]);
-        words.push("args-of-no-action");
-        said(&guard, &words);
+        let mut arguments = vec!["start", &id, "--log-size", "8K", "--"];
+        arguments.extend(vec!["clock"; 3_000]);
+        arguments.push("args-of-no-action");
+        said(&guard, &arguments);
         assert_eq!(said(&guard, &["wait", &id]), "2\n");
         let log = said(&guard, &["logs", &id]);
         assert!(log.len() <= 8 << 10 && log.len() > 2 << 10, "{} bytes", log.len());
         assert!(
             log.ends_with("stockade-probe: unknown action 'args-of-no-action'\n"),
-            "the last words are kept"
+            "the last lines are kept"
         );
         said(&guard, &["rm", &id]);
     });
 }
 
 #[test]
-fn without_a_log_the_output_is_dropped() {
+fn output_without_a_log_is_dropped() {
     privileged!(guard, {
         let id = create(&guard, "nolog", &[]);
         said(&guard, &["start", &id, "--log-size", "0", "--", "clock", "exit=3"]);
         assert_eq!(said(&guard, &["wait", &id]), "3\n");
         let logs = stockade(&guard, &["logs", &id]);
         let line = format!(
-            "stockade: jail {id} has no log: it has written nothing, or was started by neither start nor run --detach\n"
+            "stockade: jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n"
         );
         assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (0, "", line));
         said(&guard, &["rm", &id]);
@@ -135,11 +135,11 @@ fn without_a_log_the_output_is_dropped() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_the_jail_as_it_was() {
+fn a_failed_start_does_not_change_the_jail() {
     privileged!(guard, {
         let id = create(&guard, "fail", &[]);
         let root = format!("{}/stockade-probe/{id}/root", guard.base().display());
-        // Made useless, then whole again.
+        // The jail is unusable, then whole again.
         std::fs::rename(format!("{root}/stockade-probe"), format!("{root}/away")).unwrap();
         let failed = stockade(&guard, &["start", &id]);
         assert_eq!(failed.code, 1);
@@ -147,7 +147,7 @@ fn a_start_that_fails_leaves_the_jail_as_it_was() {
             failed.stderr.starts_with("stockade: failed to execute in the jail: /stockade-probe"),
             "{failed:?}"
         );
-        assert_eq!(state(&guard, &id), "prepared");
+        assert_eq!(state(&guard, &id), "created");
         std::fs::rename(format!("{root}/away"), format!("{root}/stockade-probe")).unwrap();
         start(&guard, &id, &["sleep-ms=20", "exit=4"]);
         assert_eq!(said(&guard, &["wait", &id]), "4\n");
@@ -165,7 +165,7 @@ fn a_running_jail_takes_files_and_is_removed_only_by_force() {
         let inside = std::fs::read(format!("/proc/{pid}/root/hot")).unwrap();
         assert_eq!(inside, std::fs::read("/etc/passwd").unwrap());
         refused(&guard, &["start", &id], &format!("jail {id} is running as pid {pid}"));
-        let line = format!("jail {id} is running as pid {pid}; stop it first, or use --force");
+        let line = format!("jail {id} is running as pid {pid}; stop it first or use --force");
         refused(&guard, &["rm", &id], &line);
         assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
         nothing_left(&guard);
@@ -173,12 +173,12 @@ fn a_running_jail_takes_files_and_is_removed_only_by_force() {
 }
 
 #[test]
-fn a_dead_jail_is_only_removed() {
+fn an_exited_jail_can_only_be_removed() {
     privileged!(guard, {
         let id = create(&guard, "dead", &[]);
         start(&guard, &id, &["sleep-ms=20"]);
         said(&guard, &["wait", &id]);
-        let line = format!("the VMM of jail {id} has ended: stockade rm {id} removes the jail");
+        let line = format!("jail '{id}' is exited; remove it with `stockade rm {id}`");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
         refused(&guard, &["kill", &id], &format!("jail {id} does not run"));
@@ -187,10 +187,10 @@ fn a_dead_jail_is_only_removed() {
 }
 
 #[test]
-fn a_jail_that_is_not_there_is_named() {
+fn a_missing_jail_is_named() {
     privileged!(guard, {
-        let line = "there is no jail nobody: stockade ps lists those that are";
-        for words in [
+        let line = "no jail 'nobody'; list the jails with `stockade ps`";
+        for arguments in [
             &["place", "nobody", "/etc/passwd"][..],
             &["start", "nobody"],
             &["wait", "nobody"],
@@ -198,10 +198,14 @@ fn a_jail_that_is_not_there_is_named() {
             &["logs", "nobody"],
             &["rm", "nobody"],
         ] {
-            refused(&guard, words, line);
+            refused(&guard, arguments, line);
         }
         nothing_left(&guard);
-        refused(&guard, &["kill", "-s", "NOPE", "x"], "--signal: NOPE is not a signal");
+        refused(
+            &guard,
+            &["kill", "-s", "NOPE", "x"],
+            "--signal: 'NOPE' is not a signal; use a name or number, such as TERM or 15",
+        );
         refused(
             &guard,
             &["rm", "a/b"],
@@ -211,7 +215,7 @@ fn a_jail_that_is_not_there_is_named() {
 }
 
 #[test]
-fn start_returns_once_the_vmm_can_be_talked_to() {
+fn start_returns_once_the_vmm_accepts_connections() {
     privileged!(guard, {
         let id = create(&guard, "ready", &[]);
         let socket = "/run/api.sock";
@@ -236,28 +240,28 @@ fn start_returns_once_the_vmm_can_be_talked_to() {
 }
 
 #[test]
-fn a_vmm_that_dies_before_it_is_ready_is_told_with_its_last_words() {
+fn an_exit_before_ready_is_reported_with_the_last_lines() {
     privileged!(guard, {
         let id = create(&guard, "early", &[]);
-        let words = ["start", &id, "--ready=/run/api.sock", "--", "read=/no/kernel", "exit=148"];
+        let arguments = ["start", &id, "--ready=/run/api.sock", "--", "read=/no/kernel", "exit=148"];
         let line = format!(
             "the VMM of jail {id} ended before it was ready: exit code 148: \
              {{\"read_error\":\"ENOENT\"}}"
         );
-        refused(&guard, &words, &line);
+        refused(&guard, &arguments, &line);
         assert_eq!(said(&guard, &["wait", &id]), "148\n");
         said(&guard, &["rm", &id]);
     });
 }
 
 #[test]
-fn a_vmm_that_does_not_get_ready_in_time_runs_on() {
+fn a_vmm_that_is_not_ready_in_time_runs_on() {
     privileged!(guard, {
         let id = create(&guard, "late", &[]);
-        let words = ["start", &id, "--ready=/run/api.sock", "--timeout", "0", "--", "sleep"];
+        let arguments = ["start", &id, "--ready=/run/api.sock", "--timeout", "0", "--", "sleep"];
         refused(
             &guard,
-            &words,
+            &arguments,
             &format!("the VMM of jail {id} accepts no connection at /run/api.sock after 0 s"),
         );
         assert_eq!(state(&guard, &id), "running");
@@ -266,7 +270,7 @@ fn a_vmm_that_does_not_get_ready_in_time_runs_on() {
 }
 
 #[test]
-fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
+fn the_monitor_is_small_and_has_few_file_descriptors() {
     privileged!(guard, {
         let id = create(&guard, "small", &[]);
         let pid = start(&guard, &id, &["clock", "sleep"]);
@@ -281,7 +285,7 @@ fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
         eprintln!("the monitor's private memory: {memory} KiB");
         assert!(memory <= 300, "{memory} KiB");
         assert_eq!(std::fs::read_dir(format!("/proc/{monitor}/task")).unwrap().count(), 1);
-        // The place, the pidfd, the pipe, and the log once there is something in it.
+        // The state entry, the pidfd, the pipe, and the log if it is not empty.
         assert!(std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count() <= 4);
         assert_eq!(std::fs::read_link(format!("/proc/{monitor}/cwd")).unwrap(), std::path::Path::new("/"));
         let links = [0, 1, 2].map(|fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap());
@@ -292,7 +296,7 @@ fn the_monitor_is_small_and_holds_nothing_but_what_it_needs() {
 }
 
 #[test]
-fn a_monitor_that_is_killed_costs_only_the_exit_code() {
+fn a_killed_monitor_loses_only_the_exit_code() {
     privileged!(guard, {
         let id = create(&guard, "orphan", &[]);
         let vmm = start(&guard, &id, &["sleep"]);
@@ -302,10 +306,10 @@ fn a_monitor_that_is_killed_costs_only_the_exit_code() {
         rustix::process::waitpid(Some(monitor), rustix::process::WaitOptions::empty()).unwrap();
         assert_eq!(state(&guard, &id), "running");
         said(&guard, &["kill", &id]);
-        // The orphan has come to this process, as it comes to init elsewhere, which takes its status away.
+        // The orphan's new parent is this process. Like init elsewhere, it takes the exit status.
         rustix::process::waitpid(rustix::process::Pid::from_raw(vmm), rustix::process::WaitOptions::empty())
             .unwrap();
-        let line = format!("jail {id} does not run, and how its VMM ended is not known");
+        let line = format!("jail '{id}' is not running, and the exit status of its VMM is unknown");
         refused(&guard, &["wait", &id], &line);
         said(&guard, &["rm", &id]);
         nothing_left(&guard);
@@ -313,7 +317,7 @@ fn a_monitor_that_is_killed_costs_only_the_exit_code() {
 }
 
 #[test]
-fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
+fn stop_ends_children_of_the_vmm_and_exec_processes() {
     privileged!(guard, {
         let id = create(&guard, "jail", &[]);
         start(&guard, &id, &["spawn=1", "sleep"]);
@@ -330,21 +334,22 @@ fn a_stop_ends_what_the_vmm_leaves_and_visitors_too() {
             }
         };
         until(2);
-        let mut visitor = command(&guard, &["exec", &id, "stockade-probe", "args", "sleep"]);
-        let mut visitor = visitor.stdout(Stdio::piped()).spawn().unwrap();
+        let mut exec = command(&guard, &["exec", &id, "stockade-probe", "args", "sleep"]);
+        let mut exec = exec.stdout(Stdio::piped()).spawn().unwrap();
         until(3);
-        // It is in the cgroup before it has executed its program, and a visitor that comes too late is killed.
-        std::io::Read::read_exact(visitor.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        // With the VMM's own end they run on.
+        // The exec process is in the cgroup before it executes its program. Its output is awaited, because an exec that
+        // enters after the VMM's exit is killed.
+        std::io::Read::read_exact(exec.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        // They survive the VMM's exit.
         said(&guard, &["kill", &id]);
         assert_eq!(said(&guard, &["wait", &id]), "137\n");
         assert_eq!(members(), 2);
         let table = said(&guard, &["ps"]);
         let row: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!((&row[..4], row[5]), (&[&id, "-", "ended", "137"][..], "stockade-probe"));
+        assert_eq!((&row[..4], row[5]), (&[&id, "-", "exited", "137"][..], "stockade-probe"));
         assert_eq!(said(&guard, &["stop", &id]), format!("{id}\n"));
         assert_eq!(members(), 0);
-        assert_eq!(visitor.wait().unwrap().code(), Some(137));
+        assert_eq!(exec.wait().unwrap().code(), Some(137));
         said(&guard, &["rm", &id]);
 
         let id = create(&guard, "jail", &[]);

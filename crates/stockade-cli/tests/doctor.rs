@@ -89,7 +89,7 @@ fn strays_in_the_state_directory_are_listed_and_never_removed() {
             (&json!(fact), &json!("note"))
         );
         assert_eq!(said(&guard, &["ps", "-q"]), format!("{vm}\n"));
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         said(&guard, &["rm", &vm]);
         assert!(state.join("fill").exists(), "stockade did not create it");
         std::fs::remove_dir_all(&state).unwrap();

@@ -1,4 +1,4 @@
-//! The command brings along what a dynamically linked VMM needs.
+//! The command places the shared libraries of a dynamically linked VMM.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use testkit::{Guard, privileged, run, run_with};
 
-/// A program that needs a loader, and ends with 7.
+/// A program that needs a dynamic loader and exits with 7.
 fn vmm(guard: &Guard) -> PathBuf {
     let source = guard.file("vmm.c", "int main(void) { return 7; }\n");
     let path = guard.directory().join("vmm");
@@ -16,7 +16,7 @@ fn vmm(guard: &Guard) -> PathBuf {
     path
 }
 
-fn words(guard: &Guard, command: &str, vmm: &Path) -> Vec<String> {
+fn arguments(guard: &Guard, command: &str, vmm: &Path) -> Vec<String> {
     let flags = [
         ("--id", guard.named("jail")),
         ("--exec-file", vmm.display().to_string()),
@@ -28,13 +28,13 @@ fn words(guard: &Guard, command: &str, vmm: &Path) -> Vec<String> {
 }
 
 #[test]
-fn run_places_the_closure_unless_it_is_told_not_to() {
+fn run_places_shared_libraries_except_with_no_closure() {
     privileged!(guard, {
-        let mut words = words(&guard, "run", &vmm(&guard));
-        let output = run("stockade", &words);
+        let mut arguments = arguments(&guard, "run", &vmm(&guard));
+        let output = run("stockade", &arguments);
         assert_eq!((output.code, output.stderr.as_str()), (7, ""));
-        words.push("--no-closure".into());
-        let output = run("stockade", &words);
+        arguments.push("--no-closure".into());
+        let output = run("stockade", &arguments);
         let said = "stockade: failed to execute in the jail: /vmm: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
@@ -43,10 +43,10 @@ fn run_places_the_closure_unless_it_is_told_not_to() {
 }
 
 #[test]
-fn a_created_jail_has_its_closure_and_takes_directories() {
+fn a_created_jail_has_its_libraries_and_takes_directories() {
     privileged!(guard, {
         let vmm = vmm(&guard);
-        let created = run("stockade", &words(&guard, "create", &vmm));
+        let created = run("stockade", &arguments(&guard, "create", &vmm));
         assert_eq!(created.code, 0, "{created:?}");
         let directory = guard.directory().join("roms");
         std::fs::create_dir(&directory).unwrap();
@@ -76,7 +76,7 @@ fn a_created_jail_has_its_closure_and_takes_directories() {
     });
 }
 
-/// What a bound program sees of itself and its libraries: whether it can change them, by its own words.
+/// A program that reports whether it can change itself or its libraries.
 const LOOKS: &str = r#"
 #include <errno.h>
 #include <stdio.h>
@@ -92,30 +92,33 @@ int main(int count, char **names) {
 "#;
 
 #[test]
-fn a_bound_program_and_its_libraries_are_the_hosts_own_to_read_only() {
+fn a_bound_program_and_its_libraries_are_read_only() {
     privileged!(guard, {
         let source = guard.file("looks.c", LOOKS);
         let vmm = guard.directory().join("vmm");
         let made = run_with(Command::new("gcc").arg("-o").arg(&vmm).arg(source));
         assert_eq!(made.code, 0, "gcc, which the tests need: {made:?}");
-        let mut words = words(&guard, "run", &vmm);
-        let planned = run("stockade", &[&["plan".into(), "--json".into()], &words[1..]].concat());
+        let mut arguments = arguments(&guard, "run", &vmm);
+        let planned = run("stockade", &[&["plan".into(), "--json".into()], &arguments[1..]].concat());
         let copied: Value = serde_json::from_str(&planned.stdout).unwrap();
         let copied = copied.as_array().unwrap().iter().map(|row| &row["step"]);
         let libc = copied.filter_map(|step| step["path"].as_str()).find(|path| path.ends_with("/libc.so.6"));
         let libc = libc.unwrap().to_owned();
         let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
         let hosts = inode(&std::fs::canonicalize(&libc).unwrap());
-        // No permission stops it at its own file.
+        // The file's mode does not stop the program, which owns the file.
         std::os::unix::fs::chown(&vmm, Some(1234), Some(1234)).unwrap();
-        words.extend(["--bind-exec", "--", "/vmm", &libc].map(String::from));
-        let output = run("stockade", &words);
+        arguments.extend(["--bind-exec", "--", "/vmm", &libc].map(String::from));
+        let output = run("stockade", &arguments);
         let refused = "Read-only file system";
         let said = format!("{} {refused}\n{hosts} {refused}\n", inode(&vmm));
         assert_eq!((output.code, output.stdout, output.stderr), (0, said, String::new()));
-        // Root could mount it anew.
-        words.splice(words.len() - 4..words.len() - 3, ["--bind-exec", "--uid", "0"].map(String::from));
-        let output = run("stockade", &words);
+        // Root could remount it writable.
+        arguments.splice(
+            arguments.len() - 4..arguments.len() - 3,
+            ["--bind-exec", "--uid", "0"].map(String::from),
+        );
+        let output = run("stockade", &arguments);
         let said = "stockade: --bind-exec: 0:1234 cannot own what is read-only: uid 0 is the jail's own, and could \
                     make it writable\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
@@ -124,47 +127,47 @@ fn a_bound_program_and_its_libraries_are_the_hosts_own_to_read_only() {
 }
 
 #[test]
-fn what_the_vmms_user_may_not_execute_is_not_bound() {
+fn a_file_that_the_vmms_user_cannot_execute_is_not_bound() {
     privileged!(guard, {
         use std::os::unix::fs::PermissionsExt;
         let vmm = vmm(&guard);
         std::fs::set_permissions(&vmm, std::fs::Permissions::from_mode(0o744)).unwrap();
-        let mut words = words(&guard, "run", &vmm);
-        assert_eq!(run("stockade", &words).code, 7, "a copy is the user's own");
-        words.push("--bind-exec".into());
-        let output = run("stockade", &words);
+        let mut arguments = arguments(&guard, "run", &vmm);
+        assert_eq!(run("stockade", &arguments).code, 7, "a copy is the user's own");
+        arguments.push("--bind-exec".into());
+        let output = run("stockade", &arguments);
         let said = format!(
             "stockade: --exec-file: {} may not be executed by 1234:1234, and bound it stays as it is: have it \
              copied, or chmod it\n",
             vmm.display()
         );
         assert_eq!((output.code, output.stderr), (125, said));
-        words.extend(["--gid".into(), "0".into()]);
+        arguments.extend(["--gid".into(), "0".into()]);
         std::fs::set_permissions(&vmm, std::fs::Permissions::from_mode(0o710)).unwrap();
-        // Its libraries and the way to it are for everyone.
-        let output = run("stockade", &words);
+        // Its libraries and parent directories are accessible to everyone.
+        let output = run("stockade", &arguments);
         assert_eq!((output.code, output.stderr.as_str()), (7, ""));
     });
 }
 
 #[test]
-fn plan_shows_the_closure_and_makes_nothing() {
+fn plan_shows_shared_libraries_and_creates_nothing() {
     privileged!(guard, {
         let vmm = vmm(&guard);
-        let mut words = words(&guard, "plan", &vmm);
-        words.push("--json".into());
-        let placed = |words: &[String]| {
-            let output = run("stockade", words);
+        let mut arguments = arguments(&guard, "plan", &vmm);
+        arguments.push("--json".into());
+        let placed = |arguments: &[String]| {
+            let output = run("stockade", arguments);
             assert_eq!(output.code, 0, "{output:?}");
             let steps: Value = serde_json::from_str(&output.stdout).unwrap();
             let steps = steps.as_array().unwrap().iter().map(|row| &row["step"]);
             let files = steps.filter(|step| step["kind"] == "placed-file");
             files.map(|step| step["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        let files = placed(&words);
+        let files = placed(&arguments);
         assert!(files.iter().any(|path| path.ends_with("/libc.so.6")), "{files:?}");
-        words.push("--no-closure".into());
-        assert_eq!(placed(&words), ["/vmm"]);
+        arguments.push("--no-closure".into());
+        assert_eq!(placed(&arguments), ["/vmm"]);
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }

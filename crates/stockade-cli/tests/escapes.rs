@@ -1,4 +1,4 @@
-//! Ways out that were open once: set-uid files, the launcher's keyring, and the launcher's own program.
+//! Former escapes: set-uid files, the launcher's keyring, and the launcher's own program.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::BufRead;
@@ -9,18 +9,18 @@ use std::process::Command;
 use serde_json::{Value, json};
 use testkit::{Guard, privileged, program, run_with, said, stockade};
 
-/// A jail in which the probe sleeps: its id, its root and its VMM's pid.
+/// Starts a jail with a sleeping probe. Returns its id, its root and its VMM's pid.
 fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, PathBuf, i32) {
     let id = guard.named(name);
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-    let words = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
-    said(guard, &[&words[..], flags].concat());
+    let arguments = ["create", "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    said(guard, &[&arguments[..], flags].concat());
     let pid = said(guard, &["start", &id, "--", "sleep"]).trim().parse().unwrap();
     let root = guard.base().join("stockade-probe").join(&id).join("root");
     (id, root, pid)
 }
 
-/// Puts a file that the jail owns into its root.
+/// Creates a file of the jail's owner in its root.
 fn put(root: &Path, name: &str, content: &[u8]) {
     let path = root.join(name);
     std::fs::write(&path, content).unwrap();
@@ -37,7 +37,7 @@ fn suid_mounts(pid: i32) -> Vec<String> {
 }
 
 #[test]
-fn every_mount_in_a_jail_is_nosuid_whoever_mounted_it() {
+fn every_mount_in_a_jail_is_nosuid() {
     privileged!(guard, {
         let share = guard.directory().join("share");
         std::fs::create_dir(&share).unwrap();
@@ -50,10 +50,10 @@ fn every_mount_in_a_jail_is_nosuid_whoever_mounted_it() {
 }
 
 #[test]
-fn a_mount_of_the_host_that_comes_later_is_nosuid_once_something_is_executed_there() {
+fn a_later_mount_of_the_host_is_nosuid_after_an_exec() {
     privileged!(guard, {
         use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-        // A base whose mounts spread into jails, wherever the test runs.
+        // A shared mount as the base, so that mounts propagate into jails on every host.
         let (base, extra) = (guard.directory().join("shared"), guard.directory().join("extra"));
         std::fs::create_dir(&base).unwrap();
         std::fs::create_dir(&extra).unwrap();
@@ -65,22 +65,22 @@ fn a_mount_of_the_host_that_comes_later_is_nosuid_once_something_is_executed_the
         let pid: i32 = said(&guard, &["start", &id, "--", "sleep"]).trim().parse().unwrap();
         let at = base.join("stockade-probe").join(&id).join("root/run");
         rustix::mount::mount_bind(&extra, &at).unwrap();
-        let (before, visited) =
+        let (before, exec) =
             (suid_mounts(pid), stockade(&guard, &["exec", &id, "--", "/stockade-probe", "exit=0"]));
         let after = suid_mounts(pid);
         rustix::mount::unmount(&at, UnmountFlags::DETACH).unwrap();
         said(&guard, &["rm", "--force", &id]);
         rustix::mount::unmount(&base, UnmountFlags::DETACH).unwrap();
         assert_eq!(before.len(), 1, "it has spread: {before:?}");
-        assert_eq!((visited.code, visited.stderr.as_str()), (0, ""));
+        assert_eq!((exec.code, exec.stderr.as_str()), (0, ""));
         assert_eq!(after, Vec::<String>::new());
     });
 }
 
 #[test]
-fn no_jail_is_attached_without_nosuid_where_the_host_is_copied() {
+fn jails_are_nosuid_where_the_hosts_mounts_are_copied() {
     privileged!(guard, {
-        // With a runtime directory of its own there is no template, and the host's mount namespace is copied.
+        // With a separate runtime directory there is no template mount namespace, so the host's mounts are copied.
         let (id, base) = (guard.named("classic"), guard.base().display().to_string());
         let probe = program("stockade-probe").display().to_string();
         let mut run = Command::new("unshare");
@@ -113,7 +113,7 @@ fn the_root_of_a_jail_is_nosuid_even_without_mount_setattr() {
         }
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-        // A kernel before 5.12, and a filter of system calls from then; the host's mounts copied and the template's.
+        // A kernel before 5.12, and a seccomp filter of that time; with the host's mounts and with the template's.
         for (number, (errno, before)) in
             [("ENOSYS", ""), ("EPERM", ""), ("ENOSYS", "mount -t tmpfs none /run && ")].iter().enumerate()
         {
@@ -124,13 +124,13 @@ fn the_root_of_a_jail_is_nosuid_even_without_mount_setattr() {
             start.args(["--mount", "sh", "-c", &script, &format!("--inject=mount_setattr:error={errno}")]);
             start.arg(program("stockade")).args(["start", &id, "--", "sleep"]);
             start.env("STOCKADE_STATE_DIR", guard.state());
-            // strace stays with the VMM until that ends.
+            // strace exits with the VMM.
             let mut tracer = start.stdout(std::process::Stdio::piped()).spawn().unwrap();
             let mut line = String::new();
             std::io::BufReader::new(tracer.stdout.take().unwrap()).read_line(&mut line).unwrap();
             let pid: i32 = line.trim().parse().unwrap();
             assert_eq!(suid_mounts(pid), Vec::<String>::new(), "{errno}, {before:?}");
-            // A process that is traced is there until its tracer has seen its end.
+            // A traced process exists until its tracer has waited for it.
             said(&guard, &["kill", &id]);
             tracer.wait().unwrap();
             said(&guard, &["rm", "--force", &id]);
@@ -143,7 +143,7 @@ fn the_launchers_session_keyring_is_out_of_reach() {
     privileged!(guard, {
         let (id, base) = (guard.named("keys"), guard.base().display().to_string());
         let (stockade, probe) = (program("stockade"), program("stockade-probe").display().to_string());
-        let (other, _, _) = sleeper(&guard, "visited", &[]);
+        let (other, _, _) = sleeper(&guard, "other", &[]);
         let script = "set -e; \"$0\" run --id \"$1\" --exec-file \"$2\" --chroot-base-dir \"$3\" -- keys; \
                       \"$0\" exec \"$4\" -- /stockade-probe keys; \"$0\" exec --root \"$4\" -- /stockade-probe keys; \
                       \"$2\" keys";
@@ -154,10 +154,10 @@ fn the_launchers_session_keyring_is_out_of_reach() {
         assert_eq!(output.code, 0, "{}", output.stderr);
         let lines: Vec<Value> =
             output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        // Bytes that could be read, then whether it could be cleared: each has an empty keyring of its own.
+        // The bytes read, then the result of clearing: each process has its own empty keyring.
         let nothing = json!({ "keys": [{ "Ok": 0 }, { "Ok": 0 }] });
         assert_eq!(lines[..2], [nothing.clone(), nothing]);
-        // uid 0 has keyrings of its own on the host, so root in a jail has no keys at all: ENOSYS.
+        // uid 0 has keyrings on the host, so root in a jail has no access to keys at all: ENOSYS.
         assert_eq!(lines[2], json!({ "keys": [{ "Err": 38 }, { "Err": 38 }] }));
         assert_eq!(
             lines[3]["keys"][0],
@@ -169,9 +169,9 @@ fn the_launchers_session_keyring_is_out_of_reach() {
 }
 
 #[test]
-fn a_start_goes_on_without_keys_and_not_with_the_launchers() {
+fn a_start_without_keyrings_never_keeps_the_launchers() {
     privileged!(guard, {
-        let test = "a_start_goes_on_without_keys_and_not_with_the_launchers";
+        let test = "a_start_without_keyrings_never_keeps_the_launchers";
         if !testkit::has(Path::new("/usr/bin/strace").exists(), test, "strace") {
             return;
         }
@@ -195,11 +195,11 @@ fn a_start_goes_on_without_keys_and_not_with_the_launchers() {
             ]);
             run_with(command.env("STOCKADE_STATE_DIR", guard.state()))
         };
-        // A kernel without keys, and a filter that forbids them to the VMM too.
+        // A kernel without keys, and a filter that also forbids them to the VMM.
         assert_eq!(run("keyctl:error=ENOSYS").code, 7);
         assert_eq!(run("keyctl:error=EPERM").code, 7);
         for (inject, line) in [
-            // A filter that forbids to join alone.
+            // A filter that forbids only `KEYCTL_JOIN_SESSION_KEYRING`.
             (
                 "keyctl:error=EPERM:when=1",
                 "failed to reset session keyring: Operation not permitted (os error 1)",
@@ -222,7 +222,7 @@ fn a_start_goes_on_without_keys_and_not_with_the_launchers() {
 }
 
 #[test]
-fn a_visitor_is_never_executed_as_stockade_itself() {
+fn an_exec_process_never_executes_stockade_itself() {
     privileged!(guard, {
         let (id, root, _) = sleeper(&guard, "self", &["--place", "/proc=proc:bind"]);
         put(&root, "script", b"#!/proc/self/exe\n");
@@ -232,11 +232,11 @@ fn a_visitor_is_never_executed_as_stockade_itself() {
         std::os::unix::fs::symlink("/proc/self/exe", root.join("link")).unwrap();
         for program in ["/script", "/with-argument", "/chain", "/elf", "/link"] {
             for root in [&[][..], &["--root"]] {
-                let words = [&["exec"][..], root, &[&id, "--", program, "--help"]].concat();
-                let output = stockade(&guard, &words);
+                let arguments = [&["exec"][..], root, &[&id, "--", program, "--help"]].concat();
+                let output = stockade(&guard, &arguments);
                 let all = format!("{}{}", output.stdout, output.stderr);
-                assert!(!all.contains("Usage:"), "{words:?}: {all}");
-                assert!([1, 125, 126, 127].contains(&output.code), "{words:?}: {} {all}", output.code);
+                assert!(!all.contains("Usage:"), "{arguments:?}: {all}");
+                assert!([1, 125, 126, 127].contains(&output.code), "{arguments:?}: {} {all}", output.code);
             }
         }
         said(&guard, &["rm", "--force", &id]);
@@ -244,7 +244,7 @@ fn a_visitor_is_never_executed_as_stockade_itself() {
 }
 
 #[test]
-fn scripts_of_a_jail_run_as_the_kernel_would_run_them() {
+fn scripts_of_a_jail_run_as_under_execve() {
     privileged!(guard, {
         let (id, root, _) = sleeper(&guard, "scripts", &[]);
         put(&root, "plain", b"#!/stockade-probe\n");
@@ -256,9 +256,9 @@ fn scripts_of_a_jail_run_as_the_kernel_would_run_them() {
         put(&root, "loop", b"#!/loop\n");
         put(&root, "text", b"no program\n");
         put(&root, "missing", b"#!/not/there\n");
-        let args = |words: &[&str]| json!({ "args": words }).to_string() + "\n";
+        let args = |arguments: &[&str]| json!({ "args": arguments }).to_string() + "\n";
         let runs = |program: &str| said(&guard, &["exec", &id, "--", program, "args"]);
-        // The probe takes the path of the script for an action, and so prints nothing but a complaint.
+        // The probe takes the path of the script for an action, so it prints only an error.
         let plain = stockade(&guard, &["exec", &id, "--", "/plain", "args"]);
         assert_eq!((plain.code, plain.stderr.as_str()), (2, "stockade-probe: unknown action '/plain'\n"));
         let printed = stockade(&guard, &["exec", &id, "--", "/spaced", "exit=7"]);

@@ -1,4 +1,4 @@
-//! `exec` and `shell`: a visitor is held by what holds the VMM, ends with the jail, and gets no terminal of ours.
+//! `exec` and `shell`: an exec process has the VMM's limits, ends with the jail, and never gets the caller's terminal.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;
@@ -12,23 +12,23 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
 use testkit::{Guard, Output, has, privileged, program, run_with};
 
-fn command(guard: &Guard, words: &[&str]) -> Command {
+fn command(guard: &Guard, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state()).env_remove("TERM");
+    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state()).env_remove("TERM");
     command
 }
 
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(&mut command(guard, words))
+fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
+    run_with(&mut command(guard, arguments))
 }
 
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+fn said(guard: &Guard, arguments: &[&str]) -> String {
+    let output = stockade(guard, arguments);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
     output.stdout
 }
 
-/// A jail with the probe asleep in it: its id and its VMM's pid.
+/// Starts a jail with a sleeping probe. Returns its id and its VMM's pid.
 fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, i32) {
     let id = guard.named(name);
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -38,25 +38,25 @@ fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, i32) {
     (id, pid)
 }
 
-fn refused(guard: &Guard, words: &[&str], code: i32, line: &str) {
-    let output = stockade(guard, words);
+fn refused(guard: &Guard, arguments: &[&str], code: i32, line: &str) {
+    let output = stockade(guard, arguments);
     assert_eq!((output.stderr, output.stdout.as_str()), (format!("stockade: {line}\n"), ""));
-    assert_eq!(output.code, code, "{words:?}");
+    assert_eq!(output.code, code, "{arguments:?}");
 }
 
-/// A visitor that is asleep, and the command that waits for it. Neither outlives a test that fails.
+/// A sleeping exec process, and the command that waits for it. Drop ends both, also in a failed test.
 struct Asleep {
     command: Child,
-    visitor: i32,
+    pid: i32,
 }
 
 impl Asleep {
-    fn new(guard: &Guard, words: &[&str]) -> Self {
-        let all = [words, &["args", "sleep"]].concat();
+    fn new(guard: &Guard, arguments: &[&str]) -> Self {
+        let all = [arguments, &["args", "sleep"]].concat();
         let spawned = command(guard, &all).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut asleep = Self { command: spawned.unwrap(), visitor: 0 };
+        let mut asleep = Self { command: spawned.unwrap(), pid: 0 };
         asleep.command.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        asleep.visitor = child_of(&asleep.command);
+        asleep.pid = child_of(&asleep.command);
         asleep
     }
 
@@ -68,8 +68,8 @@ impl Asleep {
 impl Drop for Asleep {
     fn drop(&mut self) {
         if matches!(self.command.try_wait(), Ok(None)) {
-            let visitor = Pid::from_raw(self.visitor);
-            let _ = visitor.map(|visitor| rustix::process::kill_process(visitor, Signal::KILL));
+            let process = Pid::from_raw(self.pid);
+            let _ = process.map(|process| rustix::process::kill_process(process, Signal::KILL));
             let _ = self.command.kill().and_then(|()| self.command.wait());
         }
     }
@@ -85,7 +85,7 @@ fn namespace(pid: i32, kind: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_visitor_is_held_by_all_that_holds_the_vmm_and_ends_with_the_jail() {
+fn an_exec_process_has_the_vmms_limits_and_ends_with_the_jail() {
     privileged!(guard, {
         let net = guard.named("net");
         let limited =
@@ -93,25 +93,25 @@ fn a_visitor_is_held_by_all_that_holds_the_vmm_and_ends_with_the_jail() {
         for (name, flags) in [("plain", &[][..]), ("limited", &limited)] {
             let (id, vmm) = sleeper(&guard, name, flags);
             let mut asleep = Asleep::new(&guard, &["exec", &id, "--", "/stockade-probe"]);
-            let visitor = asleep.visitor;
+            let process = asleep.pid;
             for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
-                assert_eq!(namespace(visitor, kind), namespace(vmm, kind), "{name}: {kind}");
+                assert_eq!(namespace(process, kind), namespace(vmm, kind), "{name}: {kind}");
             }
             let of = |pid: i32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
             for file in ["cgroup", "limits"] {
-                assert_eq!(of(visitor, file), of(vmm, file), "{name}: {file}");
+                assert_eq!(of(process, file), of(vmm, file), "{name}: {file}");
             }
             let held = |pid: i32| {
                 let kept = ["Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp:", "SigBlk"];
                 let is_kept = |line: &&str| kept.iter().any(|name| line.starts_with(name));
                 of(pid, "status").lines().filter(is_kept).map(str::to_owned).collect::<Vec<_>>()
             };
-            assert_eq!(held(visitor), held(vmm), "{name}");
+            assert_eq!(held(process), held(vmm), "{name}");
             let root = |pid: i32| {
                 let facts = rustix::fs::stat(format!("/proc/{pid}/root")).unwrap();
                 (facts.st_dev, facts.st_ino)
             };
-            assert_eq!(root(visitor), root(vmm), "{name}");
+            assert_eq!(root(process), root(vmm), "{name}");
             assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
             assert_eq!(asleep.code(), Some(137), "{name}: it is killed with the jail");
         }
@@ -119,28 +119,28 @@ fn a_visitor_is_held_by_all_that_holds_the_vmm_and_ends_with_the_jail() {
 }
 
 #[test]
-fn a_visitor_sees_the_jail_and_nothing_of_the_caller() {
+fn an_exec_process_sees_the_jail_and_not_the_caller() {
     privileged!(guard, {
         let (id, _) = sleeper(&guard, "sees", &[]);
         let secret = File::open("/etc/passwd").unwrap();
         rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
-        let words = ["exec", &id, "stockade-probe", "report"];
-        let report: Value = serde_json::from_str(&said(&guard, &words)).unwrap();
+        let arguments = ["exec", &id, "stockade-probe", "report"];
+        let report: Value = serde_json::from_str(&said(&guard, &arguments)).unwrap();
         assert_eq!(report["descriptors"], json!([0, 1, 2]));
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/";
         assert_eq!(report["environment"], json!([path]));
         assert_eq!((&report["cwd"], &report["sid"]), (&json!("/"), &report["pid"]));
         let escapes = report["escapes"].as_array().unwrap();
         assert!(!escapes.is_empty() && escapes.iter().all(|escape| escape["held"] == true), "{escapes:?}");
-        let words = ["exec", "--env", "A=b=c", "--env", "PATH=/x", &id, "/stockade-probe", "report"];
-        let report: Value = serde_json::from_str(&said(&guard, &words)).unwrap();
+        let arguments = ["exec", "--env", "A=b=c", "--env", "PATH=/x", &id, "/stockade-probe", "report"];
+        let report: Value = serde_json::from_str(&said(&guard, &arguments)).unwrap();
         assert_eq!(report["environment"], json!(["A=b=c", "PATH=/x"]));
         said(&guard, &["rm", "--force", &id]);
     });
 }
 
 #[test]
-fn exit_codes_signals_and_stdin_go_through() {
+fn exit_codes_signals_and_stdin_are_passed_on() {
     privileged!(guard, {
         let (id, _) = sleeper(&guard, "through", &[]);
         for (word, code) in [("exit=0", 0), ("exit=255", 255), ("signal=9", 137), ("signal=15", 143)] {
@@ -160,12 +160,13 @@ fn exit_codes_signals_and_stdin_go_through() {
 }
 
 #[test]
-fn root_keeps_power_over_files_and_over_nothing_of_the_host() {
+fn root_keeps_only_capabilities_over_files() {
     privileged!(guard, {
         for (name, flags) in [("plain", &[][..]), ("own", &["--new-pid-ns"][..])] {
             let (id, vmm) = sleeper(&guard, name, flags);
-            let words = ["exec", "--root", &id, "stockade-probe", "write=/stockade-probe.pid=mine", "report"];
-            let output = said(&guard, &words);
+            let arguments =
+                ["exec", "--root", &id, "stockade-probe", "write=/stockade-probe.pid=mine", "report"];
+            let output = said(&guard, &arguments);
             let (wrote, report) = output.split_once('\n').unwrap();
             assert_eq!(wrote, "{\"write\":\"ok\"}");
             let report: Value = serde_json::from_str(report).unwrap();
@@ -178,9 +179,9 @@ fn root_keeps_power_over_files_and_over_nothing_of_the_host() {
                 assert!(escape["held"] == true || escape["name"] == "become-root", "{name}: {escape}");
             }
             let mut asleep = Asleep::new(&guard, &["exec", "--root", &id, "stockade-probe"]);
-            let visitor = asleep.visitor;
-            assert_ne!(namespace(visitor, "pid"), namespace(std::process::id().cast_signed(), "pid"));
-            assert_eq!(namespace(visitor, "pid") == namespace(vmm, "pid"), name == "own");
+            let process = asleep.pid;
+            assert_ne!(namespace(process, "pid"), namespace(std::process::id().cast_signed(), "pid"));
+            assert_eq!(namespace(process, "pid") == namespace(vmm, "pid"), name == "own");
             said(&guard, &["rm", "--force", &id]);
             assert_eq!(asleep.code(), Some(137));
         }
@@ -190,8 +191,8 @@ fn root_keeps_power_over_files_and_over_nothing_of_the_host() {
 const BUSYBOX: &str = "/bin/busybox";
 
 #[test]
-fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
-    if !has(Path::new(BUSYBOX).exists(), "a_program_of_the_host_is_lent_as_a_sealed_copy", "busybox") {
+fn a_program_of_the_host_is_a_sealed_copy() {
+    if !has(Path::new(BUSYBOX).exists(), "a_program_of_the_host_is_a_sealed_copy", "busybox") {
         return;
     }
     privileged!(guard, {
@@ -201,13 +202,13 @@ fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
         assert_eq!(listed, "dev\nrun\nstockade-probe\nstockade-probe.pid\n");
         let output = stockade(&guard, &[&busybox[..], &["--", "sh", "-c", "exit 9"]].concat());
         assert_eq!(output.code, 9);
-        let mut words = command(&guard, &[&busybox[..], &["cat"]].concat());
-        let mut running = words.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut arguments = command(&guard, &[&busybox[..], &["cat"]].concat());
+        let mut running = arguments.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         running.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         running.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let exe = format!("/proc/{}/exe", child_of(&running));
-        assert!(std::fs::read_link(&exe).unwrap().to_string_lossy().starts_with("/memfd:visitor"));
-        // Whoever could write to it from inside cannot, since not even root can.
+        assert!(std::fs::read_link(&exe).unwrap().to_string_lossy().starts_with("/memfd:exec"));
+        // Root cannot write to it from inside, so no other process can.
         assert!(File::options().write(true).open(&exe).and_then(|mut file| file.write_all(b"x")).is_err());
         drop(running.stdin.take());
         assert!(running.wait().unwrap().success());
@@ -216,22 +217,22 @@ fn a_program_of_the_host_is_lent_as_a_sealed_copy() {
 }
 
 #[test]
-fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs() {
+fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
     privileged!(guard, {
-        let no_jail = format!("there is no jail {}: stockade ps lists those that are", guard.name());
+        let no_jail = format!("no jail '{}'; list the jails with `stockade ps`", guard.name());
         refused(&guard, &["exec", guard.name(), "x"], 125, &no_jail);
         let (id, _) = sleeper(&guard, "wrong", &[]);
         let gone = "No such file or directory (os error 2)";
         let none = format!(
             "failed to execute in the jail: sh: {gone}; the jail has no such program, or not its interpreter: \
-             a static one of the host's can be run (see --host-program)"
+             a static one of the host's can be run; use --host-program for a static program of the host"
         );
         refused(&guard, &["shell", &id], 127, &none);
         let file = "failed to execute in the jail: /stockade-probe.pid: Permission denied (os error 13); \
                     may the jail's uid execute it?";
         refused(&guard, &["exec", &id, "/stockade-probe.pid"], 126, file);
         refused(&guard, &["exec", &id, "../x"], 125, "\"../x\" is not a path inside a jail");
-        refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: \"A\" is not NAME=VALUE");
+        refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: 'A' is not NAME=VALUE");
         let missing = format!("--host-program: failed to open /no/such: {gone}");
         refused(&guard, &["exec", "--host-program", "/no/such", &id], 125, &missing);
         refused(&guard, &["exec", "--host-program", "/etc", &id], 125, "--host-program: /etc is not a file");
@@ -255,9 +256,12 @@ fn a_mistake_is_told_in_one_line_with_the_code_that_tells_it_from_the_programs()
 }
 
 #[test]
-fn a_shell_has_a_terminal_of_its_own_and_ours_is_as_before() {
-    if !has(Path::new(BUSYBOX).exists(), "a_shell_has_a_terminal_of_its_own_and_ours_is_as_before", "busybox")
-    {
+fn a_shell_has_its_own_terminal_and_the_callers_is_restored() {
+    if !has(
+        Path::new(BUSYBOX).exists(),
+        "a_shell_has_its_own_terminal_and_the_callers_is_restored",
+        "busybox",
+    ) {
         return;
     }
     privileged!(guard, {
@@ -281,7 +285,7 @@ fn a_shell_has_a_terminal_of_its_own_and_ours_is_as_before() {
         typed.write_all(b"stty size; echo kind $TERM\r").unwrap();
         screen.wait_for("33 77\r\n");
         screen.wait_for("kind vt100\r\n");
-        // The interrupt is the shell's, which goes on.
+        // The shell handles the interrupt and continues.
         typed.write_all(b"echo run''s; sleep 1000\r").unwrap();
         screen.wait_for("runs\r\n");
         typed.write_all(b"\x03").unwrap();
@@ -294,7 +298,7 @@ fn a_shell_has_a_terminal_of_its_own_and_ours_is_as_before() {
     });
 }
 
-/// What a terminal shows, from where the last look ended.
+/// The output of a terminal since the last read.
 struct Screen {
     terminal: File,
     text: String,
@@ -313,13 +317,13 @@ impl Screen {
 }
 
 #[test]
-fn a_small_limit_of_file_sizes_limits_the_program_and_not_its_copy() {
+fn a_file_size_limit_applies_to_the_program_not_its_copy() {
     privileged!(guard, {
         let (id, _) = sleeper(&guard, "small", &["--resource-limit", "fsize=4096"]);
         let limits = said(&guard, &["exec", &id, "--", "/stockade-probe", "limits"]);
         let limits: Value = serde_json::from_str(&limits).unwrap();
         assert_eq!(limits["limits"]["fsize"], json!([4096, 4096]));
-        // Where the launcher has such a limit itself the copy cannot be made, which is told and kills nothing.
+        // If the launcher itself has such a limit, the copy fails with an error and no process is killed.
         let mut exec = Command::new("prlimit");
         exec.arg("--fsize=4096").arg(program("stockade")).args([
             "exec",
@@ -343,7 +347,7 @@ fn a_small_limit_of_file_sizes_limits_the_program_and_not_its_copy() {
 }
 
 #[test]
-fn root_in_the_jail_is_warned_of_files_that_are_the_hosts() {
+fn exec_as_root_warns_of_the_hosts_files() {
     privileged!(guard, {
         let image = guard.base().with_file_name("image");
         std::fs::write(&image, "of the host").unwrap();
@@ -351,8 +355,8 @@ fn root_in_the_jail_is_warned_of_files_that_are_the_hosts() {
         let (id, _) = sleeper(&guard, "linked", &["--place", &place]);
         let output = stockade(&guard, &["exec", "--root", &id, "--", "/stockade-probe", "exit=0"]);
         let line = format!(
-            "stockade: /image is a hard link of the host's {}, which a program that is root in the jail can change; \
-             place it with :copy\n",
+            "stockade: '/image' is a hard link to the host's '{}', which a root program in the jail can change; place it \
+             with :copy\n",
             image.display()
         );
         assert_eq!((output.code, output.stderr), (0, line));

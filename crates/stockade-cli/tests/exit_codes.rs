@@ -1,4 +1,4 @@
-//! The exit codes are those of docs/exit-codes.md.
+//! Commands have the exit codes of docs/exit-codes.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use testkit::{Guard, Output, privileged, program, said, stockade};
 
-/// The codes that the table names.
+/// The codes of the document's table.
 fn documented() -> BTreeSet<i32> {
     let table =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/exit-codes.md"));
@@ -17,12 +17,12 @@ fn documented() -> BTreeSet<i32> {
 
 fn run(guard: &Guard, vmm: &str) -> Output {
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-    let words = ["run", "--id", "codes", "--exec-file", &probe, "--chroot-base-dir", &base, "--", vmm];
-    stockade(guard, &words)
+    let arguments = ["run", "--id", "codes", "--exec-file", &probe, "--chroot-base-dir", &base, "--", vmm];
+    stockade(guard, &arguments)
 }
 
 #[test]
-fn each_code_of_the_table_comes_where_it_says() {
+fn each_documented_exit_code_occurs() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -30,7 +30,7 @@ fn each_code_of_the_table_comes_where_it_says() {
         said(&guard, &["place", "vm", "/etc/passwd"]);
         said(&guard, &["start", "vm", "--", "sleep"]);
         let mut seen = BTreeSet::new();
-        for (code, words) in [
+        for (code, arguments) in [
             (0, &["ps"][..]),
             (1, &["ps", "--no-such-flag"]),
             (1, &["inspect", "none"]),
@@ -53,11 +53,11 @@ fn each_code_of_the_table_comes_where_it_says() {
             (143, &["exec", "vm", "--", "/stockade-probe", "signal=15"]),
             (0, &["rm", "--force", "vm"]),
         ] {
-            let output = stockade(&guard, words);
-            assert_eq!(output.code, code, "{words:?}: {output:?}");
+            let output = stockade(&guard, arguments);
+            assert_eq!(output.code, code, "{arguments:?}: {output:?}");
             seen.insert(code);
         }
-        let killed = "stockade: the VMM of jail codes has ended: killed by signal 9\n";
+        let killed = "stockade: the VMM of jail 'codes' has exited: killed by signal 9\n";
         for (vmm, code, said) in
             [("exit=0", 0, ""), ("exit=77", 77, ""), ("exit=124", 124, ""), ("signal=9", 137, killed)]
         {

@@ -1,8 +1,7 @@
-//! The guide: every command on its pages is run, and prints what the page says.
+//! The guide: every command on its pages is run, and prints the documented output.
 //!
-//! They have a host of their own: a mount namespace in which `/srv`, `/run`, `/var/lib` and `/usr/local/bin`
-//! are empty, so that the commands need no other names than a reader's. `TRYCMD=overwrite` writes
-//! what they print into the pages.
+//! The commands run in a mount namespace in which `/srv`, `/run`, `/var/lib` and `/usr/local/bin` are empty, so that
+//! they can use a reader's names. `TRYCMD=overwrite` writes their output into the pages.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -13,11 +12,11 @@ use std::time::Duration;
 use stockade::snapshot::Snapshot;
 use testkit::{privileged, program, remove_cgroup};
 
-/// Set in the run that has a mount namespace of its own.
+/// Set in the process that has its own mount namespace.
 const ALONE: &str = "STOCKADE_GUIDE_ALONE";
-/// What is a page's alone.
+/// Directories that are empty at the start of each page.
 const OWN: [&str; 4] = ["/srv", "/run", "/var/lib", "/usr/local/bin"];
-/// Where the programs are that pages show.
+/// The search path for the programs of the pages.
 const PATH: &str = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHOWN: [&str; 10] =
     ["stockade", "qemu.sh", "cp", "ls", "mkdir", "mount", "rm", "rmdir", "setpriv", "umount"];
@@ -25,10 +24,10 @@ const SHOWN: [&str; 10] =
 const PARENTS: [&str; 2] = ["firecracker", "qemu-system-x86_64"];
 
 #[test]
-fn every_command_of_the_guide_prints_what_its_page_says() {
+fn every_command_of_the_guide_prints_its_documented_output() {
     let needed = [Path::new("/dev/kvm"), Path::new("/usr/bin/qemu-system-x86_64"), &kernel()];
     let there = needed.iter().all(|path| path.exists());
-    let test = "every_command_of_the_guide_prints_what_its_page_says";
+    let test = "every_command_of_the_guide_prints_its_documented_output";
     if !testkit::has(there, test, "/dev/kvm, QEMU and a kernel: cargo xtask test") {
         return;
     }
@@ -47,7 +46,7 @@ fn every_command_of_the_guide_prints_what_its_page_says() {
             .status();
         assert!(again.unwrap().success(), "the guide is wrong, as told above");
     } else {
-        // Tells that it is skipped.
+        // It prints that the test is skipped.
         privileged!(guard, {});
     }
 }
@@ -70,9 +69,9 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Makes what is a page's alone, with the programs and images that the guide names.
+/// Mounts the empty directories, and adds the programs and images that the guide names.
 fn furnish() {
-    // As hosts have it; it ends with this namespace.
+    // Like on a host. It disappears with this namespace.
     mount(&["--make-rshared", "/"]);
     for directory in OWN {
         mount(&["-t", "tmpfs", "-o", "mode=755", "guide", directory]);
@@ -90,16 +89,16 @@ fn furnish() {
     fs::write(&script, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::File::create(images.join("rootfs.ext4")).unwrap().set_len(64 << 20).unwrap();
-    // Where the commands are run is no part of what they print.
+    // The working directory does not appear in the output.
     fs::create_dir("/srv/here").unwrap();
     std::env::set_current_dir("/srv/here").unwrap();
 }
 
-fn mount(words: &[&str]) {
-    assert!(Command::new("mount").args(words).status().unwrap().success(), "mount {words:?}");
+fn mount(arguments: &[&str]) {
+    assert!(Command::new("mount").args(arguments).status().unwrap().success(), "mount {arguments:?}");
 }
 
-/// Runs a page, after which the host has to be as it was.
+/// Runs a page. Afterwards the host has to be unchanged.
 fn is_right(page: &Path) -> bool {
     let places = OWN.map(Path::new);
     write_files(page);
@@ -112,7 +111,7 @@ fn is_right(page: &Path) -> bool {
         cases.register_bin(name, path);
     }
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cases.run()));
-    // It outlives jails on purpose.
+    // The template mount namespace outlives jails on purpose.
     testkit::run("stockade", &["host-setup", "--remove"]);
     let after = Snapshot::take(&places).unwrap();
     clear();
@@ -136,13 +135,13 @@ fn write_files(page: &Path) {
     }
 }
 
-/// The host's own cgroups come and go, and the directory of network namespaces stays.
+/// Whether a change is a trace of a page. The host's own cgroups change, and the directory of network namespaces stays.
 fn is_trace(what: &str) -> bool {
     let is_jails = PARENTS.iter().any(|parent| what.contains(&format!("/{parent}/")));
     (is_jails || !what.starts_with("cgroup ")) && !what.contains("/run/netns")
 }
 
-/// Removes what a page that went wrong has left, and the parent cgroups.
+/// Removes the leftovers of a failed page, and the parent cgroups.
 fn clear() {
     testkit::run("stockade", &["rm", "--all", "--force"]);
     PARENTS.into_iter().for_each(remove_cgroup);

@@ -1,4 +1,4 @@
-//! Help is one screen for every command, and shows an example that would work.
+//! The help of every command is one screen, and has a working example.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use testkit::{Output, commands, program, run_with};
 
 /// Help on a screen of 100 columns.
-fn help(words: &[&str]) -> String {
+fn help(arguments: &[&str]) -> String {
     let Output { code, stdout, stderr } =
-        run_with(Command::new(program("stockade")).args(words).env("COLUMNS", "100"));
-    assert_eq!((code, stderr.as_str()), (0, ""), "{words:?}");
+        run_with(Command::new(program("stockade")).args(arguments).env("COLUMNS", "100"));
+    assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}");
     stdout
 }
 
@@ -20,11 +20,11 @@ fn help_is_one_screen() {
     all.push(Vec::new());
     for command in &all {
         for flag in ["-h", "--help"] {
-            let words: Vec<&str> = command.iter().map(String::as_str).chain([flag]).collect();
-            let text = help(&words);
-            assert!(text.lines().count() <= 40, "{words:?}: {} lines\n{text}", text.lines().count());
+            let arguments: Vec<&str> = command.iter().map(String::as_str).chain([flag]).collect();
+            let text = help(&arguments);
+            assert!(text.lines().count() <= 40, "{arguments:?}: {} lines\n{text}", text.lines().count());
             let widest = text.lines().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(100), "{words:?}: {widest:?} columns\n{text}");
+            assert!(widest <= Some(100), "{arguments:?}: {widest:?} columns\n{text}");
         }
     }
 }

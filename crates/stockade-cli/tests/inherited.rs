@@ -1,5 +1,4 @@
-//! Everything that a process inherits, compared with `docs/inherited-state.md`: from a launcher in which all of it is
-//! odd.
+//! Everything that a process inherits from a launcher with unusual attributes, compared with `docs/inherited-state.md`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ const DROP_IN: usize = 4;
 
 type State = BTreeMap<String, String>;
 
-/// The table: each attribute with what it is in each column.
+/// The table: each attribute with its value in each column.
 fn table() -> BTreeMap<String, Vec<String>> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/inherited-state.md");
     let text = std::fs::read_to_string(page).unwrap();
@@ -36,10 +35,10 @@ fn table() -> BTreeMap<String, Vec<String>> {
     rows.map(row).collect()
 }
 
-/// A command that is started from a launcher in an odd state.
-fn odd(guard: &Guard, program_name: &str, words: &[&str]) -> Command {
+/// A command that is started from a launcher with unusual attributes.
+fn odd(guard: &Guard, program_name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("stockade-probe"));
-    command.arg("odd").arg(program(program_name)).args(words);
+    command.arg("odd").arg(program(program_name)).args(arguments);
     command.env("STOCKADE_STATE_DIR", guard.state()).env("STOCKADE_ODD", "1");
     command
 }
@@ -61,7 +60,7 @@ fn state_of(value: &Value) -> State {
     all.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
 }
 
-/// What the kernel shows of a process from outside, by the same names.
+/// The attributes of a process as the kernel shows them to other processes, by the same names.
 fn seen_from_outside(pid: i32) -> State {
     let of = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     let status = of("status");
@@ -111,7 +110,7 @@ fn seen_from_outside(pid: i32) -> State {
     let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
     add("session", if fields[3] == pid.to_string() { "own" } else { "launcher's" }.to_owned());
     add("nice", fields[16].to_owned());
-    // The policy and the priority; flags are shown nowhere.
+    // The policy and the priority. The kernel shows the flags nowhere.
     add("scheduling", format!("{} {} 0", fields[38], fields[37]));
     for line in of("limits").lines().skip(1) {
         let (name, rest) = line.split_at(26);
@@ -140,7 +139,7 @@ fn seen_from_outside(pid: i32) -> State {
     state
 }
 
-/// The value that the table wants, where it depends on the launcher or the host.
+/// The documented value. It may depend on the launcher or the host.
 fn wanted(name: &str, cell: &str, launcher: &State) -> String {
     match cell {
         "launcher's" if name == "signals-ignored" => {
@@ -166,10 +165,10 @@ fn wanted(name: &str, cell: &str, launcher: &State) -> String {
     }
 }
 
-/// What the kernel shows of no other process.
+/// Attributes that the kernel does not show to other processes.
 const UNSEEN_FROM_OUTSIDE: [&str; 2] = ["io-priority", "securebits"];
 
-/// Compares what a process has with a column of the table.
+/// Compares the attributes of a process with a column of the table.
 fn compare(who: &str, column: usize, state: &State, launcher: &State) {
     let table = table();
     let mut wrong = Vec::new();
@@ -197,10 +196,10 @@ fn compare(who: &str, column: usize, state: &State, launcher: &State) {
     testkit::tell(&format!("{who}: {compared} attributes compared"));
 }
 
-/// How odd the launcher itself is: nothing of the table may hold by chance.
+/// Checks that the launcher itself differs in each attribute, so that no documented value holds by chance.
 fn check_odd(launcher: &State) {
     let same_by_nature = [
-        // Nobody but a user of this name is there, or the kernel has no other.
+        // The launcher cannot differ: there is no other user of this kind, or the kernel has no other value.
         "uids",
         "audit-user",
         "death-signal",
@@ -209,10 +208,10 @@ fn check_odd(launcher: &State) {
         "speculation",
         "seccomp-mode",
         "no-new-privs",
-        // Soft limits above hard ones that are 0 there are none.
+        // A soft limit cannot exceed a hard limit of 0.
         "limit-nice",
         "limit-rtprio",
-        // Of the kernel's own making for a real-time process: its nice value is kept, and not shown.
+        // The kernel keeps the nice value of a real-time process, but does not show it.
         "nice",
     ];
     for (name, cells) in table() {
@@ -225,21 +224,21 @@ fn check_odd(launcher: &State) {
 }
 
 #[test]
-fn nothing_of_an_odd_launcher_is_inherited() {
+fn processes_inherit_nothing_of_an_odd_launcher() {
     privileged!(guard, {
         let launcher = state_in(&said(odd(&guard, "stockade-probe", &["inherited"])));
         check_odd(&launcher);
         let base = guard.base().display().to_string();
         let probe = program("stockade-probe").display().to_string();
         let jail = |id: &str, command: &str| -> Vec<String> {
-            let words = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
-            words.iter().chain(&["--place", "/proc=proc:bind"]).map(|word| (*word).to_owned()).collect()
+            let arguments = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+            arguments.iter().chain(&["--place", "/proc=proc:bind"]).map(|word| (*word).to_owned()).collect()
         };
-        let words = |all: &[String]| all.to_vec();
+        let arguments = |all: &[String]| all.to_vec();
 
         // run
         let id = guard.named("run");
-        let mut run = words(&jail(&id, "run"));
+        let mut run = arguments(&jail(&id, "run"));
         run.extend(["--".into(), "inherited".into()]);
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
         compare("the VMM of run", VMM, &state_in(&said(odd(&guard, "stockade", &run))), &launcher);
@@ -256,7 +255,7 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         let stat = std::fs::read_to_string(format!("/proc/{vmm}/stat")).unwrap();
         let monitor: i32 = stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(1).unwrap().parse().unwrap();
         compare("the monitor", MONITOR, &seen_from_outside(monitor), &launcher);
-        // It may not be traced even by a process of its own uid, such as a VMM of uid 0.
+        // Not even a process of its uid may trace it, such as a VMM of uid 0.
         let mut traced = Command::new("setpriv");
         traced.args([
             "--bounding-set=-all",
@@ -296,13 +295,13 @@ fn nothing_of_an_odd_launcher_is_inherited() {
         drop_in.args(["--id", &id, "--exec-file", &probe, "--uid", "1234", "--gid", "1234"]);
         drop_in.args(["--chroot-base-dir", &base, "--", "inherited"]);
         let said_by_drop_in = said(drop_in);
-        // It leaves its jail to its caller; the procfs went with the mount namespace.
+        // The drop-in has no teardown. The kernel removed the procfs with the mount namespace.
         std::fs::remove_dir_all(guard.base()).unwrap();
         compare("the VMM of the drop-in", DROP_IN, &state_in(&said_by_drop_in), &launcher);
     });
 }
 
-/// What a process that an exec has started reports, and what it cannot read where it has no procfs, from outside.
+/// The attributes of an exec process: its own report, and from outside those that it cannot read without a procfs.
 fn from_both_sides(mut command: Command) -> State {
     let mut exec = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -315,13 +314,13 @@ fn from_both_sides(mut command: Command) -> State {
             state.insert(name, value);
         }
     }
-    // The process holds until its input ends.
+    // The process waits for the end of its input.
     drop(exec.stdin.take());
     assert!(exec.wait().unwrap().success());
     state
 }
 
-/// The log of a jail once the probe's line is in it.
+/// Waits for the probe's line in a jail's log, and returns the log.
 fn log_of(guard: &Guard, id: &str) -> String {
     for _ in 0..500 {
         let log = run_with(&mut odd(guard, "stockade", &["logs", id])).stdout;
@@ -333,10 +332,10 @@ fn log_of(guard: &Guard, id: &str) -> String {
     panic!("the VMM of {id} has printed nothing");
 }
 
-/// Both ways of looking agree, so that the column of the monitor means the same as the others.
+/// Checks that the views from inside and outside agree, so that the monitor's column is comparable with the others.
 fn check_agreement(inside: &State, outside: &State) {
     for (name, value) in outside {
-        // The runtime of the probe ignores SIGPIPE, which the probe's report leaves out.
+        // Rust's runtime in the probe ignores SIGPIPE, and the probe's report omits that.
         if name != "signals-ignored" {
             assert_eq!(inside.get(name), Some(value), "{name}");
         }
@@ -344,13 +343,13 @@ fn check_agreement(inside: &State, outside: &State) {
 }
 
 #[test]
-fn a_size_limit_of_the_launcher_kills_neither_monitor_nor_vmm() {
+fn a_launchers_file_size_limit_kills_neither_monitor_nor_vmm() {
     privileged!(guard, {
         let (id, base) = (guard.named("fsize"), guard.base().display().to_string());
         let busybox = "/bin/busybox";
         let create = ["create", "--id", &id, "--exec-file", busybox, "--chroot-base-dir", &base];
         testkit::said(&guard, &create);
-        // Hard too, so that stockade cannot raise it where it lacks CAP_SYS_RESOURCE.
+        // The hard limit too, so that stockade cannot raise it without CAP_SYS_RESOURCE.
         let script = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done; \
                       echo written >/run/done; exec /busybox sleep 1000";
         let mut start = Command::new("prlimit");

@@ -1,4 +1,4 @@
-//! `inspect` shows everything that is known of a jail.
+//! `inspect` shows all information about a jail.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ fn inspect(guard: &Guard, id: &str) -> Value {
     serde_json::from_str(&said(guard, &["inspect", id, "--json"])).unwrap()
 }
 
-/// The rows of the text with this name.
+/// The rows with this name.
 fn rows<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
     text.lines().filter_map(|line| line.strip_prefix(&format!("{name:10} "))).collect()
 }
 
 #[test]
-fn a_jail_is_shown_from_its_making_to_its_end() {
+fn a_jail_is_shown_from_creation_to_exit() {
     privileged!(guard, {
         let (id, net) = (guard.named("vm"), guard.named("net"));
         let (base, probe) =
@@ -35,7 +35,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         let made = inspect(&guard, &id);
         assert_eq!(
             (&made["id"], &made["state"], &made["vmm"]),
-            (&json!(id), &json!("prepared"), &Value::Null)
+            (&json!(id), &json!("created"), &Value::Null)
         );
         assert_eq!(made["spec"]["arguments"], json!(["clock", "a b"]));
         assert_eq!(made["spec"]["owner"]["uid"], 12345);
@@ -43,8 +43,9 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         assert_eq!(made["paths"]["netns"], json!(netns));
         assert!(made["steps"].as_array().unwrap().contains(&json!(format!("network namespace {net}"))));
 
-        let words = ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
-        let pid: i32 = said(&guard, &words).trim().parse().unwrap();
+        let arguments =
+            ["start", &id, "--ready=run/api.sock", "--", "clock", "listen=/run/api.sock", "sleep"];
+        let pid: i32 = said(&guard, &arguments).trim().parse().unwrap();
         let runs = inspect(&guard, &id);
         assert_eq!(
             (&runs["state"], &runs["vmm"]),
@@ -64,7 +65,7 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         });
         assert_eq!(runs["paths"], paths);
         let text = said(&guard, &["inspect", &id]);
-        assert!(rows(&text, "state")[0].starts_with("running, made "), "{text}");
+        assert!(rows(&text, "state")[0].starts_with("running, created "), "{text}");
         assert_eq!(rows(&text, "VMM"), [format!("pid {pid}")]);
         assert_eq!(rows(&text, "socket"), [format!("{root}/run/api.sock")]);
         assert_eq!((rows(&text, "log"), rows(&text, "netns")), (vec![&*log], vec![&*netns]));
@@ -72,31 +73,31 @@ fn a_jail_is_shown_from_its_making_to_its_end() {
         said(&guard, &["kill", &id]);
         said(&guard, &["wait", &id]);
         let ended = inspect(&guard, &id);
-        assert_eq!((&ended["state"], &ended["ended"]), (&json!("ended"), &json!({ "killed": 9 })));
+        assert_eq!((&ended["state"], &ended["ended"]), (&json!("exited"), &json!({ "killed": 9 })));
         assert_eq!(ended["vmm"], json!({ "pid": pid, "alive": false }));
-        assert_eq!(rows(&said(&guard, &["inspect", &id]), "ended"), ["killed by signal 9"]);
+        assert_eq!(rows(&said(&guard, &["inspect", &id]), "exit"), ["killed by signal 9"]);
         said(&guard, &["rm", &id]);
         let gone = stockade(&guard, &["inspect", &id]);
-        let line = format!("stockade: there is no jail {id}: stockade ps lists those that are\n");
+        let line = format!("stockade: no jail '{id}'; list the jails with `stockade ps`\n");
         assert_eq!((gone.code, gone.stderr), (1, line));
     });
 }
 
 #[test]
-fn a_damaged_receipt_is_shown_as_what_it_is() {
+fn a_corrupt_receipt_is_shown_as_corrupt() {
     privileged!(guard, {
         let place = guard.state().join("broken");
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("receipt.json"), "{").unwrap();
         let found = inspect(&guard, "broken");
-        assert_eq!((&found["state"], &found["spec"]), (&json!("damaged"), &Value::Null));
+        assert_eq!((&found["state"], &found["spec"]), (&json!("corrupt"), &Value::Null));
         assert!(found["problem"].as_str().unwrap().contains("is damaged"), "{found}");
         std::fs::remove_dir_all(guard.state()).unwrap();
     });
 }
 
 #[test]
-fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
+fn a_jail_is_drawn_as_a_tree_in_the_locales_characters() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -108,9 +109,9 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
                 .concat(),
         );
         said(&guard, &["place", "drawn", "/etc/hosts=hosts:bind:ro"]);
-        let words =
+        let arguments =
             ["start", "drawn", "--ready=run/api.sock", "--", "listen=/run/api.sock", "spawn=1", "sleep"];
-        let pid = said(&guard, &words).trim().to_owned();
+        let pid = said(&guard, &arguments).trim().to_owned();
         let draw = |locale: &str| {
             let mut command = command(&guard, &["inspect", "--tree", "drawn"]);
             run_with(command.env("LC_ALL", locale)).stdout
@@ -118,7 +119,7 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
         let ascii = draw("C");
         assert!(ascii.is_ascii(), "{ascii}");
         let lines = draw("C.UTF-8");
-        assert!(lines.starts_with("drawn (running, made "), "{lines}");
+        assert!(lines.starts_with("drawn (running, created "), "{lines}");
         let cgroup = inspect(&guard, "drawn")["paths"]["cgroups"][0].as_str().unwrap().to_owned();
         let (root, state) = (format!("{base}/stockade-probe/drawn/root"), guard.state().join("drawn"));
         for row in [
@@ -143,15 +144,15 @@ fn a_jail_is_drawn_as_a_tree_in_the_letters_of_the_locale() {
 }
 
 #[test]
-fn what_a_jail_calls_itself_is_no_command_to_a_terminal() {
+fn names_in_a_jail_do_not_control_the_terminal() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
         said(&guard, &["create", "--id", "sly", "--exec-file", &probe, "--chroot-base-dir", &base]);
         let socket = guard.base().join("stockade-probe/sly/root/run/\u{1b}]0;sly\u{7}");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        for words in [&["inspect", "sly"][..], &["inspect", "--tree", "sly"]] {
-            let text = said(&guard, words);
+        for arguments in [&["inspect", "sly"][..], &["inspect", "--tree", "sly"]] {
+            let text = said(&guard, arguments);
             assert!(text.contains("/run/\\u{1b}]0;sly\\u{7}") && !text.contains('\u{1b}'), "{text}");
         }
         drop(listener);

@@ -1,17 +1,17 @@
-//! A signal in the middle of a copy: it ends there, with a line, and nothing of it is left.
+//! A signal during a copy stops it, with one line and without leftovers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
 
 use testkit::{Guard, Output, privileged, program, run_with, said};
 
-/// Runs a command that gets SIGINT as it begins to copy.
-fn interrupted(guard: &Guard, words: &[&str]) -> Output {
+/// Runs a command that gets SIGINT when it starts to copy.
+fn interrupted(guard: &Guard, arguments: &[&str]) -> Output {
     let mut strace = Command::new("strace");
-    // Whoever runs these tests in the background has them ignore Ctrl-C, and so would the command.
+    // A shell starts background jobs with SIGINT ignored, and the command would inherit that.
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=copy_file_range"]);
     strace.args(["-e", "inject=copy_file_range:signal=SIGINT:when=1", "env", "--default-signal=INT"]);
-    strace.arg(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state());
+    strace.arg(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", guard.state());
     run_with(&mut strace)
 }
 
@@ -20,7 +20,7 @@ fn image(guard: &Guard) -> String {
 }
 
 #[test]
-fn a_jail_that_is_being_filled_goes() {
+fn a_new_jail_is_removed_if_its_copy_is_interrupted() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -43,7 +43,7 @@ fn a_jail_that_is_being_filled_goes() {
                     "sleep",
                 ],
             );
-            let line = format!("stockade: stopped by a signal before {image} was placed\n");
+            let line = format!("stockade: stopped by a signal before '{image}' was placed\n");
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (code, "", line));
             assert!(!guard.base().exists() && !guard.state().exists());
         }
@@ -51,7 +51,7 @@ fn a_jail_that_is_being_filled_goes() {
 }
 
 #[test]
-fn a_jail_that_is_there_stays_as_it_was() {
+fn an_existing_jail_is_unchanged_by_an_interrupted_copy() {
     privileged!(guard, {
         let (base, probe) =
             (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -62,7 +62,7 @@ fn a_jail_that_is_there_stays_as_it_was() {
         let before = there();
         let image = image(&guard);
         let output = interrupted(&guard, &["place", "vm", &format!("{image}:copy")]);
-        let line = format!("stockade: stopped by a signal before {image} was placed\n");
+        let line = format!("stockade: stopped by a signal before '{image}' was placed\n");
         assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
         assert_eq!(there(), before);
         said(&guard, &["rm", "vm"]);

@@ -1,4 +1,4 @@
-//! Jails that a file describes: `run -f`, `create -f`, `plan -f`.
+//! Jail files: `run -f`, `create -f` and `plan -f`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testkit::{Guard, Output, command, privileged, program, run_with, said, stockade};
 
-/// A jail file in the test's directory, whose jails are the probe's and in the test's own base.
+/// Writes a jail file to the test's directory. Its defaults are the probe and the test's base directory.
 fn file(guard: &Guard, text: &str) -> String {
     let probe = program("stockade-probe");
-    // The base's path begins where the file is.
+    // The path of the base directory is relative to the file.
     let defaults = format!("[defaults]\nexec-file = \"{}\"\nchroot-base-dir = \"base\"\n", probe.display());
     let (more, jails) = text.split_once("[[jail]]").unwrap_or((text, ""));
     let text = format!("{defaults}{more}[[jail]]{jails}").replace("vm", guard.name());
@@ -28,23 +28,23 @@ fn json(output: &str) -> Value {
     serde_json::from_str(output).unwrap_or_else(|e| panic!("{e}: {output}"))
 }
 
-/// A command that runs on until it is sent a signal, with its first lines read.
+/// A command that runs until a signal. Its first lines are already read.
 struct Started(Child);
 
 impl Started {
-    fn new(guard: &Guard, words: &[&str], lines: usize) -> Self {
-        Self::with(guard, words, lines, |command| command)
+    fn new(guard: &Guard, arguments: &[&str], lines: usize) -> Self {
+        Self::with(guard, arguments, lines, |command| command)
     }
 
     fn with(
         guard: &Guard,
-        words: &[&str],
+        arguments: &[&str],
         lines: usize,
         more: impl Fn(&mut Command) -> &mut Command,
     ) -> Self {
-        // Whoever runs these tests in the background has them ignore Ctrl-C, and so would the command.
+        // A shell starts background jobs with SIGINT ignored, and the command would inherit that.
         let mut command = Command::new("env");
-        command.arg("--default-signal").arg(program("stockade")).args(words);
+        command.arg("--default-signal").arg(program("stockade")).args(arguments);
         command.env("STOCKADE_STATE_DIR", guard.state());
         more(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = command.spawn().unwrap();
@@ -66,7 +66,7 @@ impl Started {
 }
 
 #[test]
-fn a_file_with_one_jail_is_run_as_its_flags_would_be() {
+fn a_file_with_one_jail_runs_like_its_flags() {
     privileged!(guard, {
         guard.file("image", "an image");
         let file = file(
@@ -90,7 +90,7 @@ fn a_file_with_one_jail_is_run_as_its_flags_would_be() {
 }
 
 #[test]
-fn a_file_plans_what_its_flags_would() {
+fn a_file_has_the_plan_of_its_flags() {
     privileged!(guard, {
         guard.file("image", "an image");
         let at = |name: &str| guard.directory().join(name).display().to_string();
@@ -122,7 +122,7 @@ fn a_file_plans_what_its_flags_would() {
              new-pid-ns = true\nno-closure = true\ndaemonize = true\narguments = ['--config', 5]\n",
         );
         let by_file = json(&said(&guard, &["plan", "--json", "-f", &file]));
-        // Started at another time, and with the limits in the order of the levels.
+        // The start time and the order of the limits differ.
         let texts = |steps: &Value| {
             let steps =
                 steps.as_array().unwrap().iter().map(|step| step["text"].as_str().unwrap().to_owned());
@@ -137,7 +137,7 @@ fn a_file_plans_what_its_flags_would() {
 }
 
 #[test]
-fn flags_go_before_the_file_where_one_jail_is_meant() {
+fn flags_override_a_file_with_one_jail() {
     privileged!(guard, {
         let image = guard.file("image", "an image").display().to_string();
         let one = file(
@@ -146,19 +146,19 @@ fn flags_go_before_the_file_where_one_jail_is_meant() {
         );
         let id = guard.named("other");
         let place = format!("{image}=b");
-        let words = ["run", "--id", &id, "-f", &one, "--uid", "6", "--new-net-ns", "--place", &place];
+        let arguments = ["run", "--id", &id, "-f", &one, "--uid", "6", "--new-net-ns", "--place", &place];
         let vmm = ["--", "report", "read=/a", "read=/b"];
-        let output = stockade(&guard, &[&words[..], &vmm].concat());
+        let output = stockade(&guard, &[&arguments[..], &vmm].concat());
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let lines: Vec<Value> = output.stdout.lines().map(json).collect();
         assert_eq!((&lines[0]["uid"], &lines[1], &lines[2]), (&6.into(), &lines[1], &lines[1]));
         let many = file(&guard, "[[jail]]\nid = 'vm-a'\n[[jail]]\nid = 'vm-b'\n");
-        for (words, key) in [(&["--uid", "6"][..], "--uid"), (&["--", "exit=1"], "--")] {
-            let output = stockade(&guard, &[&["run", "-f", &many], words].concat());
+        for (arguments, key) in [(&["--uid", "6"][..], "--uid"), (&["--", "exit=1"], "--")] {
+            let output = stockade(&guard, &[&["run", "-f", &many], arguments].concat());
             let name = if key == "--" { "arguments" } else { "uid" };
             let line = format!(
-                "stockade: {key}: the files describe 2 jails, and it is said of none: write `{name}` into {many}, \
-                 or choose a jail with --only\n"
+                "stockade: {key}: ambiguous, because the files describe 2 jails; set `{name}` in '{many}' or select \
+                 a jail with --only\n"
             );
             assert_eq!((output.code, output.stdout.as_str(), output.stderr), (125, "", line));
         }
@@ -167,25 +167,25 @@ fn flags_go_before_the_file_where_one_jail_is_meant() {
 }
 
 #[test]
-fn jails_of_a_file_are_chosen_by_their_ids() {
+fn jails_of_a_file_are_selected_by_id() {
     privileged!(guard, {
         let many = file(&guard, "[[jail]]\nid = 'vm-{index}'\ncount = 3\narguments = ['exit={index}']\n");
         let (id, other) = (guard.named("2"), guard.named("9"));
         let output = stockade(&guard, &["run", "-f", &many, "--only", &id]);
         assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (2, "", ""));
-        // It is one that is meant.
-        let words = ["run", "-f", &many, "--only", &id, "--id", &other, "--", "exit=7"];
-        assert_eq!(stockade(&guard, &words).code, 7);
+        // With one selected jail, flags override the file.
+        let arguments = ["run", "-f", &many, "--only", &id, "--id", &other, "--", "exit=7"];
+        assert_eq!(stockade(&guard, &arguments).code, 7);
         let output = stockade(&guard, &["plan", "-f", &many, "--only", &other]);
         let there = [1, 2, 3].map(|number| guard.named(&number.to_string())).join(", ");
-        let line = format!("stockade: --only: the files describe no jail {other}: there are {there}\n");
+        let line = format!("stockade: --only: the files describe no jail '{other}'; use one of {there}\n");
         assert_eq!((output.code, output.stderr), (1, line));
         nothing_left(&guard);
     });
 }
 
 #[test]
-fn a_file_comes_from_stdin_with_its_paths_in_the_working_directory() {
+fn a_file_from_stdin_has_paths_in_the_working_directory() {
     privileged!(guard, {
         let text = std::fs::read(file(&guard, "[[jail]]\nid = 'vm'\narguments = ['exit=4']\n")).unwrap();
         let mut command = command(&guard, &["run", "-f", "-"]);
@@ -198,7 +198,7 @@ fn a_file_comes_from_stdin_with_its_paths_in_the_working_directory() {
 }
 
 #[test]
-fn several_jails_are_told_apart_and_the_first_failure_is_the_exit_code() {
+fn several_jails_have_prefixes_and_the_first_failures_code() {
     privileged!(guard, {
         let file = file(
             &guard,
@@ -209,7 +209,8 @@ fn several_jails_are_told_apart_and_the_first_failure_is_the_exit_code() {
         assert_eq!(output.code, 1);
         let (a, b, last) = (guard.named("1"), guard.named("2"), guard.named("last-one"));
         let complaints = format!(
-            "stockade: the VMM of jail {a} has ended: exit code 1\nstockade: the VMM of jail {b} has ended: exit code 2\n"
+            "stockade: the VMM of jail '{a}' has exited: exit code 1\n\
+             stockade: the VMM of jail '{b}' has exited: exit code 2\n"
         );
         assert_eq!(output.stderr, complaints);
         let mut lines: Vec<&str> = output.stdout.lines().collect();
@@ -226,7 +227,7 @@ fn several_jails_are_told_apart_and_the_first_failure_is_the_exit_code() {
 }
 
 #[test]
-fn a_signal_stops_all_and_a_stubborn_one_is_killed_after_its_grace() {
+fn a_signal_stops_all_vmms_or_kills_them_after_their_grace() {
     privileged!(guard, {
         let text = "[[jail]]\nid = 'vm-{index}'\ncount = 3\narguments = ['clock', 'sleep']\n";
         for signal in [Signal::INT, Signal::TERM] {
@@ -244,7 +245,7 @@ fn a_signal_stops_all_and_a_stubborn_one_is_killed_after_its_grace() {
 }
 
 #[test]
-fn all_jails_are_made_or_none() {
+fn all_jails_are_created_or_none() {
     privileged!(guard, {
         let taken = file(&guard, "[[jail]]\nid = 'vm-3'\n");
         assert_eq!(said(&guard, &["create", "-f", &taken]), format!("{}\n", guard.named("3")));
@@ -254,13 +255,13 @@ fn all_jails_are_made_or_none() {
             "stockade: jail {} exists already; remove it first, or choose another id\n",
             guard.named("3")
         );
-        for (words, code) in [(&["create"][..], 1), (&["run"], 125), (&["run", "--detach"], 125)] {
-            let output = stockade(&guard, &[words, &["-f", &many]].concat());
+        for (arguments, code) in [(&["create"][..], 1), (&["run"], 125), (&["run", "--detach"], 125)] {
+            let output = stockade(&guard, &[arguments, &["-f", &many]].concat());
             assert_eq!(
                 (output.code, output.stdout.as_str(), output.stderr.as_str()),
                 (code, "", line.as_str())
             );
-            assert_eq!(guard.snapshot(), before, "{words:?}");
+            assert_eq!(guard.snapshot(), before, "{arguments:?}");
         }
         said(&guard, &["rm", &guard.named("3")]);
         let ids: String = (1..=4).map(|number| guard.named(&number.to_string()) + "\n").collect();
@@ -272,7 +273,7 @@ fn all_jails_are_made_or_none() {
 }
 
 #[test]
-fn many_jails_have_room_or_are_refused_before_any_is_made() {
+fn many_jails_raise_the_open_file_limit_or_are_refused() {
     privileged!(guard, {
         let many = file(&guard, "[[jail]]\nid = 'vm-{index}'\ncount = 24\narguments = ['exit=0']\n");
         let within = |limits: &str| {
@@ -282,25 +283,26 @@ fn many_jails_have_room_or_are_refused_before_any_is_made() {
         let output = within("-Sn 32");
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let output = within("-n 100");
-        let line = "24 jails at once need 208 open files, and this process may have 100: raise that limit \
-                    (ulimit -Hn 208), or run fewer at once\n";
+        let line = "24 jails need 208 open files, but the hard limit is 100; raise it with `ulimit -Hn 208` or run \
+                    fewer jails at once\n";
         assert_eq!((output.code, output.stderr), (125, format!("stockade: {line}")));
         nothing_left(&guard);
     });
 }
 
 #[test]
-fn a_vmm_that_cannot_be_started_takes_the_others_along() {
+fn a_vmm_that_cannot_start_removes_all_jails() {
     privileged!(guard, {
         let script = guard.file("script", "no program");
         let many = file(
             &guard,
             "[[jail]]\nid = 'vm-1'\narguments = ['sleep']\n[[jail]]\nid = 'vm-2'\nexec-file = 'script'\n",
         );
-        for words in [&["run"][..], &["run", "--detach"]] {
-            let output = stockade(&guard, &[words, &["-f", &many]].concat());
-            let told = format!("stockade: jail {}: failed to execute in the jail: /script", guard.named("2"));
-            assert!(output.stderr.starts_with(&told), "{}", output.stderr);
+        for arguments in [&["run"][..], &["run", "--detach"]] {
+            let output = stockade(&guard, &[arguments, &["-f", &many]].concat());
+            let notification =
+                format!("stockade: jail '{}': failed to execute in the jail: /script", guard.named("2"));
+            assert!(output.stderr.starts_with(&notification), "{}", output.stderr);
             assert_eq!((output.code, output.stderr.lines().count()), (125, 1));
             nothing_left(&guard);
         }
@@ -309,7 +311,7 @@ fn a_vmm_that_cannot_be_started_takes_the_others_along() {
 }
 
 #[test]
-fn detached_jails_stand_by_themselves() {
+fn detached_jails_outlive_run() {
     privileged!(guard, {
         let many = file(
             &guard,
@@ -322,8 +324,8 @@ fn detached_jails_stand_by_themselves() {
         assert!(said(&guard, &["logs", &ids[1]]).contains("\"args\""));
         said(&guard, &["stop", &ids[0]]);
         assert_eq!(said(&guard, &["wait", &ids[0]]), "143\n");
-        assert!(said(&guard, &["ps"]).contains("ended"));
-        assert_eq!(said(&guard, &["gc"]), "no dead jails\n");
+        assert!(said(&guard, &["ps"]).contains("exited"));
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         said(&guard, &["kill", &ids[1]]);
         assert_eq!(said(&guard, &["wait", "--file", &many]), "143\n137\n");
         assert_eq!(said(&guard, &["stop", "--file", &many]), output);
@@ -333,7 +335,7 @@ fn detached_jails_stand_by_themselves() {
 }
 
 #[test]
-fn a_detached_jail_that_is_not_ready_is_told_with_its_reason_and_gone() {
+fn a_detached_jail_that_is_not_ready_is_removed() {
     privileged!(guard, {
         let id = guard.named("1");
         let refused = |arguments: &str, flags: &[&str], line: &str| {
@@ -353,46 +355,46 @@ fn a_detached_jail_that_is_not_ready_is_told_with_its_reason_and_gone() {
         refused(
             "['sleep']",
             &["--ready"],
-            "--ready: with these arguments the profile plain knows no socket of the VMM: name one, as in \
+            "--ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
              --ready=run/vmm.sock",
         );
     });
 }
 
 #[test]
-fn a_state_directory_that_a_file_names_is_that_of_its_jails() {
+fn the_state_directory_of_a_file_applies_to_its_jails() {
     privileged!(guard, {
         let one = file(&guard, "[[jail]]\nid = 'vm-1'\nstate-dir = 'state'\n");
-        let alone = |words: &[&str]| {
-            let mut command = command(&guard, words);
+        let alone = |arguments: &[&str]| {
+            let mut command = command(&guard, arguments);
             let output = run_with(command.env_remove("STOCKADE_STATE_DIR"));
-            assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
         };
         alone(&["create", "-f", &one]);
-        assert!(said(&guard, &["ps"]).contains("prepared"));
+        assert!(said(&guard, &["ps"]).contains("created"));
         alone(&["rm", "--file", &one]);
         nothing_left(&guard);
         let two = file(&guard, "[[jail]]\nid = 'vm-1'\n[[jail]]\nid = 'vm-2'\nstate-dir = 'x'\n");
         let output = stockade(&guard, &["rm", "--file", &two]);
-        let line = "8: state-dir: the jails are in several state directories: name them by their ids\n";
+        let line = "8: state-dir: the jails are in several state directories; name them by their ids\n";
         assert_eq!((output.code, output.stderr), (1, format!("stockade: {two}:{line}")));
     });
 }
 
 #[test]
-fn a_signal_while_vmms_get_ready_takes_them_along() {
+fn a_signal_while_vmms_get_ready_removes_their_jails() {
     privileged!(guard, {
         let one = file(&guard, "[[jail]]\nid = 'vm-1'\narguments = ['clock', 'sleep']\n");
         let started = Started::new(&guard, &["run", "--ready=run/x", "-f", &one], 1);
         started.signal(Signal::INT);
-        let line = "stockade: stopped by a signal before all was ready\n".to_owned();
+        let line = "stockade: stopped by a signal before all VMMs were ready\n".to_owned();
         assert_eq!(started.end(), (Some(125), line));
         nothing_left(&guard);
     });
 }
 
 #[test]
-fn plan_tells_in_what_a_jail_that_exists_differs() {
+fn plan_shows_how_an_existing_jail_differs() {
     privileged!(guard, {
         guard.file("image", "an image");
         let text = "netns = '{id}'\ncgroup = { 'pids.max' = 9 }\nparent-cgroup = 'vm'\nplace = ['image']\n\
@@ -401,15 +403,15 @@ fn plan_tells_in_what_a_jail_that_exists_differs() {
         said(&guard, &["create", "-f", &one]);
         let id = guard.named("1");
         let same = said(&guard, &["plan", "-f", &one]);
-        assert!(same.ends_with(&format!("jail {id} exists (prepared) and is as described\n")), "{same}");
+        assert!(same.ends_with(&format!("jail '{id}' exists (created) and is as described\n")), "{same}");
         let changed = text.replace("= 9", "= 10").replace("'image'", "'image:ro', 'image=b'");
         let changed =
             file(&guard, &changed.replace("id = 'vm-1'", "id = 'vm-1'\nuid = 5\nnew-pid-ns = true"));
         let before = guard.snapshot();
-        let told = stockade(&guard, &["plan", "-f", &changed]);
+        let notification = stockade(&guard, &["plan", "-f", &changed]);
         let planned = stockade(&guard, &["plan", "--json", "-f", &changed]);
         assert_eq!(guard.snapshot(), before);
-        assert_eq!((told.code, planned.code), (2, 2));
+        assert_eq!((notification.code, planned.code), (2, 2));
         let image = guard.directory().join("image").display().to_string();
         let wanted = [
             "cgroup: [\"pids.max=9\"] → [\"pids.max=10\"]".to_owned(),
@@ -418,13 +420,13 @@ fn plan_tells_in_what_a_jail_that_exists_differs() {
             format!("place /image: {image}, owner 1234:1234 → {image}, owner 0:1234, read-only"),
             "uid: 1234 → 5".to_owned(),
         ];
-        let head = format!("jail {id} exists (prepared) and differs (is → would be):\n");
-        let shown = told.stdout.split_once(&head).unwrap().1;
+        let head = format!("jail '{id}' exists (created) and differs (is → would be):\n");
+        let shown = notification.stdout.split_once(&head).unwrap().1;
         let shown: Vec<&str> =
             shown.lines().take_while(|line| line.starts_with(' ')).map(str::trim).collect();
         assert_eq!(shown, wanted);
         let planned = json(&planned.stdout);
-        assert_eq!((&planned[0]["exists"], &planned[1]["exists"]), (&"prepared".into(), &Value::Null));
+        assert_eq!((&planned[0]["exists"], &planned[1]["exists"]), (&"created".into(), &Value::Null));
         let uid = serde_json::json!({ "field": "uid", "is": "1234", "would_be": "5" });
         assert_eq!(planned[0]["differences"][4], uid);
         assert_eq!(planned[1]["differences"], serde_json::json!([]));
@@ -438,16 +440,19 @@ fn plan_tells_in_what_a_jail_that_exists_differs() {
 fn a_mistake_is_one_line_with_its_file_and_line() {
     privileged!(guard, {
         guard.file("image", "");
-        // Below three lines of defaults.
+        // The text follows three lines of defaults.
         for (text, said) in [
             ("[[jail]]\nid = 'vm'\ncgrop = ['pids.max=1']", "6: unknown key `cgrop`; did you mean `cgroup`?"),
             ("exec_file = 'x'\n[[jail]]\n", "4: unknown key `exec_file`; did you mean `exec-file`?"),
             ("[jial]\nid = 'x'\n[[jail]]", "4: unknown table `jial`; did you mean `jail`?"),
-            ("[[jail]]\nnew-pid-ns = 'yes'", "5: `new-pid-ns` is true or false, not a text"),
-            ("[[jail]]\nplace = 'image'", "5: `place` is a list, as in [\"a\", \"b\"], not a text"),
-            ("[[jail]]\nplace = [\n'image',\n1.5]", "7: `place` holds texts and numbers, not a fraction"),
-            ("[[jail]]\nid = 'vm'\nid = 'b'", "6: `id` is there twice"),
-            ("[[jail]]\nid = 'vm'\narguments = [\"a\\u0000\"]", "6: `arguments` has a NUL character in it"),
+            ("[[jail]]\nnew-pid-ns = 'yes'", "5: `new-pid-ns` must be true or false, not a string"),
+            ("[[jail]]\nplace = 'image'", "5: `place` must be an array such as [\"a\", \"b\"], not a string"),
+            (
+                "[[jail]]\nplace = [\n'image',\n1.5]",
+                "7: `place` must contain strings and integers, not a float",
+            ),
+            ("[[jail]]\nid = 'vm'\nid = 'b'", "6: duplicate key `id`"),
+            ("[[jail]]\nid = 'vm'\narguments = [\"a\\u0000\"]", "6: `arguments` contains a NUL character"),
             ("[[jail]]\nid = x", "5: string values must be quoted, expected literal string"),
             ("[[jail]]\nuid = 4", "4: the jail needs `id`"),
             ("[[jail]]\nid = 'v_m'", "5: id: Invalid instance ID: Invalid char (_) at position 1"),
@@ -457,16 +462,16 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\nnetns = 'a'\nnew-net-ns = true",
-                "4: `netns` cannot be beside `new-net-ns`",
+                "4: `netns` cannot be used with `new-net-ns`",
             ),
-            ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` beside what it has"),
+            ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` with its other keys"),
             (
                 "[[jail]]\nid = 'vm'\ngrace = 'x'",
                 "6: grace: invalid value 'x': invalid digit found in string",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image',\n'image=b', 'image=b']",
-                "7: place DIR/image: /b is taken by DIR/image already",
+                "7: place DIR/image: '/b' is already the path of 'DIR/image' in the jail; choose another name",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image', 'none=x']",
@@ -474,12 +479,12 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\ncount = 3",
-                "6: `count`: each jail needs an id of its own: put {index} into `id`, as in \"vm-{index}\"",
+                "6: `count`: each jail needs a unique id; use {index} in `id`, as in \"vm-{index}\"",
             ),
-            ("[[jail]]\nid = 'vm'\ncount = 0", "6: `count` is a number from 1 to 1000"),
+            ("[[jail]]\nid = 'vm'\ncount = 0", "6: `count` must be an integer from 1 to 1000"),
             (
                 "[[jail]]\nid = 'vm'\n[[jail]]\nid = 'vm'",
-                "7: id: vm is that of the jail in DIR/jails.toml:4 already",
+                "7: id: 'vm' is already the id of the jail in DIR/jails.toml:4",
             ),
             (
                 "[[jail]]\nid = 'vm'\n[[jail]]\nid = 'vmb'\nready = '../x'",
@@ -498,13 +503,16 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
 }
 
 #[test]
-fn a_file_that_cannot_be_had_is_one_line() {
+fn an_unreadable_file_is_one_line() {
     privileged!(guard, {
         let empty = guard.file("empty.toml", "").display().to_string();
         for (path, said) in [
-            ("/no/such.toml", "--file /no/such.toml: No such file or directory (os error 2)".to_owned()),
-            ("/", "--file /: Is a directory (os error 21)".to_owned()),
-            (&empty, format!("{empty}: there is no jail in it: add a table [[jail]]")),
+            (
+                "/no/such.toml",
+                "--file: cannot read '/no/such.toml': No such file or directory (os error 2)".to_owned(),
+            ),
+            ("/", "--file: cannot read '/': Is a directory (os error 21)".to_owned()),
+            (&empty, format!("{empty}: the file describes no jail; add a table [[jail]]")),
         ] {
             let output = stockade(&guard, &["plan", "-f", path]);
             assert_eq!((output.code, output.stderr), (1, format!("stockade: {said}\n")));
@@ -512,8 +520,8 @@ fn a_file_that_cannot_be_had_is_one_line() {
     });
 }
 
-/// What a service manager is told, until nobody is left who could tell more.
-fn told(socket: &UnixDatagram) -> String {
+/// The next notification of a service manager.
+fn notification(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 512];
     let length = socket.recv(&mut buffer).unwrap();
     String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
@@ -535,7 +543,7 @@ fn quiet(socket: &UnixDatagram) -> bool {
 }
 
 #[test]
-fn a_service_manager_is_told_when_all_are_ready_and_when_they_stop() {
+fn a_service_manager_is_notified_of_readiness_and_stop() {
     privileged!(guard, {
         let (socket, path) = manager(&guard);
         let slow = "[[jail]]\nid = 'vm-{index}'\ncount = 2\nready = 'run/x'\n\
@@ -544,9 +552,9 @@ fn a_service_manager_is_told_when_all_are_ready_and_when_they_stop() {
         let started =
             Started::with(&guard, &["run", "-f", &slow], 2, |command| command.env("NOTIFY_SOCKET", &path));
         assert!(quiet(&socket), "the VMMs run, and do not listen yet");
-        assert_eq!(told(&socket), "READY=1");
+        assert_eq!(notification(&socket), "READY=1");
         started.signal(Signal::TERM);
-        assert_eq!(told(&socket), "STOPPING=1");
+        assert_eq!(notification(&socket), "STOPPING=1");
         assert_eq!(started.end().0, Some(143));
         let one = file(&guard, "[[jail]]\nid = 'vm-1'\narguments = ['sleep']\n");
         let output: Output =
@@ -554,7 +562,7 @@ fn a_service_manager_is_told_when_all_are_ready_and_when_they_stop() {
         assert_eq!(output.code, 0, "{}", output.stderr);
         let id = guard.named("1");
         let vmm = json(&said(&guard, &["inspect", "--json", &id]))["vmm"]["pid"].clone();
-        assert_eq!(told(&socket), format!("MAINPID={vmm}\nREADY=1"));
+        assert_eq!(notification(&socket), format!("MAINPID={vmm}\nREADY=1"));
         said(&guard, &["rm", "--force", &id]);
         assert!(quiet(&socket));
     });

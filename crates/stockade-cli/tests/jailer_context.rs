@@ -1,6 +1,5 @@
-//! What the class did that Firecracker's tests make their jails with, and what went wrong there: each of its
-//! behaviours (s01 to s11) and each of its faults has a test of its own here. The page
-//! `docs/jailer-context.md` tells which member became what.
+//! The class with which Firecracker's tests create jails: a test for each of its behaviours (s01 to s11) and faults.
+//! `docs/jailer-context.md` maps its members to stockade's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -43,11 +42,11 @@ fn netns_file(name: &str) -> PathBuf {
     name.parse::<NetnsName>().unwrap().path().as_path().to_owned()
 }
 
-fn words(arguments: &[std::ffi::OsString]) -> Vec<&str> {
+fn texts(arguments: &[std::ffi::OsString]) -> Vec<&str> {
     arguments.iter().map(|argument| argument.to_str().unwrap()).collect()
 }
 
-/// Where the hierarchy is mounted that has this controller, and of which version it is.
+/// The mount point and the version of the hierarchy that has this controller.
 fn hierarchy(controller: &str) -> (PathBuf, u32) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     for line in mounts.lines() {
@@ -66,7 +65,7 @@ fn hierarchy(controller: &str) -> (PathBuf, u32) {
 }
 
 fn is_gone(pid: i32) -> bool {
-    // A zombie has no root and waits only for its parent, which may be this test.
+    // A zombie has no root. It remains until its parent, perhaps this test, waits for it.
     fs::read_link(format!("/proc/{pid}/root")).is_err()
 }
 
@@ -107,7 +106,7 @@ fn s02_the_parameter_list_of_jailer() {
         let (probe, base) = (probe.to_str().unwrap(), base.to_str().unwrap());
         let always =
             ["--id", &id, "--exec-file", probe, "--uid", "1234", "--gid", "1234", "--chroot-base-dir", base];
-        assert_eq!(words(&bare), always, "what is not set is left out");
+        assert_eq!(texts(&bare), always, "what is not set is left out");
         let full = builder(&guard, "list").netns("n1").daemonize(true).new_pid_ns(true).parent_cgroup("p");
         let full = full.cgroup_version(2).cgroup("pids.max=9").cgroup("cpu.weight=5");
         let full = full.resource_limit("no-file=9").resource_limit("fsize=1").arguments(["--api-sock", "s"]);
@@ -115,8 +114,8 @@ fn s02_the_parameter_list_of_jailer() {
         let expected = "--netns /run/netns/n1 --daemonize --new-pid-ns --parent-cgroup p --cgroup-version 2 --cgroup \
                         pids.max=9 --cgroup cpu.weight=5 --resource-limit no-file=9 --resource-limit fsize=1 -- \
                         --api-sock s";
-        assert_eq!(words(&full)[10..].join(" "), expected);
-        // It is what the drop-in takes, right or wrong.
+        assert_eq!(texts(&full)[10..].join(" "), expected);
+        // The drop-in accepts the list, or refuses it with its own message.
         fs::create_dir(guard.base()).unwrap();
         let right = builder(&guard, "list").arguments(["exit=7"]).jailer_arguments();
         assert_eq!(run_with(Command::new(program("jailer")).args(&right)).code, 7);
@@ -149,7 +148,7 @@ fn s04_the_jails_own_directory() {
 }
 
 #[test]
-fn s05_the_paths_in_it() {
+fn s05_the_paths_in_the_jails_directory() {
     privileged!(guard, {
         let builder = builder(&guard, "paths").profile("firecracker").ramfs(1 << 20);
         let root = guard.base().join(VMM).join(guard.named("paths")).join("root");
@@ -166,7 +165,7 @@ fn s05_the_paths_in_it() {
 fn s06_a_file_is_placed_under_its_name() {
     privileged!(guard, {
         let mut prepared = prepare(&guard, &builder(&guard, "place"));
-        // A device becomes a node that its owner may read and write.
+        // A device becomes a node that the jail's owner may read and write.
         let disk = guard.directory().join("disk");
         let device = rustix::fs::makedev(7, 250);
         rustix::fs::mknodat(rustix::fs::CWD, &disk, FileType::BlockDevice, Mode::empty(), device).unwrap();
@@ -177,7 +176,7 @@ fn s06_a_file_is_placed_under_its_name() {
         assert_eq!((facts.rdev(), facts.permissions().mode() & 0o777), (device, 0o600));
         assert_eq!(owner(&node), (OWNER.uid, OWNER.gid));
         fs::remove_file(disk).unwrap();
-        // A file of the jail's owner on the same filesystem becomes a link, in the place of what was there.
+        // A file of the jail's owner on the same filesystem becomes a hard link and replaces an existing file.
         let image = guard.file("image", "one");
         std::os::unix::fs::chown(&image, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         for _ in 0..2 {
@@ -186,7 +185,7 @@ fn s06_a_file_is_placed_under_its_name() {
         }
         let linked = fs::metadata(on_host(&prepared, "image")).unwrap();
         assert_eq!(linked.ino(), fs::metadata(&image).unwrap().ino());
-        // From another filesystem it is a copy.
+        // A file of another filesystem is copied.
         let placed = prepared.place("/proc/version").unwrap();
         assert_eq!((placed.to_string().as_str(), placed.how), ("/version", How::Copy));
         assert_eq!(owner(&on_host(&prepared, "version")), (OWNER.uid, OWNER.gid));
@@ -240,7 +239,7 @@ fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
 }
 
 #[test]
-fn s09_what_jailer_needs_is_made_before_it_is_run() {
+fn s09_objects_for_jailer_are_created_before_it_runs() {
     privileged!(guard, {
         let adopted = guard.store().adopt(&adopt_spec(&guard, "setup")).unwrap();
         assert!(guard.base().is_dir());
@@ -250,7 +249,7 @@ fn s09_what_jailer_needs_is_made_before_it_is_run() {
         assert_eq!(kind.trim(), "ramfs");
         assert!(netns_file(&guard.named("setup")).exists());
         assert!(adopted.teardown().unwrap().is_clean());
-        // One that exists is used, and stays.
+        // An existing namespace is used and stays.
         let name = guard.named("setup");
         assert_eq!(run_with(Command::new("ip").args(["netns", "add", &name])).code, 0);
         guard.store().adopt(&adopt_spec(&guard, "setup")).unwrap().teardown().unwrap();
@@ -291,7 +290,7 @@ fn s11_teardown_removes_everything_by_drop_too_and_twice() {
                 assert!(mount.join(guard.name()).is_dir(), "the parent, which others may share, stays");
             }
             assert!(!cgroup.exists() && !netns_file(&name).exists() && !remains(&guard));
-            // A second time there is nothing to find, and nothing to complain of.
+            // A second teardown finds nothing and reports no error.
             assert!(guard.store().open(&name.parse().unwrap()).unwrap().is_none());
             assert_eq!(guard.store().collect(false).unwrap().jails, []);
         }
@@ -299,7 +298,7 @@ fn s11_teardown_removes_everything_by_drop_too_and_twice() {
 }
 
 #[test]
-fn fault_1_a_running_vmm_and_its_children_do_not_survive_teardown() {
+fn fault_1_a_vmm_and_its_children_do_not_survive_teardown() {
     privileged!(guard, {
         for builder in [builder(&guard, "kill"), builder(&guard, "kill").new_pid_ns(true)] {
             let running = prepare(&guard, &builder.arguments(["spawn=2", "sleep"]));
@@ -312,7 +311,7 @@ fn fault_1_a_running_vmm_and_its_children_do_not_survive_teardown() {
 }
 
 #[test]
-fn fault_2_cgroups_go_whatever_their_version_and_parent() {
+fn fault_2_cgroups_of_any_version_and_parent_are_removed() {
     privileged!(guard, {
         let (mount, version) = hierarchy("pids");
         for parent in [guard.name().to_owned(), format!("{}/deep/er", guard.name())] {
@@ -342,12 +341,12 @@ fn fault_3_a_namespace_with_a_longer_name_is_another() {
 }
 
 #[test]
-fn fault_4_links_in_the_tree_are_not_followed() {
+fn fault_4_symbolic_links_in_the_tree_are_not_followed() {
     privileged!(guard, {
         let mut prepared = prepare(&guard, &builder(&guard, "links"));
         let canary = guard.file("canary", "untouched");
         let (image, before) = (guard.file("image", "new"), owner(&canary));
-        // As the jail's uid could: a link where the file goes, and one on the way.
+        // As the jail's uid could: a symbolic link in place of the file, and one in place of a directory.
         std::os::unix::fs::symlink(&canary, on_host(&prepared, "image")).unwrap();
         std::os::unix::fs::symlink(guard.directory(), on_host(&prepared, "way")).unwrap();
         prepared.place(&image).unwrap();
@@ -399,7 +398,7 @@ fn fault_6_removal_does_not_cross_into_a_mount() {
     });
 }
 
-/// `stockade run` of a jail with everything.
+/// `stockade run` with every kind of object in the jail.
 fn run_everything(guard: &Guard, command: &mut Command, vmm: &[&str]) -> std::process::Child {
     command.args(["run", "--id", &guard.named("run"), "--exec-file"]).arg(program(VMM));
     command.arg("--chroot-base-dir").arg(guard.base()).args([
@@ -414,7 +413,7 @@ fn run_everything(guard: &Guard, command: &mut Command, vmm: &[&str]) -> std::pr
 }
 
 #[test]
-fn fault_7_no_program_is_run_for_what_are_system_calls() {
+fn fault_7_no_program_replaces_a_system_call() {
     privileged!(guard, {
         let trace = guard.directory().join("trace");
         let mut strace = Command::new("strace");
@@ -428,7 +427,7 @@ fn fault_7_no_program_is_run_for_what_are_system_calls() {
 }
 
 #[test]
-fn fault_8_what_a_crash_leaves_is_found_and_removed() {
+fn fault_8_leftovers_of_a_crash_are_found_and_removed() {
     privileged!(guard, {
         let mut run = run_everything(&guard, &mut Command::new(program("stockade")), &["clock", "sleep"]);
         let id = guard.named("run").parse().unwrap();

@@ -1,4 +1,4 @@
-//! `run`, `plan`, `ps` and `gc`, as an operator uses them.
+//! `run`, `plan`, `ps` and `gc` in an operator's use.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testkit::{Guard, Output, privileged, program, run, run_with};
 
-fn words(guard: &Guard, command: &str, id: &str, flags: &[&str], vmm: &[&str]) -> Vec<String> {
+fn arguments(guard: &Guard, command: &str, id: &str, flags: &[&str], vmm: &[&str]) -> Vec<String> {
     let (base, state) = (guard.base().display().to_string(), guard.state().display().to_string());
     let probe = program("stockade-probe").display().to_string();
     let id = guard.named(id);
@@ -20,16 +20,16 @@ fn words(guard: &Guard, command: &str, id: &str, flags: &[&str], vmm: &[&str]) -
     all.map(str::to_owned).collect()
 }
 
-fn with_state(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+fn with_state(guard: &Guard, arguments: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", guard.state()))
 }
 
-fn json(guard: &Guard, words: &[&str]) -> Value {
-    let output = with_state(guard, words);
-    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{words:?}: {e}: {output:?}"))
+fn json(guard: &Guard, arguments: &[&str]) -> Value {
+    let output = with_state(guard, arguments);
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {output:?}"))
 }
 
-/// A `stockade run` whose VMM has said its first line.
+/// A `stockade run` whose VMM has printed its first line.
 struct Started {
     command: Child,
     said: BufReader<ChildStdout>,
@@ -37,11 +37,11 @@ struct Started {
 
 impl Started {
     fn new(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> Self {
-        // Whoever runs these tests in the background has them ignore Ctrl-C, and so would the command.
+        // A shell starts background jobs with SIGINT ignored, and the command would inherit that.
         let mut command = Command::new("env")
             .arg("--default-signal")
             .arg(program("stockade"))
-            .args(words(guard, "run", id, flags, vmm))
+            .args(arguments(guard, "run", id, flags, vmm))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -57,14 +57,14 @@ impl Started {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Its exit code, and what it complained of.
+    /// Waits for the command. Returns its exit code and stderr.
     fn end(mut self) -> (Option<i32>, String) {
         drop(self.said);
         let complaints = std::io::read_to_string(self.command.stderr.take().unwrap()).unwrap();
         (self.command.wait().unwrap().code(), complaints)
     }
 
-    /// Kills it as no signal handler could help. The VMM lives on, with the pipes.
+    /// Kills the command with SIGKILL. The VMM runs on and holds the pipes.
     fn crash(mut self) {
         self.command.kill().unwrap();
         assert_eq!(self.command.wait().unwrap().signal(), Some(9));
@@ -72,17 +72,17 @@ impl Started {
 }
 
 #[test]
-fn the_vmms_exit_code_is_that_of_run() {
+fn run_returns_the_vmms_exit_code() {
     privileged!(guard, {
         for (word, code) in
             [("exit=0", 0), ("exit=1", 1), ("exit=77", 77), ("signal=9", 137), ("signal=15", 143)]
         {
-            let output = run("stockade", &words(&guard, "run", "code", &[], &[word]));
-            // What the code alone does not tell is told.
+            let output = run("stockade", &arguments(&guard, "run", "code", &[], &[word]));
+            // A signal is reported, because the exit code alone does not show it.
             let said = match word.strip_prefix("signal=") {
                 Some(signal) => {
                     let id = guard.named("code");
-                    format!("stockade: the VMM of jail {id} has ended: killed by signal {signal}\n")
+                    format!("stockade: the VMM of jail '{id}' has exited: killed by signal {signal}\n")
                 }
                 None => String::new(),
             };
@@ -92,9 +92,9 @@ fn the_vmms_exit_code_is_that_of_run() {
 }
 
 #[test]
-fn the_vmms_output_is_that_of_run() {
+fn run_passes_on_the_vmms_output() {
     privileged!(guard, {
-        let output = run("stockade", &words(&guard, "run", "out", &[], &["args", "no-such-action"]));
+        let output = run("stockade", &arguments(&guard, "run", "out", &[], &["args", "no-such-action"]));
         assert_eq!(output.stdout, "{\"args\":[\"/stockade-probe\",\"args\",\"no-such-action\"]}\n");
         assert_eq!(
             (output.code, output.stderr.as_str()),
@@ -131,7 +131,7 @@ fn every_flag_has_its_effect() {
         ];
         let output = run(
             "stockade",
-            &words(&guard, "run", "all", &flags, &["report", "limits", "read=/drives/root.img"]),
+            &arguments(&guard, "run", "all", &flags, &["report", "limits", "read=/drives/root.img"]),
         );
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let said: Vec<Value> =
@@ -151,7 +151,7 @@ fn every_flag_has_its_effect() {
 }
 
 #[test]
-fn ctrl_c_and_sigterm_stop_the_vmm_and_still_tear_down() {
+fn ctrl_c_and_sigterm_stop_the_vmm_and_remove_the_jail() {
     privileged!(guard, {
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
             let started = Started::new(&guard, "stop", &[], &["clock", "sleep"]);
@@ -164,7 +164,7 @@ fn ctrl_c_and_sigterm_stop_the_vmm_and_still_tear_down() {
 }
 
 #[test]
-fn a_stubborn_vmm_is_killed_by_the_second_signal_or_after_its_grace() {
+fn a_vmm_is_killed_by_the_second_signal_or_after_its_grace() {
     privileged!(guard, {
         let started = Started::new(&guard, "second", &["--grace", "600"], &["ignore=15", "clock", "sleep"]);
         started.signal(Signal::INT);
@@ -173,7 +173,7 @@ fn a_stubborn_vmm_is_killed_by_the_second_signal_or_after_its_grace() {
         let started = Started::new(&guard, "grace", &["--grace", "0"], &["ignore=15", "clock", "sleep"]);
         started.signal(Signal::INT);
         assert_eq!(started.end().0, Some(137));
-        // The first process of a pid namespace ignores SIGTERM unless it handles it.
+        // The first process of a pid namespace ignores SIGTERM without a handler.
         let started = Started::new(&guard, "init", &["--grace", "0", "--new-pid-ns"], &["clock", "sleep"]);
         started.signal(Signal::INT);
         assert_eq!(started.end().0, Some(137));
@@ -196,7 +196,7 @@ fn a_running_jail_is_listed_and_its_id_refused() {
         assert_eq!(rows[0], ["ID", "PID", "STATE", "EXIT", "AGE", "VMM"]);
         assert_eq!(rows[1][..3], [guard.named("busy"), pid.to_string(), "running".to_owned()]);
 
-        let refused = run("stockade", &words(&guard, "run", "busy", &[], &[]));
+        let refused = run("stockade", &arguments(&guard, "run", "busy", &[], &[]));
         let said = format!(
             "stockade: jail {} is running as pid {pid}; stop it first, or choose another id\n",
             guard.named("busy")
@@ -210,23 +210,23 @@ fn a_running_jail_is_listed_and_its_id_refused() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_found_and_removed() {
+fn leftovers_of_a_killed_run_are_found_and_removed() {
     privileged!(guard, {
         let net = guard.named("net");
         let flags =
             ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
         let started = Started::new(&guard, "crash", &flags, &["clock", "sleep"]);
         started.crash();
-        // The VMM runs on, so nothing is collected.
+        // The VMM still runs, so gc removes nothing.
         let jails = json(&guard, &["ps", "--json"]);
         assert_eq!(jails[0]["state"], "running");
-        assert_eq!(with_state(&guard, &["gc"]).stdout, "no dead jails\n");
+        assert_eq!(with_state(&guard, &["gc"]).stdout, "no abandoned jails\n");
         let vmm = Pid::from_raw(jails[0]["pid"].as_i64().unwrap().try_into().unwrap()).unwrap();
         kill_process(vmm, Signal::KILL).unwrap();
-        // It is an orphan, so it has come to this process.
+        // The VMM is an orphan, and its new parent is this process.
         rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
 
-        assert_eq!(json(&guard, &["ps", "--json"])[0]["state"], "dead");
+        assert_eq!(json(&guard, &["ps", "--json"])[0]["state"], "abandoned");
         let before = guard.snapshot();
         let dry = with_state(&guard, &["gc", "--dry-run"]);
         assert!(dry.stdout.contains(&format!("would remove network namespace {net}")), "{dry:?}");
@@ -247,9 +247,9 @@ fn what_a_killed_run_left_is_found_and_removed() {
 }
 
 #[test]
-fn an_id_left_by_a_crash_is_taken_over_and_said() {
+fn run_takes_over_the_id_of_an_abandoned_jail() {
     privileged!(guard, {
-        // The dead jail's namespace is not there to join any more when the next one is made.
+        // The abandoned jail's namespace is removed before the next jail is created, so it cannot be joined.
         let net = guard.named("net");
         let started = Started::new(&guard, "again", &["--netns", &net], &["clock", "sleep"]);
         started.crash();
@@ -257,17 +257,17 @@ fn an_id_left_by_a_crash_is_taken_over_and_said() {
         let vmm = Pid::from_raw(pid.try_into().unwrap()).unwrap();
         kill_process(vmm, Signal::KILL).unwrap();
         rustix::process::waitpid(Some(vmm), rustix::process::WaitOptions::empty()).unwrap();
-        let output = run("stockade", &words(&guard, "run", "again", &["--netns", &net], &["exit=4"]));
-        let said = format!("stockade: took over jail {}, which was left by a crash", guard.named("again"));
+        let output = run("stockade", &arguments(&guard, "run", "again", &["--netns", &net], &["exit=4"]));
+        let said = format!("stockade: took over jail '{}', abandoned by a crash, ", guard.named("again"));
         assert!(output.stderr.starts_with(&said) && output.stderr.lines().count() == 1, "{output:?}");
         assert_eq!(output.code, 4);
     });
 }
 
 #[test]
-fn a_daemonized_jail_outlives_run_and_is_collected_once_dead() {
+fn a_daemonized_jail_outlives_run_and_is_removed_by_gc() {
     privileged!(guard, {
-        let output = run("stockade", &words(&guard, "run", "daemon", &["--daemonize"], &["sleep"]));
+        let output = run("stockade", &arguments(&guard, "run", "daemon", &["--daemonize"], &["sleep"]));
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let (id, pid) = output.stdout.trim_end().split_once(' ').unwrap();
         assert_eq!(id, guard.named("daemon"));
@@ -289,9 +289,9 @@ fn plan_prints_every_step_and_changes_nothing() {
         let net = guard.named("net");
         let flags = ["--netns", &net, "--ramfs", "1M", "--cgroup", "pids.max=9", "--place", "/etc/passwd"];
         let before = guard.snapshot();
-        let text = run("stockade", &words(&guard, "plan", "plan", &flags, &["x"]));
+        let text = run("stockade", &arguments(&guard, "plan", "plan", &flags, &["x"]));
         let data =
-            run("stockade", &words(&guard, "plan", "plan", &[&flags[..], &["--json"]].concat(), &["x"]));
+            run("stockade", &arguments(&guard, "plan", "plan", &[&flags[..], &["--json"]].concat(), &["x"]));
         assert_eq!(guard.snapshot(), before);
         assert!(!guard.base().exists() && !guard.state().exists());
         assert_eq!((text.code, data.code), (0, 0), "{text:?} {data:?}");
@@ -319,7 +319,7 @@ fn plan_prints_every_step_and_changes_nothing() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_stdout_is_no_failure() {
     privileged!(guard, {
         for command in ["ps", "gc", "plan --id x --exec-file /bin/true", "--help"] {
             let line = format!("{} {command} | true", program("stockade").display());
@@ -331,7 +331,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn a_network_namespace_is_joined_by_the_process_that_is_in_it() {
+fn a_network_namespace_is_joined_by_a_path_in_proc() {
     privileged!(guard, {
         let mut unshared = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
         let path = format!("/proc/{}/ns/net", unshared.id());
@@ -351,12 +351,12 @@ fn a_network_namespace_is_joined_by_the_process_that_is_in_it() {
 }
 
 #[test]
-fn a_vmm_that_runs_out_of_memory_is_told_so() {
+fn a_vmm_killed_by_its_memory_limit_is_reported() {
     privileged!(guard, {
         let file = if testkit::unified_mount().is_some() { "memory.max" } else { "memory.limit_in_bytes" };
         let (limit, parent) = (format!("{file}=8M"), guard.named("parent"));
         let flags = ["--cgroup", &limit, "--parent-cgroup", &parent];
-        let mut words = words(
+        let mut arguments = arguments(
             &guard,
             "run",
             "hungry",
@@ -364,10 +364,10 @@ fn a_vmm_that_runs_out_of_memory_is_told_so() {
             &["dd", "if=/dev/urandom", "of=/dev/null", "bs=64M", "count=1"],
         );
         let probe = program("stockade-probe").display().to_string();
-        words.iter_mut().filter(|word| **word == probe).for_each(|word| "/bin/busybox".clone_into(word));
-        let output = run("stockade", &words);
+        arguments.iter_mut().filter(|word| **word == probe).for_each(|word| "/bin/busybox".clone_into(word));
+        let output = run("stockade", &arguments);
         let said = format!(
-            "stockade: the VMM of jail {} has ended: killed by signal 9: the jail's limit of memory was reached\n",
+            "stockade: the VMM of jail '{}' has exited: killed by signal 9: the jail reached its memory limit\n",
             guard.named("hungry")
         );
         assert_eq!((output.code, output.stderr), (137, said));
@@ -375,7 +375,7 @@ fn a_vmm_that_runs_out_of_memory_is_told_so() {
     });
 }
 
-/// A file of two VMMs that write for as long as somebody reads.
+/// A jail file with two VMMs that write until their stdout is closed.
 fn writers(guard: &Guard) -> PathBuf {
     let (id, base) = (guard.named("{index}"), guard.base());
     let text = format!(
@@ -386,7 +386,7 @@ fn writers(guard: &Guard) -> PathBuf {
 }
 
 #[test]
-fn several_vmms_whose_reader_is_gone_end_as_one_does() {
+fn several_vmms_with_a_closed_stdout_exit_like_one() {
     privileged!(guard, {
         let file = writers(&guard);
         let (reader, writer) = std::io::pipe().unwrap();
@@ -394,14 +394,14 @@ fn several_vmms_whose_reader_is_gone_end_as_one_does() {
         let mut run = Command::new(program("stockade"));
         run.args(["run", "-f"]).arg(&file).env("STOCKADE_STATE_DIR", guard.state());
         let ended = run.stdout(writer).stderr(Stdio::null()).status().unwrap();
-        // Killed by SIGPIPE, or told of EPIPE.
+        // Killed by SIGPIPE, or failed with EPIPE.
         assert!(ended.code().is_some_and(|code| code != 0), "{ended:?}");
         std::fs::remove_file(&file).unwrap();
     });
 }
 
 #[test]
-fn several_vmms_whose_output_has_no_room_are_told_of_and_end() {
+fn several_vmms_with_a_full_stdout_are_reported_and_exit() {
     privileged!(guard, {
         let file = writers(&guard);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -413,7 +413,7 @@ fn several_vmms_whose_output_has_no_room_are_told_of_and_end() {
         let said = String::from_utf8(ended.stderr).unwrap();
         for number in 1..3 {
             let line = format!(
-                "stockade: failed to write what {} writes: No space left on device (os error 28)",
+                "stockade: failed to write the output of jail '{}': No space left on device (os error 28)",
                 guard.named(&number.to_string())
             );
             assert!(said.lines().any(|said| said == line), "{said}");
@@ -423,7 +423,7 @@ fn several_vmms_whose_output_has_no_room_are_told_of_and_end() {
 }
 
 #[test]
-fn a_vmm_that_sets_the_terminal_leaves_it_as_it_was() {
+fn run_restores_a_terminal_that_the_vmm_has_set() {
     privileged!(guard, {
         let (id, base, state) = (guard.named("raw"), guard.base(), guard.state());
         let line = format!(

@@ -10,10 +10,10 @@ fn every_command_has_a_page_that_names_its_flags() {
         let help = said(&guard, &["help"]);
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
         let listed = listed.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
-        // What begins with a space goes on with the line above.
+        // A line with a leading space continues the line above.
         let names: Vec<&str> =
             listed.filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).collect();
-        // All but `help`, and the page of stockade itself.
+        // All commands except `help`, and the page of stockade itself.
         assert_eq!(written.lines().count(), names.len(), "{written}");
         for name in names.iter().filter(|name| **name != "help") {
             let page = std::fs::read_to_string(directory.join(format!("stockade-{name}.1")))
@@ -36,7 +36,7 @@ fn every_command_has_a_page_that_names_its_flags() {
 }
 
 #[test]
-fn a_page_has_the_sections_that_readers_look_for() {
+fn a_page_has_the_usual_sections() {
     let page = run("stockade", &["man", "exec"]).stdout;
     let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
     let expected = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "NOTES", "EXAMPLES", r#""SEE ALSO""#];
@@ -45,14 +45,14 @@ fn a_page_has_the_sections_that_readers_look_for() {
 }
 
 #[test]
-fn a_page_that_is_not_there_and_a_directory_that_cannot_be_are_told() {
+fn an_unknown_page_and_an_unusable_directory_are_reported() {
     privileged!(guard, {
-        let told = stockade(&guard, &["man", "rum"]);
-        let line = "stockade: man: there is no command rum: stockade help lists them\n";
-        assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (1, "", line));
+        let output = stockade(&guard, &["man", "rum"]);
+        let line = "stockade: man: no command 'rum'; list the commands with `stockade help`\n";
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (1, "", line));
         let file = guard.file("file", "").display().to_string();
-        let told = stockade(&guard, &["man", "--write-to", &file]);
-        let line = format!("stockade: --write-to {file}: File exists (os error 17)\n");
-        assert_eq!((told.code, told.stdout.as_str(), told.stderr), (1, "", line));
+        let output = stockade(&guard, &["man", "--write-to", &file]);
+        let line = format!("stockade: --write-to: cannot write '{file}': File exists (os error 17)\n");
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
     });
 }

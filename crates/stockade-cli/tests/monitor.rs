@@ -1,4 +1,4 @@
-//! The monitor killed at any moment: the jail is shown as it is, its VMM is never lost, and it can be removed.
+//! The monitor is killed at any moment: the jail's state is shown correctly, its VMM is never lost, and `rm` removes it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod injection;
@@ -10,7 +10,7 @@ use injection::{create, leftovers, stockade, wait_for_orphans};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Guard, privileged, program, run_with, tell};
 
-/// How a jail is shown.
+/// The state of the jail in `ps`.
 fn state(guard: &Guard) -> String {
     let ps = stockade(guard, &["ps"]);
     assert_eq!((ps.code, ps.stderr.as_str()), (0, ""));
@@ -19,7 +19,7 @@ fn state(guard: &Guard) -> String {
     row.split_whitespace().nth(2).unwrap_or("gone").to_owned()
 }
 
-/// The VMM's pid as the receipt has it, if it runs.
+/// The pid in the receipt, if the VMM runs.
 fn vmm(guard: &Guard) -> Option<String> {
     let receipt = std::fs::read(guard.state().join(guard.named("jail")).join("receipt.json")).unwrap();
     let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
@@ -29,17 +29,18 @@ fn vmm(guard: &Guard) -> Option<String> {
     (!stat.contains(") Z ")).then_some(pid)
 }
 
-/// What has to hold whenever the monitor was killed; then the jail is removed. Returns the state it was shown in.
+/// Checks a jail after its monitor was killed, and removes it. Returns the state that was shown.
 fn is_truthful_and_removable(guard: &Guard, at: &str) -> String {
     let (shown, id) = (state(guard), guard.named("jail"));
     match shown.as_str() {
         "running" => assert!(vmm(guard).is_some(), "{at}: nothing runs"),
-        "prepared" | "ended" => assert_eq!(vmm(guard), None, "{at}: {shown}, but it runs"),
+        "created" | "exited" => assert_eq!(vmm(guard), None, "{at}: {shown}, but it runs"),
         other => panic!("{at}: shown as {other}"),
     }
-    if shown == "ended" {
+    if shown == "exited" {
         let wait = stockade(guard, &["wait", &id]);
-        let unknown = format!("stockade: jail {id} does not run, and how its VMM ended is not known\n");
+        let unknown =
+            format!("stockade: jail '{id}' is not running, and the exit status of its VMM is unknown\n");
         assert!(wait.stdout == "3\n" || (wait.code, wait.stderr) == (1, unknown), "{at}: {}", wait.stdout);
     }
     let rm = stockade(guard, &["rm", "--force", &id]);
@@ -57,7 +58,7 @@ fn child_of(pid: u32) -> Option<Pid> {
 }
 
 #[test]
-fn a_monitor_killed_between_any_two_moments_of_a_start() {
+fn a_monitor_killed_at_any_time_leaves_a_removable_jail() {
     privileged!(guard, {
         let (mut killed, mut shown) = (0, std::collections::BTreeMap::<String, u32>::new());
         for round in 0..150 {
@@ -76,13 +77,13 @@ fn a_monitor_killed_between_any_two_moments_of_a_start() {
                     break None;
                 }
             };
-            // Later with every round: from before its first system call to when it waits for the VMM.
+            // Later in each round: from before its first system call to its wait for the VMM.
             let moment = Instant::now() + Duration::from_micros(round * 20);
             while Instant::now() < moment {
                 std::hint::spin_loop();
             }
             if let Some(monitor) = monitor {
-                // Nobody else reaps it while its parent lives or is this process.
+                // No other process reaps it while its parent lives or is this process.
                 let _ = kill_process(monitor, Signal::KILL);
                 killed += 1;
             }
@@ -90,7 +91,7 @@ fn a_monitor_killed_between_any_two_moments_of_a_start() {
             let at = format!("killed {} us after its birth", round * 20);
             let state = is_truthful_and_removable(&guard, &at);
             assert!(
-                code == Some(0) || (code, state.as_str()) == (Some(1), "prepared"),
+                code == Some(0) || (code, state.as_str()) == (Some(1), "created"),
                 "{at}: {code:?} {state}"
             );
             *shown.entry(state).or_default() += 1;
@@ -101,10 +102,10 @@ fn a_monitor_killed_between_any_two_moments_of_a_start() {
 }
 
 #[test]
-fn a_monitor_killed_at_its_own_system_calls() {
+fn a_monitor_killed_at_any_syscall_leaves_a_removable_jail() {
     privileged!(guard, {
-        // Calls that only the monitor makes, or that are followed only where they concern what it writes; in the
-        // order of its life: the word to the launcher, its own program, its wait, its log, the VMM's end.
+        // Calls that only the monitor makes, or that are traced only for files that it writes. In the order of its
+        // life: the message to the launcher, its own program, its wait, its log, the VMM's exit.
         let moments: &[(&str, u32, Option<&str>)] = &[
             ("sendmsg", 1, None),
             ("execveat", 1, None),
@@ -130,7 +131,7 @@ fn a_monitor_killed_at_its_own_system_calls() {
                 strace.args(["-P", path, "-P", &place.display().to_string()]);
             }
             strace.arg(program("stockade")).args(["start", &id, "--", "clock", "sleep-ms=30", "exit=3"]);
-            // strace ends when the VMM has.
+            // strace exits after the VMM.
             let output = run_with(strace.env("STOCKADE_STATE_DIR", guard.state()));
             let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
             let killed = trace.lines().filter(|line| line.contains("killed by SIGKILL")).count();

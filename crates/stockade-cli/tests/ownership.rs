@@ -1,4 +1,4 @@
-//! What is not this jail's is neither changed nor removed nor killed, whoever crashes or mistypes.
+//! stockade never changes, removes or kills an object of another owner, not even after a crash or a mistyped flag.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::process::{Command, Stdio};
 
 use testkit::{Guard, Output, privileged, program, run_with};
 
-fn stockade(state: &Path, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", state))
+fn stockade(state: &Path, arguments: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", state))
 }
 
-fn said(state: &Path, words: &[&str]) -> String {
-    let output = stockade(state, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+fn said(state: &Path, arguments: &[&str]) -> String {
+    let output = stockade(state, arguments);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
     output.stdout
 }
 
-fn words<'w>(guard: &Guard, command: &'w str, more: &[&'w str]) -> Vec<String> {
+fn arguments<'w>(guard: &Guard, command: &'w str, more: &[&'w str]) -> Vec<String> {
     let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
     let id = guard.named("jail");
     let fixed = [command, "--id", &id, "--exec-file", &probe, "--chroot-base-dir", &base];
@@ -24,9 +24,9 @@ fn words<'w>(guard: &Guard, command: &'w str, more: &[&'w str]) -> Vec<String> {
 }
 
 fn create(guard: &Guard, state: &Path, more: &[&str]) -> String {
-    let words = words(guard, "create", more);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    said(state, &words).trim().to_owned()
+    let arguments = arguments(guard, "create", more);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    said(state, &arguments).trim().to_owned()
 }
 
 fn root(guard: &Guard) -> PathBuf {
@@ -34,7 +34,7 @@ fn root(guard: &Guard) -> PathBuf {
 }
 
 #[test]
-fn a_crash_in_one_state_directory_never_touches_a_jail_of_another() {
+fn a_crash_never_touches_a_jail_of_another_state_directory() {
     privileged!(guard, {
         let other = guard.directory().join("other-state");
         let cgroup = ["--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
@@ -43,8 +43,8 @@ fn a_crash_in_one_state_directory_never_touches_a_jail_of_another() {
         let whole = guard.snapshot();
         let alive = || said(&guard.state(), &["ps"]).contains("running");
 
-        // The same id, base and cgroup, from another state directory: in the way, and killed at every call.
-        let run = words(&guard, "run", &[&cgroup[..], &["--ramfs", "1M", "--", "exit=0"]].concat());
+        // The same id, base and cgroup from another state directory: refused, also if it is killed at any system call.
+        let run = arguments(&guard, "run", &[&cgroup[..], &["--ramfs", "1M", "--", "exit=0"]].concat());
         let traced = |options: &[&str]| {
             let mut command = Command::new("strace");
             command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options);
@@ -78,9 +78,9 @@ fn a_cgroup_of_another_jail_is_in_the_way() {
         let other = guard.directory().join("other-state");
         let cgroup = ["--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
         let id = create(&guard, &guard.state(), &cgroup);
-        // Another base, so that only the cgroup is shared; and nothing is in it yet.
+        // Another base, so that the jails share only the cgroup, which is still empty.
         let elsewhere = guard.directory().join("other-base").display().to_string();
-        let mut run = words(&guard, "run", &cgroup);
+        let mut run = arguments(&guard, "run", &cgroup);
         let base = run.iter().position(|word| word == "--chroot-base-dir").unwrap();
         run[base + 1] = elsewhere;
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
@@ -96,7 +96,7 @@ fn a_cgroup_of_another_jail_is_in_the_way() {
 }
 
 #[test]
-fn a_file_is_not_placed_over_a_folder_or_a_part_of_the_jail() {
+fn a_file_never_replaces_a_directory_or_part_of_the_jail() {
     privileged!(guard, {
         let state = guard.state();
         let id = create(&guard, &state, &[]);
@@ -109,7 +109,7 @@ fn a_file_is_not_placed_over_a_folder_or_a_part_of_the_jail() {
             assert_eq!((refused.code, refused.stderr), (1, line));
             assert_eq!(guard.snapshot(), before);
         }
-        // What was placed is replaced.
+        // A placed file is replaced.
         let first = guard.file("first", "first").display().to_string();
         let second = guard.file("second", "second").display().to_string();
         said(&state, &["place", &id, &format!("{first}=image")]);
@@ -140,7 +140,7 @@ fn a_mistyped_state_directory_loses_nothing() {
 fn a_receipt_of_another_boot_kills_nobody() {
     privileged!(guard, {
         let state = guard.state();
-        // Without a leash: a cgroup that carries the receipt's word is of this boot, whatever the receipt says.
+        // Without a tracking cgroup: a cgroup with the receipt's nonce would prove that the receipt is of this boot.
         let id = create(&guard, &state, &["--new-pid-ns"]);
         let pid = said(&state, &["start", &id, "--", "sleep"]).trim().to_owned();
         let receipt = state.join(&id).join("receipt.json");
@@ -152,7 +152,7 @@ fn a_receipt_of_another_boot_kills_nobody() {
         assert!(Path::new("/proc").join(&pid).join("root").exists(), "its pid may be anybody's now");
         let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        // Its monitor, which has come to this process, ends with it.
+        // The monitor exits with the VMM, and its new parent is this process.
         while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
     });
 }
@@ -180,8 +180,8 @@ fn a_jail_of_another_pid_namespace_is_left_alone() {
         for _ in 0..2 {
             std::io::BufRead::read_line(&mut lines, &mut String::new()).unwrap();
         }
-        assert!(said(&state, &["ps"]).contains("elsewhere"));
-        assert_eq!(said(&state, &["gc"]), "no dead jails\n");
+        assert!(said(&state, &["ps"]).contains("foreign"));
+        assert_eq!(said(&state, &["gc"]), "no abandoned jails\n");
         let refused = stockade(&state, &["rm", "--force", &id]);
         assert_eq!(
             refused.stderr,
@@ -193,15 +193,15 @@ fn a_jail_of_another_pid_namespace_is_left_alone() {
 }
 
 #[test]
-fn an_ended_jail_waits_to_be_removed() {
+fn an_exited_jail_waits_to_be_removed() {
     privileged!(guard, {
         let state = guard.state();
         let id = create(&guard, &state, &[]);
         said(&state, &["start", &id, "--", "exit=3"]);
         said(&state, &["wait", &id]);
-        let words = words(&guard, "run", &["--", "exit=0"]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let refused = stockade(&state, &words);
+        let arguments = arguments(&guard, "run", &["--", "exit=0"]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let refused = stockade(&state, &arguments);
         let line = format!(
             "stockade: the VMM of jail {id} has ended; remove the jail first, or choose another id\n"
         );
@@ -213,7 +213,7 @@ fn an_ended_jail_waits_to_be_removed() {
 
 /// Runs a VMM from a shell that ignores signals.
 fn from_shell_ignoring(guard: &Guard, signals: &str, vmm: &str) -> Command {
-    let mut run = words(guard, "run", &["--grace", "18446744073709551615", "--"]);
+    let mut run = arguments(guard, "run", &["--grace", "18446744073709551615", "--"]);
     run.push(vmm.to_owned());
     let line = format!("trap '' {signals}; exec {} {}", program("stockade").display(), run.join(" "));
     let mut command = Command::new("sh");
@@ -222,7 +222,7 @@ fn from_shell_ignoring(guard: &Guard, signals: &str, vmm: &str) -> Command {
 }
 
 #[test]
-fn what_the_caller_ignores_the_vmm_does_not() {
+fn signals_that_the_caller_ignores_stop_the_vmm() {
     privileged!(guard, {
         let output = run_with(&mut from_shell_ignoring(&guard, "HUP INT TERM CHLD", "report"));
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
@@ -235,14 +235,14 @@ fn what_the_caller_ignores_the_vmm_does_not() {
 }
 
 #[test]
-fn the_exit_code_is_known_to_a_caller_that_ignores_its_children() {
+fn a_caller_that_ignores_sigchld_gets_the_exit_code() {
     privileged!(guard, {
         assert_eq!(run_with(&mut from_shell_ignoring(&guard, "CHLD", "exit=7")).code, 7);
     });
 }
 
 #[test]
-fn a_hang_up_that_the_caller_ignores_stops_nothing() {
+fn an_ignored_hang_up_stops_nothing() {
     privileged!(guard, {
         let mut command = from_shell_ignoring(&guard, "HUP", "sleep");
         let mut run = command.stdin(Stdio::null()).spawn().unwrap();
@@ -251,7 +251,7 @@ fn a_hang_up_that_the_caller_ignores_stops_nothing() {
             std::thread::yield_now();
         }
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-        // The second is heeded, so the first was not: it would have been the first of two.
+        // One SIGTERM stops the VMM gently, so the SIGHUP was ignored: otherwise SIGTERM would be the second signal.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert_eq!(run.wait().unwrap().code(), Some(143));
     });

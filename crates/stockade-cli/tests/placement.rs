@@ -1,4 +1,4 @@
-//! `place`, `unplace` and `--place`, as a user types them.
+//! `place`, `unplace` and `--place`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use testkit::{Guard, Output, privileged, program, run_with, tell};
 
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
+fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
     let mut command = Command::new(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state()).current_dir(guard.directory());
+    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state()).current_dir(guard.directory());
     run_with(&mut command)
 }
 
-/// What a command that must succeed prints.
-fn said(guard: &Guard, words: &[&str]) -> String {
-    let output = stockade(guard, words);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{words:?}");
+/// The output of a command that must succeed.
+fn said(guard: &Guard, arguments: &[&str]) -> String {
+    let output = stockade(guard, arguments);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
     output.stdout
 }
 
-fn refused(guard: &Guard, words: &[&str], line: &str) {
-    let output = stockade(guard, words);
+fn refused(guard: &Guard, arguments: &[&str], line: &str) {
+    let output = stockade(guard, arguments);
     assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", format!("stockade: {line}\n")));
 }
 
 /// A command that takes the flags of a jail.
-fn words<'w>(guard: &Guard, command: &str, more: &[&'w str]) -> Vec<std::borrow::Cow<'w, str>> {
+fn arguments<'w>(guard: &Guard, command: &str, more: &[&'w str]) -> Vec<std::borrow::Cow<'w, str>> {
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
     let fixed = [command, "--id", &guard.named("jail"), "--exec-file", &probe, "--chroot-base-dir", &base];
     let fixed = fixed.map(|word| word.to_owned().into());
@@ -34,8 +34,8 @@ fn words<'w>(guard: &Guard, command: &str, more: &[&'w str]) -> Vec<std::borrow:
 }
 
 fn with_jail(guard: &Guard, command: &str, more: &[&str]) -> Output {
-    let words = words(guard, command, more);
-    stockade(guard, &words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    let arguments = arguments(guard, command, more);
+    stockade(guard, &arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
 fn create(guard: &Guard, more: &[&str]) -> String {
@@ -58,14 +58,15 @@ fn nothing_left(guard: &Guard) {
 }
 
 #[test]
-fn what_is_bound_before_is_attached_by_a_start_from_another_process() {
+fn start_attaches_binds_of_an_earlier_command() {
     privileged!(guard, {
         let share = share(&guard);
         guard.file("image", "an image");
         let id = create(&guard, &["--place", "image:ro:copy", "--place", "share=rw:bind", "--new-pid-ns"]);
         assert_eq!(said(&guard, &["place", &id, "share=ro", "--how", "bind", "--read-only"]), "/ro\n");
-        let words = ["read=/image", "write=/image=x", "read=/ro/file", "write=/ro/file=x", "write=/rw/new=x"];
-        said(&guard, &[&["start", &id, "--"], &words[..]].concat());
+        let arguments =
+            ["read=/image", "write=/image=x", "read=/ro/file", "write=/ro/file=x", "write=/rw/new=x"];
+        said(&guard, &[&["start", &id, "--"], &arguments[..]].concat());
         assert_eq!(said(&guard, &["wait", &id]), "0\n");
         let lines = [
             r#"{"read":"an image"}"#,
@@ -82,13 +83,13 @@ fn what_is_bound_before_is_attached_by_a_start_from_another_process() {
 }
 
 #[test]
-fn a_program_is_told_where_each_is_and_how_it_got_there() {
+fn json_has_the_path_and_method_of_each_placement() {
     privileged!(guard, {
         share(&guard);
         guard.file("image", "");
         let id = create(&guard, &[]);
         let files = ["image=a/copy:copy", "share:bind", "/dev/null"];
-        let told: serde_json::Value =
+        let placements: serde_json::Value =
             serde_json::from_str(&said(&guard, &[&["place", &id, "--json"], &files[..]].concat())).unwrap();
         let row = |source: &str, path: &str, how: &str| json!({"source": source, "path": path, "how": how});
         let wanted = [
@@ -96,7 +97,7 @@ fn a_program_is_told_where_each_is_and_how_it_got_there() {
             row("share", "/share", "bind"),
             row("/dev/null", "/null", "node"),
         ];
-        assert_eq!(told, json!(wanted));
+        assert_eq!(placements, json!(wanted));
         assert_eq!(said(&guard, &["unplace", &id, "/a/copy", "share"]), "/a/copy\n/share\n");
         refused(&guard, &["unplace", &id, "share"], "/share was not placed into the jail");
         refused(&guard, &["unplace", &id, "../x"], "\"../x\" is not a path inside a jail");
@@ -117,7 +118,7 @@ fn an_owner_is_chosen_by_a_flag() {
         let facts = placed.metadata().unwrap();
         assert_eq!((facts.uid(), facts.gid()), (77, 78));
         for wrong in ["77", "77:", "root:root", "77:78:79", ":"] {
-            let line = format!("--owner: {wrong:?} is not UID:GID, such as 1234:1234");
+            let line = format!("--owner: '{wrong}' is not UID:GID, such as 1234:1234");
             refused(&guard, &["place", &id, "image", "--owner", wrong], &line);
         }
         said(&guard, &["rm", &id]);
@@ -125,17 +126,17 @@ fn an_owner_is_chosen_by_a_flag() {
 }
 
 #[test]
-fn a_wrong_placement_is_named_before_anything_is_made() {
+fn a_wrong_placement_is_refused_before_the_jail_is_created() {
     privileged!(guard, {
         share(&guard);
         guard.file("image", "");
-        let options = "is no option; there are ro, bind, copy, link, node, reflink";
+        let options = "use one of ro, bind, copy, link, node, reflink";
         let cases = [
-            (&["image:rw"][..], format!("--place image:rw: \"rw\" {options}")),
-            (&["image=x:"], format!("--place image=x:: \"\" {options}")),
-            (&["image:bind:copy"], "--place image:bind:copy: only one of copy and bind can be".to_owned()),
-            (&["image", "share/file=image"], "--place share/file: /image is taken by image already".to_owned()),
-            (&["image=a/x", "share/file=/a//x"], "--place share/file: /a/x is taken by image already".to_owned()),
+            (&["image:rw"][..], format!("--place image:rw: unknown option 'rw'; {options}")),
+            (&["image=x:"], format!("--place image=x:: unknown option ''; {options}")),
+            (&["image:bind:copy"], "--place image:bind:copy: options 'copy' and 'bind' exclude each other; use one".to_owned()),
+            (&["image", "share/file=image"], "--place share/file: '/image' is already the path of 'image' in the jail; choose another name".to_owned()),
+            (&["image=a/x", "share/file=/a//x"], "--place share/file: '/a/x' is already the path of 'image' in the jail; choose another name".to_owned()),
             (&["no:such"], "--place no:such: Failed to canonicalize path no:such: No such file or directory (os error 2)".to_owned()),
         ];
         for (places, line) in &cases {
@@ -176,10 +177,10 @@ fn a_plan_shows_where_a_bind_is_attached() {
 }
 
 #[test]
-fn a_kill_and_a_collection_leave_what_was_bound() {
+fn kill_and_gc_do_not_touch_bound_files() {
     privileged!(guard, {
         let share = share(&guard);
-        let line = words(&guard, "run", &["--place", "share:bind", "--", "clock", "sleep"]);
+        let line = arguments(&guard, "run", &["--place", "share:bind", "--", "clock", "sleep"]);
         let mut run = Command::new(program("stockade"))
             .args(line.iter().map(AsRef::as_ref))
             .current_dir(guard.directory())
@@ -189,7 +190,7 @@ fn a_kill_and_a_collection_leave_what_was_bound() {
             .spawn()
             .unwrap();
         let id = guard.named("jail");
-        // Only with its first words it is sure that it runs: it is called running while it waits to be let go.
+        // Its first output shows that it runs: the state is `running` already while it waits for its release.
         std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         run.kill().unwrap();
         run.wait().unwrap();
@@ -203,14 +204,14 @@ fn a_kill_and_a_collection_leave_what_was_bound() {
     });
 }
 
-/// How many bytes the calls of a trace have copied.
+/// The number of bytes that the calls of a trace have copied.
 fn bytes_copied(trace: &Path) -> u64 {
     let text = std::fs::read_to_string(trace).unwrap();
     text.lines().filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum()
 }
 
 #[test]
-fn holes_are_passed_over_and_not_read() {
+fn holes_of_sparse_files_are_not_read() {
     privileged!(guard, {
         use std::os::unix::fs::FileExt;
         let disk = std::fs::File::create(guard.directory().join("disk.img")).unwrap();
@@ -233,7 +234,7 @@ fn holes_are_passed_over_and_not_read() {
     });
 }
 
-/// A file of root's with a set-uid bit, that anybody may read.
+/// A world-readable set-uid file of root.
 fn powerful(guard: &Guard, name: &str) -> PathBuf {
     let file = guard.file(name, "");
     testkit::set_mode(&file, 0o4755);
@@ -241,7 +242,7 @@ fn powerful(guard: &Guard, name: &str) -> PathBuf {
 }
 
 #[test]
-fn powers_that_are_taken_away_are_said_once_a_file_by_every_command_that_places() {
+fn removed_privileges_are_reported_once_by_each_command() {
     privileged!(guard, {
         let tool = powerful(&guard, "tool").display().to_string();
         let vmm = guard.directory().join("vmm");
@@ -291,7 +292,7 @@ fn powers_that_are_taken_away_are_said_once_a_file_by_every_command_that_places(
 }
 
 #[test]
-fn capabilities_that_cannot_be_read_are_taken_for_some() {
+fn unreadable_capabilities_count_as_capabilities() {
     use std::os::unix::fs::MetadataExt;
     privileged!(guard, {
         let image = guard.file("image", "");

@@ -1,15 +1,15 @@
-//! What is known of VMMs: chosen by name, by file, by the executable.
+//! VMM profiles: selected by name, by file, or by the executable.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
 
 use testkit::{Guard, Output, privileged, program, run_with};
 
-fn stockade(guard: &Guard, words: &[&str]) -> Output {
+fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
     let mut command = Command::new(program("stockade"));
     run_with(
         command
-            .args(words)
+            .args(arguments)
             .env("STOCKADE_STATE_DIR", guard.state())
             .env("STOCKADE_PROFILE_DIR", profiles(guard)),
     )
@@ -19,7 +19,7 @@ fn profiles(guard: &Guard) -> String {
     guard.directory().join("profiles").display().to_string()
 }
 
-/// Adds a profile to the directory, which is made with the first.
+/// Adds a profile to the directory, which is created with the first one.
 fn add(guard: &Guard, name: &str, text: &str) -> String {
     std::fs::create_dir_all(profiles(guard)).unwrap();
     let path = format!("{}/{name}.toml", profiles(guard));
@@ -60,7 +60,7 @@ fn a_profile_in_a_file_gives_arguments_a_socket_and_files() {
 }
 
 #[test]
-fn a_placeholder_is_the_jails_own() {
+fn a_placeholder_has_the_value_of_its_jail() {
     privileged!(guard, {
         let path = add(&guard, "named", "arguments = ['read=/etc/nothing', '{id}']");
         let id = guard.named("jail");
@@ -73,15 +73,15 @@ fn a_placeholder_is_the_jails_own() {
 }
 
 #[test]
-fn a_profile_that_cannot_be_had_is_one_line() {
+fn an_unusable_profile_is_one_line() {
     privileged!(guard, {
         let bad = add(&guard, "bad", "executables = []\n\nargument = []\n");
         let id = guard.named("jail");
         let refused = |profile: &str, line: &str| {
-            let told = stockade(&guard, &with(&flags(&guard, "run", &id), &["--profile", profile]));
-            assert_eq!((told.code, told.stdout.as_str()), (125, ""));
-            assert!(told.stderr.starts_with(&format!("stockade: --profile: {line}")), "{}", told.stderr);
-            assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+            let output = stockade(&guard, &with(&flags(&guard, "run", &id), &["--profile", profile]));
+            assert_eq!((output.code, output.stdout.as_str()), (125, ""));
+            assert!(output.stderr.starts_with(&format!("stockade: --profile: {line}")), "{}", output.stderr);
+            assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
         };
         refused(&bad, &format!("profile {bad}: line 3: unknown field `argument`"));
         refused("./no/such.toml", "profile ./no/such.toml: No such file or directory");
@@ -95,23 +95,23 @@ fn a_profile_that_cannot_be_had_is_one_line() {
 fn a_required_file_that_is_missing_leaves_nothing() {
     privileged!(guard, {
         let path = add(&guard, "needy", "[[place]]\nsource = '/no/such/firmware'\nrequired = true\n");
-        let told =
+        let output =
             stockade(&guard, &with(&flags(&guard, "run", &guard.named("jail")), &["--profile", &path]));
-        assert_eq!((told.code, told.stdout.as_str()), (125, ""));
-        assert!(told.stderr.contains("/no/such/firmware"), "{}", told.stderr);
+        assert_eq!((output.code, output.stdout.as_str()), (125, ""));
+        assert!(output.stderr.contains("/no/such/firmware"), "{}", output.stderr);
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }
 
 #[test]
-fn ready_without_a_socket_asks_for_one_where_none_is_known() {
+fn ready_needs_a_socket_if_the_profile_has_none() {
     privileged!(guard, {
         let id = guard.named("jail");
         assert_eq!(stockade(&guard, &with(&flags(&guard, "create", &id), &[])).code, 0);
-        let told = stockade(&guard, &["start", &id, "--ready"]);
-        let line = "stockade: --ready: with these arguments the profile plain knows no socket of the VMM: name one, as in \
+        let output = stockade(&guard, &["start", &id, "--ready"]);
+        let line = "stockade: --ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
                     --ready=run/vmm.sock\n";
-        assert_eq!((told.code, told.stderr.as_str()), (1, line));
+        assert_eq!((output.code, output.stderr.as_str()), (1, line));
         assert_eq!(stockade(&guard, &["rm", &id]).code, 0, "it still stands");
     });
 }

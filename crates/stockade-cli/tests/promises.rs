@@ -1,4 +1,4 @@
-//! Every test that a document names is there: a promise without a test is none.
+//! Every test that a document names exists, so that each promise has a test.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn tests() -> Vec<String> {
     all
 }
 
-/// What a document names in the form of a test.
+/// The names in a document that have the form of a test.
 fn named_in(document: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository().join(document)).unwrap();
     let names = text.split('`').skip(1).step_by(2);
@@ -51,7 +51,7 @@ fn named_in(document: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_test_that_a_promise_names_is_there() {
+fn every_test_that_a_document_names_exists() {
     let tests = tests();
     assert!(tests.len() > 300, "{}", tests.len());
     for (document, least) in

@@ -1,4 +1,4 @@
-//! QEMU in a jail: the example that the README shows, as it is.
+//! QEMU in a jail: the README's example, unchanged.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::Path;
@@ -19,7 +19,7 @@ fn a_kernel_boots_under_qemu_in_a_jail_to_a_clean_power_off() {
     }
     privileged!(guard, {
         let started = std::time::Instant::now();
-        // A machine that hangs is ended, and its jail removed, as by Ctrl-C.
+        // A hanging machine is stopped and its jail removed, as with Ctrl-C.
         let output = run_with(
             Command::new("timeout")
                 .args(["--kill-after=20", "90"])
@@ -34,7 +34,7 @@ fn a_kernel_boots_under_qemu_in_a_jail_to_a_clean_power_off() {
         );
         assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
         assert!(output.stdout.contains("the guest is up: Linux 6."), "{output:?}");
-        assert!(output.stdout.contains("reboot: FilePrivilege down"), "{output:?}");
+        assert!(output.stdout.contains("reboot: Power down"), "{output:?}");
         testkit::tell(&format!("from nothing to nothing in {:.1} s", started.elapsed().as_secs_f64()));
         let left: Vec<_> = std::fs::read_dir(guard.directory()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");

@@ -1,5 +1,4 @@
-//! Readers that go, disks that are full, directories that cannot be written to, terminals that are killed: one line at
-//! most, no panic, and nothing left.
+//! Closed outputs, full disks, read-only directories and killed terminals: at most one line, no panic, no leftovers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Guard, Output, command, privileged, program, run_with, said, stockade};
 
-/// The flags of a jail of the probe in the test's base.
+/// The flags of a jail with the probe in the test's base directory.
 fn flags(guard: &Guard) -> String {
     format!(
         "--exec-file {} --chroot-base-dir {}",
@@ -19,16 +18,16 @@ fn flags(guard: &Guard) -> String {
     )
 }
 
-/// Makes a jail, and starts its VMM, which writes a line and sleeps.
+/// Creates a jail and starts its VMM, which prints a line and sleeps.
 fn start(guard: &Guard, id: &str) {
     let line = format!("create --id {id} {}", flags(guard));
     said(guard, &line.split(' ').collect::<Vec<_>>());
     said(guard, &["start", id, "--", "clock", "sleep"]);
-    // Until then it is said that there is no log.
+    // Before that, `logs` reports that there is no log.
     while stockade(guard, &["logs", id]).stdout.is_empty() {}
 }
 
-/// A command line of each command that prints much, or prints as it goes.
+/// A command line of each command that prints much, or prints while it works.
 fn printing(guard: &Guard) -> Vec<String> {
     let mut lines: Vec<String> = [
         "--help",
@@ -62,12 +61,12 @@ fn printing(guard: &Guard) -> Vec<String> {
     lines
 }
 
-/// Runs a command line with its output going there.
+/// Runs a command line with this stdout.
 fn printing_to(guard: &Guard, line: &str, stdout: impl Into<Stdio>) -> Output {
     use std::os::unix::process::ExitStatusExt;
     let mut command = command(guard, &line.split(' ').collect::<Vec<_>>());
     let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
-    // The command holds the ends of its own output no longer than the child.
+    // Dropped here, so that only the child holds the write ends of its output.
     drop(command);
     let output = child.wait_with_output().unwrap();
     let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
@@ -76,21 +75,21 @@ fn printing_to(guard: &Guard, line: &str, stdout: impl Into<Stdio>) -> Output {
 }
 
 #[test]
-fn a_reader_that_is_gone_is_no_failure() {
+fn a_closed_stdout_is_no_failure() {
     privileged!(guard, {
         start(&guard, "vm");
         for line in printing(&guard) {
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let output = printing_to(&guard, &line, writer);
-            // What the program in the jail makes of it is its own affair.
+            // The exit code of the program in the jail may vary.
             assert!(output.code == 0 || line.starts_with("exec "), "{line}: {output:?}");
             assert!(
                 !output.stderr.contains("panicked") && !output.stderr.contains("stockade: "),
                 "{line}: {output:?}"
             );
         }
-        // What is to be done is done all the same.
+        // The command finishes its work without a reader.
         start(&guard, "other");
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -101,12 +100,12 @@ fn a_reader_that_is_gone_is_no_failure() {
 }
 
 #[test]
-fn an_output_that_takes_nothing_is_told_in_one_line() {
+fn a_full_stdout_is_one_line() {
     privileged!(guard, {
         start(&guard, "vm");
         let said_of_it = "stockade: failed to write to stdout: No space left on device (os error 28)\n";
         for line in printing(&guard) {
-            // The program in the jail prints by itself.
+            // The program in the jail writes to stdout itself.
             if line.starts_with("exec ") {
                 continue;
             }
@@ -119,7 +118,7 @@ fn an_output_that_takes_nothing_is_told_in_one_line() {
     });
 }
 
-/// Runs a script with the test's state directory on a file system of its own, mounted with these options.
+/// Runs a script with the test's state directory on a separate filesystem, mounted with these options.
 fn with_state_on(guard: &Guard, options: &str, script: &str) -> Output {
     std::fs::create_dir_all(guard.state()).unwrap();
     let whole = format!("mount -t tmpfs -o {options} none $STOCKADE_STATE_DIR && {{ {script}; }}");
@@ -133,10 +132,10 @@ fn with_state_on(guard: &Guard, options: &str, script: &str) -> Output {
 }
 
 #[test]
-fn a_state_directory_that_is_full_is_told_and_nothing_is_left() {
+fn a_full_state_directory_is_one_line_and_leaves_nothing() {
     privileged!(guard, {
         let flags = flags(&guard);
-        // With no room for a receipt, and with room for one but not for the next, which tells of the VMM.
+        // Without space for a receipt, and with space for the first one but not for the next, which has the VMM's pid.
         for fill in ["head -c 4096 /dev/zero > $STOCKADE_STATE_DIR/.full", "true"] {
             for command in [
                 format!("run --id vm {flags} -- exit=0"),
@@ -147,11 +146,11 @@ fn a_state_directory_that_is_full_is_told_and_nothing_is_left() {
                 let output = with_state_on(&guard, "size=4k", &script);
                 assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
                 let at = guard.state().join("vm/receipt.json");
-                let told = format!(
+                let line = format!(
                     "stockade: failed to write {}: No space left on device (os error 28)\n",
                     at.display()
                 );
-                assert_eq!(output.stderr, told);
+                assert_eq!(output.stderr, line);
                 assert!(!guard.base().exists(), "{command}");
             }
         }
@@ -159,7 +158,7 @@ fn a_state_directory_that_is_full_is_told_and_nothing_is_left() {
 }
 
 #[test]
-fn a_jail_is_removed_though_the_state_directory_is_full() {
+fn rm_needs_no_space_in_the_state_directory() {
     privileged!(guard, {
         let flags = flags(&guard);
         let script = format!(
@@ -174,7 +173,7 @@ fn a_jail_is_removed_though_the_state_directory_is_full() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written_to_is_told_and_nothing_is_left() {
+fn a_read_only_state_directory_is_one_line_and_leaves_nothing() {
     privileged!(guard, {
         let flags = flags(&guard);
         for (command, code) in [("run", 125), ("create", 1)] {
@@ -193,7 +192,7 @@ fn a_state_directory_that_cannot_be_written_to_is_told_and_nothing_is_left() {
     });
 }
 
-/// A command on a terminal of its own, whose complaints go to a file.
+/// A command on its own terminal, with stderr in a file.
 struct OnTerminal {
     terminal: std::process::Child,
     pid: i32,
@@ -228,13 +227,13 @@ impl OnTerminal {
         Self { terminal, pid, complaints, line: line.to_owned() }
     }
 
-    /// Kills the terminal, and waits for the command's end; tells what it complained of.
+    /// Kills the terminal and waits until the command exits. Returns its stderr.
     fn kill(mut self) -> String {
         self.terminal.kill().unwrap();
         self.terminal.wait().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         let pid = Pid::from_raw(self.pid).unwrap();
-        // This test is the reaper of orphans.
+        // Orphans become children of this test.
         while rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG)
             .is_ok_and(|ended| ended.is_none())
         {
@@ -246,7 +245,7 @@ impl OnTerminal {
 }
 
 #[test]
-fn a_terminal_that_is_killed_takes_its_command_along_and_leaves_no_jail() {
+fn a_killed_terminal_stops_its_command_and_leaves_no_jail() {
     privileged!(guard, {
         let ran = OnTerminal::new(&guard, &format!("run --id ran {} -- sleep", flags(&guard)));
         while said(&guard, &["ps", "-q", "--filter", "state=running"]).is_empty() {}
@@ -255,7 +254,7 @@ fn a_terminal_that_is_killed_takes_its_command_along_and_leaves_no_jail() {
         start(&guard, "vm");
         for line in ["top", "logs -f vm", "events", "wait vm", "exec vm -- /stockade-probe sleep"] {
             let watching = OnTerminal::new(&guard, line);
-            // Until it has set itself up.
+            // Until the command has blocked its signals.
             std::thread::sleep(Duration::from_millis(150));
             let complaints = watching.kill();
             assert!(

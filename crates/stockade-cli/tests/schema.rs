@@ -1,4 +1,4 @@
-//! What every command prints with `--json` is as its schema in `docs/schema` says, which knows every field.
+//! The `--json` output of every command matches its schema in `docs/schema`, which has every field.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -14,11 +14,11 @@ fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema")
 }
 
-/// The names of the schemas that there are.
+/// The names of the existing schemas.
 fn names() -> BTreeSet<String> {
     let files = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name());
     let names = files.filter_map(|name| Some(name.to_str()?.strip_suffix(".json")?.to_owned()));
-    // That of what is read.
+    // The schema of an input.
     names.filter(|name| name != "jail-file").collect()
 }
 
@@ -31,7 +31,7 @@ fn validator(name: &str) -> Validator {
     jsonschema::validator_for(&schema(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Holds what a command has printed against its schema.
+/// Checks a command's output against its schema.
 fn check(name: &str, printed: &str) -> Value {
     let value: Value = serde_json::from_str(printed).unwrap_or_else(|e| panic!("{name}: {e}: {printed}"));
     let wrong: Vec<String> =
@@ -50,15 +50,15 @@ fn every_command_with_json_has_a_schema_and_no_other() {
 }
 
 #[test]
-fn a_schema_refuses_what_it_does_not_know() {
+fn a_schema_refuses_unknown_fields() {
     for name in names() {
         closed(&name, &schema(&name));
-        // No command prints this.
+        // No command prints this field.
         assert!(!validator(&name).is_valid(&serde_json::json!([{ "surprise": 1 }])), "{name}");
     }
 }
 
-/// Every object says which fields it has, and that there are no others, or what those are.
+/// Checks that each object of a schema lists its fields, and excludes or describes additional ones.
 fn closed(at: &str, schema: &Value) {
     match schema {
         Value::Object(fields) => {
@@ -72,13 +72,13 @@ fn closed(at: &str, schema: &Value) {
     }
 }
 
-/// The flags of a jail with all that can be asked for.
+/// The flags of a jail with every option.
 fn everything(guard: &Guard) -> Vec<String> {
     let tree = guard.directory().join("tree");
     std::fs::create_dir_all(&tree).unwrap();
     std::fs::write(tree.join("file"), "text").unwrap();
     let (base, probe) = (guard.base(), program("stockade-probe"));
-    let words = format!(
+    let arguments = format!(
         "--exec-file {} --chroot-base-dir {} --netns {} --new-pid-ns --ramfs 1M --cgroup pids.max=64 \
          --parent-cgroup {} --resource-limit fsize=1000000 --resource-limit no-file=100 --place /etc/passwd:ro \
          --place /etc/group=etc/group:bind --place {tree}:copy --place {tree}=bound:bind:ro --place /dev/null=null",
@@ -88,15 +88,15 @@ fn everything(guard: &Guard) -> Vec<String> {
         guard.name(),
         tree = tree.display(),
     );
-    words.split_whitespace().map(str::to_owned).collect()
+    arguments.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
-fn a_jail_with_everything_is_printed_as_the_schemas_say() {
+fn a_jail_with_every_option_matches_the_schemas() {
     privileged!(guard, {
         let flags = everything(&guard);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let with = |words: &[&str]| -> String { said(&guard, &[words, &flags].concat()) };
+        let with = |arguments: &[&str]| -> String { said(&guard, &[arguments, &flags].concat()) };
         check("plan", &with(&["plan", "--json", "--id", "vm"]));
         check("create", &with(&["create", "--json", "--id", "vm"]));
         let probe = program("stockade-probe").display().to_string();
@@ -146,38 +146,39 @@ fn a_jail_with_everything_is_printed_as_the_schemas_say() {
 }
 
 #[test]
-fn plans_of_every_kind_are_printed_as_the_schema_says() {
+fn plans_of_every_kind_match_the_schema() {
     privileged!(guard, {
         let base = guard.base().display().to_string();
-        for words in [
+        for arguments in [
             "--exec-file /usr/bin/env",
             "--exec-file /bin/busybox --no-closure --new-net-ns --daemonize",
             "--exec-file /bin/busybox --no-closure --profile firecracker --place /dev/zero:ro",
             "--exec-file /bin/busybox --no-closure --profile qemu --cgroup pids.max=1",
         ] {
-            let words = words.split(' ').chain(["--chroot-base-dir", &base]);
-            let words: Vec<&str> = ["plan", "--id", "vm", "--json"].into_iter().chain(words).collect();
-            check("plan", &said(&guard, &words));
+            let arguments = arguments.split(' ').chain(["--chroot-base-dir", &base]);
+            let arguments: Vec<&str> =
+                ["plan", "--id", "vm", "--json"].into_iter().chain(arguments).collect();
+            check("plan", &said(&guard, &arguments));
         }
     });
 }
 
 #[test]
-fn what_is_wrong_is_printed_as_the_schemas_say() {
+fn problems_match_the_schemas() {
     privileged!(guard, {
         let place = guard.state().join("broken");
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("receipt.json"), "{").unwrap();
         let listed = check("ps", &stockade(&guard, &["ps", "--json"]).stdout);
-        assert_eq!((&listed[0]["state"], listed[0]["problem"].is_string()), (&"damaged".into(), true));
+        assert_eq!((&listed[0]["state"], listed[0]["problem"].is_string()), (&"corrupt".into(), true));
         check("inspect", &said(&guard, &["inspect", "--json", "broken"]));
         check("top", &said(&guard, &["top", "--json"]));
-        for (command, words) in [
+        for (command, arguments) in [
             ("gc", &["gc", "--json"][..]),
             ("rm", &["rm", "--json", "broken"]),
             ("doctor", &["doctor", "--json"]),
         ] {
-            let output = stockade(&guard, words);
+            let output = stockade(&guard, arguments);
             check(command, &output.stdout);
         }
         std::fs::remove_dir_all(guard.state()).unwrap();
@@ -185,7 +186,7 @@ fn what_is_wrong_is_printed_as_the_schemas_say() {
 }
 
 #[test]
-fn events_are_printed_line_by_line_as_the_schema_says() {
+fn events_match_the_schema_line_by_line() {
     privileged!(guard, {
         let flags = everything(&guard);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -196,7 +197,7 @@ fn events_are_printed_line_by_line_as_the_schema_says() {
         let mut listening = listening.arg("vm").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
         let mut next = || check("events", &lines.next().unwrap().unwrap())["event"].clone();
-        assert_eq!([next(), next(), next()], ["created", "started", "ended"]);
+        assert_eq!([next(), next(), next()], ["created", "started", "exited"]);
         said(&guard, &["rm", "vm"]);
         assert_eq!(next(), "removed");
         assert!(listening.wait().unwrap().success());
@@ -205,13 +206,13 @@ fn events_are_printed_line_by_line_as_the_schema_says() {
         std::fs::write(broken.join("receipt.json"), "{").unwrap();
         let damaged = stockade(&guard, &["events", "--json", "--all", "--timeout", "0"]);
         assert_eq!((damaged.code, damaged.stderr.as_str()), (124, ""));
-        assert_eq!(check("events", &damaged.stdout)["event"], "damaged");
+        assert_eq!(check("events", &damaged.stdout)["event"], "corrupt");
         std::fs::remove_dir_all(guard.state()).unwrap();
     });
 }
 
 #[test]
-fn what_is_told_of_the_host_is_printed_as_the_schemas_say() {
+fn reports_about_the_host_match_the_schemas() {
     privileged!(guard, {
         check("doctor", &stockade(&guard, &["doctor", "--json"]).stdout);
         check("gc", &said(&guard, &["gc", "--json"]));

@@ -1,10 +1,10 @@
-//! Which jails a command is about: those that are named, those that meet conditions, or all.
+//! The selection of jails: by id, by condition, or all.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::Value;
 use testkit::{Guard, privileged, program, said, stockade};
 
-/// Makes a jail of the probe with this id, and starts its VMM unless there are no words for it.
+/// Creates a jail with the probe, and starts its VMM if it has arguments.
 fn jail(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) {
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
     let fixed = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base, "--no-closure"];
@@ -14,7 +14,7 @@ fn jail(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) {
     }
 }
 
-/// Four jails: one made, two that run, one that has ended with exit code 3.
+/// Creates four jails: one created, two running, one exited with code 3.
 fn four(guard: &Guard) {
     jail(guard, "sel-made", &["--uid", "4321"], &[]);
     jail(guard, "sel-run-1", &[], &["sleep"]);
@@ -28,29 +28,29 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn ps_prints_the_ids_of_those_that_meet_every_condition() {
+fn ps_prints_the_jails_that_match_every_filter() {
     privileged!(guard, {
         four(&guard);
         let base = format!("base={}", guard.base().display());
         for (filters, ids) in [
             (vec![], vec!["sel-made", "sel-over", "sel-run-1", "sel-run-2"]),
             (vec!["state=running"], vec!["sel-run-1", "sel-run-2"]),
-            (vec!["state=ended,prepared"], vec!["sel-made", "sel-over"]),
+            (vec!["state=exited,created"], vec!["sel-made", "sel-over"]),
             (vec!["state=running", "uid=4321"], vec!["sel-run-2"]),
             (vec!["id=sel-run-?", "id=*1"], vec!["sel-run-1"]),
-            (vec!["vmm=stockade-pr*", "state=prepared"], vec!["sel-made"]),
+            (vec!["vmm=stockade-pr*", "state=created"], vec!["sel-made"]),
             (vec!["vmm=firecracker"], vec![]),
             (vec![&base, "younger=1h"], vec!["sel-made", "sel-over", "sel-run-1", "sel-run-2"]),
             (vec!["base=/srv/elsewhere"], vec![]),
             (vec!["older=1h"], vec![]),
         ] {
-            let words = filters.iter().flat_map(|filter| ["--filter", filter]);
-            let words: Vec<&str> = ["ps", "-q"].into_iter().chain(words).collect();
-            assert_eq!(lines(&said(&guard, &words)), ids, "{filters:?}");
+            let arguments = filters.iter().flat_map(|filter| ["--filter", filter]);
+            let arguments: Vec<&str> = ["ps", "-q"].into_iter().chain(arguments).collect();
+            assert_eq!(lines(&said(&guard, &arguments)), ids, "{filters:?}");
         }
         let listed: Value =
             serde_json::from_str(&said(&guard, &["ps", "--json", "--filter", "uid=4321"])).unwrap();
-        // Talk kept back leaves the list as it is.
+        // `--quiet` does not change the list.
         let quiet = said(&guard, &["-q", "ps", "--json", "--filter", "uid=4321"]);
         assert_eq!(serde_json::from_str::<Value>(&quiet).unwrap().as_array().unwrap().len(), 2);
         assert_eq!((&listed[0]["id"], &listed[1]["vmm"]), (&"sel-made".into(), &"stockade-probe".into()));
@@ -60,19 +60,19 @@ fn ps_prints_the_ids_of_those_that_meet_every_condition() {
 }
 
 #[test]
-fn rm_all_leaves_those_that_run_and_says_so() {
+fn rm_all_skips_running_jails_and_reports_them() {
     privileged!(guard, {
         four(&guard);
         let left = stockade(&guard, &["rm", "--all"]);
         assert_eq!((left.code, lines(&left.stdout)), (1, vec!["sel-made", "sel-over"]));
-        let told = lines(&left.stderr);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{told:?}");
-        assert!(told[1].ends_with("; stop it first, or use --force"), "{told:?}");
-        // Those that run are stopped, those that do not are none of its business.
+        let reported = lines(&left.stderr);
+        assert_eq!(reported.len(), 2, "{reported:?}");
+        assert!(reported[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{reported:?}");
+        assert!(reported[1].ends_with("; stop it first or use --force"), "{reported:?}");
+        // `stop` with a filter skips jails without a running VMM.
         assert_eq!(said(&guard, &["stop", "--filter", "uid=4321"]), "sel-run-2\n");
         said(&guard, &["kill", "--all"]);
-        // As they end, and the one that was killed may take its time.
+        // In the order of their exits: the killed VMM may exit later.
         let ends = said(&guard, &["wait", "--all"]);
         let mut ends = lines(&ends);
         ends.sort_unstable();
@@ -80,14 +80,14 @@ fn rm_all_leaves_those_that_run_and_says_so() {
         let report: Value = serde_json::from_str(&said(&guard, &["rm", "--all", "--json"])).unwrap();
         assert_eq!(report["jails"].as_array().unwrap().len(), 2);
         assert_eq!(report["problems"], serde_json::json!([]));
-        // Nothing to do is no failure.
+        // An empty selection is no failure.
         assert_eq!(said(&guard, &["rm", "--all"]), "");
         assert_eq!(said(&guard, &["stop", "--all"]), "");
     });
 }
 
 #[test]
-fn what_cannot_be_removed_is_in_the_report_and_on_stderr() {
+fn jails_that_are_not_removed_are_in_json_and_on_stderr() {
     privileged!(guard, {
         jail(&guard, "sel-run", &[], &["sleep"]);
         let refused = stockade(&guard, &["rm", "--json", "sel-run", "sel-none"]);
@@ -105,12 +105,12 @@ fn what_cannot_be_removed_is_in_the_report_and_on_stderr() {
 }
 
 #[test]
-fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
+fn kill_signals_the_other_jails_despite_an_unknown_id() {
     privileged!(guard, {
         jail(&guard, "sel-a", &[], &["sleep"]);
         jail(&guard, "sel-b", &[], &["sleep"]);
         let killed = stockade(&guard, &["kill", "-s", "TERM", "sel-a", "sel-none", "sel-b"]);
-        let none = "stockade: there is no jail sel-none: stockade ps lists those that are\n";
+        let none = "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n";
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
@@ -120,13 +120,13 @@ fn one_that_is_none_does_not_keep_the_others_from_their_signal() {
 }
 
 #[test]
-fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
+fn commands_that_change_nothing_accept_a_unique_id_prefix() {
     privileged!(guard, {
         four(&guard);
-        // The whole id counts as that, though another begins so.
+        // A whole id matches exactly, even if it is a prefix of another.
         jail(&guard, "sel-run", &[], &[]);
-        let id = |words: &[&str]| -> Value {
-            serde_json::from_str::<Value>(&said(&guard, words)).unwrap()["id"].clone()
+        let id = |arguments: &[&str]| -> Value {
+            serde_json::from_str::<Value>(&said(&guard, arguments)).unwrap()["id"].clone()
         };
         assert_eq!(id(&["inspect", "--json", "sel-o"]), "sel-over");
         jail(&guard, "sel-seen", &[], &["sleep"]);
@@ -134,7 +134,7 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
         assert_eq!((seen.code, seen.stderr.as_str()), (5, ""));
         assert_eq!(id(&["inspect", "--json", "sel-run"]), "sel-run");
         let waited = stockade(&guard, &["wait", "sel-ov"]);
-        let taken = "stockade: sel-ov is taken for sel-over\n";
+        let taken = "stockade: using jail sel-over for prefix 'sel-ov'\n";
         assert_eq!((waited.code, waited.stdout.as_str(), waited.stderr.as_str()), (0, "3\n", taken));
         let rows: Value = serde_json::from_str(&said(&guard, &["top", "--json", "sel-m"])).unwrap();
         assert_eq!((&rows[0]["id"], rows.as_array().unwrap().len()), (&"sel-made".into(), 1));
@@ -145,7 +145,8 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
         assert_eq!(serde_json::from_str::<Value>(&audit.stdout).unwrap()["id"], "sel-run-1");
         for command in ["inspect", "logs", "wait", "audit", "top"] {
             let unclear = stockade(&guard, &[command, "sel-run-"]);
-            let line = "stockade: sel-run- is the beginning of several ids: sel-run-1, sel-run-2; give more of one\n";
+            let line =
+                "stockade: 'sel-run-' matches several jails: sel-run-1, sel-run-2; use a longer prefix\n";
             assert_eq!((unclear.code, unclear.stderr.as_str()), (1, line), "{command}");
         }
         said(&guard, &["rm", "--force", "--all"]);
@@ -153,12 +154,12 @@ fn the_beginning_of_an_id_is_enough_for_a_command_that_only_looks() {
 }
 
 #[test]
-fn a_command_that_changes_a_jail_takes_its_whole_id() {
+fn commands_that_change_a_jail_take_its_whole_id() {
     privileged!(guard, {
         jail(&guard, "sel-run", &[], &["sleep"]);
-        let line = "stockade: there is no jail sel-r: a command that changes a jail takes its whole id, \
-                    such as sel-run\n";
-        for words in [
+        let line =
+            "stockade: no jail 'sel-r'; commands that change a jail need its full id, such as sel-run\n";
+        for arguments in [
             &["kill", "sel-r"][..],
             &["stop", "sel-r"],
             &["rm", "-f", "sel-r"],
@@ -166,8 +167,8 @@ fn a_command_that_changes_a_jail_takes_its_whole_id() {
             &["place", "sel-r", "/etc/passwd"],
             &["unplace", "sel-r", "/passwd"],
         ] {
-            let refused = stockade(&guard, words);
-            assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{words:?}");
+            let refused = stockade(&guard, arguments);
+            assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{arguments:?}");
         }
         assert_eq!(said(&guard, &["ps", "-q", "--filter", "state=running"]), "sel-run\n");
         said(&guard, &["rm", "-f", "sel-run"]);
@@ -175,11 +176,11 @@ fn a_command_that_changes_a_jail_takes_its_whole_id() {
 }
 
 #[test]
-fn a_command_without_a_jail_says_how_to_choose() {
+fn a_command_without_a_jail_names_the_selecting_flags() {
     for command in ["kill", "stop", "rm", "wait", "inspect", "audit"] {
         let refused = testkit::run("stockade", &[command]);
         let line = "stockade: the following required arguments were not provided: <ID>...; \
-                    name jails, or choose them by --filter or --all\n";
+                    name jails, or select them with --filter or --all\n";
         assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{command}");
         let both = testkit::run("stockade", &[command, "--all", "vm-1"]);
         let line = "stockade: the argument '--all' cannot be used with '[ID]...'\n";
@@ -187,29 +188,29 @@ fn a_command_without_a_jail_says_how_to_choose() {
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);
     let line = "stockade: invalid value 'vm-*' for '[ID]...': Invalid instance ID: Invalid char (*) at position 3; \
-                a pattern is given as --filter 'id=vm-*'\n";
+                use --filter 'id=vm-*' for a pattern\n";
     assert_eq!((pattern.code, pattern.stderr.as_str()), (1, line));
     let wrong = testkit::run("stockade", &["ps", "--filter", "name=x"]);
-    let line = "stockade: invalid value 'name=x' for '--filter <KEY=VALUE>': there is no key \"name\"; \
-                there are state, id, vmm, base, uid, older, younger\n";
+    let line = "stockade: invalid value 'name=x' for '--filter <KEY=VALUE>': unknown key 'name'; \
+                use one of the keys state, id, vmm, base, uid, older, younger\n";
     assert_eq!((wrong.code, wrong.stderr.as_str()), (1, line));
 }
 
 #[test]
-fn several_jails_are_started_and_one_that_cannot_be_does_not_keep_the_others() {
+fn start_starts_the_other_jails_despite_an_unknown_id() {
     privileged!(guard, {
         for id in ["sel-a", "sel-b", "sel-c"] {
             let (base, probe) =
                 (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-            let words = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
-            said(&guard, &[&words[..], &["--", "sleep"]].concat());
+            let arguments = ["create", "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+            said(&guard, &[&arguments[..], &["--", "sleep"]].concat());
         }
         let started = stockade(&guard, &["start", "sel-a", "sel-none", "sel-b"]);
-        assert_eq!(started.stderr, "stockade: there is no jail sel-none: stockade ps lists those that are\n");
+        assert_eq!(started.stderr, "stockade: no jail 'sel-none'; list the jails with `stockade ps`\n");
         let pids: Value = serde_json::from_str(&said(&guard, &["ps", "--json"])).unwrap();
-        let told = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
-        assert_eq!((started.code, started.stdout), (1, told));
-        // Of all, those that can be.
+        let reported = format!("sel-a {}\nsel-b {}\n", pids[0]["pid"], pids[1]["pid"]);
+        assert_eq!((started.code, started.stdout), (1, reported));
+        // `--all` selects only jails that can be started.
         let rest = said(&guard, &["start", "--all", "--", "exit=4"]);
         assert!(rest.starts_with("sel-c ") && rest.lines().count() == 1, "{rest}");
         assert_eq!(said(&guard, &["wait", "sel-c"]), "4\n");

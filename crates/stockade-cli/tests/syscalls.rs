@@ -1,12 +1,12 @@
-//! How many system calls each phase of a jail's life takes.
+//! The number of system calls in each phase of a jail's life.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
 
 use testkit::{privileged, program, run_with, tell};
 
-/// The phases of `stockade run` in order: what begins the next one, and the most system calls that it may take.
-/// They are a little above what was counted, since kernels and hosts differ.
+/// The phases of `stockade run` in order: the call that begins the next one, and the limit of system calls.
+/// The limits are slightly above the measured numbers, because kernels and hosts differ.
 const PHASES: [(&str, &str, usize); 4] = [
     ("begin, look at the host, plan", "receipt.json.new", 160),
     ("prepare", "clone3(", 80),
@@ -14,12 +14,12 @@ const PHASES: [(&str, &str, usize); 4] = [
     ("tear down", "exit_group(", 120),
 ];
 
-/// The most system calls of the VMM's process until it executes: 64 reset signals, 42 empty the bounding set of
-/// capabilities one by one, and 30 reset what else is inherited, half of them resource limits.
+/// Limit of system calls of the VMM's process until it executes: 64 reset signals, 42 empty the capability bounding set
+/// one by one, and 30 reset other inherited attributes, half of them resource limits.
 const MOST_IN_CHILD: usize = 170;
 
 #[test]
-fn no_phase_of_a_life_takes_more_system_calls_than_it_needs() {
+fn each_phase_of_a_run_stays_below_its_limit_of_syscalls() {
     privileged!(guard, {
         let trace = guard.directory().join("trace");
         let mut command = Command::new("strace");
@@ -32,9 +32,9 @@ fn no_phase_of_a_life_takes_more_system_calls_than_it_needs() {
         let calls: Vec<(&str, &str)> = text
             .lines()
             .filter_map(|line| line.split_once(' ').map(|(pid, call)| (pid, call.trim_start())))
-            // The end of one that another process came in between, and signals.
+            // The second part of an interrupted call, and signals.
             .filter(|(_, call)| !call.starts_with(['<', '-', '+']))
-            // A build with debug assertions asks whether each descriptor is open before it closes it.
+            // A build with debug assertions checks each file descriptor before it closes it.
             .filter(|(_, call)| !(cfg!(debug_assertions) && call.contains(", F_GETFD)")))
             .collect();
         let own = calls[0].0;

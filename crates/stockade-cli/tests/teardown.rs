@@ -1,4 +1,4 @@
-//! What others have mounted in a jail's directory, and VMMs that are given time to end.
+//! Foreign mounts in a jail's directory, and grace periods of VMMs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ fn jail(guard: &Guard, id: &str) -> PathBuf {
     guard.base().join("stockade-probe").join(id)
 }
 
-/// A directory of the host, with what must stay as it is.
+/// A directory of the host with files that must not change.
 fn precious(guard: &Guard) -> PathBuf {
     let precious = guard.directory().join("precious");
     std::fs::create_dir_all(precious.join("dev")).unwrap();
@@ -39,11 +39,11 @@ fn bind(from: &Path, to: &Path) {
 }
 
 #[test]
-fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
+fn foreign_mounts_are_unmounted_only_by_force_and_unharmed() {
     privileged!(guard, {
         let precious = precious(&guard);
         let file = guard.file("file", "precious");
-        // On a folder of its own, on the jail's folders and its root, on its directory, in its ramfs, on a file.
+        // On a new directory, on the jail's directories and its root, on its own directory, in its ramfs, on a file.
         for point in ["root/deep/own", "root/dev", "root", "", "root/ramfs/own", "root/passwd"] {
             let id = create(&guard, "mounts", &["--ramfs", "1M", "--place", "/etc/passwd"]);
             let at = jail(&guard, &id).join(point);
@@ -57,9 +57,9 @@ fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
             for again in 0..2 {
                 let left = stockade(&guard, &["rm", &id]);
                 assert_eq!((left.code, left.stdout.as_str()), (1, ""), "{point} {again}: {left:?}");
-                let line = format!("left: mount {} (", at.display());
+                let line = format!("not removed: mount {} (", at.display());
                 assert!(left.stderr.contains(&line), "{point}: {left:?}");
-                assert!(left.stderr.contains("it was not mounted by stockade"), "{left:?}");
+                assert!(left.stderr.contains("stockade did not mount it"), "{left:?}");
                 unharmed(&precious);
             }
             assert_eq!(stockade(&guard, &["gc"]).code, 1, "it is still there");
@@ -77,7 +77,7 @@ fn what_others_have_mounted_is_left_untouched_and_unmounted_only_by_force() {
 }
 
 #[test]
-fn several_foreign_mounts_are_all_told_and_all_unmounted_while_the_vmm_runs() {
+fn several_foreign_mounts_are_reported_and_all_unmounted() {
     privileged!(guard, {
         let precious = precious(&guard);
         let id = create(&guard, "many", &[]);
@@ -89,25 +89,25 @@ fn several_foreign_mounts_are_all_told_and_all_unmounted_while_the_vmm_runs() {
         }
         said(&guard, &["kill", &id]);
         let left = stockade(&guard, &["rm", &id]);
-        assert_eq!(left.stderr.matches("left: mount ").count(), 3, "{left:?}");
+        assert_eq!(left.stderr.matches("not removed: mount ").count(), 3, "{left:?}");
         assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
         unharmed(&precious);
     });
 }
 
 #[test]
-fn stop_gives_all_vmms_the_same_time_and_keeps_how_they_ended() {
+fn stop_gives_all_vmms_one_grace_and_keeps_exit_statuses() {
     privileged!(guard, {
         // Two of them ignore SIGTERM.
         let ids = ["a", "b", "c"].map(|id| create(&guard, id, &[]));
-        for (id, words) in ids.iter().zip([
+        for (id, arguments) in ids.iter().zip([
             &["sleep"][..],
             &["ignore=15", "clock", "sleep"],
             &["ignore=15", "clock", "sleep"],
         ]) {
-            said(&guard, &[&["start", id, "--"], words].concat());
-            // What it writes tells that it ignores the signal by now.
-            while words.len() > 1 && stockade(&guard, &["logs", id]).stdout.is_empty() {
+            said(&guard, &[&["start", id, "--"], arguments].concat());
+            // Its output shows that it ignores the signal now.
+            while arguments.len() > 1 && stockade(&guard, &["logs", id]).stdout.is_empty() {
                 std::thread::yield_now();
             }
         }
@@ -118,20 +118,20 @@ fn stop_gives_all_vmms_the_same_time_and_keeps_how_they_ended() {
         assert_eq!(said(&guard, &["stop", a, b, c]), all, "stopped already");
         let unknown = stockade(&guard, &["stop", "nobody", a]);
         assert_eq!((unknown.code, unknown.stdout), (1, format!("{a}\n")));
-        assert_eq!(unknown.stderr, "stockade: there is no jail nobody: stockade ps lists those that are\n");
+        assert_eq!(unknown.stderr, "stockade: no jail 'nobody'; list the jails with `stockade ps`\n");
         assert_eq!(said(&guard, &["rm", a, b, c]), all);
     });
 }
 
 #[test]
-fn rm_by_force_may_give_time_first() {
+fn rm_by_force_takes_a_grace_period() {
     privileged!(guard, {
         let ids = ["a", "b"].map(|id| create(&guard, id, &[]));
         for id in &ids {
             said(&guard, &["start", id, "--", "sleep"]);
         }
         let [a, b] = &ids;
-        // A grace period beyond reckoning: only a VMM that ends by SIGTERM lets this return.
+        // The longest grace period: this returns only if the VMM exits on SIGTERM.
         let forever = u64::MAX.to_string();
         assert_eq!(said(&guard, &["rm", "--force", "--timeout", &forever, a, b]), format!("{a}\n{b}\n"));
         let needs = stockade(&guard, &["rm", "--timeout", "1", a]);
@@ -142,13 +142,13 @@ fn rm_by_force_may_give_time_first() {
 }
 
 #[test]
-fn rm_of_many_removes_all_it_can_and_names_each_that_it_cannot() {
+fn rm_removes_all_that_it_can_and_names_the_others() {
     privileged!(guard, {
         let ids = ["a", "b", "c", "d"].map(|id| create(&guard, id, &[]));
         let [a, b, c, d] = &ids;
         said(&guard, &["start", c, "--", "sleep"]);
         let missing = guard.named("missing");
-        // One of them twice, which is removed once.
+        // One id is given twice, and its jail is removed once.
         let removed = stockade(&guard, &["rm", a, &missing, b, c, a, d]);
         assert_eq!((removed.code, removed.stdout), (1, format!("{a}\n{b}\n{d}\n")));
         let lines: Vec<&str> = removed.stderr.lines().collect();

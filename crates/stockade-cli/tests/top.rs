@@ -4,7 +4,7 @@
 use serde_json::Value;
 use testkit::{Guard, privileged, program, stockade};
 
-/// Makes a jail and starts its VMM, which does what the words say.
+/// Creates a jail and starts its VMM with these arguments.
 fn start(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> String {
     let id = guard.named(id);
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
@@ -15,7 +15,7 @@ fn start(guard: &Guard, id: &str, flags: &[&str], vmm: &[&str]) -> String {
 }
 
 #[test]
-fn what_jails_use_is_told_with_and_without_a_cgroup() {
+fn usage_is_shown_with_and_without_a_cgroup() {
     privileged!(guard, {
         let cgroup = ["--cgroup", "pids.max=9", "--parent-cgroup", guard.name()];
         let limited = start(&guard, "limited", &cgroup, &["spawn=2", "sleep"]);
@@ -38,10 +38,10 @@ fn what_jails_use_is_told_with_and_without_a_cgroup() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_to_do() {
+fn top_without_a_terminal_names_the_flags_to_use() {
     privileged!(guard, {
         let refused = stockade(&guard, &["top"]);
-        let line = "stockade: top needs a terminal: use --once or --json without one\n";
+        let line = "stockade: top needs a terminal; without one, use --once or --json\n";
         assert_eq!((refused.code, refused.stderr.as_str()), (1, line));
         assert_eq!(stockade(&guard, &["top", "--interval", "0"]).code, 1);
     });

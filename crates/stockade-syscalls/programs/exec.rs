@@ -1,18 +1,18 @@
-//! The last step of a visitor's way into a jail: it executes the visitor's program from a sealed copy in memory.
+//! The executor: executes the program of an exec process from a sealed copy in memory.
 //!
-//! The process that comes into a jail is a clone of the launcher. If it executed a file of the jail by itself,
-//! the jail could have it execute the launcher's own program: `#!/proc/self/exe`, or that path as an ELF
-//! interpreter. So it becomes this program first. It is in a memory file that nobody may read, has no library
-//! and no power of its own, and is all that `/proc/self/exe` leads to.
+//! An exec process begins as a clone of the launcher. If the clone executed a file of the jail directly, the jail
+//! could make it execute the launcher's program: with `#!/proc/self/exe`, or with that path as an ELF interpreter.
+//! The clone therefore executes the executor first, and `/proc/self/exe` leads to the executor. The executor is an
+//! unreadable memory file without a library and without privileges.
 //!
-//! A file that may be executed and not be read makes its process undumpable: no process of the same uid can
-//! trace it, read its memory or open its descriptors through `/proc`. So a program of the jail is copied into
-//! such a file too before it is executed.
+//! A process whose program is executable and not readable is undumpable: no process of the same uid can trace it, read
+//! its memory or open its file descriptors through `/proc`. The executor therefore copies a program of the jail into
+//! such a file too before it executes it.
 //!
-//! Descriptors: 3 the link to the launcher, at which a failure is reported and whose end is success; 4 the
-//! program, if it is the host's. Arguments: the largest file that the program may write, in bytes, or `-`; the paths to
-//! try, an empty one, `SLOTS` more empty ones, and the arguments of the program. Without a path the program is
-//! descriptor 4.
+//! File descriptors: 3 the channel to the launcher, which carries a failure, and whose end means success; 4 the
+//! program, if it is a file of the host. Arguments: the largest file that the program may write, in bytes, or `-`; the
+//! paths to try, an empty one, `SLOTS` more empty ones, and the arguments of the program. Without a path the program is
+//! file descriptor 4.
 #![no_std]
 #![no_main]
 
@@ -23,19 +23,19 @@ use core::mem::MaybeUninit;
 
 use kernel::{call, exit, number};
 
-const LINK: usize = 3;
+const CHANNEL: usize = 3;
 const PROGRAM: usize = 4;
 
-/// The places of the arguments.
+// Indices of arguments.
 const FILE_SIZE: usize = 1;
 const PATHS: usize = 2;
-/// Room in front of the program's arguments for what the scripts of a chain put there: two for each.
+/// Empty arguments in front of the program's: two for each script of a chain.
 const SLOTS: usize = 10;
-/// The kernel follows no more.
+/// The kernel's limit.
 const LONGEST_CHAIN: usize = 5;
-/// The part of a file in which the kernel looks for an interpreter.
+/// The size of the part in which the kernel looks for an interpreter, in bytes.
 const HEAD: usize = 256;
-/// The largest program that is copied, in bytes: the jail decides how large its files are.
+/// The largest program to copy, in bytes. It limits the memory that a file of the jail can take.
 const LARGEST: usize = 512 << 20;
 
 const AT_CWD: usize = -100_isize as usize;
@@ -51,8 +51,8 @@ const EFBIG: isize = -27;
 const ELOOP: isize = -40;
 
 extern "C" fn main(stack: *mut *const c_char) -> ! {
-    close_on_exec(LINK);
-    // SAFETY: the kernel puts the number of arguments there, then pointers to them and a null pointer, then
+    close_on_exec(CHANNEL);
+    // SAFETY: the kernel stores the number of arguments there, then pointers to them and a null pointer, then
     // those of the environment and a null pointer.
     let (arguments, count) = unsafe { (stack.add(1), *stack as usize) };
     let mut end = PATHS;
@@ -63,7 +63,7 @@ extern "C" fn main(stack: *mut *const c_char) -> ! {
     if own >= count {
         fail(EINVAL);
     }
-    // SAFETY: all are within the arguments and the environment, by the count above.
+    // SAFETY: all are within the arguments and the environment, as `count` shows.
     let program = unsafe {
         Program {
             file_size: number_in(*arguments.add(FILE_SIZE)),
@@ -77,7 +77,7 @@ extern "C" fn main(stack: *mut *const c_char) -> ! {
     }
     let mut refused = ENOENT;
     for path in PATHS..end {
-        // SAFETY: below the number of arguments.
+        // SAFETY: the index is below the number of arguments.
         match program.execute_path(unsafe { *arguments.add(path) }) {
             ENOENT | ENOTDIR => (),
             EACCES => refused = EACCES,
@@ -87,10 +87,10 @@ extern "C" fn main(stack: *mut *const c_char) -> ! {
     fail(refused)
 }
 
-/// Reports a failure in the launcher's form: the number of the call, here the last one, and the errno.
+/// Sends a failure as the launcher expects it: the index of the call, here beyond the last, and the errno.
 fn fail(errno: isize) -> ! {
     let message = [u32::MAX, -errno as u32];
-    call(number::WRITE, LINK, message.as_ptr() as usize, size_of_val(&message), 0, 0);
+    call(number::WRITE, CHANNEL, message.as_ptr() as usize, size_of_val(&message), 0, 0);
     exit(1)
 }
 
@@ -105,17 +105,17 @@ fn is_empty(arguments: *const *const c_char, index: usize) -> bool {
     unsafe { **arguments.add(index) == 0 }
 }
 
-/// What is executed with, apart from the file. In front of the arguments are `SLOTS` free places.
+/// The arguments, the environment and the limit of the exec. `SLOTS` free slots precede the arguments.
 #[derive(Clone, Copy)]
 struct Program {
-    /// The largest file that it may write, in bytes.
+    /// The largest file that the program may write, in bytes.
     file_size: Option<usize>,
     arguments: *mut *const c_char,
     environment: *const *const c_char,
 }
 
 impl Program {
-    /// Executes an open file; returns only if that failed.
+    /// Executes an open file; returns only on failure.
     fn execute(self, file: usize) -> isize {
         const FSIZE: usize = 1;
         if let Some(size) = self.file_size {
@@ -129,12 +129,12 @@ impl Program {
         call(number::EXECVEAT, file, c"".as_ptr() as usize, arguments, environment, AT_EMPTY_PATH)
     }
 
-    /// Executes a copy of the file at this path, or of its interpreter; returns only if that failed.
+    /// Executes a copy of the file at this path, or of its interpreter; returns only on failure.
     fn execute_path(self, path: *const c_char) -> isize {
-        // SAFETY: the first of the arguments, of which there is at least one.
+        // SAFETY: the first argument, which always exists.
         let name = unsafe { *self.arguments };
         let refused = self.follow(path, 0);
-        // As it was, for the next path.
+        // `behind` has replaced it; the next path needs it again.
         // SAFETY: as above.
         unsafe { *self.arguments = name };
         refused
@@ -150,9 +150,9 @@ impl Program {
         if length < 0 {
             return length;
         }
-        // One byte more than was read, for the end of a string.
+        // With one more byte, for the end of a string.
         let (head, length) = (head.as_mut_ptr().cast::<u8>(), length as usize);
-        // SAFETY: the kernel has written `length` bytes there, one less than there is room for at most.
+        // SAFETY: the kernel has written `length` bytes there, at most one less than the size of the buffer.
         let head = unsafe {
             *head.add(length) = 0;
             core::slice::from_raw_parts_mut(head, length + 1)
@@ -170,11 +170,11 @@ impl Program {
         refused
     }
 
-    /// The same arguments as those of an interpreter: its own path, what the script gives it, and the script
-    /// in the place of its name.
+    /// The arguments of an interpreter: its path, its argument from the script, the script's path instead of argv0, and
+    /// the rest.
     fn behind(self, interpreter: Interpreter, script: *const c_char) -> Self {
         let before = if interpreter.argument.is_null() { 1 } else { 2 };
-        // SAFETY: each script of a chain takes two slots at most, and there are two for each.
+        // SAFETY: each script of a chain takes at most two slots, and two are free for each.
         unsafe {
             *self.arguments = script;
             let arguments = self.arguments.sub(before);
@@ -187,7 +187,7 @@ impl Program {
     }
 }
 
-/// What the first line of a script names.
+/// The interpreter in the first line of a script.
 #[derive(Clone, Copy)]
 struct Interpreter {
     path: *const c_char,
@@ -196,7 +196,8 @@ struct Interpreter {
 }
 
 impl Interpreter {
-    /// Reads the beginning of a file as the kernel does, and ends the strings in it; `None` if it is no script.
+    /// Parses the beginning of a file as the kernel does, and NUL-terminates the strings; `None` if the file is no
+    /// script.
     fn of(head: &mut [u8]) -> Option<Result<Self, isize>> {
         if head.len() < 3 || head[0] != b'#' || head[1] != b'!' {
             return None;
@@ -221,7 +222,7 @@ impl Interpreter {
         while at < end && !is_blank(head[at]) {
             at += 1;
         }
-        // A path that may go on behind what was read is not taken for a shorter one.
+        // A path that may continue beyond the read part must not count as a shorter one.
         if at == end && !has_end {
             return Some(Err(ENOEXEC));
         }
@@ -242,7 +243,7 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-/// Opens a regular file that this process may execute.
+/// Opens a regular file that this process is allowed to execute.
 fn open(path: *const c_char) -> Result<usize, isize> {
     const NOCTTY: usize = 0o400;
     const NONBLOCK: usize = 0o4000;
@@ -263,7 +264,7 @@ fn open(path: *const c_char) -> Result<usize, isize> {
     Err(refused)
 }
 
-/// The size of a file in bytes, if it is a regular one.
+/// The size of a regular file in bytes; `None` for other files.
 fn size_of_regular(file: usize) -> Option<usize> {
     const FORMAT: u32 = 0o170_000;
     const REGULAR: u32 = 0o100_000;
@@ -272,21 +273,21 @@ fn size_of_regular(file: usize) -> Option<usize> {
     #[cfg(target_arch = "aarch64")]
     const MODE: usize = 16;
     const SIZE: usize = 48;
-    // A `struct stat`, which is 144 bytes long at most.
-    let mut facts = MaybeUninit::<[u64; 32]>::uninit();
-    if call(number::FSTAT, file, facts.as_mut_ptr() as usize, 0, 0, 0) != 0 {
+    // Larger than a `struct stat`, which has at most 144 bytes.
+    let mut status = MaybeUninit::<[u64; 32]>::uninit();
+    if call(number::FSTAT, file, status.as_mut_ptr() as usize, 0, 0, 0) != 0 {
         return None;
     }
-    let facts = facts.as_ptr().cast::<u8>();
-    // SAFETY: the kernel has written both, at these places and aligned.
-    let (mode, size) = unsafe { (*facts.add(MODE).cast::<u32>(), *facts.add(SIZE).cast::<usize>()) };
+    let status = status.as_ptr().cast::<u8>();
+    // SAFETY: the kernel has written both fields, aligned, at these offsets.
+    let (mode, size) = unsafe { (*status.add(MODE).cast::<u32>(), *status.add(SIZE).cast::<usize>()) };
     (mode & FORMAT == REGULAR).then_some(size)
 }
 
-/// A number in decimal; nothing if it is none.
+/// Parses a decimal number; `None` if the text is none.
 fn number_in(text: *const c_char) -> Option<usize> {
     let (mut at, mut number) = (text, 0_usize);
-    // SAFETY: a string, read up to its end.
+    // SAFETY: `text` is a string, which is read up to its end.
     unsafe {
         while (*at as u8).is_ascii_digit() {
             number = number.wrapping_mul(10).wrapping_add((*at as u8 - b'0') as usize);
@@ -296,7 +297,7 @@ fn number_in(text: *const c_char) -> Option<usize> {
     }
 }
 
-/// A copy of an open file in memory. If a limit of the launcher's does not allow it, that is an error and not the end.
+/// Copies an open file into memory. A file size limit from the launcher causes an error, not SIGXFSZ.
 fn copy_within_limits(file: usize, path: *const c_char) -> Result<usize, isize> {
     const DEFAULT: usize = 0;
     const IGNORE: usize = 1;
@@ -306,7 +307,7 @@ fn copy_within_limits(file: usize, path: *const c_char) -> Result<usize, isize> 
     copied
 }
 
-/// What happens at the limit of a file's size.
+/// Sets the action for SIGXFSZ, the signal at the file size limit.
 fn at_file_limit(handler: usize) {
     const SIGXFSZ: usize = 25;
     const SIGNAL_SET_SIZE: usize = 8;
@@ -315,7 +316,7 @@ fn at_file_limit(handler: usize) {
     call(number::RT_SIGACTION, SIGXFSZ, action.as_ptr() as usize, 0, SIGNAL_SET_SIZE, 0);
 }
 
-/// A copy of an open file in memory, sealed, that may be executed and not be read.
+/// Copies an open file into a sealed, execute-only memory file.
 fn copy(file: usize, path: *const c_char) -> Result<usize, isize> {
     const CLOEXEC: usize = 1;
     const ALLOW_SEALING: usize = 2;
@@ -326,33 +327,33 @@ fn copy(file: usize, path: *const c_char) -> Result<usize, isize> {
     const SEALS: usize = 1 | 2 | 4 | 8;
     let (name, flags) = (name_of(path) as usize, CLOEXEC | ALLOW_SEALING);
     let checked = |result: isize| usize::try_from(result).map_err(|_| result);
-    let made = match call(number::MEMFD_CREATE, name, flags | EXEC, 0, 0, 0) {
-        // Before Linux 6.3 every one of these may be executed.
+    let target = match call(number::MEMFD_CREATE, name, flags | EXEC, 0, 0, 0) {
+        // EINVAL: before Linux 6.3 the flag is unknown, and every memory file is executable.
         EINVAL => call(number::MEMFD_CREATE, name, flags, 0, 0, 0),
-        made => made,
+        created => created,
     };
-    let made = checked(made)?;
+    let target = checked(target)?;
     let mut copied = 0;
     loop {
-        // The jail may have it grow meanwhile.
+        // The jail can enlarge the file during the copy.
         if copied > LARGEST {
             return Err(EFBIG);
         }
-        match checked(call(number::SENDFILE, made, file, 0, LARGEST, 0))? {
+        match checked(call(number::SENDFILE, target, file, 0, LARGEST, 0))? {
             0 => break,
             more => copied += more,
         }
     }
-    checked(call(number::FCHMOD, made, EXECUTE_ONLY, 0, 0, 0))?;
-    checked(call(number::FCNTL, made, ADD_SEALS, SEALS, 0, 0))?;
-    Ok(made)
+    checked(call(number::FCHMOD, target, EXECUTE_ONLY, 0, 0, 0))?;
+    checked(call(number::FCNTL, target, ADD_SEALS, SEALS, 0, 0))?;
+    Ok(target)
 }
 
-/// The last component of a path, or its end if that is long: the name of the program in lists of processes.
+/// The last component of a path, or its last bytes if it is long: the program's name in process lists.
 fn name_of(path: *const c_char) -> *const c_char {
     const LONGEST: usize = 200;
     let (mut name, mut at) = (path, path);
-    // SAFETY: a string, of the arguments or of a buffer that outlives the call; read up to its end.
+    // SAFETY: `path` is a string that outlives the call, in the arguments or a buffer; it is read up to its end.
     unsafe {
         while *at != 0 {
             at = at.add(1);

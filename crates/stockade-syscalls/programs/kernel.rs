@@ -1,4 +1,4 @@
-//! The kernel's interface for programs without a library: the entry point, system calls and their numbers.
+//! The kernel interface of programs without a library: the entry point, system calls and their numbers.
 
 use core::arch::{asm, global_asm};
 
@@ -54,11 +54,11 @@ pub mod number {
     pub const FACCESSAT2: usize = 439;
 }
 
-/// A system call: its result, or the negative of an errno.
+/// Makes a system call; returns its result or a negative errno.
 #[cfg(target_arch = "x86_64")]
 pub fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     let result;
-    // SAFETY: every caller passes pointers to memory of its own that lives as long as the call.
+    // SAFETY: every caller passes pointers to its own memory, which outlives the call.
     unsafe {
         asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
             in("r8") e, out("rcx") _, out("r11") _, options(nostack));
@@ -66,11 +66,11 @@ pub fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> 
     result
 }
 
-/// A system call: its result, or the negative of an errno.
+/// Makes a system call; returns its result or a negative errno.
 #[cfg(target_arch = "aarch64")]
 pub fn call(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
     let result;
-    // SAFETY: every caller passes pointers to memory of its own that lives as long as the call.
+    // SAFETY: every caller passes pointers to its own memory, which outlives the call.
     unsafe {
         asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d,
             in("x4") e, options(nostack));

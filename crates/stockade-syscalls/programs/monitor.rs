@@ -1,12 +1,12 @@
-//! The monitor: the parent of a VMM whose launcher may end. It copies the VMM's output to a log of bounded
-//! size, waits for the VMM's end, writes that down, and ends itself.
+//! The monitor: the parent of a VMM whose launcher may exit. It copies the VMM's output to a log of limited
+//! size, waits until the VMM exits, records the exit status, and exits.
 //!
-//! One stays behind for every such jail, so it is a program of its own without a library: a few pages of
-//! memory, no thread, no timer. It is compiled by the build script and carried inside the library.
+//! Every such jail has a monitor, so it is a program without a library: a few pages of memory, no thread, no
+//! timer. The build script compiles it, and the library embeds it.
 //!
-//! It begins with these descriptors open and nothing else:
-//! 3 the jail's place in the state directory; 4 the VMM's pidfd; 5, if there is a log, the end of the pipe
-//! that the VMM writes to. The first argument is the most that the log may hold, in bytes.
+//! At its start only these file descriptors are open:
+//! 3 the jail's entry in the state directory; 4 the VMM's pidfd; 5, if there is a log, the reading end of the
+//! pipe with the VMM's output. The first argument is the maximum size of the log in bytes.
 #![no_std]
 #![no_main]
 
@@ -16,7 +16,7 @@ use core::mem::MaybeUninit;
 
 use kernel::{call, exit, number};
 
-const PLACE: usize = 3;
+const ENTRY: usize = 3;
 const VMM: usize = 4;
 const OUTPUT: usize = 5;
 
@@ -39,7 +39,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     loop {
         let mut waiting = [
             PollFd { fd: VMM as i32, events: POLLIN, revents: 0 },
-            // A negative number is passed over.
+            // ppoll ignores a negative number.
             PollFd { fd: if output_open { OUTPUT as i32 } else { -1 }, events: POLLIN, revents: 0 },
         ];
         let ready = call(number::PPOLL, waiting.as_mut_ptr() as usize, waiting.len(), 0, 0, 0);
@@ -50,10 +50,10 @@ extern "C" fn main(stack: *const usize) -> ! {
             output_open = false;
             continue;
         }
-        // Only when nothing more is waiting in the pipe: the last words belong to the log.
+        // Only when the pipe is empty: the VMM's last output belongs in the log.
         if waiting[0].revents != 0 && waiting[1].revents == 0 {
-            if let Some(end) = status() {
-                write_down(end);
+            if let Some(exit_status) = status() {
+                record(exit_status);
             }
             exit(0);
         }
@@ -65,8 +65,8 @@ extern "C" fn main(stack: *const usize) -> ! {
 
 /// The first argument as a number; 0 if there is none.
 fn limit(stack: *const usize) -> usize {
-    // SAFETY: the kernel puts the number of arguments there, then pointers to them, each a string closed by
-    // a NUL; argv[1] is read only if there are two.
+    // SAFETY: the kernel stores the number of arguments there, then pointers to NUL-terminated strings; argv[1] is
+    // read only if there are two.
     let argument = unsafe {
         if *stack < 2 {
             return 0;
@@ -76,7 +76,7 @@ fn limit(stack: *const usize) -> usize {
     let mut number = 0_usize;
     let mut at = 0;
     loop {
-        // SAFETY: up to and including the NUL the string may be read.
+        // SAFETY: the string is readable up to and including the NUL.
         let byte = unsafe { *argument.add(at) };
         if !byte.is_ascii_digit() {
             return number;
@@ -86,7 +86,7 @@ fn limit(stack: *const usize) -> usize {
     }
 }
 
-/// The log: two files, of which the older goes when the newer is half of the limit.
+/// The log: two files. When the newer one has half of the maximum size, it replaces the older one.
 struct Log {
     file: isize,
     written: usize,
@@ -94,10 +94,10 @@ struct Log {
 }
 
 impl Log {
-    /// Copies what the VMM has written; false at its end. What cannot be kept is dropped: a full disk must
-    /// not stop the VMM.
+    /// Copies pending output; false at its end. Output that cannot be written is lost: a full disk must not stop
+    /// the VMM.
     fn copy(&mut self) -> bool {
-        // Not zeroed: that would need a library.
+        // Not zeroed: that would need `memset` from a library.
         let mut buffer = MaybeUninit::<[u8; 8192]>::uninit();
         let length = call(number::READ, OUTPUT, buffer.as_mut_ptr() as usize, size_of_val(&buffer), 0, 0);
         if length == EINTR {
@@ -106,7 +106,7 @@ impl Log {
         if length <= 0 {
             return false;
         }
-        // SAFETY: the kernel has written so many bytes there, and no more than it was told there is room for.
+        // SAFETY: the kernel has written `length` bytes there, at most the size of the buffer.
         let mut rest = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
         while !rest.is_empty() {
             if self.file < 0 || self.written >= self.limit / 2 {
@@ -135,7 +135,7 @@ impl Log {
 }
 
 fn rename(from: &core::ffi::CStr, to: &core::ffi::CStr) {
-    call(number::RENAMEAT, PLACE, from.as_ptr() as usize, PLACE, to.as_ptr() as usize, 0);
+    call(number::RENAMEAT, ENTRY, from.as_ptr() as usize, ENTRY, to.as_ptr() as usize, 0);
 }
 
 fn create(name: &core::ffi::CStr) -> isize {
@@ -149,19 +149,19 @@ fn create(name: &core::ffi::CStr) -> isize {
     #[cfg(target_arch = "aarch64")]
     const NOFOLLOW: usize = 0o100_000;
     let flags = WRONLY | CREAT | TRUNC | CLOEXEC | NOFOLLOW;
-    let file = call(number::OPENAT, PLACE, name.as_ptr() as usize, flags, MODE, 0);
+    let file = call(number::OPENAT, ENTRY, name.as_ptr() as usize, flags, MODE, 0);
     if file >= 0 {
-        // Whatever the launcher's umask has left of it.
+        // The launcher's umask may have removed bits.
         call(number::FCHMOD, file as usize, MODE, 0, 0, 0);
     }
     file
 }
 
-/// How the VMM ended: the code and status of waitid; nothing if the kernel has kept none.
+/// The VMM's exit: code and status of waitid; `None` if the kernel kept none.
 fn status() -> Option<(i32, i32)> {
     const P_PIDFD: usize = 3;
     const WEXITED: usize = 4;
-    // A siginfo_t: signo, errno, code, (padding,) pid, uid, status.
+    // A siginfo_t: signo, errno, code, padding, pid, uid, status.
     let mut info = [0_i32; 32];
     loop {
         match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED, 0) {
@@ -172,13 +172,13 @@ fn status() -> Option<(i32, i32)> {
     }
 }
 
-/// Writes `exited N` or `killed N`, whole or not at all.
-fn write_down((code, status): (i32, i32)) {
+/// Writes `exited N` or `killed N` atomically.
+fn record((code, status): (i32, i32)) {
     const CLD_EXITED: i32 = 1;
     let mut text = [0_u8; 32];
-    let word: &[u8] = if code == CLD_EXITED { b"exited " } else { b"killed " };
+    let kind: &[u8] = if code == CLD_EXITED { b"exited " } else { b"killed " };
     let mut length = 0;
-    for byte in word {
+    for byte in kind {
         text[length] = *byte;
         length += 1;
     }

@@ -1,4 +1,4 @@
-//! What a taken-over process tries from inside a jail, again and again: each attempt is one that would do harm.
+//! Attacks of a compromised process from inside a jail. Each success would be harmful.
 
 use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_ulong};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,10 +10,10 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::program::last_errno;
 
-/// One attempt, by name; `Ok` is harm done.
+/// The name and the result of one attempt; `Ok` means harm.
 pub type Attempted = (&'static str, Result<(), Errno>);
 
-/// Attempts against another process, which may be of the same uid.
+/// Attempts against another process, which may have the same uid.
 pub fn on_process(pid: i32) -> Vec<Attempted> {
     vec![
         ("trace", trace(pid)),
@@ -75,33 +75,30 @@ pub fn on_set_uid(directory: &CStr) -> Vec<Attempted> {
         checked(unsafe { libc::syscall(number, one, two, three, four, 0) })
     };
     let (at, set_uid) = (libc::AT_FDCWD as c_ulong, 0o4755);
-    let (path, made, fd) = (path.as_ptr() as c_ulong, new.as_ptr() as c_ulong, file.as_raw_fd() as c_ulong);
+    let (path, new, fd) = (path.as_ptr() as c_ulong, new.as_ptr() as c_ulong, file.as_raw_fd() as c_ulong);
     let create = (libc::O_CREAT | libc::O_WRONLY | libc::O_EXCL) as c_ulong;
     let unnamed = (libc::O_TMPFILE | libc::O_WRONLY) as c_ulong;
     let regular = c_ulong::from(libc::S_IFREG) | 0o4755;
-    // An `open_how`: flags, mode, resolve.
+    // A `struct open_how`: flags, mode, resolve.
     let how = [create, set_uid, 0];
     let mut tried = vec![
         ("fchmod", raw(libc::SYS_fchmod, [fd, set_uid, 0, 0])),
         ("fchmodat", raw(libc::SYS_fchmodat, [at, path, set_uid, 0])),
         ("fchmodat2", raw(452, [at, path, set_uid, 0])),
         ("set-gid", raw(libc::SYS_fchmodat, [at, path, 0o2755, 0])),
-        ("openat", raw(libc::SYS_openat, [at, made, create, set_uid])),
+        ("openat", raw(libc::SYS_openat, [at, new, create, set_uid])),
         ("tmpfile", raw(libc::SYS_openat, [at, directory.as_ptr() as c_ulong, unnamed, set_uid])),
-        ("mknodat", raw(libc::SYS_mknodat, [at, made, regular, 0])),
-        (
-            "openat2",
-            raw(libc::SYS_openat2, [at, made, how.as_ptr() as c_ulong, size_of_val(&how) as c_ulong]),
-        ),
+        ("mknodat", raw(libc::SYS_mknodat, [at, new, regular, 0])),
+        ("openat2", raw(libc::SYS_openat2, [at, new, how.as_ptr() as c_ulong, size_of_val(&how) as c_ulong])),
         ("io-uring", raw(libc::SYS_io_uring_setup, [1, [0_u64; 32].as_mut_ptr() as c_ulong, 0, 0])),
         ("file-capability", file_capability(&file)),
     ];
     #[cfg(target_arch = "x86_64")]
     tried.extend([
         ("chmod", raw(libc::SYS_chmod, [path, set_uid, 0, 0])),
-        ("creat", raw(libc::SYS_creat, [made, set_uid, 0, 0])),
-        ("open", raw(libc::SYS_open, [made, create, set_uid, 0])),
-        ("mknod", raw(libc::SYS_mknod, [made, regular, 0, 0])),
+        ("creat", raw(libc::SYS_creat, [new, set_uid, 0, 0])),
+        ("open", raw(libc::SYS_open, [new, create, set_uid, 0])),
+        ("mknod", raw(libc::SYS_mknod, [new, regular, 0, 0])),
         ("chmod-x32", raw(libc::SYS_chmod | 0x4000_0000, [path, set_uid, 0, 0])),
         ("chmod-i386", chmod_i386()),
     ]);
@@ -111,7 +108,7 @@ pub fn on_set_uid(directory: &CStr) -> Vec<Attempted> {
     tried
 }
 
-/// Attempts of a process of uid 0 to get at more of the host than the tree it sees, with the help of a VMM.
+/// Attempts of a process of uid 0 to reach more of the host than its tree, with the help of a VMM.
 pub fn on_confinement() -> Vec<Attempted> {
     let raw = |number: c_long, arguments: [c_ulong; 4]| {
         let [one, two, three, four] = arguments;
@@ -121,12 +118,13 @@ pub fn on_confinement() -> Vec<Attempted> {
     let unix = libc::AF_UNIX as c_ulong;
     let mut pair = [0_i32; 2];
     let pair = pair.as_mut_ptr() as c_ulong;
-    // Refused for its arguments: it is there, and another process's descriptor would be taken.
-    let is_there = |result: Result<(), Errno>| match result {
+    // These errors are about the arguments: the call is available, and a valid file descriptor would succeed.
+    let is_available = |result: Result<(), Errno>| match result {
         Err(Errno::BADF | Errno::INVAL | Errno::FAULT) => Ok(()),
         other => other,
     };
-    // An access list of the owner, a group and others, as two octets of a tag, two of permissions and an id.
+    // An access list of the owner, a group and others. Each entry has two octets of a tag, two of permissions and an
+    // id.
     let list: [u8; 28] = [
         2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 5, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255,
         255, 255,
@@ -138,9 +136,9 @@ pub fn on_confinement() -> Vec<Attempted> {
     vec![
         ("unix-socket", raw(libc::SYS_socket, [unix, libc::SOCK_STREAM as c_ulong, 0, 0])),
         ("datagram-pair", raw(libc::SYS_socketpair, [unix, libc::SOCK_DGRAM as c_ulong, 0, pair])),
-        ("join-namespace", is_there(raw(libc::SYS_setns, [c_ulong::MAX, 0, 0, 0]))),
-        ("foreign-ring", is_there(raw(libc::SYS_io_uring_enter, [c_ulong::MAX, 0, 0, 0]))),
-        ("filter-listener", is_there(raw(libc::SYS_seccomp, [c_ulong::MAX, 0, 0, 0]))),
+        ("join-namespace", is_available(raw(libc::SYS_setns, [c_ulong::MAX, 0, 0, 0]))),
+        ("foreign-ring", is_available(raw(libc::SYS_io_uring_enter, [c_ulong::MAX, 0, 0, 0]))),
+        ("filter-listener", is_available(raw(libc::SYS_seccomp, [c_ulong::MAX, 0, 0, 0]))),
         ("access-list", access_list),
     ]
 }
@@ -155,19 +153,20 @@ fn join_path(directory: &CStr, name: &CStr) -> CString {
     CString::new(joined).unwrap_or_default()
 }
 
-/// The same by the interface of 32-bit programs, whose numbers and arguments are others. Of a file that is not there,
-/// since the path would have to be in low memory: what counts is whether it is looked for at all.
+/// Tries `chmod` through the 32-bit interface, which has its own numbers.
+///
+/// The path is null, because a valid one would have to be in low memory. EFAULT shows that the kernel ran the call.
 #[cfg(target_arch = "x86_64")]
 fn chmod_i386() -> Result<(), Errno> {
     const CHMOD: c_int = 15;
     let answer: c_long;
-    // SAFETY: the kernel takes a null path and reads nothing from it; rbx, which the compiler keeps, is put back.
+    // SAFETY: the kernel takes a null path and reads nothing from it; rbx, which the compiler reserves, is restored.
     unsafe {
         std::arch::asm!("push rbx", "xor ebx, ebx", "int 0x80", "pop rbx", inlateout("rax") c_long::from(CHMOD) => answer,
             in("rcx") 0o4755, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _);
     }
     match i32::try_from(answer) {
-        // It was carried out, and only the path was bad.
+        // The kernel ran the call and refused only the path.
         Ok(answer) if answer == -libc::EFAULT => Ok(()),
         Ok(answer) if answer < 0 => Err(Errno::from_raw_os_error(-answer)),
         _ => Ok(()),
@@ -175,7 +174,7 @@ fn chmod_i386() -> Result<(), Errno> {
 }
 
 fn file_capability(file: &OwnedFd) -> Result<(), Errno> {
-    // Version 2, effective, all capabilities permitted.
+    // VFS_CAP_REVISION_2, effective, all capabilities permitted.
     let value: [u8; 20] = [1, 0, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 255, 1, 0, 0, 0, 0, 0, 0];
     rustix::fs::fsetxattr(file, "security.capability", &value, rustix::fs::XattrFlags::empty())
 }
@@ -214,11 +213,11 @@ fn get_descriptor(pid: i32) -> Result<(), Errno> {
 fn write_memory(pid: i32) -> Result<(), Errno> {
     let byte = [0_u8; 1];
     let local = libc::iovec { iov_base: byte.as_ptr().cast_mut().cast(), iov_len: 1 };
-    // Where static programs begin.
+    // The usual start address of static programs.
     let remote = libc::iovec { iov_base: 0x40_0000 as *mut _, iov_len: 1 };
-    // SAFETY: one byte of our own is read; what is written is another process's.
+    // SAFETY: reads one byte of this process, and writes only to another process.
     let written = unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    // A bad address there means that it was allowed.
+    // EFAULT: the access was allowed, and only the address is invalid.
     match checked(written as c_long) {
         Err(Errno::FAULT) => Ok(()),
         other => other,
@@ -246,10 +245,10 @@ fn block_node() -> Result<(), Errno> {
 }
 
 fn open_by_handle() -> Result<(), Errno> {
-    // The root of most file systems: inode 2.
+    // Inode 2, the root of most file systems.
     let handle: [u32; 4] = [8, 1, 2, 0];
     let root = rustix::fs::open(c"/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
-    // SAFETY: the kernel reads the handle, whose length is in it.
+    // SAFETY: the kernel reads the handle, which states its length.
     checked(unsafe {
         libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), handle.as_ptr(), libc::O_RDONLY)
     })
@@ -263,7 +262,7 @@ fn become_root() -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) })
 }
 
-/// More than is permitted.
+/// Tries to add capabilities to the permitted set.
 fn regain() -> Result<(), Errno> {
     let now = rustix::thread::capabilities(None)?;
     let more = now.permitted | CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE;
@@ -274,7 +273,7 @@ fn ambient() -> Result<(), Errno> {
     rustix::thread::configure_capability_in_ambient_set(CapabilitySet::CHOWN, true)
 }
 
-/// Whether there is a key in the session keyring, which is the launcher's then.
+/// Reads the session keyring. If it has a key, it is the launcher's keyring.
 fn read_keyring() -> Result<(), Errno> {
     match crate::state::attack_session_keyring()[0] {
         Ok(0) => Err(Errno::NODATA),
@@ -283,7 +282,7 @@ fn read_keyring() -> Result<(), Errno> {
     }
 }
 
-/// The keyring of uid 0, which is the host's; that of another uid is its own.
+/// Reads the keyring of uid 0, which belongs to the host. The keyring of another uid is the jail's own.
 fn read_user_keyring() -> Result<(), Errno> {
     if !rustix::process::getuid().is_root() {
         return Err(Errno::ALREADY);
@@ -291,18 +290,18 @@ fn read_user_keyring() -> Result<(), Errno> {
     crate::state::user_keyring().map(drop)
 }
 
-/// A user namespace of a process of uid 0, in a child, since there is no way back.
+/// Creates a user namespace as uid 0, in a child, because a process cannot leave it again.
 fn map_uid_0() -> Result<(), Errno> {
     if !rustix::process::getuid().is_root() {
         return Err(Errno::ALREADY);
     }
     crate::call::default_signal(libc::SIGCHLD)?;
-    // SAFETY: the child makes one call and ends.
+    // SAFETY: the child makes one call and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: only CLONE_FILES makes unshare unsafe.
-        let made = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) };
-        crate::program::exit_now(made.map_or_else(Errno::raw_os_error, |()| 0));
+        let created = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) };
+        crate::program::exit_now(created.map_or_else(Errno::raw_os_error, |()| 0));
     }
     let child = Pid::from_raw(child).ok_or_else(last_errno)?;
     let waited = rustix::io::retry_on_intr(|| {
@@ -340,7 +339,7 @@ fn raw_packets() -> Result<(), Errno> {
 
 fn prctl(option: c_int, argument: c_uint) -> c_long {
     let nothing: c_ulong = 0;
-    // SAFETY: no option that is used here takes a pointer.
+    // SAFETY: the options in this module take no pointer.
     unsafe { libc::prctl(option, c_ulong::from(argument), nothing, nothing, nothing) }.into()
 }
 
@@ -350,17 +349,19 @@ fn checked(answer: c_long) -> Result<(), Errno> {
 
 /// Executes a program in a child and returns its exit code; `None` if it was killed.
 ///
+/// The exit code is 127 if the program cannot be executed.
+///
 /// # Errors
-/// Why there is no child. A program that cannot be executed counts as exit code 127.
+/// Returns the errors of `sigaction`, `fork` and `waitpid`.
 pub fn exit_code_of(program: &CStr, argument: &CStr) -> Result<Option<i32>, Errno> {
-    // A launcher that ignores it has the kernel keep no exit code.
+    // If the launcher ignores SIGCHLD, the kernel keeps no exit code.
     crate::call::default_signal(libc::SIGCHLD)?;
     let arguments = [program.as_ptr(), argument.as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
-    // SAFETY: the child executes or ends.
+    // SAFETY: the child executes or exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // SAFETY: both lists end with a null pointer, and the others lead to strings that outlive the call.
+        // SAFETY: both lists end with a null pointer, and the other pointers are to strings that outlive the call.
         unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         crate::program::exit_now(127);
     }

@@ -1,8 +1,8 @@
-//! What the probe tries and looks at from inside a jail, where rustix alone does not do: attempts to leave in
-//! a child process, processes left behind, signals, descriptors, network interfaces.
+//! Unsafe operations of the probe inside a jail: escape attempts in a child process, detached processes, signals,
+//! file descriptors, network interfaces.
 //!
-//! A forked child of a program that may have threads can rely on system calls only. So what a child does is
-//! chosen from [`Attempt`], prepared by the caller, and never a closure.
+//! A forked child of a program with threads can rely on system calls only. The caller therefore prepares the child's
+//! action as an [`Attempt`]; an arbitrary function could allocate.
 
 use rustix::fd::{AsFd, IntoRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,20 +15,20 @@ use std::{io, ptr};
 
 // ---- attempts ------------------------------------------------------------------------------------------
 
-/// One attempt to leave a jail. Each ends with the child that makes it, or leaves something of a known name.
+/// An attempt to escape from a jail. Its effects end with the child, except a file of a known name.
 #[derive(Clone, Copy, Debug)]
 pub enum Attempt<'a> {
     /// Open a file for reading.
     Open(&'a CStr),
-    /// Change the root to `below` while staying above it, climb as far as it goes, and take that for the
-    /// root. It succeeds when this root is another one than before, or when `goal` can be opened from it.
+    /// Change the root to `below` while staying above it, climb to the top, and make that the root. The attempt
+    /// succeeds if the root differs from the old one, or if `goal` can be opened from it.
     ChrootAgain {
-        /// A directory inside the present root.
+        /// A directory inside the current root.
         below: &'a CStr,
-        /// A file that only a root outside the jail has.
+        /// A file that exists only in a root outside the jail.
         goal: &'a CStr,
     },
-    /// Make the node of a block device; it stays, for the caller to remove.
+    /// Create a block device node, which the caller removes.
     MakeBlockNode {
         /// The path of the node.
         at: &'a CStr,
@@ -37,11 +37,11 @@ pub enum Attempt<'a> {
         /// The minor number of the device.
         minor: u32,
     },
-    /// Mount a fresh proc without attaching it anywhere: it goes with the child.
+    /// Create a detached proc mount, which ends with the child.
     MountProc,
-    /// Take uid 0.
+    /// Become uid 0.
     BecomeRoot,
-    /// Open an inode of the root's file system by a made-up handle, whatever directories are in the way.
+    /// Open an inode of the root's file system by a constructed handle, without a path.
     OpenByHandle {
         /// The number of the inode.
         inode: u32,
@@ -50,39 +50,39 @@ pub enum Attempt<'a> {
     JoinMountNamespace(Option<Pid>),
     /// Attach to a process as its tracer, without stopping it.
     Trace(Option<Pid>),
-    /// Open a socket that sees and sends raw packets.
+    /// Open a socket for raw packets.
     RawPackets,
 }
 
-/// What became of an [`Attempt`].
+/// The outcome of an [`Attempt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did what it should not be able to do.
+    /// The attempt succeeded, which it must not in a jail.
     Succeeded,
-    /// The kernel refused it.
+    /// The kernel refused the attempt.
     Refused(Errno),
-    /// The child was killed by this signal for trying.
+    /// The attempt got the child killed by this signal.
     Killed(i32),
-    /// The attempt could not be made or its end could not be seen.
+    /// The child could not be created or waited for.
     Unknown(Errno),
 }
 
-/// The exit code of a child whose error number is none that an exit code can carry.
+/// The exit code of a child whose errno does not fit into an exit code.
 const ERRNO_TOO_LARGE: i32 = 255;
-/// No tree is deeper than this many directories above a jail.
+/// The maximum depth of a jail's root on the host.
 const CLIMB: usize = 64;
 
-/// Makes the attempt in a child process that ends with it.
+/// Makes the attempt in a child process, which then exits.
 pub fn in_child(attempt: &Attempt) -> Outcome {
-    // SAFETY: the child makes system calls on prepared arguments and leaves.
+    // SAFETY: the child makes system calls on prepared arguments and exits.
     match unsafe { fork() } {
         Err(error) => Outcome::Unknown(error),
-        Ok(Side::Child) => leave(carry_out(attempt)),
+        Ok(Side::Child) => exit(perform(attempt)),
         Ok(Side::Parent(child)) => wait_for(child),
     }
 }
 
-fn carry_out(attempt: &Attempt) -> Result<(), Errno> {
+fn perform(attempt: &Attempt) -> Result<(), Errno> {
     match *attempt {
         Attempt::Open(path) => open(path),
         Attempt::ChrootAgain { below, goal } => chroot_again(below, goal),
@@ -102,7 +102,7 @@ fn carry_out(attempt: &Attempt) -> Result<(), Errno> {
         Attempt::Trace(target) => seize(target.ok_or(Errno::SRCH)?),
         Attempt::RawPackets => {
             use rustix::net::{AddressFamily, SocketFlags, SocketType};
-            // Protocol 0 receives nothing: the socket is harmless if there is one.
+            // Protocol 0 receives nothing, so the socket is harmless.
             rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
                 .map(drop)
         }
@@ -133,7 +133,7 @@ fn mount_proc() -> Result<(), Errno> {
     rustix::mount::fsmount(proc.as_fd(), flags, MountAttrFlags::empty()).map(drop)
 }
 
-/// `struct file_handle` with the handle most file systems have: an inode and its generation.
+/// `struct file_handle` with the handle of most file systems: an inode and its generation.
 #[repr(C)]
 struct FileHandle {
     bytes: u32,
@@ -143,13 +143,13 @@ struct FileHandle {
 }
 
 fn open_by_handle(inode: u32) -> Result<(), Errno> {
-    // The file system to look in is that of the working directory.
+    // The working directory determines the file system.
     rustix::process::chdir(c"/")?;
-    // Kind 1 is FILEID_INO32_GEN; generation 0 stands for any.
+    // Kind 1 is FILEID_INO32_GEN; generation 0 matches any.
     let mut handle = FileHandle { bytes: 8, kind: 1, inode, generation: 0 };
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: the handle is a whole `file_handle` of the size it states and outlives the call. The new
-    // descriptor, if any, has no owner and ends with this process, which is about to leave.
+    // SAFETY: the handle is a whole `file_handle` of the size it states and outlives the call. A new file
+    // descriptor has no owner and closes with this process, which is about to exit.
     let opened =
         unsafe { libc::syscall(libc::SYS_open_by_handle_at, libc::AT_FDCWD, &raw mut handle, flags) };
     checked(opened)
@@ -181,27 +181,27 @@ enum Side {
 /// Forks.
 ///
 /// # Safety
-/// The child must not return to the caller's caller: it may do nothing but system calls until it leaves,
-/// since another thread may have held any lock when the process was copied.
+/// The child must not return to the caller's caller. It may only make system calls until it exits, because another
+/// thread may have held any lock at the fork.
 unsafe fn fork() -> Result<Side, Errno> {
-    // SAFETY: the caller keeps the child to what a copy of one thread can do.
+    // SAFETY: the caller restricts the child to system calls.
     let forked = unsafe { libc::fork() };
     match forked {
         0 => Ok(Side::Child),
         1.. => Pid::from_raw(forked).map(Side::Parent).ok_or(Errno::INVAL),
-        // rustix takes no negative number.
+        // Pid takes no negative number.
         _ => Err(last_errno()),
     }
 }
 
-/// Ends a child at once: no destructors, no flushing of what the parent has buffered.
-fn leave(result: Result<(), Errno>) -> ! {
+/// Exits a child at once, without destructors and without flushing the parent's buffers.
+fn exit(result: Result<(), Errno>) -> ! {
     let code = match result {
         Ok(()) => 0,
         Err(error) if (1..ERRNO_TOO_LARGE).contains(&error.raw_os_error()) => error.raw_os_error(),
         Err(_) => ERRNO_TOO_LARGE,
     };
-    // SAFETY: the process ends here, and nothing in it may run afterwards.
+    // SAFETY: the process ends here, so no code runs afterwards.
     unsafe { libc::_exit(code) }
 }
 
@@ -228,10 +228,10 @@ fn pause_forever() -> ! {
     }
 }
 
-/// Forks a child that sleeps until it is killed, and returns its process number.
+/// Forks a child that sleeps until it is killed, and returns its pid.
 ///
 /// # Errors
-/// When there can be no further process.
+/// Returns the errors of `fork`.
 pub fn spawn_paused() -> io::Result<i32> {
     // SAFETY: the child only sleeps.
     match unsafe { fork() }? {
@@ -240,56 +240,55 @@ pub fn spawn_paused() -> io::Result<i32> {
     }
 }
 
-/// Forks as fast as it can, as every child of it does, until they are killed.
+/// Forks as fast as possible, in every child too, until all are killed.
 pub fn fork_for_ever() -> ! {
     loop {
-        // Parent and child alike go on. What the kernel refuses now it may grant later.
-        // SAFETY: the child makes nothing but further forks.
+        // Parent and child both continue. A refused fork may succeed later.
+        // SAFETY: the child only forks.
         let _ = unsafe { fork() };
     }
 }
 
-/// Leaves behind a process that sleeps until it is killed, in a session of its own and with no parent left,
-/// and returns its process number.
+/// Starts a process that sleeps until it is killed, in its own session and without a living parent, and returns its
+/// pid.
 ///
 /// # Errors
-/// When there can be no further process, session or pipe.
+/// Returns the errors of `fork`, `setsid` and `pipe2`.
 pub fn spawn_daemon() -> io::Result<i32> {
-    spawn_loose(None)
+    spawn_detached(None)
 }
 
-/// The same with all that such a process can shed besides: it has a user namespace and a mount namespace of its
-/// own, and its root is changed to `/outcast`, which the caller has made.
+/// Starts a daemon that also leaves its namespaces: it has its own user and mount namespaces, and its root is
+/// `/outcast`, which the caller has created.
 ///
 /// # Errors
-/// As there, and if user namespaces are forbidden.
+/// Returns the errors of [`spawn_daemon`], and an error if user namespaces are forbidden.
 pub fn spawn_outcast() -> io::Result<i32> {
-    spawn_loose(Some(c"/outcast"))
+    spawn_detached(Some(c"/outcast"))
 }
 
-/// A daemon, in a root of its own if one is given.
-fn spawn_loose(root: Option<&CStr>) -> io::Result<i32> {
+fn spawn_detached(root: Option<&CStr>) -> io::Result<i32> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: the child makes a session, forks, tells a number and leaves: system calls only.
+    // SAFETY: the child creates a session, forks, sends a pid and exits: system calls only.
     match unsafe { fork() }? {
         Side::Child => {
             drop(reader);
-            leave(fork_daemon(writer, root).map(|never| match never {}))
+            exit(fork_daemon(writer, root).map(|never| match never {}))
         }
         Side::Parent(between) => {
             drop(writer);
-            let mut told = [0; 4];
-            let length = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut told));
+            let mut pid = [0; 4];
+            let length = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut pid));
             match (wait_for(between), length) {
                 (Outcome::Refused(error), _) | (_, Err(error)) => Err(error.into()),
-                (_, Ok(4)) => Ok(i32::from_ne_bytes(told)),
+                (_, Ok(4)) => Ok(i32::from_ne_bytes(pid)),
                 (_, Ok(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
     }
 }
 
-/// What the process between the caller and the daemon does; it only comes back with an error.
+/// Runs in the process between the caller and the daemon; returns only on failure.
 fn fork_daemon(writer: OwnedFd, root: Option<&CStr>) -> Result<Infallible, Errno> {
     rustix::process::setsid()?;
     if let Some(root) = root {
@@ -299,7 +298,7 @@ fn fork_daemon(writer: OwnedFd, root: Option<&CStr>) -> Result<Infallible, Errno
         rustix::process::chroot(root)?;
         rustix::process::chdir(c"/")?;
     }
-    // SAFETY: the child closes a descriptor and sleeps.
+    // SAFETY: the child closes a file descriptor and sleeps.
     match unsafe { fork() }? {
         Side::Child => {
             drop(writer);
@@ -307,17 +306,17 @@ fn fork_daemon(writer: OwnedFd, root: Option<&CStr>) -> Result<Infallible, Errno
         }
         Side::Parent(daemon) => {
             rustix::io::write(&writer, &daemon.as_raw_pid().to_ne_bytes())?;
-            leave(Ok(()))
+            exit(Ok(()))
         }
     }
 }
 
-/// The number of the caller's session; 0 if its leader is outside the caller's pid namespace.
+/// The id of the caller's session; 0 if its leader is outside the caller's pid namespace.
 ///
 /// # Errors
-/// What the kernel answers.
+/// Returns the errors of `getsid`.
 pub fn session() -> io::Result<i32> {
-    // SAFETY: takes no memory. rustix has the call, but its type cannot hold the 0.
+    // SAFETY: takes no memory. rustix's getsid cannot return 0.
     let session = unsafe { libc::getsid(0) };
     if session < 0 { Err(io::Error::last_os_error()) } else { Ok(session) }
 }
@@ -328,13 +327,13 @@ const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=64;
 /// The bytes of the kernel's signal set.
 const SIGNAL_SET_SIZE: usize = 8;
 
-/// The numbers of the signals the process ignores.
+/// The numbers of the signals that the process ignores.
 ///
-/// Rust's runtime ignores SIGPIPE in every program; whether the process was started with it ignored is told
-/// instead, unless [`ignore_signal`] or [`signal_self`] has set it since.
+/// Rust's runtime ignores SIGPIPE in every program. The result therefore has SIGPIPE if the process was started with
+/// it ignored, unless [`ignore_signal`] or [`signal_self`] has changed it since.
 ///
 /// # Errors
-/// What the kernel answers.
+/// Returns the errors of `sigaction`.
 pub fn ignored_signals() -> io::Result<Vec<i32>> {
     let mut ignored = Vec::new();
     for signal in SIGNALS {
@@ -350,26 +349,26 @@ pub fn ignored_signals() -> io::Result<Vec<i32>> {
     Ok(ignored)
 }
 
-/// Asks the kernel, not the C library, which hides two signals.
+/// Calls the kernel directly: the C library hides two signals.
 fn is_ignored(signal: c_int) -> io::Result<bool> {
-    // The first word of the kernel's `sigaction` is the handler; the rest is smaller than this.
+    // The handler is the first field of the kernel's `sigaction`, which has at most 32 bytes.
     let mut action = [0_usize; 8];
     let unchanged = ptr::null::<()>();
-    // SAFETY: nothing is set; the kernel writes its `sigaction`, at most 32 bytes, into 64 that are ours.
+    // SAFETY: the call changes nothing; the kernel writes its `sigaction`, at most 32 bytes, into 64 of `action`.
     let answer = unsafe {
         libc::syscall(libc::SYS_rt_sigaction, signal, unchanged, action.as_mut_ptr(), SIGNAL_SET_SIZE)
     };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(action[0] == libc::SIG_IGN) }
 }
 
-/// The numbers of the signals the calling thread blocks.
+/// The numbers of the signals that the calling thread blocks.
 ///
 /// # Errors
-/// What the kernel answers.
+/// Returns the errors of `sigprocmask`.
 pub fn blocked_signals() -> io::Result<Vec<i32>> {
     let mut blocked = 0_u64;
     let unchanged = ptr::null::<u64>();
-    // SAFETY: nothing is set; the kernel writes the 8 bytes of its signal set into `blocked`.
+    // SAFETY: the call changes nothing; the kernel writes the 8 bytes of its signal set into `blocked`.
     let answer = unsafe {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, unchanged, &raw mut blocked, SIGNAL_SET_SIZE)
     };
@@ -383,37 +382,37 @@ fn signal_bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// Ignores a signal from here on.
+/// Ignores a signal from now on.
 ///
 /// # Errors
-/// `EINVAL` for a number that is no signal or one that cannot be ignored.
+/// Returns EINVAL if the number is no signal, or the signal cannot be ignored.
 pub fn ignore_signal(signal: i32) -> io::Result<()> {
     set_disposition(signal, libc::SIG_IGN)
 }
 
-/// Sends a signal to the calling process, with the default disposition and unblocked.
+/// Sends a signal to the calling process, with the default action and unblocked.
 ///
-/// It returns if the signal does not end the process.
+/// Returns if the signal does not end the process.
 ///
 /// # Errors
-/// `EINVAL` for a number that is no signal.
+/// Returns EINVAL if the number is no signal.
 pub fn signal_self(signal: i32) -> io::Result<()> {
     if !SIGNALS.contains(&signal) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // Two signals have no other disposition than the default, and may refuse even that to be set.
+    // These two always have their default action, and the kernel may refuse even to set that.
     if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
         set_disposition(signal, libc::SIG_DFL)?;
     }
     unblock(signal)?;
     let this_process = rustix::process::getpid().as_raw_pid();
-    // SAFETY: signals this process only; what follows is the kernel's default for the signal.
+    // SAFETY: signals only this process, with the kernel's default action.
     let sent = unsafe { libc::kill(this_process, signal) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn set_disposition(signal: i32, disposition: libc::sighandler_t) -> io::Result<()> {
-    // SAFETY: SIG_IGN and SIG_DFL, all this is called with, run no code of this process.
+    // SAFETY: the callers pass SIG_IGN or SIG_DFL, which run no code of this process.
     let before = unsafe { libc::signal(signal, disposition) };
     if before == libc::SIG_ERR {
         return Err(io::Error::last_os_error());
@@ -434,19 +433,19 @@ fn unblock(signal: c_int) -> io::Result<()> {
     checked(answer).map_err(io::Error::from)
 }
 
-// ---- descriptors ---------------------------------------------------------------------------------------
+// ---- file descriptors ----------------------------------------------------------------------------------
 
-/// The numbers below `limit` that are open descriptors, by asking for each of them.
+/// The open file descriptors below `limit`, found by a call for each number.
 ///
-/// A standard descriptor that was closed when the program started is not among them, though Rust's runtime
-/// has opened something in its place since.
+/// A standard stream that was closed at the start is not in the list, although Rust's runtime has opened
+/// another file with that number.
 pub fn open_descriptors(limit: c_int) -> Vec<i32> {
     let closed = CLOSED_AT_START.load(Ordering::Relaxed);
     (0..limit).filter(|number| is_open(*number) && !(*number < 3 && closed & (1 << number) != 0)).collect()
 }
 
 fn is_open(number: c_int) -> bool {
-    // SAFETY: F_GETFD only reads a flag; any number may be asked about.
+    // SAFETY: F_GETFD only reads a flag, and every number is allowed.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     flags >= 0
 }
@@ -456,9 +455,9 @@ fn is_open(number: c_int) -> bool {
 /// The names of the network interfaces of the caller's network namespace, in the kernel's order.
 ///
 /// # Errors
-/// When the kernel cannot be asked, such as without a descriptor left for the socket.
+/// Returns an error if the kernel cannot be queried, for example EMFILE for the socket.
 pub fn interfaces() -> io::Result<Vec<String>> {
-    // SAFETY: takes nothing; gives back null or an array that is ours to free.
+    // SAFETY: takes nothing; returns null or an array that this function frees.
     let array = unsafe { libc::if_nameindex() };
     if array.is_null() {
         return Err(io::Error::last_os_error());
@@ -466,56 +465,57 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut next = array;
     loop {
-        // SAFETY: `next` is within the array: its end, which is not passed, has no name.
+        // SAFETY: `next` is within the array: the loop stops at the last entry, which has no name.
         let entry = unsafe { next.read() };
         if entry.if_name.is_null() {
             break;
         }
-        // SAFETY: a name that is not null is a string that lives until the array is freed.
+        // SAFETY: a name that is not null is a string that is valid until the array is freed.
         let name = unsafe { CStr::from_ptr(entry.if_name) };
         names.push(name.to_string_lossy().into_owned());
-        // SAFETY: the entry just read was not the last, so there is one after it.
+        // SAFETY: the current entry is not the last, so another one follows.
         next = unsafe { next.add(1) };
     }
-    // SAFETY: the array is what `if_nameindex` gave, freed once; the names were copied.
+    // SAFETY: the array is the one from `if_nameindex`, freed once; the names were copied.
     unsafe { libc::if_freenameindex(array) };
     Ok(names)
 }
 
 // ---- before the runtime --------------------------------------------------------------------------------
 
-/// Whether the process was started with SIGPIPE ignored, or has been told since.
+/// Whether the process was started with SIGPIPE ignored, or has been set to ignore it since.
 static PIPE_SIGNAL_IGNORED: AtomicBool = AtomicBool::new(false);
-/// The standard descriptors that were closed at the start, as bits.
+/// The standard streams that were closed at the start, as bits.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
-/// Notes what Rust's runtime is about to change, before it does: it ignores SIGPIPE, and opens `/dev/null` for
-/// standard descriptors that are closed. Where there is no `/dev/null`, as in a jail, it would abort; an
-/// empty file in memory takes its place.
-extern "C" fn note_the_start() {
+/// Records the state that Rust's runtime is about to change.
+///
+/// The runtime ignores SIGPIPE, and opens `/dev/null` for closed standard streams. Without `/dev/null`, as in a jail,
+/// it would abort; an empty file in memory prevents that.
+extern "C" fn record_start() {
     PIPE_SIGNAL_IGNORED.store(is_ignored(libc::SIGPIPE).unwrap_or(false), Ordering::Relaxed);
     for number in 0..3 {
         if !is_open(number) {
             CLOSED_AT_START.fetch_or(1 << number, Ordering::Relaxed);
-            fill_lowest_descriptor();
+            open_lowest_number();
         }
     }
 }
 
-fn fill_lowest_descriptor() {
+fn open_lowest_number() {
     let opened = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty())
         .or_else(|_| rustix::fs::memfd_create(c"closed", rustix::fs::MemfdFlags::empty()));
-    if let Ok(descriptor) = opened {
-        // It belongs to no one, like the standard descriptor it stands for.
-        let _ = descriptor.into_raw_fd();
+    if let Ok(file) = opened {
+        // It stays open without an owner, as standard streams do.
+        let _ = file.into_raw_fd();
     }
 }
 
-// SAFETY: the C library calls each function of this section once, after it has set itself up and before
+// SAFETY: the C library calls each function of this section once, after its own initialisation and before
 // `main`; this one uses system calls and atomics only.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static NOTE_THE_START: extern "C" fn() = note_the_start;
+static RECORD_START: extern "C" fn() = record_start;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -525,18 +525,18 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn an_attempt_that_the_kernel_allows_is_told_as_a_success() {
+    fn an_attempt_that_the_kernel_allows_succeeds() {
         assert_eq!(in_child(&Attempt::Open(c"/")), Outcome::Succeeded);
     }
 
     #[test]
-    fn an_attempt_that_the_kernel_refuses_comes_with_its_errno() {
+    fn a_refused_attempt_has_its_errno() {
         assert_eq!(in_child(&Attempt::Open(c"/nowhere/at/all")), Outcome::Refused(Errno::NOENT));
         assert_eq!(in_child(&Attempt::Trace(None)), Outcome::Refused(Errno::SRCH));
     }
 
     #[test]
-    fn a_descriptor_is_listed_while_it_is_open() {
+    fn a_file_descriptor_is_listed_while_it_is_open() {
         let file = File::open("/").unwrap();
         let number = file.as_raw_fd();
         assert!(open_descriptors(number + 1).contains(&number));
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_no_signals_are_refused() {
+    fn invalid_signal_numbers_are_refused() {
         for number in [-1, 0, 65, i32::MIN, i32::MAX] {
             assert_eq!(signal_self(number).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{number}");
             assert_eq!(ignore_signal(number).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{number}");
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_is_that_of_the_process() {
+    fn session_returns_the_session_of_the_process() {
         let status = std::fs::read_to_string("/proc/self/stat").unwrap();
         let after_name = &status[status.rfind(')').unwrap()..];
         assert_eq!(after_name.split(' ').nth(4), Some(session().unwrap().to_string().as_str()));

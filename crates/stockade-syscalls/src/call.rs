@@ -1,4 +1,4 @@
-//! What a process does to itself between `clone` and `exec`, call by call.
+//! The actions that a process performs on itself between `clone` and `exec`.
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,105 +19,106 @@ use crate::inherited::Attribute;
 use crate::mounts;
 use crate::program::last_errno;
 
-/// One thing that a process does to itself on its way into a jail: one system call, or a few that are one
-/// act.
+/// One action that a process performs on itself on its way into a jail: one system call, or a few that belong
+/// together.
 #[derive(Debug)]
 pub enum Call {
-    /// Close every descriptor from 3 up that no call of the program needs (`close_range`).
+    /// Close every file descriptor from 3 up that no call of the program needs (`close_range`).
     CloseOthers,
     /// Become the leader of a new session, without a terminal (`setsid`).
     NewSession,
-    /// Join the network namespace behind the descriptor (`setns`).
+    /// Join a network namespace (`setns`).
     JoinNetwork(OwnedFd),
-    /// Set a resource limit, soft and hard alike (`setrlimit`).
+    /// Set the soft and the hard limit of a resource (`setrlimit`).
     Limit {
-        /// What is limited.
+        /// The limited resource.
         resource: Resource,
         /// The limit, in the resource's own unit.
         value: u64,
     },
-    /// Write a text to a file with one `write`, as cgroup files want it.
+    /// Write a text to a file with one `write`, as cgroup files require.
     Write {
         /// The file, open for writing.
         file: OwnedFd,
         /// The text.
         text: &'static [u8],
     },
-    /// Go to a directory (`fchdir`). Before the mount namespace is copied: the working directory is carried
-    /// over into the copy, a descriptor is not.
+    /// Change to a directory (`fchdir`). Must come before the copy of the mount namespace: the working directory
+    /// moves into the copy, a file descriptor does not.
     ///
-    /// Shared with whoever holds the directory open for other work.
+    /// The caller may use the same open directory elsewhere.
     ChangeDirectory(Arc<OwnedFd>),
-    /// Join the mount namespace behind the descriptor, and go to its root (`setns`). Needs a process that shares
-    /// its root and working directory with no other.
+    /// Join a mount namespace and change to its root (`setns`). The process must not share its root and working
+    /// directory with another process.
     JoinMounts(OwnedFd),
-    /// Join the namespace behind the descriptor, of this kind (`setns`).
+    /// Join a namespace of this kind (`setns`).
     JoinNamespace(OwnedFd, LinkNameSpaceType),
     /// Copy the mount namespace (`unshare`).
     UnshareMounts,
-    /// Make every mount of the namespace a slave without set-uid bits: what happens here stays here
-    /// (`mount_setattr`).
+    /// Make every mount of the namespace a nosuid slave, so that later mounts do not propagate (`mount_setattr`).
     MakeMountsSlaves,
-    /// Take a copy of the working directory with the mounts below it (`open_tree`).
+    /// Clone the working directory with the mounts below it (`open_tree`).
     CloneTree,
-    /// Take a copy of the working directory without the mounts below it (`open_tree`).
+    /// Clone the working directory without the mounts below it (`open_tree`).
     CloneTreeAlone,
-    /// Mount the copy onto the working directory (`move_mount`).
+    /// Mount the clone onto the working directory (`move_mount`).
     AttachTree,
-    /// Go to the root of the copy (`fchdir`).
+    /// Change to the root of the clone (`fchdir`).
     EnterTree,
-    /// Make the mounts from the working directory down slaves without set-uid bits (`mount_setattr`).
+    /// Make all mounts from the working directory down nosuid slaves (`mount_setattr`).
     MakeTreeSlave,
-    /// Take set-uid bits away from the root and all mounts below it (`mount_setattr`).
+    /// Make the root and all mounts below it nosuid (`mount_setattr`).
     MakeRootNosuid,
-    /// Make the working directory the root, the old root stacked upon it (`pivot_root`).
+    /// Make the working directory the root, with the old root stacked upon it (`pivot_root`).
     PivotRoot,
-    /// Take the old root away (`umount2`).
+    /// Unmount the old root (`umount2`).
     DetachOldRoot,
-    /// Make the working directory the root (`chroot`). Where it is the root of the topmost mount on the root of
-    /// the mount namespace, nothing tells this from [`Call::PivotRoot`] with the old root taken away, but for what
-    /// lies covered below.
+    /// Make the working directory the root (`chroot`).
+    ///
+    /// If the working directory is the root of the topmost mount on the root of the mount namespace, the result
+    /// equals that of [`Call::PivotRoot`] and [`Call::DetachOldRoot`], except that the mounts below stay covered.
     ChangeRoot,
-    /// Go to the new root (`chdir`).
+    /// Change to the new root (`chdir`).
     ChangeToRoot,
-    /// Attach a mount that is attached nowhere yet, at a path below the working directory that leads through
-    /// no link (`openat2`, `move_mount`).
+    /// Attach a detached mount at a path below the working directory, without following symbolic links
+    /// (`openat2`, `move_mount`).
     Attach {
         /// The mount.
         mount: OwnedFd,
-        /// Where, relative to the working directory.
+        /// The path, relative to the working directory.
         at: CString,
     },
-    /// Put descriptors in the place of the standard ones (`dup2`); `None` leaves that one as it is.
+    /// Replace the standard streams (`dup2`); `None` keeps a stream as it is.
     Redirect([Option<OwnedFd>; 3]),
-    /// Make this terminal the one of the session that the process leads (`TIOCSCTTY`).
+    /// Make this the controlling terminal of the session that the process leads (`TIOCSCTTY`).
     TakeTerminal(OwnedFd),
-    /// Put something that the process has inherited to its documented state.
+    /// Reset an inherited attribute to its documented value.
     Reset(Attribute),
-    /// Take every capability but these out of the bounding set, and lock the securebits (`prctl`).
+    /// Remove every capability but these from the bounding set, and lock the securebits (`prctl`).
     BoundCapabilities(CapabilitySet),
-    /// Give up every capability but these, in all sets (`capset`).
+    /// Drop every capability but these from all sets (`capset`).
     KeepCapabilities(CapabilitySet),
-    /// Give up inheritable and ambient capabilities (`capset`).
+    /// Drop inheritable and ambient capabilities (`capset`).
     ClearInheritable,
-    /// Never have more privileges than now (`prctl`).
+    /// Set no_new_privs (`prctl`).
     NoNewPrivileges,
-    /// Be traced by no process without CAP_SYS_PTRACE, until something is executed (`prctl`).
+    /// Until the next exec, prevent tracing by processes without CAP_SYS_PTRACE (`prctl`).
     BecomeUndumpable,
-    /// Install a filter of system calls (`prctl`).
+    /// Install a seccomp filter (`prctl`).
     Filter(Filter),
-    /// Go on in a child; the process itself stays behind until it is known how the program ended (see
+    /// Continue in a child. The process itself waits for the program's outcome (see
     /// [`Program::run`](crate::program::Program::run)).
     Daemonize,
-    /// Go on in a child once more and end the process itself: the child is in its session and does not
-    /// lead it, so that it can never get a terminal again. Must come after [`Call::Daemonize`].
+    /// Continue in a child once more, and exit. The child does not lead its session, so it can never get a
+    /// terminal again. Must come after [`Call::Daemonize`].
     ForkAgain,
-    /// Go on in a child that is the first process of a new pid namespace. Must be followed, some calls
-    /// later, by [`Call::WritePidFile`], at which the child waits.
+    /// Continue in a child that is the first process of a new pid namespace. A later [`Call::WritePidFile`] must
+    /// follow, at which the child waits.
     NewPidNamespace,
-    /// Write the pid of the process that will execute into a new file at this path.
+    /// Write the pid of the executing process into a new file at this path.
     WritePidFile(CString),
-    /// Wait until the parent has said go (see [`Child::release_and_wait`](crate::spawn::Child::release_and_wait)); end if the parent is gone.
+    /// Wait until the parent releases this process (see
+    /// [`Child::release_and_wait`](crate::spawn::Child::release_and_wait)); exit if the parent has exited.
     WaitForRelease,
     /// Set the group (`setgid`).
     SetGid(u32),
@@ -125,45 +126,45 @@ pub enum Call {
     ClearGroups,
     /// Set the user (`setuid`).
     SetUid(u32),
-    /// SIGPIPE at its default, no signal blocked.
+    /// Set SIGPIPE to its default action and unblock all signals.
     ResetSignals,
-    /// Every signal at its default.
+    /// Set every signal to its default action.
     DefaultSignals,
-    /// Become another program (`execve`), with an empty environment.
+    /// Execute a program with an empty environment (`execve`).
     Execute(Execute),
-    /// Become any other program (`execveat`), with an environment.
+    /// Execute a program with an environment, through the executor (`execveat`).
     ExecuteWith(ExecuteWith),
-    /// Carry over what is written to one descriptor to another, until the other side is closed (`read`, `write`).
-    /// To the one that launched it this is as executing something: all that could fail has been done.
+    /// Copy from one file descriptor to another until the writer closes its end (`read`, `write`).
+    ///
+    /// The launcher treats this like an exec: nothing after it can fail.
     Copy {
-        /// Read from, without blocking.
+        /// The non-blocking source.
         from: OwnedFd,
-        /// Written to.
+        /// The target.
         to: OwnedFd,
     },
-    /// End, with nothing more to do.
+    /// Exit with code 0.
     End,
 }
 
 /// An argument of the program to execute.
 #[derive(Debug)]
 pub enum Argument {
-    /// A text known beforehand.
+    /// A fixed text.
     Text(CString),
-    /// The processor time of the executing process at that moment, in microseconds.
+    /// The processor time of the executing process at the exec, in microseconds.
     CpuTime,
-    /// The processor time of the processes that came before it since the program began, in microseconds.
+    /// The processor time of the earlier processes of the program, in microseconds.
     EarlierCpuTime,
 }
 
-/// All mounts from one down, slaves: what happens there goes no further.
 const SLAVES: MountPropagationFlags = MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
 
-/// How often an executable that is open for writing is tried: for two seconds in all.
+/// The number of attempts for an executable that is open for writing: two seconds in all.
 const MOST_TRIES: u32 = 10_000;
 const TRY_AGAIN_AFTER: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
-/// What to execute. Every byte it needs is allocated when it is made.
+/// A program file with its arguments; its constructor allocates all memory that the exec needs.
 #[derive(Debug)]
 pub struct Execute {
     path: CString,
@@ -172,18 +173,20 @@ pub struct Execute {
     pointers: Vec<*const c_char>,
 }
 
-// SAFETY: the pointers are set and read by the one call that executes, in the process that makes it.
+// SAFETY: only `run` sets and reads the pointers, in the process that executes.
 unsafe impl Send for Execute {}
 
 impl Execute {
-    /// The file at `path` (as seen after all calls before), with `arguments`, the first of which is argv0.
+    /// Creates the exec of `path` with `arguments`, the first of which is argv0.
+    ///
+    /// All earlier calls of the program take effect before the kernel resolves `path`.
     pub fn new(path: CString, arguments: Vec<Argument>) -> Self {
         let numbers = arguments.iter().map(|_| Decimal::default()).collect();
         let pointers = vec![std::ptr::null(); arguments.len() + 1];
         Self { path, arguments, numbers, pointers }
     }
 
-    /// Returns only if it failed.
+    /// Executes the program; returns only on failure.
     pub(crate) fn run(&mut self, earlier_cpu_us: u64) -> Errno {
         let slots = self.arguments.iter().zip(&mut self.numbers).zip(&mut self.pointers);
         for ((argument, number), pointer) in slots {
@@ -202,15 +205,15 @@ impl Execute {
             if last_errno() != Errno::TXTBSY {
                 break;
             }
-            // Another thread forked while the executable was being written, and its child still holds the
-            // descriptor until it executes. The kernel has nothing to wait at for that.
+            // ETXTBSY: another thread forked while the executable was being written, and its child holds the
+            // writable file descriptor until it executes. The kernel offers nothing to wait on.
             let _ = rustix::thread::nanosleep(&TRY_AGAIN_AFTER);
         }
         last_errno()
     }
 }
 
-/// Room for a number in decimal, closed by a NUL.
+/// A buffer for a decimal number with its NUL.
 #[derive(Debug, Default)]
 pub(crate) struct Decimal {
     text: [u8; 21],
@@ -233,8 +236,8 @@ impl Decimal {
 }
 
 impl Call {
-    /// Makes a call that concerns this process alone. `state` goes from call to call.
-    pub(crate) fn make(&mut self, state: &mut State) -> Result<(), Errno> {
+    /// Performs an action of this process alone; `state` passes from call to call.
+    pub(crate) fn perform(&mut self, state: &mut State) -> Result<(), Errno> {
         match self {
             Self::NewSession => rustix::process::setsid().map(drop),
             Self::JoinNetwork(netns) => {
@@ -261,7 +264,7 @@ impl Call {
             Self::Write { file, text } => rustix::io::write(&*file, text).map(drop),
             Self::ChangeDirectory(directory) => rustix::process::fchdir(&*directory),
             Self::UnshareMounts => {
-                // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS touches no descriptor.
+                // SAFETY: only CLONE_FILES makes unshare unsafe; CLONE_NEWNS changes no file descriptor.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             }
             Self::MakeMountsSlaves => state.make_slaves(c"/"),
@@ -270,9 +273,9 @@ impl Call {
                 state.make_up_for_nosuid()
             }
             Self::MakeRootNosuid => match mounts::make_nosuid(c"/") {
-                // The working directory is the root by now.
+                // The working directory is the root here.
                 Err(Errno::NOSYS | Errno::PERM) => mounts::remount_nosuid(),
-                made => made,
+                changed => changed,
             },
             Self::CloneTree => state.clone_tree(OpenTreeFlags::AT_RECURSIVE),
             Self::CloneTreeAlone => state.clone_tree(OpenTreeFlags::empty()),
@@ -281,7 +284,7 @@ impl Call {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 rustix::mount::move_mount(tree, c"", CWD, c".", flags)
             }
-            // Taken, so that it is closed here: nothing of the jail's own tree is needed from outside.
+            // `take` closes it here: the process needs no file descriptor of the tree once it is inside.
             Self::EnterTree => rustix::process::fchdir(state.tree.take().ok_or(Errno::BADF)?),
             Self::PivotRoot => {
                 state.make_up_for_nosuid()?;
@@ -304,7 +307,7 @@ impl Call {
                 default_signals();
                 Ok(())
             }
-            // These concern more than one process: the program makes them itself.
+            // These concern more than one process: `Program` performs them itself.
             Self::CloseOthers
             | Self::Daemonize
             | Self::ForkAgain
@@ -334,12 +337,12 @@ impl Call {
     }
 }
 
-/// What a process keeps from one call to a later one.
+/// The state that one call leaves for a later one.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// The jail's tree, between the calls that clone and enter it.
     tree: Option<OwnedFd>,
-    /// Whether the kernel could not make all mounts `nosuid` at once.
+    /// Whether the kernel lacks `mount_setattr`, so that no mount is nosuid yet.
     needs_nosuid: bool,
 }
 
@@ -352,23 +355,23 @@ impl State {
 
     fn make_slaves(&mut self, path: &CStr) -> Result<(), Errno> {
         match mounts::make_nosuid_slaves(path) {
-            // Before Linux 5.12, or under a filter of system calls that is older.
+            // Before Linux 5.12, or under a seccomp filter that does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {
                 self.needs_nosuid = true;
                 rustix::mount::mount_change(path, SLAVES)
             }
-            made => made,
+            changed => changed,
         }
     }
 
-    /// Without `mount_setattr` the root of the jail alone is made `nosuid`; mounts of others below it stay as they are.
+    /// Without `mount_setattr`, makes only the jail's root nosuid; foreign mounts below it stay as they are.
     fn make_up_for_nosuid(&mut self) -> Result<(), Errno> {
         if std::mem::take(&mut self.needs_nosuid) { mounts::remount_nosuid() } else { Ok(()) }
     }
 }
 
-/// Attaches a mount where `at` leads, which whoever owns the tree may exchange at any moment: at worst for
-/// something else in the tree.
+/// Attaches a mount at `at`. The owner of the tree can exchange that path at any moment, but only for another path
+/// in the tree.
 fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -377,25 +380,27 @@ fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", point, c"", flags)
 }
 
-/// Every signal at its default. What the caller ignores would stay ignored in the VMM, which a hang-up or an
-/// interrupt then no longer reached.
+/// Sets every signal to its default action.
+///
+/// Signals that the caller ignores would stay ignored in the VMM, which a hang-up or an interrupt could then no
+/// longer end.
 pub(crate) fn default_signals() {
     for signal in 1..=64 {
-        // Two cannot be changed.
+        // SIGKILL and SIGSTOP cannot be changed.
         let _ = default_signal(signal);
     }
 }
 
-/// A signal at its default.
+/// Sets a signal to its default action.
 ///
-/// Asks the kernel and not the C library, which hides two signals, and has children that it spawns ignore them.
+/// Calls the kernel directly: the C library hides two signals, and children that it spawns ignore them.
 pub(crate) fn default_signal(signal: i32) -> Result<(), Errno> {
     const SIGNAL_SET_SIZE: usize = 8;
     // The kernel's `sigaction`: the default, no flags, no restorer, no signal blocked.
     let default = [0_usize; 4];
     let previous = std::ptr::null_mut::<usize>();
-    // SAFETY: the kernel reads its `sigaction`, 32 bytes, and the default installs no handler; the previous one is not
-    // asked for.
+    // SAFETY: the kernel reads its `sigaction`, 32 bytes, and the default installs no handler; the pointer to the
+    // previous action is null.
     let answer =
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), previous, SIGNAL_SET_SIZE) };
     if answer == 0 { Ok(()) } else { Err(last_errno()) }
@@ -406,12 +411,12 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
-    // SAFETY: initialised just above; the old mask is not asked for.
+    // SAFETY: initialised just above; the pointer to the old mask is null.
     let refused = unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
     if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// What this process has used of the processors, in microseconds.
+/// The processor time of this process, in microseconds.
 pub(crate) fn cpu_time_us() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000

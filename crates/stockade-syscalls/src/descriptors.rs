@@ -1,24 +1,34 @@
-//! File descriptors above those of the standard streams, which a program may replace.
+//! File descriptors above the standard streams, which a program may replace.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// The first number that is no standard stream's.
+/// The first number above the standard streams.
 const FIRST: i32 = 3;
 
-/// The same file descriptor if its number is above 2, otherwise a copy above 2 that ends with the exec.
+/// Returns the file descriptor itself if its number is above 2, otherwise a close-on-exec duplicate above 2.
 ///
 /// # Errors
-/// EMFILE.
+/// Returns EMFILE.
 pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() >= FIRST { Ok(fd) } else { copy_above_standard(fd) }
 }
 
-/// A copy above 2 that ends with the exec, whatever the original's flags are.
+/// Duplicates a file descriptor to a number above 2, always close-on-exec.
 ///
 /// # Errors
-/// EMFILE.
+/// Returns EMFILE.
 pub fn copy_above_standard(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST)
+}
+
+/// `/dev/null` to read and to write, above 2, until the exec.
+///
+/// # Errors
+/// Those of `open`.
+pub fn null() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, Mode::empty()).and_then(above_standard)
 }

@@ -1,4 +1,4 @@
-//! Becoming another program than the jail's own, by way of a small program in memory (`programs/exec.rs`).
+//! Executing any program in a jail through the executor, a small program in memory (`programs/exec.rs`).
 
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -8,29 +8,30 @@ use rustix::io::Errno;
 use crate::program::last_errno;
 use crate::sealed::sealed_bytes;
 
-/// The program that executes the other one, compiled by the build script.
+/// The executor, compiled by the build script.
 const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exec"));
 
-/// The descriptors at which it expects the link and an open program.
-const LINK: RawFd = 3;
+/// The file descriptor of the channel in the executor.
+const CHANNEL: RawFd = 3;
+/// The file descriptor of an open program in the executor.
 const PROGRAM: RawFd = 4;
-/// The places that it wants free in front of the program's arguments.
+/// The number of empty arguments that the executor needs in front of the program's.
 const SLOTS: usize = 10;
 
-/// What to become.
+/// The program file to execute.
 #[derive(Debug)]
 pub enum Executable {
-    /// The first of these files that is there (as seen after all calls before) and may be executed.
+    /// The first of these paths with an executable file, resolved after all earlier calls.
     FirstOf(Vec<CString>),
-    /// The file behind the descriptor, which has no name where the process is by then.
+    /// An open file, which needs no name inside the jail.
     Open(OwnedFd),
 }
 
-/// A program with its arguments and environment. Every byte it needs is allocated when it is made.
+/// A program with its arguments and environment; its constructor allocates all memory that the exec needs.
 ///
-/// The process becomes a sealed program in memory first, and that executes what was asked for: a file of the jail
-/// from a sealed copy. So nothing that the jail executes, scripts and ELF interpreters among them, can lead to this
-/// program, and no process of the same uid can trace the one that comes of it.
+/// The process executes the executor first, a sealed program in memory. The executor executes the requested program;
+/// it executes a file of the jail from a sealed copy. Scripts and ELF interpreters of the jail therefore cannot reach
+/// the launcher's program, and no process of the same uid can trace the result.
 #[derive(Debug)]
 pub struct ExecuteWith {
     executor: OwnedFd,
@@ -40,14 +41,16 @@ pub struct ExecuteWith {
 }
 
 impl ExecuteWith {
-    /// `executable` with `arguments`, the first of which is argv0, and an environment of `NAME=VALUE`.
+    /// Creates the exec of `executable`.
     ///
     /// # Arguments
-    /// `file_size` is the largest file, in bytes, that the program may write; `None` leaves the limit as it is. It is set
-    /// last, since it would limit the copy of the program too.
+    /// * `arguments`: the first is argv0.
+    /// * `environment`: strings of the form `NAME=VALUE`.
+    /// * `file_size`: the largest file that the program may write, in bytes; `None` keeps the current limit. The
+    ///   executor sets it last, because it would limit the copy of the program too.
     ///
     /// # Errors
-    /// What the kernel says of making a file in memory.
+    /// Returns the errors of creating a file in memory.
     pub fn new(
         executable: Executable,
         arguments: Vec<CString>,
@@ -63,7 +66,7 @@ impl ExecuteWith {
         let before = [c"stockade-exec".to_owned(), limit].into_iter().chain(paths);
         let empty = std::iter::repeat_n(CString::default(), 1 + SLOTS);
         let arguments = before.chain(empty).chain(arguments).collect();
-        // Clear of the standard streams, which a program may replace.
+        // Above the standard streams, which a program may replace.
         let executor = rustix::io::fcntl_dupfd_cloexec(sealed_bytes(c"stockade-exec", ELF)?, PROGRAM + 1)?;
         Ok(Self {
             executor,
@@ -77,29 +80,30 @@ impl ExecuteWith {
         [Some(&self.executor), self.program.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd).collect()
     }
 
-    /// Returns only if it failed. What fails afterwards is reported at `link`.
-    pub(crate) fn run(&self, link: BorrowedFd<'_>) -> Errno {
-        match self.put_in_place(link) {
+    /// Executes the executor; returns only on failure. The executor sends its own failures through `channel`.
+    pub(crate) fn run(&self, channel: BorrowedFd<'_>) -> Errno {
+        match self.arrange(channel) {
             Ok(executor) => self.execute(&executor),
             Err(errno) => errno,
         }
     }
 
-    /// Puts every descriptor where the executor expects it.
-    fn put_in_place(&self, link: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-        // Out of the way of their places first.
+    /// Moves every file descriptor to the number that the executor expects.
+    fn arrange(&self, channel: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        // First above all of those numbers.
         let clear = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, PROGRAM + 1);
         let executor = clear(self.executor.as_fd())?;
-        let (link, program) = (clear(link)?, self.program.as_ref().map(|program| clear(program.as_fd())));
+        let (channel, program) =
+            (clear(channel)?, self.program.as_ref().map(|program| clear(program.as_fd())));
         let program = program.transpose()?;
-        put(&link, LINK)?;
+        put(&channel, CHANNEL)?;
         program.map_or(Ok(()), |program| put(&program, PROGRAM))?;
         Ok(executor)
     }
 
     fn execute(&self, executor: &OwnedFd) -> Errno {
-        // SAFETY: both lists hold pointers to strings closed by a NUL, which `self` owns, and end with a null
-        // pointer; the descriptor is open.
+        // SAFETY: both lists hold pointers to NUL-terminated strings, which `self` owns, and end with a null
+        // pointer; the file descriptor is open.
         unsafe {
             libc::syscall(
                 libc::SYS_execveat,
@@ -114,18 +118,18 @@ impl ExecuteWith {
     }
 }
 
-/// Makes `number` a descriptor of the same file that survives the exec.
+/// Duplicates `fd` to `number`; the duplicate survives the exec.
 pub(crate) fn put(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
-    // SAFETY: this process was cloned to become another program, and nothing in it uses the descriptor that
+    // SAFETY: this process was cloned to execute another program, and no code in it uses the file descriptor that
     // had this number before.
     if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-/// Strings as `execve` wants them.
+/// Strings in the form that `execve` takes.
 #[derive(Debug)]
 struct Strings {
     pointers: Vec<*const c_char>,
-    /// What the pointers lead to: text on the heap, which stays where it is when this is moved.
+    /// The pointers' targets. They are on the heap, so a move of this value does not move them.
     _texts: Vec<CString>,
 }
 
@@ -136,5 +140,5 @@ impl Strings {
     }
 }
 
-// SAFETY: the pointers lead to text that goes along with them and that nobody changes.
+// SAFETY: the pointers lead to text that moves to the other thread with them and that is never changed.
 unsafe impl Send for Strings {}

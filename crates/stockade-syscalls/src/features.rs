@@ -1,4 +1,4 @@
-//! Whether the kernel has a system call, and lets this process make it.
+//! Probes for system calls that the kernel has and permits.
 
 use std::ffi::c_long;
 
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::program::last_errno;
 
-/// A system call that jails are made with.
+/// A system call that jails need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// `clone3`, from Linux 5.3.
@@ -24,11 +24,11 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// All of them.
+    /// All features.
     pub const ALL: [Self; 6] =
         [Self::Clone3, Self::CloseRange, Self::MountSetattr, Self::OpenTree, Self::Openat2, Self::PidfdOpen];
 
-    /// Its name, and the version of Linux that it came with.
+    /// Its name, and the first version of Linux that has it.
     pub fn name_and_version(self) -> (&'static str, &'static str) {
         match self {
             Self::Clone3 => ("clone3", "5.3"),
@@ -40,10 +40,10 @@ impl Feature {
         }
     }
 
-    /// Makes the call with arguments that it always refuses.
+    /// Makes the call with invalid arguments, so that it has no effect.
     ///
     /// # Errors
-    /// ENOSYS where the kernel has no such call; EPERM where a filter of system calls forbids it.
+    /// Returns ENOSYS if the kernel lacks the call, EPERM if a seccomp filter forbids it.
     pub fn probe(self) -> Result<(), Errno> {
         let number = match self {
             Self::Clone3 => libc::SYS_clone3,
@@ -53,15 +53,15 @@ impl Feature {
             Self::Openat2 => libc::SYS_openat2,
             Self::PidfdOpen => libc::SYS_pidfd_open,
         };
-        // Wrong for each of them: a descriptor and flags without meaning, a first descriptor behind the last, no
-        // pid, a structure of no size, no memory.
+        // Invalid for each call: a file descriptor and flags without meaning, an empty range of file descriptors, no
+        // pid, a structure of size 0, no memory.
         let arguments: [c_long; 4] = match self {
             Self::Clone3 => [0; 4],
             Self::CloseRange => [9, 8, 0, 0],
             _ => [-1, 0, -1, 0],
         };
         let [first, second, third, fourth] = arguments;
-        // SAFETY: every call refuses these arguments before it acts, and no pointer among them leads to memory.
+        // SAFETY: every call refuses these arguments before it acts, and none of them is a pointer to memory.
         let refused = unsafe { libc::syscall(number, first, second, third, fourth, 0) };
         match if refused < 0 { last_errno() } else { Errno::INVAL } {
             missing @ (Errno::NOSYS | Errno::PERM) => Err(missing),
@@ -70,11 +70,11 @@ impl Feature {
     }
 }
 
-/// The version of Landlock that this process is offered; `None` where the kernel has none, or a filter forbids it.
+/// The version of Landlock; `None` if the kernel has none, or a seccomp filter forbids it.
 pub fn landlock() -> Option<u32> {
     const ONLY_THE_VERSION: c_long = 1;
     let nothing: c_long = 0;
-    // SAFETY: with this flag the call takes no memory and makes nothing.
+    // SAFETY: with this flag the call takes no memory and creates nothing.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, nothing, ONLY_THE_VERSION) };
     u32::try_from(version).ok().filter(|version| *version > 0)
@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn every_feature_is_probed_and_nothing_is_closed() {
-        // At low numbers and at high ones; other tests of this process open and close their own meanwhile.
+        // At low numbers and at high ones; other tests of this process open and close their own.
         let null = std::fs::File::open("/dev/null").expect("open /dev/null");
         let held =
             [200, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&null, least).expect("a duplicate"));
         for feature in Feature::ALL {
-            assert_ne!(feature.probe(), Err(Errno::NOSYS), "{feature:?}: stockade needs it anyway");
+            assert_ne!(feature.probe(), Err(Errno::NOSYS), "{feature:?}: stockade needs it");
         }
         for fd in held.iter().map(std::os::fd::AsFd::as_fd).chain([std::os::fd::AsFd::as_fd(&null)]) {
             assert!(rustix::fs::fstat(fd).is_ok(), "{fd:?} was closed");

@@ -1,38 +1,38 @@
 //! A KVM guest of eight bytes: it adds two numbers, writes the sum to a port and halts.
 //!
-//! It shows that what a monitor needs of `/dev/kvm` works where it is run: a machine, memory, a processor,
-//! exits to user space.
+//! It shows that the features of `/dev/kvm` that a VMM needs work: a machine, memory, a processor, exits to user
+//! space.
 
 use std::path::Path;
 use std::{fmt, io};
 
-/// What a guest that ran to its end has shown.
+/// The result of a guest that ran until it halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Halted {
-    /// The sum that came out of the port.
+    /// The sum that the guest wrote to the port.
     pub answer: u8,
 }
 
-/// Why the guest did not run to its end.
+/// The reason why the guest did not halt as expected.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GuestError {
-    /// The guest's code is for x86-64.
+    /// The guest's code is for x86-64 only.
     WrongArchitecture,
-    /// A step of setting the machine up or running it failed.
+    /// A step of the set-up or the run failed.
     Step {
-        /// What was done, such as `open /dev/kvm`.
+        /// The operation, such as `open /dev/kvm`.
         what: String,
-        /// The kernel's answer.
+        /// The cause.
         source: io::Error,
     },
-    /// The kernel speaks another version of the KVM interface than the only one there has been since 2007.
+    /// The kernel does not have version 12 of the KVM interface, the only version since 2007.
     ApiVersion(i32),
-    /// The guest left for a reason its code gives no cause for.
+    /// The guest exited for a reason that its code cannot cause.
     Exit(String),
-    /// The guest halted without having written the sum to the port.
+    /// The guest halted and wrote another value or nothing to the port.
     Answer(Option<u8>),
-    /// The guest was still running after more exits than its code can cause.
+    /// The guest had more exits than its code can cause.
     Endless,
 }
 
@@ -62,7 +62,7 @@ impl std::error::Error for GuestError {
 /// Runs the guest on the KVM device at `kvm` until it halts.
 ///
 /// # Errors
-/// When the device cannot be opened or used, and when the guest does anything else than its code says.
+/// Returns an error if the device cannot be opened or used, or if the guest does not follow its code.
 #[cfg(target_arch = "x86_64")]
 pub fn run(kvm: &Path) -> Result<Halted, GuestError> {
     x86_64::run(kvm)
@@ -71,7 +71,7 @@ pub fn run(kvm: &Path) -> Result<Halted, GuestError> {
 /// Runs the guest on the KVM device at `kvm` until it halts.
 ///
 /// # Errors
-/// Always: the guest's code is for x86-64.
+/// Always returns `WrongArchitecture`: the guest's code is for x86-64.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn run(_kvm: &Path) -> Result<Halted, GuestError> {
     Err(GuestError::WrongArchitecture)
@@ -137,9 +137,9 @@ mod x86_64 {
                 memory_size: MEMORY_SIZE as u64,
                 userspace_addr: memory.address() as u64,
             };
-            // SAFETY: the region is exactly the mapping that `memory` owns, which stays mapped for longer
-            // than the machine: it is dropped after it, here on failure and in `Machine`. Nothing in this
-            // program refers to its bytes once the guest can change them.
+            // SAFETY: the region is exactly the mapping that `memory` owns. The mapping outlives the machine: it is
+            // dropped later, here on failure and in `Machine`. No reference to its bytes exists once the guest can
+            // change them.
             unsafe { vm.set_user_memory_region(region) }
                 .map_err(|error| failed("give the machine its memory", error))?;
             let processor = vm.create_vcpu(0).map_err(|error| failed("create a processor", error))?;
@@ -164,7 +164,7 @@ mod x86_64 {
         registers.rip = MEMORY_AT;
         registers.rax = TERMS.0.into();
         registers.rbx = TERMS.1.into();
-        // Bit 1 is always set, the others clear: no interrupts, no single steps.
+        // Bit 1 is always set; the others are clear: no interrupts, no single steps.
         registers.rflags = 2;
         processor.set_regs(&registers).map_err(|error| failed("set the registers", error))
     }
@@ -202,7 +202,7 @@ mod x86_64 {
         fn new() -> io::Result<Self> {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            // SAFETY: an anonymous mapping at a place of the kernel's choice touches no existing memory.
+            // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
             let start = unsafe { libc::mmap(ptr::null_mut(), MEMORY_SIZE, protection, flags, -1, 0) };
             if start == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
@@ -221,7 +221,7 @@ mod x86_64 {
 
     impl Drop for Memory {
         fn drop(&mut self) {
-            // SAFETY: this is the whole mapping that `new` made; the machine that used it is gone.
+            // SAFETY: this is the whole mapping from `new`; the machine that used it was dropped before.
             unsafe { libc::munmap(self.0.as_ptr(), MEMORY_SIZE) };
         }
     }
@@ -232,7 +232,7 @@ mod x86_64 {
         use super::*;
 
         #[test]
-        fn only_the_sum_is_taken_for_an_answer() {
+        fn only_the_sum_is_a_valid_answer() {
             assert_eq!(checked(Some(5)).unwrap(), Halted { answer: 5 });
             assert!(matches!(checked(Some(4)), Err(GuestError::Answer(Some(4)))));
             assert!(matches!(checked(None), Err(GuestError::Answer(None))));

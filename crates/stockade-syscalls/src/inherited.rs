@@ -1,6 +1,6 @@
-//! The state that a process inherits through fork and exec, and the documented state that each is put to.
+//! The state that a process inherits through fork and exec, and its reset to documented values.
 //!
-//! `docs/inherited-state.md` has the table, and a test that compares.
+//! The table is in `docs/inherited-state.md`; a test compares the two.
 
 use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_ulong};
 
@@ -10,20 +10,20 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::program::last_errno;
 
-/// Something that a process inherits and that nothing else on the way into a jail sets.
+/// An inherited attribute that no other call on the way into a jail sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
-    /// The session keyring, which its holders possess: a new one without a name.
+    /// The session keyring: a new one without a name.
     SessionKeyring,
-    /// The keyring that requested keys go to: the default.
+    /// The destination keyring of requested keys: the default.
     RequestKeyring,
     /// Scheduling policy, priority and nice value: `SCHED_OTHER`, 0 and 0, with the default slice.
     Scheduling,
     /// I/O priority: none, which follows the nice value.
     IoPriority,
-    /// The processors to run on: all that the cpuset allows.
+    /// The CPU affinity: all CPUs of the cpuset.
     CpuAffinity,
-    /// Where memory is allocated: the default.
+    /// The NUMA memory policy: the default.
     MemoryPolicy,
     /// The execution domain: `PER_LINUX`, with a randomised address space.
     Personality,
@@ -33,24 +33,24 @@ pub enum Attribute {
     HugePages,
     /// Merging of equal pages (KSM): off.
     PageMerging,
-    /// What happens at a memory error: as the system has it.
+    /// The reaction to memory errors: that of the system.
     MemoryErrors,
     /// The time stamp counter: readable.
     TimestampCounter,
-    /// Special treatment as part of the I/O path: none.
+    /// The I/O flusher state: off.
     IoFlusher,
-    /// The score for the out-of-memory killer: 0.
+    /// The adjustment of the out-of-memory score: 0.
     OomScore,
-    /// The parts of memory that a core dump has: the kernel's default.
+    /// The parts of memory in a core dump: the kernel's default.
     CoreDumpFilter,
-    /// The mode bits that new files do not get: 022.
+    /// The umask: 022.
     Umask,
     /// Every resource limit: see [`LIMITS`].
     ResourceLimits,
 }
 
 impl Attribute {
-    /// All of them, in the order in which they are reset.
+    /// All attributes, in the order of their reset.
     pub const ALL: [Self; 17] = [
         Self::SessionKeyring,
         Self::RequestKeyring,
@@ -71,10 +71,10 @@ impl Attribute {
         Self::ResourceLimits,
     ];
 
-    /// Those that are files in `/proc`, which another process can write too.
+    /// The attributes that are files in `/proc`, which another process can write too.
     pub const FROM_OUTSIDE: [Self; 2] = [Self::OomScore, Self::CoreDumpFilter];
 
-    /// Its name, for messages and receipts.
+    /// Its name in messages and receipts.
     pub fn name(self) -> &'static str {
         match self {
             Self::SessionKeyring => "session keyring",
@@ -97,12 +97,12 @@ impl Attribute {
         }
     }
 
-    /// The attribute of this name.
+    /// Returns the attribute with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|attribute| attribute.name() == name)
     }
 
-    /// Puts it to its documented state, for this process and what it executes. `/proc` has to be the host's.
+    /// Resets the attribute of this process to its documented value. `/proc` must be the host's.
     pub(crate) fn reset(self) -> Result<(), Errno> {
         match self {
             Self::SessionKeyring => new_session_keyring(),
@@ -114,12 +114,12 @@ impl Attribute {
             Self::Personality => linux_personality(),
             Self::TimerSlack => prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NS),
             Self::HugePages => prctl(libc::PR_SET_THP_DISABLE, 0),
-            // EINVAL from a kernel that merges no pages, or none in a whole process.
-            Self::PageMerging => or_if(prctl(PR_SET_MEMORY_MERGE, 0), Errno::INVAL),
+            // EINVAL: the kernel merges no pages, or cannot do so for a whole process.
+            Self::PageMerging => accept(prctl(PR_SET_MEMORY_MERGE, 0), Errno::INVAL),
             Self::MemoryErrors => prctl(libc::PR_MCE_KILL, PR_MCE_KILL_CLEAR),
             Self::TimestampCounter => readable_timestamp_counter(),
-            // Without CAP_SYS_RESOURCE it can be neither given nor taken away. EINVAL before Linux 5.6.
-            Self::IoFlusher => or_if(or_if(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL),
+            // EPERM: without CAP_SYS_RESOURCE no process can change it. EINVAL before Linux 5.6.
+            Self::IoFlusher => accept(accept(prctl(PR_SET_IO_FLUSHER, 0), Errno::PERM), Errno::INVAL),
             Self::OomScore => reset_oom_score(c"/proc/self/oom_score_adj"),
             Self::CoreDumpFilter => reset_core_dump_filter(c"/proc/self/coredump_filter"),
             Self::Umask => {
@@ -130,11 +130,11 @@ impl Attribute {
         }
     }
 
-    /// The same for another process. Only of [`Attribute::FROM_OUTSIDE`]. A
-    /// process that has ended needs nothing.
+    /// Resets an attribute of [`Attribute::FROM_OUTSIDE`] of another process. Does nothing if the process has
+    /// exited.
     ///
     /// # Errors
-    /// What the kernel answers; EINVAL for any other attribute.
+    /// Returns the errors of opening and writing the file, and EINVAL for any other attribute.
     pub fn reset_of(self, pid: Pid) -> Result<(), Errno> {
         let file = |name: &str| {
             let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
@@ -145,32 +145,32 @@ impl Attribute {
             Self::CoreDumpFilter => reset_core_dump_filter(&file("coredump_filter")?),
             _ => Err(Errno::INVAL),
         };
-        or_if(reset, Errno::SRCH)
+        accept(reset, Errno::SRCH)
     }
 }
 
 fn reset_oom_score(file: &CStr) -> Result<(), Errno> {
-    // EACCES below what a process with CAP_SYS_RESOURCE has set for this container: the lowest is kept.
-    or_if(write(file, b"0"), Errno::ACCESS)
+    // EACCES: the value is below the minimum that a process with CAP_SYS_RESOURCE set; that minimum stays.
+    accept(write(file, b"0"), Errno::ACCESS)
 }
 
 fn reset_core_dump_filter(file: &CStr) -> Result<(), Errno> {
-    // ENOENT from a kernel that dumps no core.
-    or_if(write(file, b"0x33"), Errno::NOENT)
+    // ENOENT: a kernel without core dumps.
+    accept(write(file, b"0x33"), Errno::NOENT)
 }
 
-/// What no VMM is to write: files that its group or others may change.
+/// A VMM's files are not writable by its group or by others.
 const UMASK: Mode = Mode::from_raw_mode(0o022);
-/// The kernel's own default.
+/// The kernel's default.
 const TIMER_SLACK_NS: c_ulong = 50_000;
 const PR_MCE_KILL_CLEAR: c_ulong = 0;
 const PR_SET_IO_FLUSHER: c_int = 57;
 const PR_SET_MEMORY_MERGE: c_int = 67;
 
-/// A resource limit as a VMM gets it, unless a flag says otherwise.
+/// A resource limit of a VMM without flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// What is limited.
+    /// The limited resource.
     pub resource: Resource,
     /// The soft limit in the resource's own unit; `None` is unlimited.
     pub soft: Option<u64>,
@@ -178,10 +178,10 @@ pub struct Limit {
     pub hard: Option<u64>,
 }
 
-/// Every limit but that of descriptors, which each jail has of its own.
+/// All limits except that of open files, which each jail sets itself.
 ///
-/// Mostly the kernel's own defaults. No core is dumped: it would hold the guest's memory. Processes are counted
-/// by uid, over all jails: a cgroup limits them.
+/// Most are the kernel's defaults. Core dumps are off, because a dump would contain the guest's memory. The number of
+/// processes is unlimited, because the kernel counts them by uid over all jails; a cgroup limits them.
 pub const LIMITS: [Limit; 15] = [
     unlimited(Resource::Cpu),
     unlimited(Resource::Fsize),
@@ -209,7 +209,7 @@ const fn limit(resource: Resource, value: u64) -> Limit {
 }
 
 impl Limit {
-    /// Sets it. Without CAP_SYS_RESOURCE a lower hard limit of the launcher cannot be raised, and holds.
+    /// Sets the limit. Without CAP_SYS_RESOURCE a lower hard limit of the launcher stays.
     fn set(&self) -> Result<(), Errno> {
         let set = |limit| rustix::process::setrlimit(self.resource, limit);
         match set(Rlimit { current: self.soft, maximum: self.hard }) {
@@ -222,7 +222,7 @@ impl Limit {
     }
 }
 
-/// The hard limit of this process; `None` is unlimited. (rustix's panics where the kernel refuses to tell.)
+/// The hard limit of this process; `None` is unlimited. rustix's getrlimit panics if the kernel returns an error.
 fn hard_limit(resource: Resource) -> Result<Option<u64>, Errno> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is valid for writing an rlimit.
@@ -231,7 +231,7 @@ fn hard_limit(resource: Resource) -> Result<Option<u64>, Errno> {
     Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
 }
 
-/// The lower of two limits.
+/// The lower of two limits; `None` is unlimited.
 fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -239,16 +239,16 @@ fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     }
 }
 
-/// Joins a new session keyring that has no name, which no other process holds.
+/// Joins a new session keyring without a name, which no other process can join.
 ///
-/// It belongs to this process's uid, root: keyrings are counted by uid, and one uid may have many jails.
+/// It belongs to root, the uid of this process: the kernel limits keyrings by uid, and one uid may have many jails.
 fn new_session_keyring() -> Result<(), Errno> {
     const JOIN_SESSION_KEYRING: c_int = 1;
     const GET_KEYRING_ID: c_int = 0;
     const SESSION_KEYRING: c_ulong = -3_i64 as c_ulong;
     match keyctl(JOIN_SESSION_KEYRING, 0) {
-        // A kernel without keys, or a filter of system calls that forbids them as a whole, to the VMM too. A filter
-        // that forbids only to join is no reason to go on with the launcher's keyring.
+        // A kernel without keys, or a seccomp filter that forbids `keyctl` entirely, and so to the VMM too. Under a
+        // filter that forbids only the join, the jail must not keep the launcher's keyring.
         Err(refused) if keyctl(GET_KEYRING_ID, SESSION_KEYRING) == Err(refused) => Ok(()),
         joined => joined,
     }
@@ -259,7 +259,7 @@ fn default_request_keyring() -> Result<(), Errno> {
     const DEFAULT: c_ulong = 0;
     const NO_CHANGE: c_ulong = c_ulong::MAX;
     match keyctl(SET_REQKEY_KEYRING, DEFAULT) {
-        // As above: then there are no keys to request.
+        // As above: without `keyctl` there are no keys to request.
         Err(refused) if keyctl(SET_REQKEY_KEYRING, NO_CHANGE) == Err(refused) => Ok(()),
         set => set,
     }
@@ -267,11 +267,11 @@ fn default_request_keyring() -> Result<(), Errno> {
 
 fn keyctl(operation: c_int, argument: c_ulong) -> Result<(), Errno> {
     let nothing: c_ulong = 0;
-    // SAFETY: none of these operations takes a pointer; a null one stands for a keyring without a name.
+    // SAFETY: these operations take no pointer, except the null pointer for a keyring without a name.
     checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, nothing, nothing, nothing) })
 }
 
-/// `struct sched_attr`. All 0 is `SCHED_OTHER` with nice value 0.
+/// `struct sched_attr`. All zeros mean `SCHED_OTHER` with nice value 0.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SchedulingAttributes {
@@ -288,7 +288,7 @@ pub(crate) struct SchedulingAttributes {
 }
 
 fn default_scheduling() -> Result<(), Errno> {
-    // Both clamps of the utilization, taken away by a value that is none.
+    // Both utilization clamps; the value -1 removes them.
     const BOTH_CLAMPS: u64 = 0x60;
     let size = size_of::<SchedulingAttributes>() as u32;
     let plain = SchedulingAttributes { size, ..SchedulingAttributes::default() };
@@ -299,7 +299,7 @@ fn default_scheduling() -> Result<(), Errno> {
         ..plain
     };
     match set_scheduling(&unclamped) {
-        // A kernel that has no clamps, or cannot take them away (before Linux 5.11).
+        // A kernel without clamps, or one that cannot remove them (before Linux 5.11).
         Err(Errno::OPNOTSUPP | Errno::INVAL) => set_scheduling(&plain),
         set => set,
     }
@@ -307,7 +307,7 @@ fn default_scheduling() -> Result<(), Errno> {
 
 pub(crate) fn set_scheduling(attributes: &SchedulingAttributes) -> Result<(), Errno> {
     let (itself, flags): (c_int, c_uint) = (0, 0);
-    // SAFETY: the kernel reads a structure of the size that is in it, which outlives the call.
+    // SAFETY: the kernel reads a structure of the size in its first field; the structure outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, itself, std::ptr::from_ref(attributes), flags) })
 }
 
@@ -320,10 +320,10 @@ fn default_io_priority() -> Result<(), Errno> {
 }
 
 fn every_processor() -> Result<(), Errno> {
-    // As many as Linux can be built for; the kernel takes those that there are.
+    // As many CPUs as Linux can be built for; the kernel ignores those that do not exist.
     let all = [u64::MAX; 128];
     let itself: c_int = 0;
-    // SAFETY: the kernel reads as many bytes as it is told, all of them of `all`.
+    // SAFETY: the kernel reads as many bytes as the argument states, all of them of `all`.
     checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, itself, size_of_val(&all), &raw const all) })
 }
 
@@ -332,8 +332,8 @@ fn default_memory_policy() -> Result<(), Errno> {
     let (no_nodes, none): (c_ulong, c_ulong) = (0, 0);
     // SAFETY: with no nodes the kernel reads no memory.
     let set = checked(unsafe { libc::syscall(libc::SYS_set_mempolicy, DEFAULT, no_nodes, none) });
-    // A kernel that knows one node only. A filter of system calls may forbid it, to the VMM too.
-    or_if(or_if(set, Errno::NOSYS), Errno::PERM)
+    // ENOSYS: a kernel without NUMA. EPERM: a seccomp filter forbids the call, and so to the VMM too.
+    accept(accept(set, Errno::NOSYS), Errno::PERM)
 }
 
 fn linux_personality() -> Result<(), Errno> {
@@ -350,18 +350,18 @@ fn readable_timestamp_counter() -> Result<(), Errno> {
 
 fn prctl(option: c_int, argument: c_ulong) -> Result<(), Errno> {
     let nothing: c_ulong = 0;
-    // SAFETY: none of the options that this module uses takes a pointer.
+    // SAFETY: the options in this module take no pointer.
     checked(unsafe { libc::prctl(option, argument, nothing, nothing, nothing) }.into())
 }
 
-/// Writes a whole value to a file of the kernel.
+/// Writes a whole value to a kernel file with one `write`.
 fn write(path: &CStr, value: &[u8]) -> Result<(), Errno> {
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(file, value).map(drop)
 }
 
-/// Success also where the kernel answers `accepted`.
-fn or_if(result: Result<(), Errno>, accepted: Errno) -> Result<(), Errno> {
+/// Treats the error `accepted` as success.
+fn accept(result: Result<(), Errno>, accepted: Errno) -> Result<(), Errno> {
     if result == Err(accepted) { Ok(()) } else { result }
 }
 
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_limit_is_the_least() {
+    fn least_is_the_lower_limit() {
         assert_eq!(
             [least(None, None), least(Some(1), None), least(None, Some(2)), least(Some(3), Some(2))],
             [None, Some(1), Some(2), Some(2)]

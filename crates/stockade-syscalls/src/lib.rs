@@ -1,23 +1,23 @@
 //! The system calls that stockade needs and rustix lacks.
 //!
-//! This crate is the project's only home of unsafe code. It holds mechanism, no policy: what to call, in
-//! which order and with which arguments is decided above.
+//! All unsafe code of the project is in this crate. The crate provides mechanism and no policy: its callers
+//! decide what to call, in which order and with which arguments.
 //!
-//! * [`call`]: one thing that a process does to itself
-//! * [`program`]: what a process does between `clone` and `exec`, as data
-//! * `capabilities`: giving up capabilities for good
+//! * [`call`]: one action that a process performs on itself
+//! * [`program`]: the actions of a process between `clone` and `exec`, as data
+//! * `capabilities`: dropping capabilities irrevocably
 //! * [`descriptors`]: file descriptors above the standard streams
 //! * [`execute`]: becoming another program than the jail's own
-//! * [`features`]: whether the kernel has what jails are made with
+//! * [`features`]: whether the kernel has the features that jails need
 //! * [`filter`]: a filter of system calls for a process that is root in a jail
 //! * [`inherited`]: what a process inherits, put to a documented state
 //! * [`spawn`]: `clone3` of a child that carries out a program
 //! * [`monitor`]: the same through a small process that stays behind as the parent
 //! * [`mount_table`]: the mounts that a process sees
 //! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
-//! * [`namespace`]: a network namespace made without leaving one's own
+//! * [`namespace`]: a new network namespace for a process that stays in its own
 //! * [`sealed`]: programs in memory that are executed and never read
-//! * [`signals`]: signals as a descriptor that can be polled
+//! * [`signals`]: signals as a file descriptor that can be polled
 //! * [`mod@start`]: the beginning of a program without the standard library's runtime
 
 pub mod call;

@@ -210,7 +210,7 @@ fn describe(mount: u64) -> io::Result<Mount> {
     let mut answer = vec![0_u8; 4096];
     loop {
         // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most as
-        // many bytes as it is told `answer` has. Both outlive the call.
+        // many bytes as `answer` has. Both outlive the call.
         let done =
             unsafe { libc::syscall(STATMOUNT, &raw const request, answer.as_mut_ptr(), answer.len(), 0) };
         if done == 0 {

@@ -1,4 +1,4 @@
-//! A mount that is attached nowhere yet, and the mount namespace of another process.
+//! Detached mounts, mount attributes, and the mount namespaces of other processes.
 
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, OpenTreeFlags};
 
 use crate::program::last_errno;
 
-/// `struct mount_attr` of the kernel.
+/// `struct mount_attr`.
 #[repr(C)]
 struct MountAttributes {
     set: u64,
@@ -23,12 +23,14 @@ const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
 const AT_RECURSIVE: c_int = 0x8000;
 
-/// A private mount of an open file or directory, without the mounts below it: set-uid bits and device nodes
-/// have no effect through it. It is in no mount table, and goes with its descriptor unless it is attached.
+/// Creates a detached, private mount of an open file or directory, without the mounts below it.
+///
+/// The mount is nosuid and nodev. It is in no mount table, and the kernel removes it with its file descriptor unless
+/// it was attached.
 ///
 /// # Errors
-/// What the kernel says of `open_tree` (EINVAL for what may not be bound) or `mount_setattr` (ENOSYS before
-/// Linux 5.12).
+/// Returns the errors of `open_tree` (EINVAL if the source cannot be bound) and `mount_setattr` (ENOSYS before Linux
+/// 5.12).
 pub fn detached(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errno> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
@@ -44,19 +46,20 @@ pub fn detached(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errn
     Ok(mount)
 }
 
-/// Makes the mount at `path` and all below it slaves without set-uid bits: what is mounted here goes nowhere else,
-/// and no program that is executed through them has more privileges than who executes it.
+/// Makes the mount at `path` and all mounts below it nosuid slaves.
+///
+/// Later mounts here do not propagate, and no program on these mounts gains privileges by an exec.
 ///
 /// # Errors
-/// ENOSYS before Linux 5.12, EINVAL if nothing is mounted there.
+/// Returns ENOSYS before Linux 5.12, EINVAL if `path` is no mount point.
 pub(crate) fn make_nosuid_slaves(path: &CStr) -> Result<(), Errno> {
     set_below(path, libc::MS_SLAVE)
 }
 
-/// Takes set-uid bits away from the mount at `path` and all below it.
+/// Makes the mount at `path` and all mounts below it nosuid.
 ///
 /// # Errors
-/// As for [`make_nosuid_slaves`].
+/// See [`make_nosuid_slaves`].
 pub(crate) fn make_nosuid(path: &CStr) -> Result<(), Errno> {
     set_below(path, 0)
 }
@@ -66,7 +69,7 @@ fn set_below(path: &CStr, propagation: u64) -> Result<(), Errno> {
     set_attributes(libc::AT_FDCWD, path, AT_RECURSIVE, &attributes)
 }
 
-/// The same for the mount of the working directory alone, where there is no `mount_setattr`.
+/// Makes the mount of the working directory nosuid without `mount_setattr`.
 pub(crate) fn remount_nosuid() -> Result<(), Errno> {
     let now = rustix::fs::statvfs(c".")?.f_flag;
     let kept = KEPT_BY_A_REMOUNT.iter().filter(|(state, _)| now.contains(*state));
@@ -74,7 +77,7 @@ pub(crate) fn remount_nosuid() -> Result<(), Errno> {
     rustix::mount::mount_remount(c".", flags, c"")
 }
 
-/// A remount sets all of these, so those that are set have to be named.
+/// A remount replaces all of these flags, so it must name the current ones.
 const KEPT_BY_A_REMOUNT: [(StatVfsMountFlags, MountFlags); 5] = [
     (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
     (StatVfsMountFlags::NODEV, MountFlags::NODEV),
@@ -84,8 +87,8 @@ const KEPT_BY_A_REMOUNT: [(StatVfsMountFlags, MountFlags); 5] = [
 ];
 
 fn set_attributes(from: RawFd, path: &CStr, flags: c_int, attributes: &MountAttributes) -> Result<(), Errno> {
-    // SAFETY: the kernel reads a string closed by a NUL and a whole `mount_attr` of the size it is told, which both
-    // outlive the call; it writes to no memory of this process.
+    // SAFETY: the kernel reads a NUL-terminated string and a whole `mount_attr` of the stated size, which both outlive
+    // the call; it writes to no memory of this process.
     let refused = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -99,20 +102,20 @@ fn set_attributes(from: RawFd, path: &CStr, flags: c_int, attributes: &MountAttr
     if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// The mount namespace of a process, to attach something in it.
+/// Opens the mount namespace of a process for attaching mounts.
 ///
 /// # Errors
-/// What the kernel says of opening it. EPERM if the process has a user namespace of its own: there it could
-/// make writable what was attached as read-only.
+/// Returns the errors of opening the namespace. Returns EPERM if the process has its own user namespace: it could
+/// remount a read-only mount as writable there.
 pub fn mount_namespace(pid: i32) -> Result<OwnedFd, Errno> {
     let open = |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let namespace = open(format!("/proc/{pid}/ns/mnt"))?;
-    let ours = rustix::fs::statat(CWD, "/proc/self/ns/user", rustix::fs::AtFlags::empty())?;
+    let own = rustix::fs::statat(CWD, "/proc/self/ns/user", rustix::fs::AtFlags::empty())?;
     let owner = rustix::fs::fstat(owner(namespace.as_fd())?)?;
-    if (owner.st_dev, owner.st_ino) == (ours.st_dev, ours.st_ino) { Ok(namespace) } else { Err(Errno::PERM) }
+    if (owner.st_dev, owner.st_ino) == (own.st_dev, own.st_ino) { Ok(namespace) } else { Err(Errno::PERM) }
 }
 
-/// The user namespace that a namespace belongs to.
+/// The user namespace that owns a namespace.
 fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     const NS_GET_USERNS: libc::c_ulong = 0xb701;
     // SAFETY: this request takes no argument and touches no memory of this process.
@@ -120,6 +123,6 @@ fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     if fd < 0 {
         return Err(last_errno());
     }
-    // SAFETY: the kernel has just made the descriptor, so this is its only owner.
+    // SAFETY: the file descriptor is new, so this is its only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

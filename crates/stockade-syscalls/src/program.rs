@@ -1,8 +1,8 @@
-//! What a process does to itself between `clone` and `exec`, as data.
+//! The actions of a process between `clone` and `exec`, as data.
 //!
-//! A child of a threaded process may only make system calls: another thread may have held the allocator's
-//! lock, or any other, at the moment of the clone. So nothing is decided and nothing allocated there. A
-//! [`Program`] is made in full beforehand, and the child carries it out call by call.
+//! A child of a threaded process may only make system calls: at the moment of the clone another thread may have
+//! held the allocator's lock or any other lock. The child therefore decides nothing and allocates nothing. The
+//! parent builds a complete [`Program`], and the child runs it call by call.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,32 +15,31 @@ use crate::call::{Call, Decimal, State, cpu_time_us};
 use crate::descriptors::copy_above_standard;
 use crate::spawn;
 
-/// Where a program stopped.
+/// The call at which a program failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The number of the call, from 0.
+    /// The index of the call, from 0.
     pub call: usize,
-    /// What the kernel said.
+    /// The cause.
     pub errno: Errno,
 }
 
 impl Failure {
-    /// Reports it through `link`, without allocating. If nobody reads there any more, nobody is told.
-    pub(crate) fn send(self, link: BorrowedFd<'_>) {
+    /// Sends the failure through `channel` without allocating. A missing reader is no error.
+    pub(crate) fn send(self, channel: BorrowedFd<'_>) {
         let mut message = [0; 8];
         message[..4].copy_from_slice(&(self.call as u32).to_ne_bytes());
         message[4..].copy_from_slice(&self.errno.raw_os_error().to_ne_bytes());
-        let _ = rustix::io::write(link, &message);
+        let _ = rustix::io::write(channel, &message);
     }
 
-    /// Waits at the other end of the link: a failure, or `None` once every process that held this end has
-    /// executed something else or ended.
-    pub(crate) fn receive(link: BorrowedFd<'_>) -> Result<Option<Self>, Errno> {
+    /// Waits for a failure; `None` once every process that held the other end has executed or exited.
+    pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Self>, Errno> {
         let mut message = [0; 8];
         let length = loop {
-            match rustix::io::read(link, &mut message) {
-                // A child that failed without having read the word to go on: the socket tells that first,
-                // once, and then what the child had to say.
+            match rustix::io::read(channel, &mut message) {
+                // ECONNRESET: the child failed before it read the release. The socket reports that once, and then
+                // delivers the child's message.
                 Err(Errno::INTR | Errno::CONNRESET) => (),
                 read => break read?,
             }
@@ -59,40 +58,40 @@ impl Failure {
 #[derive(Debug)]
 pub struct Program {
     calls: Vec<Call>,
-    /// The descriptors to close, as ranges with both ends in them.
+    /// The inclusive ranges of file descriptors to close.
     gaps: Vec<(u32, u32)>,
-    /// What the processes before this one used, in microseconds of processor time.
+    /// The processor time of the earlier processes, in microseconds.
     earlier_cpu_us: u64,
     position: Position,
 }
 
-/// Which process of the program this is.
+/// The role of this process in the program.
 #[derive(Debug)]
 enum Position {
-    /// The one that began.
+    /// The first process.
     Origin,
-    /// One that it made; failures go through the link.
-    Descendant { link: OwnedFd },
-    /// The one that made the pid namespace, until it has written its child's pid.
+    /// A descendant of the first process, which sends failures through the channel.
+    Descendant { channel: OwnedFd },
+    /// The creator of the pid namespace, until it has written its child's pid.
     Parent { child: Pid, gate: OwnedFd, then: Then },
     /// The first process of a pid namespace, until its pid is written.
-    Held { gate: OwnedFd, link: OwnedFd },
+    Waiting { gate: OwnedFd, channel: OwnedFd },
 }
 
-/// What the maker of a pid namespace does once its child may go on.
+/// The action of the pid namespace's creator after the release of its child.
 #[derive(Debug)]
 enum Then {
-    /// It is the origin: wait at this end of the link for the outcome.
+    /// The creator is the origin: wait at this end of the channel for the outcome.
     Wait(OwnedFd),
-    /// It is a descendant itself, with its own link: end.
+    /// The creator is a descendant with its own channel: exit.
     End(OwnedFd),
 }
 
-/// Why a program stopped.
+/// The reason why a program stopped.
 enum Stop {
-    /// The call at hand failed.
+    /// The current call failed.
     Here(Errno),
-    /// A descendant reported a failure.
+    /// A descendant sent a failure.
     Below(Failure),
 }
 
@@ -103,48 +102,49 @@ impl From<Errno> for Stop {
 }
 
 impl Program {
-    /// A program of `calls`, in this order.
+    /// Creates a program of `calls`, in this order.
     pub fn new(calls: Vec<Call>) -> Self {
         Self { calls, gaps: Vec::new(), earlier_cpu_us: 0, position: Position::Origin }
     }
 
-    /// Carries the program out in this process, which must have no other thread.
+    /// Runs the program in this process, which must have no other thread.
     ///
-    /// If all goes well this never returns: the process has become another program, or, where the program
-    /// goes on in a child, it ends with exit code 0 once the child has executed. What fails in a child is
-    /// reported to and returned in the process that called.
+    /// Returns only on failure. On success the process executes another program. If the program continues in a
+    /// child, the process exits with code 0 once the child has executed. A failure in a child is returned in the
+    /// calling process.
     pub fn run(&mut self) -> Failure {
-        self.seal(None);
-        let failure = self.carry_out();
+        self.compute_gaps(None);
+        let failure = self.run_calls();
         self.report(failure);
         failure
     }
 
-    /// The same in a child that was cloned for it; never returns.
-    pub(crate) fn run_in_child(&mut self, link: OwnedFd) -> ! {
-        self.position = Position::Descendant { link };
-        let failure = self.carry_out();
+    /// Runs the program in a child that was cloned for it; never returns.
+    pub(crate) fn run_in_child(&mut self, channel: OwnedFd) -> ! {
+        self.position = Position::Descendant { channel };
+        let failure = self.run_calls();
         self.report(failure);
         exit_now(1)
     }
 
-    /// Reports a failure to the origin and ends, unless this is the origin.
+    /// Sends a failure to the origin and exits, unless this process is the origin.
     fn report(&self, failure: Failure) {
         match &self.position {
             Position::Origin | Position::Parent { then: Then::Wait(_), .. } => (),
-            Position::Descendant { link }
-            | Position::Held { link, .. }
-            | Position::Parent { then: Then::End(link), .. } => {
-                failure.send(link.as_fd());
+            Position::Descendant { channel }
+            | Position::Waiting { channel, .. }
+            | Position::Parent { then: Then::End(channel), .. } => {
+                failure.send(channel.as_fd());
                 exit_now(1)
             }
         }
     }
 
-    /// Works out what [`Call::CloseOthers`] closes: all but what the calls hold, `link`, and 0 to 2.
-    pub(crate) fn seal(&mut self, link: Option<BorrowedFd<'_>>) {
+    /// Computes the ranges that [`Call::CloseOthers`] closes: all but the calls' file descriptors, `channel`, and
+    /// 0 to 2.
+    pub(crate) fn compute_gaps(&mut self, channel: Option<BorrowedFd<'_>>) {
         let mut kept: Vec<RawFd> = self.calls.iter().flat_map(Call::descriptors).collect();
-        kept.extend(link.map(|l| l.as_raw_fd()));
+        kept.extend(channel.map(|channel| channel.as_raw_fd()));
         kept.retain(|&fd| fd > 2);
         kept.sort_unstable();
         kept.dedup();
@@ -160,8 +160,8 @@ impl Program {
         self.gaps.push((first, u32::MAX));
     }
 
-    /// Returns only at the call that failed.
-    fn carry_out(&mut self) -> Failure {
+    /// Returns only on failure.
+    fn run_calls(&mut self) -> Failure {
         let mut state = State::default();
         for index in 0..self.calls.len() {
             match self.call(index, &mut state) {
@@ -170,7 +170,7 @@ impl Program {
                 Err(Stop::Below(failure)) => return failure,
             }
         }
-        // A program that executes nothing has nothing to go on with.
+        // The last call must execute or exit.
         Failure { call: self.calls.len(), errno: Errno::NOEXEC }
     }
 
@@ -180,50 +180,50 @@ impl Program {
             Call::ForkAgain => Ok(fork_again()?),
             Call::NewPidNamespace => Ok(self.new_pid_namespace()?),
             Call::WritePidFile(_) => self.write_pid_file(index),
-            Call::WaitForRelease => Ok(self.wait_for_go()?),
+            Call::WaitForRelease => Ok(self.wait_for_release()?),
             Call::CloseOthers => {
                 Ok(self.gaps.iter().try_for_each(|&(first, last)| close_range(first, last))?)
             }
             Call::End => exit_now(0),
             copy @ Call::Copy { .. } => {
-                // Closes the link, as executing something does.
+                // Closes the channel, as an exec does.
                 self.position = Position::Origin;
-                Ok(copy.make(state)?)
+                Ok(copy.perform(state)?)
             }
             Call::Execute(execute) => Err(execute.run(self.earlier_cpu_us).into()),
             Call::ExecuteWith(execute) => match &self.position {
-                Position::Descendant { link } => Err(execute.run(link.as_fd()).into()),
+                Position::Descendant { channel } => Err(execute.run(channel.as_fd()).into()),
                 _ => Err(Errno::INVAL.into()),
             },
-            simple => Ok(simple.make(state)?),
+            simple => Ok(simple.perform(state)?),
         }
     }
 
-    /// The first fork of a daemon: the caller's process waits for the outcome, the child goes on.
+    /// The first fork of a daemon: the caller's process waits for the outcome, the child continues.
     fn daemonize(&mut self) -> Result<(), Stop> {
-        let (ours, theirs) = spawn::link()?;
+        let (parent_end, child_end) = spawn::channel()?;
         self.earlier_cpu_us += cpu_time_us();
         if spawn::clone(0)?.is_some() {
-            drop(theirs);
-            return outcome(&ours);
+            drop(child_end);
+            return outcome(&parent_end);
         }
-        drop(ours);
-        self.position = Position::Descendant { link: theirs };
+        drop(parent_end);
+        self.position = Position::Descendant { channel: child_end };
         Ok(())
     }
 
     fn new_pid_namespace(&mut self) -> Result<(), Errno> {
-        // A child of a session's leader must leave that session: the leader's end would send it SIGHUP.
-        // SAFETY: getsid reads no memory of this process. (rustix's cannot return the 0 that stands for a
-        // leader outside this pid namespace.)
+        // The child of a session leader must leave the session: the leader's exit would send it SIGHUP.
+        // rustix's getsid cannot return 0, which stands for a leader outside this pid namespace.
+        // SAFETY: getsid reads no memory of this process.
         let session = unsafe { libc::getsid(0) };
         let leads = session == rustix::process::getpid().as_raw_nonzero().get();
         let (gate, keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let (then, link) = match &self.position {
-            Position::Descendant { link } => {
-                (Then::End(copy_above_standard(link)?), copy_above_standard(link)?)
+        let (then, channel) = match &self.position {
+            Position::Descendant { channel } => {
+                (Then::End(copy_above_standard(channel)?), copy_above_standard(channel)?)
             }
-            _ => spawn::link().map(|(ours, theirs)| (Then::Wait(ours), theirs))?,
+            _ => spawn::channel().map(|(parent_end, child_end)| (Then::Wait(parent_end), child_end))?,
         };
         self.earlier_cpu_us += cpu_time_us();
         if let Some(child) = spawn::clone(libc::CLONE_NEWPID)? {
@@ -231,30 +231,31 @@ impl Program {
             return Ok(());
         }
         drop((keep, then));
-        self.position = Position::Held { gate, link };
+        self.position = Position::Waiting { gate, channel };
         if leads {
             rustix::process::setsid()?;
         }
         Ok(())
     }
 
-    /// Whoever knows the pid writes it; the first process of a pid namespace waits until that is done.
+    /// Writes the pid file. The first process of a pid namespace waits until its parent, which knows the pid
+    /// outside, has written it.
     fn write_pid_file(&mut self, index: usize) -> Result<(), Stop> {
         let Call::WritePidFile(path) = &self.calls[index] else { return Err(Errno::INVAL.into()) };
         match &self.position {
             Position::Origin | Position::Descendant { .. } => Ok(write_pid(path, rustix::process::getpid())?),
             Position::Parent { child, gate, then } => {
-                // On failure this process ends, which closes the gate, which ends the child.
+                // On failure this process exits, which closes the gate, at which the child exits.
                 write_pid(path, *child)?;
                 rustix::io::write(gate, b"g")?;
                 match then {
-                    Then::Wait(link) => outcome(link),
+                    Then::Wait(channel) => outcome(channel),
                     Then::End(_) => exit_now(0),
                 }
             }
-            Position::Held { gate, .. } => {
-                let mut go = [0];
-                match rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut go))? {
+            Position::Waiting { gate, .. } => {
+                let mut release = [0];
+                match rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut release))? {
                     0 => exit_now(1),
                     _ => Ok(()),
                 }
@@ -262,10 +263,10 @@ impl Program {
         }
     }
 
-    fn wait_for_go(&self) -> Result<(), Errno> {
-        let Position::Descendant { link } = &self.position else { return Ok(()) };
-        let mut go = [0];
-        match rustix::io::retry_on_intr(|| rustix::io::read(link, &mut go))? {
+    fn wait_for_release(&self) -> Result<(), Errno> {
+        let Position::Descendant { channel } = &self.position else { return Ok(()) };
+        let mut release = [0];
+        match rustix::io::retry_on_intr(|| rustix::io::read(channel, &mut release))? {
             0 => exit_now(1),
             _ => Ok(()),
         }
@@ -280,15 +281,15 @@ fn fork_again() -> Result<(), Errno> {
     }
 }
 
-/// Waits for the descendants: their failure is ours; their success ends this process.
-fn outcome(link: &OwnedFd) -> Result<(), Stop> {
-    match Failure::receive(link.as_fd())? {
+/// Waits for the descendants: returns their failure, or exits if they succeeded.
+fn outcome(channel: &OwnedFd) -> Result<(), Stop> {
+    match Failure::receive(channel.as_fd())? {
         Some(failure) => Err(Stop::Below(failure)),
         None => exit_now(0),
     }
 }
 
-/// As the original makes it under the usual umask: nobody but root may write to it, whatever the umask is.
+/// The mode that Firecracker's jailer gives the file under the usual umask. Under any umask only root can write it.
 const PID_FILE: Mode = Mode::from_raw_mode(0o644);
 
 fn write_pid(path: &CStr, pid: Pid) -> Result<(), Errno> {
@@ -299,19 +300,19 @@ fn write_pid(path: &CStr, pid: Pid) -> Result<(), Errno> {
     rustix::io::write(file, text.to_bytes()).map(drop)
 }
 
-/// Closes every descriptor from 3 up that this process got from its caller.
+/// Closes every file descriptor from 3 up.
 ///
-/// To be called first of all: whatever the process opened itself would be closed too.
+/// Must be called first: it would also close the process's own files.
 ///
 /// # Errors
-/// ENOSYS before Linux 5.9.
+/// Returns ENOSYS before Linux 5.9.
 pub fn close_inherited() -> Result<(), Errno> {
     close_range(3, u32::MAX)
 }
 
 pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-    // SAFETY: in a child that will execute or end, and in a program that owns its whole process, no code
-    // runs later that would use the closed descriptors: those of the program are outside the range.
+    // SAFETY: no later code uses the closed file descriptors. The callers are a child that will execute or exit,
+    // and a program that owns its whole process; those of the program are outside the range.
     let refused = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
@@ -320,7 +321,7 @@ pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// Ends this process without running anything that the process it was copied from has registered.
+/// Exits without running the exit handlers that were copied from the parent.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory of this process.
     unsafe { libc::_exit(code) }
@@ -333,14 +334,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_descriptors_but_the_needed_are_closed() {
+    fn all_descriptors_but_those_in_use_are_closed() {
         let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY, Mode::empty()).expect("open /dev/null");
         let raw = null.as_raw_fd().unsigned_abs();
         let mut program = Program::new(vec![Call::CloseOthers, Call::ChangeDirectory(Arc::new(null))]);
-        program.seal(None);
+        program.compute_gaps(None);
         let closed = |fd: u32| program.gaps.iter().any(|&(first, last)| first <= fd && fd <= last);
-        assert!(!closed(0) && !closed(1) && !closed(2), "the standard descriptors stay open");
-        assert!(!closed(raw), "what a call needs stays open");
+        assert!(!closed(0) && !closed(1) && !closed(2), "the standard streams stay open");
+        assert!(!closed(raw), "the calls' file descriptors stay open");
         assert!((3..64).filter(|&fd| fd != raw).all(closed) && closed(u32::MAX));
     }
 }

@@ -1,4 +1,4 @@
-//! Signals as a descriptor that can be polled beside a pidfd.
+//! Signals as a file descriptor that can be polled together with a pidfd.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -6,45 +6,45 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Signal;
 
-/// Signals that are no longer delivered to this thread (nor to those it starts), but read from here.
+/// A signalfd. Its signals are blocked for this thread and the threads that it starts.
 #[derive(Debug)]
 pub struct SignalFd(OwnedFd);
 
 impl SignalFd {
-    /// Blocks `signals` for the calling thread and opens a descriptor from which they are read.
+    /// Blocks `signals` for the calling thread and opens a signalfd for them.
     ///
-    /// To be called before the process starts a second thread.
+    /// Must be called before the process starts a second thread.
     ///
     /// # Errors
-    /// What the kernel says of `sigprocmask` and `signalfd` (EMFILE, ENOMEM).
+    /// Returns the errors of `sigprocmask` and `signalfd` (EMFILE, ENOMEM).
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
         let set = set_of(signals);
         change_mask(libc::SIG_BLOCK, &set)?;
-        // SAFETY: `set` is initialised, and -1 asks for a new descriptor.
+        // SAFETY: `set` is initialised, and -1 requests a new file descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made, so this is its only owner.
+        // SAFETY: the file descriptor is new, so this is its only owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// The next signal that has arrived, or `None` if none has.
+    /// Returns the next pending signal, or `None` if none is pending.
     ///
     /// # Errors
-    /// What the kernel says of `read`.
+    /// Returns the errors of `read`.
     pub fn take(&self) -> io::Result<Option<Signal>> {
         Ok(self.take_arrived()?.map(|arrived| arrived.signal))
     }
 
-    /// The same with who has sent it.
+    /// Returns the next pending signal with its sender.
     ///
     /// # Errors
-    /// What the kernel says of `read`.
+    /// Returns the errors of `read`.
     pub fn take_arrived(&self) -> io::Result<Option<Arrived>> {
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut info) {
-            // The number of the signal is the structure's first field, its code the third.
+            // The structure's first field is the signal's number, the third its code.
             Ok(_) => {
                 let field =
                     |at: usize| i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
@@ -57,28 +57,27 @@ impl SignalFd {
     }
 }
 
-/// A signal that has arrived.
+/// A signal that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived {
-    /// Which one.
+    /// The signal.
     pub signal: Signal,
-    /// Whether the kernel has sent it, as for a key of a terminal; another process has not.
+    /// Whether the kernel sent it, as after a key press on a terminal, and not a process.
     pub by_kernel: bool,
 }
 
-/// Has the calling thread take signals again that [`SignalFd::block`] has blocked. Those that wait come at once.
+/// Unblocks signals that [`SignalFd::block`] blocked. Pending ones are delivered at once.
 ///
 /// # Errors
-/// None that the kernel knows of.
+/// Returns the errors of `sigprocmask`; with valid signals the kernel reports none.
 pub fn unblock(signals: &[Signal]) -> io::Result<()> {
     change_mask(libc::SIG_UNBLOCK, &set_of(signals))
 }
 
-/// Has a blocked signal take its effect on this process as if it were not blocked, for SIGTSTP: to stop until
-/// SIGCONT comes.
+/// Delivers a blocked signal to this process once. With SIGTSTP the process stops until SIGCONT.
 ///
 /// # Errors
-/// None that the kernel knows of.
+/// Returns the errors of `kill` and `sigprocmask`; with valid signals the kernel reports none.
 pub fn let_through(signal: Signal) -> io::Result<()> {
     let set = set_of(&[signal]);
     rustix::process::kill_process(rustix::process::getpid(), signal)?;
@@ -100,7 +99,7 @@ fn set_of(signals: &[Signal]) -> libc::sigset_t {
 }
 
 fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `set` is initialised; the old mask is not asked for.
+    // SAFETY: `set` is initialised; the pointer to the old mask is null.
     let refused = unsafe { libc::pthread_sigmask(how, std::ptr::from_ref(set), std::ptr::null_mut()) };
     if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
 }
@@ -114,7 +113,7 @@ impl AsFd for SignalFd {
 /// Whether this process ignores a signal.
 pub fn is_ignored(signal: Signal) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: nothing is set, and the pointer is valid for writing a sigaction.
+    // SAFETY: the call changes nothing, and the pointer is valid for writing a sigaction.
     let refused = unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), action.as_mut_ptr()) };
     if refused != 0 {
         return false;
@@ -124,10 +123,12 @@ pub fn is_ignored(signal: Signal) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Keeps the status of children that end, though whoever started this process may ignore them.
+/// Sets SIGCHLD to its default action, so that the kernel keeps the exit status of children.
+///
+/// A caller that ignores SIGCHLD passes that on through the exec.
 ///
 /// # Errors
-/// None that the kernel knows of.
+/// Returns the errors of `sigaction`; the kernel reports none for SIGCHLD.
 pub fn heed_children() -> io::Result<()> {
     Ok(crate::call::default_signal(libc::SIGCHLD)?)
 }

@@ -1,4 +1,4 @@
-//! `clone3` of a child that carries out a [`Program`].
+//! `clone3` of a child that runs a [`Program`].
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -9,107 +9,108 @@ use rustix::process::Pid;
 use crate::descriptors::above_standard;
 use crate::program::{Failure, Program, last_errno};
 
-/// What the child gets of its own from the moment it exists.
+/// The namespaces and the cgroup that a child is created in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneOptions<'a> {
-    /// A pid namespace, whose first process it is.
+    /// Whether to create a pid namespace, with the child as its first process.
     pub pid_namespace: bool,
-    /// A network namespace with nothing but a loopback interface that is down.
+    /// Whether to create a network namespace. Its only interface is a loopback that is down.
     pub network_namespace: bool,
-    /// An IPC namespace, without shared memory, semaphores and message queues.
+    /// Whether to create an IPC namespace.
     pub ipc_namespace: bool,
-    /// The cgroup v2 directory to be born in; moving there later would cost a grace period of the kernel.
+    /// The cgroup v2 directory to create the child in (`CLONE_INTO_CGROUP`). A later move would cost a grace period
+    /// of the kernel.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// A child that is carrying out its program.
+/// A child that runs its program.
 #[derive(Debug)]
 pub struct Child {
     /// Its pid, as this process sees it.
     pub pid: Pid,
     /// Its pidfd.
     pub pidfd: OwnedFd,
-    pub(crate) link: OwnedFd,
+    pub(crate) channel: OwnedFd,
 }
 
 impl Child {
-    /// Lets the child go past `Call::WaitForRelease`, and waits until it has executed its program (`None`) or
-    /// failed (where, and why). Its pidfd is returned whatever happens.
+    /// Releases the child from `Call::WaitForRelease`, and waits until it has executed its program (`None`) or
+    /// failed. Always returns its pidfd.
     ///
-    /// A child that is killed on the way counts as executed: its exit status tells.
+    /// A child that is killed before the exec counts as executed: its exit status shows the signal.
     pub fn release_and_wait(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
-        let outcome = match rustix::net::send(&self.link, b"g", rustix::net::SendFlags::NOSIGNAL) {
-            // A child that is gone already has said why.
-            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Failure::receive(self.link.as_fd()),
-            // The child waits on, until the link closes.
+        let outcome = match rustix::net::send(&self.channel, b"g", rustix::net::SendFlags::NOSIGNAL) {
+            // A child that has already exited has sent the reason.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Failure::receive(self.channel.as_fd()),
+            // The child waits until the channel closes.
             Err(cause) => Err(cause),
         };
         (self.pidfd, outcome)
     }
 
-    /// Closes the link, at which the child ends.
+    /// Closes the channel, at which the child exits.
     pub fn abandon(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
         (self.pidfd, Ok(None))
     }
 }
 
-/// Clones a child that carries out `program`. This process may have any number of threads.
+/// Clones a child that runs `program`. This process may have any number of threads.
 ///
-/// The child starts with no signal handler, and reports the end of its program through a socket that only
-/// it and the returned [`Child`] hold.
+/// The child starts without signal handlers. It sends the outcome of its program through a socket pair that only
+/// the child and the returned [`Child`] hold.
 ///
 /// # Errors
-/// What the kernel says of `socketpair` or `clone3` (EPERM, EAGAIN, ENOSPC for too many namespaces, EBUSY
-/// for a cgroup v2 that hands controllers down).
-pub fn spawn(program: &mut Program, birth: CloneOptions<'_>) -> Result<Child, Errno> {
-    let (ours, theirs) = link()?;
-    program.seal(Some(theirs.as_fd()));
-    match clone_with_pidfd(birth)? {
-        None => program.run_in_child(theirs),
-        Some((pid, pidfd)) => Ok(Child { pid, pidfd, link: ours }),
+/// Returns the errors of `socketpair` and `clone3`: EPERM, EAGAIN, ENOSPC for too many namespaces, EBUSY for a
+/// cgroup v2 that enables controllers for child cgroups.
+pub fn spawn(program: &mut Program, options: CloneOptions<'_>) -> Result<Child, Errno> {
+    let (parent_end, child_end) = channel()?;
+    program.compute_gaps(Some(child_end.as_fd()));
+    match clone_with_pidfd(options)? {
+        None => program.run_in_child(child_end),
+        Some((pid, pidfd)) => Ok(Child { pid, pidfd, channel: parent_end }),
     }
 }
 
 /// Clones a child with its pidfd and without signal handlers; `None` in the child.
-pub(crate) fn clone_with_pidfd(birth: CloneOptions<'_>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
+pub(crate) fn clone_with_pidfd(options: CloneOptions<'_>) -> Result<Option<(Pid, OwnedFd)>, Errno> {
     let mut flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
-    if birth.pid_namespace {
+    if options.pid_namespace {
         flags |= libc::CLONE_NEWPID as u64;
     }
-    if birth.network_namespace {
+    if options.network_namespace {
         flags |= libc::CLONE_NEWNET as u64;
     }
-    if birth.ipc_namespace {
+    if options.ipc_namespace {
         flags |= libc::CLONE_NEWIPC as u64;
     }
     let mut pidfd: libc::c_int = -1;
     let mut args = clone_args(flags, libc::SIGCHLD);
     args.pidfd = (&raw mut pidfd) as u64;
-    if let Some(cgroup) = birth.cgroup {
+    if let Some(cgroup) = options.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
     let Some(pid) = clone3(&args)? else { return Ok(None) };
-    // SAFETY: with CLONE_PIDFD the kernel has put a new descriptor there, and this is its only owner.
+    // SAFETY: with CLONE_PIDFD the kernel has stored a new file descriptor there, and this is its only owner.
     Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })))
 }
 
-/// A plain fork with further clone `flags` and no exit signal where a namespace is made, SIGCHLD otherwise;
-/// `None` in the child. For programs that run in a process without threads.
+/// Forks with further clone `flags`; `None` in the child. The exit signal is SIGCHLD, or none if a namespace is
+/// created. For programs that run in a process without threads.
 pub(crate) fn clone(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
     let signal = if flags == 0 { libc::SIGCHLD } else { 0 };
     clone3(&clone_args(flags as u64, signal))
 }
 
-/// A pair of connected sockets that keep messages whole and whose end is seen at the other.
-pub(crate) fn link() -> Result<(OwnedFd, OwnedFd), Errno> {
+/// Creates a pair of connected sockets. They keep message boundaries, and each end sees the other close.
+pub(crate) fn channel() -> Result<(OwnedFd, OwnedFd), Errno> {
     let pair =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // A caller may have closed the standard streams.
     Ok((above_standard(pair.0)?, above_standard(pair.1)?))
 }
 
-// In the kernel's headers from 5.5 and 5.7; libc has them as i32, where the second does not fit.
+// In the kernel's headers since 5.5 and 5.7; libc has them as i32, which is too small for the second.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -122,8 +123,8 @@ fn clone_args(flags: u64, exit_signal: libc::c_int) -> libc::clone_args {
 }
 
 fn clone3(args: &libc::clone_args) -> Result<Option<Pid>, Errno> {
-    // SAFETY: without CLONE_VM the child has a copy of this memory, the stack included, and goes on from
-    // here; callers make nothing but system calls there, until it executes or ends.
+    // SAFETY: without CLONE_VM the child has a copy of this memory, the stack included, and continues here. Callers
+    // make only system calls there until it executes or exits.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(args), size_of::<libc::clone_args>()) };
     if pid < 0 {

@@ -1,4 +1,4 @@
-//! What the probe reads of the state that its process has inherited, and how a launcher gets an odd one.
+//! Reading the inherited state of a process for the probe, and giving a launcher an unusual one.
 //!
 //! The names are those of the table in `docs/inherited-state.md`.
 
@@ -33,12 +33,13 @@ const KEYCTL_READ: c_int = 11;
 const KEYCTL_SET_REQKEY_KEYRING: c_int = 14;
 
 const WHO_PROCESS: c_int = 1;
-/// An I/O priority: the idle class.
+/// The idle class of I/O priorities.
 const IDLE: c_int = 3 << 13;
 const MPOL_BIND: c_int = 2;
 const NO_SETUID_FIXUP: c_ulong = 1 << 2;
 
-/// Every attribute by its name, as far as a process can be asked for its own; `-` for one that cannot be read.
+/// Reads every attribute of this process that has an interface for reading: pairs of name and value. The value is `-`
+/// if the kernel refuses.
 pub fn read() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: String| all.push((name.to_owned(), value));
@@ -135,7 +136,7 @@ fn describe(keyring: c_ulong) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(text).rsplit(';').next().unwrap_or_default().to_owned())
 }
 
-/// What became of the two worst things to do with a session keyring: reading what is in it, and clearing it.
+/// Tries to read and to clear the session keyring, and returns the results or errnos.
 pub fn attack_session_keyring() -> [Result<i64, i32>; 2] {
     let mut ids = [0_u8; 64];
     let read = keyctl(KEYCTL_READ, SESSION_KEYRING, ids.as_mut_ptr() as c_ulong, ids.len() as c_ulong);
@@ -152,7 +153,7 @@ fn scheduling(add: &mut impl FnMut(&str, String)) {
     let mut attributes = SchedulingAttributes::default();
     let (itself, flags): (c_int, c_uint) = (0, 0);
     let size = size_of::<SchedulingAttributes>() as c_uint;
-    // SAFETY: the kernel writes at most as many bytes as it is told there is room for.
+    // SAFETY: the kernel writes at most `size` bytes, the size of the structure.
     let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, itself, &raw mut attributes, size, flags) };
     if answer < 0 {
         add("scheduling", "-".to_owned());
@@ -162,7 +163,7 @@ fn scheduling(add: &mut impl FnMut(&str, String)) {
     }
     // SAFETY: takes numbers only.
     let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, itself) };
-    // The class; the rest of one that was not set follows the nice value.
+    // Only the class: the level of an unset priority follows the nice value.
     add("io-priority", shown(checked(priority).map(|priority| format!("{}", priority >> 13))));
     let mask = rustix::thread::sched_getaffinity(None).map(|set| {
         let bits = (0..64).filter(|processor| set.is_set(*processor)).fold(0_u64, |bits, at| bits | 1 << at);
@@ -174,7 +175,7 @@ fn scheduling(add: &mut impl FnMut(&str, String)) {
 fn memory_policy() -> String {
     let mut mode: c_int = -1;
     let nothing: c_ulong = 0;
-    // SAFETY: the kernel writes one number; no mask and no address is asked for.
+    // SAFETY: the kernel writes one number; the pointers to the mask and the address are null.
     let answer =
         unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nothing, nothing, nothing, nothing) };
     shown(checked(answer).map(|_| mode.to_string()))
@@ -182,11 +183,11 @@ fn memory_policy() -> String {
 
 fn personality() -> String {
     const ASK: c_ulong = 0xffff_ffff;
-    // SAFETY: takes a number, and with this one changes nothing.
+    // SAFETY: takes a number; this one changes nothing.
     format!("{:x}", unsafe { libc::personality(ASK) })
 }
 
-/// The mask can only be read by setting it.
+/// Reads the umask, which is possible only by setting it.
 fn umask() -> String {
     let mask = rustix::process::umask(Mode::RWXU | Mode::RWXG | Mode::RWXO);
     rustix::process::umask(mask);
@@ -215,10 +216,10 @@ fn limit_of(resource: Resource) -> String {
     format!("{} {}", text(limit.current), text(limit.maximum))
 }
 
-/// Gives this process, and so what it executes, a state in which everything that is inherited is odd.
+/// Gives this process, and the programs that it executes, unusual values of all inherited attributes.
 ///
 /// # Errors
-/// The name of what could not be made odd, and why.
+/// Returns the name of the attribute that could not be set, and the cause.
 pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     let name = |name: &'static str| move |error: Errno| (name, io::Error::from(error));
     let set = |option, value| prctl(option, value).map(drop);
@@ -230,14 +231,14 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     odd_scheduling().map_err(name("scheduling"))?;
     set(libc::PR_SET_TIMERSLACK, 123_456).map_err(name("timer slack"))?;
     set(PR_SET_THP_DISABLE, 1).map_err(name("huge pages"))?;
-    // A kernel without either has nothing to inherit.
+    // A kernel without page merging has nothing to inherit.
     let _ = set(PR_SET_MEMORY_MERGE, 1);
     prctl2(PR_MCE_KILL, 1, 1).map_err(name("memory errors"))?;
     set(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(name("child subreaper"))?;
     // SAFETY: takes a number only.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as c_ulong) };
     let first_node: c_ulong = 1;
-    // SAFETY: the kernel reads one word of nodes, as it is told.
+    // SAFETY: the kernel reads one mask of 64 bits.
     let _ =
         unsafe { libc::syscall(libc::SYS_set_mempolicy, MPOL_BIND, &raw const first_node, 64 as c_ulong) };
     odd_limits();
@@ -250,12 +251,12 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     odd_capabilities().map_err(name("capabilities"))
 }
 
-/// Executes a program with the environment and all else that this process has; returns only if that failed.
+/// Executes a program with the environment and the state of this process; returns only on failure.
 pub fn execute(program: &[CString]) -> io::Error {
-    let mut pointers: Vec<*const c_char> = program.iter().map(|word| word.as_ptr()).collect();
+    let mut pointers: Vec<*const c_char> = program.iter().map(|argument| argument.as_ptr()).collect();
     pointers.push(std::ptr::null());
     let Some(name) = program.first() else { return io::ErrorKind::InvalidInput.into() };
-    // SAFETY: the list ends with a null pointer, and the others lead to strings that outlive the call.
+    // SAFETY: the list ends with a null pointer, and the other pointers are to strings that outlive the call.
     unsafe { libc::execvp(name.as_ptr(), pointers.as_ptr()) };
     io::Error::last_os_error()
 }
@@ -263,7 +264,7 @@ pub fn execute(program: &[CString]) -> io::Error {
 fn odd_keyring() -> Result<(), Errno> {
     keyctl(KEYCTL_JOIN_SESSION_KEYRING, c"stockade-odd".as_ptr() as c_ulong, 0, 0)?;
     let (kind, description, payload) = (c"user", c"stockade-canary", c"secret");
-    // SAFETY: strings that outlive the call, and the length of the last of them.
+    // SAFETY: the strings outlive the call; the number is the length of the last one.
     checked(unsafe {
         libc::syscall(
             libc::SYS_add_key,
@@ -274,7 +275,7 @@ fn odd_keyring() -> Result<(), Errno> {
             SESSION_KEYRING,
         )
     })?;
-    // Requested keys go to the keyring of the session: 3.
+    // KEY_REQKEY_DEFL_SESSION_KEYRING.
     keyctl(KEYCTL_SET_REQKEY_KEYRING, 3, 0, 0).map(drop)
 }
 
@@ -296,7 +297,7 @@ fn odd_scheduling() -> Result<(), Errno> {
     rustix::thread::sched_setaffinity(None, &first)
 }
 
-/// Soft limits that are none of the defaults; hard ones stay where they were, for not everybody can raise them again.
+/// Sets soft limits that differ from the defaults. Hard limits stay: raising them again needs a capability.
 fn odd_limits() {
     let odd = [
         (Resource::Fsize, 50 << 20),
@@ -321,7 +322,7 @@ fn odd_limits() {
 }
 
 fn odd_signals() {
-    // Harmless ones, and the one whose being ignored has parents lose the status of their children.
+    // Harmless signals, and SIGCHLD: if it is ignored, the kernel keeps no exit status of children.
     for signal in [libc::SIGHUP, libc::SIGUSR2, libc::SIGCHLD, libc::SIGXFSZ, libc::SIGPIPE] {
         // SAFETY: SIG_IGN installs no handler.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -331,11 +332,11 @@ fn odd_signals() {
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: initialised just above.
     unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGUSR1) };
-    // SAFETY: as above; the old mask is not asked for.
+    // SAFETY: as above; the pointer to the old mask is null.
     unsafe { libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
-/// Two capabilities inheritable and ambient, and an odd securebit.
+/// Makes two capabilities inheritable and ambient, and sets an unusual securebit.
 fn odd_capabilities() -> Result<(), Errno> {
     let odd = CapabilitySet::NET_RAW | CapabilitySet::CHOWN;
     let sets = rustix::thread::capabilities(None)?;
@@ -351,11 +352,11 @@ fn shown<E>(value: Result<String, E>) -> String {
 }
 
 fn keyctl(operation: c_int, one: c_ulong, two: c_ulong, three: c_ulong) -> Result<i64, Errno> {
-    // SAFETY: callers pass pointers to memory of their own, with its length where the kernel writes.
+    // SAFETY: callers pass pointers to their own memory, with its length if the kernel writes to it.
     checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, one, two, three, 0 as c_ulong) })
 }
 
-/// A number that the kernel writes to memory.
+/// Reads an option whose value the kernel writes to memory.
 fn pointed(option: c_int) -> String {
     let mut value: c_int = -1;
     shown(prctl(option, &raw mut value as c_ulong).map(|_| value.to_string()))
@@ -367,7 +368,7 @@ fn prctl(option: c_int, argument: c_ulong) -> Result<c_long, Errno> {
 
 fn prctl2(option: c_int, one: c_ulong, two: c_ulong) -> Result<c_long, Errno> {
     let nothing: c_ulong = 0;
-    // SAFETY: options with a pointer get one to a number of the caller's, which the kernel writes.
+    // SAFETY: for options with a pointer, the caller passes one to its own number, which the kernel writes.
     checked(unsafe { libc::prctl(option, one, two, nothing, nothing) }.into())
 }
 

@@ -1,4 +1,4 @@
-//! Files of the host in a jail: copied, bound, and for reading only. As root:
+//! Files of the host in a jail: copied, bound and read-only. Run as root:
 //!
 //!     cargo run --package stockade --example images
 
@@ -9,18 +9,18 @@ fn main() -> stockade::Result<()> {
     let id = format!("images-{}", std::process::id());
     let show = ["-c", "ls -l /drives && ! echo more >> /drives/hosts"];
     let spec = JailSpec::builder(id, "/usr/bin/busybox").arguments(["sh"]).arguments(show).build()?;
-    let mut prepared = Store::from_environment()?.create(&spec)?;
+    let mut created = Store::from_environment()?.create(&spec)?;
 
-    // How a file gets there is decided by what the filesystem has and whom the file belongs to.
-    let placed = prepared.place(Placement::new("/etc/passwd").named("drives/passwd"))?;
+    // The filesystem and the file's owner decide the method.
+    let placed = created.place(Placement::new("/etc/passwd").named("drives/passwd"))?;
     println!("{placed} by {}", placed.how);
-    // A link or a bind is the host's own file: so that the jail cannot write to it, it is read-only.
+    // A bind is the host's own file. Read-only, so that the jail cannot write to it.
     let hosts = Placement::new("/etc/hosts").named("drives/hosts").how(How::Bind).read_only();
-    let placed = prepared.place(hosts)?;
+    let placed = created.place(hosts)?;
     println!("{placed} by {}", placed.how);
 
-    let mut running = prepared.launch(Streams::default())?;
-    println!("it ended: {}", running.wait()?);
+    let mut running = created.launch(Streams::default())?;
+    println!("the VMM exited: {}", running.wait()?);
     running.teardown()?;
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! stockade makes, watches and tears down jails for microVM monitors, and leaves no trace.
+//! stockade creates, watches and tears down jails for microVM monitors, and leaves no trace.
 //!
-//! One idea carries it: *the plan is the receipt*. What a jail needs is worked out as a list of steps before
-//! anything happens ([`plan()`]); the list is written down ([`Receipt`]); then it is carried out without
-//! further choices ([`Store::create`]). Printed, the list is the dry run. UndoOutcome from the end, it is the
-//! teardown ([`Report`]). Found on disk after a crash, it is what [`Store::collect`] undoes.
+//! Its central idea: *the plan is the receipt*. [`plan()`] computes a jail's steps before anything happens.
+//! [`Store::create`] writes that list to disk as the [`Receipt`], then applies it without further decisions. The printed
+//! list is the dry run. Undone from its end, it is the teardown ([`Report`]). After a crash, [`Store::collect`] finds it
+//! on disk and undoes it.
 //!
 //! ```no_run
 //! use stockade::spec::JailSpec;
@@ -11,22 +11,22 @@
 //!
 //! # fn main() -> stockade::Result<()> {
 //! let spec = JailSpec::builder("vm-1", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
-//! let mut prepared = Store::from_environment()?.create(&spec)?;
-//! let kernel = prepared.place("/images/vmlinux")?;
-//! println!("the VMM finds its kernel at {kernel}");
-//! let mut running = prepared.launch(Streams::default())?;
-//! let ended = running.wait()?;
+//! let mut created = Store::from_environment()?.create(&spec)?;
+//! let kernel = created.place("/images/vmlinux")?;
+//! println!("the kernel's path in the jail is {kernel}");
+//! let mut running = created.launch(Streams::default())?;
+//! let status = running.wait()?;
 //! let report = running.teardown()?;
 //! assert!(report.is_clean(), "left: {:?}", report.left);
-//! # let _ = ended;
+//! # let _ = status;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`guide`] walks through a life, step by step; the crate's `examples` are whole programs.
+//! [`guide`] explains the life of a jail step by step. The crate's `examples` are complete programs.
 //!
-//! A prepared jail that is dropped is torn down; a running one that is dropped runs on, and any process can
-//! find it by its receipt.
+//! Dropping a [`Created`] jail tears it down. Dropping a [`Running`] jail leaves its VMM running: any process can open
+//! it by its receipt.
 
 mod check;
 pub mod entry;
@@ -53,7 +53,7 @@ pub use jail::{
     Leftover, Report, Running, Stopped, Streams, TeardownOptions, VmmHandle, become_vmm, close_inherited,
     stop_all, teardown_all, teardown_all_with_progress,
 };
-pub use plan::{LaunchMode, Plan, placement, plan};
+pub use plan::{LaunchMode, Plan, decide_placement, plan};
 pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
 pub use sys::{OnProgress, ProcessRef, Progress};

@@ -1,4 +1,4 @@
-//! Jails that `jailer` makes and that are adopted before: nothing of them is left.
+//! Adopted jails, which `jailer` creates afterwards: nothing of them is left.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -29,21 +29,21 @@ fn root(adopted: &Adopted) -> PathBuf {
     adopted.receipt().root().as_path().to_owned()
 }
 
-/// Runs `jailer` for an adopted jail, the VMM in the background; its pid.
-fn start(adopted: &Adopted, more: &[&str], words: &[&str]) -> PathBuf {
+/// Runs `jailer` for an adopted jail, with the VMM in the background. Returns the VMM's directory in `/proc`.
+fn start(adopted: &Adopted, more: &[&str], arguments: &[&str]) -> PathBuf {
     let layout = &adopted.receipt().layout;
     let mut jailer = Command::new(program("jailer"));
     jailer.args(["--id", layout.jail_dir().as_path().file_name().unwrap().to_str().unwrap()]);
     jailer.arg("--exec-file").arg(program(VMM)).arg("--chroot-base-dir").arg(layout.base().as_path());
-    jailer.args(["--uid", "12345", "--gid", "12346", "--daemonize"]).args(more).arg("--").args(words);
+    jailer.args(["--uid", "12345", "--gid", "12346", "--daemonize"]).args(more).arg("--").args(arguments);
     let output = run_with(&mut jailer);
     assert_eq!(output.code, 0, "{output:?}");
     let pid = fs::read_to_string(root(adopted).join(format!("{VMM}.pid"))).unwrap();
     Path::new("/proc").join(pid.trim())
 }
 
-/// Whether a process is gone, or waits for its parent, which this test may be, to reap it.
-fn has_ended(process: &Path) -> bool {
+/// Whether a process has exited. It can still be a zombie, for example as a child of this test.
+fn has_exited(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).is_ok_and(|stat| stat.contains(") Z ")) || !process.exists()
 }
 
@@ -55,7 +55,7 @@ fn hierarchy_of(controller: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn what_jailer_made_is_removed_with_its_running_vmm() {
+fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
         spec.wants.netns = Some(guard.named("net").parse().unwrap());
@@ -63,18 +63,18 @@ fn what_jailer_made_is_removed_with_its_running_vmm() {
         let netns = format!("/run/netns/{}", guard.named("net"));
         assert!(Path::new(&netns).exists());
         let vmm = start(&adopted, &["--netns", &netns], &["sleep"]);
-        assert!(!has_ended(&vmm));
+        assert!(!has_exited(&vmm));
         let report = adopted.teardown().unwrap();
         assert!(report.is_clean(), "{report:?}");
-        assert!(has_ended(&vmm));
+        assert!(has_exited(&vmm));
     });
 }
 
 #[test]
-fn cgroups_are_removed_below_any_parent_with_all_that_runs_in_them() {
+fn cgroups_below_any_parent_are_removed_with_their_processes() {
     privileged!(guard, {
         let Some(pids) = hierarchy_of("pids") else {
-            has(false, "cgroups_are_removed_below_any_parent_with_all_that_runs_in_them", "cgroup v1");
+            has(false, "cgroups_below_any_parent_are_removed_with_their_processes", "cgroup v1");
             return;
         };
         let parent = format!("{}/deep", guard.name());
@@ -87,13 +87,13 @@ fn cgroups_are_removed_below_any_parent_with_all_that_runs_in_them() {
         let cgroup = pids.join(&parent).join(guard.named("jail"));
         assert!(cgroup.exists());
         assert!(adopted.teardown().unwrap().is_clean());
-        assert!(!cgroup.exists() && has_ended(&vmm));
+        assert!(!cgroup.exists() && has_exited(&vmm));
         assert!(pids.join(&parent).exists(), "other jails may be in it");
     });
 }
 
 #[test]
-fn everything_is_on_the_receipt_before_it_is_made() {
+fn all_objects_are_on_the_receipt_before_their_creation() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
         spec.wants.netns = Some(guard.named("net").parse().unwrap());
@@ -105,7 +105,7 @@ fn everything_is_on_the_receipt_before_it_is_made() {
         for wanted in ["directory", "jail directory", "ramfs", "network namespace", "processes in"] {
             assert!(kinds.iter().any(|kind| kind.starts_with(wanted)), "{wanted} in {kinds:?}");
         }
-        assert!(kinds.last().unwrap().starts_with("processes"), "they end first");
+        assert!(kinds.last().unwrap().starts_with("processes"), "they are killed first");
         let facts = fs::metadata(root(&adopted).join("ramfs")).unwrap();
         assert_eq!((facts.uid(), facts.gid()), (OWNER.uid, OWNER.gid));
         assert!(adopted.teardown().unwrap().is_clean());
@@ -118,7 +118,7 @@ fn ramfs(guard: &Guard) -> Ramfs {
 }
 
 #[test]
-fn what_is_wanted_twice_is_made_once() {
+fn objects_requested_twice_are_created_once() {
     privileged!(guard, {
         let wants = AdoptOptions {
             netns: Some(guard.named("net").parse().unwrap()),
@@ -136,7 +136,7 @@ fn what_is_wanted_twice_is_made_once() {
 }
 
 #[test]
-fn a_namespace_of_others_stays_and_a_longer_name_is_another() {
+fn a_namespace_of_others_remains_and_a_longer_name_is_another() {
     privileged!(guard, {
         let (others, own) = (guard.named("net0"), guard.named("net"));
         assert_eq!(run_with(Command::new("ip").args(["netns", "add", &others])).code, 0);
@@ -148,8 +148,8 @@ fn a_namespace_of_others_stays_and_a_longer_name_is_another() {
             assert!(adopted.teardown().unwrap().is_clean());
         }
         assert!(!Path::new("/run/netns").join(own).exists());
-        assert!(Path::new("/run/netns").join(&others).exists(), "it was there before");
-        // Unless it is said to be there for the jail.
+        assert!(Path::new("/run/netns").join(&others).exists(), "it existed before");
+        // Unless the caller expects it as the jail's.
         let mut adopted = guard.store().adopt(&spec(&guard, "c")).unwrap();
         adopted.expect_netns(&others.parse().unwrap()).unwrap();
         assert!(adopted.teardown().unwrap().is_clean());
@@ -158,13 +158,13 @@ fn a_namespace_of_others_stays_and_a_longer_name_is_another() {
 }
 
 #[test]
-fn what_another_receipt_has_marked_stays() {
+fn objects_marked_for_another_receipt_remain() {
     privileged!(guard, {
         let vmm = stockade::spec::ExecFile::new(&program(VMM)).unwrap();
         let base = HostPath::future_directory(&guard.base()).unwrap();
         let mut other = stockade::spec::JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
         other.netns = stockade::spec::Netns::Make(guard.named("net").parse().unwrap());
-        let prepared = guard.store().create(&other).unwrap();
+        let created = guard.store().create(&other).unwrap();
         let mut same = spec(&guard, "jail");
         assert!(matches!(guard.store().adopt(&same), Err(Error::Locked { .. })), "the name is taken");
         same.name = guard.named("alias").parse().unwrap();
@@ -173,21 +173,21 @@ fn what_another_receipt_has_marked_stays() {
         adopted.expect_netns(&guard.named("net").parse().unwrap()).unwrap();
         let report = adopted.teardown().unwrap();
         assert!(report.is_clean(), "{report:?}");
-        assert!(prepared.root().join(VMM).as_path().exists());
+        assert!(created.root().join(VMM).as_path().exists());
         assert!(Path::new("/run/netns").join(guard.named("net")).exists());
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn a_file_replaces_what_has_its_name_and_the_hosts_keeps_its_owner() {
+fn a_placed_file_replaces_a_symlink_and_does_not_follow_it() {
     privileged!(guard, {
         let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
         let source = guard.file("image", "new");
         let placed = adopted.place(&source, OWNER);
         assert!(placed.is_err(), "there is no root yet");
         adopted.make_root().unwrap();
-        // A link to a file of the host, as the jail's uid may have put there.
+        // A symbolic link to a file of the host, which the jail's uid could create.
         let victim = guard.file("victim", "old");
         std::os::unix::fs::symlink(&victim, root(&adopted).join("image")).unwrap();
         assert_eq!(adopted.place(&source, OWNER).unwrap().to_string(), "/image");
@@ -203,7 +203,7 @@ fn a_file_replaces_what_has_its_name_and_the_hosts_keeps_its_owner() {
 }
 
 #[test]
-fn a_jail_that_another_program_gave_no_id_is_removed_too() {
+fn a_jail_without_a_valid_id_is_removed_too() {
     privileged!(guard, {
         let base = HostPath::future_directory(&guard.base()).unwrap();
         let odd = format!("{}_odd.id", guard.name());
@@ -229,7 +229,7 @@ fn a_failure_leaves_nothing() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
         spec.wants.netns = Some(guard.named("net").parse().unwrap());
-        // A ramfs on a file cannot be.
+        // A ramfs on a file is impossible.
         let mut ramfs = ramfs(&guard);
         ramfs.path = JailPath::new("file/ramfs").unwrap();
         let mut adopted = guard.store().adopt(&spec).unwrap();
@@ -244,35 +244,35 @@ fn a_failure_leaves_nothing() {
 }
 
 #[test]
-fn a_dead_keepers_jail_is_collected_with_its_running_vmm() {
+fn an_abandoned_jail_is_collected_with_its_running_vmm() {
     privileged!(guard, {
-        let mut keeper = Command::new(std::env::current_exe().unwrap());
-        keeper.args(["--exact", "keeper", "--ignored", "--nocapture"]).stdout(Stdio::piped());
-        let mut keeper = keeper
+        let mut owning = Command::new(std::env::current_exe().unwrap());
+        owning.args(["--exact", "owning_process", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+        let mut owning = owning
             .env("ADOPT_BASE", guard.base())
             .env("ADOPT_STATE", guard.state())
             .env("ADOPT_ID", guard.named("jail"))
             .spawn()
             .unwrap();
-        let said = std::io::BufReader::new(keeper.stdout.take().unwrap());
+        let output = std::io::BufReader::new(owning.stdout.take().unwrap());
         let vmm =
-            said.lines().map(Result::unwrap).find_map(|line| line.strip_prefix("vmm ").map(PathBuf::from));
-        let vmm = vmm.expect("the keeper tells where its VMM is");
-        assert!(guard.store().collect(false).unwrap().jails.is_empty(), "the keeper lives");
-        keeper.kill().unwrap();
-        keeper.wait().unwrap();
-        assert!(!has_ended(&vmm));
+            output.lines().map(Result::unwrap).find_map(|line| line.strip_prefix("vmm ").map(PathBuf::from));
+        let vmm = vmm.expect("the owning process prints the VMM's directory");
+        assert!(guard.store().collect(false).unwrap().jails.is_empty(), "the owning process is alive");
+        owning.kill().unwrap();
+        owning.wait().unwrap();
+        assert!(!has_exited(&vmm));
         let collection = guard.store().collect(false).unwrap();
         assert!(collection.is_clean(), "{collection:?}");
         assert_eq!(collection.jails.len(), 1);
-        assert!(has_ended(&vmm));
+        assert!(has_exited(&vmm));
     });
 }
 
-/// Not a test: the process that the one above kills.
+/// Not a test, but the process that the test above kills.
 #[test]
-#[ignore = "it is run by a_dead_keepers_jail_is_collected_with_its_running_vmm"]
-fn keeper() {
+#[ignore = "it is run by an_abandoned_jail_is_collected_with_its_running_vmm"]
+fn owning_process() {
     let of = |name: &str| std::env::var(name).unwrap();
     let mut spec = spec_in(Path::new(&of("ADOPT_BASE")), &of("ADOPT_ID"));
     spec.wants.netns = Some(of("ADOPT_ID").parse().unwrap());

@@ -1,5 +1,5 @@
-//! Adopted jails on a host with nothing but cgroup version 2. Elsewhere these tests are skipped; `cargo xtask
-//! vm-test` runs them in a virtual machine.
+//! Adopted jails on a host with cgroup v2 alone. On other hosts these tests are skipped; `cargo xtask vm-test` runs them
+//! in a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::Path;
@@ -31,7 +31,7 @@ fn adopt_and_start(guard: &Guard, parent: &str, setting: &str) -> stockade::Adop
 }
 
 #[test]
-fn the_cgroup_that_jailer_made_is_removed_with_its_running_vmm() {
+fn the_cgroup_of_an_adopted_jail_is_removed_with_its_vmm() {
     unified!(guard, {
         let parent = format!("{}/deep", guard.name());
         let adopted = adopt_and_start(&guard, &parent, "pids.max=20");

@@ -1,6 +1,6 @@
-//! The launcher on a host with nothing but cgroup version 2, as today's distributions are.
+//! The launcher on a host with cgroup v2 alone, as in today's distributions.
 //!
-//! Elsewhere these tests are skipped; `cargo xtask vm-test` runs them in a virtual machine.
+//! On other hosts these tests are skipped; `cargo xtask vm-test` runs them in a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -17,12 +17,12 @@ use stockade::steps::Step;
 use stockade::{Created, Error, ErrorKind, Running, Streams};
 use testkit::{Guard, program, unified};
 
-/// A jail below the test's own parent cgroup.
-fn spec(guard: &Guard, id: &str, words: &[&str], settings: &[&str]) -> JailSpec {
+/// A jail with the test's own parent cgroup.
+fn spec(guard: &Guard, id: &str, arguments: &[&str], settings: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     spec.cgroups = settings.iter().map(|setting| setting.parse().unwrap()).collect();
     spec.parent_cgroup = Some(guard.name().parse().unwrap());
     spec
@@ -43,27 +43,27 @@ fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim_end().to_owned()
 }
 
-/// The cgroup that a process is in, as the kernel tells.
+/// The cgroup of a process, from `/proc`.
 fn cgroup_of(pid: i32) -> String {
     read(format!("/proc/{pid}/cgroup"))
 }
 
-/// The processes that a probe says it has started.
-fn spawned(said: &Value) -> Vec<i64> {
-    said["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect()
+/// The pids of the processes that a probe started, from its report.
+fn spawned(report: &Value) -> Vec<i64> {
+    report["spawned"].as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect()
 }
 
-fn is_gone(pid: i64) -> bool {
+fn has_exited(pid: i64) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
-/// Launches, and waits until the VMM has written its first line.
-fn launch_and_listen(prepared: Created) -> (Running, Value) {
+/// Launches a VMM, and waits for its first line of output.
+fn launch_and_read(created: Created) -> (Running, Value) {
     let (from, to): (PipeReader, _) = std::io::pipe().unwrap();
-    let running = prepared.launch(Streams { stdout: Some(to.into()), ..Streams::default() }).unwrap();
-    let mut said = String::new();
-    BufReader::new(from).read_line(&mut said).unwrap();
-    (running, serde_json::from_str(&said).unwrap())
+    let running = created.launch(Streams { stdout: Some(to.into()), ..Streams::default() }).unwrap();
+    let mut line = String::new();
+    BufReader::new(from).read_line(&mut line).unwrap();
+    (running, serde_json::from_str(&line).unwrap())
 }
 
 fn tear_down(running: Running) {
@@ -71,7 +71,7 @@ fn tear_down(running: Running) {
     assert!(report.is_clean(), "{report:?}");
 }
 
-/// Somebody else's process, in a cgroup.
+/// A foreign process in a cgroup.
 struct Foreign(Child);
 
 impl Foreign {
@@ -98,7 +98,7 @@ impl Drop for Foreign {
 fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
     unified!(guard, {
         for version in [None, Some(CgroupVersion::V2)] {
-            let mut spec = spec(&guard, "born", &["sleep"], &["pids.max=64"]);
+            let mut spec = spec(&guard, "created", &["sleep"], &["pids.max=64"]);
             spec.cgroup_version = version;
             let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             assert_eq!(cgroup_of(running.pid()), format!("0::/{}/{}", guard.name(), spec.id), "{version:?}");
@@ -110,8 +110,8 @@ fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
 #[test]
 fn the_clone_itself_counts_against_the_cgroup() {
     unified!(guard, {
-        // A process that moved in after its birth would get past this: only forks are refused.
-        let spec = spec(&guard, "unborn", &["exit=0"], &["pids.max=0"]);
+        // The limit applies to forks alone. So it would not refuse a process that moves in after its clone.
+        let spec = spec(&guard, "refused", &["exit=0"], &["pids.max=0"]);
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let Error::Enter { step, cause } = &error else { panic!("{error}") };
         assert!(matches!(**step, EnterStep::Clone { cgroup: Some(_), .. }), "{error}");
@@ -121,7 +121,7 @@ fn the_clone_itself_counts_against_the_cgroup() {
 }
 
 #[test]
-fn every_setting_is_in_force() {
+fn all_settings_are_in_force() {
     unified!(guard, {
         let settings = [
             "pids.max=64",
@@ -150,15 +150,15 @@ fn a_value_that_the_kernel_refuses_leaves_nothing() {
         let spec = spec(&guard, "bad", &[], &["pids.max=no-number"]);
         let error = guard.store().create(&spec).unwrap_err().to_string();
         let file = own_cgroup(&spec).join("pids.max");
-        assert_eq!(error, format!("failed to write {}: Invalid argument (os error 22)", file.display()));
+        assert_eq!(error, format!("cannot write '{}': invalid argument", file.display()));
         assert!(!own_cgroup(&spec).exists() && !guard.base().exists() && !guard.state().exists());
     });
 }
 
 #[test]
-fn what_is_asked_for_is_handed_down_all_the_way_and_nothing_else() {
+fn parents_enable_the_requested_controllers_and_no_others() {
     unified!(guard, {
-        // One that is there and hands nothing down, and two that are not.
+        // An existing parent that enables no controllers for child cgroups, and two missing ones.
         let parent = cgroup(guard.name());
         fs::create_dir(&parent).unwrap();
         assert_eq!(read(parent.join("cgroup.subtree_control")), "");
@@ -173,7 +173,7 @@ fn what_is_asked_for_is_handed_down_all_the_way_and_nothing_else() {
         assert_eq!(cgroup_of(running.pid()), format!("0::/{}/a/b/{}", guard.name(), spec.id));
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
-        assert!(parent.join("a/b").exists(), "parents serve other jails too, and stay");
+        assert!(parent.join("a/b").exists(), "parents serve other jails too, and remain");
     });
 }
 
@@ -185,13 +185,13 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "join", &["daemon=2", "sleep"], &[]);
             spec.cgroup_version = version;
-            let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
-            // In a leash of its own below it, which ends what the VMM leaves behind.
-            let leash = format!("0::/{}/stockade-{}-", guard.name(), guard.named("join"));
-            assert!(cgroup_of(running.pid()).starts_with(&leash), "{version:?}");
+            let (running, report) = launch_and_read(guard.store().create(&spec).unwrap());
+            // In its own tracking cgroup below the parent, by which teardown finds all processes.
+            let tracking = format!("0::/{}/stockade-{}-", guard.name(), guard.named("join"));
+            assert!(cgroup_of(running.pid()).starts_with(&tracking), "{version:?}");
             let mut neighbour = Foreign::in_cgroup(&parent);
             tear_down(running);
-            assert!(spawned(&said).iter().all(|pid| is_gone(*pid)));
+            assert!(spawned(&report).iter().all(|pid| has_exited(*pid)));
             assert!(neighbour.lives(), "the cgroup is not the jail's own");
             assert!(parent.exists());
         }
@@ -199,15 +199,15 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
 }
 
 #[test]
-fn a_parent_alone_that_is_absent_is_ignored_and_not_made() {
+fn a_missing_parent_without_settings_is_not_created() {
     unified!(guard, {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "absent", &["sleep"], &[]);
             spec.cgroup_version = version;
             let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             let own = read("/proc/self/cgroup").trim_end_matches('/').to_owned();
-            let leash = format!("{own}/stockade-{}-", guard.named("absent"));
-            assert!(cgroup_of(running.pid()).starts_with(&leash), "{version:?}");
+            let tracking = format!("{own}/stockade-{}-", guard.named("absent"));
+            assert!(cgroup_of(running.pid()).starts_with(&tracking), "{version:?}");
             assert!(!cgroup(guard.name()).exists());
             tear_down(running);
         }
@@ -215,12 +215,12 @@ fn a_parent_alone_that_is_absent_is_ignored_and_not_made() {
 }
 
 #[test]
-fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
+fn a_parent_with_a_process_is_refused_with_the_reason() {
     unified!(guard, {
         let parent = cgroup(guard.name());
         fs::create_dir(&parent).unwrap();
         let mut foreign = Foreign::in_cgroup(&parent);
-        // The kernel itself refuses for memory, not for pids: that one is handed down to threads too.
+        // The kernel itself refuses for memory, but not for pids, which is a threaded controller.
         for (nested, setting) in [("", "memory.max=max"), ("", "pids.max=64"), ("/a", "pids.max=64")] {
             let mut spec = spec(&guard, "busy", &[], &[setting]);
             spec.parent_cgroup = Some(format!("{}{nested}", guard.name()).parse().unwrap());
@@ -228,9 +228,8 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "failed to write {}/cgroup.subtree_control: Device or resource busy (os error 16); a \
-                     cgroup with processes in it hands no controllers down: choose another parent, or move \
-                     them out",
+                    "cannot write '{}/cgroup.subtree_control': device or resource busy; a cgroup with processes in \
+                     it cannot enable controllers for child cgroups: use another parent cgroup or move them out",
                     parent.display()
                 )
             );
@@ -239,7 +238,7 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
             let below: Vec<_> = below.filter(|entry| entry.file_type().unwrap().is_dir()).collect();
             assert!(below.is_empty(), "{below:?}");
             let facts = ["cgroup.subtree_control", "cgroup.type"].map(|file| read(parent.join(file)));
-            assert_eq!(facts, ["", "domain"], "somebody's cgroup is as it was");
+            assert_eq!(facts, ["", "domain"], "the foreign cgroup is unchanged");
             assert!(!guard.base().exists() && !guard.state().exists());
         }
         assert!(foreign.lives());
@@ -247,30 +246,31 @@ fn a_parent_with_a_process_in_it_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_parent_that_hands_controllers_down_takes_a_leash_and_no_process() {
+fn a_parent_with_enabled_controllers_takes_no_process() {
     unified!(guard, {
         let store = guard.store();
         let other = store.create(&spec(&guard, "other", &[], &["memory.max=max"])).unwrap();
-        let leashed = spec(&guard, "leashed", &["sleep"], &[]);
-        tear_down(store.create(&leashed).unwrap().launch(Streams::default()).unwrap());
+        let tracked = spec(&guard, "tracked", &["sleep"], &[]);
+        tear_down(store.create(&tracked).unwrap().launch(Streams::default()).unwrap());
         let mut bare = spec(&guard, "join", &[], &[]);
         bare.new_pid_ns = true;
         let error = store.create(&bare).unwrap().launch(Streams::default());
         assert_eq!(
             error.unwrap_err().to_string(),
             format!(
-                "failed to clone a child, in a new pid namespace, in cgroup {}: Device or resource busy (os \
-                 error 16); a cgroup that hands controllers down holds no process: with a setting the jail gets its own below it",
+                "cannot clone a child, in a new pid namespace, in cgroup {}: device or resource busy; a cgroup that \
+                 enables controllers for child cgroups takes no process: give the jail a cgroup setting, and so a \
+                 cgroup of its own below it",
                 cgroup(guard.name()).display()
             )
         );
-        assert_eq!(store.list().unwrap().len(), 1, "the jail that failed is gone");
+        assert_eq!(store.list().unwrap().len(), 1, "the failed jail is removed");
         assert!(other.teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn a_parent_of_threads_is_an_error_that_says_so() {
+fn a_threaded_parent_is_refused_with_the_reason() {
     unified!(guard, {
         let parent = cgroup(guard.name());
         fs::create_dir(&parent).unwrap();
@@ -282,8 +282,8 @@ fn a_parent_of_threads_is_an_error_that_says_so() {
         assert_eq!(
             error.to_string(),
             format!(
-                "failed to clone a child, in cgroup {}: Operation not supported (os error 95); a cgroup above \
-                 it has processes in it: choose another parent, or move them out",
+                "cannot clone a child, in cgroup {}: operation not supported; a cgroup above it has processes in it: \
+                 use another parent cgroup or move them out",
                 own_cgroup(&spec).display()
             )
         );
@@ -296,18 +296,18 @@ fn a_cgroup_with_foreign_processes_is_refused_and_left_alone() {
     unified!(guard, {
         let spec = spec(&guard, "taken", &[], &["pids.max=64"]);
         for below in ["", "deeper/down"] {
-            let place = own_cgroup(&spec).join(below);
-            fs::create_dir_all(&place).unwrap();
-            let mut foreign = Foreign::in_cgroup(&place);
+            let cgroup = own_cgroup(&spec).join(below);
+            fs::create_dir_all(&cgroup).unwrap();
+            let mut foreign = Foreign::in_cgroup(&cgroup);
             let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InTheWay, "{below:?}: {error}");
-            assert!(foreign.lives() && place.exists(), "{below:?}");
+            assert!(foreign.lives() && cgroup.exists(), "{below:?}");
         }
     });
 }
 
 #[test]
-fn an_empty_cgroup_that_is_there_is_taken() {
+fn an_existing_empty_cgroup_is_used() {
     unified!(guard, {
         let spec = spec(&guard, "empty", &["sleep"], &["pids.max=64"]);
         fs::create_dir_all(own_cgroup(&spec)).unwrap();
@@ -321,19 +321,19 @@ fn an_empty_cgroup_that_is_there_is_taken() {
 #[test]
 fn descendants_die_with_the_cgroup() {
     unified!(guard, {
-        for (id, word, pid_namespace) in
+        for (id, argument, pid_namespace) in
             [("children", "spawn=5", false), ("daemons", "daemon=5", false), ("pidns", "daemon=5", true)]
         {
-            let mut spec = spec(&guard, id, &[word, "sleep"], &["pids.max=64"]);
+            let mut spec = spec(&guard, id, &[argument, "sleep"], &["pids.max=64"]);
             spec.new_pid_ns = pid_namespace;
-            let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
-            assert_eq!(spawned(&said).len(), 5, "{said}");
-            // As the host sees them: in a pid namespace they told other numbers.
+            let (running, report) = launch_and_read(guard.store().create(&spec).unwrap());
+            assert_eq!(spawned(&report).len(), 5, "{report}");
+            // The host's pids: in a pid namespace the probe reports others.
             let pids = read(own_cgroup(&spec).join("cgroup.procs"));
             let pids: Vec<i64> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
             assert_eq!(pids.len(), 6, "{pids:?}");
             tear_down(running);
-            assert!(pids.iter().all(|pid| is_gone(*pid)), "{id}");
+            assert!(pids.iter().all(|pid| has_exited(*pid)), "{id}");
             assert!(!own_cgroup(&spec).exists(), "{id}");
         }
     });
@@ -343,7 +343,7 @@ fn descendants_die_with_the_cgroup() {
 fn a_frozen_jail_dies_too() {
     unified!(guard, {
         let spec = spec(&guard, "frozen", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (running, _) = launch_and_listen(guard.store().create(&spec).unwrap());
+        let (running, _) = launch_and_read(guard.store().create(&spec).unwrap());
         fs::write(own_cgroup(&spec).join("cgroup.freeze"), "1").unwrap();
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
@@ -351,68 +351,68 @@ fn a_frozen_jail_dies_too() {
 }
 
 #[test]
-fn cgroups_below_the_jails_own_go_with_it() {
+fn cgroups_below_the_jails_own_are_removed_with_it() {
     unified!(guard, {
         let spec = spec(&guard, "below", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
+        let (running, report) = launch_and_read(guard.store().create(&spec).unwrap());
         let own = own_cgroup(&spec);
         for below in ["one", "one/two", "one/two/three", "other"] {
             fs::create_dir(own.join(below)).unwrap();
         }
-        let pids = spawned(&said);
+        let pids = spawned(&report);
         for (pid, below) in pids.iter().zip(["one", "one/two/three"]) {
             fs::write(own.join(below).join("cgroup.procs"), pid.to_string()).unwrap();
         }
         tear_down(running);
         assert!(!own.exists());
-        assert!(pids.iter().all(|pid| is_gone(*pid)));
+        assert!(pids.iter().all(|pid| has_exited(*pid)));
     });
 }
 
 #[test]
-fn processes_are_killed_by_the_kernels_own_way() {
+fn processes_in_threaded_cgroups_are_killed() {
     unified!(guard, {
         let spec = spec(&guard, "threads", &["daemon=1", "sleep"], &["pids.max=64"]);
-        let (running, said) = launch_and_listen(guard.store().create(&spec).unwrap());
-        let (threads, pid) = (own_cgroup(&spec).join("threads"), spawned(&said)[0]);
+        let (running, report) = launch_and_read(guard.store().create(&spec).unwrap());
+        let (threads, pid) = (own_cgroup(&spec).join("threads"), spawned(&report)[0]);
         fs::create_dir(&threads).unwrap();
         fs::write(threads.join("cgroup.type"), "threaded").unwrap();
         fs::write(threads.join("cgroup.procs"), pid.to_string()).unwrap();
-        // A threaded cgroup lists no processes: whoever kills one by one cannot find this one.
+        // A threaded cgroup lists no processes. Only `cgroup.kill` reaches this one.
         let list = fs::read_to_string(threads.join("cgroup.procs")).unwrap_err();
         assert_eq!(list.raw_os_error(), Some(Errno::OPNOTSUPP.raw_os_error()));
         tear_down(running);
-        assert!(is_gone(pid) && !own_cgroup(&spec).exists());
+        assert!(has_exited(pid) && !own_cgroup(&spec).exists());
     });
 }
 
 #[test]
-fn what_a_dead_vmm_left_in_its_cgroup_is_collected() {
+fn processes_that_outlive_their_vmm_are_collected() {
     unified!(guard, {
         let store = guard.store();
         let spec = spec(&guard, "dead", &["daemon=2", "sleep"], &["pids.max=64"]);
-        let (mut running, said) = launch_and_listen(store.create(&spec).unwrap());
+        let (mut running, report) = launch_and_read(store.create(&spec).unwrap());
         running.signal(rustix::process::Signal::KILL).unwrap();
         running.wait().unwrap();
         drop(running);
-        let pids = spawned(&said);
-        assert!(pids.iter().all(|pid| !is_gone(*pid)), "they outlive the VMM");
+        let pids = spawned(&report);
+        assert!(pids.iter().all(|pid| !has_exited(*pid)), "they outlive the VMM");
         let collection = store.collect(false).unwrap();
         assert!(collection.is_clean() && collection.jails.len() == 1, "{collection:?}");
-        assert!(pids.iter().all(|pid| is_gone(*pid)));
+        assert!(pids.iter().all(|pid| has_exited(*pid)));
         assert!(!own_cgroup(&spec).exists() && cgroup(guard.name()).exists());
     });
 }
 
 #[test]
-fn version_1_cannot_be_had_here() {
+fn a_request_for_cgroup_v1_is_refused() {
     unified!(guard, {
         let mut spec = spec(&guard, "v1", &["exit=0"], &["pids.max=64"]);
         spec.cgroup_version = Some(CgroupVersion::V1);
         let error = guard.store().create(&spec).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (ErrorKind::InvalidSpec, "Hierarchy not found: No hierarchy found for this cgroup version.")
+            (ErrorKind::InvalidSpec, "this host has no hierarchy of cgroup v1; use v2")
         );
         assert!(!guard.base().exists() && !guard.state().exists(), "nothing was made");
         assert!(!cgroup(guard.name()).exists(), "no cgroup either");
@@ -420,20 +420,20 @@ fn version_1_cannot_be_had_here() {
 }
 
 #[test]
-fn a_controller_that_nobody_has_is_named() {
+fn an_unavailable_controller_is_named() {
     unified!(guard, {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "nosuch", &[], &["pids.max=64", "nosuch.thing=1"]);
             spec.cgroup_version = version;
             let error = guard.store().create(&spec).unwrap_err();
-            assert_eq!(error.to_string(), "Controller nosuch is unavailable", "{version:?}");
+            assert_eq!(error.to_string(), "this host has no cgroup controller 'nosuch'", "{version:?}");
         }
         assert!(!guard.base().exists() && !cgroup(guard.name()).exists(), "nothing was made");
     });
 }
 
 #[test]
-fn twenty_jails_at_once_have_a_cgroup_each() {
+fn twenty_parallel_jails_have_a_cgroup_each() {
     unified!(guard, {
         const JAILS: usize = 20;
         let (store, all_run) = (guard.store(), Barrier::new(JAILS));
@@ -444,13 +444,13 @@ fn twenty_jails_at_once_have_a_cgroup_each() {
                     let limit = format!("pids.max={}", number + 10);
                     let spec = spec(guard, &number.to_string(), &["sleep"], &[&limit, "memory.max=max"]);
                     let running = store.create(&spec).and_then(|jail| jail.launch(Streams::default()));
-                    // All meet, whatever came of it: a failure must not keep the others waiting.
+                    // Also after a failure, so that the other threads do not wait forever.
                     all_run.wait();
                     let running = running.unwrap();
                     assert_eq!(
                         read(own_cgroup(&spec).join("cgroup.procs")),
                         running.pid().to_string(),
-                        "it and nobody else"
+                        "it alone"
                     );
                     assert_eq!(read(own_cgroup(&spec).join("pids.max")), (number + 10).to_string());
                     tear_down(running);
@@ -466,8 +466,8 @@ fn twenty_jails_at_once_have_a_cgroup_each() {
 fn the_receipt_names_one_cgroup() {
     unified!(guard, {
         let spec = spec(&guard, "steps", &[], &["pids.max=64", "cpu.weight=50"]);
-        let prepared = guard.store().create(&spec).unwrap();
-        let cgroups: Vec<_> = prepared
+        let created = guard.store().create(&spec).unwrap();
+        let cgroups: Vec<_> = created
             .receipt()
             .steps
             .iter()
@@ -478,6 +478,6 @@ fn the_receipt_names_one_cgroup() {
             })
             .collect();
         assert_eq!(cgroups, [own_cgroup(&spec)]);
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
     });
 }

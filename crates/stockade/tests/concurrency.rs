@@ -1,4 +1,4 @@
-//! Many jails from the threads of one process, which shares nothing between them.
+//! Many jails of one process's threads, which share no state.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::Path;
@@ -10,26 +10,24 @@ use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::{Error, ExitStatus, Jail, Streams};
 use testkit::{Guard, privileged, program, run_with, with_everything};
 
-/// One jail's life: every third is detached with a monitor, and ended through another opening of it.
+/// The life of a jail. Every third one persists, is opened again, and runs with a monitor.
 fn live(guard: &Guard, number: u32) {
     let store = guard.store();
     let spec = with_everything(guard, number);
-    let mut prepared = store.create(&spec).unwrap();
-    prepared.place("/etc/passwd").unwrap();
+    let mut created = store.create(&spec).unwrap();
+    created.place("/etc/passwd").unwrap();
     let report = if number.is_multiple_of(3) {
-        prepared.persist().unwrap();
-        let Some(Jail::Created(prepared)) = store.open(&spec.id).unwrap() else {
-            panic!("it stands by itself")
-        };
-        drop(prepared.launch_watched(1 << 12).unwrap());
+        created.persist().unwrap();
+        let Some(Jail::Created(created)) = store.open(&spec.id).unwrap() else { panic!("it persists") };
+        drop(created.launch_watched(1 << 12).unwrap());
         let mut ends = store.ends(std::slice::from_ref(&spec.id)).unwrap();
         assert_eq!(ends.next(None).unwrap(), Some((spec.id.clone(), ExitStatus::Exited(5))));
-        let Some(Jail::Exited(dead) | Jail::Abandoned(dead)) = store.open(&spec.id).unwrap() else {
-            panic!("it has ended")
+        let Some(Jail::Exited(stopped) | Jail::Abandoned(stopped)) = store.open(&spec.id).unwrap() else {
+            panic!("its VMM has exited")
         };
-        dead.teardown()
+        stopped.teardown()
     } else {
-        let mut running = prepared.launch(Streams::default()).unwrap();
+        let mut running = created.launch(Streams::default()).unwrap();
         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         running.teardown()
     };
@@ -37,7 +35,7 @@ fn live(guard: &Guard, number: u32) {
     assert!(report.is_clean(), "{report:?}");
 }
 
-/// What a process has that its threads share: descriptors, working directory, umask, signals.
+/// The state that threads of a process share: file descriptors, working directory, umask, signals.
 fn shared_state() -> (Vec<String>, Vec<String>) {
     let mut descriptors: Vec<String> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -54,17 +52,17 @@ fn shared_state() -> (Vec<String>, Vec<String>) {
         .filter(|line| kept.iter().any(|name| line.starts_with(name)))
         .map(str::to_owned)
         .collect();
-    for link in
+    for name in
         ["self/cwd", "self/root", "thread-self/ns/net", "thread-self/ns/mnt", "self/ns/pid_for_children"]
     {
-        shared.push(std::fs::read_link(format!("/proc/{link}")).unwrap().display().to_string());
+        shared.push(std::fs::read_link(format!("/proc/{name}")).unwrap().display().to_string());
     }
     shared.extend(std::env::vars().map(|(name, value)| format!("{name}={value}")));
     (descriptors, shared)
 }
 
 #[test]
-fn two_hundred_jails_from_sixteen_threads_leave_nothing_and_change_nothing() {
+fn two_hundred_jails_of_sixteen_threads_leave_nothing() {
     privileged!(guard, {
         let before = shared_state();
         let next = AtomicU32::new(0);
@@ -82,7 +80,7 @@ fn two_hundred_jails_from_sixteen_threads_leave_nothing_and_change_nothing() {
                             return;
                         }
                         live(&guard, number);
-                        assert_eq!(namespaces(), own, "the thread is where it was");
+                        assert_eq!(namespaces(), own, "the thread's namespaces are unchanged");
                     }
                 });
             }
@@ -93,24 +91,24 @@ fn two_hundred_jails_from_sixteen_threads_leave_nothing_and_change_nothing() {
 }
 
 #[test]
-fn of_threads_that_want_one_id_one_gets_it() {
+fn one_of_eight_threads_gets_the_same_id() {
     privileged!(guard, {
         for _ in 0..20 {
             let all = Barrier::new(8);
-            let made: Vec<_> = std::thread::scope(|scope| {
+            let results: Vec<_> = std::thread::scope(|scope| {
                 let try_one = || {
                     let (store, spec) = (guard.store(), with_everything(&guard, 1));
                     all.wait();
-                    let made = store.create(&spec);
-                    // Nobody gives it up before everybody has tried.
+                    let result = store.create(&spec);
+                    // No thread drops the jail before all have tried.
                     all.wait();
-                    made.map(drop)
+                    result.map(drop)
                 };
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(try_one)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
-            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "{made:?}");
-            for refused in made.into_iter().filter_map(Result::err) {
+            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+            for refused in results.into_iter().filter_map(Result::err) {
                 assert!(
                     matches!(refused, Error::Locked { pid, .. } if pid.unsigned_abs() == std::process::id()),
                     "{refused}"
@@ -121,7 +119,7 @@ fn of_threads_that_want_one_id_one_gets_it() {
 }
 
 #[test]
-fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
+fn an_id_in_use_is_refused_with_the_pid_of_its_process() {
     privileged!(guard, {
         let spec = with_everything(&guard, 1);
         let run = || {
@@ -130,35 +128,35 @@ fn of_two_processes_that_want_one_id_the_other_is_told_which_has_it() {
             run.arg("--chroot-base-dir").arg(guard.base()).arg("--state-dir").arg(guard.state());
             run_with(run.args(["--", "exit=6"]))
         };
-        let prepared = guard.store().create(&spec).unwrap();
+        let created = guard.store().create(&spec).unwrap();
         let refused = run();
-        let line = format!("stockade: jail {} is locked by pid {}\n", spec.id, std::process::id());
+        let line = format!("stockade: jail '{}' is locked by pid {}\n", spec.id, std::process::id());
         assert_eq!((refused.code, refused.stderr), (125, line));
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
         assert_eq!(run().code, 6);
     });
 }
 
 #[test]
-fn a_working_directory_that_changes_matters_to_nobody() {
+fn a_change_of_the_working_directory_has_no_effect() {
     privileged!(guard, {
         let (probe, home) = (program("stockade-probe"), std::env::current_dir().unwrap());
         std::os::unix::fs::symlink(&probe, guard.directory().join("vmm")).unwrap();
         std::env::set_current_dir(guard.directory()).unwrap();
-        // Relative paths mean what they meant when they were given.
+        // Relative paths are resolved when they are given.
         let base = HostPath::future_directory(Path::new("base")).unwrap();
         let vmm = ExecFile::new(Path::new("vmm")).unwrap();
         let store = stockade::Store::new(Path::new("state")).unwrap();
         let mut spec = JailSpec::new(guard.named("cwd").parse().unwrap(), vmm, base);
         spec.arguments = vec!["exit=5".into()];
         std::env::set_current_dir("/").unwrap();
-        let prepared = store.create(&spec);
-        let elsewhere = guard.directory().join("gone");
+        let created = store.create(&spec);
+        let elsewhere = guard.directory().join("removed");
         std::fs::create_dir(&elsewhere).unwrap();
         std::env::set_current_dir(&elsewhere).unwrap();
-        // Not even one that is gone does harm.
+        // A removed working directory has no effect either.
         std::fs::remove_dir(&elsewhere).unwrap();
-        let mut running = prepared.unwrap().launch(Streams::default()).unwrap();
+        let mut running = created.unwrap().launch(Streams::default()).unwrap();
         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         assert!(running.teardown().unwrap().is_clean());
         std::env::set_current_dir(home).unwrap();

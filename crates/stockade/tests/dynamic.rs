@@ -1,4 +1,4 @@
-//! VMMs that are not linked statically, in jails with their closure.
+//! Dynamically linked VMMs, in jails with their shared libraries.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -13,30 +13,30 @@ use stockade::steps::Step;
 use stockade::{Created, ErrorKind, ExitStatus, How, Placement, Streams};
 use testkit::{Guard, Powerful, privileged};
 
-/// A jail for a program, with its closure.
-fn spec(guard: &Guard, program: &Path, words: &[&str]) -> JailSpec {
+/// A jail for a program, with its shared libraries.
+fn spec(guard: &Guard, program: &Path, arguments: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(program).unwrap();
     let mut spec = JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
-    spec.closure = Libraries::of(&spec.exec_file).unwrap();
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.libraries = Libraries::of(&spec.exec_file).unwrap();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     spec
 }
 
-/// Runs a jail to its end and tears it down: what it said on both streams, and how it ended.
-fn live(prepared: Created) -> (String, ExitStatus) {
+/// Runs a jail to its end and tears it down. Returns the VMM's output on both streams, and its exit status.
+fn live(created: Created) -> (String, ExitStatus) {
     let (from, to) = std::io::pipe().unwrap();
     let errors = OwnedFd::from(to.try_clone().unwrap());
     let streams = Streams { stdin: None, stdout: Some(to.into()), stderr: Some(errors) };
-    let mut running = prepared.launch(streams).unwrap();
-    let said = std::io::read_to_string(from).unwrap();
-    let ended = running.wait().unwrap();
+    let mut running = created.launch(streams).unwrap();
+    let output = std::io::read_to_string(from).unwrap();
+    let status = running.wait().unwrap();
     let report = running.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
-    (said, ended)
+    (output, status)
 }
 
-/// Compiles a file of the test's directory.
+/// Compiles a program or library to a file in the test's directory.
 fn compile(guard: &Guard, file: &str, source: &str, flags: &[&str]) -> PathBuf {
     let path = guard.directory().join(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -48,8 +48,8 @@ fn compile(guard: &Guard, file: &str, source: &str, flags: &[&str]) -> PathBuf {
     path
 }
 
-/// A program that calls through three libraries: one beside it, one that this one finds relative to
-/// itself, and one in a directory that is named in full.
+/// A program that calls a function through three libraries: the first is beside it, the second is found relative to the
+/// first, the third is in an absolute directory.
 fn layered(guard: &Guard) -> PathBuf {
     let full = format!("-Wl,-rpath,{}", guard.directory().join("full").display());
     let library = |file: &str, source: &str, flags: &[&str]| {
@@ -67,49 +67,50 @@ fn layered(guard: &Guard) -> PathBuf {
 }
 
 #[test]
-fn a_program_finds_its_libraries_in_the_jail_wherever_it_found_them_on_the_host() {
+fn a_program_finds_its_libraries_in_the_jail() {
     privileged!(guard, {
         let program = layered(&guard);
         assert_eq!(testkit::run_with(&mut Command::new(&program)).code, 42, "it works on the host");
         let spec = spec(&guard, &program, &[]);
-        let (said, ended) = live(guard.store().create(&spec).unwrap());
-        assert_eq!((said.as_str(), ended), ("", ExitStatus::Exited(42)));
+        let (output, status) = live(guard.store().create(&spec).unwrap());
+        assert_eq!((output.as_str(), status), ("", ExitStatus::Exited(42)));
     });
 }
 
 #[test]
-fn libraries_have_no_powers_in_the_jail_and_that_is_said_of_each() {
+fn libraries_have_no_privileges_in_the_jail_and_are_reported() {
     privileged!(guard, {
         let program = layered(&guard);
         let libraries = ["lib/libfirst.so.1", "lib/deep/libmiddle.so.2", "full/liblast.so.3"];
-        let powers = libraries.map(|file| guard.directory().join(file)).into_iter().zip(Powerful::ALL);
-        let powers: Vec<_> = powers.collect();
-        for (file, power) in &powers {
-            power.give_to(file);
+        let privileged = libraries.map(|file| guard.directory().join(file)).into_iter().zip(Powerful::ALL);
+        let privileged: Vec<_> = privileged.collect();
+        for (file, privilege) in &privileged {
+            privilege.give_to(file);
         }
         let mut spec = spec(&guard, &program, &[]);
-        let prepared = guard.store().create(&spec).unwrap();
-        assert_eq!(prepared.stripped().len(), powers.len());
-        for (file, power) in &powers {
-            let said = prepared.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
-            assert_eq!(said.to_string(), format!("the {} of {}", power.words(), file.display()));
-            let placed = spec.closure.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
-            let copy = prepared.root().join(placed.path.absolute().strip_prefix("/").unwrap());
+        let created = guard.store().create(&spec).unwrap();
+        assert_eq!(created.stripped().len(), privileged.len());
+        for (file, privilege) in &privileged {
+            let stripped =
+                created.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
+            assert_eq!(stripped.to_string(), format!("the {} of {}", privilege.words(), file.display()));
+            let placed = spec.libraries.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
+            let copy = created.root().join(placed.path.absolute().strip_prefix("/").unwrap());
             assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o7000, 0);
             assert_eq!(testkit::attributes(copy.as_path()), [""; 0]);
         }
-        assert_eq!(live(prepared).1, ExitStatus::Exited(42));
+        assert_eq!(live(created).1, ExitStatus::Exited(42));
         spec.bind_executable = true;
         assert_eq!(guard.store().create(&spec).unwrap().stripped(), []);
     });
 }
 
 #[test]
-fn the_closure_is_on_the_receipt() {
+fn libraries_are_on_the_receipt() {
     privileged!(guard, {
         let spec = spec(&guard, &layered(&guard), &[]);
-        let prepared = guard.store().create(&spec).unwrap();
-        let placed: Vec<_> = prepared
+        let created = guard.store().create(&spec).unwrap();
+        let placed: Vec<_> = created
             .receipt()
             .steps
             .iter()
@@ -118,62 +119,62 @@ fn the_closure_is_on_the_receipt() {
                 _ => None,
             })
             .collect();
-        for file in &spec.closure.files {
+        for file in &spec.libraries.files {
             assert!(placed.contains(&(file.source.clone(), file.path.clone())), "{file:?} of {placed:?}");
-            let inside = prepared.root().join(file.path.absolute().strip_prefix("/").unwrap());
+            let inside = created.root().join(file.path.absolute().strip_prefix("/").unwrap());
             assert_eq!(fs::read(&inside).unwrap(), fs::read(&file.source).unwrap(), "{inside}");
         }
         assert!(
-            spec.closure.files.len() >= 5,
-            "the loader, the C library and three more: {:?}",
-            spec.closure
+            spec.libraries.files.len() >= 5,
+            "the dynamic loader, the C library and three more: {:?}",
+            spec.libraries
         );
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn without_its_closure_a_program_is_not_executed_and_the_error_says_why() {
+fn a_program_without_its_libraries_fails_with_the_reason() {
     privileged!(guard, {
         let mut spec = spec(&guard, &layered(&guard), &[]);
-        spec.closure = Libraries::default();
+        spec.libraries = Libraries::default();
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        let said = "failed to execute in the jail: /layered: No such file or directory (os error 2); the file is \
-                    in the jail, so its interpreter is not: link it statically, or place its closure too";
-        assert_eq!(error.to_string(), said);
+        let line = "cannot execute in the jail: /layered: no such file or directory; the file is in the jail, so its \
+                    interpreter is missing: use a static executable or place its shared libraries";
+        assert_eq!(error.to_string(), line);
     });
 }
 
 #[test]
-fn a_directory_that_is_in_the_way_of_the_closure_is_refused_and_the_closure_stays() {
+fn a_directory_in_the_way_of_the_libraries_is_refused() {
     privileged!(guard, {
         let spec = spec(&guard, &layered(&guard), &[]);
-        let mut prepared = guard.store().create(&spec).unwrap();
-        let steps = prepared.receipt().steps.len();
+        let mut created = guard.store().create(&spec).unwrap();
+        let steps = created.receipt().steps.len();
         let directory = guard.directory().join("lib");
-        let error = prepared.place(&directory).expect_err("/lib has the C library in it");
+        let error = created.place(&directory).expect_err("/lib has the C library in it");
         assert_eq!(
             error.to_string(),
-            "/lib is in the jail already, and a directory is placed only where nothing is"
+            "'/lib' exists in the jail, and a directory is never placed over something; use another name"
         );
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
-        assert_eq!(prepared.receipt().steps.len(), steps, "it is not on the receipt");
+        assert_eq!(created.receipt().steps.len(), steps, "it is not on the receipt");
         for how in [How::Link, How::Node] {
-            let error = prepared
+            let error = created
                 .place(Placement::new(&directory).named("opt/lib").how(how))
-                .expect_err("no such way");
-            let begin = format!("{} cannot be placed by {how}: ", directory.display());
+                .expect_err("no such method");
+            let begin = format!("'{}' cannot be placed by {how}; use ", directory.display());
             assert!(error.to_string().starts_with(&begin), "{error}");
         }
-        let placed = prepared.place(Placement::new(&directory).named("opt/lib")).unwrap();
+        let placed = created.place(Placement::new(&directory).named("opt/lib")).unwrap();
         assert_eq!(placed.to_string(), "/opt/lib");
-        assert_eq!(live(prepared).1, ExitStatus::Exited(42));
+        assert_eq!(live(created).1, ExitStatus::Exited(42));
     });
 }
 
-/// Python's standard library without what is only there for Debian's own tools: links to files elsewhere, and
-/// the parts of it that are large and not needed here.
+/// Python's standard library, without Debian's symbolic links to files elsewhere and without large parts that the test
+/// does not need.
 fn standard_library(guard: &Guard, from: &Path) -> PathBuf {
     let to = guard.directory().join("library");
     let copied = testkit::run_with(Command::new("cp").arg("-r").arg(from).arg(&to));
@@ -200,11 +201,11 @@ fn python_runs_in_a_jail_with_its_standard_library() {
         let python = python.canonicalize().unwrap();
         let version = python.file_name().unwrap().to_str().unwrap();
         let library = Path::new("/usr/lib").join(version);
-        // Debian's own has links that lead out of it.
+        // A copy, since Debian's directory has symbolic links that lead out of it.
         let spec =
             spec(&guard, &python, &["-c", "import json, math; print(json.dumps(1 + 1), math.floor(2.5))"]);
-        let mut prepared = guard.store().create(&spec).unwrap();
-        prepared.place(Placement::new(standard_library(&guard, &library)).named(&library)).unwrap();
-        assert_eq!(live(prepared), ("2 2\n".to_owned(), ExitStatus::Exited(0)));
+        let mut created = guard.store().create(&spec).unwrap();
+        created.place(Placement::new(standard_library(&guard, &library)).named(&library)).unwrap();
+        assert_eq!(live(created), ("2 2\n".to_owned(), ExitStatus::Exited(0)));
     });
 }

@@ -1,5 +1,5 @@
-//! A process with the jail's uid swaps everything in its tree while files are placed and the jail is removed:
-//! nothing outside is created, changed, given away or removed.
+//! Races against a process with the jail's uid that swaps everything in its tree during placement and removal: nothing
+//! outside is created, changed, given away or removed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -14,14 +14,14 @@ use testkit::{Guard, privileged, program, tell};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
-/// How long each of the races goes on; they run at the same time.
+/// The duration of each race; all races run in parallel.
 const RACE: Duration = Duration::from_secs(10);
 
-/// How many of a hundred placements succeed between the swaps, at least. Measured are 66 and more, whether the
-/// processors are busy or not. If all were refused, nothing would have been attacked.
+/// The least number of successful placements in a hundred. Measured are 66 and more, on idle and on busy processors. If
+/// all were refused, nothing would have been attacked.
 const LEAST_PLACED: usize = 30;
 
-/// How many placements succeed, at least, against an attack that has most of them refused. Measured are 200 and more.
+/// The least number of successful placements against an attack by which most are refused. Measured are 125 and more.
 const FEW_PLACED: usize = 20;
 
 fn prepare(guard: &Guard, attack: Attack) -> Created {
@@ -36,32 +36,32 @@ fn prepare(guard: &Guard, attack: Attack) -> Created {
 struct Canaries {
     directory: PathBuf,
     image: PathBuf,
-    folder: PathBuf,
+    tree: PathBuf,
     before: Vec<String>,
 }
 
 impl Canaries {
     fn new(guard: &Guard) -> Self {
         let directory = guard.directory().join("canaries");
-        std::fs::create_dir_all(directory.join("folder/deeper")).unwrap();
+        std::fs::create_dir_all(directory.join("directory/deeper")).unwrap();
         std::fs::write(directory.join("file"), "precious").unwrap();
-        std::fs::write(directory.join("folder/deeper/file"), "precious").unwrap();
+        std::fs::write(directory.join("directory/deeper/file"), "precious").unwrap();
         symlink("file", directory.join("link")).unwrap();
         let null = rustix::fs::makedev(1, 3);
         let kind = rustix::fs::FileType::CharacterDevice;
         rustix::fs::mknodat(rustix::fs::CWD, directory.join("node"), kind, rustix::fs::Mode::RUSR, null)
             .unwrap();
         let image = guard.file("image", &"image ".repeat(1_000));
-        let folder = guard.directory().join("folder");
-        std::fs::create_dir(&folder).unwrap();
+        let tree = guard.directory().join("tree");
+        std::fs::create_dir(&tree).unwrap();
         for name in ["one", "two", "three"] {
-            std::fs::write(folder.join(name), name).unwrap();
+            std::fs::write(tree.join(name), name).unwrap();
         }
-        // One that the jail's owner may link: its owner is theirs already.
+        // A file of the jail's owner, which it may hard-link.
         std::fs::write(directory.join("own"), "precious").unwrap();
         std::os::unix::fs::chown(directory.join("own"), Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let before = Self::describe(&directory);
-        Self { directory, image, folder, before }
+        Self { directory, image, tree, before }
     }
 
     fn describe(directory: &Path) -> Vec<String> {
@@ -93,16 +93,16 @@ impl Canaries {
     }
 }
 
-/// What the jail's uid does to a place that is worked on.
+/// An attack of the jail's uid on a path that stockade uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Attack {
     /// Rename it away and back.
     Rename,
-    /// Put a link to a directory outside there: by its path, by `..`, through `/proc`, and to the tree itself.
+    /// Replace it by a symbolic link to a directory outside: by its path, by `..`, through `/proc`, and to the tree itself.
     Link,
-    /// Put a further name of a file outside there.
+    /// Replace it by a hard link to a file outside.
     HardLink,
-    /// Put a directory of its own there.
+    /// Replace it by a directory of the jail's uid.
     Directory,
     /// All of these, one after the other.
     All,
@@ -121,7 +121,7 @@ impl Attack {
         }
     }
 
-    /// Attacks one place for the time `number`. Whatever of this fails now works in another round.
+    /// Makes attack `number` on one path. An attempt that fails may succeed in another round.
     fn attack(self, path: &Path, canaries: &Path, number: u64) {
         let targets = [
             canaries,
@@ -153,16 +153,16 @@ impl Attack {
     }
 }
 
-/// Attacks the places that are worked on, as fast as it can, until told to stop; how often.
+/// Attacks the used paths as fast as possible until `stop` is set. Returns the number of swaps.
 fn race(attack: Attack, root: &Path, canaries: &Path, stop: &AtomicBool) -> u64 {
-    // Of this thread alone: the test goes on as root.
+    // For this thread alone: the test continues as root.
     rustix::thread::set_thread_groups(&[]).unwrap();
     let (uid, gid) = (Uid::from_raw(OWNER.uid), Gid::from_raw(OWNER.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
     rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
     let mut swaps = 0;
     while !stop.load(Ordering::Relaxed) {
-        for name in ["a", "a/b", "a/b/image", "dev", "run", "image", "a/b/folder"] {
+        for name in ["a", "a/b", "a/b/image", "dev", "run", "image", "a/b/tree"] {
             let path = root.join(name);
             let away = root.join(format!("away-{}", swaps % 7));
             let _ = std::fs::rename(&path, &away);
@@ -176,7 +176,7 @@ fn race(attack: Attack, root: &Path, canaries: &Path, stop: &AtomicBool) -> u64 
     swaps
 }
 
-/// Ends the race, also if the test fails meanwhile.
+/// Ends the race, also after a failure of the test.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -190,11 +190,11 @@ struct Counts {
     swaps: u64,
     rounds: usize,
     tried: usize,
-    /// Those of the tried placements that succeeded.
+    /// The successful placements among the tried ones.
     placed: usize,
 }
 
-/// Repeats `work`, which returns how many placements it tried and how many of them succeeded, while the racer runs.
+/// Repeats `work` while the racer runs. `work` returns the numbers of tried and of successful placements.
 fn against_a_racer(
     guard: &Guard,
     canaries: &Canaries,
@@ -219,36 +219,37 @@ fn against_a_racer(
     })
 }
 
-/// Places files, a node and binds where the racer is; returns how many, and the names of those that were placed.
-fn place(prepared: &mut Created, canaries: &Canaries) -> (usize, Vec<&'static str>) {
+/// Makes placements at the racer's paths: files, a node and binds. Returns their number, and the names of the
+/// successful ones.
+fn place(created: &mut Created, canaries: &Canaries) -> (usize, Vec<&'static str>) {
     let mut placed = Vec::new();
     let placements = [
         (canaries.image.as_path(), "a/b/image", How::Copy),
         (canaries.image.as_path(), "image", How::Auto),
-        (canaries.folder.as_path(), "a/b/folder", How::Copy),
+        (canaries.tree.as_path(), "a/b/tree", How::Copy),
         (Path::new("/dev/null"), "a/b/null", How::Node),
         (canaries.directory.as_path(), "a/b/held", How::Bind),
         (canaries.image.as_path(), "a/b/bound", How::Bind),
     ];
     for (source, name, how) in placements {
-        // To be refused is all right; to be led astray is not.
-        if prepared.place(Placement::new(source).named(name).how(how)).is_ok() {
+        // A refusal is allowed. An effect outside the jail is not, which the canaries show.
+        if created.place(Placement::new(source).named(name).how(how)).is_ok() {
             placed.push(name);
         }
     }
     (placements.len(), placed)
 }
 
-/// One life of a jail after the other against each attack, all attacks at once, each on a jail of its own.
+/// Lives of jails against each attack. All attacks run in parallel, each on its own jail.
 #[test]
-fn placing_and_removing_against_whoever_swaps_the_tree() {
+fn placing_and_removing_have_no_outside_effect_in_a_race() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
             let counts = against_a_racer(&guard, &canaries, attack, || {
-                let mut prepared = prepare(&guard, attack);
-                let (tried, placed) = place(&mut prepared, &canaries);
-                let report = prepared.teardown().unwrap();
+                let mut created = prepare(&guard, attack);
+                let (tried, placed) = place(&mut created, &canaries);
+                let report = created.teardown().unwrap();
                 assert!(report.is_clean(), "{report:?}");
                 (tried, placed.len())
             });
@@ -260,38 +261,38 @@ fn placing_and_removing_against_whoever_swaps_the_tree() {
 }
 
 #[test]
-fn placing_into_one_jail_against_whoever_swaps_the_tree() {
+fn placing_into_one_jail_has_no_outside_effect_in_a_race() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
-            let mut prepared = prepare(&guard, attack);
+            let mut created = prepare(&guard, attack);
             let counts = against_a_racer(&guard, &canaries, attack, || {
-                let (tried, placed) = place(&mut prepared, &canaries);
+                let (tried, placed) = place(&mut created, &canaries);
                 for name in &placed {
-                    let _ = prepared.unplace(&JailPath::new(name).unwrap());
+                    let _ = created.unplace(&JailPath::new(name).unwrap());
                 }
                 (tried, placed.len())
             });
-            let report = prepared.teardown().unwrap();
+            let report = created.teardown().unwrap();
             assert!(report.is_clean(), "{report:?}");
             (attack, counts)
         };
-        // A link that stays has placements refused at once, one after the other.
+        // Against a symbolic link that remains, placements are refused at once.
         against_all(live, "rounds of placements", &[Attack::Link]);
         canaries.unharmed();
     });
 }
 
 #[test]
-fn binding_into_a_running_jail_against_whoever_swaps_the_tree() {
+fn binding_into_a_running_jail_has_no_outside_effect_in_a_race() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
-            let mut prepared = prepare(&guard, attack);
-            prepared.set_arguments(vec!["sleep".into()]);
-            let mut running = prepared.launch(Streams::default()).unwrap();
+            let mut created = prepare(&guard, attack);
+            created.set_arguments(vec!["sleep".into()]);
+            let mut running = created.launch(Streams::default()).unwrap();
             let counts = against_a_racer(&guard, &canaries, attack, || {
-                let binds = [(&canaries.directory, "a/b/folder"), (&canaries.image, "a/b/image")];
+                let binds = [(&canaries.directory, "a/b/tree"), (&canaries.image, "a/b/image")];
                 let mut placed = 0;
                 for (source, name) in binds {
                     let bind = Placement::new(source).named(name).how(How::Bind);
@@ -305,13 +306,13 @@ fn binding_into_a_running_jail_against_whoever_swaps_the_tree() {
             assert!(report.is_clean(), "{report:?}");
             (attack, counts)
         };
-        // The same here, where it may be most of them.
+        // As above; here most binds may be refused.
         against_all(live, "rounds of binds", &[Attack::Link, Attack::All]);
         canaries.unharmed();
     });
 }
 
-/// Runs all races at once, and prints how often each side was at it.
+/// Runs all races in parallel, and prints their counts.
 ///
 /// # Arguments
 /// `often_refused`: attacks against which few placements are enough.

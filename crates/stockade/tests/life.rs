@@ -1,4 +1,4 @@
-//! A jail's whole life through the library, and every way in which it can be cut short.
+//! The life of a jail through the library, complete and cut short.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -12,24 +12,24 @@ use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
 use stockade::{Created, Error, ErrorKind, ExitStatus, How, JailState, Placement, Streams, TeardownOptions};
 use testkit::{Guard, privileged, program};
 
-fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
+fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     spec
 }
 
-/// Runs a jail to its end and tears it down; what the VMM wrote, line by line, and how it ended.
-fn live(prepared: Created) -> (Vec<Value>, ExitStatus) {
+/// Runs a jail to its end and tears it down. Returns the lines of the VMM's output, and its exit status.
+fn live(created: Created) -> (Vec<Value>, ExitStatus) {
     let (from, to) = std::io::pipe().unwrap();
     let streams = Streams { stdout: Some(OwnedFd::from(to)), ..Streams::default() };
-    let mut running = prepared.launch(streams).unwrap();
-    let said = std::io::read_to_string(from).unwrap();
-    let ended = running.wait().unwrap();
+    let mut running = created.launch(streams).unwrap();
+    let output = std::io::read_to_string(from).unwrap();
+    let status = running.wait().unwrap();
     let report = running.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
-    (said.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), ended)
+    (output.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), status)
 }
 
 fn is_sorted_list(value: &Value, wanted: &[&str]) {
@@ -42,9 +42,9 @@ fn a_vmm_sees_its_jail_and_nothing_else() {
     privileged!(guard, {
         let mut spec = spec(&guard, "seen", &["report"]);
         spec.owner = Owner { uid: 12_345, gid: 12_346 };
-        let (said, ended) = live(guard.store().create(&spec).unwrap());
-        assert_eq!(ended, ExitStatus::Exited(0));
-        let seen = &said[0];
+        let (lines, status) = live(guard.store().create(&spec).unwrap());
+        assert_eq!(status, ExitStatus::Exited(0));
+        let seen = &lines[0];
         assert_eq!((seen["uid"].as_u64(), seen["euid"].as_u64()), (Some(12_345), Some(12_345)));
         assert_eq!((seen["gid"].as_u64(), seen["egid"].as_u64()), (Some(12_346), Some(12_346)));
         assert_eq!(seen["groups"], Value::Array(vec![]));
@@ -52,7 +52,7 @@ fn a_vmm_sees_its_jail_and_nothing_else() {
         assert_eq!(seen["descriptors"], serde_json::json!([0, 1, 2]));
         assert_eq!(seen["cwd"], "/");
         assert_eq!(seen["mounts"].as_array().unwrap().len(), 1, "{}", seen["mounts"]);
-        assert_eq!(seen["sid"], seen["pid"], "a session of its own, so no terminal to inject into");
+        assert_eq!(seen["sid"], seen["pid"], "its own session, so no terminal to inject into");
         assert_eq!(seen["capabilities"]["effective"], "0x0");
         assert_eq!(seen["signals"]["blocked"], serde_json::json!([]));
         let ignored = seen["signals"]["ignored"].as_array().unwrap();
@@ -72,16 +72,16 @@ fn a_vmm_sees_its_jail_and_nothing_else() {
 }
 
 #[test]
-fn what_the_caller_holds_open_does_not_reach_the_vmm() {
+fn files_that_the_caller_holds_open_do_not_reach_the_vmm() {
     privileged!(guard, {
-        // Without close-on-exec, as careless callers have them, at low and at high numbers.
+        // Without close-on-exec, as in careless callers, at low and at high numbers.
         let file = fs::File::open("/etc/passwd").unwrap();
         let held = [3, 50, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&file, least).unwrap());
         for fd in &held {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
         }
-        let (said, _) = live(guard.store().create(&spec(&guard, "fds", &["report"])).unwrap());
-        assert_eq!(said[0]["descriptors"], serde_json::json!([0, 1, 2]));
+        let (lines, _) = live(guard.store().create(&spec(&guard, "fds", &["report"])).unwrap());
+        assert_eq!(lines[0]["descriptors"], serde_json::json!([0, 1, 2]));
         drop(held);
     });
 }
@@ -92,10 +92,10 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
         let mut spec = spec(&guard, "limits", &["limits", "args"]);
         spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
         spec.profile = Profile::firecracker();
-        let (said, _) = live(guard.store().create(&spec).unwrap());
-        assert_eq!(said[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
-        let words: Vec<&str> =
-            said[1]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let (lines, _) = live(guard.store().create(&spec).unwrap());
+        assert_eq!(lines[0]["limits"], serde_json::json!({ "no-file": [100, 100], "fsize": [5000, 5000] }));
+        let arguments: Vec<&str> =
+            lines[1]["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
         let [
             path,
             "--id",
@@ -108,32 +108,32 @@ fn limits_and_firecrackers_arguments_reach_the_vmm() {
             parent,
             "limits",
             "args",
-        ] = words[..]
+        ] = arguments[..]
         else {
-            panic!("{words:?}")
+            panic!("{arguments:?}")
         };
         assert_eq!((path, id), ("/stockade-probe", spec.id.as_str()));
         assert_eq!(start, spec.started_us.to_string());
-        assert!(cpu.parse::<u64>().is_ok() && parent.parse::<u64>().is_ok(), "{words:?}");
+        assert!(cpu.parse::<u64>().is_ok() && parent.parse::<u64>().is_ok(), "{arguments:?}");
     });
 }
 
 #[test]
-fn how_the_vmm_ends_is_known() {
+fn the_exit_status_of_a_vmm_is_returned() {
     privileged!(guard, {
-        for (word, expected, code) in [
+        for (argument, expected, code) in [
             ("exit=0", ExitStatus::Exited(0), 0),
             ("exit=7", ExitStatus::Exited(7), 7),
             ("signal=9", ExitStatus::Killed(9), 137),
         ] {
-            let (_, ended) = live(guard.store().create(&spec(&guard, "end", &[word])).unwrap());
-            assert_eq!((ended, ended.shell_code()), (expected, code), "{word}");
+            let (_, status) = live(guard.store().create(&spec(&guard, "end", &[argument])).unwrap());
+            assert_eq!((status, status.shell_code()), (expected, code), "{argument}");
         }
     });
 }
 
 #[test]
-fn every_part_of_a_jail_goes_with_it() {
+fn all_parts_of_a_jail_are_removed_with_it() {
     privileged!(guard, {
         let mut spec = spec(&guard, "all", &["report", "listen=/run/api.sock", "write=/ramfs/x=y"]);
         spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
@@ -141,13 +141,13 @@ fn every_part_of_a_jail_goes_with_it() {
         spec.new_pid_ns = true;
         spec.cgroups = vec!["pids.max=64".parse().unwrap(), "cpuset.cpus=0".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
-        let (said, ended) = live(guard.store().create(&spec).unwrap());
-        assert_eq!(ended, ExitStatus::Exited(0));
-        assert_eq!(said[0]["pid"], 1);
-        assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
-        assert_eq!(said[0]["mounts"].as_array().unwrap().len(), 2);
-        assert_eq!((&said[1]["listen"], &said[2]["write"]), (&"ok".into(), &"ok".into()));
-        // That nothing is left is what the guard looks for.
+        let (lines, status) = live(guard.store().create(&spec).unwrap());
+        assert_eq!(status, ExitStatus::Exited(0));
+        assert_eq!(lines[0]["pid"], 1);
+        assert_eq!(lines[0]["network"], serde_json::json!(["lo"]));
+        assert_eq!(lines[0]["mounts"].as_array().unwrap().len(), 2);
+        assert_eq!((&lines[1]["listen"], &lines[2]["write"]), (&"ok".into(), &"ok".into()));
+        // The guard checks that nothing is left.
     });
 }
 
@@ -166,7 +166,7 @@ fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
 }
 
 #[test]
-fn a_joined_namespace_is_left_as_it_was() {
+fn a_joined_namespace_remains_unchanged() {
     privileged!(guard, {
         let name = guard.named("net");
         let ip = |verb: &str| {
@@ -176,10 +176,10 @@ fn a_joined_namespace_is_left_as_it_was() {
         for argument in [name.clone(), format!("/run/netns/{name}")] {
             let mut spec = spec(&guard, "join", &["report"]);
             spec.netns = Netns::from_argument(&argument).unwrap();
-            let (said, _) = live(guard.store().create(&spec).unwrap());
-            assert_eq!(said[0]["network"], serde_json::json!(["lo"]));
+            let (lines, _) = live(guard.store().create(&spec).unwrap());
+            assert_eq!(lines[0]["network"], serde_json::json!(["lo"]));
         }
-        assert_eq!(ip("delete"), 0, "it is still there");
+        assert_eq!(ip("delete"), 0, "it still exists");
     });
 }
 
@@ -191,24 +191,24 @@ fn placed_files_are_found_by_the_vmm() {
         let image = guard.file("image", "an image");
         let own = guard.file("own", "the jail's own");
         std::os::unix::fs::chown(&own, Some(12_345), Some(12_346)).unwrap();
-        let mut prepared = guard.store().create(&spec).unwrap();
-        assert_eq!(prepared.place(&image).unwrap().to_string(), "/image");
-        let deep = prepared.place(Placement::new(&image).named("deep/er/name").how(How::Copy)).unwrap();
+        let mut created = guard.store().create(&spec).unwrap();
+        assert_eq!(created.place(&image).unwrap().to_string(), "/image");
+        let deep = created.place(Placement::new(&image).named("deep/er/name").how(How::Copy)).unwrap();
         assert_eq!(deep.to_string(), "/deep/er/name");
-        prepared.place(&own).unwrap();
+        created.place(&own).unwrap();
         let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
-        let root = prepared.root();
+        let root = created.root();
         assert_ne!(
             inode(root.join("image").as_path().into()),
             inode(image.clone()),
             "another's file is copied"
         );
         assert_eq!(inode(root.join("own").as_path().into()), inode(own.clone()), "the owner's own is linked");
-        let (said, _) = live(prepared);
-        assert_eq!(said[0]["read"], "an image");
-        assert_eq!(said[1]["read"], "an image");
-        assert_eq!(said[2]["read"], "the jail's own");
-        assert_eq!(fs::read_to_string(&own).unwrap(), "the jail's own", "the host's name of it stays");
+        let (lines, _) = live(created);
+        assert_eq!(lines[0]["read"], "an image");
+        assert_eq!(lines[1]["read"], "an image");
+        assert_eq!(lines[2]["read"], "the jail's own");
+        assert_eq!(fs::read_to_string(&own).unwrap(), "the jail's own", "the host's name of it remains");
         assert_eq!(fs::metadata(&image).unwrap().uid(), 0, "the host's file keeps its owner");
     });
 }
@@ -216,29 +216,29 @@ fn placed_files_are_found_by_the_vmm() {
 #[test]
 fn a_device_is_placed_as_a_node() {
     privileged!(guard, {
-        let mut prepared = guard.store().create(&spec(&guard, "node", &[])).unwrap();
-        prepared.place(Placement::new("/dev/null").named("nothing")).unwrap();
-        let facts = fs::metadata(prepared.root().join("nothing")).unwrap();
+        let mut created = guard.store().create(&spec(&guard, "node", &[])).unwrap();
+        created.place(Placement::new("/dev/null").named("nothing")).unwrap();
+        let facts = fs::metadata(created.root().join("nothing")).unwrap();
         assert_eq!(
             (facts.rdev(), facts.mode() & 0o777, facts.uid()),
             (rustix::fs::makedev(1, 3), 0o600, 1234)
         );
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn what_cannot_be_placed_is_refused_and_leaves_the_jail_usable() {
+fn a_refused_placement_leaves_the_jail_usable() {
     privileged!(guard, {
-        let mut prepared = guard.store().create(&spec(&guard, "refuse", &["exit=3"])).unwrap();
+        let mut created = guard.store().create(&spec(&guard, "refuse", &["exit=3"])).unwrap();
         let file = guard.file("file", "");
         let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::InvalidSpec, "{error}");
-        refused(prepared.place("/no/such/file").unwrap_err());
-        refused(prepared.place("/etc").unwrap_err());
-        refused(prepared.place(Placement::new(&file).named("../out")).unwrap_err());
-        refused(prepared.place(Placement::new(&file).how(How::Link)).unwrap_err());
-        refused(prepared.place(Placement::new(&file).how(How::Node)).unwrap_err());
-        assert_eq!(live(prepared).1, ExitStatus::Exited(3));
+        refused(created.place("/no/such/file").unwrap_err());
+        refused(created.place("/etc").unwrap_err());
+        refused(created.place(Placement::new(&file).named("../out")).unwrap_err());
+        refused(created.place(Placement::new(&file).how(How::Link)).unwrap_err());
+        refused(created.place(Placement::new(&file).how(How::Node)).unwrap_err());
+        assert_eq!(live(created).1, ExitStatus::Exited(3));
     });
 }
 
@@ -252,9 +252,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with(
-                "failed to execute in the jail: /script: No such file or directory (os error 2)"
-            ),
+            text.starts_with("cannot execute in the jail: /script: no such file or directory; "),
             "{text}"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -264,35 +262,35 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         assert!(
             error.to_string().contains("join network namespace")
-                && error.to_string().contains("Invalid argument"),
+                && error.to_string().ends_with(": invalid argument"),
             "{error}"
         );
     });
 }
 
 #[test]
-fn a_step_that_fails_undoes_those_before_it() {
+fn a_failed_step_undoes_the_steps_before_it() {
     privileged!(guard, {
         let mut spec = spec(&guard, "undo", &[]);
         spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
         spec.cgroups = vec!["pids.max=no-number".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
         let error = guard.store().create(&spec).unwrap_err();
-        assert!(error.to_string().starts_with("failed to write"), "{error}");
+        assert!(error.to_string().starts_with("cannot write '"), "{error}");
         assert!(error.to_string().contains("pids.max"), "{error}");
-        // That nothing is left is what the guard looks for.
+        // The guard checks that nothing is left.
     });
 }
 
 #[test]
-fn an_impossible_cgroup_is_refused_before_anything_is_made() {
+fn an_impossible_cgroup_is_refused_before_any_step() {
     privileged!(guard, {
         let mut spec = spec(&guard, "nocg", &[]);
         spec.cgroups = vec!["nosuch.thing=1".parse().unwrap()];
         let error = guard.store().create(&spec).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (ErrorKind::InvalidSpec, "Controller nosuch is unavailable")
+            (ErrorKind::InvalidSpec, "this host has no cgroup controller 'nosuch'")
         );
         assert!(!guard.base().exists() && !guard.state().exists(), "nothing was made");
     });
@@ -303,18 +301,18 @@ fn an_id_in_use_is_refused_with_the_reason() {
     privileged!(guard, {
         let store = guard.store();
         let spec = spec(&guard, "twice", &["sleep"]);
-        let prepared = store.create(&spec).unwrap();
+        let created = store.create(&spec).unwrap();
         let error = store.create(&spec).unwrap_err();
-        assert_eq!(error.to_string(), format!("jail {} is locked by pid {}", spec.id, std::process::id()));
-        let running = prepared.launch(Streams::default()).unwrap();
+        assert_eq!(error.to_string(), format!("jail '{}' is locked by pid {}", spec.id, std::process::id()));
+        let running = created.launch(Streams::default()).unwrap();
         let error = store.create(&spec).unwrap_err();
-        assert_eq!(error.to_string(), format!("jail {} is running as pid {}", spec.id, running.pid()));
+        assert_eq!(error.to_string(), format!("jail '{}' is running as pid {}", spec.id, running.pid()));
         assert_eq!(error.kind(), ErrorKind::InUse);
-        // Nobody holds the lock any more, but the VMM runs on.
+        // No process holds the lock any more, but the VMM is running.
         let pid = running.pid();
         drop(running);
         let error = store.create(&spec).unwrap_err();
-        assert_eq!(error.to_string(), format!("jail {} is running as pid {pid}", spec.id));
+        assert_eq!(error.to_string(), format!("jail '{}' is running as pid {pid}", spec.id));
         kill(pid);
         let report = store.collect(false).unwrap();
         assert!(report.is_clean() && report.jails.len() == 1, "{report:?}");
@@ -324,22 +322,22 @@ fn an_id_in_use_is_refused_with_the_reason() {
 fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    // It is this process's child, so it can be waited for.
+    // It is a child of this process, so it has to be reaped.
     rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
 }
 
 #[test]
-fn states_are_told_by_the_listing() {
+fn a_listing_contains_states_and_pids() {
     privileged!(guard, {
         let store = guard.store();
         assert_eq!(store.list().unwrap(), vec![], "no directory, no jails");
-        let prepared = store.create(&spec(&guard, "a", &["sleep"])).unwrap();
+        let created = store.create(&spec(&guard, "a", &["sleep"])).unwrap();
         let running =
             store.create(&spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
         let states: Vec<_> = store.list().unwrap().into_iter().map(|jail| (jail.state, jail.pid)).collect();
         assert_eq!(states, [(JailState::Created, None), (JailState::Running, Some(running.pid()))]);
         assert!(running.teardown().unwrap().is_clean());
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
         assert!(
             !guard.state().exists() && !guard.base().exists(),
             "the last jail takes the directories along"
@@ -360,7 +358,7 @@ fn a_stubborn_vmm_is_killed_after_its_grace() {
         let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
         let stubborn = spec(&guard, "stubborn", &["ignore=15", "clock", "sleep"]);
         let mut running = guard.store().create(&stubborn).unwrap().launch(streams).unwrap();
-        // It has said something, so it ignores SIGTERM by now.
+        // After its first line it ignores SIGTERM.
         std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut String::new()).unwrap();
         assert_eq!(running.stop(Duration::from_millis(50)).unwrap(), ExitStatus::Killed(9));
         assert!(running.teardown().unwrap().is_clean());
@@ -372,8 +370,8 @@ fn descendants_die_with_the_jail() {
     privileged!(guard, {
         for (id, pid_ns, cgroup) in [("plain", false, false), ("pidns", true, false), ("cgroup", false, true)]
         {
-            for word in ["spawn=3", "daemon=3", "outcast=3"] {
-                let mut spec = spec(&guard, &format!("{id}-{}", &word[..5]), &[word, "sleep"]);
+            for argument in ["spawn=3", "daemon=3", "outcast=3"] {
+                let mut spec = spec(&guard, &format!("{id}-{}", &argument[..5]), &[argument, "sleep"]);
                 spec.new_pid_ns = pid_ns;
                 if cgroup {
                     spec.cgroups = vec!["pids.max=64".parse().unwrap()];
@@ -382,20 +380,20 @@ fn descendants_die_with_the_jail() {
                 let (from, to) = std::io::pipe().unwrap();
                 let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
                 let running = guard.store().create(&spec).unwrap().launch(streams).unwrap();
-                let mut said = String::new();
-                std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut said).unwrap();
-                let said: Value = serde_json::from_str(&said).unwrap();
-                assert_eq!(said["spawned"].as_array().unwrap().len(), 3, "{said}");
+                let mut line = String::new();
+                std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut line).unwrap();
+                let report: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(report["spawned"].as_array().unwrap().len(), 3, "{report}");
                 let report = running.teardown().unwrap();
-                assert!(report.is_clean(), "{id} {word}: {report:?}");
-                // That no process is left is what the guard looks for: they would be its children now.
+                assert!(report.is_clean(), "{id} {argument}: {report:?}");
+                // The guard checks that no process is left: orphans would be its children.
             }
         }
     });
 }
 
 #[test]
-fn a_prepared_jail_that_is_dropped_is_gone() {
+fn a_dropped_created_jail_is_removed() {
     privileged!(guard, {
         drop(guard.store().create(&spec(&guard, "drop", &[])).unwrap());
         assert!(!guard.base().exists() && !guard.state().exists());
@@ -403,7 +401,7 @@ fn a_prepared_jail_that_is_dropped_is_gone() {
 }
 
 #[test]
-fn damaged_receipts_are_reported_and_never_acted_on() {
+fn corrupt_receipts_are_reported_and_never_acted_on() {
     privileged!(guard, {
         let store = guard.store();
         let good = store.create(&spec(&guard, "good", &[])).unwrap();
@@ -415,12 +413,12 @@ fn damaged_receipts_are_reported_and_never_acted_on() {
             ("truncated", &receipt[..receipt.len() / 2], "is damaged"),
             ("empty", "", "is damaged"),
             ("future", &future, "has version 2"),
-            ("stolen", &receipt, "is that of jail"),
+            ("stolen", &receipt, "belongs to jail '"),
         ];
         for (id, text, _) in cases {
-            let place = store.directory().join(id);
-            fs::create_dir(&place).unwrap();
-            fs::write(place.join("receipt.json"), text).unwrap();
+            let entry = store.directory().join(id);
+            fs::create_dir(&entry).unwrap();
+            fs::write(entry.join("receipt.json"), text).unwrap();
         }
         let foreign = store.directory().join("foreign");
         fs::create_dir(&foreign).unwrap();
@@ -443,9 +441,9 @@ fn damaged_receipts_are_reported_and_never_acted_on() {
             assert!(problem(id).reason.contains(reason), "{:?}", problem(id));
         }
         assert!(problem("foreign").reason.contains("belongs to uid 1234"), "{:?}", problem("foreign"));
-        let damaged =
+        let corrupt =
             store.list().unwrap().into_iter().filter(|jail| jail.state == JailState::Corrupt).count();
-        assert_eq!(damaged, 5);
+        assert_eq!(corrupt, 5);
         for id in ["truncated", "empty", "future", "stolen", "foreign"] {
             fs::remove_dir_all(store.directory().join(id)).unwrap();
         }
@@ -454,7 +452,7 @@ fn damaged_receipts_are_reported_and_never_acted_on() {
 }
 
 #[test]
-fn many_jails_live_at_once() {
+fn many_jails_run_in_parallel() {
     privileged!(guard, {
         let store = guard.store();
         std::thread::scope(|scope| {
@@ -480,17 +478,17 @@ fn many_jails_live_at_once() {
 }
 
 #[test]
-fn a_teardown_may_give_the_vmm_time_to_end() {
+fn a_teardown_can_give_the_vmm_time_to_exit() {
     privileged!(guard, {
-        // Only a VMM that ends by itself lets the first return; the second ignores that it is asked.
-        for (words, grace) in
+        // The first returns only after an exit on SIGTERM. The second VMM ignores SIGTERM.
+        for (arguments, grace) in
             [(&["sleep"][..], Duration::MAX), (&["ignore=15", "sleep"], Duration::from_millis(20))]
         {
-            let running = guard.store().create(&spec(&guard, "grace", words)).unwrap();
+            let running = guard.store().create(&spec(&guard, "grace", arguments)).unwrap();
             let running = running.launch(Streams::default()).unwrap();
             let options = TeardownOptions { grace: Some(grace), ..TeardownOptions::default() };
             let report = running.teardown_with(options).unwrap();
-            assert!(report.is_clean(), "{words:?}: {report:?}");
+            assert!(report.is_clean(), "{arguments:?}: {report:?}");
         }
     });
 }

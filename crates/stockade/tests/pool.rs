@@ -1,4 +1,4 @@
-//! Jails made before they are asked for, and many jails removed together.
+//! Pools of jails, and the removal of many jails together.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -23,24 +23,24 @@ fn spec(guard: &Guard) -> JailSpec {
 }
 
 #[test]
-fn a_jail_from_a_pool_is_like_any_other_and_another_takes_its_place() {
+fn a_pool_creates_another_jail_for_each_jail_taken() {
     privileged!(guard, {
         let (store, spec) = (guard.store(), spec(&guard));
         let pool = JailPool::new(&store, &spec, 3).unwrap();
         pool.wait_until_warm().unwrap();
         assert_eq!((pool.warm(), store.ids().unwrap().len()), (3, 3));
 
-        let mut prepared = pool.take().unwrap();
-        let id = prepared.receipt().id.clone();
+        let mut created = pool.take().unwrap();
+        let id = created.receipt().id.clone();
         assert!(id.as_str().starts_with(&format!("{}-", spec.id)), "{id}");
         assert!(
-            prepared.receipt().spec.started_us > spec.started_us,
-            "the start is asked for when it is taken"
+            created.receipt().spec.started_us > spec.started_us,
+            "the start is requested when it is taken"
         );
-        let Netns::Make(name) = &prepared.receipt().spec.netns else { panic!("it has a netns of its own") };
+        let Netns::Make(name) = &created.receipt().spec.netns else { panic!("it has its own netns") };
         assert!(name.path().as_path().exists() && name.as_str() != guard.named("net"));
-        prepared.place("/etc/passwd").unwrap();
-        let mut running = prepared.launch(Streams::default()).unwrap();
+        created.place("/etc/passwd").unwrap();
+        let mut running = created.launch(Streams::default()).unwrap();
         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
         assert!(running.teardown().unwrap().is_clean());
 
@@ -54,7 +54,7 @@ fn a_jail_from_a_pool_is_like_any_other_and_another_takes_its_place() {
 }
 
 #[test]
-fn more_than_the_pool_keeps_can_be_taken_by_many_at_once() {
+fn a_pool_serves_more_parallel_takers_than_its_size() {
     privileged!(guard, {
         let pool = &JailPool::new(&guard.store(), &spec(&guard), 2).unwrap();
         let ids = std::thread::scope(|scope| {
@@ -65,12 +65,12 @@ fn more_than_the_pool_keeps_can_be_taken_by_many_at_once() {
             ids.dedup();
             ids
         });
-        assert_eq!(ids.len(), 8, "every taker has a jail of its own");
+        assert_eq!(ids.len(), 8, "every taker has its own jail");
     });
 }
 
 #[test]
-fn why_no_jail_can_be_made_is_told_and_tried_again_later() {
+fn a_pool_reports_why_creation_fails_and_tries_again_later() {
     privileged!(guard, {
         let mut spec = spec(&guard);
         spec.cgroups = vec!["pids.max=many".parse().unwrap()];
@@ -87,7 +87,7 @@ fn why_no_jail_can_be_made_is_told_and_tried_again_later() {
 }
 
 #[test]
-fn an_id_that_leaves_no_room_is_refused_at_once() {
+fn a_pool_refuses_an_id_too_long_for_its_suffix() {
     privileged!(guard, {
         let mut spec = spec(&guard);
         spec.id = "x".repeat(60).parse().unwrap();
@@ -96,9 +96,9 @@ fn an_id_that_leaves_no_room_is_refused_at_once() {
     });
 }
 
-/// In a process of its own, killed while its pool is full.
+/// The pool is in another process, which is killed while the pool is full.
 #[test]
-fn what_a_killed_pool_left_is_collected() {
+fn jails_of_a_killed_pool_are_collected() {
     const ROLE: &str = "STOCKADE_TEST_POOL";
     if let Some(directory) = std::env::var_os(ROLE) {
         let directory = std::path::PathBuf::from(directory);
@@ -111,15 +111,15 @@ fn what_a_killed_pool_left_is_collected() {
         let store = stockade::Store::new(&directory.join("state")).unwrap();
         let pool = JailPool::new(&store, &spec, 2).unwrap();
         pool.wait_until_warm().unwrap();
-        // Killed here, with nothing of it undone.
+        // Killed here, so that nothing is undone.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
     }
     privileged!(guard, {
         let myself = std::env::current_exe().unwrap();
         let mut again = Command::new(myself);
-        again.args(["--exact", "what_a_killed_pool_left_is_collected"]).env(ROLE, guard.directory());
-        let ended = again.output().unwrap();
-        assert!(!ended.status.success());
+        again.args(["--exact", "jails_of_a_killed_pool_are_collected"]).env(ROLE, guard.directory());
+        let output = again.output().unwrap();
+        assert!(!output.status.success());
         let store = guard.store();
         let states: Vec<JailState> = store.list().unwrap().iter().map(|jail| jail.state).collect();
         assert_eq!(states, [JailState::Abandoned, JailState::Abandoned]);
@@ -128,17 +128,17 @@ fn what_a_killed_pool_left_is_collected() {
     });
 }
 
-/// A jail whose VMM stays until it is killed.
-fn running(guard: &Guard, number: u32, word: &str) -> Running {
+/// A running jail with one argument for the probe.
+fn running(guard: &Guard, number: u32, argument: &str) -> Running {
     let mut spec = spec(guard);
     spec.id = guard.named(&number.to_string()).parse().unwrap();
     spec.netns = Netns::from_argument(&guard.named(&format!("net{number}"))).unwrap();
-    spec.arguments = vec![word.into()];
+    spec.arguments = vec![argument.into()];
     guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap()
 }
 
 #[test]
-fn twenty_jails_in_every_state_are_removed_together_and_reported_in_order() {
+fn twenty_jails_removed_together_are_reported_in_order() {
     privileged!(guard, {
         let mut jails = Vec::new();
         for number in 0..20 {

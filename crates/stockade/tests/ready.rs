@@ -1,4 +1,4 @@
-//! A VMM that was launched without a monitor, until it can be talked to.
+//! Readiness of a VMM without a monitor.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Read;
@@ -8,19 +8,19 @@ use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec};
 use stockade::{Error, ExitStatus, Running, Streams};
 use testkit::{Guard, privileged, program};
 
-/// Long enough for whatever happens at all.
+/// Longer than any expected event takes.
 const LONG: Duration = Duration::from_mins(1);
 
-fn launch(guard: &Guard, words: &[&str], streams: Streams) -> Running {
+fn launch(guard: &Guard, arguments: &[&str], streams: Streams) -> Running {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named("vm").parse().unwrap(), vmm, base);
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     guard.store().create(&spec).unwrap().launch(streams).unwrap()
 }
 
 #[test]
-fn its_early_end_is_told_and_its_words_are_the_callers() {
+fn wait_ready_reports_an_early_exit_and_leaves_the_output() {
     privileged!(guard, {
         let (mut from, to) = std::io::pipe().unwrap();
         let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
@@ -30,18 +30,19 @@ fn its_early_end_is_told_and_its_words_are_the_callers() {
             matches!(&error, Error::ExitedEarly { status: ExitStatus::Exited(148), last_lines, .. } if last_lines.is_empty()),
             "{error}"
         );
-        let line = format!("the VMM of jail {} ended before it was ready: exit code 148", guard.named("vm"));
+        let line =
+            format!("the VMM of jail '{}' exited before it was ready: exit code 148", guard.named("vm"));
         assert_eq!(error.to_string(), line);
-        let mut said = String::new();
-        from.read_to_string(&mut said).unwrap();
-        assert!(said.contains("ENOENT"), "{said}");
-        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(148), "it can still be asked for");
+        let mut output = String::new();
+        from.read_to_string(&mut output).unwrap();
+        assert!(output.contains("ENOENT"), "{output}");
+        assert_eq!(running.wait().unwrap(), ExitStatus::Exited(148), "the status is still available");
         assert!(running.teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn its_socket_is_waited_for() {
+fn wait_ready_waits_for_the_socket() {
     privileged!(guard, {
         let mut running =
             launch(&guard, &["sleep-ms=50", "listen=/run/api.sock", "sleep"], Streams::default());

@@ -1,4 +1,4 @@
-//! Files that share their blocks, on filesystems that are made for the test in an image.
+//! Reflinks, on filesystems in images that the test creates.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[allow(dead_code, reason = "the other tests of placements need more of it")]
@@ -15,8 +15,8 @@ use testkit::{Guard, Powerful, privileged};
 
 use common::*;
 
-/// A test with mounts of its own: it is run again in a mount namespace that goes with it, whatever becomes of
-/// it, and so do the loop devices. Whether this is that run.
+/// Runs a test again in its own mount namespace. Its mounts and loop devices disappear with it, also after a failure.
+/// Returns whether this is that run.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "STOCKADE_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() || !rustix::process::geteuid().is_root() {
@@ -28,7 +28,7 @@ fn is_alone(test: &str) -> bool {
         .args(["--exact", test, "--nocapture"])
         .env(ALONE, "1")
         .status();
-    assert!(again.unwrap().success(), "{test} failed in a mount namespace of its own");
+    assert!(again.unwrap().success(), "{test} failed in its own mount namespace");
     false
 }
 
@@ -47,7 +47,7 @@ fn mounted(guard: &Guard, kind: &str) -> PathBuf {
     at
 }
 
-/// The part of the test that is the same for each filesystem.
+/// The test for one kind of filesystem.
 fn shares_blocks(guard: &Guard, kind: &str) {
     let directory = mounted(guard, kind);
     let (first, second) = (directory.join("first"), directory.join("second"));
@@ -55,48 +55,49 @@ fn shares_blocks(guard: &Guard, kind: &str) {
     for file in [&first, &second] {
         fs::write(file, &content).unwrap();
     }
-    // Not yet on the disk they would take no blocks, and nothing could be told from that.
+    // Before the sync they take no blocks, and a comparison would show nothing.
     run("sync", &[]);
     let free = |path: &Path| rustix::fs::statvfs(path).unwrap().f_bfree;
     let spec = spec(guard, &directory.join("base"), &["write=/auto=x"]);
-    let mut prepared = guard.store().create(&spec).unwrap();
-    replaces_and_is_taken_out(&mut prepared, &first, &second, How::Reflink);
+    let mut created = guard.store().create(&spec).unwrap();
+    replaces_and_is_taken_out(&mut created, &first, &second, How::Reflink);
     run("sync", &[]);
     let before = free(&directory);
-    // A link would do as well, but a jail that writes to it writes to the host's file.
+    // A hard link is possible too, but a jail that writes to it writes to the host's file.
     std::os::unix::fs::chown(&first, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
-    assert_eq!(prepared.place(Placement::new(&first).named("auto")).unwrap().how, How::Reflink, "{kind}");
+    assert_eq!(created.place(Placement::new(&first).named("auto")).unwrap().how, How::Reflink, "{kind}");
     for number in 0..20 {
         let placement = Placement::new(&first).named(format!("image-{number}")).how(How::Reflink);
-        prepared.place(if number % 2 == 0 { placement } else { placement.read_only() }).unwrap();
+        created.place(if number % 2 == 0 { placement } else { placement.read_only() }).unwrap();
     }
-    let facts = fs::metadata(prepared.root().join("image-1")).unwrap();
+    let facts = fs::metadata(created.root().join("image-1")).unwrap();
     assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o777), (0, OWNER.gid, 0o440));
-    assert_eq!(fs::read_to_string(prepared.root().join("image-1")).unwrap(), content);
+    assert_eq!(fs::read_to_string(created.root().join("image-1")).unwrap(), content);
     run("sync", &[]);
     let taken = (before.saturating_sub(free(&directory))) * 4096;
     assert!(taken < 10 << 20, "{kind}: 21 reflinks of 1 MiB took {taken} bytes");
     let elsewhere = guard.file("elsewhere", "");
-    let error = prepared.place(Placement::new(&elsewhere).how(How::Reflink)).unwrap_err().to_string();
-    assert!(error.ends_with("cannot be reflinked into the jail: it is on another filesystem"), "{error}");
-    assert_eq!(prepared.place(Placement::new(&elsewhere)).unwrap().how, How::Copy);
-    for power in Powerful::ALL {
-        let source = directory.join(power.name());
+    let error = created.place(Placement::new(&elsewhere).how(How::Reflink)).unwrap_err().to_string();
+    let line = "' cannot be reflinked into the jail: it is on another filesystem; copy it instead";
+    assert!(error.ends_with(line), "{error}");
+    assert_eq!(created.place(Placement::new(&elsewhere)).unwrap().how, How::Copy);
+    for privilege in Powerful::ALL {
+        let source = directory.join(privilege.name());
         fs::write(&source, &content).unwrap();
-        power.give_to(&source);
+        privilege.give_to(&source);
         for (how, read_only) in [(How::Reflink, false), (How::Reflink, true), (How::Auto, false)] {
             let placement = Placement::new(&source).how(how);
             let placement = if read_only { placement.read_only() } else { placement };
-            let placed = prepared.place(placement).unwrap();
+            let placed = created.place(placement).unwrap();
             assert_eq!(placed.how, How::Reflink);
-            says(placed.stripped.as_ref(), &source, power);
-            has_lost(&prepared.root(), power.name(), &source, power);
+            is_reported(placed.stripped.as_ref(), &source, privilege);
+            has_lost(&created.root(), privilege.name(), &source, privilege);
         }
     }
-    let mut talk = Talk::begin(prepared);
-    assert_eq!(talk.hear()["write"], "ok");
-    talk.end();
-    assert_eq!(fs::read_to_string(&first).unwrap(), content, "what the jail writes is its own");
+    let mut probe = Probe::launch(created);
+    assert_eq!(probe.next()["write"], "ok");
+    probe.finish();
+    assert_eq!(fs::read_to_string(&first).unwrap(), content, "the jail writes to its own file");
     run("umount", &[&directory]);
 }
 

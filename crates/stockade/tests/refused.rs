@@ -1,4 +1,4 @@
-//! What a jail leaves that was refused late: nothing, not even the parent cgroups that were made for it.
+//! Late refusals: nothing of the jail remains, not even the parent cgroups created for it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::{ErrorKind, ExitStatus, Streams};
 use testkit::{Guard, privileged, program};
 
-/// Where the parent cgroup of the test's jails is, in whatever version the host has for pids.
+/// The parent cgroup of the test's jails, in the host's hierarchy for pids.
 fn parent(guard: &Guard) -> PathBuf {
     let v1 = Path::new("/sys/fs/cgroup/pids");
     let mount =
@@ -28,7 +28,7 @@ fn spec(guard: &Guard, id: &str, setting: &str) -> JailSpec {
 }
 
 #[test]
-fn parents_that_were_made_for_a_jail_that_never_ran_go_with_it() {
+fn parents_created_for_a_jail_that_never_ran_are_removed() {
     privileged!(guard, {
         let (store, parent) = (guard.store(), parent(&guard));
         store.create(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
@@ -38,28 +38,28 @@ fn parents_that_were_made_for_a_jail_that_never_ran_go_with_it() {
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
         let mut no_vmm = spec(&guard, "exec", "pids.max=9");
         no_vmm.exec_file = ExecFile::new(&script).unwrap();
-        let prepared = store.create(&no_vmm).unwrap();
+        let created = store.create(&no_vmm).unwrap();
         assert!(parent.join("a/b").join(no_vmm.id.as_str()).exists());
-        prepared.launch(Streams::default()).unwrap_err();
+        created.launch(Streams::default()).unwrap_err();
         assert!(!parent.exists(), "the VMM could not be executed");
 
-        let mut prepared = store.create(&spec(&guard, "place", "pids.max=9")).unwrap();
-        prepared.place("/no/such/file").unwrap_err();
-        drop(prepared);
-        assert!(!parent.exists(), "a file was not there");
+        let mut created = store.create(&spec(&guard, "place", "pids.max=9")).unwrap();
+        created.place("/no/such/file").unwrap_err();
+        drop(created);
+        assert!(!parent.exists(), "a file was missing");
     });
 }
 
 #[test]
-fn parents_of_others_stay() {
+fn parents_of_others_remain() {
     privileged!(guard, {
         let (store, parent) = (guard.store(), parent(&guard));
-        // One that somebody made, and that is empty.
+        // An empty one that another program created.
         std::fs::create_dir(&parent).unwrap();
         store.create(&spec(&guard, "setting", "pids.max=no-number")).unwrap_err();
         assert!(parent.exists() && !parent.join("a").exists());
 
-        // One that another jail has come into meanwhile.
+        // One with a second jail in it.
         let first = store.create(&spec(&guard, "first", "pids.max=9")).unwrap();
         let second = store.create(&spec(&guard, "second", "pids.max=9")).unwrap();
         drop(first);
@@ -71,7 +71,7 @@ fn parents_of_others_stay() {
 }
 
 #[test]
-fn jails_that_are_refused_are_in_nobodys_way() {
+fn refused_jails_do_not_disturb_others() {
     privileged!(guard, {
         let (store, count) = (guard.store(), AtomicU32::new(0));
         std::thread::scope(|scope| {
@@ -82,10 +82,10 @@ fn jails_that_are_refused_are_in_nobodys_way() {
                         let id = format!("{thread}-{round}");
                         if thread % 2 == 0 {
                             let error = store.create(&spec(guard, &id, "pids.max=no-number")).unwrap_err();
-                            assert!(error.to_string().contains("Invalid argument"), "{error}");
+                            assert!(error.to_string().ends_with(": invalid argument"), "{error}");
                         } else {
-                            let prepared = store.create(&spec(guard, &id, "pids.max=9")).unwrap();
-                            assert!(prepared.teardown().unwrap().is_clean());
+                            let created = store.create(&spec(guard, &id, "pids.max=9")).unwrap();
+                            assert!(created.teardown().unwrap().is_clean());
                             count.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -97,7 +97,7 @@ fn jails_that_are_refused_are_in_nobodys_way() {
 }
 
 #[test]
-fn a_cgroup_file_of_the_other_version_is_refused_before_anything_is_made() {
+fn a_cgroup_file_of_the_other_version_is_refused_early() {
     privileged!(guard, {
         let v1 = testkit::unified_mount().is_none();
         let (setting, instead) = if v1 {
@@ -107,7 +107,7 @@ fn a_cgroup_file_of_the_other_version_is_refused_before_anything_is_made() {
         };
         let error = guard.store().create(&spec(&guard, "other", setting)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
-        assert!(error.to_string().ends_with(&format!("there it is {instead}")), "{error}");
+        assert!(error.to_string().ends_with(&format!("; use '{instead}'")), "{error}");
         assert!(!parent(&guard).exists() && !guard.base().exists() && !guard.state().exists());
     });
 }

@@ -1,4 +1,4 @@
-//! Where one part meets another: jails of two state directories, adopted jails after a boot, a skeleton that goes.
+//! Interactions of parts: two state directories, adopted jails after a boot, a removed template namespace.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -26,13 +26,13 @@ fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
 }
 
 #[test]
-fn two_state_directories_may_have_a_jail_of_one_name() {
+fn two_state_directories_may_have_a_jail_with_the_same_id() {
     privileged!(guard, {
         let other = Store::new(&guard.directory().join("other")).unwrap();
         let (one, two) = (spec(&guard, "same", "base"), spec(&guard, "same", "second"));
         let first = guard.store().create(&one).unwrap().launch(Streams::default()).unwrap();
         other.create(&two).unwrap().persist().unwrap();
-        let Some(Jail::Created(second)) = other.open(&two.id).unwrap() else { panic!("it stands") };
+        let Some(Jail::Created(second)) = other.open(&two.id).unwrap() else { panic!("it persists") };
         let second = second.launch(Streams::default()).unwrap();
         assert!(second.teardown().unwrap().is_clean());
         assert!(Path::new("/proc").join(first.pid().to_string()).join("root").exists());
@@ -41,13 +41,13 @@ fn two_state_directories_may_have_a_jail_of_one_name() {
 }
 
 #[test]
-fn what_has_the_name_after_a_boot_is_not_an_adopted_jails() {
+fn a_namespace_created_after_a_boot_is_not_an_adopted_jails() {
     privileged!(guard, {
         let name = guard.named("net");
         let mut adopted = guard.store().adopt(&adopt_spec(&guard, "old")).unwrap();
         adopted.expect_netns(&name.parse().unwrap()).unwrap();
         adopted.make_root().unwrap();
-        // As a reboot leaves it: the receipt on disk, and nobody who holds it.
+        // The state after a reboot: the receipt on disk, and no process with its lock.
         let receipt = guard.state().join(guard.named("old")).join("receipt.json");
         let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&receipt).unwrap()).unwrap();
         drop(adopted);
@@ -56,18 +56,18 @@ fn what_has_the_name_after_a_boot_is_not_an_adopted_jails() {
         fs::write(&receipt, text.to_string()).unwrap();
         assert_eq!(run_with(Command::new("ip").args(["netns", "add", &name])).code, 0);
         let collection = guard.store().collect(false).unwrap();
-        let stays = Path::new("/run/netns").join(&name).exists();
+        let remains = Path::new("/run/netns").join(&name).exists();
         run_with(Command::new("ip").args(["netns", "del", &name]));
         fs::remove_dir_all(guard.state())
             .or_else(|e| if guard.state().exists() { Err(e) } else { Ok(()) })
             .unwrap();
         assert!(collection.is_clean(), "{collection:?}");
-        assert!(stays, "it was made after the boot, by somebody else");
+        assert!(remains, "another program created it after the boot");
     });
 }
 
 #[test]
-fn a_wish_that_is_refused_leaves_an_adopted_root_to_its_owner() {
+fn a_refused_request_leaves_an_adopted_root_to_its_owner() {
     privileged!(guard, {
         let mut adopted = guard.store().adopt(&adopt_spec(&guard, "jail")).unwrap();
         adopted.make_root().unwrap();
@@ -85,19 +85,19 @@ fn a_wish_that_is_refused_leaves_an_adopted_root_to_its_owner() {
 }
 
 #[test]
-fn a_prepared_jail_starts_without_the_skeleton_it_was_planned_with() {
+fn a_created_jail_starts_after_removal_of_template_mounts() {
     privileged!(guard, {
         TemplateMounts::make().unwrap();
-        let prepared = guard.store().create(&spec(&guard, "kept", "base")).unwrap();
+        let created = guard.store().create(&spec(&guard, "kept", "base")).unwrap();
         TemplateMounts::remove().unwrap();
-        let running = prepared.launch(Streams::default());
+        let running = created.launch(Streams::default());
         TemplateMounts::make().unwrap();
         assert!(running.unwrap().teardown().unwrap().is_clean());
     });
 }
 
 #[test]
-fn what_an_adopted_jail_will_have_is_inspected() {
+fn inspect_shows_future_paths_of_an_adopted_jail() {
     privileged!(guard, {
         let mut spec = adopt_spec(&guard, "seen");
         spec.wants.cgroups = vec!["pids.max=20".parse().unwrap()];

@@ -1,4 +1,4 @@
-//! A thousand jails, and many at once: nothing is left, and nothing grows.
+//! A thousand jails, many in parallel: nothing is left, and nothing grows.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,15 +8,15 @@ use stockade::{ExitStatus, Store, Streams};
 use testkit::{privileged, program, tell, with_everything};
 
 fn live(store: &Store, spec: &JailSpec) {
-    let mut prepared = store.create(spec).unwrap();
-    prepared.place("/etc/passwd").unwrap();
-    let mut running = prepared.launch(Streams::default()).unwrap();
+    let mut created = store.create(spec).unwrap();
+    created.place("/etc/passwd").unwrap();
+    let mut running = created.launch(Streams::default()).unwrap();
     assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
     let report = running.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
 }
 
-/// This process's open descriptors and resident memory in KiB.
+/// The number of this process's open file descriptors, and its resident memory in KiB.
 fn size() -> (usize, u64) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -25,7 +25,7 @@ fn size() -> (usize, u64) {
 }
 
 #[test]
-fn a_thousand_jails_fifty_at_once_leave_nothing_and_nothing_grows() {
+fn a_thousand_jails_leave_nothing_and_nothing_grows() {
     privileged!(guard, {
         let store = guard.store();
         let next = AtomicU32::new(0);
@@ -50,8 +50,7 @@ fn a_thousand_jails_fifty_at_once_leave_nothing_and_nothing_grows() {
             after_first.0, after_last.0, after_first.1, after_last.1
         ));
         assert_eq!(after_first.0, after_last.0, "descriptors");
-        // The allocator keeps an arena for threads that are gone; a jail that leaked as much as its receipt
-        // would show in millions.
+        // The allocator keeps arenas of exited threads. A leak of one receipt per jail would show in megabytes.
         assert!(after_last.1 < after_first.1 + 4_096, "resident memory grew");
     });
 }
@@ -63,7 +62,7 @@ fn take(next: &AtomicU32, end: u32) -> Option<u32> {
 }
 
 #[test]
-fn two_hundred_jails_from_sixteen_processes() {
+fn two_hundred_jails_of_sixteen_processes_leave_nothing() {
     privileged!(guard, {
         let next = AtomicU32::new(0);
         std::thread::scope(|scope| {

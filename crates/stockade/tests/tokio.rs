@@ -1,4 +1,4 @@
-//! VMMs awaited in an event loop: one thread for all of them, and none of the library's.
+//! VMMs awaited in an event loop: one thread for all of them, and none created by the library.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,20 +12,20 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// Long enough for whatever happens at all; what happens too early fails by its order.
+/// Longer than any expected event takes. Events that come too early fail by their order.
 const LONG: Duration = Duration::from_mins(1);
 
-fn spec(guard: &Guard, id: &str, words: &[&str]) -> JailSpec {
+fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     spec
 }
 
-fn launch(guard: &Guard, id: &str, words: &[&str], monitor: bool) -> Running {
-    let prepared = guard.store().create(&spec(guard, id, words)).unwrap();
-    if monitor { prepared.launch_watched(1 << 12) } else { prepared.launch(Streams::default()) }.unwrap()
+fn launch(guard: &Guard, id: &str, arguments: &[&str], monitor: bool) -> Running {
+    let created = guard.store().create(&spec(guard, id, arguments)).unwrap();
+    if monitor { created.launch_watched(1 << 12) } else { created.launch(Streams::default()) }.unwrap()
 }
 
 fn runtime() -> Runtime {
@@ -34,15 +34,15 @@ fn runtime() -> Runtime {
 
 #[expect(
     deprecated,
-    reason = "its successor is unsafe; a descriptor that is borrowed outlives its registration"
+    reason = "its successor is unsafe; a borrowed file descriptor outlives its registration"
 )]
 async fn readable(fd: BorrowedFd<'_>) {
     let registered = AsyncFd::with_interest(fd, Interest::READABLE).unwrap();
     let _ready = registered.readable().await.unwrap();
 }
 
-/// As the documentation of `waits_at` has it.
-async fn ended(running: &mut Running) -> ExitStatus {
+/// The loop in the documentation of `waits_at`.
+async fn exit_of(running: &mut Running) -> ExitStatus {
     while let Some(fd) = running.waits_at().unwrap() {
         readable(fd).await;
     }
@@ -57,8 +57,8 @@ fn threads() -> usize {
 fn fifty_vmms_are_awaited_by_one_thread() {
     privileged!(guard, {
         let launch = |n: i32| {
-            let words = [&format!("sleep-ms={}", 5 * (n % 7)), &*format!("exit={n}")];
-            launch(&guard, &format!("vm{n}"), &words, n % 2 == 0)
+            let arguments = [&format!("sleep-ms={}", 5 * (n % 7)), &*format!("exit={n}")];
+            launch(&guard, &format!("vm{n}"), &arguments, n % 2 == 0)
         };
         let running: Vec<Running> = (0..50).map(launch).collect();
         let before = threads();
@@ -67,7 +67,7 @@ fn fifty_vmms_are_awaited_by_one_thread() {
                 .into_iter()
                 .map(|mut running| {
                     tokio::task::spawn_local(async move {
-                        (timeout(LONG, ended(&mut running)).await.unwrap(), running)
+                        (timeout(LONG, exit_of(&mut running)).await.unwrap(), running)
                     })
                 })
                 .collect();
@@ -81,16 +81,16 @@ fn fifty_vmms_are_awaited_by_one_thread() {
 }
 
 #[test]
-fn a_wait_that_is_cancelled_costs_nothing() {
+fn a_cancelled_wait_has_no_effect() {
     privileged!(guard, {
         for monitor in [false, true] {
             let mut running = launch(&guard, "vm", &["sleep"], monitor);
             runtime().block_on(async {
                 for _ in 0..3 {
-                    timeout(Duration::from_millis(20), ended(&mut running)).await.expect_err("it sleeps");
+                    timeout(Duration::from_millis(20), exit_of(&mut running)).await.expect_err("it sleeps");
                 }
                 running.signal(rustix::process::Signal::TERM).unwrap();
-                assert_eq!(timeout(LONG, ended(&mut running)).await.unwrap(), ExitStatus::Killed(15));
+                assert_eq!(timeout(LONG, exit_of(&mut running)).await.unwrap(), ExitStatus::Killed(15));
             });
             assert!(running.teardown().unwrap().is_clean());
         }
@@ -107,17 +107,18 @@ async fn next(events: &mut Events) -> EventKind {
 }
 
 #[test]
-fn events_are_awaited_beside_what_they_tell_of() {
+fn events_are_awaited_in_parallel_to_their_vmm() {
     privileged!(guard, {
         let mut events = guard.store().events().unwrap();
         runtime().block_on(async {
             timeout(Duration::from_millis(20), next(&mut events)).await.expect_err("nothing happens");
             let mut running = launch(&guard, "vm", &["sleep-ms=50", "exit=3"], true);
             let pid = running.pid();
-            let told = async { [next(&mut events).await, next(&mut events).await, next(&mut events).await] };
-            let (told, how) = timeout(LONG, async { tokio::join!(told, ended(&mut running)) }).await.unwrap();
+            let three = async { [next(&mut events).await, next(&mut events).await, next(&mut events).await] };
+            let (three, how) =
+                timeout(LONG, async { tokio::join!(three, exit_of(&mut running)) }).await.unwrap();
             assert_eq!(how, ExitStatus::Exited(3));
-            assert_eq!(told, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { how }]);
+            assert_eq!(three, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { how }]);
             assert!(running.teardown().unwrap().is_clean());
             assert_eq!(timeout(LONG, next(&mut events)).await.unwrap(), EventKind::Removed);
         });

@@ -1,4 +1,4 @@
-//! Whatever umask a launcher has, what it makes has the same modes: those that are documented.
+//! Modes of everything that stockade creates, which do not depend on the launcher's umask.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -18,14 +18,14 @@ use testkit::{Guard, privileged, program, set_mode};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
-/// The mode of everything that is made in the life of a jail. `NAME` is the test's, `NONCE` the receipt's.
+/// The mode of everything that is created in the life of a jail. `NAME` is the test's, `NONCE` the receipt's.
 const MODES: &[(&str, u32)] = &[
-    // The way to the jail, which is root's.
+    // The way to the jail, owned by root.
     ("base", 0o755),
     ("base/vmm", 0o755),
     ("base/vmm/NAME-jail", 0o755),
     ("base/vmm/NAME-jail/.stockade-NONCE", 0),
-    // The jail, which is its uid's.
+    // The jail, owned by its uid.
     ("base/vmm/NAME-jail/root", 0o700),
     ("base/vmm/NAME-jail/root/dev", 0o700),
     ("base/vmm/NAME-jail/root/dev/kvm", 0o600),
@@ -36,7 +36,7 @@ const MODES: &[(&str, u32)] = &[
     ("base/vmm/NAME-jail/root/run", 0o700),
     ("base/vmm/NAME-jail/root/vmm", 0o755),
     ("base/vmm/NAME-jail/root/vmm.pid", 0o644),
-    // What was placed: as its source is, or for the jail's group to read only, or as the mount point of a bind.
+    // Placements: with the source's mode, read-only for the jail's group, or the mount point of a bind.
     ("base/vmm/NAME-jail/root/a", 0o700),
     ("base/vmm/NAME-jail/root/a/file", 0o666),
     ("base/vmm/NAME-jail/root/file-ro", 0o440),
@@ -45,20 +45,20 @@ const MODES: &[(&str, u32)] = &[
     ("base/vmm/NAME-jail/root/zero", 0o600),
     ("base/vmm/NAME-jail/root/tree", 0o777),
     ("base/vmm/NAME-jail/root/tree/file", 0o640),
-    ("base/vmm/NAME-jail/root/tree/folder", 0o711),
+    ("base/vmm/NAME-jail/root/tree/directory", 0o711),
     ("base/vmm/NAME-jail/root/tree-ro", 0o550),
     ("base/vmm/NAME-jail/root/tree-ro/file", 0o440),
-    ("base/vmm/NAME-jail/root/tree-ro/folder", 0o550),
+    ("base/vmm/NAME-jail/root/tree-ro/directory", 0o550),
     ("base/vmm/NAME-jail/root/bind", 0),
     ("base/vmm/NAME-jail/root/bind-tree", 0),
-    // A jail that another program makes, and closes itself.
+    // A jail that another program creates, and whose root that program closes itself.
     ("base/adopted", 0o755),
     ("base/adopted/NAME-adopted", 0o755),
     ("base/adopted/NAME-adopted/.stockade-NONCE", 0),
     ("base/adopted/NAME-adopted/root", 0o755),
     ("base/adopted/NAME-adopted/root/file", 0o666),
     ("base/adopted/NAME-adopted/root/ramfs", 0o700),
-    // What is known of jails.
+    // The state directory.
     ("state", 0o755),
     ("state/.events-NONCE", 0o700),
     ("state/NAME-adopted", 0o700),
@@ -67,7 +67,7 @@ const MODES: &[(&str, u32)] = &[
     ("state/NAME-jail/ended", 0o600),
     ("state/NAME-jail/log", 0o600),
     ("state/NAME-jail/receipt.json", 0o600),
-    // What is shared.
+    // Directories that jails share.
     ("/run/netns", 0o755),
     ("/run/stockade", 0o700),
     ("/run/stockade/empty", 0o555),
@@ -75,15 +75,15 @@ const MODES: &[(&str, u32)] = &[
     ("parent cgroup", 0o755),
 ];
 
-/// What was found, by its name.
+/// Modes by name.
 type Found = BTreeMap<String, u32>;
 
 #[test]
-fn every_mode_is_the_documented_one_whatever_the_umask_is() {
+fn modes_are_the_documented_ones_with_every_umask() {
     const UMASK: &str = "STOCKADE_TEST_UMASK";
-    const TEST: &str = "every_mode_is_the_documented_one_whatever_the_umask_is";
+    const TEST: &str = "modes_are_the_documented_ones_with_every_umask";
     if std::env::var_os(UMASK).is_some() {
-        // The runtime directory and that of network namespaces are to be made here.
+        // The runtime directory and that of network namespaces are created here.
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("tmpfs", "/run", "tmpfs", flags, Some(c"mode=755")).unwrap();
         privileged!(guard, { print_modes(&life(&guard), &guard) });
@@ -95,7 +95,7 @@ fn every_mode_is_the_documented_one_whatever_the_umask_is() {
     }
     let wanted: Found = MODES.iter().map(|(name, mode)| ((*name).to_owned(), *mode)).collect();
     for umask in ["000", "022", "077", "777"] {
-        // In a mount namespace that goes with it, and another process: a umask is one's whole process's.
+        // Another process, since the umask belongs to the whole process, in a mount namespace that it takes with it.
         let script = format!("umask {umask}; exec unshare --mount --propagation private \"$0\" \"$@\"");
         let mut alone = Command::new("sh");
         alone.args(["-c", &script]).arg(std::env::current_exe().unwrap()).args([
@@ -110,7 +110,7 @@ fn every_mode_is_the_documented_one_whatever_the_umask_is() {
             let (mode, name) = line.split_once(' ').unwrap();
             found.insert(name.to_owned(), u32::from_str_radix(mode, 8).unwrap());
         }
-        // Only kernels with it have the node.
+        // Only kernels with userfaultfd have the node.
         let userfaultfd = found.remove("base/vmm/NAME-jail/root/dev/userfaultfd").unwrap_or(0o600);
         assert_eq!(userfaultfd, 0o600);
         let differing = |one: &Found, other: &Found| {
@@ -128,27 +128,27 @@ fn print_modes(found: &Found, guard: &Guard) {
     }
 }
 
-/// The life of a jail with everything, and the modes that are seen in it.
+/// Runs a jail with everything, and returns the modes.
 fn life(guard: &Guard) -> Found {
     let mut found = Found::new();
     TemplateMounts::make().unwrap();
     let _events = guard.store().events().unwrap();
     let sources = Sources::make(guard);
-    let mut prepared = guard.store().create(&spec(guard)).unwrap();
-    sources.place(&mut prepared);
-    let mut running = prepared.launch_watched(1 << 16).unwrap();
+    let mut created = guard.store().create(&spec(guard)).unwrap();
+    sources.place(&mut created);
+    let mut running = created.launch_watched(1 << 16).unwrap();
     running.place(Placement::new(&sources.file).named("later").how(How::Copy)).unwrap();
     running.place(Placement::new("/dev/zero")).unwrap();
     let adopted = adopted(guard, &sources);
     wait_for_log(guard);
-    look_at(guard, &guard.base(), &mut found);
-    look_at_cgroups(guard, &running, &mut found);
+    read_modes(guard, &guard.base(), &mut found);
+    read_cgroup_modes(guard, &running, &mut found);
     for shared in ["/run/netns", RUNTIME_DIRECTORY, "/run/stockade/empty"] {
         found.insert(shared.to_owned(), mode(Path::new(shared)));
     }
     running.signal(Signal::KILL).unwrap();
     running.wait().unwrap();
-    look_at(guard, &guard.state(), &mut found);
+    read_modes(guard, &guard.state(), &mut found);
     assert!(running.teardown().unwrap().is_clean());
     assert!(adopted.teardown().unwrap().is_clean());
     assert!(TemplateMounts::remove().unwrap());
@@ -170,7 +170,7 @@ fn spec(guard: &Guard) -> JailSpec {
     spec
 }
 
-/// What is placed: of more than any usual umask leaves.
+/// Sources of placements, with more mode bits than a usual umask leaves.
 struct Sources {
     file: std::path::PathBuf,
     tree: std::path::PathBuf,
@@ -181,15 +181,15 @@ impl Sources {
         let (file, tree) = (guard.file("file", "content"), guard.directory().join("tree"));
         set_mode(&file, 0o666);
         fs::create_dir(&tree).unwrap();
-        fs::create_dir(tree.join("folder")).unwrap();
+        fs::create_dir(tree.join("directory")).unwrap();
         fs::write(tree.join("file"), "content").unwrap();
-        for (path, mode) in [("", 0o777), ("folder", 0o711), ("file", 0o640)] {
+        for (path, mode) in [("", 0o777), ("directory", 0o711), ("file", 0o640)] {
             set_mode(&tree.join(path), mode);
         }
         Self { file, tree }
     }
 
-    fn place(&self, prepared: &mut Created) {
+    fn place(&self, created: &mut Created) {
         let copy = |source: &Path, name: &str| Placement::new(source).named(name).how(How::Copy);
         let bind = |source: &Path, name: &str| Placement::new(source).named(name).how(How::Bind);
         for placement in [
@@ -201,12 +201,12 @@ impl Sources {
             bind(&self.tree, "bind-tree"),
             Placement::new("/dev/null"),
         ] {
-            prepared.place(placement).unwrap();
+            created.place(placement).unwrap();
         }
     }
 }
 
-/// A jail that another program is going to make, with a root and a file in it already.
+/// An adopted jail with a root and a file in it.
 fn adopted(guard: &Guard, sources: &Sources) -> stockade::Adopted {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let jail = Layout::named(base.clone(), "adopted", &guard.named("adopted")).unwrap();
@@ -233,8 +233,8 @@ fn wait_for_log(guard: &Guard) {
     }
 }
 
-/// Everything in a directory of the test's, by its path from there, without what is random.
-fn look_at(guard: &Guard, path: &Path, found: &mut Found) {
+/// The modes of everything in a directory of the test, by relative path, with nonces replaced.
+fn read_modes(guard: &Guard, path: &Path, found: &mut Found) {
     let facts = path.symlink_metadata().unwrap();
     let name = path.strip_prefix(guard.directory()).unwrap().to_str().unwrap();
     let mark = |name: &str| {
@@ -245,12 +245,12 @@ fn look_at(guard: &Guard, path: &Path, found: &mut Found) {
     found.insert(mark(name).unwrap_or_else(|| name.to_owned()), facts.mode() & 0o7777);
     if facts.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            look_at(guard, &entry.unwrap().path(), found);
+            read_modes(guard, &entry.unwrap().path(), found);
         }
     }
 }
 
-fn look_at_cgroups(guard: &Guard, running: &Running, found: &mut Found) {
+fn read_cgroup_modes(guard: &Guard, running: &Running, found: &mut Found) {
     let cgroups: Vec<HostPath> = running
         .receipt()
         .steps

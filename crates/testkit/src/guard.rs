@@ -1,4 +1,4 @@
-//! The host before and after a test.
+//! Compares the host before and after a test.
 
 use std::any::Any;
 use std::fs::File;
@@ -15,59 +15,59 @@ use stockade::snapshot::Snapshot;
 
 use crate::programs::RUNNING;
 
-/// One test at a time in this process…
+/// Privileged tests run one at a time in this process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A test that needs root, from its beginning to the comparison at its end.
+/// A running privileged test, with a snapshot of the host from its start.
 pub struct Guard {
     name: String,
     directory: PathBuf,
     before: Snapshot,
     _here: MutexGuard<'static, ()>,
-    /// … and on this machine.
+    /// The lock for one privileged test at a time on this machine.
     _machine: File,
 }
 
 impl Guard {
-    /// Waits for its turn and looks at the host; `None` if this is not root and the test has to be skipped.
+    /// Waits for the locks and takes a snapshot of the host; `None` if the test is skipped because this is not root.
     ///
     /// # Panics
-    /// If `CI=true` and this is not root, or the host cannot be looked at.
+    /// Panics if the process is not root and `CI=true`, or if the snapshot fails.
     pub fn new(test: &str) -> Option<Self> {
         let test = test.trim_end_matches("::{{closure}}");
         if !rustix::process::geteuid().is_root() {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),
-                "{test} needs root, and CI has to run every test"
+                "{test} needs root, and CI must run every test"
             );
             skip(test, "root");
             return None;
         }
         let here = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let machine =
-            File::create(std::env::temp_dir().join("stockade-tests.lock")).expect("make the tests' lock");
+            File::create(std::env::temp_dir().join("stockade-tests.lock")).expect("create the tests' lock");
         rustix::fs::flock(&machine, FlockOperation::LockExclusive).expect("lock the machine for this test");
-        // Orphans of the jails come to this process, where they are found.
+        // This process becomes the parent of orphans from jails, and so finds them.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("become a subreaper");
         let name = unique_name();
-        // On a disk, not on a tmpfs: those are often mounted without devices.
+        // On a disk: a tmpfs is often mounted nodev.
         let directory = PathBuf::from("/var/tmp").join(&name);
-        let before = Snapshot::take(&[&directory]).expect("look at the host before the test");
-        std::fs::create_dir(&directory).expect("make the test's directory");
+        let before = Snapshot::take(&[&directory]).expect("take a snapshot before the test");
+        std::fs::create_dir(&directory).expect("create the test's directory");
         Some(Self { name, directory, before, _here: here, _machine: machine })
     }
 
-    /// A name that no other test uses, fit for an id, a namespace or a cgroup.
+    /// A unique name, valid for an id, a namespace and a cgroup.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// That name with something behind it.
+    /// The unique name with a suffix.
     pub fn named(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.name)
     }
 
-    /// The test's own directory, removed at its end.
+    /// The test's own directory, which is removed at its end.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -85,39 +85,39 @@ impl Guard {
     /// The store in that state directory.
     ///
     /// # Panics
-    /// Never: the path is free.
+    /// Never: the path is valid.
     pub fn store(&self) -> Store {
-        Store::new(&self.state()).expect("a free path for the state directory")
+        Store::new(&self.state()).expect("a valid path for the state directory")
     }
 
-    /// A file with this content in the test's directory.
+    /// Creates a file with this content in the test's directory.
     ///
     /// # Panics
-    /// If it cannot be written.
+    /// Panics if the file cannot be written.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.directory.join(name);
         std::fs::write(&path, content).expect("write a file for the test");
         path
     }
 
-    /// Looks at the host now, this test's base and state among it.
+    /// Takes a snapshot of the host with this test's base and state directory.
     ///
     /// # Panics
-    /// If the host cannot be looked at.
+    /// Panics if the snapshot fails.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&[&self.base(), &self.state()]).expect("look at the host during the test")
+        Snapshot::take(&[&self.base(), &self.state()]).expect("take a snapshot during the test")
     }
 
-    /// Ends the test: fails it if it leaked, or as it failed itself.
+    /// Finishes the test: continues its panic, and fails it if it leaked.
     ///
     /// # Panics
-    /// If the test panicked, or something is left.
+    /// Panics if the test panicked or leaked.
     pub fn finish(self, outcome: Result<(), Box<dyn Any + Send>>) {
         let mut leaks: Vec<String> = self.leftover_files();
         leaks.extend(living_child());
         remove_cgroup(&self.name);
         let _ = std::fs::remove_dir_all(&self.directory);
-        let after = Snapshot::take(&[&self.directory]).expect("look at the host after the test");
+        let after = Snapshot::take(&[&self.directory]).expect("take a snapshot after the test");
         leaks.extend(self.before.added(&after).filter(|what| self.is_leak(what)).map(str::to_owned));
         leaks.extend(
             self.before.removed(&after).filter(|what| self.is_leak(what)).map(|what| format!("lost: {what}")),
@@ -128,48 +128,44 @@ impl Guard {
         assert!(leaks.is_empty(), "the test leaked: {leaks:#?}");
     }
 
-    /// What is left in the base and the state directory: both go with their last jail.
+    /// The files in the base and the state directory, which must be removed with their last jail.
     fn leftover_files(&self) -> Vec<String> {
-        let nothing = Snapshot::take(&[]).expect("look at the host after the test");
+        let nothing = Snapshot::take(&[]).expect("take a snapshot after the test");
         let (base, state) = (self.base(), self.state());
-        let now = Snapshot::take(&[&base, &state]).expect("look at the host after the test");
+        let now = Snapshot::take(&[&base, &state]).expect("take a snapshot after the test");
         nothing.added(&now).filter(|what| what.starts_with("file ")).map(str::to_owned).collect()
     }
 
     fn is_leak(&self, what: &str) -> bool {
-        // The host's own cgroups come and go; this test's have its name.
+        // Other cgroups of the host may change; those of this test contain its name.
         let own_cgroup = !what.starts_with("cgroup ") || what.contains(&self.name);
-        // Made shared with the first namespace after boot, as `ip netns` does, and left so.
+        // The first named network namespace after boot creates this shared mount, as `ip netns` does; it stays.
         own_cgroup && !what.starts_with("mount /run/netns (")
     }
 }
 
-/// A base that one test made for others to find would be a leak: tests that need theirs to exist make it in
-/// their own directory and remove it.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("stk{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Whether what a test needs is there. If not, the test's name and its need are told.
+/// Returns `is_there`. If it is false, reports the test as skipped.
 ///
 /// # Panics
-/// If it is not there, and `CI=true`.
+/// Panics if `is_there` is false and `CI=true`.
 pub fn has(is_there: bool, test: &str, needs: &str) -> bool {
     let test = test.trim_end_matches("::{{closure}}");
     if !is_there {
         assert!(
             std::env::var("CI").as_deref() != Ok("true"),
-            "{test} needs {needs}, and CI has to run every test"
+            "{test} needs {needs}, and CI must run every test"
         );
         skip(test, needs);
     }
     is_there
 }
 
-/// Tells what a test wants to be known even if it passes: the harness shows only the failed ones' `eprintln`.
-///
-/// Whether anybody reads it is not the test's concern.
+/// Prints a line to stderr even if the test passes: the harness hides the `eprintln` of passing tests.
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -184,7 +180,7 @@ pub fn skip(test: &str, needs: &str) {
     tell(&format!("skipped: {test} needs {needs}"));
     if let Some(file) = std::env::var_os("STOCKADE_SKIPPED") {
         let file = File::options().append(true).create(true).open(file);
-        // In one write: tests of other threads append to it too.
+        // In one write: other threads append to the file too.
         let line = format!("{test} (needs {needs})\n");
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
@@ -197,9 +193,9 @@ fn test_binary() -> String {
     name.rsplit_once('-').map_or(&*name, |(name, _)| name).to_owned()
 }
 
-/// Reaps what has ended; what still lives is a leak.
+/// Reaps the children that have exited. A child that still lives is a leak.
 fn living_child() -> Option<String> {
-    let _nobody_runs_one = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
+    let _no_program_runs = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
     loop {
         match rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Ok(Some(_)) => (),
@@ -210,8 +206,8 @@ fn living_child() -> Option<String> {
     }
 }
 
-/// Removes a parent cgroup from every hierarchy: it outlives its jails on purpose, but not the test. One with a
-/// process in it stays.
+/// Removes a parent cgroup from every hierarchy. By design it outlives its jails. A cgroup with a process stays, and
+/// is a leak.
 pub fn remove_cgroup(name: &str) {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for line in mounts.lines() {
@@ -222,7 +218,6 @@ pub fn remove_cgroup(name: &str) {
     }
 }
 
-/// What has a process in it stays, and is a leak.
 fn remove_bottom_up(cgroup: &Path) {
     for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
         remove_bottom_up(&entry.path());

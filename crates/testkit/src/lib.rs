@@ -1,8 +1,8 @@
-//! What the tests share: a guard that finds leaks, unique names, and the programs under test.
+//! Shared test code: leak checks, unique names, and the programs under test.
 //!
-//! A privileged test begins with [`Guard::new`], which gives it directories of its own and compares the host
-//! at the end with what it was before; a leak fails the test. Such tests run one at a time, whoever runs
-//! them: the comparison would take another's jail for a leak.
+//! A privileged test begins with [`Guard::new`], which provides the test's directories. At the end the guard compares
+//! the host with its state before the test; a leak fails the test. Privileged tests run one at a time on a machine:
+//! the comparison would report another test's jail as a leak.
 
 mod command;
 mod guard;
@@ -20,8 +20,8 @@ pub use programs::{Output, program, run, run_with};
 pub use specs::with_everything;
 pub use unified::{has_unified, unified_mount};
 
-/// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is skipped and its
-/// name is told; with `CI=true` that is a failure.
+/// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is reported as skipped; with
+/// `CI=true` it fails.
 #[macro_export]
 macro_rules! privileged {
     ($guard:ident, $body:block) => {
@@ -32,8 +32,8 @@ macro_rules! privileged {
     };
 }
 
-/// The body of a test that needs root and a host with nothing but cgroup version 2: `unified!(guard, { … })`.
-/// Elsewhere the test is skipped and its name is told; in the tests' virtual machine that is a failure.
+/// The body of a test that needs root and a host with cgroup v2 only: `unified!(guard, { … })`. On other hosts the
+/// test is reported as skipped; in the virtual machine it fails.
 #[macro_export]
 macro_rules! unified {
     ($guard:ident, $body:block) => {

@@ -1,4 +1,4 @@
-//! An operator at a terminal: a shell with job control, what is typed there and what is shown.
+//! An operator at a terminal: a shell with job control, typed keys and shown text.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -13,59 +13,59 @@ use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::{Guard, program};
 
-/// How long anything may take to be shown.
+/// The time limit for shown text.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The shell's prompt.
 const PROMPT: &str = "op> ";
 
-/// A shell on a terminal of its own. `stockade` is the command under test there, with the test's state directory.
+/// A shell on its own terminal. There `$stockade` is the command under test, with the test's state directory.
 pub struct Operator {
     shell: Child,
-    /// The terminal's side that a person has.
+    /// The person's side of the terminal.
     hands: File,
-    /// The side that the shell has.
+    /// The shell's side of the terminal.
     terminal: OwnedFd,
-    /// The text that was shown and not waited for yet.
+    /// The shown text that no call has returned yet.
     shown: String,
 }
 
 impl Operator {
-    /// A shell at its first prompt.
+    /// Starts bash without line editing, and waits for its first prompt.
     ///
     /// # Panics
-    /// If there is no terminal or no bash.
+    /// Panics without a terminal or bash.
     pub fn new(guard: &Guard) -> Self {
         Self::with(guard, &["bash", "--norc", "--noprofile", "--noediting"])
     }
 
-    /// The same with a shell that edits lines itself, and sets the terminal for that.
+    /// Starts bash with line editing, which changes the terminal's modes.
     ///
     /// # Panics
-    /// If there is no terminal or no bash.
+    /// Panics without a terminal or bash.
     pub fn editing(guard: &Guard) -> Self {
         Self::with(guard, &["bash", "--norc", "--noprofile"])
     }
 
-    /// The same with a shell that never sets the terminal, dash.
+    /// Starts dash, which never changes the terminal's modes.
     ///
     /// # Panics
-    /// If there is no terminal or no dash.
+    /// Panics without a terminal or dash.
     pub fn plain(guard: &Guard) -> Self {
         Self::with(guard, &["dash"])
     }
 
-    fn with(guard: &Guard, words: &[&str]) -> Self {
+    fn with(guard: &Guard, arguments: &[&str]) -> Self {
         let open = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let hands = openpt(open).expect("make a terminal");
+        let hands = openpt(open).expect("create a terminal");
         unlockpt(&hands).expect("unlock the terminal");
-        rustix::io::ioctl_fionbio(&hands, true).expect("have the terminal never block the test");
+        rustix::io::ioctl_fionbio(&hands, true).expect("make the terminal non-blocking");
         let terminal = ioctl_tiocgptpeer(&hands, open).expect("open the terminal");
-        tcsetwinsize(&terminal, size(30, 100)).expect("size the terminal");
-        let stream = || Stdio::from(terminal.try_clone().expect("copy a descriptor"));
-        // Tests that run in the background ignore Ctrl-C, and so would all that is run there.
+        tcsetwinsize(&terminal, size(30, 100)).expect("resize the terminal");
+        let stream = || Stdio::from(terminal.try_clone().expect("duplicate a file descriptor"));
+        // Tests in the background ignore SIGINT, and the shell's jobs would inherit that.
         let mut shell = Command::new("env");
-        shell.args(["--default-signal", "setsid", "--ctty"]).args(words);
+        shell.args(["--default-signal", "setsid", "--ctty"]).args(arguments);
         shell.arg("-i").env("PS1", PROMPT).env("TERM", "dumb").env("STOCKADE_STATE_DIR", guard.state());
         shell.env_remove("HISTFILE").env("stockade", program("stockade"));
         let shell = shell.stdin(stream()).stdout(stream()).stderr(stream()).spawn().expect("start a shell");
@@ -74,10 +74,10 @@ impl Operator {
         operator
     }
 
-    /// Types, as far as the terminal takes it within a moment; returns the number of bytes.
+    /// Types keys for up to two seconds, and returns the number of accepted bytes.
     ///
     /// # Panics
-    /// If the terminal fails.
+    /// Panics if the terminal fails.
     pub fn types(&mut self, keys: &str) -> usize {
         let (mut typed, deadline) = (0, Instant::now() + Duration::from_secs(2));
         while typed < keys.len() && Instant::now() < deadline {
@@ -86,7 +86,7 @@ impl Operator {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.look(Duration::from_millis(20));
                 }
-                Err(e) => panic!("the terminal takes no keys: {e}"),
+                Err(e) => panic!("write to the terminal: {e}"),
             }
         }
         typed
@@ -98,10 +98,10 @@ impl Operator {
         self.types("\r");
     }
 
-    /// Waits until a text is shown; everything up to its end is returned, and not found again.
+    /// Waits until a text is shown, and returns and consumes everything up to its end.
     ///
     /// # Panics
-    /// If it does not come.
+    /// Panics after the time limit.
     pub fn sees(&mut self, wanted: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -114,27 +114,27 @@ impl Operator {
         }
     }
 
-    /// Waits for the shell's prompt; what was shown before it is returned.
+    /// Waits for the shell's prompt, and returns the text before it.
     ///
     /// # Panics
-    /// If it does not come.
+    /// Panics after the time limit.
     pub fn prompt(&mut self) -> String {
         self.sees(PROMPT)
     }
 
-    /// Has the shell do something, and waits for the next prompt; what was shown meanwhile is returned.
+    /// Types a line, waits for the next prompt, and returns the text before it.
     ///
     /// # Panics
-    /// If the prompt does not come.
+    /// Panics after the time limit.
     pub fn does(&mut self, line: &str) -> String {
         self.line(line);
         self.prompt()
     }
 
-    /// The exit code of what the shell has run last.
+    /// The exit code of the shell's last command.
     ///
     /// # Panics
-    /// If the shell does not print it.
+    /// Panics if the shell does not print it.
     pub fn code(&mut self) -> i32 {
         self.line("echo \"co\"de=$?.");
         self.sees("code=");
@@ -143,48 +143,48 @@ impl Operator {
         code.trim_end_matches('.').parse().expect("an exit code")
     }
 
-    /// How the terminal is set now.
+    /// The terminal's current modes.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// Panics if the terminal fails.
     pub fn modes(&self) -> Termios {
-        tcgetattr(&self.terminal).expect("ask the terminal")
+        tcgetattr(&self.terminal).expect("read the terminal's modes")
     }
 
-    /// The same in words that can be compared.
+    /// The terminal's current modes as comparable text.
     pub fn settings(&self) -> String {
         format!("{:?}", self.modes())
     }
 
-    /// Waits until keys are handed on and shown by no one but who gets them, or by the terminal again.
+    /// Waits until the terminal's echo is on or off.
     ///
     /// # Panics
-    /// If it does not come to that.
+    /// Panics after the time limit.
     pub fn waits_for_echo(&mut self, echo: bool) {
         let deadline = Instant::now() + PATIENCE;
         while self.modes().local_modes.contains(LocalModes::ECHO) != echo {
-            assert!(Instant::now() < deadline, "the terminal's echo stays as it is");
+            assert!(Instant::now() < deadline, "the terminal's echo does not become {echo}");
             self.look(Duration::from_millis(10));
         }
     }
 
-    /// The number of the terminal's device.
+    /// The terminal's device number.
     ///
     /// # Panics
-    /// If it has none.
+    /// Panics if the terminal fails.
     pub fn device(&self) -> u64 {
-        rustix::fs::fstat(&self.terminal).expect("look at the terminal").st_rdev
+        rustix::fs::fstat(&self.terminal).expect("query the terminal").st_rdev
     }
 
-    /// Makes the terminal larger or smaller.
+    /// Resizes the terminal.
     ///
     /// # Panics
-    /// If that fails.
+    /// Panics if that fails.
     pub fn resizes(&self, rows: u16, columns: u16) {
-        tcsetwinsize(&self.terminal, size(rows, columns)).expect("size the terminal");
+        tcsetwinsize(&self.terminal, size(rows, columns)).expect("resize the terminal");
     }
 
-    /// Reads what is shown, for as long as this.
+    /// Reads shown text for this time.
     pub fn watches(&mut self, time: Duration) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
@@ -192,12 +192,12 @@ impl Operator {
         }
     }
 
-    /// The text that was shown since it was last waited for.
+    /// The shown text that no call has returned yet.
     pub fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Reads what there is, or comes within this time.
+    /// Reads pending text, or waits for some up to this time.
     fn look(&mut self, time: Duration) {
         let timeout = Timespec::try_from(time).expect("a short time");
         let _ = poll(&mut [PollFd::new(&self.hands, PollFlags::IN)], Some(&timeout));
@@ -207,15 +207,15 @@ impl Operator {
         }
     }
 
-    /// Has the shell end, which must have no jobs.
+    /// Exits the shell, which must have no jobs.
     ///
     /// # Panics
-    /// If it does not.
+    /// Panics after the time limit.
     pub fn leaves(mut self) {
         self.line("exit");
         let deadline = Instant::now() + PATIENCE;
         while self.shell.try_wait().expect("wait for the shell").is_none() {
-            assert!(Instant::now() < deadline, "the shell does not end: {:?}", tail(&self.shown));
+            assert!(Instant::now() < deadline, "the shell does not exit: {:?}", tail(&self.shown));
             self.look(Duration::from_millis(10));
         }
     }
@@ -223,7 +223,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        // Only one of a test that fails still has its shell. It hands a hang-up on to its jobs.
+        // After a failed test the shell still runs. It forwards SIGHUP to its jobs.
         if let Some(pid) = i32::try_from(self.shell.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::HUP);
         }

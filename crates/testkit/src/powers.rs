@@ -1,11 +1,11 @@
-//! Files with set-uid bits, capabilities and access control lists, and what is left of these in a copy.
+//! Files with special mode bits, file capabilities and access control lists, and the attributes of their copies.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{XattrFlags, listxattr, setxattr};
 
-/// What an executable can have that its copy in a jail must not have.
+/// A privilege of an executable that its copy in a jail must not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Powerful {
     /// Mode 4755.
@@ -17,13 +17,13 @@ pub enum Powerful {
 }
 
 impl Powerful {
-    /// Each of them.
+    /// All privileges.
     pub const ALL: [Self; 3] = [Self::SetUid, Self::SetGid, Self::Capability];
 
-    /// Gives it to a file.
+    /// Gives a file the privilege.
     ///
     /// # Panics
-    /// If that cannot be.
+    /// Panics if that fails.
     pub fn give_to(self, file: &Path) {
         match self {
             Self::SetUid => set_mode(file, 0o4755),
@@ -35,7 +35,7 @@ impl Powerful {
         }
     }
 
-    /// As a program reads it in JSON.
+    /// Its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::SetUid => "set-uid",
@@ -44,7 +44,7 @@ impl Powerful {
         }
     }
 
-    /// As a person reads it.
+    /// Its name in messages.
     pub fn words(self) -> &'static str {
         match self {
             Self::SetUid => "set-uid bit",
@@ -54,10 +54,10 @@ impl Powerful {
     }
 }
 
-/// Sets the mode of a file or directory, set-uid bits and all.
+/// Sets the mode of a file or directory, with special mode bits.
 ///
 /// # Panics
-/// If that cannot be.
+/// Panics if that fails.
 pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set a mode for the test");
 }
@@ -65,23 +65,23 @@ pub fn set_mode(path: &Path, mode: u32) {
 /// Gives a file `CAP_DAC_OVERRIDE` (number 1), permitted and effective, as `setcap` does.
 ///
 /// # Panics
-/// If its filesystem has no such attributes.
+/// Panics if the file system does not support the attribute.
 pub fn give_capability(file: &Path) {
     const VERSION_2_EFFECTIVE: u32 = 0x0200_0001;
-    let words = [VERSION_2_EFFECTIVE, 1 << 1, 0, 0, 0];
-    set_attribute(file, "security.capability", &words.map(u32::to_le_bytes).concat());
+    let fields = [VERSION_2_EFFECTIVE, 1 << 1, 0, 0, 0];
+    set_attribute(file, "security.capability", &fields.map(u32::to_le_bytes).concat());
 }
 
-/// Lets uid 1 read and write a file: an access control list of version 2.
+/// Gives a file an access control list that lets uid 1 read and write it.
 ///
 /// # Panics
-/// If its filesystem has no such attributes.
+/// Panics if the file system does not support the attribute.
 pub fn give_access_list(file: &Path) {
-    const NOBODY: u32 = u32::MAX;
-    // Tag, permissions, who: the owner, uid 1, the group, the mask, everybody else.
-    let entries = [(1, 6, NOBODY), (2, 6, 1), (4, 4, NOBODY), (16, 6, NOBODY), (32, 4, NOBODY)];
-    let entry = |(tag, permissions, who): (u16, u16, u32)| {
-        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &who.to_le_bytes()].concat()
+    const NO_ID: u32 = u32::MAX;
+    // Tag, permissions, id: the owner, uid 1, the group, the mask, others.
+    let entries = [(1, 6, NO_ID), (2, 6, 1), (4, 4, NO_ID), (16, 6, NO_ID), (32, 4, NO_ID)];
+    let entry = |(tag, permissions, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
     };
     let entries: Vec<u8> = entries.into_iter().flat_map(entry).collect();
     set_attribute(file, "system.posix_acl_access", &[&2_u32.to_le_bytes()[..], &entries].concat());
@@ -94,7 +94,7 @@ fn set_attribute(file: &Path, name: &str, value: &[u8]) {
 /// The names of a file's extended attributes.
 ///
 /// # Panics
-/// If it is not there.
+/// Panics if the file is missing.
 pub fn attributes(file: &Path) -> Vec<String> {
     let mut names = [0_u8; 1024];
     let length = listxattr(file, &mut names[..]).expect("list extended attributes");

@@ -1,25 +1,25 @@
-//! The programs under test, run and listened to.
+//! Running the programs under test.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock};
 
-/// What a program said and how it ended.
+/// The output and the exit code of a program.
 #[derive(Debug)]
 pub struct Output {
-    /// Its exit code; 128 and the signal's number if it was killed.
+    /// The exit code; 128 plus the signal's number if a signal killed the program.
     pub code: i32,
-    /// What it wrote to stdout.
+    /// The text on stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// The text on stderr.
     pub stderr: String,
 }
 
-/// A program of this workspace, built beside the test that asks for it.
+/// The path of a program of this workspace.
 ///
 /// # Panics
-/// If it is not there: it is built by testing or building the whole workspace.
+/// Panics if the program is missing: `cargo build --workspace` builds it.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("find the test's own file");
     let built = test.parent().and_then(|deps| deps.parent()).expect("a test is built into target/…/deps");
@@ -31,19 +31,19 @@ pub fn program(name: &str) -> PathBuf {
 /// Runs a program of this workspace with an empty stdin.
 ///
 /// # Panics
-/// If it cannot be run.
+/// Panics if the program cannot be run.
 pub fn run<S: AsRef<OsStr>>(name: &str, arguments: &[S]) -> Output {
     run_with(Command::new(program(name)).args(arguments))
 }
 
-/// Held by whoever runs a program, and held alone by whoever looks for living children of this process: those of
-/// tests without a guard, which run beside, are no leak, and are not his to reap.
+/// Locked shared while a program runs, and exclusively during the search for running children of this process. The
+/// children of concurrent tests without a guard are no leak, and the search must not reap them.
 pub(crate) static RUNNING: RwLock<()> = RwLock::new(());
 
 /// Runs any command with an empty stdin.
 ///
 /// # Panics
-/// If it cannot be run.
+/// Panics if the command cannot be run.
 pub fn run_with(command: &mut Command) -> Output {
     use std::os::unix::process::ExitStatusExt;
     let _running = RUNNING.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,17 +1,17 @@
-//! Specifications that several tests want.
+//! Specifications for several tests.
 
 use stockade::spec::JailSpec;
 
 use crate::{Guard, program};
 
-/// A jail of the probe, which ends with exit code 5, with everything: network namespace, cgroup, ramfs, and for
-/// every other number a pid namespace.
+/// The specification of a jail with a network namespace, a cgroup, a ramfs, and a pid namespace if `number` is even.
+/// Its VMM is the probe, which exits with code 5.
 ///
 /// # Panics
-/// Never: all of it is the test's own, and right.
+/// Never: all values are valid.
 pub fn with_everything(guard: &Guard, number: u32) -> JailSpec {
     JailSpec::builder(guard.named(&number.to_string()), program("stockade-probe"))
-        .closure(false)
+        .libraries(false)
         .profile("plain")
         .base(guard.base())
         .netns(guard.named(&format!("net{number}")))

@@ -1,16 +1,16 @@
-//! Hosts with nothing but cgroup version 2.
+//! Hosts with cgroup v2 only.
 
 use std::path::PathBuf;
 
 use crate::guard::skip;
 
-/// What the tests ask of the unified hierarchy.
+/// The controllers that the tests need.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// Whether the test can run here. If not, its name is told.
+/// Whether the test can run on this host. If not, reports it as skipped.
 ///
 /// # Panics
-/// If it cannot, and `STOCKADE_VM=1` says that this machine was made for it.
+/// Panics if the test cannot run and `STOCKADE_VM=1`, which means the virtual machine.
 pub fn has_unified(test: &str) -> bool {
     let test = test.trim_end_matches("::{{closure}}");
     if unified_mount().is_some() {
@@ -18,14 +18,14 @@ pub fn has_unified(test: &str) -> bool {
     }
     assert!(
         std::env::var("STOCKADE_VM").as_deref() != Ok("1"),
-        "{test} needs nothing but cgroup version 2, and the virtual machine has to run every test"
+        "{test} needs cgroup v2 only, and the virtual machine must run every test"
     );
     skip(test, "a host with nothing but cgroup v2: cargo xtask vm-test");
     false
 }
 
-/// Where the unified hierarchy is mounted; `None` if a hierarchy of version 1 is mounted too, or the
-/// controllers that tests use are not there.
+/// The mount point of the unified hierarchy; `None` if cgroup v1 is mounted too, or a controller for the tests is
+/// missing.
 pub fn unified_mount() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
     let mut unified = None;
@@ -38,6 +38,6 @@ pub fn unified_mount() -> Option<PathBuf> {
         }
     }
     let controllers = std::fs::read_to_string(unified.as_ref()?.join("cgroup.controllers")).ok()?;
-    let there = |wanted: &str| controllers.split_whitespace().any(|controller| controller == wanted);
-    unified.filter(|_| CONTROLLERS.iter().all(|wanted| there(wanted)))
+    let has = |wanted: &str| controllers.split_whitespace().any(|controller| controller == wanted);
+    unified.filter(|_| CONTROLLERS.iter().all(|wanted| has(wanted)))
 }

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_hold_until_they_are_reset_and_what_is_markup_is_shown() {
+    fn attributes_hold_until_a_reset_and_markup_is_escaped() {
         let picture = svg("a", "\x1b[1mbold\n<still>\x1b[0m plain\x1b[7m back \x1b[m");
         for part in [">bold</text>", ">&lt;still&gt;</text>", "<text x=", "<rect class=\"i\"", "class=\"r\""]
         {

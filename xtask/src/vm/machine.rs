@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Done, cache};
 
-/// How long the whole run may take.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// Time limit of a whole run: 96 to 293 seconds were measured, the latter on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How much of the console is worth showing.
 const LAST_LINES: usize = 60;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_heard_without_the_carriage_returns_of_a_terminal() {
+    fn each_line_is_read_without_carriage_returns() {
         let (outcome, lines, _) = listen_to("printf 'one\\r\\ntwo\\n'", PATIENCE);
         assert_eq!((outcome, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
     }

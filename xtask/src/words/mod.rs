@@ -21,6 +21,9 @@ mod text;
 /// At most one sentence in so many words begins with a relative clause.
 const WORDS_PER_SENTENCE: usize = 1_000;
 
+/// The most characters in the name of a function.
+const LONGEST_NAME: usize = 60;
+
 /// Something to write in another way.
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Finding {
@@ -133,8 +136,22 @@ fn read(root: &Path, paths: &[PathBuf]) -> Done<Findings> {
         for text in &texts {
             checker.check(&name, text, &mut findings);
         }
+        findings.words.extend(long_names(&name, &source));
     }
     Ok(findings)
+}
+
+/// The functions, most of them tests, whose names are too long to be read at a glance.
+fn long_names(file: &str, source: &str) -> Vec<Finding> {
+    let is_rust = Path::new(file).extension().is_some_and(|kind| kind == "rs");
+    let keyword = if is_rust { "fn " } else { "def " };
+    let names = source.lines().enumerate().filter_map(|(number, line)| {
+        let (_, after) = line.split_once(keyword).filter(|(before, _)| !before.contains(['"', '/']))?;
+        let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        (name.len() > LONGEST_NAME).then(|| (number + 1, name.to_owned()))
+    });
+    let instead = "a name of at most 60 characters";
+    names.map(|(line, found)| Finding { file: file.to_owned(), line, found, instead }).collect()
 }
 
 fn list_files(path: &Path, files: &mut Vec<PathBuf>) -> Done {
@@ -289,6 +306,15 @@ mod tests {
         let line = findings.words[0].to_string();
         assert_eq!(line, "docs/a.md:4: \"folder\" -> directory");
         assert_eq!(findings.words.len(), 1);
+    }
+
+    #[test]
+    fn a_function_name_of_more_than_60_characters_is_found() {
+        let (short, long) = ("a".repeat(60), "a".repeat(61));
+        let source = format!("#[test]\nfn {short}() {{}}\n\npub(crate) fn {long}(x: u8) {{}}\n");
+        let found: Vec<_> = long_names("a.rs", &source).into_iter().map(|f| (f.line, f.found)).collect();
+        assert_eq!(found, [(4, long.clone())]);
+        assert_eq!(long_names("a.py", &format!("    def {long}(self):\n")).len(), 1);
     }
 
     #[test]

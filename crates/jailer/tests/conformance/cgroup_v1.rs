@@ -1,12 +1,12 @@
-//! Section 4, version 1: a hierarchy for each controller.
+//! Section 4, cgroup v1: a hierarchy for each controller.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::ground::{Ground, Live, conforms, jailer, ours_or_original, refuses};
+use crate::fixture::{Fixture, Live, conforms, drop_in_or_firecracker, jailer, refuses};
 
-/// Where the hierarchy of a controller is mounted. A machine without any has tests of version 2 instead.
+/// The mount point of a controller's hierarchy. A machine without cgroup v1 skips the test.
 fn hierarchy(test: &str, controller: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let first = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -19,10 +19,10 @@ fn hierarchy(test: &str, controller: &str) -> Option<PathBuf> {
     Some(found.unwrap_or_else(|| panic!("{controller} is mounted"))[1].into())
 }
 
-macro_rules! version_1 {
-    ($test:literal, $($mount:ident = $controller:literal),+; $ground:ident, $body:block) => {
+macro_rules! cgroup_v1 {
+    ($test:literal, $($mount:ident = $controller:literal),+; $fixture:ident, $body:block) => {
         $(let Some($mount) = hierarchy($test, $controller) else { return };)+
-        conforms!($ground, $body);
+        conforms!($fixture, $body);
     };
 }
 
@@ -34,71 +34,72 @@ fn cgroup_of(live: &Live, controller: &str) -> String {
     found.next().unwrap()[2].to_owned()
 }
 
-/// Whether the process is in the jail's own cgroup below `parent`; the test may be in a cgroup itself.
-fn is_in(live: &Live, controller: &str, ground: &Ground<'_>, parent: &str) -> bool {
-    cgroup_of(live, controller).ends_with(&format!("{parent}/{}", ground.id))
+/// Whether the process is in the jail's cgroup below `parent`. The test itself may be in a cgroup, so only the end of
+/// the path counts.
+fn is_in(live: &Live, controller: &str, fixture: &Fixture<'_>, parent: &str) -> bool {
+    cgroup_of(live, controller).ends_with(&format!("{parent}/{}", fixture.id))
 }
 
 #[test]
 fn the_vmm_is_in_its_cgroup_with_every_setting() {
-    version_1!("the_vmm_is_in_its_cgroup_with_every_setting", pids = "pids", cpu = "cpu"; ground, {
+    cgroup_v1!("the_vmm_is_in_its_cgroup_with_every_setting", pids = "pids", cpu = "cpu"; fixture, {
         let flags = ["--cgroup", "pids.max=64", "--cgroup", "cpu.shares=2", "--cgroup", "pids.max=65"];
-        let live = ground.start(&flags);
-        let name = ground.guard.name();
-        assert!(is_in(&live, "pids", &ground, name) && is_in(&live, "cpu", &ground, name));
+        let live = fixture.start(&flags);
+        let name = fixture.guard.name();
+        assert!(is_in(&live, "pids", &fixture, name) && is_in(&live, "cpu", &fixture, name));
         let read = |at: PathBuf| fs::read_to_string(at).unwrap().trim().to_owned();
-        assert_eq!(read(pids.join(name).join(&ground.id).join("pids.max")), "65", "the later value");
-        assert_eq!(read(cpu.join(name).join(&ground.id).join("cpu.shares")), "2");
-        // Those that nobody asked for are left alone.
-        assert!(!is_in(&live, "memory", &ground, name));
+        assert_eq!(read(pids.join(name).join(&fixture.id).join("pids.max")), "65", "the later value");
+        assert_eq!(read(cpu.join(name).join(&fixture.id).join("cpu.shares")), "2");
+        // Controllers without a setting are not used.
+        assert!(!is_in(&live, "memory", &fixture, name));
     });
 }
 
 #[test]
-fn a_nested_parent_is_made() {
-    version_1!("a_nested_parent_is_made", pids = "pids"; ground, {
-        let parent = format!("{}/a/b", ground.guard.name());
-        let live = ground.start(&["--parent-cgroup", &parent, "--cgroup", "pids.max=64"]);
-        assert!(is_in(&live, "pids", &ground, &parent));
-        assert!(pids.join(&parent).join(&ground.id).is_dir());
+fn a_nested_parent_is_created() {
+    cgroup_v1!("a_nested_parent_is_created", pids = "pids"; fixture, {
+        let parent = format!("{}/a/b", fixture.guard.name());
+        let live = fixture.start(&["--parent-cgroup", &parent, "--cgroup", "pids.max=64"]);
+        assert!(is_in(&live, "pids", &fixture, &parent));
+        assert!(pids.join(&parent).join(&fixture.id).is_dir());
     });
 }
 
 #[test]
-fn without_a_setting_nothing_happens() {
-    version_1!("without_a_setting_nothing_happens", pids = "pids"; ground, {
-        fs::create_dir(pids.join(ground.guard.name())).unwrap();
-        let live = ground.start(&["--parent-cgroup", ground.guard.name()]);
-        assert!(!cgroup_of(&live, "pids").contains(ground.guard.name()));
-        assert!(!pids.join(ground.guard.name()).join(&ground.id).exists());
+fn without_settings_no_cgroup_is_created() {
+    cgroup_v1!("without_settings_no_cgroup_is_created", pids = "pids"; fixture, {
+        fs::create_dir(pids.join(fixture.guard.name())).unwrap();
+        let live = fixture.start(&["--parent-cgroup", fixture.guard.name()]);
+        assert!(!cgroup_of(&live, "pids").contains(fixture.guard.name()));
+        assert!(!pids.join(fixture.guard.name()).join(&fixture.id).exists());
     });
 }
 
 #[test]
 fn a_cpuset_inherits_through_every_parent() {
-    version_1!("a_cpuset_inherits_through_every_parent", cpuset = "cpuset"; ground, {
-        let parent = format!("{}/a/b", ground.guard.name());
+    cgroup_v1!("a_cpuset_inherits_through_every_parent", cpuset = "cpuset"; fixture, {
+        let parent = format!("{}/a/b", fixture.guard.name());
         let flags =
             ["--parent-cgroup", &parent, "--cgroup", "cpuset.cpus=0", "--cgroup", "cpuset.mems=0"];
-        let live = ground.start(&flags);
-        assert!(is_in(&live, "cpuset", &ground, &parent));
+        let live = fixture.start(&flags);
+        assert!(is_in(&live, "cpuset", &fixture, &parent));
         let read = |at: PathBuf| fs::read_to_string(at).unwrap().trim().to_owned();
-        assert_eq!(read(cpuset.join(&parent).join(&ground.id).join("cpuset.cpus")), "0");
+        assert_eq!(read(cpuset.join(&parent).join(&fixture.id).join("cpuset.cpus")), "0");
         let top = read(cpuset.join("cpuset.cpus"));
-        for above in [ground.guard.name(), &format!("{}/a", ground.guard.name()), &parent] {
+        for above in [fixture.guard.name(), &format!("{}/a", fixture.guard.name()), &parent] {
             assert_eq!(read(cpuset.join(above).join("cpuset.cpus")), top, "{above}");
         }
-        assert_eq!(crate::ground::status(live.pid(), "Cpus_allowed_list"), ["0"]);
+        assert_eq!(crate::fixture::status(live.pid(), "Cpus_allowed_list"), ["0"]);
     });
 }
 
 #[test]
-fn processors_alone_bring_the_parents_memory_nodes_along() {
-    version_1!("processors_alone_bring_the_parents_memory_nodes_along", cpuset = "cpuset"; ground, {
-        let own = cpuset.join(ground.guard.name()).join(&ground.id);
-        if ours_or_original(true, false) {
-            let live = ground.start(&["--cgroup", "cpuset.cpus=0"]);
-            assert!(is_in(&live, "cpuset", &ground, ground.guard.name()));
+fn cpuset_cpus_alone_inherits_cpuset_mems() {
+    cgroup_v1!("cpuset_cpus_alone_inherits_cpuset_mems", cpuset = "cpuset"; fixture, {
+        let own = cpuset.join(fixture.guard.name()).join(&fixture.id);
+        if drop_in_or_firecracker(true, false) {
+            let live = fixture.start(&["--cgroup", "cpuset.cpus=0"]);
+            assert!(is_in(&live, "cpuset", &fixture, fixture.guard.name()));
             let mems = fs::read_to_string(own.join("cpuset.mems")).unwrap();
             assert_eq!(mems, fs::read_to_string(cpuset.join("cpuset.mems")).unwrap());
         } else {
@@ -106,65 +107,65 @@ fn processors_alone_bring_the_parents_memory_nodes_along() {
                 "Failed to write to {}: No space left on device (os error 28)",
                 own.join("tasks").display()
             );
-            refuses(&ground.run(&["--cgroup", "cpuset.cpus=0"], &[]), &text);
+            refuses(&fixture.run(&["--cgroup", "cpuset.cpus=0"], &[]), &text);
         }
     });
 }
 
 #[test]
-fn a_file_without_a_value_to_inherit() {
-    version_1!("a_file_without_a_value_to_inherit", blkio = "blkio"; ground, {
+fn a_file_without_a_value_to_inherit_is_refused() {
+    cgroup_v1!("a_file_without_a_value_to_inherit_is_refused", blkio = "blkio"; fixture, {
         let file = "blkio.throttle.read_bps_device";
-        // The parent is the one that found nothing to inherit.
-        let parent = blkio.join(ground.guard.name());
+        // The parent cgroup found nothing to inherit.
+        let parent = blkio.join(fixture.guard.name());
         let text =
             format!("Failed to inherit cgroups configurations from file {file} in path {}", parent.display());
-        refuses(&ground.run(&["--cgroup", &format!("{file}=8:0 1000")], &[]), &text);
+        refuses(&fixture.run(&["--cgroup", &format!("{file}=8:0 1000")], &[]), &text);
     });
 }
 
 #[test]
-fn a_file_that_the_controller_has_not() {
-    version_1!("a_file_that_the_controller_has_not", cpu = "cpu"; ground, {
-        let above = cpu.join(ground.guard.name()).join("cpu.nosuch");
+fn an_unknown_file_of_a_controller_is_refused() {
+    cgroup_v1!("an_unknown_file_of_a_controller_is_refused", cpu = "cpu"; fixture, {
+        let above = cpu.join(fixture.guard.name()).join("cpu.nosuch");
         let text = format!("Failed to open file {}: No such file or directory (os error 2)", above.display());
-        refuses(&ground.run(&["--cgroup", "cpu.nosuch=1"], &[]), &text);
+        refuses(&fixture.run(&["--cgroup", "cpu.nosuch=1"], &[]), &text);
     });
 }
 
 #[test]
-fn a_value_that_the_kernel_refuses_is_told_with_its_file() {
-    version_1!("a_value_that_the_kernel_refuses_is_told_with_its_file", cpu = "cpu"; ground, {
-        let own = cpu.join(ground.guard.name()).join(&ground.id).join("cpu.shares");
+fn a_refused_value_is_reported_with_its_file() {
+    cgroup_v1!("a_refused_value_is_reported_with_its_file", cpu = "cpu"; fixture, {
+        let own = cpu.join(fixture.guard.name()).join(&fixture.id).join("cpu.shares");
         let text = format!("Failed to write to {}: Invalid argument (os error 22)", own.display());
-        refuses(&ground.run(&["--cgroup", "cpu.shares=many"], &[]), &text);
+        refuses(&fixture.run(&["--cgroup", "cpu.shares=many"], &[]), &text);
     });
 }
 
 #[test]
-fn a_directory_that_cannot_be_made() {
-    version_1!("a_directory_that_cannot_be_made", cpu = "cpu"; ground, {
-        // A file of the hierarchy in a directory's place.
-        let at = cpu.join("tasks").join(&ground.id);
+fn a_cgroup_that_cannot_be_created_is_reported() {
+    cgroup_v1!("a_cgroup_that_cannot_be_created_is_reported", cpu = "cpu"; fixture, {
+        // A file of the hierarchy at the directory's path.
+        let at = cpu.join("tasks").join(&fixture.id);
         let text = format!("Failed to create directory {}: Not a directory (os error 20)", at.display());
-        refuses(&ground.run(&["--parent-cgroup", "tasks", "--cgroup", "cpu.shares=2"], &[]), &text);
+        refuses(&fixture.run(&["--parent-cgroup", "tasks", "--cgroup", "cpu.shares=2"], &[]), &text);
     });
 }
 
 #[test]
-fn twenty_jails_at_once_are_each_in_their_own() {
-    version_1!("twenty_jails_at_once_are_each_in_their_own", cpuset = "cpuset"; ground, {
+fn twenty_concurrent_jails_have_their_own_cgroups() {
+    cgroup_v1!("twenty_concurrent_jails_have_their_own_cgroups", cpuset = "cpuset"; fixture, {
         let flags = ["--cgroup", "cpuset.cpus=0", "--cgroup", "cpuset.mems=0", "--cgroup", "pids.max=64"];
         let mut children = Vec::new();
         for number in 0..20 {
-            ground.id = format!("jail-{number}");
-            children.push(ground.command(&flags, &["sleep"]).stdin(Stdio::null()).spawn().unwrap());
+            fixture.id = format!("jail-{number}");
+            children.push(fixture.command(&flags, &["sleep"]).stdin(Stdio::null()).spawn().unwrap());
         }
         for (number, child) in children.iter().enumerate() {
             let pid = i32::try_from(child.id()).unwrap();
-            ground.becomes_vmm(pid);
-            let text = crate::ground::proc(pid, "cgroup");
-            let wanted = format!("/{}/jail-{number}", ground.guard.name());
+            fixture.becomes_vmm(pid);
+            let text = crate::fixture::proc(pid, "cgroup");
+            let wanted = format!("/{}/jail-{number}", fixture.guard.name());
             let found = text.lines().filter(|line| line.ends_with(&wanted)).count();
             assert_eq!(found, 2, "{text}");
         }
@@ -172,34 +173,34 @@ fn twenty_jails_at_once_are_each_in_their_own() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert!(cpuset.join(ground.guard.name()).is_dir());
+        assert!(cpuset.join(fixture.guard.name()).is_dir());
     });
 }
 
 #[test]
-fn a_host_with_version_2_only_refuses_the_default_with_a_remedy() {
-    conforms!(ground, {
-        // The hierarchies of version 1 out of sight, in a mount namespace of their own.
+fn a_host_with_v2_only_refuses_the_default_with_a_hint() {
+    conforms!(fixture, {
+        // Unmount the hierarchies of cgroup v1 in a new mount namespace.
         let hide = "awk '$3 == \"cgroup\" { print $2 }' /proc/mounts | while read at; do umount \"$at\"; done; \
                     exec \"$0\" \"$@\"";
         let mut shell = Command::new("unshare");
         shell.args(["-m", "sh", "-c", hide]).arg(jailer());
-        let output = testkit::run_with(shell.args(ground.words(&["--cgroup", "pids.max=64"], &[])));
+        let output = testkit::run_with(shell.args(fixture.arguments(&["--cgroup", "pids.max=64"], &[])));
         let text = "Hierarchy not found: No hierarchy found for this cgroup version.";
-        let remedy = "Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
-        refuses(&output, &ours_or_original(format!("{text}\n{remedy}"), text.to_owned()));
+        let hint = "Hint: This host has cgroup v2 only, pass --cgroup-version 2.";
+        refuses(&output, &drop_in_or_firecracker(format!("{text}\n{hint}"), text.to_owned()));
     });
 }
 
 #[test]
-fn a_host_without_version_2_says_that_it_is_missing() {
-    conforms!(ground, {
+fn a_host_without_cgroup_v2_reports_that() {
+    conforms!(fixture, {
         let hide = "awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts | while read at; do umount -l \"$at\"; \
                     done; exec \"$0\" \"$@\"";
         let mut shell = Command::new("unshare");
         shell.args(["-m", "sh", "-c", hide]).arg(jailer());
         let flags = ["--cgroup-version", "2", "--cgroup", "pids.max=64"];
-        let output = testkit::run_with(shell.args(ground.words(&flags, &[])));
+        let output = testkit::run_with(shell.args(fixture.arguments(&flags, &[])));
         refuses(&output, "Hierarchy not found: cgroupsv2 hierarchy missing");
     });
 }

@@ -1,15 +1,15 @@
-//! Section 4, version 2: one hierarchy for all controllers.
+//! Section 4, cgroup v2: one hierarchy for all controllers.
 //!
-//! A host that gives its controllers to version 1 has none left for these tests, which say so; in the virtual
-//! machine (`STOCKADE_VM=1`), which exists for them, that is a failure.
+//! A host that uses its controllers in cgroup v1 skips these tests. In the virtual machine (`STOCKADE_VM=1`), which has
+//! cgroup v2, a skip is a failure.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::ground::{Ground, Live, conforms, ours_or_original, refuses, strace, wait_for};
+use crate::fixture::{Fixture, Live, conforms, drop_in_or_firecracker, refuses, strace, wait_for};
 
-/// What can be set of each controller, by a value that the kernel gives back as it is.
+/// A setting of each controller, with a value that the kernel returns unchanged.
 const SETTINGS: [(&str, &str, &str); 5] = [
     ("pids", "pids.max", "64"),
     ("memory", "memory.max", "268435456"),
@@ -18,10 +18,10 @@ const SETTINGS: [(&str, &str, &str); 5] = [
     ("hugetlb", "hugetlb.2MB.max", "4194304"),
 ];
 
-/// The unified hierarchy; what tests enable at its top is disabled again when this goes.
+/// The unified hierarchy. Dropping it disables the controllers that the test enabled at its root.
 struct Unified {
     mount: PathBuf,
-    /// The controllers it has that can be set here.
+    /// The settings of the hierarchy's controllers.
     settings: Vec<(&'static str, &'static str, &'static str)>,
     enabled: String,
 }
@@ -41,13 +41,16 @@ impl Unified {
         });
         if found.is_none() {
             let in_vm = std::env::var("STOCKADE_VM").as_deref() == Ok("1");
-            assert!(!in_vm, "{test} needs a unified hierarchy with controllers, and the machine is for that");
+            assert!(
+                !in_vm,
+                "{test} needs a unified hierarchy with controllers, which the virtual machine must have"
+            );
             testkit::skip(&format!("cgroup_v2::{test}"), "a unified hierarchy with controllers");
         }
         found
     }
 
-    /// The flags that ask for the first setting, or for as many as there are.
+    /// The flags for the first `count` settings.
     fn flags(&self, count: usize) -> Vec<String> {
         let mut flags = vec!["--cgroup-version".to_owned(), "2".to_owned()];
         for (_, file, value) in self.settings.iter().take(count) {
@@ -76,34 +79,34 @@ impl Drop for Unified {
     }
 }
 
-fn start(ground: &Ground<'_>, flags: &[String]) -> Live {
-    ground.start(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+fn start(fixture: &Fixture<'_>, flags: &[String]) -> Live {
+    fixture.start(&flags.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn run(ground: &Ground<'_>, flags: &[String]) -> testkit::Output {
-    ground.run(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+fn run(fixture: &Fixture<'_>, flags: &[String]) -> testkit::Output {
+    fixture.run(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
 }
 
-/// The process's cgroup of version 2.
+/// The process's cgroup v2.
 fn cgroup_of(live: &Live) -> String {
     let text = live.proc("cgroup");
     text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned()
 }
 
-/// A test with the unified hierarchy: given before the ground, it goes after it, when the cgroups are gone.
+/// A test with the unified hierarchy. The hierarchy is dropped after the fixture, when the cgroups are removed.
 macro_rules! unified {
-    ($test:literal, $unified:ident, $ground:ident, $body:block) => {
+    ($test:literal, $unified:ident, $fixture:ident, $body:block) => {
         let Some($unified) = Unified::find($test) else { return };
-        conforms!($ground, $body);
+        conforms!($fixture, $body);
         drop($unified);
     };
 }
 
 #[test]
 fn the_vmm_is_in_its_cgroup_with_every_setting() {
-    unified!("the_vmm_is_in_its_cgroup_with_every_setting", unified, ground, {
-        let live = start(&ground, &unified.flags(usize::MAX));
-        let cgroup = format!("{}/{}", ground.guard.name(), ground.id);
+    unified!("the_vmm_is_in_its_cgroup_with_every_setting", unified, fixture, {
+        let live = start(&fixture, &unified.flags(usize::MAX));
+        let cgroup = format!("{}/{}", fixture.guard.name(), fixture.id);
         assert_eq!(cgroup_of(&live), cgroup);
         for (_, file, value) in &unified.settings {
             assert_eq!(unified.read(&format!("{cgroup}/{file}")).trim(), *value, "{file}");
@@ -112,129 +115,129 @@ fn the_vmm_is_in_its_cgroup_with_every_setting() {
 }
 
 #[test]
-fn a_nested_parent_hands_every_controller_down() {
-    unified!("a_nested_parent_hands_every_controller_down", unified, ground, {
-        let name = ground.guard.name();
+fn a_nested_parent_enables_every_controller() {
+    unified!("a_nested_parent_enables_every_controller", unified, fixture, {
+        let name = fixture.guard.name();
         let mut flags = unified.flags(usize::MAX);
         flags.extend(["--parent-cgroup".into(), format!("{name}/a/b")]);
-        let live = start(&ground, &flags);
-        assert_eq!(cgroup_of(&live), format!("{name}/a/b/{}", ground.id));
+        let live = start(&fixture, &flags);
+        assert_eq!(cgroup_of(&live), format!("{name}/a/b/{}", fixture.id));
         for above in ["", name, &format!("{name}/a"), &format!("{name}/a/b")] {
             let enabled = unified.read(&format!("{above}/cgroup.subtree_control"));
             for (controller, ..) in &unified.settings {
                 assert!(enabled.split_whitespace().any(|known| known == *controller), "{above}: {enabled}");
             }
         }
-        let own = unified.read(&format!("{name}/a/b/{}/cgroup.subtree_control", ground.id));
-        assert_eq!(own.trim(), "", "the jail's own cgroup hands nothing down");
+        let own = unified.read(&format!("{name}/a/b/{}/cgroup.subtree_control", fixture.id));
+        assert_eq!(own.trim(), "", "the jail's cgroup enables no controllers for child cgroups");
     });
 }
 
 #[test]
-fn controllers_not_yet_enabled_are_enabled() {
-    unified!("controllers_not_yet_enabled_are_enabled", unified, ground, {
-        let name = ground.guard.name();
+fn missing_controllers_are_enabled() {
+    unified!("missing_controllers_are_enabled", unified, fixture, {
+        let name = fixture.guard.name();
         fs::create_dir(unified.mount.join(name)).unwrap();
         assert_eq!(unified.read(&format!("{name}/cgroup.subtree_control")).trim(), "");
-        let _live = start(&ground, &unified.flags(1));
+        let _live = start(&fixture, &unified.flags(1));
         assert_eq!(unified.read(&format!("{name}/cgroup.subtree_control")).trim(), unified.first());
     });
 }
 
 #[test]
-fn an_existing_parent_is_moved_into_where_nothing_is_set() {
-    unified!("an_existing_parent_is_moved_into_where_nothing_is_set", unified, ground, {
-        let name = ground.guard.name();
+fn without_settings_the_vmm_joins_an_existing_parent() {
+    unified!("without_settings_the_vmm_joins_an_existing_parent", unified, fixture, {
+        let name = fixture.guard.name();
         fs::create_dir(unified.mount.join(name)).unwrap();
-        let live = start(&ground, &unified.flags(0));
-        assert_eq!(cgroup_of(&live), name, "by default the executable's name");
+        let live = start(&fixture, &unified.flags(0));
+        assert_eq!(cgroup_of(&live), name, "the default parent has the executable's name");
         drop(live);
         fs::create_dir(unified.mount.join(name).join("other")).unwrap();
-        fs::remove_dir_all(ground.root()).unwrap();
+        fs::remove_dir_all(fixture.root()).unwrap();
         let mut flags = unified.flags(0);
         flags.extend(["--parent-cgroup".into(), format!("{name}/other")]);
-        let live = start(&ground, &flags);
+        let live = start(&fixture, &flags);
         assert_eq!(cgroup_of(&live), format!("{name}/other"));
-        assert!(!unified.mount.join(name).join("other").join(&ground.id).exists(), "and nothing is made");
+        assert!(!unified.mount.join(name).join("other").join(&fixture.id).exists(), "no cgroup is created");
     });
 }
 
 #[test]
-fn an_absent_parent_is_not_made_where_nothing_is_set() {
-    unified!("an_absent_parent_is_not_made_where_nothing_is_set", unified, ground, {
-        let name = ground.guard.name();
-        let live = start(&ground, &unified.flags(0));
+fn without_settings_no_parent_is_created() {
+    unified!("without_settings_no_parent_is_created", unified, fixture, {
+        let name = fixture.guard.name();
+        let live = start(&fixture, &unified.flags(0));
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
-        assert_eq!(cgroup_of(&live), own, "it stays in the caller's");
+        assert_eq!(cgroup_of(&live), own, "the VMM stays in the caller's cgroup");
         assert!(!unified.mount.join(name).exists());
     });
 }
 
 #[test]
-fn a_parent_that_hands_controllers_down_cannot_be_moved_into() {
-    unified!("a_parent_that_hands_controllers_down_cannot_be_moved_into", unified, ground, {
-        let parent = unified.mount.join(ground.guard.name());
+fn a_parent_with_enabled_controllers_cannot_be_joined() {
+    unified!("a_parent_with_enabled_controllers_cannot_be_joined", unified, fixture, {
+        let parent = unified.mount.join(fixture.guard.name());
         fs::create_dir(&parent).unwrap();
-        // One that cannot tell the threads of a process apart: with the others alone the parent would take
-        // the process, and be threaded.
+        // A controller without thread support: with threaded controllers only, the parent would accept the process and
+        // become a threaded cgroup.
         let domain = unified.settings.iter().find(|(name, ..)| ["memory", "hugetlb"].contains(name));
         let enable = format!("+{}", domain.unwrap().0);
         fs::write(unified.mount.join("cgroup.subtree_control"), &enable).unwrap();
         fs::write(parent.join("cgroup.subtree_control"), &enable).unwrap();
         let at = parent.display();
         refuses(
-            &run(&ground, &unified.flags(0)),
+            &run(&fixture, &unified.flags(0)),
             &format!(
                 "Failed to move process to cgroup ({at}): Resource busy (os error 16).\nHint: If you intended to \
                  create a child cgroup under {at}, pass any --cgroup parameters."
             ),
         );
-        assert!(!ground.exec_dir().exists(), "that happens while the command line is checked");
+        assert!(!fixture.exec_dir().exists(), "the move happens during the checks");
     });
 }
 
 #[test]
-fn a_parent_with_processes_in_it_cannot_hand_controllers_down() {
-    unified!("a_parent_with_processes_in_it_cannot_hand_controllers_down", unified, ground, {
-        let parent = unified.mount.join(ground.guard.name());
+fn a_parent_with_processes_cannot_enable_controllers() {
+    unified!("a_parent_with_processes_cannot_enable_controllers", unified, fixture, {
+        let parent = unified.mount.join(fixture.guard.name());
         fs::create_dir(&parent).unwrap();
         let mut sleeper =
             std::process::Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         fs::write(parent.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
-        let output = run(&ground, &unified.flags(1));
+        let output = run(&fixture, &unified.flags(1));
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
-        let busy = ours_or_original("Device or resource busy", "Resource busy");
+        let busy = drop_in_or_firecracker("Device or resource busy", "Resource busy");
         let file = parent.join("cgroup.subtree_control");
         refuses(&output, &format!("Failed to write to {}: {busy} (os error 16)", file.display()));
-        // Once they are gone it can.
+        // The parent can enable controllers once it is empty.
         wait_for("an empty parent", || {
             let procs = fs::read_to_string(parent.join("cgroup.procs")).unwrap();
             procs.is_empty().then_some(())
         });
-        if ours_or_original(true, false) {
-            let live = start(&ground, &unified.flags(1));
-            assert_eq!(cgroup_of(&live), format!("{}/{}", ground.guard.name(), ground.id));
+        if drop_in_or_firecracker(true, false) {
+            let live = start(&fixture, &unified.flags(1));
+            assert_eq!(cgroup_of(&live), format!("{}/{}", fixture.guard.name(), fixture.id));
         }
     });
 }
 
 #[test]
-fn twenty_jails_at_once_are_each_in_their_own() {
-    unified!("twenty_jails_at_once_are_each_in_their_own", unified, ground, {
+fn twenty_concurrent_jails_have_their_own_cgroups() {
+    unified!("twenty_concurrent_jails_have_their_own_cgroups", unified, fixture, {
         let flags = unified.flags(usize::MAX);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let mut children = Vec::new();
         for number in 0..20 {
-            ground.id = format!("jail-{number}");
-            children.push(ground.command(&flags, &["sleep"]).stdin(Stdio::null()).spawn().unwrap());
+            fixture.id = format!("jail-{number}");
+            children.push(fixture.command(&flags, &["sleep"]).stdin(Stdio::null()).spawn().unwrap());
         }
         for (number, child) in children.iter().enumerate() {
             let pid = i32::try_from(child.id()).unwrap();
-            ground.becomes_vmm(pid);
-            let text = crate::ground::proc(pid, "cgroup");
-            let wanted = format!("0::/{}/jail-{number}", ground.guard.name());
+            fixture.becomes_vmm(pid);
+            let text = crate::fixture::proc(pid, "cgroup");
+            let wanted = format!("0::/{}/jail-{number}", fixture.guard.name());
             assert!(text.lines().any(|line| line == wanted), "{text}");
         }
         for child in &mut children {
@@ -245,42 +248,42 @@ fn twenty_jails_at_once_are_each_in_their_own() {
 }
 
 #[test]
-fn a_controller_that_the_hierarchy_has_not_is_refused() {
-    unified!("a_controller_that_the_hierarchy_has_not_is_refused", unified, ground, {
+fn an_unavailable_controller_is_refused() {
+    unified!("an_unavailable_controller_is_refused", unified, fixture, {
         let mut flags = unified.flags(1);
         flags.extend(["--cgroup".into(), "nosuch.max=1".into()]);
-        refuses(&run(&ground, &flags), "Controller nosuch is unavailable");
-        assert!(!unified.mount.join(ground.guard.name()).exists(), "nothing is made for it");
+        refuses(&run(&fixture, &flags), "Controller nosuch is unavailable");
+        assert!(!unified.mount.join(fixture.guard.name()).exists(), "no cgroup is created");
     });
 }
 
 #[test]
-fn a_value_that_the_kernel_refuses_is_told_with_its_file() {
-    unified!("a_value_that_the_kernel_refuses_is_told_with_its_file", unified, ground, {
+fn a_refused_value_is_reported_with_its_file() {
+    unified!("a_refused_value_is_reported_with_its_file", unified, fixture, {
         let file = unified.settings[0].1;
         let flags = ["--cgroup-version", "2", "--cgroup"].map(str::to_owned).into_iter();
         let flags: Vec<String> = flags.chain([format!("{file}=nonsense")]).collect();
-        let at = unified.mount.join(ground.guard.name()).join(&ground.id).join(file);
+        let at = unified.mount.join(fixture.guard.name()).join(&fixture.id).join(file);
         let text = format!("Failed to write to {}: Invalid argument (os error 22)", at.display());
-        refuses(&run(&ground, &flags), &text);
+        refuses(&run(&fixture, &flags), &text);
     });
 }
 
 #[test]
-fn the_process_is_moved_and_the_cgroup_made_once() {
-    unified!("the_process_is_moved_and_the_cgroup_made_once", unified, ground, {
-        let trace = ground.guard.directory().join("trace");
+fn the_process_moves_and_its_cgroup_is_created_once() {
+    unified!("the_process_moves_and_its_cgroup_is_created_once", unified, fixture, {
+        let trace = fixture.guard.directory().join("trace");
         let flags = unified.flags(usize::MAX);
         let (_, file, value) = unified.settings[0];
-        // Two settings of one controller at least.
+        // At least two settings of one controller.
         let again = format!("{file}={value}");
         let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         flags.extend(["--cgroup", &again]);
         let options = ["-qq", "-y", "-o", trace.to_str().unwrap(), "-e", "trace=write,mkdir,mkdirat"];
         let Some(mut command) = strace(
-            "cgroup_v2::the_process_is_moved_and_the_cgroup_made_once",
+            "cgroup_v2::the_process_moves_and_its_cgroup_is_created_once",
             &options,
-            &ground.command(&flags, &["exit=3"]),
+            &fixture.command(&flags, &["exit=3"]),
         ) else {
             return;
         };
@@ -288,13 +291,13 @@ fn the_process_is_moved_and_the_cgroup_made_once() {
         let text = fs::read_to_string(trace).unwrap();
         let moves = text.lines().filter(|line| line.starts_with("write(") && line.contains("/cgroup.procs>"));
         assert_eq!(moves.count(), 1, "{text}");
-        let own = format!("{}/{}\"", ground.guard.name(), ground.id);
-        let made = text.lines().filter(|line| {
+        let own = format!("{}/{}\"", fixture.guard.name(), fixture.id);
+        let created = text.lines().filter(|line| {
             line.starts_with("mkdir")
                 && line.contains(&own)
                 && line.contains("cgroup")
                 && line.ends_with("= 0")
         });
-        assert_eq!(made.count(), 1, "{text}");
+        assert_eq!(created.count(), 1, "{text}");
     });
 }

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
-use crate::ground::{alone, no_text, refuses, run};
+use crate::fixture::{alone, no_text, refuses, run};
 
 fn line(text: &str) -> Vec<OsString> {
     text.split_whitespace().map(OsString::from).collect()
 }
 
-fn refused(words: &str, message: &str) {
-    refuses(&run(&line(words)), &format!("Failed to parse arguments: {message}"));
+fn refused(arguments: &str, message: &str) {
+    refuses(&run(&line(arguments)), &format!("Failed to parse arguments: {message}"));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn help_lists_every_flag_in_two_sorted_groups() {
         let required = group(&mut lines);
         assert_eq!(lines.next(), Some("optional arguments:"));
         let optional = group(&mut lines);
-        assert!(lines.next().unwrap().contains("--"), "the last sentence tells of the separator");
+        assert!(lines.next().unwrap().contains("--"), "the last sentence describes the separator");
         let flags = |group: &[String]| -> Vec<String> {
             group
                 .iter()
@@ -63,7 +63,7 @@ fn help_lists_every_flag_in_two_sorted_groups() {
                 "--version".into(),
             ]
         );
-        // The texts begin in one column, three blanks behind the widest flag.
+        // All texts begin three blanks after the widest flag.
         for group in [required, optional] {
             let widest = flags(&group).iter().map(String::len).max().unwrap();
             for line in &group {
@@ -81,19 +81,19 @@ fn help_lists_every_flag_in_two_sorted_groups() {
 fn help_wins_over_version_and_both_over_errors() {
     alone!({
         let (help, version) = (run(&["--help"]).stdout, run(&["--version"]).stdout);
-        for words in ["-h", "--version --help", "--colour -h", "--id --help", "--id a --id b -h"] {
-            let output = run(&line(words));
-            assert_eq!((output.code, &output.stdout), (0, &help), "{words}");
+        for arguments in ["-h", "--version --help", "--colour -h", "--id --help", "--id a --id b -h"] {
+            let output = run(&line(arguments));
+            assert_eq!((output.code, &output.stdout), (0, &help), "{arguments}");
         }
-        for words in ["--colour --version", "--version --id", "word --version"] {
-            let output = run(&line(words));
-            assert_eq!((output.code, &output.stdout), (0, &version), "{words}");
+        for arguments in ["--colour --version", "--version --id", "word --version"] {
+            let output = run(&line(arguments));
+            assert_eq!((output.code, &output.stdout), (0, &version), "{arguments}");
         }
     });
 }
 
 #[test]
-fn nothing_behind_two_dashes_is_read() {
+fn arguments_after_the_separator_are_not_parsed() {
     alone!({
         refused("-- --help", "Argument 'exec-file' required, but not found.");
         refused("--id a --exec-file b --uid 1 -- --gid 2", "Argument 'gid' required, but not found.");
@@ -103,67 +103,67 @@ fn nothing_behind_two_dashes_is_read() {
 #[test]
 fn the_first_missing_flag_in_alphabetical_order_is_named() {
     alone!({
-        for (words, name) in [
+        for (arguments, name) in [
             ("", "exec-file"),
             ("--exec-file a", "gid"),
             ("--exec-file a --gid 1", "id"),
             ("--exec-file a --id 1 --gid 1", "uid"),
             ("--uid 1 --id a", "exec-file"),
         ] {
-            refused(words, &format!("Argument '{name}' required, but not found."));
+            refused(arguments, &format!("Argument '{name}' required, but not found."));
         }
     });
 }
 
 #[test]
-fn a_missing_value_is_named_and_one_with_two_dashes_is_missing() {
+fn a_value_with_two_dashes_counts_as_missing() {
     alone!({
-        for (words, name) in
+        for (arguments, name) in
             [("--id", "id"), ("--id --uid 1", "id"), ("--cgroup", "cgroup"), ("--netns --", "netns")]
         {
-            refused(words, &format!("The argument '{name}' requires a value, but none was supplied."));
+            refused(arguments, &format!("The argument '{name}' requires a value, but none was supplied."));
         }
     });
 }
 
 #[test]
-fn an_unknown_word_is_named_without_its_dashes() {
+fn an_unknown_argument_is_named_without_its_dashes() {
     alone!({
-        for (words, name) in
+        for (arguments, name) in
             [("--colour", "colour"), ("word", "word"), ("-x", "-x"), ("--id=a", "id=a"), ("--id a b", "b")]
         {
             let text =
                 format!("Found argument '{name}' which wasn't expected, or isn't valid in this context.");
-            refused(words, &text);
+            refused(arguments, &text);
         }
     });
 }
 
 #[test]
-fn a_flag_given_twice_is_named() {
+fn a_repeated_flag_is_named() {
     alone!({
-        for (words, name) in
+        for (arguments, name) in
             [("--id a --id b", "id"), ("--daemonize --daemonize", "daemonize"), ("--uid 1 --uid 1", "uid")]
         {
-            refused(words, &format!("The argument '{name}' was provided more than once."));
+            refused(arguments, &format!("The argument '{name}' was provided more than once."));
         }
     });
 }
 
 #[test]
-fn cgroups_and_limits_may_be_given_again() {
+fn cgroups_and_limits_are_repeatable() {
     alone!({
-        let words = "--cgroup a.b=1 --cgroup c.d=2 --resource-limit fsize=1 --resource-limit fsize=2";
-        refused(words, "Argument 'exec-file' required, but not found.");
+        let arguments = "--cgroup a.b=1 --cgroup c.d=2 --resource-limit fsize=1 --resource-limit fsize=2";
+        refused(arguments, "Argument 'exec-file' required, but not found.");
     });
 }
 
 #[test]
-fn what_is_no_text_is_refused() {
+fn arguments_that_are_not_utf8_are_refused() {
     alone!({
-        for words in [vec![no_text()], vec!["--id".into(), no_text()]] {
-            let output = run(&words);
-            let code = crate::ground::ours_or_original(1, 101);
+        for arguments in [vec![no_text()], vec!["--id".into(), no_text()]] {
+            let output = run(&arguments);
+            let code = crate::fixture::drop_in_or_firecracker(1, 101);
             assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{output:?}");
             assert!(!output.stderr.is_empty(), "{output:?}");
             if code == 1 {

@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use crate::ground::{Ground, conforms, kill, ours_or_original, refuses, session, status};
+use crate::fixture::{Fixture, conforms, drop_in_or_firecracker, kill, refuses, session, status};
 
 #[test]
-fn the_jailer_is_done_with_0_and_the_vmm_lives_on() {
-    conforms!(ground, {
-        let output = ground.run(&["--daemonize"], &["sleep"]);
+fn the_jailer_exits_with_0_and_the_vmm_keeps_running() {
+    conforms!(fixture, {
+        let output = fixture.run(&["--daemonize"], &["sleep"]);
         assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "", ""), "{output:?}");
-        let pid = ground.told_pid();
-        ground.becomes_vmm(pid);
-        // This process takes in orphans, as init does elsewhere.
+        let pid = fixture.written_pid();
+        fixture.becomes_vmm(pid);
+        // The test process is a child subreaper and inherits orphans.
         assert_eq!(status(pid, "PPid"), [std::process::id().to_string()]);
         kill(pid);
     });
@@ -19,10 +19,10 @@ fn the_jailer_is_done_with_0_and_the_vmm_lives_on() {
 
 #[test]
 fn the_vmm_has_a_session_that_it_does_not_lead() {
-    conforms!(ground, {
-        ground.run(&["--daemonize"], &["sleep"]);
-        let pid = ground.told_pid();
-        ground.becomes_vmm(pid);
+    conforms!(fixture, {
+        fixture.run(&["--daemonize"], &["sleep"]);
+        let pid = fixture.written_pid();
+        fixture.becomes_vmm(pid);
         assert_ne!(session(pid), pid);
         assert_ne!(session(pid), session(std::process::id().try_into().unwrap()));
         kill(pid);
@@ -31,18 +31,18 @@ fn the_vmm_has_a_session_that_it_does_not_lead() {
 
 #[test]
 fn the_vmms_streams_are_dev_null() {
-    conforms!(ground, {
-        ground.run(&["--daemonize"], &["sleep"]);
-        let pid = ground.told_pid();
-        ground.becomes_vmm(pid);
+    conforms!(fixture, {
+        fixture.run(&["--daemonize"], &["sleep"]);
+        let pid = fixture.written_pid();
+        fixture.becomes_vmm(pid);
         for fd in 0..3 {
             let file = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
-            // Of the host: there is none in the jail, so the kernel tells no path from its root.
+            // The host's device. The jail has none, so the kernel prints no path from the jail's root.
             assert!(file.ends_with("dev/null") || file.ends_with("null"), "{}", file.display());
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap();
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
             let access = u32::from_str_radix(flags, 8).unwrap() & 3;
-            assert_eq!(access, ours_or_original(2, 0), "for reading and writing");
+            assert_eq!(access, drop_in_or_firecracker(2, 0), "opened for reading and writing");
         }
         assert_eq!(fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(), 3);
         kill(pid);
@@ -51,9 +51,9 @@ fn the_vmms_streams_are_dev_null() {
 
 #[test]
 fn a_failure_in_the_background_reaches_the_caller() {
-    conforms!(ground = Ground::with_script, {
-        let output = ground.run(&["--daemonize"], &[]);
-        if ours_or_original(true, false) {
+    conforms!(fixture = Fixture::with_script, {
+        let output = fixture.run(&["--daemonize"], &[]);
+        if drop_in_or_firecracker(true, false) {
             refuses(&output, "Failed to exec into Firecracker: No such file or directory (os error 2)");
         } else {
             assert_eq!((output.code, output.stderr.as_str()), (0, ""));
@@ -62,15 +62,15 @@ fn a_failure_in_the_background_reaches_the_caller() {
 }
 
 #[test]
-fn the_parents_processor_time_is_told() {
-    conforms!(ground, {
-        ground.run(&["--daemonize"], &["sleep"]);
-        let pid = ground.told_pid();
-        ground.becomes_vmm(pid);
+fn the_vmm_gets_the_parents_processor_time() {
+    conforms!(fixture, {
+        fixture.run(&["--daemonize"], &["sleep"]);
+        let pid = fixture.written_pid();
+        fixture.becomes_vmm(pid);
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
         kill(pid);
-        let words: Vec<&str> = line.split('\0').collect();
-        let at = words.iter().position(|word| *word == "--parent-cpu-time-us").unwrap();
-        assert!(words[at + 1].parse::<u64>().unwrap() > 0, "{words:?}");
+        let arguments: Vec<&str> = line.split('\0').collect();
+        let at = arguments.iter().position(|argument| *argument == "--parent-cpu-time-us").unwrap();
+        assert!(arguments[at + 1].parse::<u64>().unwrap() > 0, "{arguments:?}");
     });
 }

@@ -1,4 +1,4 @@
-//! The list of differences names tests; they must be there.
+//! Checks that the tests in the list of differences exist.
 
 const LIST: &str = include_str!("../../../../docs/jailer-differences.md");
 
@@ -18,7 +18,7 @@ const SOURCES: [(&str, &str); 9] = [
 fn every_test_that_the_list_names_exists() {
     let named = LIST.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
     let mut count = 0;
-    // Those of the command's tests are held by a test there.
+    // A test of the command checks the names of its tests.
     let elsewhere = ["attacked", "inherited", "syscalls"];
     for (file, test) in named.filter(|(file, _)| !elsewhere.contains(file)) {
         let source = SOURCES.iter().find(|(name, _)| *name == file).unwrap_or_else(|| panic!("{file}"));
@@ -28,11 +28,11 @@ fn every_test_that_the_list_names_exists() {
     assert!(count > 20, "the list names its tests: {count}");
 }
 
-/// Where the programs differ the test says so, and the list says why.
+/// A test with two outcomes needs a row in the list.
 #[test]
 fn every_file_with_two_outcomes_is_on_the_list() {
     for (name, source) in SOURCES {
-        if source.contains("ours_or_original(") {
+        if source.contains("drop_in_or_firecracker(") {
             assert!(LIST.contains(&format!("`{name}::")), "{name} has differences that are not listed");
         }
     }

@@ -1,9 +1,9 @@
-//! One test per row of what Firecracker's jailer does, against the jailer that `JAILER_UNDER_TEST` names, or
-//! the one of this workspace.
+//! The conformance suite: one test for each behaviour of Firecracker's jailer. It tests the jailer in
+//! `JAILER_UNDER_TEST`, by default that of this workspace.
 //!
-//! Everything is observed: from outside by the process's entries in `/proc`, the tree, the cgroups, the exit
-//! code and both output streams; from inside by a VMM that reports what it sees. Where the drop-in differs on
-//! purpose both outcomes stand in the test (`ours_or_original`), so that the suite is honest against either.
+//! The tests observe the jail from outside: the process's entries in `/proc`, the tree, the cgroups, the exit code and
+//! both output streams. From inside the probe observes it as the VMM. A deliberate difference has both outcomes in its
+//! test (`drop_in_or_firecracker`), so the suite passes against both programs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cgroup_v1;
@@ -12,7 +12,7 @@ mod command_line;
 mod daemonize;
 mod differences;
 mod faults;
-mod ground;
+mod fixture;
 mod hostile;
 mod limits;
 mod messages;

@@ -1,10 +1,10 @@
-//! Section 5: what is refused before anything is made, and in which order.
+//! Section 5: the refusals before anything is created, and their order.
 
 use std::ffi::OsString;
 
-use crate::ground::{alone, conforms, ours_or_original, refuses, run, strace};
+use crate::fixture::{alone, conforms, drop_in_or_firecracker, refuses, run, strace};
 
-/// A whole command line that would be accepted, with some flags changed; an empty value leaves a flag out.
+/// A valid command line with some flags changed.
 fn with(changes: &[(&str, &str)]) -> Vec<OsString> {
     let exec = std::env::current_exe().unwrap();
     let mut flags = vec![
@@ -28,19 +28,19 @@ fn refused(changes: &[(&str, &str)], message: &str) {
 }
 
 #[test]
-fn an_id_of_no_or_too_many_bytes() {
+fn an_id_of_invalid_length_is_refused() {
     alone!({
         let text =
             |n| format!("Invalid instance ID: Invalid len ({n});  the length must be between 1 and 64");
         refused(&[("id", "")], &text(0));
         refused(&[("id", &"x".repeat(65))], &text(65));
-        // Bytes count, not letters.
+        // The length is counted in bytes, not in characters.
         refused(&[("id", &"ü".repeat(33))], &text(66));
     });
 }
 
 #[test]
-fn an_id_with_other_characters() {
+fn an_id_with_invalid_characters_is_refused() {
     alone!({
         for (id, c, at) in [("a_b", '_', 1), ("../x", '.', 0), ("ü/", '/', 1), ("a b", ' ', 1)] {
             refused(&[("id", id)], &format!("Invalid instance ID: Invalid char ({c}) at position {at}"));
@@ -49,7 +49,7 @@ fn an_id_with_other_characters() {
 }
 
 #[test]
-fn an_executable_that_is_not_there_or_no_file() {
+fn a_missing_executable_or_one_that_is_no_file_is_refused() {
     alone!({
         let text = "Failed to canonicalize path /no/such/file: No such file or directory (os error 2)";
         refused(&[("exec-file", "/no/such/file")], text);
@@ -59,7 +59,7 @@ fn an_executable_that_is_not_there_or_no_file() {
 }
 
 #[test]
-fn a_base_that_is_not_there_or_no_directory() {
+fn a_missing_base_or_one_that_is_no_directory_is_refused() {
     alone!({
         let text = "Failed to canonicalize path /no/such/base: No such file or directory (os error 2)";
         refused(&[("chroot-base-dir", "/no/such/base")], text);
@@ -68,7 +68,7 @@ fn a_base_that_is_not_there_or_no_directory() {
 }
 
 #[test]
-fn a_uid_or_gid_that_is_no_number_of_32_bits() {
+fn an_invalid_uid_or_gid_is_refused() {
     alone!({
         for bad in ["x", "-1", "4294967296", "", "1 "] {
             refused(&[("uid", bad)], &format!("Invalid uid: {bad}"));
@@ -78,7 +78,7 @@ fn a_uid_or_gid_that_is_no_number_of_32_bits() {
 }
 
 #[test]
-fn a_parent_cgroup_that_leaves_the_hierarchy() {
+fn a_parent_cgroup_outside_the_hierarchy_is_refused() {
     alone!({
         for bad in ["/abs", "..", "a/../b", "./a", "a/.."] {
             refused(
@@ -90,7 +90,7 @@ fn a_parent_cgroup_that_leaves_the_hierarchy() {
 }
 
 #[test]
-fn a_cgroup_version_that_is_no_number_of_8_bits() {
+fn an_invalid_cgroup_version_is_refused() {
     alone!({
         for bad in ["v2", "256", "-1", ""] {
             refused(&[("cgroup-version", bad)], &format!("{bad} is an invalid cgroup version specifier"));
@@ -99,7 +99,7 @@ fn a_cgroup_version_that_is_no_number_of_8_bits() {
 }
 
 #[test]
-fn a_cgroup_version_that_does_not_exist() {
+fn an_unknown_cgroup_version_is_refused() {
     alone!({
         let text = "Hierarchy not found: No hierarchy found for this cgroup version.";
         refused(&[("cgroup-version", "3"), ("cgroup", "cpu.shares=1")], text);
@@ -108,7 +108,7 @@ fn a_cgroup_version_that_does_not_exist() {
 }
 
 #[test]
-fn a_cgroup_that_is_no_file_and_value() {
+fn a_cgroup_setting_of_invalid_form_is_refused() {
     alone!({
         for bad in ["cpu.shares", "cpu.shares=", "cpu.shares=1=2", "=", ""] {
             refused(&any_version(bad), &format!("Invalid format for cgroups: {bad}"));
@@ -117,7 +117,7 @@ fn a_cgroup_that_is_no_file_and_value() {
 }
 
 #[test]
-fn a_cgroup_file_that_leaves_its_directory_or_has_no_controller() {
+fn a_cgroup_file_outside_its_directory_is_refused() {
     alone!({
         for bad in ["../cpu.shares=1", "/etc/cpu.shares=1", "./cpu.shares=1", "a/../cpu.shares=1"] {
             refused(&any_version(bad), &format!("Cgroup invalid file: {bad}"));
@@ -127,15 +127,15 @@ fn a_cgroup_file_that_leaves_its_directory_or_has_no_controller() {
 }
 
 #[test]
-fn a_controller_that_the_host_has_not() {
+fn an_unavailable_controller_is_refused() {
     alone!({
         refused(&any_version("nosuch.thing=1"), "Controller nosuch is unavailable");
-        // A controller is a whole word among the options of a mount.
+        // A controller must match a whole mount option.
         refused(&any_version("re.latime=1"), "Controller re is unavailable");
     });
 }
 
-/// The setting, in a version of cgroups that this host has.
+/// The setting, with a cgroup version that this host has.
 fn any_version(setting: &str) -> Vec<(&'static str, &str)> {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let first = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup"));
@@ -143,7 +143,7 @@ fn any_version(setting: &str) -> Vec<(&'static str, &str)> {
 }
 
 #[test]
-fn a_limit_of_no_known_form_name_or_value() {
+fn an_invalid_limit_is_refused() {
     alone!({
         refused(&[("resource-limit", "fsize")], "Invalid format for resources limits: fsize");
         refused(&[("resource-limit", "cores=1")], "Invalid resource argument: cores");
@@ -159,10 +159,10 @@ fn a_limit_of_no_known_form_name_or_value() {
 }
 
 #[test]
-fn the_first_mistake_in_the_order_of_checks_is_told() {
+fn the_first_mistake_in_the_order_of_checks_is_reported() {
     alone!({
         let version = any_version("nosuch.x=1")[0].1;
-        // Each with the message that it alone leads to.
+        // Each mistake with its message.
         let mistakes = [
             ("id", "a_b", "Invalid instance ID: Invalid char (_) at position 1"),
             ("exec-file", "/dev/null", "/dev/null is not a file"),
@@ -191,40 +191,40 @@ fn the_first_mistake_in_the_order_of_checks_is_told() {
 }
 
 #[test]
-fn nothing_is_made_for_what_is_refused() {
-    conforms!(ground, {
-        let output = ground.run(&["--resource-limit", "cores=1"], &[]);
+fn a_refused_start_creates_nothing() {
+    conforms!(fixture, {
+        let output = fixture.run(&["--resource-limit", "cores=1"], &[]);
         refuses(&output, "Invalid resource argument: cores");
-        assert_eq!(std::fs::read_dir(&ground.base).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&fixture.base).unwrap().count(), 0);
     });
 }
 
 #[test]
-fn a_base_in_which_no_directory_can_be_made() {
-    conforms!(ground, {
-        std::fs::write(ground.exec_dir(), "a file").unwrap();
+fn a_directory_that_cannot_be_created_is_reported() {
+    conforms!(fixture, {
+        std::fs::write(fixture.exec_dir(), "a file").unwrap();
         let text =
-            format!("Failed to create directory {}: Not a directory (os error 20)", ground.root().display());
-        refuses(&ground.run(&[], &[]), &text);
+            format!("Failed to create directory {}: Not a directory (os error 20)", fixture.root().display());
+        refuses(&fixture.run(&[], &[]), &text);
     });
 }
 
 #[test]
-fn what_the_kernel_refuses_is_told_in_the_originals_words() {
-    conforms!(ground, {
-        let (root, copy) = (ground.root().display().to_string(), ground.copy().display().to_string());
-        let copied = format!("Failed to copy {} to {copy}", ground.exec.display());
+fn kernel_errors_have_firecrackers_messages() {
+    conforms!(fixture, {
+        let (root, copy) = (fixture.root().display().to_string(), fixture.copy().display().to_string());
+        let copied = format!("Failed to copy {} to {copy}", fixture.exec.display());
         let tree = format!("Failed to create directory {root}");
         let owner = format!("Failed to change owner for {copy}");
         let null = "Failed to open file /dev/null".to_owned();
         let text = str::to_owned;
-        let by_skeleton = ours_or_original(stockade::TemplateMounts::find().is_ok(), false);
-        // The skeleton's is opened before it, where there is one.
-        let last_open = if by_skeleton { "open:when=2" } else { "open:when=1" };
-        // Its empty directory is covered instead, and never taken away.
-        let change_root = if by_skeleton { "chroot" } else { "pivot_root" };
-        // The call that is refused, as ours and as the original makes it (the latter by its order of effects),
-        // the flag, and the message.
+        let has_template = drop_in_or_firecracker(stockade::TemplateMounts::find().is_ok(), false);
+        // The file of a template mount namespace is opened before it.
+        let last_open = if has_template { "open:when=2" } else { "open:when=1" };
+        // In the template mount namespace the jail's tree covers the empty directory, which is never unmounted.
+        let change_root = if has_template { "chroot" } else { "pivot_root" };
+        // The failing call of the drop-in, that of Firecracker's jailer (in the order of its effects), the flag, and
+        // the message.
         let rows = [
             ("mkdirat:when=2", "mkdir,mkdirat:when=1", "", tree),
             ("fchownat:when=1", "fchown:when=1", "", owner),
@@ -245,7 +245,7 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
                 text("Failed to create /dev/kvm via mknod inside the jail"),
             ),
             ("unshare", "unshare", "", text("Failed to unshare into new mount namespace")),
-            // EPERM would mean a kernel without it, where there is another way.
+            // Not EPERM: it would mean a kernel without the call, for which there is a fallback.
             ("mount_setattr", "mount:when=1", "", text("Failed to change the propagation type to slave")),
             ("open_tree", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
             ("move_mount", "mount:when=2", "", text("Failed to bind mount the jail root directory")),
@@ -260,30 +260,30 @@ fn what_the_kernel_refuses_is_told_in_the_originals_words() {
             ("clone3", "clone,clone3,fork", "--daemonize", text("Failed to daemonize")),
             ("setsid", "setsid", "--daemonize", text("Failed to daemonize: setsid")),
             ("dup2,dup3", "dup2,dup3", "--daemonize", text("Failed to duplicate fd")),
-            // The last file that is opened before any step of the process.
+            // The last open before the steps of the process.
             (last_open, "open:when=4", "--daemonize", null),
         ];
-        for (ours, original, flag, message) in rows {
-            if flag == "--daemonize" && !ours_or_original(true, false) {
-                // It has reported success by then.
+        for (drop_in, firecracker, flag, message) in rows {
+            if flag == "--daemonize" && !drop_in_or_firecracker(true, false) {
+                // Firecracker's jailer has already exited with success.
                 continue;
             }
-            if ours == "umount2" && by_skeleton {
+            if drop_in == "umount2" && has_template {
                 continue;
             }
-            let _ = std::fs::remove_dir_all(ground.exec_dir());
-            let (calls, when) = split(ours_or_original(ours, original));
+            let _ = std::fs::remove_dir_all(fixture.exec_dir());
+            let (calls, when) = split(drop_in_or_firecracker(drop_in, firecracker));
             let (only, fault) = (format!("trace={calls}"), format!("inject={calls}:error=EACCES{when}"));
             let options = ["-f", "-qq", "-o", "/dev/null", "-e", &only, "-e", &fault];
             let flags: Vec<&str> = if flag.is_empty() { vec![] } else { vec![flag] };
-            let name = "messages::what_the_kernel_refuses_is_told_in_the_originals_words";
-            let Some(mut command) = strace(name, &options, &ground.command(&flags, &[])) else { return };
+            let name = "messages::kernel_errors_have_firecrackers_messages";
+            let Some(mut command) = strace(name, &options, &fixture.command(&flags, &[])) else { return };
             refuses(&testkit::run_with(&mut command), &format!("{message}: Permission denied (os error 13)"));
         }
     });
 }
 
-/// The calls, and which of them.
+/// Splits a fault into the calls and the condition.
 fn split(fault: &str) -> (&str, &str) {
     fault.split_at(fault.find(':').unwrap_or(fault.len()))
 }

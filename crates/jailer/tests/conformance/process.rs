@@ -8,12 +8,14 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::ground::{GID, Ground, UID, conforms, no_text, ours_or_original, refuses, said, session, status};
+use crate::fixture::{
+    Fixture, GID, UID, conforms, drop_in_or_firecracker, json_lines, no_text, refuses, session, status,
+};
 
 #[test]
 fn the_callers_child_becomes_the_vmm() {
-    conforms!(ground, {
-        let live = ground.start(&[]);
+    conforms!(fixture, {
+        let live = fixture.start(&[]);
         assert_eq!(fs::read_link(format!("/proc/{}/root", live.pid())).unwrap().as_os_str().len(), 1);
         assert_eq!(status(live.pid(), "Uid"), vec![UID.to_string(); 4]);
         assert_eq!(status(live.pid(), "PPid"), [std::process::id().to_string()]);
@@ -24,20 +26,20 @@ fn the_callers_child_becomes_the_vmm() {
 }
 
 #[test]
-fn the_vmms_end_is_the_jailers() {
-    conforms!(ground, {
-        for (word, code) in [("exit=0", 0), ("exit=7", 7), ("signal=9", 137)] {
-            let output = ground.run(&[], &[word]);
-            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{word}");
-            fs::remove_dir_all(ground.root()).unwrap();
+fn the_vmms_exit_status_is_the_jailers() {
+    conforms!(fixture, {
+        for (argument, code) in [("exit=0", 0), ("exit=7", 7), ("signal=9", 137)] {
+            let output = fixture.run(&[], &[argument]);
+            assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{argument}");
+            fs::remove_dir_all(fixture.root()).unwrap();
         }
     });
 }
 
 #[test]
 fn the_vmm_runs_as_the_owner_with_no_other_group() {
-    conforms!(ground, {
-        let report = ground.report(&[]);
+    conforms!(fixture, {
+        let report = fixture.report(&[]);
         for (field, id) in [("uid", UID), ("euid", UID), ("gid", GID), ("egid", GID)] {
             assert_eq!(report[field], id, "{field}");
         }
@@ -48,16 +50,16 @@ fn the_vmm_runs_as_the_owner_with_no_other_group() {
 }
 
 #[test]
-fn neither_environment_nor_descriptors_reach_the_vmm() {
-    conforms!(ground, {
-        // Without close-on-exec, as careless callers have them, at low and at high numbers.
+fn environment_and_file_descriptors_do_not_reach_the_vmm() {
+    conforms!(fixture, {
+        // Low and high numbers without close-on-exec.
         let file = fs::File::open("/dev/null").unwrap();
         let held = [3, 50, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&file, least).unwrap());
         for fd in &held {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
         }
-        let mut command = ground.command(&[], &["report"]);
-        let report = said(&testkit::run_with(command.env("SECRET", "secret"))).remove(0);
+        let mut command = fixture.command(&[], &["report"]);
+        let report = json_lines(&testkit::run_with(command.env("SECRET", "secret"))).remove(0);
         drop(held);
         assert_eq!(report["environment"], json!([]));
         assert_eq!(report["descriptors"], json!([0, 1, 2]));
@@ -65,20 +67,20 @@ fn neither_environment_nor_descriptors_reach_the_vmm() {
 }
 
 #[test]
-fn standard_streams_that_the_caller_has_closed_are_never_another_file() {
-    conforms!(ground, {
+fn closed_standard_streams_never_become_another_file() {
+    conforms!(fixture, {
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", "exec \"$0\" \"$@\" 0<&- 2>&-"]).arg(crate::ground::jailer());
-        let output = testkit::run_with(shell.args(ground.words(&[], &["report"])));
-        let report = said(&output).remove(0);
+        shell.args(["-c", "exec \"$0\" \"$@\" 0<&- 2>&-"]).arg(crate::fixture::jailer());
+        let output = testkit::run_with(shell.args(fixture.arguments(&[], &["report"])));
+        let report = json_lines(&output).remove(0);
         assert_eq!(report["descriptors"], json!([0, 1, 2]));
     });
 }
 
 #[test]
 fn the_standard_streams_are_the_callers() {
-    conforms!(ground, {
-        let mut child = ground
+    conforms!(fixture, {
+        let mut child = fixture
             .command(&[], &["hold", "clock", "nonsense"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -95,13 +97,13 @@ fn the_standard_streams_are_the_callers() {
 
 #[test]
 fn the_vmm_is_in_the_root_with_default_signals() {
-    conforms!(ground, {
-        let report = ground.report(&[]);
+    conforms!(fixture, {
+        let report = fixture.report(&[]);
         assert_eq!(report["cwd"], "/");
         assert_eq!(report["signals"]["blocked"], json!([]));
         let ignored = report["signals"]["ignored"].as_array().unwrap();
-        // What the caller ignores stays so; SIGPIPE, which this caller ignores and jailers too, does not. Those
-        // from 32 on are the C library's.
+        // Signals that the caller ignores stay ignored, except SIGPIPE, which jailers ignore themselves. Signals from
+        // 32 on belong to the C library.
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let callers = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
         let callers = u64::from_str_radix(callers.trim(), 16).unwrap();
@@ -112,13 +114,13 @@ fn the_vmm_is_in_the_root_with_default_signals() {
 }
 
 #[test]
-fn the_arguments_are_those_of_firecracker_and_then_the_callers() {
-    conforms!(ground, {
+fn firecrackers_arguments_precede_the_callers() {
+    conforms!(fixture, {
         let before = monotonic_us();
-        let words = ground.said(&[], &["args", "--x", "y", "--"]).remove(0);
+        let arguments = fixture.json_lines(&[], &["args", "--x", "y", "--"]).remove(0);
         let after = monotonic_us();
-        let words: Vec<&str> =
-            words["args"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+        let arguments: Vec<&str> =
+            arguments["args"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
         let [
             path,
             "--id",
@@ -130,11 +132,11 @@ fn the_arguments_are_those_of_firecracker_and_then_the_callers() {
             "--parent-cpu-time-us",
             p,
             rest @ ..,
-        ] = &words[..]
+        ] = &arguments[..]
         else {
-            panic!("{words:?}")
+            panic!("{arguments:?}")
         };
-        assert_eq!((*path, *id), (ground.in_jail().as_str(), "jail-1"));
+        assert_eq!((*path, *id), (fixture.in_jail().as_str(), "jail-1"));
         let (t, c, p): (u64, u64, u64) = (t.parse().unwrap(), c.parse().unwrap(), p.parse().unwrap());
         assert!((before..=after).contains(&t), "{before} {t} {after}");
         assert!(c <= after - before && p <= c, "{c} {p}");
@@ -148,17 +150,17 @@ fn monotonic_us() -> u64 {
 }
 
 #[test]
-fn extra_arguments_need_not_be_text() {
-    conforms!(ground, {
-        let mut words = ground.words(&[], &["sleep"]);
-        words.push(no_text());
-        if !ours_or_original(true, false) {
-            assert_eq!(crate::ground::run(&words).code, 101);
+fn extra_arguments_may_be_other_than_utf8() {
+    conforms!(fixture, {
+        let mut arguments = fixture.arguments(&[], &["sleep"]);
+        arguments.push(no_text());
+        if !drop_in_or_firecracker(true, false) {
+            assert_eq!(crate::fixture::run(&arguments).code, 101);
             return;
         }
-        let mut child = std::process::Command::new(crate::ground::jailer()).args(words).spawn().unwrap();
+        let mut child = std::process::Command::new(crate::fixture::jailer()).args(arguments).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        ground.becomes_vmm(pid);
+        fixture.becomes_vmm(pid);
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -168,13 +170,13 @@ fn extra_arguments_need_not_be_text() {
 }
 
 #[test]
-fn an_executable_that_cannot_be_executed() {
-    conforms!(ground = Ground::with_script, {
+fn an_executable_that_cannot_be_executed_is_reported() {
+    conforms!(fixture = Fixture::with_script, {
         let text = "Failed to exec into Firecracker: No such file or directory (os error 2)";
-        refuses(&ground.run(&[], &[]), text);
-        fs::set_permissions(&ground.exec, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-        ground.id = "other".to_owned();
+        refuses(&fixture.run(&[], &[]), text);
+        fs::set_permissions(&fixture.exec, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        fixture.id = "other".to_owned();
         let text = "Failed to exec into Firecracker: Permission denied (os error 13)";
-        refuses(&ground.run(&[], &[]), text);
+        refuses(&fixture.run(&[], &[]), text);
     });
 }

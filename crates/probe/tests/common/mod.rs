@@ -1,6 +1,6 @@
-//! Running the probe and reading what it prints.
+//! Running the probe and reading its output.
 
-#![allow(dead_code, clippy::unwrap_used)] // Each test program uses its part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test program uses a part of this module.
 
 use serde_json::Value;
 use std::fs;
@@ -14,23 +14,23 @@ pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_stockade-probe");
 /// The uid and gid of an unprivileged run.
 pub(crate) const NOBODY: u32 = 1234;
 
-/// Runs the probe to its end.
-pub(crate) fn probe(words: &[&str]) -> Output {
-    Command::new(PROBE).args(words).stdin(Stdio::null()).output().unwrap()
+/// Runs the probe until it exits.
+pub(crate) fn probe(arguments: &[&str]) -> Output {
+    Command::new(PROBE).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Runs a command that prints nothing but JSON lines, and reads them.
+/// Runs a command that must succeed and print only JSON lines.
 pub(crate) fn lines_of(command: &mut Command) -> Vec<Value> {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {complaints}", output.status);
-    assert_eq!(complaints, "", "{command:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {errors}", output.status);
+    assert_eq!(errors, "", "{command:?}");
     parse(&output.stdout)
 }
 
-/// Runs the probe, which must succeed, and reads the lines it prints.
-pub(crate) fn lines(words: &[&str]) -> Vec<Value> {
-    lines_of(Command::new(PROBE).args(words))
+/// Runs the probe, which must succeed, and reads its lines.
+pub(crate) fn lines(arguments: &[&str]) -> Vec<Value> {
+    lines_of(Command::new(PROBE).args(arguments))
 }
 
 pub(crate) fn parse(stdout: &[u8]) -> Vec<Value> {
@@ -44,15 +44,15 @@ pub(crate) fn line_of(command: &mut Command) -> Value {
     lines.remove(0)
 }
 
-/// A probe that runs while the test looks at it. It is killed with the value.
+/// A running probe. Dropping it kills the probe.
 pub(crate) struct Running {
     pub(crate) child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Running {
-    pub(crate) fn start(words: &[&str]) -> Self {
-        Self::start_command(Command::new(PROBE).args(words))
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_command(Command::new(PROBE).args(arguments))
     }
 
     pub(crate) fn start_command(command: &mut Command) -> Self {
@@ -79,7 +79,7 @@ impl Drop for Running {
     }
 }
 
-/// A line of `/proc/PID/status`, without its name.
+/// The value of a line of `/proc/PID/status`.
 pub(crate) fn status_field(pid: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -93,21 +93,21 @@ pub(crate) fn stat_field(pid: i64, number: usize) -> String {
     after_name.split(' ').nth(number - 3).unwrap().to_owned()
 }
 
-/// A directory in memory with a copy of the probe, removed with the value.
-pub(crate) struct Place(PathBuf);
+/// A directory in memory with a copy of the probe. Dropping it removes the directory.
+pub(crate) struct TestRoot(PathBuf);
 
-impl Place {
+impl TestRoot {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let place = Self(PathBuf::from(format!("/dev/shm/stockade-probe-{}-{number}", std::process::id())));
-        fs::create_dir(place.path()).unwrap();
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        // Copied by another program: a thread that starts a process while this one had the copy open for
-        // writing would make it busy.
-        let copied = Command::new("cp").arg(PROBE).arg(place.probe()).status().unwrap();
+        let root = Self(PathBuf::from(format!("/dev/shm/stockade-probe-{}-{number}", std::process::id())));
+        fs::create_dir(root.path()).unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Copied by another program: if another thread forked while this process had the copy open for writing, its
+        // exec would fail with ETXTBSY.
+        let copied = Command::new("cp").arg(PROBE).arg(root.probe()).status().unwrap();
         assert!(copied.success());
-        place
+        root
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -118,16 +118,16 @@ impl Place {
         self.0.join("stockade-probe")
     }
 
-    /// The probe with this place for its root, without environment.
-    pub(crate) fn chroot(&self, user: u32, words: &[&str]) -> Command {
+    /// The probe with this directory as its root and without environment.
+    pub(crate) fn chroot(&self, user: u32, arguments: &[&str]) -> Command {
         let mut command = Command::new("/usr/sbin/chroot");
         command.env_clear().arg(format!("--userspec={user}:{user}")).arg(self.path());
-        command.arg("/stockade-probe").args(words);
+        command.arg("/stockade-probe").args(arguments);
         command
     }
 }
 
-impl Drop for Place {
+impl Drop for TestRoot {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }

@@ -1,37 +1,39 @@
-//! Room for many jails in one process.
+//! The open file limit for many jails in one process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::terminal::output::Failure;
 
-/// What a process has open beside its jails, with some to spare.
-const FOR_ITSELF: u64 = 64;
+/// File descriptors of the process besides those of its jails, with a reserve.
+const FOR_PROCESS: u64 = 64;
 
-/// What one jail has open at most: its place, its root, its VMM, two pipes, and what is open while it is made.
-const FOR_EACH: u64 = 6;
+/// File descriptors of one jail at most: its state entry, its root, its VMM, two pipes, and one for its creation.
+const FOR_EACH_JAIL: u64 = 6;
 
-/// Sees to it that a process can hold so many jails: those made would be hard to take back without descriptors.
+/// Raises the open file limit so that the process can hold this many jails.
+///
+/// This comes before the first jail, because created jails cannot be removed well without file descriptors.
 ///
 /// # Errors
-/// How many descriptors it would need where no more may be had.
+/// Returns the number of file descriptors needed if the hard limit is lower.
 pub(crate) fn raise_limit_for(jails: usize) -> Result<(), Failure> {
-    // One jail is no reason to be strict.
+    // One jail hardly needs more than any other process, so a low limit does not fail it here.
     if jails < 2 {
         return Ok(());
     }
-    let wanted = FOR_ITSELF + FOR_EACH * jails as u64;
+    let wanted = FOR_PROCESS + FOR_EACH_JAIL * jails as u64;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
-    if limit.maximum.is_some_and(|most| most < wanted) {
-        let most = limit.maximum.unwrap_or_default();
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        let maximum = limit.maximum.unwrap_or_default();
         return Err(Failure::new(format!(
-            "{jails} jails at once need {wanted} open files, and this process may have {most}: raise that limit \
-             (ulimit -Hn {wanted}), or run fewer at once"
+            "{jails} jails need {wanted} open files, but the hard limit is {maximum}; raise it with \
+             `ulimit -Hn {wanted}` or run fewer jails at once"
         )));
     }
-    // The VMMs have a limit of their own, which is set on their way into the jail.
+    // The VMMs do not inherit it: their own limit is set when they enter the jail.
     setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
-        .map_err(|e| Failure::new(format!("failed to raise the limit of open files to {wanted}: {e}")))
+        .map_err(|e| Failure::new(format!("failed to raise the open file limit to {wanted}: {e}")))
 }

@@ -1,4 +1,4 @@
-//! The VMMs that one `run` has started: all of them or none.
+//! The VMMs of one `run`: all of them are started, or none.
 
 use std::time::{Duration, Instant};
 
@@ -18,20 +18,20 @@ use crate::terminal::pty::Relay;
 use crate::terminal::signals::check_no_signal;
 use crate::terminal::width;
 
-/// How soon a signal is heeded while a VMM gets ready.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Interval of the check for signals while a VMM gets ready.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a signal that comes early keeps from coming about.
-const BEFORE: &str = "all was ready";
+/// The event that an early signal prevents, as the message names it.
+const BEFORE: &str = "all VMMs were ready";
 
-/// Which process has the VMM after its start.
+/// The process that owns the VMM after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attachment {
-    /// This command, until its end.
+    /// This command, until it exits.
     Attached,
-    /// Its monitor.
+    /// The VMM's monitor.
     Detached,
-    /// Nobody: it is cut loose.
+    /// No process.
     Daemonized,
 }
 
@@ -45,35 +45,35 @@ impl Attachment {
     }
 }
 
-/// A VMM that was started.
+/// A started VMM.
 struct LaunchedVmm<'w> {
     request: &'w JailRequest<RunArgs>,
     attachment: Attachment,
     running: Running,
-    /// What it writes, if it has not our streams themselves.
+    /// `None` if the VMM has the command's streams themselves.
     output: Option<VmmOutput>,
-    /// Where it is to accept connections, if that is waited for.
+    /// The socket that has to accept connections before the VMM is ready, if readiness was requested.
     socket: Option<JailPath>,
 }
 
-/// VMMs that were started, and may not be ready yet.
+/// Started VMMs, which may not be ready yet.
 pub(crate) struct Launched<'w>(Vec<LaunchedVmm<'w>>);
 
-/// VMMs that are ready.
+/// Ready VMMs.
 pub(crate) struct ReadyVmms<'w>(Vec<LaunchedVmm<'w>>);
 
 impl<'w> Launched<'w> {
-    /// Starts the VMMs of jails that were prepared for these requests. If one fails, all jails are removed.
+    /// Starts the VMMs of the jails created for these requests. If one fails, all jails are removed.
     pub(crate) fn launch(
         requests: &'w [JailRequest<RunArgs>],
-        prepared: Vec<Created>,
+        created: Vec<Created>,
     ) -> Result<Self, Failure> {
         let widest = requests.iter().map(|request| width::of(request.id().as_str())).max();
-        // One VMM has the terminal for itself.
+        // A single VMM gets the streams without a prefix.
         let width = widest.filter(|_| requests.len() > 1);
         let mut launched = Self(Vec::new());
-        for (request, prepared) in requests.iter().zip(prepared) {
-            match LaunchedVmm::launch(request, prepared, width) {
+        for (request, jail) in requests.iter().zip(created) {
+            match LaunchedVmm::launch(request, jail, width) {
                 Ok(vmm) => launched.0.push(vmm),
                 Err(failure) => {
                     tear_down(launched.0);
@@ -84,7 +84,7 @@ impl<'w> Launched<'w> {
         Ok(launched)
     }
 
-    /// Waits for those that are to be ready before anybody is told of them. If one fails, all jails are removed.
+    /// Waits until all VMMs with a requested socket are ready. If one fails, all jails are removed.
     pub(crate) fn wait_ready(mut self, signals: &SignalFd) -> Result<ReadyVmms<'w>, Failure> {
         match self.0.iter_mut().try_for_each(|vmm| vmm.wait_ready(signals)) {
             Ok(()) => Ok(ReadyVmms(self.0)),
@@ -97,8 +97,8 @@ impl<'w> Launched<'w> {
 }
 
 impl<'w> ReadyVmms<'w> {
-    /// Announces all, and detaches those that run on without this command; the others are left to supervise.
-    /// If one cannot be let go, all jails are removed.
+    /// Announces all VMMs, detaches those that outlive this command, and returns the others for supervision.
+    /// If one cannot be detached, all jails are removed.
     pub(crate) fn announce_and_detach(mut self) -> Result<Supervisor<'w>, Failure> {
         let mut detached = self.0.iter_mut().filter(|vmm| vmm.attachment == Attachment::Detached);
         let result =
@@ -116,7 +116,7 @@ impl<'w> ReadyVmms<'w> {
             _ => service_manager::ready(),
         }
         let mut supervisor = Supervisor::default();
-        // The others, dropped, run on.
+        // Detached and daemonized VMMs are dropped here and run on.
         for vmm in self.0.into_iter().filter(|vmm| vmm.attachment == Attachment::Attached) {
             supervisor.add(vmm.request, vmm.running, vmm.output);
         }
@@ -127,48 +127,48 @@ impl<'w> ReadyVmms<'w> {
 impl<'w> LaunchedVmm<'w> {
     fn launch(
         request: &'w JailRequest<RunArgs>,
-        prepared: Created,
+        jail: Created,
         width: Option<usize>,
     ) -> Result<Self, Failure> {
         let args = &request.description.args.own;
         let attachment = Attachment::of(args, request);
         let (log_bytes, socket) = (args.ready.log_bytes()?, args.ready.socket(&request.spec)?);
         let (running, output) = match (attachment, width) {
-            (Attachment::Detached, _) => (prepared.launch_watched(log_bytes), None),
+            (Attachment::Detached, _) => (jail.launch_watched(log_bytes), None),
             (Attachment::Attached, Some(width)) => {
                 let (streams, output) = Prefixed::new(request.id(), width)?;
-                (prepared.launch(streams), Some(VmmOutput::Prefixed(output)))
+                (jail.launch(streams), Some(VmmOutput::Prefixed(output)))
             }
             (Attachment::Attached, None) => {
                 let (relay, streams) = Relay::new()?;
-                (prepared.launch(streams), relay.map(VmmOutput::Relayed))
+                (jail.launch(streams), relay.map(VmmOutput::Relayed))
             }
-            // On `/dev/null` before it runs.
-            (Attachment::Daemonized, _) => (prepared.launch(Streams::default()), None),
+            // Its streams are redirected to `/dev/null` before it is executed.
+            (Attachment::Daemonized, _) => (jail.launch(Streams::default()), None),
         };
         let running = running.map_err(|error| hints::launch_failed(&error, &request.spec))?;
         Ok(Self { request, attachment, running, output, socket })
     }
 
-    /// Waits until the VMM accepts connections, if it is to. A signal that comes before ends the wait.
+    /// Waits until the VMM accepts connections, if readiness was requested. An earlier signal ends the wait.
     fn wait_ready(&mut self, signals: &SignalFd) -> Result<(), Failure> {
         let Some(socket) = &self.socket else {
-            // An attached VMM is asked to end as at any other time.
+            // The supervisor handles signals for an attached VMM.
             let is_attached = self.attachment == Attachment::Attached;
             return if is_attached { Ok(()) } else { check_no_signal(signals, BEFORE) };
         };
-        let patience = self.request.description.args.own.ready.patience();
-        let deadline = Instant::now().checked_add(patience);
+        let timeout = self.request.description.args.own.ready.patience();
+        let deadline = Instant::now().checked_add(timeout);
         loop {
             if let Some(relay) = self.output.as_mut().and_then(VmmOutput::relay_mut) {
                 relay.step();
             }
             let left =
-                deadline.map_or(patience, |deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.running.wait_ready(socket, left.min(LOOK_AGAIN_AFTER)) {
+                deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            match self.running.wait_ready(socket, left.min(SIGNAL_CHECK_INTERVAL)) {
                 Ok(()) => return Ok(()),
-                Err(Error::NotReady { id, socket, .. }) if left <= LOOK_AGAIN_AFTER => {
-                    return Err(self.request.locate(Error::NotReady { id, socket, waited: patience }));
+                Err(Error::NotReady { id, socket, .. }) if left <= SIGNAL_CHECK_INTERVAL => {
+                    return Err(self.request.locate(Error::NotReady { id, socket, waited: timeout }));
                 }
                 Err(Error::NotReady { .. }) => (),
                 Err(error) => return Err(self.request.locate(error)),
@@ -177,7 +177,7 @@ impl<'w> LaunchedVmm<'w> {
         }
     }
 
-    /// What stdout is told of a VMM that runs on.
+    /// Returns the line on stdout for a VMM that outlives this command.
     fn announcement(&self) -> String {
         match self.attachment {
             Attachment::Daemonized => format!("{} {}\n", self.request.id(), self.running.pid()),
@@ -186,7 +186,7 @@ impl<'w> LaunchedVmm<'w> {
     }
 }
 
-/// Stops and removes what was started, after a failure that is told in any case.
+/// Stops the VMMs and removes their jails. Errors are dropped: the caller reports the first failure.
 fn tear_down(vmms: Vec<LaunchedVmm<'_>>) {
     let grace = vmms.iter().map(|vmm| vmm.request.description.args.own.grace()).max();
     let mut outputs = Vec::new();

@@ -1,4 +1,4 @@
-//! Several jails of one command: made all or none, and supervised together.
+//! Several jails of one command: all or none are created, and they are supervised together.
 
 pub(crate) mod fd_limit;
 pub(crate) mod launch;

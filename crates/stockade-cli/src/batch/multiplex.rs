@@ -1,4 +1,4 @@
-//! What several VMMs write to one terminal, each line behind the id of its jail.
+//! The output of several VMMs on one stream, each line after the id of its jail.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,29 +15,28 @@ use stockade::spec::JailId;
 use crate::terminal::output::{Failure, error};
 use crate::terminal::width;
 
-/// A line that is longer is told as several.
+/// A longer line is split. In bytes.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// How long what was written last may take to be told. Only a process that has got out of its jail holds a stream
-/// for longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for printing the last output. Only a process that escaped from its jail holds a stream for longer.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Two threads that copy what one VMM writes; nothing comes from them but their end.
+/// Two threads that copy the output of one VMM. The channel closes when both have finished.
 #[derive(Debug)]
 pub(crate) struct Prefixed(Receiver<()>);
 
 impl Prefixed {
-    /// Streams for a VMM: nothing to read from, and what it writes comes to ours of the same kind.
+    /// Creates the streams of a VMM: stdin is empty, stdout and stderr are copied to those of the command.
     ///
     /// # Arguments
-    /// `width` is that of the longest id, in cells of a terminal.
+    /// `width`: width of the longest id in terminal cells.
     pub(crate) fn new(id: &JailId, width: usize) -> Result<(Streams, Self), Failure> {
-        let before = format!("{} | ", width::padded(id.as_str(), width));
-        let failed = |e: io::Error| Failure::new(format!("failed to make the VMM's streams: {e}"));
+        let prefix = format!("{} | ", width::padded(id.as_str(), width));
+        let failed = |e: io::Error| Failure::new(format!("failed to create the VMM's streams: {e}"));
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let (alive, end) = channel();
-        let stdout = copy(before.clone(), io::stdout(), alive.clone()).map_err(failed)?;
-        let stderr = copy(before, io::stderr(), alive).map_err(failed)?;
+        let stdout = copy(prefix.clone(), io::stdout(), alive.clone()).map_err(failed)?;
+        let stderr = copy(prefix, io::stderr(), alive).map_err(failed)?;
         let streams = Streams {
             stdin: Some(stdin.map_err(|e| failed(e.into()))?),
             stdout: Some(stdout),
@@ -46,40 +45,40 @@ impl Prefixed {
         Ok((streams, Self(end)))
     }
 
-    /// Waits until everything is told, when the jail is gone and nobody has the streams any more.
+    /// Waits until all output is printed. Call it after the jail is removed, so that no process holds the streams.
     pub(crate) fn finish(self) {
-        let _ = self.0.recv_timeout(PATIENCE);
+        let _ = self.0.recv_timeout(LAST_OUTPUT_TIMEOUT);
     }
 }
 
-/// A pipe, and a thread that tells what is written to it and drops `alive` at its end.
-fn copy(before: String, to: impl Write + Send + 'static, alive: Sender<()>) -> io::Result<OwnedFd> {
-    let (from, written) = pipe_with(PipeFlags::CLOEXEC)?;
+/// Starts a thread that copies a pipe's lines and drops `alive` at the end. Returns the pipe's write end.
+fn copy(prefix: String, to: impl Write + Send + 'static, alive: Sender<()>) -> io::Result<OwnedFd> {
+    let (from, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
     Builder::new().name("output".to_owned()).spawn(move || {
-        copy_lines(&before, File::from(from), to);
+        copy_lines(&prefix, File::from(from), to);
         drop(alive);
     })?;
-    Ok(written)
+    Ok(write_end)
 }
 
-fn copy_lines(before: &str, from: impl Read, mut to: impl Write) {
+fn copy_lines(prefix: &str, from: impl Read, mut to: impl Write) {
     let mut from = BufReader::new(from);
     loop {
-        let mut line = before.as_bytes().to_vec();
+        let mut line = prefix.as_bytes().to_vec();
         match from.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) if line.ends_with(b"\n") => (),
             Ok(_) => line.push(b'\n'),
         }
-        // In one write, so that lines of others do not come between. Where nobody reads, the VMM is told so when it
-        // writes next, as one VMM alone that has our streams itself.
+        // In one write, so that lines of other VMMs do not mix with this one. If the reader has closed the stream, the
+        // VMM gets EPIPE from its next write, like a single VMM that writes to the stream itself.
         match to.write_all(&line).and_then(|()| to.flush()) {
             Ok(()) => (),
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return,
             Err(e) => {
                 return error(&format!(
-                    "failed to write what {} writes: {e}",
-                    before.trim_end_matches(" | ").trim_end()
+                    "failed to write the output of jail '{}': {e}",
+                    prefix.trim_end_matches(" | ").trim_end()
                 ));
             }
         }
@@ -97,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_prefix_and_its_end() {
+    fn each_line_gets_the_prefix_and_a_newline() {
         assert_eq!(copied(b""), b"");
         assert_eq!(copied(b"a\n\nb"), b"vm | a\nvm | \nvm | b\n");
         assert_eq!(copied(b"\xff\n"), b"vm | \xff\n");
     }
 
     #[test]
-    fn a_line_without_end_is_told_in_parts() {
+    fn an_overlong_line_is_split() {
         let long = vec![b'x'; usize::try_from(LONGEST_LINE).expect("a small number") + 1];
         let copied = copied(&long);
         let lines: Vec<&[u8]> = copied.split(|byte| *byte == b'\n').collect();

@@ -1,4 +1,5 @@
-//! The jails that a command is asked for, checked before the first is made. All of them are made, or none.
+//! The jails that a command creates. All requests are checked before the first jail is created, and all jails are
+//! created or none.
 
 use clap::Args;
 use stockade::spec::{JailId, JailSpec, Netns};
@@ -12,20 +13,21 @@ use crate::flags::placement::{place_one, report_stripped};
 use crate::jail_file::{Described, JailDescription};
 use crate::terminal::output::{Failure, info, report_leftovers};
 
-/// One jail, with all that is asked for in order.
+/// One jail to create.
 #[derive(Debug)]
 pub(crate) struct JailRequest<T: Args> {
     pub(crate) description: JailDescription<T>,
     pub(crate) spec: JailSpec,
     pub(crate) store: Store,
+    /// In the order of the command line or file.
     pub(crate) placements: Vec<Placement>,
 }
 
 impl<T: Args> Described<T> {
-    /// The jails that are asked for, each checked.
+    /// Returns the checked requests.
     ///
     /// # Errors
-    /// The first mistake, with its flag, or its file, line and key.
+    /// Returns the first mistake, with its flag, or its file, line and key.
     pub(crate) fn requests(&self) -> Result<Vec<JailRequest<T>>, Failure> {
         self.jails()?.into_iter().map(JailRequest::new).collect()
     }
@@ -43,30 +45,32 @@ impl<T: Args> JailRequest<T> {
         &self.spec.id
     }
 
-    /// The failure with the place where this jail was described.
+    /// Adds the file and line that describe this jail, if any.
     pub(crate) fn locate(&self, failure: impl Into<Failure>) -> Failure {
         self.description.locate(failure.into())
     }
 
-    /// Makes the jail and places into it what is asked for.
-    fn prepare(&self, signals: &SignalFd) -> Result<Created, Failure> {
+    /// Creates the jail with its placements.
+    fn create(&self, signals: &SignalFd) -> Result<Created, Failure> {
         let spec = self.spec_now()?;
         hints::warnings(&spec).for_each(|warning| info(&warning));
-        let mut prepared = self.store.create(&spec).map_err(|error| hints::prepare_failed(&error, &spec))?;
-        if let Some(report) = prepared.taken_over() {
-            let (id, many) = (self.id(), report.removed.len());
-            info(&format!("took over jail {id}, which was left by a crash, and removed {many} things of it"));
+        let mut created = self.store.create(&spec).map_err(|error| hints::create_failed(&error, &spec))?;
+        if let Some(report) = created.taken_over() {
+            let (id, count) = (self.id(), report.removed.len());
+            info(&format!(
+                "took over jail '{id}', abandoned by a crash, and removed {count} leftovers of it"
+            ));
         }
-        prepared.stripped().iter().for_each(report_stripped);
+        created.stripped().iter().for_each(report_stripped);
         for placement in &self.placements {
             place_one(placement, PLACE_FLAG, signals, |what, progress| {
-                prepared.place_with_progress(what, progress)
+                created.place_with_progress(what, progress)
             })?;
         }
-        Ok(prepared)
+        Ok(created)
     }
 
-    /// The specification, with a network namespace joined that an earlier jail of the same command has made.
+    /// Returns the specification. It joins a network namespace that an earlier jail of this command has created.
     fn spec_now(&self) -> Result<JailSpec, Failure> {
         let mut spec = self.spec.clone();
         if let Netns::Make(name) = &spec.netns {
@@ -76,29 +80,29 @@ impl<T: Args> JailRequest<T> {
     }
 }
 
-/// Makes these jails, all of them or none.
+/// Creates all of these jails or none.
 ///
 /// # Errors
-/// What failed, with its place in a file; or that a signal has come.
+/// Returns the first failure, with its file and line if any. A signal is a failure too.
 pub(crate) fn prepare_all<T: Args>(
     requests: &[JailRequest<T>],
     signals: &SignalFd,
 ) -> Result<Vec<Created>, Failure> {
     raise_limit_for(requests.len())?;
-    // Those made before the one that fails go with the list.
+    // On a failure the list is dropped, which removes the jails created before it.
     requests
         .iter()
-        .map(|request| request.prepare(signals).map_err(|failure| request.locate(failure)))
+        .map(|request| request.create(signals).map_err(|failure| request.locate(failure)))
         .collect()
 }
 
-/// Lets these jails stand by themselves, all of them or none.
+/// Persists all of these jails or none.
 pub(crate) fn persist_all<T: Args>(
     requests: &[JailRequest<T>],
-    prepared: Vec<Created>,
+    created: Vec<Created>,
 ) -> Result<(), Failure> {
-    for (at, prepared) in prepared.into_iter().enumerate() {
-        if let Err(error) = prepared.persist() {
+    for (at, jail) in created.into_iter().enumerate() {
+        if let Err(error) = jail.persist() {
             remove(&requests[..at]);
             return Err(requests[at].locate(error));
         }
@@ -106,7 +110,7 @@ pub(crate) fn persist_all<T: Args>(
     Ok(())
 }
 
-/// Removes jails that this command has just made; the failure that it has already is the one to tell.
+/// Removes jails that this command has just created. Errors are dropped: the caller reports the first failure.
 fn remove<T: Args>(requests: &[JailRequest<T>]) {
     let jails: Vec<Jail> =
         requests.iter().filter_map(|request| request.store.open(request.id()).ok().flatten()).collect();

@@ -1,5 +1,4 @@
-//! What a service manager hands to this command, and what it is told, by systemd's protocol, if it asks for that
-//! (`NOTIFY_SOCKET`).
+//! systemd's protocol: the delegated cgroup, and notifications if `NOTIFY_SOCKET` is set.
 
 use clap::Args;
 use sd_notify::NotifyState;
@@ -9,7 +8,7 @@ use stockade::spec::CgroupVersion;
 use super::request::JailRequest;
 use crate::terminal::output::Failure;
 
-/// Has jails that ask for no other parent made in the cgroup that is delegated to this command, if one is.
+/// Moves jails without a parent cgroup into the cgroup that the service manager delegated to this command, if any.
 pub(crate) fn use_delegated_cgroup<T: Args>(requests: &mut [JailRequest<T>]) -> Result<(), Failure> {
     let mut accepting: Vec<_> = requests.iter_mut().filter(|request| accepts_any_parent(request)).collect();
     if accepting.is_empty() {
@@ -27,29 +26,30 @@ pub(crate) fn use_delegated_cgroup<T: Args>(requests: &mut [JailRequest<T>]) -> 
     Ok(())
 }
 
-/// One without settings is held together below the cgroup of this command in any case.
+/// Whether the jail has cgroup settings but names no parent. Without settings it only gets a tracking cgroup, which is
+/// below this command's cgroup anyway.
 fn accepts_any_parent<T: Args>(request: &JailRequest<T>) -> bool {
     let spec = &request.spec;
     let version = spec.cgroup_version.is_none_or(|version| version == CgroupVersion::V2);
     spec.parent_cgroup.is_none() && !spec.cgroups.is_empty() && version
 }
 
-/// The VMMs run, and are ready if that was waited for.
+/// Reports that the VMMs are running, and ready if readiness was requested.
 pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// The same where this process ends at once: the VMM is what the service is.
+/// Like [`ready`], but names the VMM as the service's main process, because this process exits at once.
 pub(crate) fn ready_as(pid: i32) {
     notify(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
 }
 
-/// The VMMs are asked to end, or have ended.
+/// Reports that the VMMs were asked to exit, or have exited.
 pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    // A manager that cannot be reached is no reason to end a VMM.
+    // An unreachable service manager is no reason to stop a VMM.
     let _ = sd_notify::notify(states);
 }

@@ -1,4 +1,4 @@
-//! VMMs asked to end together.
+//! Stops several VMMs at once.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use stockade::{JailState, Store, VmmHandle, stop_all};
 
 use crate::terminal::output::{Failure, info};
 
-/// Stops the VMMs that run, all within the same grace period.
+/// Stops the running VMMs of these jails, all within the same grace period.
 pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
     let mut running: Vec<VmmHandle> = Vec::new();
     for id in ids {
         match store.vmm(id) {
-            Ok(Some(watched)) => running.push(watched),
+            Ok(Some(vmm)) => running.push(vmm),
             Ok(None) => end_members(store, id)?,
-            // The others are stopped all the same.
+            // An unreadable jail must not keep the others running.
             Err(error) => info(&error.to_string()),
         }
     }
@@ -22,11 +22,11 @@ pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Resul
     Ok(())
 }
 
-/// What runs on in a jail whose VMM has ended.
+/// Ends the processes that survived the VMM of an exited jail.
 fn end_members(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id) {
-        Ok(Some(receipt)) if receipt.state() == JailState::Exited => Ok(receipt.end_members()?),
-        // Whoever made any other ends it.
+        Ok(Some(receipt)) if receipt.state() == JailState::Exited => Ok(receipt.kill_members()?),
+        // In any other state the jail's owning process ends them.
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for VMMs, and what asks them to end meanwhile.
+//! Waits for VMMs and stops them on a signal.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -19,12 +19,12 @@ use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
 use crate::terminal::poll::wait_until;
 use crate::terminal::pty::Relay;
 
-/// How far a VMM has been asked to end.
+/// How far a VMM's stop has come.
 #[derive(Clone, Copy)]
 enum Stop {
     Never,
-    /// Asked, and to be killed at that time; one beyond reckoning never comes.
     Requested {
+        /// `None` if the grace period is longer than an [`Instant`] can hold.
         kill_at: Option<Instant>,
     },
     Killed,
@@ -37,12 +37,12 @@ struct SupervisedVmm<'w> {
     stop: Stop,
 }
 
-/// VMMs that are waited for.
+/// Waits for attached VMMs.
 #[derive(Default)]
 pub(crate) struct Supervisor<'w> {
     vmms: Vec<SupervisedVmm<'w>>,
     many: bool,
-    /// Whether the service manager knows that this is coming to its end.
+    /// Whether the service manager was notified of the stop.
     stopping: bool,
 }
 
@@ -57,25 +57,26 @@ impl<'w> Supervisor<'w> {
         self.vmms.push(SupervisedVmm { request, running, output, stop: Stop::Never });
     }
 
-    /// Waits for the VMMs' ends, and removes the jail of each as it ends. The first signal asks all to end, the
-    /// second kills them, and so does the end of the grace period. The exit code is that of the first VMM that
-    /// failed.
+    /// Waits until all VMMs have exited, and removes the jail of each as it exits.
+    ///
+    /// The first signal asks all VMMs to exit. The second signal kills them, and so does the end of the grace period.
+    /// Returns the exit code of the first VMM that failed.
     pub(crate) fn supervise(mut self, signals: &SignalFd) -> Result<ExitCode, Failure> {
         if self.vmms.is_empty() {
-            // All run on without this command.
+            // All VMMs outlive this command.
             return Ok(ExitCode::SUCCESS);
         }
         let mut first = 0;
         loop {
             self.relays().for_each(Relay::step);
-            let ended = self.take_ended()?;
-            let over = self.vmms.is_empty();
-            if over {
+            let exited = self.take_exited()?;
+            let is_last = self.vmms.is_empty();
+            if is_last {
                 self.begin_stopping();
             }
-            let code = tear_down(ended, self.many);
+            let code = tear_down(exited, self.many);
             first = if first == 0 { code } else { first };
-            if over {
+            if is_last {
                 return Ok(ExitCode::from(first));
             }
             self.wait(signals)?;
@@ -84,21 +85,20 @@ impl<'w> Supervisor<'w> {
                 if self.relays().any(|relay| relay.is_key(arrived)) {
                     continue;
                 }
-                let is_asked_anew = self.begin_stopping();
+                let is_first = self.begin_stopping();
                 self.vmms.iter_mut().try_for_each(SupervisedVmm::escalate)?;
-                if is_asked_anew {
+                if is_first {
                     self.report_stop_requested();
                 }
             }
         }
     }
 
-    /// Those of the VMMs that have a terminal.
     fn relays(&mut self) -> impl Iterator<Item = &mut Relay> {
         self.vmms.iter_mut().filter_map(|vmm| vmm.output.as_mut()?.relay_mut())
     }
 
-    /// Whether this is the first that is told of it.
+    /// Notifies the service manager once. Returns true if this was the first call.
     fn begin_stopping(&mut self) -> bool {
         let is_first = !std::mem::replace(&mut self.stopping, true);
         if is_first {
@@ -107,35 +107,36 @@ impl<'w> Supervisor<'w> {
         is_first
     }
 
-    /// Tells whoever waits at a terminal for what, since a VMM may take its time.
+    /// Explains the wait to an operator at a terminal, because a VMM may take long to exit.
     fn report_stop_requested(&self) {
         if std::io::stderr().is_terminal() {
             info(&match &self.vmms[..] {
-                [only] => format!("asked {} to end; once more kills it", only.request.id()),
-                all => format!("asked {} VMMs to end; once more kills them", all.len()),
+                [only] => format!("asked jail '{}' to stop; repeat to kill it", only.request.id()),
+                all => format!("asked {} jails to stop; repeat to kill them", all.len()),
             });
         }
     }
 
-    fn take_ended(&mut self) -> Result<Vec<SupervisedVmm<'w>>, Failure> {
-        let mut ended = Vec::new();
+    fn take_exited(&mut self) -> Result<Vec<SupervisedVmm<'w>>, Failure> {
+        let mut exited = Vec::new();
         let mut at = 0;
         while at < self.vmms.len() {
             if self.vmms[at].running.wait_timeout(Duration::ZERO)?.is_some() {
-                ended.push(self.vmms.remove(at));
+                exited.push(self.vmms.remove(at));
             } else {
                 at += 1;
             }
         }
-        Ok(ended)
+        Ok(exited)
     }
 
-    /// Waits until a VMM ends, a signal comes, something is typed, or the next one's grace is over.
+    /// Waits until a VMM exits, a signal arrives, a key is typed, or a grace period expires.
     fn wait(&self, signals: &SignalFd) -> Result<(), Failure> {
         let relays = || self.vmms.iter().filter_map(|vmm| vmm.output.as_ref()?.relay());
         let kills = self.vmms.iter().filter_map(SupervisedVmm::kill_at);
-        let looks = relays().filter_map(Relay::patience).filter_map(|time| Instant::now().checked_add(time));
-        let next = kills.chain(looks).min();
+        let wakes =
+            relays().filter_map(Relay::wait_limit).filter_map(|time| Instant::now().checked_add(time));
+        let next = kills.chain(wakes).min();
         let fds = self.vmms.iter().map(|vmm| vmm.running.as_fd()).chain([signals.as_fd()]);
         let mut waiting: Vec<PollFd<'_>> =
             fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
@@ -171,41 +172,42 @@ impl SupervisedVmm<'_> {
     }
 }
 
-/// Tells of an end that nobody has asked for, where the exit code alone does not.
-fn report_exit(id: &JailId, ended: ExitStatus, many: bool, receipt: &Receipt) {
-    let why = if receipt.ran_out_of_memory() { ": the jail's limit of memory was reached" } else { "" };
-    match ended {
+/// Prints an unrequested exit that this command's exit code does not show.
+fn report_exit(id: &JailId, status: ExitStatus, many: bool, receipt: &Receipt) {
+    let why = if receipt.ran_out_of_memory() { ": the jail reached its memory limit" } else { "" };
+    match status {
         ExitStatus::Exited(0) | ExitStatus::Unknown => (),
         ExitStatus::Exited(_) if !many && why.is_empty() => (),
-        _ => error(&format!("the VMM of jail {id} has ended: {ended}{why}")),
+        _ => error(&format!("the VMM of jail '{id}' has exited: {status}{why}")),
     }
 }
 
-/// Removes the jails of VMMs that have ended, together: most of that is waiting. A VMM's exit code is ours, unless
-/// something of its jail is left; of several it is that of the first that failed.
+/// Removes the jails of exited VMMs, all at once because a removal mostly waits.
+///
+/// Returns the exit code of the first VMM that failed. A jail that is not removed completely is a failure too.
 fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
     let mut jails = Vec::new();
-    let mut ends = Vec::new();
+    let mut exits = Vec::new();
     for SupervisedVmm { request, mut running, mut output, stop } in vmms {
         if let Some(relay) = output.as_mut().and_then(VmmOutput::relay_mut) {
             relay.close();
         }
-        let ended = running.wait().unwrap_or(ExitStatus::Unknown);
+        let status = running.wait().unwrap_or(ExitStatus::Unknown);
         if matches!(stop, Stop::Never) {
-            report_exit(request.id(), ended, many, running.receipt());
+            report_exit(request.id(), status, many, running.receipt());
         }
         jails.push(Jail::Running(running));
-        ends.push((request, ended, output));
+        exits.push((request, status, output));
     }
     let mut first = 0;
     let reports = teardown_all(jails, TeardownOptions::default());
-    for ((request, ended, output), report) in ends.into_iter().zip(reports) {
+    for ((request, status, output), report) in exits.into_iter().zip(reports) {
         let clean = match report {
             Ok(report) => {
                 report_leftovers(&report);
                 report.is_clean()
             }
-            // The others are waited for all the same.
+            // Not returned: the other VMMs still have to be waited for.
             Err(error) => {
                 request.locate(error).report();
                 false
@@ -214,7 +216,7 @@ fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
         if let Some(output) = output {
             output.finish();
         }
-        let code = ended.shell_code();
+        let code = status.shell_code();
         let code = if code == 0 && !clean { Code::OwnFailure as u8 } else { code };
         first = if first == 0 { code } else { first };
     }

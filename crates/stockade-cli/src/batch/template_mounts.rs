@@ -1,9 +1,11 @@
-//! What of the host serves every jail.
+//! Host-wide setup that every jail shares.
 
 use stockade::TemplateMounts;
 
-/// Makes the skeleton mount namespace on the side, for commands that start a VMM: without it they are slower on a host with many mounts,
-/// and no worse.
+/// Creates the template mount namespace if it is missing.
+///
+/// Commands that start a VMM call this. A failure is ignored: without the namespace, starts are only slower on a host
+/// with many mounts.
 pub(crate) fn ensure_template_mounts() {
     let _ = TemplateMounts::make();
 }

@@ -1,9 +1,9 @@
-//! The ways on which a VMM's output comes to our streams where it does not have them itself.
+//! How a VMM's output reaches the command's streams if the VMM does not have them itself.
 
 use super::multiplex::Prefixed;
 use crate::terminal::pty::Relay;
 
-/// Who carries it.
+/// The carrier of a VMM's output.
 pub(crate) enum VmmOutput {
     /// Threads that put the jail's id before each line.
     Prefixed(Prefixed),
@@ -12,17 +12,15 @@ pub(crate) enum VmmOutput {
 }
 
 impl VmmOutput {
-    /// The relay of a terminal, if it is one.
     pub(crate) fn relay(&self) -> Option<&Relay> {
         if let Self::Relayed(relay) = self { Some(relay) } else { None }
     }
 
-    /// The same to be changed.
     pub(crate) fn relay_mut(&mut self) -> Option<&mut Relay> {
         if let Self::Relayed(relay) = self { Some(relay) } else { None }
     }
 
-    /// Waits until everything is shown, when the jail is gone and with it all that had the streams.
+    /// Waits until all output is shown. Call it after the jail is removed, so that no process holds the streams.
     pub(crate) fn finish(self) {
         match self {
             Self::Prefixed(prefixed) => prefixed.finish(),

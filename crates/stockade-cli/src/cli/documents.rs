@@ -1,4 +1,4 @@
-//! Every command line of this program that a document shows in a block is one that it understands.
+//! A check of the documents: each command line in a block must parse.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,10 @@ fn the_command_lines_of_the_documents_are_understood() {
     for document in documents(workspace) {
         let text = std::fs::read_to_string(&document).expect("read a document");
         for line in command_lines(&text) {
-            let words = shlex::split(&line).unwrap_or_else(|| panic!("{}: {line}", document.display()));
-            // What a shell does with the rest is not known here.
-            let own = words.iter().take_while(|word| !["|", ">", "&&", "||"].contains(&word.as_str()));
+            let arguments = shlex::split(&line).unwrap_or_else(|| panic!("{}: {line}", document.display()));
+            // The shell takes the rest.
+            let own =
+                arguments.iter().take_while(|argument| !["|", ">", "&&", "||"].contains(&argument.as_str()));
             Cli::try_parse_from(own).unwrap_or_else(|e| panic!("{}: {line}: {e}", document.display()));
             seen += 1;
         }
@@ -33,8 +34,9 @@ fn documents(workspace: &Path) -> Vec<PathBuf> {
     markdown.chain([workspace.join("README.md")]).collect()
 }
 
-/// Those that begin a line of a fenced or indented block, behind a `$`, `sudo` or nothing. Left out are those that
-/// are shown to fail, and those with what a shell puts in.
+/// Command lines at the beginning of lines in fenced or indented blocks, with or without `$` and `sudo`.
+///
+/// Lines that are shown to fail, and lines with a command substitution, are omitted.
 fn command_lines(text: &str) -> Vec<String> {
     let mut lines = text.lines().peekable();
     let mut found = Vec::new();

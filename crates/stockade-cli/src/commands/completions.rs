@@ -1,7 +1,7 @@
-//! `stockade completions`: the script by which a shell completes commands, flags, jails and profiles.
+//! `stockade completions`: the script that completes commands, flags, jails and profiles in a shell.
 //!
-//! The script knows nothing itself: at each TAB it runs `stockade` with [`ASKED`] set, which answers from the same
-//! table that it reads its command line by.
+//! The script has no list of its own. At each TAB it runs `stockade` with [`COMPLETE_VARIABLE`] set, which answers
+//! from the parser of the command line.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use crate::select::FILTER_KEYS;
 use crate::terminal::output::{Failure, print};
 use crate::terminal::signal_names::SIGNALS;
 
-/// Names the shell that asks for what may follow.
+/// The environment variable that names the shell which asks for completions.
 const COMPLETE_VARIABLE: &str = "STOCKADE_COMPLETE";
 
-/// What the command is called on every line, and found by on the PATH.
+/// The name of the program on a command line and on the `PATH`.
 const NAME: &str = "stockade";
 
-/// As a file on zsh's fpath the script is read at the first TAB, by a function of the file's name; that TAB is to be
-/// answered too.
+/// The end of zsh's script. zsh reads a file on its fpath at the first TAB, inside a function of the file's name, and
+/// that TAB needs an answer too.
 const ZSH_FIRST_TAB: &str = "\
 if [[ \"$funcstack[1]\" = _stockade ]]; then
     _clap_dynamic_completer_stockade \"$@\"
@@ -40,7 +40,7 @@ fi
   stockade completions zsh > /usr/local/share/zsh/site-functions/_stockade
   stockade completions fish > ~/.config/fish/completions/stockade.fish")]
 pub(crate) struct CompletionsArgs {
-    /// The shell.
+    /// Shell that runs the script.
     shell: Shell,
 }
 
@@ -71,22 +71,22 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Answers the script if it is what has started this process; tells whether it was.
+/// Answers the script; false if the script has not started this process.
 ///
 /// # Arguments
-/// `cli` makes the command line, which is wanted for an answer alone.
+/// `cli` builds the parser, which is needed for an answer only.
 ///
 /// # Errors
-/// A shell that is not known, or a reader that is gone.
-pub(crate) fn answer(words: &[OsString], cli: fn() -> Command) -> Result<bool, clap::Error> {
+/// Returns an error if the shell is unknown, or if stdout is closed.
+pub(crate) fn answer(arguments: &[OsString], cli: fn() -> Command) -> Result<bool, clap::Error> {
     let here = std::env::current_dir();
     CompleteEnv::with_factory(|| with_completers(cli()))
         .var(COMPLETE_VARIABLE)
         .shells(Shells(&[&Bash, &Zsh, &Fish]))
-        .try_complete(words, here.as_deref().ok())
+        .try_complete(arguments, here.as_deref().ok())
 }
 
-/// The command line, with what its values may be.
+/// Adds the completers of values to the parser.
 fn with_completers(cli: Command) -> Command {
     cli.mut_subcommands(|command| {
         let name = command.get_name().to_owned();
@@ -94,14 +94,14 @@ fn with_completers(cli: Command) -> Command {
     })
 }
 
-/// What the values of a command's argument are, by its name: so that no command has to say it again.
+/// Adds the completer of one argument, by its name, so that no command repeats it.
 fn with_values(command: &str, argument: Arg) -> Arg {
     let value = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     let completer = match (command, argument.get_id().as_str(), value) {
-        ("start", "ids", _) => ArgValueCompleter::new(prepared_jails),
-        // Behind a flag it is the name of a jail to be made.
+        ("start", "ids", _) => ArgValueCompleter::new(created_jails),
+        // The value of a flag `--id` is the id of a new jail.
         (_, "id" | "ids", _) if argument.get_long().is_none() => ArgValueCompleter::new(jails),
-        ("unplace", "paths", _) => ArgValueCompleter::new(placed),
+        ("unplace", "paths", _) => ArgValueCompleter::new(placed_paths),
         ("kill", "signal", _) => ArgValueCompleter::new(signals),
         (_, "filter", _) => ArgValueCompleter::new(conditions),
         (_, "only", _) => ArgValueCompleter::new(jails_of_files),
@@ -112,61 +112,59 @@ fn with_values(command: &str, argument: Arg) -> Arg {
     argument.add(completer)
 }
 
-/// The jails that there are; none for a caller who may not know them.
+/// All jails; none for a caller without access to the state directory.
 fn jails(typed: &OsStr) -> Vec<CompletionCandidate> {
-    jails_that(typed, |_| true)
+    matching_jails(typed, |_| true)
 }
 
-/// Those whose VMM can be started.
-fn prepared_jails(typed: &OsStr) -> Vec<CompletionCandidate> {
-    jails_that(typed, |jail| jail.state == JailState::Created)
+fn created_jails(typed: &OsStr) -> Vec<CompletionCandidate> {
+    matching_jails(typed, |jail| jail.state == JailState::Created)
 }
 
-fn jails_that(typed: &OsStr, are_meant: impl Fn(&Listing) -> bool) -> Vec<CompletionCandidate> {
+fn matching_jails(typed: &OsStr, matches: impl Fn(&Listing) -> bool) -> Vec<CompletionCandidate> {
     let listings = Store::from_environment().ok().and_then(|store| store.list().ok()).unwrap_or_default();
-    let meant = listings.iter().filter(|jail| are_meant(jail));
+    let jails = listings.iter().filter(|jail| matches(jail));
     let candidate = |id: &str, state: &str| CompletionCandidate::new(id).help(Some(state.to_owned().into()));
-    with_prefix(typed, meant.map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
+    with_prefix(typed, jails.map(|jail| candidate(jail.id.as_str(), &jail.state.to_string())))
 }
 
-/// What was placed into the jail that the line names.
-fn placed(typed: &OsStr) -> Vec<CompletionCandidate> {
+/// The placed paths in the jail that the command line names.
+fn placed_paths(typed: &OsStr) -> Vec<CompletionCandidate> {
     let Ok(store) = Store::from_environment() else { return Vec::new() };
-    let receipt = |word: &OsString| store.read(&word.to_str()?.parse().ok()?).ok().flatten();
+    let receipt = |argument: &OsString| store.read(&argument.to_str()?.parse().ok()?).ok().flatten();
     let Some(receipt) = line().iter().skip(2).find_map(receipt) else { return Vec::new() };
     with_prefix(typed, receipt.placed().map(|path| CompletionCandidate::new(path.to_string())))
 }
 
-/// The signals by name.
 fn signals(typed: &OsStr) -> Vec<CompletionCandidate> {
     with_prefix(typed, SIGNALS.iter().map(|(name, _)| CompletionCandidate::new(name)))
 }
 
-/// What there can be conditions on, and the states.
+/// The keys of `--filter`, and each state.
 fn conditions(typed: &OsStr) -> Vec<CompletionCandidate> {
     let keys = FILTER_KEYS.into_iter().filter(|key| *key != STATE).map(|key| format!("{key}="));
     let states = JailState::ALL.into_iter().map(|state| format!("{STATE}={state}"));
     with_prefix(typed, states.chain(keys).map(CompletionCandidate::new))
 }
 
-/// The condition whose values are known.
+/// The key of `--filter` whose values are known.
 const STATE: &str = "state";
 
-/// The jails that the files on the line describe.
+/// The jails that the jail files on the command line describe.
 fn jails_of_files(typed: &OsStr) -> Vec<CompletionCandidate> {
     let line = line();
-    let behind = line.windows(2).filter(|words| words[0] == "-f" || words[0] == "--file");
-    let files: Vec<PathBuf> = behind.map(|words| PathBuf::from(&words[1])).collect();
+    let behind = line.windows(2).filter(|pair| pair[0] == "-f" || pair[0] == "--file");
+    let files: Vec<PathBuf> = behind.map(|pair| PathBuf::from(&pair[1])).collect();
     let ids = NamedJails::in_files(&files).map(|named| named.ids).unwrap_or_default();
     with_prefix(typed, ids.iter().map(|id| CompletionCandidate::new(id.as_str())))
 }
 
-/// The words of the line that is completed, the command's own name first.
+/// The arguments of the command line to complete, the program's name first.
 fn line() -> Vec<OsString> {
-    std::env::args_os().skip_while(|word| word != "--").skip(1).collect()
+    std::env::args_os().skip_while(|argument| argument != "--").skip(1).collect()
 }
 
-/// The profiles by name, and files.
+/// The names of the profiles, and files.
 fn profiles(typed: &OsStr) -> Vec<CompletionCandidate> {
     let directory = std::env::var_os("STOCKADE_PROFILE_DIR");
     let directory = Path::new(directory.as_deref().unwrap_or(DEFAULT_PROFILE_DIRECTORY.as_ref()));

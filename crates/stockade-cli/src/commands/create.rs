@@ -1,4 +1,4 @@
-//! `stockade create`: jails made, and left standing.
+//! `stockade create`: creates jails that persist.
 
 use std::process::ExitCode;
 
@@ -12,21 +12,22 @@ use crate::jail_file::Described;
 use crate::terminal::output::{Failure, print, print_json, require_root};
 use crate::terminal::signals::{check_no_signal, stop_signals};
 
-/// What `create` is asked besides the jail.
+/// Arguments of `create`, besides the description of the jail.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "stockade create [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
+    override_usage = "stockade create [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
+       stockade create [OPTIONS] -f <FILE>... [--only <ID>...]",
     after_help = "Examples:
   stockade create --id vm-1 --exec-file /usr/local/bin/firecracker --netns vm-1
   stockade create -f jails.toml"
 )]
 pub(crate) struct CreateArgs {
-    /// Print for programs which jails were made, and where.
+    /// Print a JSON list of the created jails, with their roots.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What a program is told of a jail that was made.
+/// A created jail in the JSON output.
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a JailId,
@@ -37,10 +38,10 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
     let requests = args.requests()?;
     require_root("create")?;
     ensure_template_mounts();
-    // From here on a signal waits until the jails can be removed, or stand by themselves.
+    // From here on a signal waits until the jails are removed, or persist.
     let signals = stop_signals()?;
     let prepared = prepare_all(&requests, &signals)?;
-    check_no_signal(&signals, "all was made")?;
+    check_no_signal(&signals, "all jails were created")?;
     let roots: Vec<HostPath> = prepared.iter().map(|prepared| prepared.receipt().root()).collect();
     persist_all(&requests, prepared)?;
     let rows: Vec<Row<'_>> =

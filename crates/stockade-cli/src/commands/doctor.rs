@@ -1,4 +1,4 @@
-//! `stockade doctor`: what of this host is good for jails.
+//! `stockade doctor`: checks whether this host can hold jails.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,27 +14,29 @@ use crate::terminal::output::{Failure, in_flag, print, print_json, success_if};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "The exit code is 1 if something breaks jails; what only weakens them is a warning.
+#[command(
+    after_help = "The exit code is 1 if a finding breaks jails. A finding that only weakens them is a warning.
 
 Example:
-  sudo stockade doctor --chroot-base-dir /srv/jailer --id vm-1")]
+  sudo stockade doctor --chroot-base-dir /srv/jailer --id vm-1"
+)]
 pub(crate) struct DoctorArgs {
-    /// Directory that jails are made in.
+    /// Directory that holds the jails.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     chroot_base_dir: PathBuf,
-    /// Name of a jail, for the length of its socket's path.
+    /// Jail ID for the check of the socket path's length.
     #[arg(long, default_value = "vm-1")]
     id: JailId,
-    /// Name of the VMM, for the same.
+    /// VMM executable's name for the check of the socket path's length.
     #[arg(long, value_name = "NAME", default_value = "firecracker")]
     exec_name: String,
-    /// User that VMMs run as.
+    /// Numeric user ID that VMMs run as.
     #[arg(long, default_value_t = DEFAULT_OWNER.uid)]
     uid: u32,
-    /// Tell only what is not as it should be.
+    /// Omit the findings that are good.
     #[arg(short, long)]
     quiet: bool,
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -43,7 +45,7 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Serialize)]
 struct Report {
-    /// Whether nothing breaks jails.
+    /// Whether no finding breaks jails.
     ok: bool,
     findings: Vec<Finding>,
 }

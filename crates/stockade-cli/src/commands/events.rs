@@ -1,4 +1,4 @@
-//! `stockade events`: what happens to jails, as it happens.
+//! `stockade events`: prints changes of jails as they happen.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -19,32 +19,32 @@ use crate::terminal::time::{timestamp, until};
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
-#[command(after_help = "Ends with exit code 0 at Ctrl-C, SIGTERM and after --until.
+#[command(after_help = "The exit code is 0 after Ctrl-C, after SIGTERM and after the event of --until.
 
 Examples:
   stockade events --json
   stockade events --all --until removed vm-1")]
 pub(crate) struct EventsArgs {
-    /// Only of these jails, which need not be there yet.
+    /// IDs of the jails to watch, existing or not (default: all jails).
     #[arg(value_name = "ID")]
     ids: Vec<JailId>,
-    /// Begin with what has happened to the jails that are there.
+    /// Begin with the past events of existing jails.
     #[arg(long)]
     all: bool,
-    /// End once this has happened to each of the jails named, or to one if none is named.
+    /// Exit when this event has happened to each named jail, or to any jail if none is named.
     #[arg(long, value_name = "EVENT")]
     until: Option<Until>,
-    /// End after so many seconds, with exit code 124.
+    /// Exit after this many seconds, with exit code 124.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     state: StateArgs,
 }
 
-/// What can be waited for.
+/// The events that `--until` accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Until {
     Created,
@@ -95,10 +95,9 @@ pub(crate) fn events(args: &EventsArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-/// What comes first.
 enum Next {
     Event(Event),
-    /// A signal.
+    /// A signal asks the command to exit.
     Stop,
     TimedOut,
 }

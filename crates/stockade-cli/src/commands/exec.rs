@@ -1,4 +1,4 @@
-//! `stockade exec`: a program in a jail beside its VMM.
+//! `stockade exec`: runs a program in a running jail.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,24 +12,23 @@ use crate::terminal::output::Failure;
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is the program's; 125 if stockade fails, 126 if the program may not be executed,
-127 if it is not there.
+    after_help = "The exit code is the program's. It is 125 if stockade fails, 126 if the program cannot be executed, and 127 if it does not exist.
 
 Examples:
   stockade exec vm-1 -- /firecracker --version
   stockade exec --host-program /bin/busybox vm-1 -- ls -l /dev"
 )]
 pub(crate) struct ExecArgs {
-    /// Name of the jail, or its beginning.
+    /// ID of the jail, or a unique prefix of it.
     id: JailId,
-    /// The program in the jail and its arguments; with --host-program the arguments alone.
+    /// Program in the jail and its arguments; with --host-program the arguments only.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     #[arg(required_unless_present = "host_program")]
-    words: Vec<OsString>,
+    arguments: Vec<OsString>,
     #[command(flatten)]
     how: ProgramArgs,
 }
 
 pub(crate) fn exec(args: &ExecArgs) -> Result<ExitCode, Failure> {
-    run("exec", &args.id, &args.how, &args.words)
+    run("exec", &args.id, &args.how, &args.arguments)
 }

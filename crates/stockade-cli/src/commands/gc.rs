@@ -1,4 +1,4 @@
-//! `stockade gc`: what dead jails left is removed.
+//! `stockade gc`: removes abandoned jails.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -17,13 +17,13 @@ use crate::terminal::progress::SharedBar;
 pub(crate) struct GcArgs {
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Say what would be removed, and remove nothing.
+    /// Print what would be removed, and remove nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Unmount what others have mounted in the directories of dead jails; what is in it stays.
+    /// Unmount other programs' mounts in the directories of abandoned jails; their files stay.
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) force: bool,
-    /// Print a report for programs.
+    /// Print a JSON report.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -58,7 +58,7 @@ fn text(collection: &Collection, dry_run: bool) -> String {
         }
     }
     if collection.jails.is_empty() && !is_quiet() {
-        text.push_str("no dead jails\n");
+        text.push_str("no abandoned jails\n");
     }
     text
 }

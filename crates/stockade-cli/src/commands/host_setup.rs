@@ -1,4 +1,4 @@
-//! `stockade host-setup`: what serves every jail until the next boot.
+//! `stockade host-setup`: creates the template mount namespace, which serves every jail until the next boot.
 
 use std::process::ExitCode;
 
@@ -13,38 +13,38 @@ use crate::terminal::output::{Failure, print, print_json, require_root};
 #[command(after_help = "Example:
   sudo stockade host-setup")]
 pub(crate) struct HostSetupArgs {
-    /// Remove it again; jails that run are not touched.
+    /// Remove the template mount namespace; running jails are not affected.
     #[arg(long)]
     remove: bool,
-    /// Print a report for programs.
+    /// Print a JSON report.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Serialize)]
 struct Report {
-    /// Where the skeleton mount namespace is pinned, if it is.
-    skeleton: Option<String>,
-    /// Whether this call has changed anything.
+    /// The file that pins the template mount namespace, if it exists.
+    #[serde(rename = "skeleton")]
+    template: Option<String>,
     changed: bool,
 }
 
 pub(crate) fn host_setup(args: &HostSetupArgs) -> Result<ExitCode, Failure> {
     require_root("host-setup")?;
     let report = if args.remove {
-        Report { skeleton: None, changed: TemplateMounts::remove()? }
+        Report { template: None, changed: TemplateMounts::remove()? }
     } else {
         let changed = TemplateMounts::find().is_err();
-        Report { skeleton: Some(TemplateMounts::make()?.pin().to_string()), changed }
+        Report { template: Some(TemplateMounts::make()?.pin().to_string()), changed }
     };
     if args.json {
         print_json(&report)?;
     } else {
-        print(&match (&report.skeleton, report.changed) {
-            (Some(pin), true) => format!("made the skeleton mount namespace {pin}\n"),
-            (Some(pin), false) => format!("the skeleton mount namespace {pin} is there\n"),
-            (None, true) => "removed the skeleton mount namespace\n".to_owned(),
-            (None, false) => "there was no skeleton mount namespace\n".to_owned(),
+        print(&match (&report.template, report.changed) {
+            (Some(pin), true) => format!("created the template mount namespace '{pin}'\n"),
+            (Some(pin), false) => format!("the template mount namespace '{pin}' exists\n"),
+            (None, true) => "removed the template mount namespace\n".to_owned(),
+            (None, false) => "no template mount namespace exists\n".to_owned(),
         })?;
     }
     Ok(ExitCode::SUCCESS)

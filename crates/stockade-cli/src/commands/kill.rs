@@ -1,4 +1,4 @@
-//! `stockade kill`: a signal for VMMs.
+//! `stockade kill`: sends a signal to VMMs.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use crate::terminal::signal_names;
   stockade kill -s TERM vm-1
   stockade kill --filter 'id=test-*'")]
 pub(crate) struct KillArgs {
-    /// The signal, by name or number.
+    /// Signal to send, by name or number.
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
     signal: String,
     #[command(flatten)]
@@ -26,12 +26,17 @@ pub(crate) struct KillArgs {
 
 impl KillArgs {
     pub(crate) fn signal(&self) -> Result<Signal, Failure> {
-        let no_signal = || Failure::new(format!("--signal: {} is not a signal", self.signal));
+        let no_signal = || {
+            Failure::new(format!(
+                "--signal: '{}' is not a signal; use a name or number, such as TERM or 15",
+                self.signal
+            ))
+        };
         signal_names::parse(&self.signal).ok_or_else(no_signal)
     }
 }
 
-/// Sends the signal to each, and tells of those to which it cannot be sent.
+/// Sends the signal to each VMM, and reports each failure.
 pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let signal = args.signal()?;
     require_root("kill")?;

@@ -1,4 +1,4 @@
-//! `stockade logs`: what a VMM has written.
+//! `stockade logs`: prints the log of a VMM.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,12 +15,12 @@ use crate::terminal::output::{Failure, info, require_root_to_look};
 #[command(after_help = "Example:
   stockade logs -f -n 20 vm-1")]
 pub(crate) struct LogsArgs {
-    /// Name of the jail, or its beginning.
+    /// ID of the jail, or a unique prefix of it.
     pub(crate) id: JailId,
-    /// Go on with what the VMM writes, until it has ended.
+    /// Keep printing new output until the VMM exits.
     #[arg(short, long)]
     follow: bool,
-    /// Begin with the last N lines of what is there.
+    /// Begin with the last N lines of the log.
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
     #[command(flatten)]
@@ -42,20 +42,20 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     }
     if empty {
         info(&format!(
-            "jail {id} has no log: it has written nothing, or was started by neither start nor run --detach"
+            "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a VMM writes need not be text.
+/// Writes the log as it is: a VMM may write bytes that are not text.
 fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     Ok(stdout.flush()?)
 }
 
-/// The last lines; what is not closed by a newline yet counts as one.
+/// The last lines. An unfinished line counts as one.
 fn last(text: &[u8], lines: usize) -> &[u8] {
     let Some(end) = text.len().checked_sub(1) else { return text };
     let mut newlines = (0..end).rev().filter(|at| text[*at] == b'\n');

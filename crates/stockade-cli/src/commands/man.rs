@@ -1,4 +1,4 @@
-//! `stockade man`: the manual pages, made of the same table as the help.
+//! `stockade man`: the manual pages, generated from the parser, as the help is.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,16 +15,16 @@ use crate::terminal::output::{Failure, print};
   stockade man run > stockade-run.1
   stockade man --write-to /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// The command whose page is printed; that of stockade itself unless given.
+    /// Command whose page to print (default: stockade itself).
     #[arg(value_name = "COMMAND")]
     command: Option<String>,
-    /// Write all pages as files into this directory, which is made if it is missing.
+    /// Write all pages into this directory, which is created if it is missing.
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     write_to: Option<PathBuf>,
 }
 
 pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<ExitCode, Failure> {
-    // Else every page would list it, and have one.
+    // Otherwise every page would list `help`, and `help` would have a page.
     let mut cli = cli.disable_help_subcommand(true);
     cli.build();
     match (&args.write_to, &args.command) {
@@ -36,13 +36,15 @@ pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<ExitCode, Failure> {
 }
 
 fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
-    let no_such = || Failure::new(format!("man: there is no command {name}: stockade help lists them"));
+    let no_such =
+        || Failure::new(format!("man: no command '{name}'; list the commands with `stockade help`"));
     cli.find_subcommand(name).ok_or_else(no_such)
 }
 
-/// Writes the pages, and says where.
+/// Writes the pages, and prints their paths.
 fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
-    let refused = |path: &Path, cause| Failure::new(format!("--write-to {}: {cause}", path.display()));
+    let refused =
+        |path: &Path, cause| Failure::new(format!("--write-to: cannot write '{}': {cause}", path.display()));
     std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
     for command in std::iter::once(cli).chain(cli.get_subcommands()) {
         let (name, text) = page(command)?;
@@ -55,12 +57,12 @@ fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
 
 /// A page: the name of its file, and its text.
 fn page(command: &Command) -> Result<(String, String), Failure> {
-    // The usage of the help says what must be given, and what values are called.
+    // clap_mangen's own synopsis has neither the required flags nor the names of values.
     let usage = command.clone().render_usage().to_string();
     let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
     let name = command.get_display_name().unwrap_or(command.get_name());
     let man = Man::new(command.clone().override_usage(usage).subcommand_help_heading("COMMANDS"))
-        // Else the empty date would be left out, and what follows be taken for it.
+        // An empty date would be omitted, and the next field would take its position.
         .date(" ")
         .manual("stockade")
         .source(format!("stockade {}", env!("CARGO_PKG_VERSION")));
@@ -85,7 +87,7 @@ fn page(command: &Command) -> Result<(String, String), Failure> {
     Ok((man.get_filename(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// What the help says after the options: notes, and examples as they are typed.
+/// Renders the help after the options: notes, and examples without filling.
 fn after_options(roff: &mut Roff, help: &str) {
     for paragraph in help.split("\n\n") {
         let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));

@@ -1,4 +1,4 @@
-//! `stockade place`: files, directories and devices into a jail that is there.
+//! `stockade place`: brings files, directories and devices into an existing jail.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,24 +21,24 @@ use crate::terminal::signals::stop_signals;
 #[command(after_help = "Example:
   stockade place vm-1 vmlinux rootfs.img=drives/root.img --read-only")]
 pub(crate) struct PlaceArgs {
-    /// Name of the jail.
+    /// ID of the jail.
     pub(crate) id: JailId,
-    /// What to place, under which name, and how: ro, bind, copy, link, node or reflink.
+    /// Source on the host, name in the jail, options: SRC[=NAME][:ro][:bind|copy|link|node|reflink].
     #[arg(required = true, value_name = "SRC[=NAME][:OPTION]...")]
     files: Vec<OsString>,
-    /// How to place what says nothing else.
+    /// Default placement method.
     #[arg(long, value_name = "HOW", default_value = "auto",
           value_parser = ["auto", "bind", "copy", "link", "node", "reflink"])]
     how: String,
-    /// For the jail to read only.
+    /// Make the placed files read-only in the jail.
     #[arg(long)]
     read_only: bool,
-    /// Who owns it in the jail; the jail's own user and group unless given.
+    /// Owner in the jail (default: the jail's user and group).
     #[arg(long, value_name = "UID:GID")]
     owner: Option<String>,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Print for programs where each is, and how it got there.
+    /// Print a JSON list of the placements, with path and method.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -53,14 +53,14 @@ impl PlaceArgs {
             owner.map_or(placement.clone(), |owner| placement.owner(owner))
         };
         let parsed = self.files.iter().map(|argument| {
-            parse(argument, &base).map_err(|wrong| Failure::new(format!("{}: {wrong}", argument.display())))
+            parse(argument, &base).map_err(|cause| Failure::new(format!("{}: {cause}", argument.display())))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         check_distinct(&placements, None).map(|()| placements)
     }
 }
 
-/// What a program is told of a placement.
+/// A placement in the JSON output.
 #[derive(Serialize)]
 struct Row<'a> {
     source: &'a Path,
@@ -71,7 +71,7 @@ struct Row<'a> {
 pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
     require_root("place")?;
     let placements = args.placements()?;
-    // From here on a signal waits until what has been copied of a file can be taken away.
+    // From here on a signal waits until a partial copy can be removed.
     let signals = stop_signals()?;
     let mut jail = open(&args.state.store()?, &args.id)?;
     let mut rows = Vec::new();
@@ -96,13 +96,13 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
 
 fn place_into(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Result<Placed, Failure> {
     match jail {
-        Jail::Created(jail) => {
-            place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
-        }
-        Jail::Running(jail) => {
-            place_one(placement, None, signals, |what, progress| jail.place_with_progress(what, progress))
-        }
-        Jail::Exited(dead) | Jail::Abandoned(dead) => Err(stopped_jail(dead)),
+        Jail::Created(jail) => place_one(placement, None, signals, |placement, progress| {
+            jail.place_with_progress(placement, progress)
+        }),
+        Jail::Running(jail) => place_one(placement, None, signals, |placement, progress| {
+            jail.place_with_progress(placement, progress)
+        }),
+        Jail::Exited(stopped) | Jail::Abandoned(stopped) => Err(stopped_jail(stopped)),
     }
 }
 
@@ -110,5 +110,5 @@ fn owner(text: &str) -> Result<Owner, Failure> {
     let parsed = text.split_once(':').and_then(|(uid, gid)| {
         Some(Owner { uid: Owner::parse_number(uid)?, gid: Owner::parse_number(gid)? })
     });
-    parsed.ok_or_else(|| Failure::new(format!("--owner: {text:?} is not UID:GID, such as 1234:1234")))
+    parsed.ok_or_else(|| Failure::new(format!("--owner: '{text}' is not UID:GID, such as 1234:1234")))
 }

@@ -1,4 +1,4 @@
-//! `stockade profiles`: what is known of VMMs.
+//! `stockade profiles`: prints the profiles of VMMs.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use crate::terminal::output::{Failure, print, print_json};
 #[command(after_help = "Example:
   stockade profiles qemu > my-qemu.toml")]
 pub(crate) struct ProfilesArgs {
-    /// Print this one as a TOML file, to begin another one with.
+    /// Profile to print as TOML, for instance as the start of another one.
     #[arg(value_name = "NAME|FILE")]
     name: Option<String>,
-    /// Directory of further profiles.
+    /// Directory of more profiles.
     #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env_values = true, default_value = DEFAULT_PROFILE_DIRECTORY)]
     profile_dir: PathBuf,
-    /// Print a list for programs.
+    /// Print a JSON list.
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `stockade ps`: the jails, as their receipts tell.
+//! `stockade ps`: lists the jails by their receipts.
 
 use std::process::ExitCode;
 
@@ -15,17 +15,17 @@ use crate::terminal::width;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade ps --filter state=running --filter older=1h
-  stockade rm $(stockade ps -q --filter state=ended)")]
+  stockade rm $(stockade ps -q --filter state=exited)")]
 pub(crate) struct PsArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Print the ids alone.
+    /// Print only the IDs.
     #[arg(short, long)]
     quiet: bool,
-    /// Every jail, as without it.
+    /// List every jail, as without this flag.
     #[arg(short, long, hide = true)]
     all: bool,
-    /// Print a list for programs.
+    /// Print a JSON list.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -64,7 +64,7 @@ fn table(listings: &[Listing]) -> String {
     text
 }
 
-/// The exit code, as `wait` and a shell have it.
+/// The exit code, as `wait` and a shell print it.
 fn exit(ended: Option<ExitStatus>) -> String {
     match ended {
         None | Some(ExitStatus::Unknown) => "-".to_owned(),
@@ -77,19 +77,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_each_other_whatever_the_script() {
+    fn columns_are_aligned_in_every_script() {
         let jail = |id: &str| Listing::damaged(id.parse().expect("an id"), String::new());
         let table = table(&[jail("vm-1"), jail("漢字-1")]);
         let lines = [
             "ID          PID  STATE      EXIT   AGE  VMM",
-            "vm-1          -  damaged       -     -  -",
-            "漢字-1        -  damaged       -     -  -",
+            "vm-1          -  corrupt       -     -  -",
+            "漢字-1        -  corrupt       -     -  -",
         ];
         assert_eq!(table, lines.join("\n") + "\n");
     }
 
     #[test]
-    fn an_end_is_told_as_a_shell_tells_it() {
+    fn an_exit_status_is_printed_as_a_shell_reports_it() {
         for (ended, text) in
             [(ExitStatus::Exited(3), "3"), (ExitStatus::Killed(9), "137"), (ExitStatus::Unknown, "-")]
         {

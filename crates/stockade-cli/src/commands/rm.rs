@@ -1,4 +1,4 @@
-//! `stockade rm`: jails removed.
+//! `stockade rm`: removes jails.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,28 +20,28 @@ use crate::terminal::progress::SharedBar;
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --all or --filter, jails whose VMM runs are left and told unless --force is given; then the exit code is 1.
+    after_help = "With --all or --filter, rm skips running jails and reports them; the exit code is then 1. With --force it removes them too.
 
 Examples:
   stockade rm --force vm-1 vm-2
   stockade rm --force --file jails.toml
-  stockade rm --filter state=ended --filter older=1h"
+  stockade rm --filter state=exited --filter older=1h"
 )]
 pub(crate) struct RmArgs {
-    /// Kill a VMM that runs, and unmount what others have mounted in the jail's directory.
+    /// Kill running VMMs, and unmount other programs' mounts in the jails' directories.
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Ask a VMM that runs to end, and kill it only after so many seconds.
+    /// With --force, send SIGTERM first, and kill the VMMs after this many seconds.
     #[arg(short, long, value_name = "SECONDS", requires = "force")]
     pub(crate) timeout: Option<u64>,
-    /// Print a report for programs.
+    /// Print a JSON report.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) jails: SelectArgs,
 }
 
-/// Removes what can be removed of the jails, and tells of each that cannot.
+/// Removes the jails, and reports each failure.
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
@@ -72,7 +72,7 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     Ok(success_if(collection.is_clean()))
 }
 
-/// Tells what became of one jail, and takes it down.
+/// Reports the removal of one jail, and adds it to the collection.
 fn report_removal(
     id: &JailId,
     removed: Result<Report, Failure>,
@@ -98,10 +98,10 @@ fn problem(id: &JailId, failure: &Failure) -> Leftover {
     Leftover { what: format!("jail {id}"), reason: failure.line() }
 }
 
-/// How many jails are held open at once; each takes a few descriptors.
+/// The number of jails that are open at once. Each takes a few file descriptors.
 const MOST_OPEN: usize = 64;
 
-/// Removes these jails together, and tells what became of each.
+/// Removes these jails together, and returns a result for each.
 fn remove(
     store: &Store,
     ids: &[JailId],
@@ -120,12 +120,12 @@ fn remove(
     opened.into_iter().map(|opened| opened.and_then(&mut report)).collect()
 }
 
-/// Opens a jail that may be removed.
+/// Opens a jail for removal.
 fn removable(store: &Store, id: &JailId, force: bool) -> Result<Jail, Failure> {
     match open(store, id)? {
         Jail::Running(running) if !force => {
             let running = Error::Running { id: id.clone(), pid: running.pid() };
-            Err(Failure::new(format!("{running}; stop it first, or use --force")))
+            Err(Failure::new(format!("{running}; stop it first or use --force")))
         }
         jail => Ok(jail),
     }

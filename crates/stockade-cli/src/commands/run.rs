@@ -1,4 +1,4 @@
-//! `stockade run`: prepare, place, launch, wait, tear down.
+//! `stockade run`: prepares jails, launches and supervises their VMMs, tears the jails down.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Described<RunArgs>) -> Result<ExitCode, Failure> {
     require_root("run")?;
     ensure_template_mounts();
     service_manager::use_delegated_cgroup(&mut requests)?;
-    // From here on a signal waits until the VMMs can be stopped and the jails be removed.
+    // From here on a signal waits until the VMMs can be stopped and the jails removed.
     let signals = stop_signals()?;
     let prepared = prepare_all(&requests, &signals)?;
     let launched = Launched::launch(&requests, prepared)?;

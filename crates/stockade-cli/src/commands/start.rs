@@ -1,4 +1,4 @@
-//! `stockade start`: the VMMs of jails that were created.
+//! `stockade start`: starts the VMMs of created jails.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,44 +17,46 @@ use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, 
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
-#[command(after_help = "Prints the VMM's pid; of several, each behind the id of its jail.
+#[command(
+    after_help = "Prints the PID of the VMM. For several VMMs, prints the ID of each jail before the PID.
 
 Examples:
   stockade start vm-1 --ready -- --config-file /vm.json
-  stockade start --file jails.toml")]
+  stockade start --file jails.toml"
+)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     ready: ReadyArgs,
     #[command(flatten)]
     jails: SelectArgs,
-    /// Print for programs which VMMs were started.
+    /// Print a JSON list of the started VMMs.
     #[arg(long)]
     json: bool,
-    /// Arguments for the VMM, in the place of those given to `create`.
+    /// Arguments for the VMM, instead of those given to `create`.
     #[arg(last = true, value_name = "VMM ARGUMENTS")]
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// A VMM that was started, and where it is to accept connections if that is waited for.
+/// A started VMM, and the socket to wait for.
 struct Started {
     id: JailId,
     running: Running,
     socket: Option<JailPath>,
 }
 
-/// What a program is told of a VMM that was started.
+/// A started VMM in the JSON output.
 #[derive(Serialize)]
 struct Row {
     id: JailId,
     pid: i32,
 }
 
-/// Starts what can be started of the jails, and tells of each that cannot.
+/// Starts the VMMs of the jails, and reports each failure.
 pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     require_root("start")?;
     ensure_template_mounts();
-    let is_prepared = |jail: &Listing| jail.state == JailState::Created;
-    let (store, Selection { ids, unknown, single, .. }) = args.jails.select(IdMatch::Exact, is_prepared)?;
+    let is_created = |jail: &Listing| jail.state == JailState::Created;
+    let (store, Selection { ids, unknown, single, .. }) = args.jails.select(IdMatch::Exact, is_created)?;
     let mut all = unknown.is_empty();
     let mut report = |failure: Failure| {
         failure.report();
@@ -62,7 +64,7 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
     };
     unknown.into_iter().map(|(_, failure)| failure).for_each(&mut report);
     let mut started = Vec::new();
-    // First all of them, since each may take long to get ready.
+    // Starts all VMMs before it waits for any: each may take long to become ready.
     for id in ids {
         match launch(&store, id, args) {
             Ok(one) => started.push(one),
@@ -84,17 +86,17 @@ pub(crate) fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
 }
 
 fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failure> {
-    let mut prepared = match open(store, &id)? {
-        Jail::Created(prepared) => prepared,
+    let mut jail = match open(store, &id)? {
+        Jail::Created(jail) => jail,
         Jail::Running(running) => return Err(Error::Running { id, pid: running.pid() }.into()),
-        Jail::Exited(dead) | Jail::Abandoned(dead) => return Err(stopped_jail(&dead)),
+        Jail::Exited(stopped) | Jail::Abandoned(stopped) => return Err(stopped_jail(&stopped)),
     };
     if !args.arguments.is_empty() {
-        prepared.set_arguments(args.arguments.clone());
+        jail.set_arguments(args.arguments.clone());
     }
-    let spec = prepared.receipt().spec.clone();
+    let spec = jail.receipt().spec.clone();
     let socket = args.ready.socket(&spec)?;
-    let launched = prepared.launch_watched(args.ready.log_bytes()?);
+    let launched = jail.launch_watched(args.ready.log_bytes()?);
     let running = launched.map_err(|error| hints::launch_failed(&error, &spec))?;
     Ok(Started { id, running, socket })
 }

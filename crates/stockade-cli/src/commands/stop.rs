@@ -1,4 +1,4 @@
-//! `stockade stop`: VMMs asked to end, and killed if they do not.
+//! `stockade stop`: sends SIGTERM to VMMs, and kills those that do not exit.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,14 +17,13 @@ use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root
   stockade stop --file jails.toml
   stockade stop --all")]
 pub(crate) struct StopArgs {
-    /// Seconds that the VMMs have to end after SIGTERM, before they are killed; the rest of the jail is then.
+    /// Seconds from SIGTERM until the VMMs are killed; the jails' other processes are killed after them.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
     #[command(flatten)]
     jails: SelectArgs,
 }
 
-/// Stops what runs of the jails.
 pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;

@@ -1,4 +1,4 @@
-//! `stockade unplace`: what was placed into a jail taken out again.
+//! `stockade unplace`: takes placed files, directories and devices out of a jail.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root
 #[command(after_help = "Example:
   stockade unplace vm-1 /drives/root.img")]
 pub(crate) struct UnplaceArgs {
-    /// Name of the jail.
+    /// ID of the jail.
     pub(crate) id: JailId,
-    /// What to take out, by its path in the jail.
+    /// Path in the jail of a placed file, directory or device.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -31,9 +31,9 @@ pub(crate) fn unplace(args: &UnplaceArgs) -> Result<ExitCode, Failure> {
     let mut jail = open(&args.state.store()?, &args.id)?;
     for path in &paths {
         match &mut jail {
-            Jail::Created(prepared) => prepared.unplace(path)?,
+            Jail::Created(created) => created.unplace(path)?,
             Jail::Running(running) => running.unplace(path)?,
-            Jail::Exited(dead) | Jail::Abandoned(dead) => return Err(stopped_jail(dead)),
+            Jail::Exited(stopped) | Jail::Abandoned(stopped) => return Err(stopped_jail(stopped)),
         }
         ignore_closed_stdout(print(&format!("{path}\n")))?;
     }

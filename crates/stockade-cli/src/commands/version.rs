@@ -1,4 +1,4 @@
-//! `stockade version`: what this is, and where it runs.
+//! `stockade version`: prints the version and the platform.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::terminal::output::{Failure, print, print_json};
 
-/// The version, and the commit in parentheses if it is known.
+/// The version, with the commit in parentheses if it is known.
 pub(crate) const VERSION: &str = env!("STOCKADE_VERSION");
 
 /// Arguments of `version`.
@@ -15,7 +15,7 @@ pub(crate) const VERSION: &str = env!("STOCKADE_VERSION");
 #[command(after_help = "Example:
   stockade version --json")]
 pub(crate) struct VersionArgs {
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -23,10 +23,10 @@ pub(crate) struct VersionArgs {
 #[derive(Serialize)]
 struct Report {
     version: &'static str,
-    /// The commit that it was built from, if that is known.
+    /// The commit of the build; `None` if it is unknown.
     commit: Option<&'static str>,
     architecture: &'static str,
-    /// The release of the kernel that it runs on.
+    /// The release of the running kernel.
     kernel: String,
 }
 

@@ -1,4 +1,4 @@
-//! `stockade wait`: until VMMs have ended.
+//! `stockade wait`: waits until VMMs exit.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -16,33 +16,32 @@ use crate::terminal::time::until;
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A jail may be named by the beginning of its id, and is told if it was. With --all and --filter its name is
-printed before the exit code.
+    after_help = "An ID prefix is accepted if it is unique; the full ID is then printed. With --any, --all or --filter, the jail's ID is printed before the exit code.
 
 Examples:
   stockade wait --any --timeout 60 vm-1 vm-2
   stockade wait --all"
 )]
 pub(crate) struct WaitArgs {
-    /// Return when the first has ended, and print its name before its exit code.
+    /// Return when the first VMM exits.
     #[arg(long)]
     any: bool,
-    /// Wait no longer than so many seconds; then the exit code is 124.
+    /// Give up after this many seconds, with exit code 124.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print one JSON object a line, in the order in which the VMMs end.
+    /// Print one JSON object per line, in the order in which the VMMs exit.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     jails: SelectArgs,
 }
 
-/// How a VMM ended, for programs.
+/// The exit of a VMM in the JSON output.
 #[derive(Serialize)]
 struct End<'a> {
     id: &'a JailId,
     ended: ExitStatus,
-    /// As a shell tells it; `None` if it is not known.
+    /// The exit code as a shell reports it; `None` if it is unknown.
     code: Option<u8>,
 }
 
@@ -50,7 +49,7 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("wait")?;
     let started = |jail: &Listing| matches!(jail.state, JailState::Running | JailState::Exited);
     let (store, selection) = args.jails.select(IdMatch::PrefixReported, started)?;
-    let with_name = args.any || selection.by_filter;
+    let with_id = args.any || selection.by_filter;
     let ids = selection.all_known()?;
     ids.iter().try_for_each(|id| check_started(&store, id))?;
     let deadline = until(args.timeout);
@@ -60,22 +59,22 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     let mut code = Code::Done.into();
     while let Some((id, ended)) = ends.next(deadline)? {
         if ended == ExitStatus::Unknown {
-            info(&format!("jail {id} does not run, and how its VMM ended is not known"));
+            info(&format!("jail '{id}' is not running, and the exit status of its VMM is unknown"));
             code = Code::Failed.into();
         }
         if args.json {
             let code = (ended != ExitStatus::Unknown).then(|| ended.shell_code());
             print_json_line(&End { id: &id, ended, code })?;
-        } else if with_name && ended != ExitStatus::Unknown {
+        } else if with_id && ended != ExitStatus::Unknown {
             print(&format!("{id} {}\n", ended.shell_code()))?;
         }
         if args.any {
             return Ok(code);
         }
         known.insert(id, ended);
-        // In the order of the command line, each as soon as those before it are known.
+        // Prints in the order of the command line, each code as soon as the codes before it are known.
         while let Some(ended) = ids.get(printed).and_then(|id| known.get(id)) {
-            if !args.json && !with_name && *ended != ExitStatus::Unknown {
+            if !args.json && !with_id && *ended != ExitStatus::Unknown {
                 print(&format!("{}\n", ended.shell_code()))?;
             }
             printed += 1;
@@ -83,8 +82,8 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     }
     let late: Vec<&str> = ends.waiting().map(JailId::as_str).collect();
     if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
-        let verb = if late.len() == 1 { "runs" } else { "run" };
-        info(&format!("{} still {verb} after {seconds} s", late.join(", ")));
+        let verb = if late.len() == 1 { "is" } else { "are" };
+        info(&format!("{} {verb} still running after {seconds} s", late.join(", ")));
         return Ok(Code::TimedOut.into());
     }
     Ok(code)
@@ -93,7 +92,9 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
 fn check_started(store: &Store, id: &JailId) -> Result<(), Failure> {
     match store.read(id)? {
         None => Err(no_such_jail(id)),
-        Some(receipt) if receipt.vmm().is_none() => Err(Failure::new(format!("jail {id} was not started"))),
+        Some(receipt) if receipt.vmm().is_none() => {
+            Err(Failure::new(format!("jail '{id}' was not started; start it with `stockade start {id}`")))
+        }
         Some(_) => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of an error: the flag that it is about, the cause, and the next step.
+//! Hints for library errors: the flag, the cause, and the fix.
 
 use std::path::Path;
 
@@ -17,15 +17,21 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is told of an error. A part of a specification is called what its flag is.
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Self {
+        failure(&error.into())
+    }
+}
+
+/// The failure of a library error. A specification's field is named after its flag.
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Spec(SpecError::Argument { name, cause }) => {
-            Failure::flag(*name, format!("{cause}{}", next_step(name, cause)))
+            Failure::flag(*name, format!("{cause}{}", fix(name, cause)))
         }
-        // Only the host's facts tell that it cannot be had; the flag is known all the same.
+        // The check needs the host's facts, so the error is no `SpecError` and does not name the flag.
         Error::NoController(_) => {
-            Failure::flag("cgroup", format!("{error}; stockade doctor tells which are there"))
+            Failure::flag("cgroup", format!("{error}; run `stockade doctor` for the available controllers"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
@@ -33,43 +39,43 @@ fn failure(error: &Error) -> Failure {
     }
 }
 
-fn next_step(flag: &str, cause: &SpecError) -> &'static str {
+fn fix(flag: &str, cause: &SpecError) -> &'static str {
     match (flag, cause) {
-        (_, SpecError::Libraries(_)) => " (see --no-closure)",
+        (_, SpecError::Libraries(_)) => "; use --no-closure to place no shared libraries",
         ("netns", SpecError::NotFound(..)) => {
-            "; a name without a path is made with the jail, ip netns add makes one that stays"
+            "; use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
         }
         _ => "",
     }
 }
 
-/// The same for a jail that could not be made.
-pub(crate) fn prepare_failed(error: &Error, spec: &JailSpec) -> Failure {
+/// The failure of a jail's creation.
+pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
         Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
             match *cause {
-                // Only the kernel knows which files a controller has.
-                Errno::NOENT => {
-                    Failure::flag("cgroup", format!("{error}; the controller has no such file on this host"))
-                }
-                _ => Failure::flag("cgroup", format!("{setting}: the kernel refuses this value: {cause}")),
+                // The files of a controller depend on the kernel, so no earlier check can find this.
+                Errno::NOENT => Failure::flag(
+                    "cgroup",
+                    format!("{error}; use a file that the controller has on this host"),
+                ),
+                _ => Failure::flag("cgroup", format!("{error}: the kernel rejects '{setting}'")),
             }
         }
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
-            let text = format!("{error} in version {}: this host has it in version {other}", 3 - other);
-            Failure::flag("cgroup", format!("{text}; leave --cgroup-version out, or say {other}"))
+            let text = format!("{error} in cgroup v{}, but one in v{other}", 3 - other);
+            Failure::flag("cgroup", format!("{text}; remove --cgroup-version or set it to {other}"))
         }
-        Error::Running { .. } => Failure::new(format!("{error}; stop it first, or choose another id")),
+        Error::Running { .. } => Failure::new(format!("{error}; stop it first or use another id")),
         _ => failure(error),
     }
 }
 
-/// The setting whose file this is.
 fn setting_of<'s>(spec: &'s JailSpec, file: &str) -> Option<&'s CgroupSetting> {
     spec.cgroups.iter().find(|setting| Path::new(file).ends_with(&setting.file))
 }
 
-/// The version that has a controller which the one asked for has not.
+/// The cgroup version that has this controller, if the requested version lacks it.
 fn other_version(spec: &JailSpec, controller: &str) -> Option<u8> {
     let layout = CgroupLayout::read_for(spec).ok()?;
     match spec.cgroup_version? {
@@ -79,34 +85,30 @@ fn other_version(spec: &JailSpec, controller: &str) -> Option<u8> {
     }
 }
 
-/// The same for a VMM that could not be started.
+/// The failure of a VMM's start.
 pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
-        Error::Enter { step, cause: cause @ Errno::ACCESS }
-            if matches!(**step, EnterStep::Execute { .. }) =>
-        {
+        Error::Enter { step, cause: Errno::ACCESS } if matches!(**step, EnterStep::Execute { .. }) => {
             let root = Layout::new(spec).root();
-            // A jail that is gone by now was on the mount of what is left of the way to it.
-            let there = root.as_path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-            let flags = rustix::fs::statvfs(there).map(|facts| facts.f_flag);
+            // The jail may be removed already. Its nearest existing ancestor is on the same mount.
+            let existing = root.as_path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+            let flags = rustix::fs::statvfs(existing).map(|facts| facts.f_flag);
             if flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NOEXEC)) {
                 let base = &spec.base;
                 return Failure::new(format!(
-                    "failed to {step}: {cause}; {base} is mounted noexec: choose another --chroot-base-dir, or mount \
-                     it with exec"
+                    "cannot {step}: permission denied: '{base}' is mounted noexec; use another --chroot-base-dir or \
+                     remount it with exec"
                 ));
             }
             failure(error)
         }
         Error::Enter { step, cause } => match &**step {
             EnterStep::LimitFileSize { .. } | EnterStep::LimitOpenFiles { .. } => {
-                let text = format!(
-                    "failed to {step}: {cause}; no more can be had than stockade itself may (ulimit -H)"
-                );
+                let text = format!("{error}: the limit exceeds stockade's own hard limit (ulimit -H)");
                 Failure::flag("resource-limit", text)
             }
             EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => {
-                Failure::flag("netns", format!("failed to {step}: {cause}; it is no network namespace"))
+                Failure::flag("netns", format!("{error}: the file is not a network namespace"))
             }
             _ => failure(error),
         },
@@ -114,21 +116,22 @@ pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
     }
 }
 
-/// The same for a program that could not be run in a jail, with the exit code that tells why, and the flag that helps.
+/// The failure of an exec, with the exit code of its cause.
 pub(crate) fn exec_failed(error: &Error) -> Failure {
     let Error::Enter { step, .. } = error else { return Failure::new(error.to_string()) };
-    let (code, way_out) = match (&**step, error.kind()) {
+    let (code, fix) = match (&**step, error.kind()) {
         (EnterStep::ExecuteProgram { of_host: false, .. }, ErrorKind::NotFound) => {
-            (Code::NotFound, " (see --host-program)")
+            // It continues the library's hint, which ends with "use a static program of the host".
+            (Code::NotFound, " with --host-program")
         }
         (EnterStep::ExecuteProgram { .. }, ErrorKind::NotFound) => (Code::NotFound, ""),
         (EnterStep::ExecuteProgram { .. }, _) => (Code::NotExecutable, ""),
         _ => (Code::OwnFailure, ""),
     };
-    Failure::Coded(format!("{error}{way_out}"), code)
+    Failure::Coded(format!("{error}{fix}"), code)
 }
 
-/// What a VMM or its users will complain of, as far as that is known beforehand.
+/// Faults that will only show once the VMM runs.
 pub(crate) fn warnings(spec: &JailSpec) -> impl Iterator<Item = String> {
     [without_kvm(spec), socket_too_far(spec)].into_iter().flatten()
 }
@@ -137,7 +140,9 @@ fn without_kvm(spec: &JailSpec) -> Option<String> {
     let name = &spec.profile.name;
     let needs_kvm = ["firecracker", "cloud-hypervisor"].contains(&name.as_str());
     (needs_kvm && !Path::new("/dev/kvm").exists()).then(|| {
-        format!("this host has no /dev/kvm, without which {name} runs no guest: see stockade doctor")
+        format!(
+            "this host has no '/dev/kvm', so '{name}' cannot run a guest; run `stockade doctor` for details"
+        )
     })
 }
 
@@ -146,8 +151,8 @@ fn socket_too_far(spec: &JailSpec) -> Option<String> {
     let length = Layout::new(spec).on_host(&socket).as_path().as_os_str().len();
     (length > LONGEST_SOCKET_PATH).then(|| {
         format!(
-            "the VMM's socket {socket} has a path of {length} bytes on the host, and nobody can connect to one of more \
-             than {LONGEST_SOCKET_PATH}: choose a shorter --chroot-base-dir or --id"
+            "the VMM's socket '{socket}' has a path of {length} bytes on the host, and a process can connect to \
+             {LONGEST_SOCKET_PATH} bytes at most; use a shorter --chroot-base-dir or --id"
         )
     })
 }

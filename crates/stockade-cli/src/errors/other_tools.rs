@@ -1,8 +1,8 @@
-//! Words and flags that other tools have taught people, and what is told of each.
+//! Commands and flags of other tools, and stockade's equivalents.
 
 use glob::Pattern;
 
-/// Commands of docker, podman, systemctl and kubectl.
+/// Commands of docker, podman, systemctl and kubectl, with the hint for each.
 const COMMANDS: &[(&[&str], &str)] = &[
     (&["ls", "list", "get"], "did you mean 'ps'?"),
     (&["delete", "remove", "destroy"], "did you mean 'rm'?"),
@@ -13,114 +13,120 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["cp", "copy", "mount"], "did you mean 'place'?"),
     (&["up", "apply"], "did you mean 'run -f FILE'?"),
     (&["down"], "did you mean 'rm --force --file FILE'?"),
-    (&["restart"], "a jail has one VMM: 'rm --force' it, and 'run' it anew"),
-    (&["pause", "unpause", "freeze", "thaw"], "stockade pauses no VMM; its own API may"),
-    (&["attach"], "what a VMM writes is told by 'logs -f'; 'shell' goes into the jail"),
+    (&["restart"], "use `rm --force` and then `run`: a jail runs one VMM"),
+    (&["pause", "unpause", "freeze", "thaw"], "stockade pauses no VMM; use the VMM's own API"),
+    (&["attach"], "use `logs -f` to follow the VMM's output, or `shell` to enter the jail"),
     (
         &["build", "commit", "image", "images", "load", "pull", "push", "rmi", "save", "tag"],
-        "there are no images: files of the host are placed",
+        "stockade has no images; use --place for files of the host",
     ),
 ];
 
-/// The commands that hand words on to a VMM.
+/// Commands that pass arguments to a VMM.
 pub(super) const TAKES_VMM_ARGUMENTS: &[&str] = &["run", "create", "start", "plan"];
 const TAKES_JAIL: &[&str] = &["run", "create", "plan"];
 const TAKES_JAILS: &[&str] = &["start", "stop", "kill", "wait", "rm", "inspect", "audit"];
 const EXEC_COMMANDS: &[&str] = &["exec", "shell"];
 const ALL: &[&str] = &[];
 
-/// A way to write a flag that is not stockade's.
+/// A way to write a flag that stockade does not have.
 struct ForeignUsage {
-    /// The commands that it is told of; all if none is named.
+    /// The commands with this hint; empty for all.
     commands: &'static [&'static str],
-    /// Patterns of words that follow each other, the last of which is what the command line stumbled on.
-    words: &'static [&'static str],
-    /// What is told, with `{1}` for the first of the words, and so on.
+    /// Patterns of consecutive arguments. The parser failed at the last one.
+    arguments: &'static [&'static str],
+    /// `{1}` stands for the first of the arguments, and so on.
     hint: &'static str,
 }
 
 const fn hint(
     commands: &'static [&'static str],
-    words: &'static [&'static str],
+    arguments: &'static [&'static str],
     hint: &'static str,
 ) -> ForeignUsage {
-    ForeignUsage { commands, words, hint }
+    ForeignUsage { commands, arguments, hint }
 }
 
-/// The first that fits is told. A flag that some VMM has is none of them: `--memory`, `--cpus`, `--net`.
+/// The first match applies. Flags that a VMM may have are left out: `--memory`, `--cpus`, `--net`.
 const FLAGS: &[ForeignUsage] = &[
-    hint(&["kill"], &["-[0-9A-Z]*"], "a signal is given as -s 9 or -s KILL"),
+    hint(&["kill"], &["-[0-9A-Z]*"], "use -s 9 or -s KILL for a signal"),
     hint(&["logs"], &["--tail*"], "did you mean '-n N'?"),
     hint(EXEC_COMMANDS, &["-[it]*"], TERMINAL),
     hint(EXEC_COMMANDS, &["--interactive"], TERMINAL),
     hint(EXEC_COMMANDS, &["--tty"], TERMINAL),
     hint(EXEC_COMMANDS, &["-e*"], "did you mean '--env NAME=VALUE'?"),
-    hint(EXEC_COMMANDS, &["-u*"], "a visitor is who the VMM is, or root with --root"),
-    hint(EXEC_COMMANDS, &["--user*"], "a visitor is who the VMM is, or root with --root"),
+    hint(EXEC_COMMANDS, &["-u*"], EXEC_USER),
+    hint(EXEC_COMMANDS, &["--user*"], EXEC_USER),
     hint(TAKES_VMM_ARGUMENTS, &["-it"], TERMINAL),
     hint(TAKES_VMM_ARGUMENTS, &["-i"], TERMINAL),
     hint(TAKES_VMM_ARGUMENTS, &["-t"], TERMINAL),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*"], "a socket is joined to its flag: {1}={2}"),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*", "*"], "a socket is joined to its flag: {1}={2}"),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*", "*.sock*"], "a socket is joined to its flag: {1}={3}"),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*"], "use {1}={2} for a socket"),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*", "*"], "use {1}={2} for a socket"),
+    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*", "*.sock*"], "use {1}={3} for a socket"),
     hint(TAKES_VMM_ARGUMENTS, &["-e"], NO_ENVIRONMENT),
     hint(TAKES_VMM_ARGUMENTS, &["--env*"], NO_ENVIRONMENT),
     hint(TAKES_JAIL, &["--volume*"], PLACE),
     hint(TAKES_JAIL, &["--mount*"], PLACE),
-    hint(TAKES_JAIL, &["-v", "*:*"], "files are placed by --place SRC=NAME; -v is --verbose"),
+    hint(TAKES_JAIL, &["-v", "*:*"], "use --place SRC=NAME for files; -v is --verbose"),
     hint(TAKES_JAIL, &["--name*"], "did you mean '--id'?"),
     hint(TAKES_JAIL, &["--user"], "did you mean '--uid' and '--gid'?"),
     hint(TAKES_JAIL, &["--network*"], "did you mean '--netns'?"),
-    hint(&["run"], &["--rm"], "run removes its jail by itself, unless it is detached"),
+    hint(&["run"], &["--rm"], "remove this flag: `run` removes its jail unless it is detached"),
     hint(TAKES_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
     hint(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
     hint(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
 ];
 
-const TERMINAL: &str = "a terminal is taken as it is: leave it out";
-const NO_ENVIRONMENT: &str = "a VMM has an empty environment";
+const TERMINAL: &str = "stockade attaches the terminal automatically; remove this flag";
+const EXEC_USER: &str = "exec runs as the VMM's user; use --root for root";
+const NO_ENVIRONMENT: &str = "a VMM has an empty environment; remove this flag";
 const PLACE: &str = "did you mean '--place SRC=NAME'?";
 
-/// What is told of a command of another tool's.
-pub(super) fn command(word: &str) -> Option<&'static str> {
-    COMMANDS.iter().find(|(words, _)| words.contains(&word)).map(|(_, hint)| *hint)
+/// The hint for a command of another tool.
+pub(super) fn command(name: &str) -> Option<&'static str> {
+    COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| *hint)
 }
 
-/// What is told of words that another tool takes so.
+/// The hint for a flag of another tool.
 ///
 /// # Arguments
-/// `wrong` is what the parser stumbled on, which of several short flags in one word is the first that it does not know.
-pub(super) fn flag(command: &str, words: &[String], wrong: &str) -> Option<String> {
-    FLAGS.iter().find_map(|usage| usage.hint_for(command, words, wrong))
+/// `wrong`: the argument at which the parser failed. Of combined short flags, this is the first unknown one.
+pub(super) fn flag(command: &str, arguments: &[String], wrong: &str) -> Option<String> {
+    FLAGS.iter().find_map(|usage| usage.hint_for(command, arguments, wrong))
 }
 
 impl ForeignUsage {
-    fn hint_for(&self, command: &str, words: &[String], wrong: &str) -> Option<String> {
+    fn hint_for(&self, command: &str, arguments: &[String], wrong: &str) -> Option<String> {
         if !self.commands.is_empty() && !self.commands.contains(&command) {
             return None;
         }
-        let found = words.windows(self.words.len()).find(|words| self.fits(words, wrong))?;
-        let filled =
-            |text: String, (number, word): (usize, &String)| text.replace(&format!("{{{number}}}"), word);
+        let found =
+            arguments.windows(self.arguments.len()).find(|arguments| self.matches(arguments, wrong))?;
+        let filled = |text: String, (number, argument): (usize, &String)| {
+            text.replace(&format!("{{{number}}}"), argument)
+        };
         Some((1..).zip(found).fold(self.hint.to_owned(), filled))
     }
 
-    fn fits(&self, words: &[String], wrong: &str) -> bool {
-        let like = |(pattern, word): (&&str, &String)| Pattern::new(pattern).is_ok_and(|it| it.matches(word));
-        words.last().is_some_and(|last| last.starts_with(wrong)) && self.words.iter().zip(words).all(like)
+    fn matches(&self, arguments: &[String], wrong: &str) -> bool {
+        let matches = |(pattern, argument): (&&str, &String)| {
+            Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(argument))
+        };
+        arguments.last().is_some_and(|last| last.starts_with(wrong))
+            && self.arguments.iter().zip(arguments).all(matches)
     }
 }
 
-/// Checks that what is told of other tools' words hides no command of ours.
+/// Checks that no hint hides one of stockade's commands.
 #[cfg(test)]
 pub(crate) fn check_words(cli: &clap::Command) {
     let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    for (words, _) in COMMANDS {
-        assert!(!words.iter().any(|word| names.contains(word)), "{words:?}");
+    for (foreign, _) in COMMANDS {
+        assert!(!foreign.iter().any(|name| names.contains(name)), "{foreign:?}");
     }
     for usage in FLAGS {
         assert!(usage.commands.iter().all(|command| names.contains(command)), "{}", usage.hint);
-        let patterns = usage.words.iter().map(|pattern| Pattern::new(pattern));
-        assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", usage.words);
+        let patterns = usage.arguments.iter().map(|pattern| Pattern::new(pattern));
+        assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", usage.arguments);
     }
 }

@@ -1,89 +1,89 @@
-//! The flags by which a jail is described, and the specification they ask for.
+//! The flags that describe a jail, and the specification they request.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use stockade::Placement;
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles};
+use stockade::{Error, Placement};
 
 use super::placement::{check_distinct, parse, placement_failure};
 use super::size::size;
 use super::state::StateArgs;
 use crate::terminal::output::Failure;
 
-/// What a command that makes jails is asked.
+/// Arguments of a command that creates or plans jails.
 #[derive(Debug, Args)]
 pub(crate) struct JailCommand<T: Args> {
     #[command(flatten)]
     pub(crate) jail: JailArgs,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// What else this command can be asked.
+    /// The command's own flags.
     #[command(flatten)]
     pub(crate) own: T,
 }
 
-/// What a jail is to be: the flags of Firecracker's jailer, and some more.
+/// Description of a jail: the flags of Firecracker's jailer, and stockade's own.
 #[derive(Debug, Args)]
 // One for each flag that is on or off.
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct JailArgs {
-    /// Name of the jail: 1 to 64 letters, digits and dashes.
+    /// Jail ID: 1 to 64 letters, digits and '-'.
     #[arg(long)]
     id: String,
-    /// The VMM's executable, copied into the jail with its libraries.
+    /// VMM executable, copied into the jail with its shared libraries.
     #[arg(long, value_name = "FILE")]
     exec_file: PathBuf,
-    /// Leave out the loader and the libraries of a dynamic VMM.
+    /// Omit the VMM's dynamic loader and shared libraries.
     #[arg(long)]
     no_closure: bool,
-    /// Bind the VMM and its libraries, read-only, and copy nothing.
+    /// Bind the VMM and its libraries read-only instead of copying them.
     #[arg(long)]
     bind_exec: bool,
-    /// User that the VMM runs as.
+    /// Numeric user ID that the VMM runs as.
     #[arg(long, default_value = "1234")]
     uid: String,
-    /// Group that the VMM runs as.
+    /// Numeric group ID that the VMM runs as.
     #[arg(long, default_value = "1234")]
     gid: String,
-    /// Directory that jails are made in.
+    /// Directory that holds the jails.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     chroot_base_dir: PathBuf,
-    /// Network namespace to make, or to join if it is there.
+    /// Network namespace: a name to create or join, or a path to join.
     #[arg(long, value_name = "NAME|PATH", conflicts_with = "new_net_ns")]
     netns: Option<String>,
-    /// A network namespace without a name, which ends with the VMM.
+    /// Create an unnamed network namespace, which ends with the VMM.
     #[arg(long)]
     new_net_ns: bool,
-    /// Make the VMM the first process of a pid namespace.
+    /// Make the VMM the first process of a new PID namespace.
     #[arg(long)]
     new_pid_ns: bool,
-    /// Return once the VMM runs, its standard streams on /dev/null.
+    /// Return when the VMM runs, with its standard streams on /dev/null.
     #[arg(long)]
     daemonize: bool,
     /// Cgroup setting, such as pids.max=64 (repeatable).
     #[arg(long, value_name = "FILE=VALUE")]
     cgroup: Vec<String>,
-    /// 1 or 2; the one that has the controllers unless given.
+    /// Cgroup version: 1 or 2 (default: the one that has the controllers).
     #[arg(long, value_name = "N")]
     cgroup_version: Option<String>,
-    /// Where its cgroup is made; the executable's name unless given.
+    /// Parent of the jail's cgroup (default: the executable's name).
     #[arg(long, value_name = "PATH")]
     parent_cgroup: Option<String>,
-    /// fsize=BYTES or no-file=COUNT (repeatable).
+    /// Resource limit: fsize=BYTES or no-file=COUNT (repeatable).
     #[arg(long, value_name = "NAME=N")]
     resource_limit: Vec<String>,
-    /// A ramfs on /ramfs, which only a memory cgroup limits for good.
+    /// Mount a ramfs on /ramfs; only a memory cgroup enforces its size.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// SRC[=NAME][:ro][:bind|copy|link|node|reflink] (repeatable).
+    /// Place SRC[=NAME][:ro][:bind|copy|link|node|reflink] (repeatable).
     #[arg(long, value_name = "SRC...")]
     place: Vec<OsString>,
-    /// What is known of the VMM; by its name unless given.
+    /// VMM profile (default: by executable name).
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
-    /// Further profiles.
+    /// Directory of more profiles.
     #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env_values = true)]
     #[arg(default_value = DEFAULT_PROFILE_DIRECTORY)]
     profile_dir: PathBuf,
@@ -93,10 +93,10 @@ pub(crate) struct JailArgs {
 }
 
 impl JailArgs {
-    /// The specification, or what is wrong with which flag.
+    /// Builds the specification. An error names the flag.
     pub(crate) fn spec(&self) -> Result<JailSpec, Failure> {
         let mut builder = JailSpec::builder(&self.id, &self.exec_file)
-            .closure(!self.no_closure)
+            .libraries(!self.no_closure)
             .bind_executable(self.bind_exec)
             .uid(&self.uid)
             .gid(&self.gid)
@@ -124,14 +124,15 @@ impl JailArgs {
         if let Some(profile) = &self.profile {
             builder = builder.profile(profile);
         }
-        Ok(builder.build()?)
+        // The conversion of `Error` names the flag.
+        Ok(builder.build().map_err(Error::from)?)
     }
 
-    /// What is to be placed, each to a place of its own.
+    /// Parses the values of `--place`, and refuses two with one target.
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
         let parsed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
-                .map_err(|wrong| placement_failure(PLACE_FLAG, argument.as_ref(), &wrong))
+                .map_err(|cause| placement_failure(PLACE_FLAG, argument.as_ref(), &cause))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         check_distinct(&placements, PLACE_FLAG).map(|()| placements)

@@ -1,4 +1,4 @@
-//! Flags that several commands share, and what they mean.
+//! Flags that several commands share, and their values.
 
 pub(crate) mod exec;
 pub(crate) mod jail;

@@ -1,4 +1,4 @@
-//! What is to be placed, as the command line says it: `SRC[=NAME][:OPTION]...`.
+//! Placements on the command line: `SRC[=NAME][:OPTION]...`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,13 +13,19 @@ use crate::terminal::output::{Failure, info};
 use crate::terminal::progress::Bar;
 use crate::terminal::signals::check_no_signal;
 
-/// The option that no way to place is.
+/// The option that is not a placement method.
 const READ_ONLY: &str = "ro";
 
-/// Reads an argument on top of what is asked for already.
+/// Parses an argument.
 ///
-/// What is there under a name counts as that name, whatever is in it; the last `=` and the options behind it
-/// count otherwise. The text of an error says what is wrong with the argument.
+/// An existing file wins: if its name contains `=` or `:`, the whole name counts. Otherwise the last `=` and the
+/// options behind it count.
+///
+/// # Arguments
+/// `base` makes the placement of a source, which the options then change.
+///
+/// # Errors
+/// Returns the cause, without the argument.
 pub(crate) fn parse(argument: &OsStr, base: &impl Fn(&Path) -> Placement) -> Result<Placement, String> {
     let (rest, options) = split_options(argument.as_bytes())?;
     let (source, name) = split_name(rest);
@@ -34,7 +40,8 @@ pub(crate) fn parse(argument: &OsStr, base: &impl Fn(&Path) -> Placement) -> Res
             None => placement = placement.read_only(),
             Some(how) if method.is_none_or(|method| method == how) => method = Some(how),
             Some(how) => {
-                return Err(format!("only one of {} and {how} can be", method.unwrap_or_default()));
+                let method = method.unwrap_or_default();
+                return Err(format!("options '{method}' and '{how}' exclude each other; use one"));
             }
         }
     }
@@ -48,27 +55,27 @@ fn split_options(argument: &[u8]) -> Result<(&[u8], Vec<&str>), String> {
         && let Some(at) = rest.iter().rposition(|byte| *byte == b':')
         && !rest[at..].iter().any(|byte| matches!(byte, b'/' | b'='))
     {
-        let word = String::from_utf8_lossy(&rest[at + 1..]);
-        match known(&word) {
+        let text = String::from_utf8_lossy(&rest[at + 1..]);
+        match known(&text) {
             Some(option) => options.push(option),
-            // A colon in a name that leads nowhere anyway.
+            // The colon belongs to the name of a missing file: the path is the error, not the option.
             None if !split_name(&rest[..at]).0.exists() => break,
-            None => return Err(format!("{word:?} is no option; there are {}", names().join(", "))),
+            None => return Err(format!("unknown option '{text}'; use one of {}", names().join(", "))),
         }
         rest = &rest[..at];
     }
     Ok((rest, options))
 }
 
-fn known(word: &str) -> Option<&'static str> {
-    names().into_iter().find(|name| *name == word)
+fn known(option: &str) -> Option<&'static str> {
+    names().into_iter().find(|name| *name == option)
 }
 
 fn names() -> [&'static str; 6] {
     [READ_ONLY, "bind", "copy", "link", "node", "reflink"]
 }
 
-/// `SRC=NAME`, unless there is a file of that whole name; the last `=` counts.
+/// Splits `SRC=NAME` at the last `=`, unless a file has that whole name.
 fn split_name(argument: &[u8]) -> (&Path, Option<&Path>) {
     let split = argument.iter().rposition(|byte| *byte == b'=').filter(|_| !path(argument).exists());
     match split {
@@ -77,23 +84,23 @@ fn split_name(argument: &[u8]) -> (&Path, Option<&Path>) {
     }
 }
 
-/// Refuses `SRC:NAME`, as other tools have it, where only the part before a colon is there.
+/// Refuses the `SRC:NAME` of other tools, if only the part before a colon exists.
 fn check_no_colon(source: &Path) -> Result<(), String> {
     let bytes = source.as_os_str().as_bytes();
     let colon = bytes.iter().position(|byte| *byte == b':').filter(|_| !source.exists());
     let Some(at) = colon.filter(|at| path(&bytes[..*at]).exists()) else { return Ok(()) };
     let (before, after) = (path(&bytes[..at]).display(), path(&bytes[at + 1..]).display());
-    Err(format!("there is no such file; a name in the jail goes behind an equals sign: {before}={after}"))
+    Err(format!("no such file; a name in the jail follows '=', as in '{before}={after}'"))
 }
 
 fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Refuses two placements with one target, and what cannot be a source or a target at all.
+/// Refuses two placements with one target, and invalid sources and targets.
 ///
 /// # Arguments
-/// `flag` is the one that they are values of, if of any.
+/// `flag` is the flag of the placements; `None` for positional arguments.
 pub(crate) fn check_distinct(placements: &[Placement], flag: Option<&str>) -> Result<(), Failure> {
     let mut taken = BTreeMap::new();
     for placement in placements {
@@ -103,17 +110,22 @@ pub(crate) fn check_distinct(placements: &[Placement], flag: Option<&str>) -> Re
             return Err(placement_failure(
                 flag,
                 source,
-                &format!("{target} is taken by {} already", earlier.display()),
+                &format!(
+                    "'{target}' is already the path of '{}' in the jail; choose another name",
+                    earlier.display()
+                ),
             ));
         }
     }
     Ok(())
 }
 
-/// Places something, with a bar where it takes long, until a signal asks the command to end.
+/// Performs a placement, with a progress bar if it takes long.
+///
+/// A signal stops it.
 ///
 /// # Arguments
-/// `flag` is the one that it is a value of, if of any; `place` does it.
+/// `flag` is the flag of the placement; `None` for a positional argument.
 pub(crate) fn place_one(
     placement: &Placement,
     flag: Option<&str>,
@@ -121,7 +133,7 @@ pub(crate) fn place_one(
     place: impl FnOnce(Placement, &mut OnProgress<'_>) -> stockade::Result<Placed>,
 ) -> Result<Placed, Failure> {
     let source = placement.source();
-    let before = format!("{} was placed", source.display());
+    let before = format!("'{}' was placed", source.display());
     let mut bar = Bar::of_copy(source);
     let mut stopped = Ok(());
     let placed = place(placement.clone(), &mut |progress| {
@@ -135,22 +147,20 @@ pub(crate) fn place_one(
     Ok(placed)
 }
 
-/// Tells what the host's file has and the jail's has not.
+/// Reports the privileges that the host's file has and the jail's file lacks.
 pub(crate) fn report_stripped(stripped: &Stripped) {
     info(&format!("placed without {stripped}"));
 }
 
-/// Says which placement it was that failed.
 pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &dyn std::fmt::Display) -> Failure {
     placement_failure(flag, source, &error.to_string())
 }
 
-/// Says what is wrong with a placement.
-pub(crate) fn placement_failure(flag: Option<&str>, source: &Path, text: &str) -> Failure {
-    let what = source.display().to_string();
+pub(crate) fn placement_failure(flag: Option<&str>, source: &Path, cause: &str) -> Failure {
+    let source = source.display().to_string();
     match flag {
-        Some(flag) => Failure::Flag { flag: flag.to_owned(), what: Some(what), text: text.to_owned() },
-        None => Failure::new(format!("{what}: {text}")),
+        Some(flag) => Failure::Flag { flag: flag.to_owned(), what: Some(source), text: cause.to_owned() },
+        None => Failure::new(format!("{source}: {cause}")),
     }
 }
 
@@ -163,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placement_has_a_name_behind_its_last_equals_sign_and_options_behind_that() {
+    fn a_name_follows_the_last_equals_sign_and_options_follow_it() {
         let disk = || Placement::new("/no/such=file").named("disk.img");
         assert_eq!(parsed("/no/such=file=disk.img"), Ok(disk()));
         assert_eq!(parsed("/no/such=file=disk.img:ro"), Ok(disk().read_only()));
@@ -172,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_is_an_option() {
+    fn every_method_is_an_option() {
         for how in How::NAMED {
             assert_eq!(parsed(&format!("/etc:{how}")), Ok(Placement::new("/etc").how(how)));
         }
@@ -181,7 +191,7 @@ mod tests {
     #[test]
     fn a_file_keeps_every_character_of_its_name() {
         let directory = std::env::temp_dir().join(format!("stockade-placements-{}", std::process::id()));
-        std::fs::create_dir(&directory).expect("make a directory");
+        std::fs::create_dir(&directory).expect("create a directory");
         let file = directory.join("a=b:ro");
         std::fs::write(&file, "").expect("write a file");
         let argument = file.display().to_string();
@@ -195,15 +205,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_option_is_named_with_those_there_are() {
+    fn a_wrong_option_is_refused_with_the_list_of_options() {
         let wrong = parsed("/etc:rw");
-        assert_eq!(wrong, Err("\"rw\" is no option; there are ro, bind, copy, link, node, reflink".into()));
+        assert_eq!(wrong, Err("unknown option 'rw'; use one of ro, bind, copy, link, node, reflink".into()));
         assert_eq!(parsed("/etc=x:ro:rw"), wrong);
-        assert_eq!(parsed("/etc:bind:copy"), Err("only one of copy and bind can be".into()));
-        let colon = "there is no such file; a name in the jail goes behind an equals sign: /etc=/x";
+        assert_eq!(
+            parsed("/etc:bind:copy"),
+            Err("options 'copy' and 'bind' exclude each other; use one".into())
+        );
+        let colon = "no such file; a name in the jail follows '=', as in '/etc=/x'";
         assert_eq!(parsed("/etc:/x"), Err(colon.into()));
         assert_eq!(parsed("/etc:/x:ro"), Err(colon.into()));
-        // Where nothing is, the path is what is wrong.
+        // A missing file is the error, not the option.
         assert_eq!(parsed("/no/such:rw"), Ok(Placement::new("/no/such:rw")));
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be known of a VMM that runs on without the command: when it can be talked to, and what it writes.
+//! The flags of a detached VMM: its log, and the wait for its readiness.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::terminal::output::{Failure, in_flag};
 /// Flags of the commands that start a VMM and return.
 #[derive(Debug, Args)]
 pub(crate) struct ReadyArgs {
-    /// The most that the log of a VMM that runs on may hold.
+    /// Maximum size of a detached VMM's log, 0 for none.
     #[arg(long, value_name = "SIZE", default_value = "1M")]
     log_size: String,
-    /// Only once it accepts connections: at its API socket, or this one.
+    /// Wait until the VMM accepts connections, at its API socket or SOCKET.
     #[arg(long, value_name = "SOCKET", value_hint = ValueHint::Other, num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "given or not, and with a socket or without")]
     ready: Option<Option<PathBuf>>,
-    /// How long that may take.
+    /// Give up waiting for readiness after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
     timeout: u64,
 }
@@ -29,7 +29,7 @@ impl ReadyArgs {
         if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
     }
 
-    /// Where the VMM is to accept connections before the command returns, if it is to.
+    /// The socket to wait for; `None` without `--ready`.
     pub(crate) fn socket(&self, spec: &JailSpec) -> Result<Option<JailPath>, Failure> {
         match &self.ready {
             None => Ok(None),
@@ -38,8 +38,8 @@ impl ReadyArgs {
                 Failure::flag(
                     "ready",
                     format!(
-                        "with these arguments the profile {} knows no socket of the VMM: name one, as in \
-                     --ready=run/vmm.sock",
+                        "profile '{}' knows no socket of the VMM with these arguments; name one, as in \
+                         --ready=run/vmm.sock",
                         spec.profile.name
                     ),
                 )
@@ -47,7 +47,7 @@ impl ReadyArgs {
         }
     }
 
-    /// How long it may take until the VMM accepts connections.
+    /// The longest wait for the VMM's readiness.
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }

@@ -1,4 +1,4 @@
-//! What `run` can be asked, which is also what a jail file can say.
+//! The flags of `run`, which are also the keys of a jail file.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use clap::Args;
 
 use super::ready::ReadyArgs;
 
-/// What `run` is asked besides the jail.
+/// Arguments of `run`, besides the description of the jail.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "stockade run [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
-    after_help = "Examples:
-  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'
-  stockade run -f jails.toml"
+    override_usage = "stockade run [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
+       stockade run [OPTIONS] -f <FILE>... [--only <ID>...]",
+    after_help = "Example:
+  stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'"
 )]
 pub(crate) struct RunArgs {
-    /// Print the jail's id and return once the VMM runs.
+    /// Print the jail's ID and return when the VMM runs.
     #[arg(short, long, conflicts_with = "daemonize")]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) ready: ReadyArgs,
-    /// Time from Ctrl-C or SIGTERM until the VMM is killed.
+    /// Seconds from Ctrl-C or SIGTERM until the VMM is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     grace: u64,
 }
 
 impl RunArgs {
-    /// How long the VMM has to end by itself.
+    /// The time from the request to exit until the VMM is killed.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
     }

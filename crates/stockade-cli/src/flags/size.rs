@@ -1,8 +1,8 @@
-//! Sizes, as the command line says them.
+//! Sizes on the command line.
 
 use crate::terminal::output::Failure;
 
-/// Bytes, or with K, M or G behind the number so many KiB, MiB or GiB.
+/// Parses a size in bytes, or in KiB, MiB or GiB with the suffix K, M or G.
 pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let (digits, factor) = match text.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
         text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
@@ -12,7 +12,7 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     };
     let bytes =
         digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| Failure::flag(flag, format!("{text:?} is not a size such as 1M")))
+    bytes.ok_or_else(|| Failure::flag(flag, format!("'{text}' is not a size, such as 1M")))
 }
 
 #[cfg(test)]

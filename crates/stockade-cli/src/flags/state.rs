@@ -1,4 +1,4 @@
-//! Where the receipts are.
+//! The flag of the state directory.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use stockade::{DEFAULT_STATE_DIRECTORY, Store};
 
 use crate::terminal::output::{Failure, in_flag};
 
-/// Where the receipts are.
+/// The flag of the state directory.
 #[derive(Debug, Args)]
 pub(crate) struct StateArgs {
-    /// Receipts.
+    /// Jail state.
     #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", hide_env_values = true)]
     #[arg(default_value = DEFAULT_STATE_DIRECTORY)]
     state_dir: PathBuf,
@@ -21,7 +21,7 @@ impl StateArgs {
         self.store_or(None)
     }
 
-    /// The same where a jail file may say so, before which the flag goes.
+    /// Opens the state directory of the flag, or of a jail file if the flag has its default.
     pub(crate) fn store_or(&self, in_file: Option<&Path>) -> Result<Store, Failure> {
         let default = self.state_dir == Path::new(DEFAULT_STATE_DIRECTORY);
         let directory = in_file.filter(|_| default).unwrap_or(&self.state_dir);

@@ -8,59 +8,58 @@ use clap::{Arg, ArgAction, Args, Command, ValueHint};
 use crate::flags::jail::JailCommand;
 use crate::flags::run::RunArgs;
 
-/// The key of the VMM's arguments, which stand behind `--` on a command line.
+/// The key of the VMM's arguments, which follow `--` on a command line.
 pub(super) const ARGUMENTS: &str = "arguments";
 
-/// Flags that say what the command does, and not what a jail is to be.
+/// Flags that describe the command instead of the jail.
 const NO_KEYS: [&str; 5] = ["file", "detach", "json", "help", "version"];
 
-/// What stands behind a key.
+/// The type of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// `true` or `false`, as the flag is there or not.
+    /// `true` or `false`: whether the flag is given.
     Switch,
-    /// A text or a number.
+    /// A string or an integer.
     Single,
-    /// A text or a number, or `true` for the flag without a value.
+    /// A string or an integer, or `true` for the flag without a value.
     Optional,
-    /// A list of texts and numbers.
+    /// An array of strings and integers.
     List,
-    /// The same, or a table of what stands before and behind the equals sign.
+    /// An array of `NAME=VALUE`, or a table of names and values.
     Pairs,
 }
 
-/// Which of a flag's values are paths of the host.
+/// Which values of a flag are paths of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Paths {
     Never,
     Always,
-    /// Those with a slash in them, or ending in `.toml`: the others are names.
+    /// Values that contain a slash or end in `.toml`. Other values are names.
     UnlessName,
 }
 
-/// One key.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) paths: Paths,
-    /// The keys that cannot be beside this one.
+    /// The keys that exclude this one.
     pub(super) conflicts: Vec<String>,
 }
 
-/// Every key that a jail may have, in the order of the help.
+/// The keys of a jail, in the order of the help.
 #[derive(Clone, Debug)]
 pub(super) struct Keys(Vec<Key>);
 
 impl Keys {
-    /// The keys of a jail file, whichever command reads it.
+    /// The keys of a jail file, which are the same for each command.
     pub(super) fn all() -> Self {
         let Self(mut keys) = Self::of(&flags_of::<JailCommand<RunArgs>>());
         keys.retain(|key| !NO_KEYS.contains(&key.name.as_str()));
         Self(keys)
     }
 
-    /// The flags of a command that was built, as keys.
+    /// The flags of a built command as keys.
     pub(super) fn of(command: &Command) -> Self {
         let arguments = || command.get_arguments();
         let conflict = |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).contains(&b);
@@ -85,14 +84,14 @@ impl Keys {
     }
 }
 
-/// A command with these arguments alone, built, so that all that is known of them can be asked for.
+/// A built command with only these arguments. Only a built command knows its conflicts.
 pub(super) fn flags_of<T: Args>() -> Command {
     let mut command = T::augment_args(Command::new("stockade").no_binary_name(true));
     command.build();
     command
 }
 
-/// What the key of a flag is called: as the flag.
+/// The name of a flag's key: the flag's long name.
 pub(super) fn name(arg: &Arg) -> String {
     arg.get_long().unwrap_or(arg.get_id().as_str()).to_owned()
 }
@@ -110,7 +109,7 @@ fn shape(arg: &Arg) -> Shape {
 
 fn paths(arg: &Arg) -> Paths {
     let value_name = value_name(arg);
-    // A placement begins with its source.
+    // A placement's value starts with its source.
     if value_name.starts_with("SRC") {
         return Paths::Always;
     }
@@ -127,12 +126,12 @@ fn value_name(arg: &Arg) -> &str {
 
 /// Whether a value's name is like FILE=VALUE.
 fn is_pair(value_name: &str) -> bool {
-    let word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
-    value_name.split_once('=').is_some_and(|(name, value)| word(name) && word(value))
+    let is_upper = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_uppercase());
+    value_name.split_once('=').is_some_and(|(name, value)| is_upper(name) && is_upper(value))
 }
 
 impl Key {
-    /// Whether a value is a path that begins where the file is.
+    /// Whether a value is a path relative to the file's directory.
     pub(super) fn is_relative_path(&self, value: &str) -> bool {
         let path = match self.paths {
             Paths::Never => false,
@@ -144,13 +143,13 @@ impl Key {
         path && !value.is_empty() && !value.starts_with('/')
     }
 
-    /// Whether a later level adds to this key; it replaces any other.
+    /// Whether a later level adds values to this key instead of replacing its value.
     pub(super) fn adds_up(&self) -> bool {
         matches!(self.shape, Shape::List | Shape::Pairs) && self.name != ARGUMENTS
     }
 }
 
-/// Checks that whatever describes a jail of this command has a key.
+/// Checks that each flag of this command that describes a jail has a key.
 #[cfg(test)]
 pub(crate) fn check_keys_of<T: Args>() {
     let keys = Keys::all();
@@ -170,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_paths_of_the_host_are_known() {
+    fn keys_with_host_paths_are_known() {
         let paths = |wanted| {
             let keys = Keys::all();
             let names: Vec<String> =
                 keys.iter().filter(|key| key.paths == wanted).map(|key| key.name.clone()).collect();
             names
         };
-        // Whoever adds a flag with a path adds it here, so that it begins where the file is.
+        // A new flag with a path belongs in this list, so that the path is relative to the file's directory.
         assert_eq!(
             paths(Paths::Always),
             ["exec-file", "chroot-base-dir", "place", "profile-dir", "state-dir"]

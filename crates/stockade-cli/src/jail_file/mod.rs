@@ -1,5 +1,7 @@
-//! Jails that files describe, for `run`, `create` and `plan`: each is turned into the command line that says the
-//! same, with the flags beside `--file` over it, and so is checked and carried out as any other.
+//! Jail files, for `run`, `create` and `plan`.
+//!
+//! Each jail of a file becomes an equivalent command line, which the flags beside `--file` override. So a jail from a
+//! file is checked and created like any other.
 
 mod keys;
 mod level;
@@ -30,19 +32,21 @@ use parse::Source;
 const FILE: &str = "file";
 const ONLY: &str = "only";
 
-/// What stands for the number of a jail among those of its table.
+/// The placeholder for the number of a jail of its table, from 1.
 const INDEX: &str = "{index}";
-/// What stands for its id.
+/// The placeholder for the jail's id.
 const ID: &str = "{id}";
 
-/// The arguments of a command, for each jail with those of type `T`: one jail by flags, or those that files describe.
+/// The arguments of a command that takes one jail by flags, or several from files.
+///
+/// `T` has the command's own arguments for each jail.
 #[derive(Debug)]
 pub(crate) struct Described<T> {
     matches: ArgMatches,
     each: PhantomData<T>,
 }
 
-/// What a command is asked to do with one jail.
+/// The arguments for one jail, and their origin.
 #[derive(Debug)]
 pub(crate) struct JailDescription<T: Args> {
     pub(crate) args: JailCommand<T>,
@@ -50,22 +54,22 @@ pub(crate) struct JailDescription<T: Args> {
 }
 
 impl<T: Args> JailDescription<T> {
-    /// Says where in the file the mistake is, if the jail is from one.
+    /// Adds the file and line of the mistake, if the jail is from a file.
     pub(crate) fn locate(&self, failure: Failure) -> Failure {
         self.origin.locate(failure)
     }
 }
 
 impl<T: Args> Described<T> {
-    /// Whether files describe the jails, one or many.
     pub(crate) fn by_files(&self) -> bool {
         self.files().next().is_some()
     }
 
-    /// What is asked for of each jail, in order; at least one.
+    /// Returns the jails in order; at least one.
     ///
     /// # Errors
-    /// What cannot be read or understood, in which line; and flags that might mean any of several jails.
+    /// Returns an error if a file cannot be read or is invalid, with its line, or if a flag is ambiguous because there
+    /// are several jails.
     pub(crate) fn jails(&self) -> Result<Vec<JailDescription<T>>, Failure> {
         if !self.by_files() {
             let args = JailCommand::from_arg_matches(&self.matches);
@@ -79,31 +83,32 @@ impl<T: Args> Described<T> {
         }
         let keys = Keys::of(&command);
         let flags = self.flags(&command);
-        let alone = drafts.len() == 1;
-        let whole: Vec<Draft> = drafts.into_iter().map(|draft| draft.overridden_by(&flags, &keys)).collect();
-        check_distinct_ids(&whole)?;
-        whole.into_iter().map(|draft| draft.describe(&command, &keys, alone)).collect()
+        let single = drafts.len() == 1;
+        let complete: Vec<Draft> =
+            drafts.into_iter().map(|draft| draft.overridden_by(&flags, &keys)).collect();
+        check_distinct_ids(&complete)?;
+        complete.into_iter().map(|draft| draft.describe(&command, &keys, single)).collect()
     }
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.matches.get_many(FILE).into_iter().flatten()
     }
 
-    /// Those of the jails that the command is to work on: all, unless some are named.
+    /// Selects the jails of `--only`, or all without it.
     fn chosen(&self, drafts: Vec<Draft>) -> Result<Vec<Draft>, Failure> {
         let only: Vec<&String> = self.matches.get_many(ONLY).into_iter().flatten().collect();
         let ids: Vec<String> = drafts.iter().map(Draft::id_in_file).collect();
         if let Some(unknown) = only.iter().find(|only| !ids.contains(only)) {
             let some = ids[..ids.len().min(8)].join(", ");
             let more = if ids.len() > 8 { ", …" } else { "" };
-            let text = format!("the files describe no jail {unknown}: there are {some}{more}");
+            let text = format!("the files describe no jail '{unknown}'; use one of {some}{more}");
             return Err(Failure::flag(ONLY, text));
         }
         let all = drafts.into_iter().zip(ids);
         Ok(all.filter(|(_, id)| only.is_empty() || only.contains(&id)).map(|(draft, _)| draft).collect())
     }
 
-    /// What the command line says beside the files.
+    /// The level of the command line's flags.
     fn flags(&self, command: &Command) -> Level {
         let setting = |arg: &Arg| {
             let id = arg.get_id().as_str();
@@ -121,7 +126,8 @@ impl<T: Args> Described<T> {
         Level(command.get_arguments().filter_map(setting).collect())
     }
 
-    /// Refuses a flag that describes a jail where there are many; where things are on the host holds for all.
+    /// Refuses a flag that describes one jail if there are several. Flags with an environment variable name directories
+    /// of the host and apply to all jails.
     fn check_common_flags(&self, command: &Command, many: usize, file: &str) -> Result<(), Failure> {
         let describing = flags_of::<JailArgs>();
         let of_jail = |arg: &&Arg| describing.get_arguments().any(|other| other.get_id() == arg.get_id());
@@ -133,7 +139,7 @@ impl<T: Args> Described<T> {
                 let name = name(arg);
                 let flag = if name == ARGUMENTS { "--".to_owned() } else { format!("--{name}") };
                 Err(Failure::new(format!(
-                    "{flag}: the files describe {many} jails, and it is said of none: write `{name}` into {file}, or choose \
+                    "{flag}: ambiguous, because the files describe {many} jails; set `{name}` in '{file}' or select \
                      a jail with --only"
                 )))
             }
@@ -165,14 +171,14 @@ impl<T: Args> Args for Described<T> {
             .value_hint(ValueHint::FilePath)
             .value_parser(value_parser!(PathBuf))
             .action(ArgAction::Append)
-            .help("Take the jails from a file, or from stdin by - (repeatable)");
+            .help("Read the jails from a file, or from stdin with - (repeatable)");
         let only = Arg::new(ONLY)
             .long(ONLY)
             .value_name("ID")
             .action(ArgAction::Append)
             .requires(FILE)
-            .help("Of the jails of a file only this one (repeatable)");
-        // What a jail needs is in the file.
+            .help("Use only this jail of the files (repeatable)");
+        // The file has the required settings.
         let relax = |arg: Arg| {
             if arg.is_required_set() { arg.required(false).required_unless_present(FILE) } else { arg }
         };
@@ -184,19 +190,19 @@ impl<T: Args> Args for Described<T> {
     }
 }
 
-/// What files say of where their jails are.
+/// The ids and the state directory of the jails in files.
 #[derive(Debug)]
 pub(crate) struct NamedJails {
     pub(crate) ids: Vec<JailId>,
-    /// The state directory, if they name one.
+    /// The state directory, if the files name one.
     pub(crate) state_dir: Option<PathBuf>,
 }
 
 impl NamedJails {
-    /// The jails that files describe, by their names alone.
+    /// Reads the ids of the jails in files.
     ///
     /// # Errors
-    /// What cannot be read or understood, in which line.
+    /// Returns an error if a file cannot be read or is invalid, with its line.
     pub(crate) fn in_files(files: &[PathBuf]) -> Result<Self, Failure> {
         let keys = Keys::all();
         let drafts = drafts(files.iter(), &keys)?.into_iter();
@@ -209,14 +215,14 @@ impl NamedJails {
             None => Ok(Self { ids, state_dir: state_dir.map(PathBuf::from) }),
             Some(other) => {
                 let line = directory(other).and_then(|value| value.line).unwrap_or(other.line);
-                let what = "the jails are in several state directories: name them by their ids";
+                let what = "the jails are in several state directories; name them by their ids";
                 Err(other.source.error_at(line, &format!("state-dir: {what}")))
             }
         }
     }
 }
 
-/// What files say, a draft for each jail, without what else there is to be said.
+/// Reads a draft for each jail in files, without the flags of the command line.
 fn drafts<'a>(files: impl Iterator<Item = &'a PathBuf>, keys: &Keys) -> Result<Vec<Draft>, Failure> {
     let mut drafts = Vec::new();
     for file in files {
@@ -237,19 +243,19 @@ fn drafts<'a>(files: impl Iterator<Item = &'a PathBuf>, keys: &Keys) -> Result<V
     Ok(drafts)
 }
 
-/// A jail as a file describes it, not checked yet.
+/// An unchecked jail from a file.
 struct Draft {
     source: Rc<Source>,
-    /// Where its table begins.
+    /// The first line of the jail's table.
     line: usize,
     count_line: Option<usize>,
-    /// Which of those that its table stands for.
+    /// The number of this jail among those of its table, from 1.
     index: usize,
     level: Level,
 }
 
 impl Draft {
-    /// The draft with the flags of the command line over it, and every placeholder replaced.
+    /// Applies the flags of the command line and replaces every placeholder.
     fn overridden_by(self, flags: &Level, keys: &Keys) -> Self {
         let index = self.index.to_string();
         let level = self.level.overridden_by(flags, keys).map_texts(|text| text.replace(INDEX, &index));
@@ -260,7 +266,7 @@ impl Draft {
         Self { level, ..self }
     }
 
-    /// The id, as far as the file says it.
+    /// The id in the file; empty if it has none.
     fn id_in_file(&self) -> String {
         let text = self.level.single("id").map(|id| id.text.to_string_lossy().into_owned());
         text.unwrap_or_default().replace(INDEX, &self.index.to_string())
@@ -279,17 +285,17 @@ impl Draft {
         self,
         command: &Command,
         keys: &Keys,
-        alone: bool,
+        single: bool,
     ) -> Result<JailDescription<T>, Failure> {
-        let words = self.level.words(|name| keys.get(name).is_some());
-        let parsed = command.clone().try_get_matches_from(words);
+        let arguments = self.level.arguments(|name| keys.get(name).is_some());
+        let parsed = command.clone().try_get_matches_from(arguments);
         let args = parsed.and_then(|matches| JailCommand::from_arg_matches(&matches));
         let id = self.level.single("id").map(|id| id.text.to_string_lossy().into_owned());
         let origin = Origin::File {
             source: self.source,
             line: self.line,
             level: self.level,
-            id: id.filter(|_| !alone),
+            id: id.filter(|_| !single),
         };
         match args {
             Ok(args) => Ok(JailDescription { args, origin }),
@@ -298,8 +304,7 @@ impl Draft {
     }
 }
 
-/// Refuses two jails of one id. One id in different state directories is two jails to the library, and a mistake
-/// to everybody else.
+/// Refuses two jails with one id. The library allows one id in different state directories, but here it is a mistake.
 fn check_distinct_ids(drafts: &[Draft]) -> Result<(), Failure> {
     let mut taken: BTreeMap<_, &Draft> = BTreeMap::new();
     for draft in drafts {
@@ -308,11 +313,11 @@ fn check_distinct_ids(drafts: &[Draft]) -> Result<(), Failure> {
         let (text, line) = (id.text.display(), id.line.unwrap_or(draft.line));
         let same_table = Rc::ptr_eq(&earlier.source, &draft.source) && earlier.line == draft.line;
         let (line, what) = if let Some(line) = draft.count_line.filter(|_| same_table) {
-            let way_out = format!("put {{index}} into `id`, as in \"{text}-{{index}}\"");
-            (line, format!("`count`: each jail needs an id of its own: {way_out}"))
+            let fix = format!("use {{index}} in `id`, as in \"{text}-{{index}}\"");
+            (line, format!("`count`: each jail needs a unique id; {fix}"))
         } else {
             let earlier = format!("{}:{}", earlier.source.name, earlier.line);
-            (line, format!("id: {text} is that of the jail in {earlier} already"))
+            (line, format!("id: '{text}' is already the id of the jail in {earlier}"))
         };
         return Err(draft.source.error_at(line, &what));
     }

@@ -1,4 +1,4 @@
-//! Where a jail was described, and so where a mistake in it is.
+//! The origin of a jail's description, for messages about mistakes in it.
 
 use std::rc::Rc;
 
@@ -11,25 +11,24 @@ use super::parse::Source;
 use crate::errors::usage;
 use crate::terminal::output::Failure;
 
-/// Where a jail was described.
+/// The origin of a jail's description.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// On the command line.
+    /// The command line.
     Flags,
-    /// In a table of a file.
+    /// A table of a file.
     File {
         source: Rc<Source>,
-        /// Where the table begins.
+        /// The first line of the table.
         line: usize,
         level: Level,
-        /// What tells it from the others, if it is not the only one.
+        /// The jail's id; `None` if it is the only jail.
         id: Option<String>,
     },
 }
 
 impl Origin {
-    /// Names the file's line and key in the place of the flag; a failure of another kind is told of which jail
-    /// it is.
+    /// Replaces the flag by the file's line and key, and adds the jail's id to other failures.
     pub(super) fn locate(&self, failure: Failure) -> Failure {
         let Self::File { source, level, id, .. } = self else { return failure };
         match (failure, id) {
@@ -41,13 +40,13 @@ impl Origin {
                 None => Failure::Flag { flag, what, text },
             },
             (Failure::Message(text), Some(id)) if !text.contains(id.as_str()) => {
-                Failure::Message(format!("jail {id}: {text}"))
+                Failure::Message(format!("jail '{id}': {text}"))
             }
             (failure, _) => failure,
         }
     }
 
-    /// What is wrong with the command line that says the same as the file.
+    /// The failure for a clap error of the equivalent command line.
     pub(super) fn explain(&self, command: &Command, error: &clap::Error) -> Failure {
         let Self::File { source, line, .. } = self else {
             return Failure::new(usage::describe(error, command));
@@ -61,7 +60,7 @@ impl Origin {
         match (error.kind(), &arguments[..]) {
             (ErrorKind::MissingRequiredArgument, _) => {
                 let always = |flag: &Arg| keys.contains(&name(flag).as_str()) && flag.is_required_set();
-                let why = if command.get_arguments().any(always) { "" } else { " beside what it has" };
+                let why = if command.get_arguments().any(always) { "" } else { " with its other keys" };
                 source.error_at(*line, &format!("the jail needs `{}`{why}", keys.join("` and `")))
             }
             (ErrorKind::InvalidValue | ErrorKind::ValueValidation, [argument]) => {
@@ -71,34 +70,34 @@ impl Origin {
             (ErrorKind::ArgumentConflict, [argument]) => {
                 let other = match error.get(ContextKind::PriorArg) {
                     Some(ContextValue::String(other)) => key(other),
-                    _ => "the others",
+                    _ => "others",
                 };
-                source.error_at(*line, &format!("`{}` cannot be beside `{other}`", key(argument)))
+                source.error_at(*line, &format!("`{}` cannot be used with `{other}`", key(argument)))
             }
             _ => source.error_at(*line, &usage::describe(error, command)),
         }
     }
 }
 
-/// The key of an argument that clap names as the help does: `--grace <SECONDS>`, `--ready[=<SOCKET>]`.
+/// The key of an argument in clap's form: `--grace <SECONDS>`, `--ready[=<SOCKET>]`.
 fn key(argument: &str) -> &str {
     argument.trim_start_matches('-').split([' ', '[', '=']).next().unwrap_or_default()
 }
 
 impl Level {
-    /// The line of a mistake: of the value that it is about, or of the key.
+    /// The line of the wrong value, or of the key.
     fn line_of(&self, key: &str, what: Option<&str>, text: &str) -> Option<usize> {
         let setting = self.0.get(key)?;
-        let is_meant = |value: &str| match what {
-            // With a name or options behind it.
+        let is_wrong = |value: &str| match what {
+            // The value may have a name or options after it.
             Some(what) => {
                 value.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with(['=', ':']))
             }
             None => text.contains(value),
         };
         let values = if let Content::Values(values) = &setting.content { &values[..] } else { &[] };
-        // The last: of two that cannot be together it is the one too many.
-        match values.iter().rfind(|value| value.text.to_str().is_some_and(is_meant)) {
+        // The last match: of two values that exclude each other, the second is the mistake.
+        match values.iter().rfind(|value| value.text.to_str().is_some_and(is_wrong)) {
             Some(value) => value.line,
             None => setting.line,
         }

@@ -1,4 +1,4 @@
-//! A jail file's text to levels. Every mistake is told with its line.
+//! Parses a jail file to levels. Each error has its line.
 
 use std::path::{Path, PathBuf};
 
@@ -9,27 +9,26 @@ use super::keys::{Key, Keys, Shape};
 use super::level::{Content, Level, Setting, Value};
 use crate::terminal::output::Failure;
 
-/// The table that holds for every jail of the file.
+/// The table with settings for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";
 /// The tables of the jails.
 pub(super) const JAIL: &str = "jail";
-/// How many jails a table stands for.
+/// The key for the number of jails that a table describes.
 pub(super) const COUNT: &str = "count";
 
-/// The most jails that one table may stand for.
-pub(super) const MOST: usize = 1000;
+/// The most jails that one table may describe.
+pub(super) const MAX_COUNT: usize = 1000;
 
-/// A jail file as it was read.
+/// The text of a jail file.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// As messages call it.
+    /// The name in messages.
     pub(super) name: String,
     text: String,
-    /// Where its relative paths begin.
+    /// The base of relative paths in the file.
     directory: PathBuf,
 }
 
-/// What a file says.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) defaults: Level,
@@ -40,7 +39,7 @@ pub(super) struct Parsed {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) line: usize,
-    /// Whether, and in which line, it says how many jails it stands for.
+    /// The number of jails and the line of `count`, if the table has one.
     pub(super) count: Option<(usize, usize)>,
     pub(super) level: Level,
 }
@@ -48,12 +47,13 @@ pub(super) struct Table {
 type Entry<'a, 'i> = (&'a Spanned<DeString<'i>>, &'a Spanned<DeValue<'i>>);
 
 impl Source {
-    /// Reads a file; stdin for `-`, whose relative paths begin in the working directory.
+    /// Reads a file, or stdin for `-`. Paths in stdin are relative to the working directory.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let stdin = path == Path::new("-");
         let text =
             if stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-        let text = text.map_err(|e| Failure::new(format!("--file {}: {e}", path.display())))?;
+        let text =
+            text.map_err(|e| Failure::new(format!("--file: cannot read '{}': {e}", path.display())))?;
         let name = if stdin { "stdin".to_owned() } else { path.display().to_string() };
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self { name, text, directory })
@@ -64,13 +64,12 @@ impl Source {
         Self { name: "jail.toml".into(), text: text.into(), directory: "dir".into() }
     }
 
-    /// What the file says.
     pub(super) fn parse(&self, keys: &Keys) -> Result<Parsed, Failure> {
         let table = DeTable::parse(&self.text).map_err(|e| {
             let span = e.span().unwrap_or_default();
             let line = self.line(span.start);
             match (e.message(), self.text.get(span)) {
-                ("duplicate key", Some(key)) => self.error_at(line, &format!("`{key}` is there twice")),
+                ("duplicate key", Some(key)) => self.error_at(line, &format!("duplicate key `{key}`")),
                 (message, _) => self.error_at(line, &message.replace('\n', " ")),
             }
         })?;
@@ -87,25 +86,29 @@ impl Source {
                         let line = self.line(table.span().start);
                         let DeValue::Table(table) = table.get_ref() else {
                             return Err(
-                                self.error_at(line, "`jail` is a table: begin it with a line [[jail]]")
+                                self.error_at(line, "`jail` must be a table; begin it with a line [[jail]]")
                             );
                         };
                         parsed.jails.push(self.table(line, table, keys)?);
                     }
                 }
                 (name @ (DEFAULTS | JAIL), _) => {
-                    let what = format!("`{name}` is a table: begin it with a line [{name}]");
+                    let what = format!("`{name}` must be a table; begin it with a line [{name}]");
                     return Err(self.error_at(line, &what));
                 }
                 (name, _) if keys.get(name).is_some() => {
-                    let what = format!("`{name}` belongs below a line [[jail]] or [defaults]");
+                    let what =
+                        format!("`{name}` is in no table; move it below a line [[jail]] or [defaults]");
                     return Err(self.error_at(line, &what));
                 }
                 (name, _) => return Err(self.unknown(line, "table", name, [DEFAULTS, JAIL].into_iter())),
             }
         }
         if parsed.jails.is_empty() {
-            return Err(Failure::new(format!("{}: there is no jail in it: add a table [[jail]]", self.name)));
+            return Err(Failure::new(format!(
+                "{}: the file describes no jail; add a table [[jail]]",
+                self.name
+            )));
         }
         Ok(parsed)
     }
@@ -117,9 +120,9 @@ impl Source {
             let (name, value) = rest.remove(at);
             let line = self.line(name.span().start);
             let number = integer(value.get_ref()).and_then(|number| usize::try_from(number).ok());
-            let number = number
-                .filter(|number| (1..=MOST).contains(number))
-                .ok_or_else(|| self.error_at(line, &format!("`{COUNT}` is a number from 1 to {MOST}")))?;
+            let number = number.filter(|number| (1..=MAX_COUNT).contains(number)).ok_or_else(|| {
+                self.error_at(line, &format!("`{COUNT}` must be an integer from 1 to {MAX_COUNT}"))
+            })?;
             count = Some((number, line));
         }
         Ok(Table { line, count, level: self.level(rest, keys, &[COUNT])? })
@@ -155,31 +158,31 @@ impl Source {
             (Shape::Single | Shape::Optional, DeValue::String(_) | DeValue::Integer(_)) => {
                 Ok(Content::Values(vec![self.value(key, "", value)?]))
             }
-            (_, other) => Err(self.wrong_type(key, line, "is", key.shape.name(), other)),
+            (_, other) => Err(self.wrong_type(key, line, "be", key.shape.name(), other)),
         }
     }
 
-    /// One text or number, behind `before`.
-    fn value(&self, key: &Key, before: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Failure> {
+    /// One string or integer, after `prefix`.
+    fn value(&self, key: &Key, prefix: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Failure> {
         let line = self.line(value.span().start);
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             other => match integer(other) {
                 Some(number) => number.to_string(),
-                None => return Err(self.wrong_type(key, line, "holds", "texts and numbers", other)),
+                None => return Err(self.wrong_type(key, line, "contain", "strings and integers", other)),
             },
         };
-        if before.contains('\0') || text.contains('\0') {
-            return Err(self.error_at(line, &format!("`{}` has a NUL character in it", key.name)));
+        if prefix.contains('\0') || text.contains('\0') {
+            return Err(self.error_at(line, &format!("`{}` contains a NUL character", key.name)));
         }
         let text = if key.is_relative_path(&text) { self.directory.join(text).into() } else { text.into() };
-        let mut whole = std::ffi::OsString::from(before);
+        let mut whole = std::ffi::OsString::from(prefix);
         whole.push::<std::ffi::OsString>(text);
         Ok(Value { text: whole, line: Some(line) })
     }
 
     fn wrong_type(&self, key: &Key, line: usize, verb: &str, wanted: &str, found: &DeValue<'_>) -> Failure {
-        self.error_at(line, &format!("`{}` {verb} {wanted}, not {}", key.name, type_name(found)))
+        self.error_at(line, &format!("`{}` must {verb} {wanted}, not {}", key.name, type_name(found)))
     }
 
     fn unknown<'a>(
@@ -189,14 +192,14 @@ impl Source {
         name: &str,
         known: impl Iterator<Item = &'a str>,
     ) -> Failure {
-        // As like each other as clap wants flags to be.
-        let alike = known.map(|known| (strsim::jaro(name, known), known)).filter(|(alike, _)| *alike > 0.7);
-        let meant = alike.max_by(|(a, _), (b, _)| a.total_cmp(b));
-        let meant = meant.map_or(String::new(), |(_, meant)| format!("; did you mean `{meant}`?"));
-        self.error_at(line, &format!("unknown {what} `{name}`{meant}"))
+        // The limit that clap uses for flags.
+        let similar = known.map(|known| (strsim::jaro(name, known), known)).filter(|(score, _)| *score > 0.7);
+        let closest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        let hint = closest.map_or(String::new(), |(_, closest)| format!("; did you mean `{closest}`?"));
+        self.error_at(line, &format!("unknown {what} `{name}`{hint}"))
     }
 
-    /// What is wrong in a line.
+    /// The failure for a mistake in a line.
     pub(super) fn error_at(&self, line: usize, what: &str) -> Failure {
         Failure::new(format!("{}:{line}: {what}", self.name))
     }
@@ -206,7 +209,7 @@ impl Source {
     }
 }
 
-/// The entries of a table as they stand in the file: what is wrong first is told.
+/// The entries of a table in the order of the file, so that the first mistake is reported.
 fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
@@ -220,12 +223,12 @@ fn integer(value: &DeValue<'_>) -> Option<i128> {
 
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
+        DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
 }
@@ -234,10 +237,10 @@ impl Shape {
     fn name(self) -> &'static str {
         match self {
             Self::Switch => "true or false",
-            Self::Single => "a text or a number",
-            Self::Optional => "true, or a text",
-            Self::List => "a list, as in [\"a\", \"b\"]",
-            Self::Pairs => "a table or a list",
+            Self::Single => "a string or an integer",
+            Self::Optional => "true or a string",
+            Self::List => "an array such as [\"a\", \"b\"]",
+            Self::Pairs => "a table or an array",
         }
     }
 }

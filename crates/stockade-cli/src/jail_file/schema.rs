@@ -1,18 +1,18 @@
-//! The JSON Schema of jail files, by which editors complete and check them.
+//! The JSON Schema of jail files, with which editors complete and check them.
 
 #![cfg(test)]
 
 use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Keys, Shape, flags_of, name};
-use super::parse::{COUNT, DEFAULTS, JAIL, MOST, Source};
+use super::parse::{COUNT, DEFAULTS, JAIL, MAX_COUNT, Source};
 use crate::flags::jail::JailCommand;
 use crate::flags::run::RunArgs;
 
-/// Where the schema is, from this package's directory.
+/// The path of the schema, relative to this package.
 const SCHEMA: &str = "../../docs/schema/jail-file.json";
 
-/// The schema, made from the flags and their help.
+/// Generates the schema from the flags and their help.
 fn schema() -> Value {
     let command = flags_of::<JailCommand<RunArgs>>();
     let help = |key: &Key| {
@@ -24,16 +24,16 @@ fn schema() -> Value {
         keys.iter().map(|key| (key.name.clone(), of_key(key, help(key)))).collect();
     let mut jail = keys.clone();
     let count = json!({
-        "type": "integer", "minimum": 1, "maximum": MOST,
-        "description": "How many jails this table stands for. {index} in texts counts them from 1.",
+        "type": "integer", "minimum": 1, "maximum": MAX_COUNT,
+        "description": "Number of jails that this table describes. In strings, {index} is the number of each, from 1.",
     });
     jail.insert(COUNT.to_owned(), count);
     let table = |keys: Map<String, Value>| json!({ "type": "object", "additionalProperties": false, "properties": keys });
     let mut one = table(jail);
-    // Where the others may be in the defaults or among the flags.
-    one["description"] = "A jail, or as many as `count` says.".into();
+    // No key is required: it may be in the defaults or a flag.
+    one["description"] = "A jail, or `count` jails.".into();
     let mut defaults = table(keys);
-    defaults["description"] = "What holds for every jail of the file.".into();
+    defaults["description"] = "Settings for every jail of the file.".into();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "stockade jail file",
@@ -73,26 +73,26 @@ fn list() -> Value {
     json!({ "type": "array", "items": single() })
 }
 
-/// Whether the schema, and then whether the command, takes a file.
-fn taken(text: &str) -> (bool, bool) {
+/// Whether the schema and the command accept a file.
+fn accepted(text: &str) -> (bool, bool) {
     let data: Value = toml::from_str(text).expect("TOML");
     let validator = jsonschema::validator_for(&schema()).expect("a schema");
     (validator.is_valid(&data), Source::of(text).parse(&Keys::all()).is_ok())
 }
 
 #[test]
-fn the_schema_in_the_documentation_is_current() {
+fn schema_in_the_documentation_is_current() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA);
     let text = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
     if std::env::var_os("STOCKADE_UPDATE").is_some() {
         std::fs::write(&path, &text).expect("write the schema");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(written, text, "STOCKADE_UPDATE=1 cargo test -p stockade-cli schema writes it anew");
+    assert_eq!(written, text, "STOCKADE_UPDATE=1 cargo test -p stockade-cli schema updates it");
 }
 
 #[test]
-fn the_schema_takes_what_the_command_takes() {
+fn schema_accepts_files_that_the_command_accepts() {
     for text in [
         "[jail]\nid = 'a'",
         "[[jail]]\nid = 'a'\nexec-file = 'x'\nuid = 5\n[[jail]]\nuid = '10{index}'",
@@ -100,12 +100,12 @@ fn the_schema_takes_what_the_command_takes() {
         "[[jail]]\ncgroup = { 'pids.max' = 64 }\nresource-limit = ['no-file=9']",
         "[[jail]]\nready = true\narguments = ['-m', 512]\n[[jail]]\nready = 'run/a'",
     ] {
-        assert_eq!(taken(text), (true, true), "{text}");
+        assert_eq!(accepted(text), (true, true), "{text}");
     }
 }
 
 #[test]
-fn the_schema_refuses_what_the_command_refuses() {
+fn schema_refuses_files_that_the_command_refuses() {
     for text in [
         "",
         "jail = []",
@@ -123,12 +123,12 @@ fn the_schema_refuses_what_the_command_refuses() {
         "[[jail]]\nready = 1.5",
         "[[jail]]\ndetach = true",
     ] {
-        assert_eq!(taken(text), (false, false), "{text}");
+        assert_eq!(accepted(text), (false, false), "{text}");
     }
 }
 
 #[test]
-fn the_examples_and_those_in_the_documentation_are_jail_files() {
+fn schema_accepts_all_documented_jail_files() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut texts = Vec::new();
     for entry in std::fs::read_dir(root.join("examples")).expect("examples").flatten() {
@@ -142,6 +142,6 @@ fn the_examples_and_those_in_the_documentation_are_jail_files() {
     );
     assert!(texts.len() >= 3, "{texts:?}");
     for text in texts {
-        assert_eq!(taken(&text), (true, true), "{text}");
+        assert_eq!(accepted(&text), (true, true), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Which jails are meant, as `--filter KEY=VALUE` says it.
+//! Conditions on jails: `--filter KEY=VALUE`.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -7,22 +7,20 @@ use glob::Pattern;
 use stockade::spec::{HostPath, Owner};
 use stockade::{JailState, Listing};
 
-/// One condition on a jail. What is not known of a jail meets no condition.
+/// One condition on a jail. An unknown property of a jail meets no condition.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Filter {
-    /// It is in one of these states.
     State(Vec<JailState>),
-    /// Its id is like this.
     Id(Pattern),
-    /// The name of its VMM's executable is like this.
+    /// The name of the VMM's executable.
     Vmm(Pattern),
-    /// It was made in this directory.
+    /// The base directory.
     Base(HostPath),
-    /// Its VMM runs as this user.
+    /// The VMM's uid.
     Uid(u32),
-    /// It was made at least so many seconds ago.
+    /// Least age in seconds.
     Older(u64),
-    /// It was made less than so many seconds ago.
+    /// Ages below this one, in seconds.
     Younger(u64),
 }
 
@@ -45,9 +43,10 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((key, value)) = text.split_once('=') else {
-            return Err(format!("it is not KEY=VALUE; there are {}", FILTER_KEYS.join(", ")));
+            return Err(format!("not KEY=VALUE; use one of the keys {}", FILTER_KEYS.join(", ")));
         };
-        let pattern = || Pattern::new(value).map_err(|e| format!("{value:?} is no pattern: {e}"));
+        let shown = value.escape_debug();
+        let pattern = || Pattern::new(value).map_err(|e| format!("'{shown}' is not a pattern: {e}"));
         match key {
             "state" => value.split(',').map(state).collect::<Result<_, _>>().map(Self::State),
             "id" => pattern().map(Self::Id),
@@ -55,26 +54,28 @@ impl FromStr for Filter {
             "base" => HostPath::future_directory(Path::new(value)).map(Self::Base).map_err(|e| e.to_string()),
             "uid" => Owner::parse_number(value)
                 .map(Self::Uid)
-                .ok_or_else(|| format!("{value:?} is not a uid, such as 1234")),
+                .ok_or_else(|| format!("'{shown}' is not a numeric user ID such as 1234")),
             "older" => seconds(value).map(Self::Older),
             "younger" => seconds(value).map(Self::Younger),
-            _ => Err(format!("there is no key {key:?}; there are {}", FILTER_KEYS.join(", "))),
+            _ => {
+                let (key, keys) = (key.escape_debug(), FILTER_KEYS.join(", "));
+                Err(format!("unknown key '{key}'; use one of the keys {keys}"))
+            }
         }
     }
 }
 
-/// What there can be conditions on.
 pub(crate) const FILTER_KEYS: [&str; 7] = ["state", "id", "vmm", "base", "uid", "older", "younger"];
 
-fn state(word: &str) -> Result<JailState, String> {
-    let named = JailState::ALL.into_iter().find(|state| state.to_string() == word);
+fn state(name: &str) -> Result<JailState, String> {
+    let named = JailState::ALL.into_iter().find(|state| state.to_string() == name);
     named.ok_or_else(|| {
         let all = JailState::ALL.map(|state| state.to_string()).join(", ");
-        format!("{word:?} is not a state; there are {all}")
+        format!("'{}' is not a state; use one of {all}", name.escape_debug())
     })
 }
 
-/// A time such as 90s, 10m, 2h or 7d; seconds without a unit.
+/// Parses a duration such as 90s, 10m, 2h or 7d; seconds without a unit.
 fn seconds(text: &str) -> Result<u64, String> {
     let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -86,7 +87,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         _ => None,
     };
     let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
-    seconds.ok_or_else(|| format!("{text:?} is not a time, such as 30s, 10m, 2h or 7d"))
+    seconds.ok_or_else(|| format!("'{}' is not a duration such as 30s, 10m, 2h or 7d", text.escape_debug()))
 }
 
 #[cfg(test)]
@@ -108,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_jail_is_found_by_each_key_and_by_no_wrong_value() {
+    fn each_key_matches_its_value_and_no_other() {
         for (fits, other) in [
-            ("state=ended", "state=running"),
-            ("state=dead,ended", "state=dead,running"),
+            ("state=exited", "state=running"),
+            ("state=abandoned,exited", "state=abandoned,running"),
             ("id=vm-*", "id=vm"),
             ("id=vm-[12]", "id=vm-[23]"),
             ("vmm=fire?racker", "vmm=qemu*"),
@@ -126,29 +127,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_jail_meets_no_condition() {
-        let damaged = Listing::damaged("vm-1".parse().expect("an id"), "is damaged".into());
+    fn an_unknown_property_meets_no_condition() {
+        let corrupt = Listing::damaged("vm-1".parse().expect("an id"), "is damaged".into());
         for unknown in ["vmm=*", "base=/srv/jailer", "uid=1234", "older=0", "younger=1d"] {
-            assert!(!unknown.parse::<Filter>().expect(unknown).fits(&damaged), "{unknown}");
+            assert!(!unknown.parse::<Filter>().expect(unknown).fits(&corrupt), "{unknown}");
         }
-        assert!("state=damaged".parse::<Filter>().expect("a filter").fits(&damaged));
+        assert!("state=corrupt".parse::<Filter>().expect("a filter").fits(&corrupt));
     }
 
     #[test]
-    fn a_wrong_filter_is_told_with_what_would_be_right() {
-        for (text, said) in [
-            ("vm-1", "it is not KEY=VALUE; there are state, id, vmm, base, uid, older, younger"),
-            ("name=x", "there is no key \"name\"; there are state, id, vmm, base, uid, older, younger"),
+    fn an_invalid_filter_is_refused_with_the_valid_values() {
+        for (text, message) in [
+            ("vm-1", "not KEY=VALUE; use one of the keys state, id, vmm, base, uid, older, younger"),
+            ("name=x", "unknown key 'name'; use one of the keys state, id, vmm, base, uid, older, younger"),
             (
                 "state=up",
-                "\"up\" is not a state; there are prepared, running, ended, dead, elsewhere, damaged",
+                "'up' is not a state; use one of created, running, exited, abandoned, foreign, corrupt",
             ),
-            ("id=[", "\"[\" is no pattern: Pattern syntax error near position 0: invalid range pattern"),
-            ("uid=root", "\"root\" is not a uid, such as 1234"),
-            ("older=soon", "\"soon\" is not a time, such as 30s, 10m, 2h or 7d"),
-            ("older=-1", "\"-1\" is not a time, such as 30s, 10m, 2h or 7d"),
+            ("id=[", "'[' is not a pattern: Pattern syntax error near position 0: invalid range pattern"),
+            ("uid=root", "'root' is not a numeric user ID such as 1234"),
+            ("older=soon", "'soon' is not a duration such as 30s, 10m, 2h or 7d"),
+            ("older=-1", "'-1' is not a duration such as 30s, 10m, 2h or 7d"),
         ] {
-            assert_eq!(text.parse::<Filter>(), Err(said.to_owned()), "{text}");
+            assert_eq!(text.parse::<Filter>(), Err(message.to_owned()), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which jails a command is about: those that are named, those that meet conditions, or all.
+//! Selects the jails that a command acts on: by id, by condition, or all.
 
 mod filter;
 
@@ -16,17 +16,17 @@ use crate::flags::state::StateArgs;
 use crate::jail_file::NamedJails;
 use crate::terminal::output::{Failure, info};
 
-/// Arguments of commands that are about several jails.
+/// Arguments of commands that act on several jails.
 #[derive(Debug, Args)]
 pub(crate) struct SelectArgs {
-    /// Names of the jails.
+    /// Jail IDs.
     #[arg(required_unless_present_any = ["all", "filter", "file"], value_name = "ID")]
     #[arg(conflicts_with_all = ["all", "filter", "file"])]
     ids: Vec<JailId>,
-    /// The jails that a file describes (repeatable).
+    /// Select the jails that a file describes (repeatable).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "filter"])]
     file: Vec<PathBuf>,
-    /// Every jail that the command is for.
+    /// Select every jail to which the command applies.
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub(crate) struct SelectArgs {
 /// Conditions on jails.
 #[derive(Debug, Args)]
 pub(crate) struct FilterArgs {
-    /// Every such jail with state=, id=GLOB, vmm=GLOB, base=DIR, uid=N, older=10m or younger=2h (repeatable: all hold).
+    /// Select jails by state=, id=GLOB, vmm=GLOB, base=DIR, uid=N, older=10m or younger=2h (repeatable: all hold).
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
 }
@@ -53,38 +53,38 @@ impl FilterArgs {
     }
 }
 
-/// How a jail may be named.
+/// How an id on the command line matches a jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IdMatch {
-    /// By its whole id alone: the command changes it.
+    /// Only the whole id, for commands that change the jail.
     Exact,
-    /// By the beginning of its id too, if no other begins so.
+    /// The whole id or a unique prefix.
     Prefix,
-    /// The same, and it is said which one that is: the command may take long over the wrong one.
+    /// Like `Prefix`, and the full id is printed, because the command may wait long for the wrong jail.
     PrefixReported,
 }
 
-/// The jails that a command is about.
+/// The jails that a command acts on.
 #[derive(Debug)]
 pub(crate) struct Selection {
-    /// Each once, in the order of the command line.
+    /// Without duplicates, in the order of the command line.
     pub(crate) ids: Vec<JailId>,
-    /// What is to be told of the names that are none.
+    /// The ids without a jail, with their failures.
     pub(crate) unknown: Vec<(JailId, Failure)>,
-    /// Whether a single one was named.
+    /// Whether the command line has exactly one id.
     pub(crate) single: bool,
-    /// Whether none was named.
+    /// Whether the command line has no id.
     pub(crate) by_filter: bool,
 }
 
 impl SelectArgs {
-    /// Finds the jails, and where they are.
+    /// Finds the jails and their state directory.
     ///
     /// # Arguments
-    /// `concerned` tells which jails the command is for, where none is named.
+    /// `concerned`: whether the command applies to a jail, if no ids are given.
     ///
     /// # Errors
-    /// What is wrong with the state directory, or with a file.
+    /// Returns an error if the state directory or a file is unusable.
     pub(crate) fn select(
         &self,
         id_match: IdMatch,
@@ -97,7 +97,7 @@ impl SelectArgs {
         }
         let named = NamedJails::in_files(&self.file)?;
         let store = self.state.store_or(named.state_dir.as_deref())?;
-        // A file says its ids as a whole.
+        // Files have full ids.
         let selection = self.select_from(&store, &named.ids, IdMatch::Exact, concerned)?;
         Ok((store, selection))
     }
@@ -113,10 +113,10 @@ impl SelectArgs {
         let mut selection = Selection { ids: Vec::new(), unknown: Vec::new(), single, by_filter };
         if by_filter {
             let jails = store.list()?.into_iter();
-            let meant = jails.filter(|jail| self.filter.fit(jail) && concerned(jail));
-            selection.ids = meant.map(|jail| jail.id).collect();
+            let selected = jails.filter(|jail| self.filter.fit(jail) && concerned(jail));
+            selection.ids = selected.map(|jail| jail.id).collect();
             if selection.ids.is_empty() && !self.filter.is_empty() {
-                info("no jail meets the filter");
+                info("no jail matches the filter");
             }
         }
         for named in ids {
@@ -136,23 +136,23 @@ fn resolve(store: &Store, named: &JailId, id_match: IdMatch) -> Result<JailId, F
         IdMatch::PrefixReported => {
             let id = find(store, named)?;
             if id != *named {
-                info(&format!("{named} is taken for {id}"));
+                info(&format!("using jail {id} for prefix '{named}'"));
             }
             Ok(id)
         }
-        // One whose receipt cannot be read is there all the same.
+        // A jail with an unreadable receipt exists too, so `Err` is no reason to refuse the id.
         IdMatch::Exact if matches!(store.read(named), Ok(None)) => Err(no_exact_jail(store, named)),
         IdMatch::Exact => Ok(named.clone()),
     }
 }
 
 impl Selection {
-    /// The jails, or the first name that is none.
+    /// Returns the jails, or the failure of the first unknown id.
     pub(crate) fn all_known(self) -> Result<Vec<JailId>, Failure> {
         self.unknown.into_iter().next().map_or(Ok(self.ids), |(_, failure)| Err(failure))
     }
 
-    /// The jails, and the exit code after it was told of names that are none.
+    /// Prints the failures of unknown ids, and returns the jails and the exit code so far.
     pub(crate) fn known(self) -> (Vec<JailId>, ExitCode) {
         let codes = self.unknown.into_iter().map(|(_, failure)| failure.report());
         (self.ids, codes.fold(ExitCode::SUCCESS, |_, code| code))

@@ -1,4 +1,4 @@
-//! Findings as people read them: a line for what is so; below it what that breaks, and what mends it.
+//! Findings as text: a line for the fact, then its effect and its fix.
 
 use std::io::{IsTerminal, stdout};
 
@@ -9,31 +9,30 @@ use stockade::doctor::{Finding, Grade};
 use super::output::escape_control;
 use super::width;
 
-/// With less room than that lines are left to the terminal to cut.
+/// Lines are not wrapped to fewer cells.
 const LEAST_ROOM: usize = 20;
 
-/// How findings are shown; by default as programs read them.
+/// The format of findings. The default is for programs: no colour, no wrapping.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FindingsStyle {
-    /// How many cells a line may take, if there is an end to that.
+    /// Cells of a line; `None` for no limit.
     width: Option<usize>,
     coloured: bool,
 }
 
 impl FindingsStyle {
-    /// As whoever reads stdout wants them.
     pub(crate) fn for_stdout() -> Self {
         if !stdout().is_terminal() {
             return Self::default();
         }
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let coloured = set("NO_COLOR").is_none() && set("TERM").is_some_and(|kind| kind != "dumb");
-        // One that does not know its size has none.
+        // A terminal of unknown size reports 0.
         let width = tcgetwinsize(stdout()).ok().map(|size| size.ws_col.into()).filter(|width| *width > 0);
         Self { width, coloured }
     }
 
-    /// All that is known of each finding.
+    /// The fact, effect and fix of each finding.
     pub(crate) fn findings(self, findings: &[Finding]) -> String {
         let more = |finding: &Finding| {
             let lines = [("effect", finding.breaks), ("fix", finding.mend.as_deref())];
@@ -46,7 +45,7 @@ impl FindingsStyle {
         findings.iter().map(|finding| self.fact("", finding) + &more(finding)).collect()
     }
 
-    /// What is so, on a line that begins with `before`.
+    /// The fact of a finding, after `before`.
     pub(crate) fn fact(self, before: &str, Finding { check, grade, fact, .. }: &Finding) -> String {
         let style = if self.coloured { colour(*grade) } else { Style::new() };
         let head = format!("{before}{grade:8} {check:18} ");
@@ -54,7 +53,7 @@ impl FindingsStyle {
         format!("{before}{style}{grade}{style:#}{}{fact}\n", &head[before.len() + grade.to_string().len()..])
     }
 
-    /// The text, with what there is no room for further down, below its beginning.
+    /// Wraps a text; further lines are indented to its first column.
     fn wrapped(self, text: &str, indent: usize) -> String {
         let room = self.width.and_then(|width| width.checked_sub(indent));
         let Some(room) = room.filter(|room| *room >= LEAST_ROOM) else { return text.to_owned() };
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_wrapped_at_words_below_their_beginning() {
+    fn lines_are_wrapped_at_words_and_indented() {
         let indent = " ".repeat(28);
         let wrapped = format!(
             "note     cgroups            version 1 with cpu\n{indent}and memory and\n\
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grade_is_coloured_without_moving_what_is_behind_it() {
+    fn colour_does_not_move_the_columns() {
         let plain = FindingsStyle::default().fact("vm-1: ", &finding());
         let coloured = FindingsStyle { width: None, coloured: true }.fact("vm-1: ", &finding());
         assert!(coloured.starts_with("vm-1: \x1b[36mnote\x1b[0m     cgroups"), "{coloured:?}");

@@ -1,4 +1,4 @@
-//! How much is said on stderr: nothing but failures, or every step too.
+//! The level of messages on stderr: only errors, or each step too.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use super::output::{be_quiet, escape_control};
 
-/// Sets up what `--quiet` and `--verbose` ask for.
+/// Applies `--quiet` and `--verbose`.
 pub(crate) fn set_up(quiet: bool, verbose: u8) {
     if quiet {
         be_quiet();
@@ -23,7 +23,7 @@ pub(crate) fn set_up(quiet: bool, verbose: u8) {
         return;
     }
     START.get_or_init(Instant::now);
-    // There is no other logger.
+    // It cannot fail: no other logger is set.
     if log::set_logger(&StepLogger).is_ok() {
         log::set_max_level(level);
     }
@@ -31,7 +31,7 @@ pub(crate) fn set_up(quiet: bool, verbose: u8) {
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// A line for each step, with the milliseconds since the command began.
+/// Prints a line for each step, with the milliseconds since the command began.
 struct StepLogger;
 
 impl Log for StepLogger {
@@ -40,7 +40,7 @@ impl Log for StepLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // What other libraries have to say is of no use here.
+        // Records of other libraries are no steps.
         if record.target().starts_with("stockade") {
             let since = START.get_or_init(Instant::now).elapsed().as_secs_f64() * 1000.0;
             let _ = writeln!(

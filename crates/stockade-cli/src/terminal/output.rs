@@ -1,4 +1,4 @@
-//! Data on stdout, talk on stderr, and a failure in one line.
+//! Data on stdout, messages on stderr, and one line for each failure.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,21 +8,22 @@ use serde::Serialize;
 use stockade::Report;
 use stockade::spec::SpecError;
 
-/// Why a command ends without having done its work.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// To be told in one line.
+    /// One line.
     Message(String),
-    /// What is wrong with a flag, and with which of its values if it has several.
+    /// A mistake in the value of a flag.
     Flag {
         /// Its name without dashes.
         flag: String,
+        /// The wrong value of a repeatable flag.
         what: Option<String>,
         text: String,
     },
-    /// The same as told, with an exit code that tells it from that of the program that was run.
+    /// One line, with an exit code that differs from those of the executed program.
     Coded(String, Code),
-    /// Whoever read the output is gone, as with `| head`.
+    /// The reader of stdout has closed it, as with `| head`.
     StdoutClosed,
 }
 
@@ -31,22 +32,21 @@ impl Failure {
         Self::Message(line.into())
     }
 
-    /// A mistake in the value of a flag.
     pub(crate) fn flag(flag: impl Into<String>, text: impl Into<String>) -> Self {
         Self::Flag { flag: flag.into(), what: None, text: text.into() }
     }
 
-    /// What is told of it.
+    /// Returns the message without the program's name.
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Message(line) | Self::Coded(line, _) => line.clone(),
             Self::Flag { flag, what: None, text } => format!("--{flag}: {text}"),
             Self::Flag { flag, what: Some(what), text } => format!("--{flag} {what}: {text}"),
-            Self::StdoutClosed => "whoever read the output is gone".to_owned(),
+            Self::StdoutClosed => "stdout is closed".to_owned(),
         }
     }
 
-    /// Tells it on stderr.
+    /// Prints the failure on stderr and returns its exit code.
     pub(crate) fn report(self) -> ExitCode {
         let code = match self {
             Self::StdoutClosed => return Code::Done.into(),
@@ -59,18 +59,12 @@ impl Failure {
 }
 
 impl Failure {
-    /// The same failure with this exit code, unless it has one already.
+    /// Sets the exit code, unless the failure has one already.
     pub(crate) fn with_code(self, code: Code) -> Self {
         match self {
             Self::Message(_) | Self::Flag { .. } => Self::Coded(self.line(), code),
             Self::Coded(..) | Self::StdoutClosed => self,
         }
-    }
-}
-
-impl From<SpecError> for Failure {
-    fn from(error: SpecError) -> Self {
-        Self::Message(error.to_string())
     }
 }
 
@@ -83,59 +77,60 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Says in which flag the mistake is.
+/// Names the flag of a specification error.
 pub(crate) fn in_flag(flag: &'static str) -> impl Fn(SpecError) -> Failure {
     move |error| Failure::flag(flag, error.to_string())
 }
 
-/// Whether `--quiet` asks for no talk.
+/// Whether `--quiet` was given.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Keeps talk back from here on.
+/// Suppresses messages other than errors from now on.
 pub(crate) fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether talk is kept back.
+/// Whether messages other than errors are suppressed.
 pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// A line of talk, which `--quiet` keeps back.
+/// Prints a message, unless `--quiet` suppresses it.
 pub(crate) fn info(line: &str) {
     if !is_quiet() {
         error(line);
     }
 }
 
-/// Tells what could not be removed.
+/// Prints the objects that were not removed.
 pub(crate) fn report_leftovers(report: &Report) {
     for left in &report.left {
-        info(&format!("left: {}: {}", left.what, left.reason));
+        info(&format!("not removed: {}: {}", left.what, left.reason));
     }
 }
 
-/// What went wrong, which is told whatever is asked for. If nobody listens there is nobody to tell. What it repeats
-/// of others, a VMM's last words or an argument, neither ends the line nor commands the terminal.
+/// Prints an error on stderr, also with `--quiet`. A closed stderr is ignored.
+///
+/// Control characters are escaped: a VMM's last log line or an argument must not end the line or control the terminal.
 pub(crate) fn error(line: &str) {
     let _ = writeln!(io::stderr(), "stockade: {}", escape_control(line));
 }
 
-/// What others have chosen, a jail's uid perhaps, without what a terminal takes for a command; one line.
+/// Escapes control characters of untrusted text, so that it is one line and does not control the terminal.
 pub(crate) fn escape_control(text: &str) -> String {
     let shown =
         |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
     text.chars().map(shown).collect()
 }
 
-/// Text for stdout.
+/// Prints text on stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
 }
 
-/// What is left to do is done even if nobody reads of it any more.
+/// Drops the failure of a closed stdout, so that the command finishes its work without a reader.
 pub(crate) fn ignore_closed_stdout(printed: Result<(), Failure>) -> Result<(), Failure> {
     match printed {
         Err(Failure::StdoutClosed) => Ok(()),
@@ -143,37 +138,37 @@ pub(crate) fn ignore_closed_stdout(printed: Result<(), Failure>) -> Result<(), F
     }
 }
 
-/// Data for programs on stdout, one line.
+/// Prints JSON on stdout, indented.
 pub(crate) fn print_json(data: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(data).map_err(|e| Failure::new(e.to_string()))?;
     print(&format!("{text}\n"))
 }
 
-/// Data for programs that read line by line.
+/// Prints JSON on one line of stdout.
 pub(crate) fn print_json_line(data: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(data).map_err(|e| Failure::new(e.to_string()))?;
     print(&format!("{text}\n"))
 }
 
-/// Every exit code of stockade's own. `run`, `exec` and `shell` end with that of their program besides, which is 128
-/// and the signal's number if it was killed.
+/// Every exit code of stockade itself.
+///
+/// `run`, `exec` and `shell` also pass on their program's exit code. It is 128 and the signal's number after a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// What was asked for is done.
+    /// The command did all of its work.
     Done = 0,
-    /// It is not, or not all of it; or what was looked at is not as it should be.
+    /// The command failed, wholly or in part, or found a fault.
     Failed = 1,
-    /// `plan`: a jail that exists is not as it would be made.
+    /// `plan`: an existing jail differs from its description.
     Differs = 2,
-    /// It did not come in time, as timeout(1) has it.
+    /// A time limit expired, as with timeout(1).
     TimedOut = 124,
-    /// `run`, `exec` or `shell` failed itself: whatever the VMM or the program ends with is another matter. As env(1)
-    /// and the engines of containers have it.
+    /// `run`, `exec` or `shell` itself failed, not the VMM or the program. As with env(1) and container engines.
     OwnFailure = 125,
-    /// Its program may not be executed.
+    /// The program cannot be executed.
     NotExecutable = 126,
-    /// Its program is not there.
+    /// The program does not exist.
     NotFound = 127,
 }
 
@@ -183,17 +178,16 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Done if this is so, failed otherwise.
 pub(crate) fn success_if(good: bool) -> ExitCode {
     if good { Code::Done } else { Code::Failed }.into()
 }
 
-/// Refuses early, in words, what the kernel would refuse late, in numbers.
+/// Fails without root. The kernel would fail later, with an errno that does not name the cause.
 pub(crate) fn require_root(command: &str) -> Result<(), Failure> {
-    require_root_for(command, "for namespaces, device nodes and owners")
+    require_root_for(command, "for namespaces, device nodes and file owners")
 }
 
-/// The same for commands that only look.
+/// Like [`require_root`], for commands that change nothing.
 pub(crate) fn require_root_to_look(command: &str) -> Result<(), Failure> {
     require_root_for(command, "to read the receipts")
 }
@@ -203,5 +197,5 @@ fn require_root_for(command: &str, what: &str) -> Result<(), Failure> {
     if uid.is_root() {
         return Ok(());
     }
-    Err(Failure::new(format!("'{command}' needs root, {what}; this is uid {}: try sudo", uid.as_raw())))
+    Err(Failure::new(format!("`{command}` needs root {what}, but runs as uid {}; use sudo", uid.as_raw())))
 }

@@ -1,15 +1,15 @@
-//! Waiting for file descriptors until a deadline.
+//! Waits for file descriptors until a deadline.
 
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, Result};
 
-/// Waits until one of these is ready; false if that is not so at the deadline. Without a deadline it waits for ever.
+/// Waits until one of these is ready. Returns false at the deadline. Without a deadline it waits for ever.
 pub(crate) fn wait_until(waiting: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // One beyond reckoning never comes.
+        // `None` if the time is longer than poll(2) takes.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(waiting, left.as_ref()) {
             Err(Errno::INTR) => (),
@@ -18,12 +18,11 @@ pub(crate) fn wait_until(waiting: &mut [PollFd<'_>], deadline: Option<Instant>) 
     }
 }
 
-/// Whether one of these is ready now.
 pub(crate) fn is_ready(waiting: &mut [PollFd<'_>]) -> Result<bool> {
     wait_for(waiting, Duration::ZERO)
 }
 
-/// The same as [`wait_until`], at most for this time.
+/// Like [`wait_until`], at most for this time.
 pub(crate) fn wait_for(waiting: &mut [PollFd<'_>], time: Duration) -> Result<bool> {
     wait_until(waiting, Instant::now().checked_add(time))
 }

@@ -1,4 +1,4 @@
-//! How far a long copy or removal has come, for whoever looks at a terminal.
+//! The progress bar of a long copy or removal, on a terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
@@ -10,14 +10,13 @@ use stockade::Progress;
 
 use super::output::is_quiet;
 
-/// What takes no longer is not worth a word.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// A shorter operation shows no bar.
+const SHOW_AFTER: Duration = Duration::from_millis(500);
 
-/// Of what is counted in bytes, and of jails.
 const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
 const JAILS: &str = "{msg} {wide_bar} {pos}/{len} {eta}";
 
-/// A bar on stderr that appears if something takes long, and goes when it is done.
+/// A bar on stderr that appears during a long operation and disappears when dropped.
 pub(crate) struct Bar {
     what: String,
     template: &'static str,
@@ -26,7 +25,7 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// Of a file or directory that is copied.
+    /// The bar for the copy of a file or directory.
     pub(crate) fn of_copy(source: &Path) -> Self {
         Self::new(source.display().to_string(), BYTES)
     }
@@ -36,7 +35,8 @@ impl Bar {
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
-        if self.shown.is_none() && !is_quiet() && self.begun.elapsed() > PATIENCE && stderr().is_terminal() {
+        if self.shown.is_none() && !is_quiet() && self.begun.elapsed() > SHOW_AFTER && stderr().is_terminal()
+        {
             self.shown = Some(self.begin(progress));
         }
         if let Some(bar) = &self.shown {
@@ -47,7 +47,7 @@ impl Bar {
 
     fn begin(&self, Progress { done, total }: Progress) -> ProgressBar {
         let bar = ProgressBar::new(total).with_position(done).with_elapsed(self.begun.elapsed());
-        // A test checks that there is nothing to fall back from.
+        // The fallback is never used: a test checks the templates.
         let style = ProgressStyle::with_template(self.template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(self.what.clone());
@@ -63,11 +63,11 @@ impl Drop for Bar {
     }
 }
 
-/// One that several threads move.
+/// A bar that several threads update.
 pub(crate) struct SharedBar(Mutex<Bar>);
 
 impl SharedBar {
-    /// Of jails that are removed.
+    /// The bar for the removal of jails.
     pub(crate) fn of_removal() -> Self {
         Self(Mutex::new(Bar::new("removing jails".to_owned(), JAILS)))
     }
@@ -76,7 +76,7 @@ impl SharedBar {
         self.bar().show(progress);
     }
 
-    /// Does what prints, with the bar out of the way.
+    /// Runs `print` with the bar hidden.
     pub(crate) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
         match &self.bar().shown {
             Some(bar) => bar.suspend(print),
@@ -92,7 +92,7 @@ impl SharedBar {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_bars_templates_are_some() {
+    fn templates_are_valid() {
         for template in [super::BYTES, super::JAILS] {
             super::ProgressStyle::with_template(template).expect("a valid template");
         }

@@ -1,8 +1,7 @@
-//! What signals are called.
+//! Names of signals.
 
 use rustix::process::Signal;
 
-/// The signal of this name or number, if there is one.
 pub(crate) fn parse(text: &str) -> Option<Signal> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -12,13 +11,13 @@ pub(crate) fn parse(text: &str) -> Option<Signal> {
     by_name.or_else(by_number)
 }
 
-/// What a signal is called, as in `SIGTERM`.
+/// The name of a signal, such as `SIGTERM`.
 pub(crate) fn name(signal: Signal) -> String {
     let known = SIGNALS.iter().find(|(_, known)| *known == signal);
     known.map_or_else(|| format!("signal {}", signal.as_raw()), |(name, _)| format!("SIG{name}"))
 }
 
-/// Those that have a name here.
+/// The signals with a name, without `SIG`.
 pub(crate) const SIGNALS: &[(&str, Signal)] = &[
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),

@@ -1,28 +1,28 @@
-//! The signals that ask a command to end. They wait until it comes to where it can stop without leaving anything.
+//! The signals that stop a command. They are blocked, so that the command stops only where it leaves nothing behind.
 
 use rustix::process::Signal;
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use super::output::Failure;
 
-/// The signals that ask a command to end, from here on.
+/// Blocks the signals that stop a command and returns their file descriptor.
 pub(crate) fn stop_signals() -> Result<SignalFd, Failure> {
     stop_signals_and(&[])
 }
 
-/// The same with further ones.
+/// Like [`stop_signals`], with further signals.
 pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
-    // What the caller ignores stays ignored: nohup means it.
+    // A signal that the caller ignores stays ignored, as nohup(1) requires.
     let handled = signals.into_iter().filter(|signal| !is_ignored(*signal));
     let handled: Vec<Signal> = handled.chain(more.iter().copied()).collect();
     SignalFd::block(&handled).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
 }
 
-/// Fails if one has come.
+/// Fails if a signal has arrived.
 ///
 /// # Arguments
-/// `before` says what has not come about then.
+/// `before`: the event that the signal prevents, for the message.
 pub(crate) fn check_no_signal(signals: &SignalFd, before: &str) -> Result<(), Failure> {
     match signals.take() {
         Ok(Some(_)) => Err(Failure::new(format!("stopped by a signal before {before}"))),

@@ -1,8 +1,8 @@
-//! Points in time, for people and for waiting.
+//! Times as text, and deadlines.
 
 use std::time::{Duration, Instant};
 
-/// A time since 1970 as in `2026-01-31T23:59:59.999Z`.
+/// A time since 1970 in the form `2026-01-31T23:59:59.999Z`.
 pub(crate) fn timestamp(since_1970: Duration) -> String {
     let (seconds, milliseconds) = (since_1970.as_secs(), since_1970.subsec_millis());
     let (year, month, day) = date(seconds / 86_400);
@@ -10,8 +10,10 @@ pub(crate) fn timestamp(since_1970: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
 }
 
-/// Year, month and day of the days since 1970. Counted from a first of March, so that a leap day is the last of
-/// its year, and a cycle of 400 years is the same as every other.
+/// Year, month and day of the days since 1970.
+///
+/// The calculation counts from a first of March, so that a leap day is the last of its year and all cycles of 400 years
+/// are equal.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (cycle, day) = (days / 146_097, days % 146_097);
@@ -23,7 +25,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (cycle * 400 + year + next_year, month, day)
 }
 
-/// A time in seconds, to the nearest unit that makes it readable.
+/// A duration in its largest whole unit.
 pub(crate) fn short(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -33,7 +35,7 @@ pub(crate) fn short(seconds: u64) -> String {
     }
 }
 
-/// The end of a wait of so many seconds; one beyond reckoning never comes.
+/// The deadline after this many seconds; `None` if an [`Instant`] cannot hold it.
 pub(crate) fn until(seconds: Option<u64>) -> Option<Instant> {
     Instant::now().checked_add(Duration::from_secs(seconds?))
 }
@@ -43,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_its_date() {
+    fn timestamps_have_the_right_date() {
         let cases = [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400, "2000-02-29T00:00:00.000Z"),
@@ -55,7 +57,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_time_is_shown_in_its_largest_unit() {
+    fn durations_are_in_their_largest_unit() {
         for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7_200, "2h"), (200_000, "2d")] {
             assert_eq!(short(seconds), text);
         }

@@ -1,25 +1,25 @@
-//! Text measured as a terminal does it: a letter may take two cells, or none.
+//! The width of text in terminal cells: a character may take two cells or none.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// How many cells a text takes.
+/// The width of a text in cells.
 pub(crate) fn of(text: &str) -> usize {
     text.width()
 }
 
-/// The text with spaces behind it, up to so many cells.
+/// Appends spaces up to this width.
 pub(crate) fn padded(text: &str, width: usize) -> String {
     format!("{text}{:1$}", "", width.saturating_sub(of(text)))
 }
 
-/// As much of a text as so many cells hold, with an ellipsis for the rest.
+/// Cuts a text to this width, with an ellipsis for the rest.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if of(text) <= width {
         return text.to_owned();
     }
     let mut left = width;
     let fits = |letter: &char| {
-        // One cell is the ellipsis'.
+        // One cell is reserved for the ellipsis.
         let fits = letter.width().unwrap_or(0) < left;
         left = left.saturating_sub(letter.width().unwrap_or(0));
         fits
@@ -33,14 +33,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_filled_up_to_a_column() {
+    fn padding_fills_a_column() {
         for (text, padded) in [("漢", "漢  |"), ("abc", "abc |"), ("漢字b", "漢字b|")] {
             assert_eq!(super::padded(text, 4) + "|", padded);
         }
     }
 
     #[test]
-    fn a_text_is_cut_between_its_letters() {
+    fn text_is_cut_between_characters() {
         for (width, text) in
             [(0, ""), (1, "…"), (2, "a…"), (3, "a…"), (4, "a漢…"), (5, "a漢…"), (6, "a漢字b")]
         {

@@ -10,23 +10,23 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use testkit::{Guard, Output, program, run_with};
 
 /// A command under strace with further options.
-pub(crate) fn traced(guard: &Guard, options: &[String], words: &[String]) -> Output {
+pub(crate) fn traced(guard: &Guard, options: &[String], arguments: &[String]) -> Output {
     let mut command = Command::new("strace");
     command.args(["-qq", "-o"]).arg(guard.directory().join("trace")).args(options).arg(program("stockade"));
-    command.args(words).env("STOCKADE_STATE_DIR", guard.state());
+    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state());
     run_with(&mut command)
 }
 
-/// Whether `strace` has made a system call of the last traced command fail.
+/// Whether `strace` has injected a failure into the last traced command.
 pub(crate) fn was_injected(guard: &Guard) -> bool {
     std::fs::read_to_string(guard.directory().join("trace")).unwrap().contains("(INJECTED)")
 }
 
-/// Flags of a jail with everything that a jail can have.
+/// Flags of a jail with every option.
 pub(crate) fn flags(guard: &Guard, command: &str) -> Vec<String> {
     let (probe, base) = (program("stockade-probe").display().to_string(), guard.base().display().to_string());
     let (id, net) = (guard.named("jail"), guard.named("net"));
-    let words = [
+    let arguments = [
         command,
         "--id",
         &id,
@@ -47,12 +47,12 @@ pub(crate) fn flags(guard: &Guard, command: &str) -> Vec<String> {
         "--",
         "exit=0",
     ];
-    words.map(str::to_owned).to_vec()
+    arguments.map(str::to_owned).to_vec()
 }
 
-/// Every system call of such a command, each with its number among those of its name.
-pub(crate) fn calls(guard: &Guard, words: &[String]) -> Vec<(String, usize)> {
-    assert_eq!(traced(guard, &[], words).code, 0, "is strace installed?");
+/// Every system call of a command, each with its number among those of its name.
+pub(crate) fn calls(guard: &Guard, arguments: &[String]) -> Vec<(String, usize)> {
+    assert_eq!(traced(guard, &[], arguments).code, 0, "is strace installed?");
     let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
     let mut counts = BTreeMap::new();
     let names = trace.lines().filter_map(|line| Some(line.split_once('(')?.0.to_owned()));
@@ -69,11 +69,11 @@ pub(crate) fn calls(guard: &Guard, words: &[String]) -> Vec<(String, usize)> {
         .collect()
 }
 
-pub(crate) fn stockade(guard: &Guard, words: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(words).env("STOCKADE_STATE_DIR", guard.state()))
+pub(crate) fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
+    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", guard.state()))
 }
 
-/// Waits for everything that the killed run had started: orphans come to this process.
+/// Waits for all processes of the killed command: orphans become children of this process.
 pub(crate) fn wait_for_orphans() {
     while !matches!(waitid(WaitId::All, WaitIdOptions::EXITED), Err(Errno::CHILD)) {}
 }
@@ -95,29 +95,29 @@ pub(crate) fn leftovers(guard: &Guard) -> Vec<&'static str> {
     checks.into_iter().filter(|(_, left)| *left).map(|(what, _)| what).collect()
 }
 
-/// A jail that stands by itself.
+/// Creates a jail that persists.
 pub(crate) fn create(guard: &Guard) {
-    let words = flags(guard, "create");
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(stockade(guard, &words).code, 0);
+    let arguments = flags(guard, "create");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &arguments).code, 0);
 }
 
-/// A jail whose VMM ended while nobody was there to remove it.
+/// Creates a jail whose VMM exited after its `run` was killed.
 pub(crate) fn leave_a_dead_jail(guard: &Guard) {
-    let mut words = flags(guard, "run");
-    words.insert(1, "--daemonize".to_owned());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(stockade(guard, &words).code, 0);
+    let mut arguments = flags(guard, "run");
+    arguments.insert(1, "--daemonize".to_owned());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_eq!(stockade(guard, &arguments).code, 0);
     wait_for_orphans();
 }
 
-/// Those of them that the program itself makes and the kernel can refuse. Rust's runtime before main, its allocator
-/// and its hash tables end the process when they are refused something.
+/// The calls that the program itself makes and that can fail. Rust's runtime before main, its allocator and its hash
+/// tables abort the process on a failure.
 pub(crate) fn refusable(guard: &Guard, calls: Vec<(String, usize)>) -> Vec<(String, usize)> {
     let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
     let before_main = trace.lines().take_while(|line| !line.contains("SIGCHLD")).count();
     let runtime = ["brk", "mmap", "munmap", "mprotect", "mremap", "sigaltstack", "exit_group", "getrandom"];
-    // One that is refused is not made here, while a real close always closes.
+    // An injected failure skips the call, but a real close always closes.
     let infallible = ["geteuid", "getpid", "gettid", "clock_gettime", "close"];
     let passed_over = |name: &String| runtime.iter().chain(&infallible).any(|other| other == name);
     calls.into_iter().skip(before_main).filter(|(name, _)| !passed_over(name)).collect()

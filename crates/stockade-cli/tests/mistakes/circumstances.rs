@@ -1,27 +1,27 @@
-//! What is wrong with the caller, the host or the VMM.
+//! Faults of the caller, the host or the VMM.
 
 use super::*;
 
 #[test]
-fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
+fn a_vmm_that_cannot_be_executed_is_named_with_the_reason() {
     privileged!(guard, {
         let script: PathBuf = guard.file("script", "#!/no/such/interpreter\n");
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let line = Line::good(&guard).with("--exec-file", script.display().to_string());
         let said = format!(
             "--exec-file: {} is a script for /no/such/interpreter: \
-             jail that program, and place the script as a file (see --no-closure)",
+             jail that program, and place the script as a file; use --no-closure to place no shared libraries",
             script.display()
         );
         refused(&guard, &line, &said);
-        let mut words = line.words("run");
-        words.push("--no-closure".into());
-        let output = run("stockade", &words);
+        let mut arguments = line.arguments("run");
+        arguments.push("--no-closure".into());
+        let output = run("stockade", &arguments);
         let said = "stockade: failed to execute in the jail: /script: No such file or directory (os error 2); \
                     the file is in the jail, so its interpreter is not: \
                     link it statically, or place its closure too\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
-        nothing_made(&guard);
+        nothing_created(&guard);
         let plain = guard.file("plain", "no program");
         let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
         let said = "failed to execute in the jail: /plain: Permission denied (os error 13); \
@@ -31,40 +31,40 @@ fn a_vmm_that_cannot_be_executed_is_told_with_its_reason_and_leaves_nothing() {
 }
 
 #[test]
-fn who_is_not_root_is_told_so() {
+fn commands_that_need_root_are_refused_without_it() {
     privileged!(guard, {
         use std::os::unix::process::CommandExt;
-        let (works, looks) = ("for namespaces, device nodes and owners", "to read the receipts");
-        let alone = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (works, looks) = ("for namespaces, device nodes and file owners", "to read the receipts");
+        let alone = |arguments: &[&str]| arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         for (command, what) in [
-            (Line::good(&guard).words("run"), works),
+            (Line::good(&guard).arguments("run"), works),
             (alone(&["gc"]), works),
             (alone(&["demo"]), works),
             (alone(&["ps"]), looks),
             (alone(&["logs", "vm"]), looks),
         ] {
             let stockade = program("stockade");
-            // The build's own directory may be closed to others; the program is opened before it is nobody's.
+            // The build directory may be inaccessible to other users, so the program is copied.
             let copy = guard.directory().join("stockade");
             std::fs::copy(&stockade, &copy).unwrap();
-            let line = Line::good(&guard).with("--exec-file", "/bin/true").words("run");
-            let words = if command[0] == "run" { line } else { command.clone() };
-            let output = run_with(Command::new(&copy).args(&words).uid(65_534).gid(65_534));
+            let line = Line::good(&guard).with("--exec-file", "/bin/true").arguments("run");
+            let arguments = if command[0] == "run" { line } else { command.clone() };
+            let output = run_with(Command::new(&copy).args(&arguments).uid(65_534).gid(65_534));
             let said =
-                format!("stockade: '{}' needs root, {what}; this is uid 65534: try sudo\n", command[0]);
+                format!("stockade: `{}` needs root {what}, but runs as uid 65534; use sudo\n", command[0]);
             let code = if command[0] == "run" { 125 } else { 1 };
             assert_eq!((output.code, output.stderr), (code, said));
-            nothing_made(&guard);
+            nothing_created(&guard);
         }
     });
 }
 
 #[test]
-fn an_id_in_use_is_told_with_what_can_be_done() {
+fn an_id_in_use_is_refused_with_the_fix() {
     privileged!(guard, {
         let line = Line::good(&guard);
         let id = guard.named("jail");
-        let made = run("stockade", &line.words("create"));
+        let made = run("stockade", &line.arguments("create"));
         assert_eq!((made.code, made.stderr.as_str()), (0, ""));
         let exists = format!("stockade: jail {id} exists already; remove it first, or choose another id\n");
         assert_eq!((line.run().code, line.run().stderr), (125, exists));
@@ -79,10 +79,10 @@ fn an_id_in_use_is_told_with_what_can_be_done() {
 }
 
 #[test]
-fn a_vmm_that_dies_at_once_is_told_with_how_it_ended_and_what_it_said() {
+fn a_vmm_that_exits_at_once_is_reported_with_its_last_lines() {
     privileged!(guard, {
         let id = guard.named("jail");
-        assert_eq!(run("stockade", &Line::good(&guard).words("create")).code, 0);
+        assert_eq!(run("stockade", &Line::good(&guard).arguments("create")).code, 0);
         let died = stockade(&guard, &["start", &id, "--ready=run/api.sock", "--", "non\x1b[2J\nsense"]);
         let said_last = format!(
             "stockade: the VMM of jail {id} ended before it was ready: exit code 2: stockade-probe: unknown action \
@@ -94,20 +94,21 @@ fn a_vmm_that_dies_at_once_is_told_with_how_it_ended_and_what_it_said() {
 }
 
 #[test]
-fn a_host_without_kvm_is_told_to_who_runs_a_vmm_that_needs_it() {
+fn a_host_without_kvm_is_a_warning_for_vmms_that_need_it() {
     privileged!(guard, {
         let vmm = guard.directory().join("firecracker");
         std::fs::copy(program("stockade-probe"), &vmm).unwrap();
         let line = Line::good(&guard).with("--exec-file", vmm.display().to_string());
-        let words: Vec<String> = line.words("run").iter().map(|word| format!("'{word}'")).collect();
-        let command = format!("{} {} -- exit=3", program("stockade").display(), words.join(" "));
-        // A /dev with nothing in it but what the command itself needs.
+        let arguments: Vec<String> = line.arguments("run").iter().map(|word| format!("'{word}'")).collect();
+        let command = format!("{} {} -- exit=3", program("stockade").display(), arguments.join(" "));
+        // A /dev with only the devices that the command itself needs.
         let script = format!(
             "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec {command}"
         );
         let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
-        let said = "stockade: this host has no /dev/kvm, without which firecracker runs no guest: see stockade doctor\n";
+        let said = "stockade: this host has no '/dev/kvm', so 'firecracker' cannot run a guest; run `stockade doctor` \
+                    for details\n";
         assert_eq!((output.code, output.stderr.as_str()), (3, said));
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }

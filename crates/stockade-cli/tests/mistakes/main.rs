@@ -1,10 +1,10 @@
-//! Wrong input: one line that names the flag or file and the cause, an exit code for it, and nothing made.
+//! Invalid input: one line that names the flag or file and the cause, an exit code, and nothing is created.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod arguments;
 mod circumstances;
 mod paths;
 mod settings;
-mod words;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,7 +13,7 @@ use std::process::Command;
 
 use testkit::{Guard, Output, privileged, program, run, run_with, said, stockade};
 
-/// A command line that would work, as flags and values.
+/// A valid command line as flags and values.
 struct Line {
     flags: Vec<(&'static str, String)>,
 }
@@ -40,27 +40,27 @@ impl Line {
         self
     }
 
-    fn words(&self, command: &str) -> Vec<String> {
+    fn arguments(&self, command: &str) -> Vec<String> {
         let flags = self.flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
         std::iter::once(command.to_owned()).chain(flags).collect()
     }
 
     fn run(&self) -> Output {
-        run("stockade", &self.words("run"))
+        run("stockade", &self.arguments("run"))
     }
 }
 
-/// Runs a wrong command line: it must say exactly this line and make nothing.
+/// Runs an invalid command line, which must print exactly this line and create nothing.
 fn refused(guard: &Guard, line: &Line, said: &str) {
     let output = line.run();
     assert_eq!(output.stderr, format!("stockade: {said}\n"));
     assert_eq!((output.code, output.stdout.as_str()), (125, ""));
-    nothing_made(guard);
+    nothing_created(guard);
 }
 
-fn nothing_made(guard: &Guard) {
-    assert!(!guard.base().exists(), "the base was made");
-    assert!(!guard.state().exists(), "the state directory was made");
+fn nothing_created(guard: &Guard) {
+    assert!(!guard.base().exists(), "the base directory was created");
+    assert!(!guard.state().exists(), "the state directory was created");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use super::*;
 
 #[test]
-fn a_name_behind_a_colon_is_told_as_one_behind_an_equals_sign() {
+fn a_name_after_a_colon_is_refused_with_the_right_form() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--place", "/etc/passwd:/passwd");
-        let said = "--place /etc/passwd:/passwd: there is no such file; a name in the jail goes behind an equals \
-                    sign: /etc/passwd=/passwd";
+        let said = "--place /etc/passwd:/passwd: no such file; a name in the jail follows '=', as in \
+                    '/etc/passwd=/passwd'";
         refused(&guard, &line, said);
     });
 }
@@ -34,12 +34,12 @@ fn a_directory_is_no_executable() {
 }
 
 #[test]
-fn a_base_that_cannot_be_one_is_named() {
+fn an_unusable_base_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--chroot-base-dir", file.display().to_string());
         refused(&guard, &line, &format!("--chroot-base-dir: {} is not a directory", file.display()));
-        // /proc takes no directories, not even root's.
+        // Not even root can create directories in /proc.
         let line = Line::good(&guard).with("--chroot-base-dir", "/proc/jails");
         let output = line.run();
         assert_eq!(output.code, 125);
@@ -49,12 +49,12 @@ fn a_base_that_cannot_be_one_is_named() {
             output.stderr
         );
         assert_eq!(output.stderr.lines().count(), 1);
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_one_is_named() {
+fn an_unusable_state_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--state-dir", file.display().to_string());
@@ -63,7 +63,7 @@ fn a_state_directory_that_cannot_be_one_is_named() {
 }
 
 #[test]
-fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
+fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--place", "/no/such/image");
         let said = "--place /no/such/image: Failed to canonicalize path /no/such/image: No such file or directory (os error 2)";
@@ -71,12 +71,12 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         refused(&guard, &line, "--place /etc/passwd: \"../escape\" is not a path inside a jail");
         let name = OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
-        let words =
-            Line::good(&guard).words("run").into_iter().map(Into::into).chain(["--place".into(), name]);
-        let output = run("stockade", &words.collect::<Vec<OsString>>());
+        let arguments =
+            Line::good(&guard).arguments("run").into_iter().map(Into::into).chain(["--place".into(), name]);
+        let output = run("stockade", &arguments.collect::<Vec<OsString>>());
         let said = "stockade: --place /etc/passwd: p\u{fffd} is not UTF-8, as a jail's receipt is\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
-        nothing_made(&guard);
+        nothing_created(&guard);
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let line = Line::good(&guard).with("--place", socket.display().to_string());
@@ -97,11 +97,11 @@ fn a_file_that_cannot_be_placed_is_named_and_the_jail_is_gone() {
 }
 
 #[test]
-fn a_base_without_execution_is_named() {
+fn a_noexec_base_directory_is_named() {
     privileged!(guard, {
         let base = guard.base();
         let inner =
-            Line::good(&guard).words("run").iter().map(|word| format!("'{word}'")).collect::<Vec<_>>();
+            Line::good(&guard).arguments("run").iter().map(|word| format!("'{word}'")).collect::<Vec<_>>();
         let script = format!(
             "mkdir {0} && mount -t tmpfs -o noexec none {0} && exec {1} {2}",
             base.display(),
@@ -110,8 +110,8 @@ fn a_base_without_execution_is_named() {
         );
         let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
         let said = format!(
-            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13); \
-             {} is mounted noexec: choose another --chroot-base-dir, or mount it with exec\n",
+            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13): \
+             '{}' is mounted noexec; use another --chroot-base-dir or remount it with exec\n",
             base.display()
         );
         assert_eq!((output.code, output.stderr), (125, said));
@@ -121,7 +121,7 @@ fn a_base_without_execution_is_named() {
 }
 
 #[test]
-fn a_path_that_is_too_long_is_refused_before_anything_is_made() {
+fn a_path_that_is_too_long_is_refused_before_creation() {
     privileged!(guard, {
         let deep = format!("{}/{}", guard.directory().display(), vec!["x".repeat(200); 19].join("/"));
         let line = Line::good(&guard).with("--chroot-base-dir", &*deep);
@@ -141,22 +141,22 @@ fn a_path_that_is_too_long_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_socket_that_nobody_could_connect_to_is_told_beforehand() {
+fn a_socket_path_that_is_too_long_is_a_warning() {
     privileged!(guard, {
-        // Known by its name to have a socket.
+        // Its profile, by the name of the executable, has a socket.
         let vmm = guard.directory().join("firecracker");
         std::fs::copy(program("stockade-probe"), &vmm).unwrap();
         let base = guard.base().join("b".repeat(90)).display().to_string();
         let mut line = Line::good(&guard).with("--exec-file", vmm.display().to_string());
         line = line.with("--chroot-base-dir", &base);
-        let output = run("stockade", &[line.words("run"), vec!["--".into(), "exit=0".into()]].concat());
+        let output = run("stockade", &[line.arguments("run"), vec!["--".into(), "exit=0".into()]].concat());
         let length = format!("{base}/firecracker/{}/root/run/firecracker.socket", guard.named("jail")).len();
         let said = format!(
-            "stockade: the VMM's socket /run/firecracker.socket has a path of {length} bytes on the host, and nobody \
-             can connect to one of more than 107: choose a shorter --chroot-base-dir or --id\n"
+            "stockade: the VMM's socket '/run/firecracker.socket' has a path of {length} bytes on the host, and a \
+             process can connect to 107 bytes at most; use a shorter --chroot-base-dir or --id\n"
         );
         assert_eq!((output.code, output.stderr), (0, said));
         std::fs::remove_file(&vmm).unwrap();
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }

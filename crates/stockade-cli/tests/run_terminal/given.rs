@@ -1,9 +1,9 @@
-//! The descriptors that a VMM is given, and how little it can do with them.
+//! The file descriptors of a VMM, and the limits on their use.
 
 use super::*;
 
 #[test]
-fn no_descriptor_of_the_vmm_is_the_operators_terminal() {
+fn a_vmm_has_no_descriptor_of_the_operators_terminal() {
     with_busybox(|guard| {
         let file = guard.file("file", "");
         let file = file.display();
@@ -24,7 +24,7 @@ fn no_descriptor_of_the_vmm_is_the_operators_terminal() {
             assert!(!devices.contains(&operator.device()), "{streams}: {devices:?}");
             let open = std::fs::read_dir(format!("/proc/{vmm}/fd")).unwrap().count();
             assert_eq!(open, 3, "{streams}: and it has no other");
-            // The terminal that it has is not that of its session: a hang-up does not end it.
+            // Its terminal does not control its session, so a hang-up does not kill it.
             let stat = std::fs::read_to_string(format!("/proc/{vmm}/stat")).unwrap();
             assert_eq!(stat[stat.rfind(')').unwrap()..].split(' ').nth(5), Some("0"), "{stat}");
             let to = |fd: i32| std::fs::read_link(format!("/proc/{vmm}/fd/{fd}")).unwrap();
@@ -42,7 +42,7 @@ fn no_descriptor_of_the_vmm_is_the_operators_terminal() {
 }
 
 #[test]
-fn no_descriptor_of_several_vmms_is_the_operators_terminal() {
+fn several_vmms_have_no_descriptor_of_the_operators_terminal() {
     with_busybox(|guard| {
         let text = format!(
             "[[jail]]\nid = '{}'\ncount = 2\nexec-file = '{BUSYBOX}'\nchroot-base-dir = '{}'\n\
@@ -107,13 +107,13 @@ fn the_vmm_cannot_type_at_the_operators_terminal() {
 }
 
 #[test]
-fn without_a_terminal_there_is_no_further_process() {
+fn run_without_a_terminal_starts_no_further_process() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         let script = "/busybox sleep 1; /busybox cat; exit 5";
         operator.line(&format!("echo piped | {} 2>&1 | cat", run(guard, "", script)));
         while stockade(guard, &["ps", "-q", "--filter", "state=running"]).stdout.is_empty() {}
-        let run = of_shell(guard).as_raw_nonzero();
+        let run = run_of_vmm(guard).as_raw_nonzero();
         let children = std::fs::read_to_string(format!("/proc/{run}/task/{run}/children")).unwrap();
         assert_eq!(children.trim(), vmm(guard).to_string());
         assert_eq!(std::fs::read_dir(format!("/proc/{run}/task")).unwrap().count(), 1);

@@ -1,8 +1,8 @@
-//! The keys, and how the terminal is set meanwhile.
+//! The keyboard, and the modes of the operator's terminal.
 
 use super::*;
 
-/// Types lines that the shell is to get, and none but the shell.
+/// Types lines and checks that only the shell reads them.
 fn the_shell_has_the_keyboard(operator: &mut Operator) {
     for number in 100..120 {
         operator.line(&format!("echo \"shell\"{number}"));
@@ -15,7 +15,7 @@ fn the_shell_has_the_keyboard(operator: &mut Operator) {
 }
 
 #[test]
-fn after_ctrl_z_the_keyboard_is_the_shells_and_after_fg_the_vmms() {
+fn the_keyboard_is_the_shells_after_ctrl_z_the_vmms_after_fg() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", READER));
@@ -46,7 +46,7 @@ fn after_ctrl_z_the_keyboard_is_the_shells_and_after_fg_the_vmms() {
 }
 
 #[test]
-fn in_the_background_the_keyboard_is_the_shells() {
+fn the_keyboard_is_the_shells_while_run_is_in_the_background() {
     with_busybox(|guard| {
         for editing in [false, true] {
             let mut operator = if editing { Operator::editing(guard) } else { Operator::new(guard) };
@@ -61,7 +61,7 @@ fn in_the_background_the_keyboard_is_the_shells() {
             operator.waits_for_echo(false);
             operator.line("typed");
             operator.sees("got:typed:\r\n");
-            // Stopped, and let run on in the background.
+            // Stopped, then continued in the background.
             operator.types("\x1a");
             operator.sees("Stopped");
             operator.prompt();
@@ -80,7 +80,7 @@ fn in_the_background_the_keyboard_is_the_shells() {
 }
 
 #[test]
-fn keys_that_signal_reach_a_vmm_that_wants_them_as_bytes() {
+fn signal_keys_reach_a_vmm_that_wants_them_as_bytes() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         let script = "/busybox stty raw -echo; echo \"u\"p; for i in 1 2 3 4; do \
@@ -88,7 +88,7 @@ fn keys_that_signal_reach_a_vmm_that_wants_them_as_bytes() {
                       echo sa\"\"ne; while :; do /busybox sleep 1; done";
         operator.line(&run(guard, "", script));
         operator.sees("up");
-        // Each of them may be the first key that is typed; run learns of the VMM's wish with it.
+        // Each of them may be the first key: `run` reads the VMM's modes when it arrives.
         for (key, byte) in [("\x1a", "1a"), ("\x03", "03"), ("\x1c", "1c"), ("\r", "0d")] {
             operator.types(key);
             operator.sees(&format!(" {byte}"));
@@ -108,7 +108,7 @@ fn keys_that_signal_reach_a_vmm_that_wants_them_as_bytes() {
 }
 
 #[test]
-fn ctrl_c_asks_the_vmm_to_end_and_a_second_one_kills_it() {
+fn ctrl_c_asks_the_vmm_to_exit_and_a_second_one_kills_it() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         for key in ["\x03", "\x1c"] {
@@ -127,7 +127,7 @@ fn ctrl_c_asks_the_vmm_to_end_and_a_second_one_kills_it() {
 }
 
 #[test]
-fn the_operators_terminal_is_as_before_however_run_ends() {
+fn the_operators_terminal_is_restored_however_run_exits() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         let before = operator.settings();
@@ -140,14 +140,14 @@ fn the_operators_terminal_is_as_before_however_run_ends() {
             operator.prompt();
             assert_eq!(operator.settings(), before, "{end}");
         }
-        // It never gets to a VMM.
+        // This one fails before its VMM starts.
         operator.does(&run(guard, "--cgroup no.such=1", "exit 0"));
         assert_eq!(operator.settings(), before);
         operator.line(&run(guard, "", READER));
         operator.sees("up\r\n");
         operator.waits_for_echo(false);
         assert!(operator.modes().local_modes.contains(LocalModes::ISIG));
-        kill_process(of_shell(guard), Signal::TERM).unwrap();
+        kill_process(run_of_vmm(guard), Signal::TERM).unwrap();
         operator.prompt();
         assert_eq!(operator.settings(), before);
         nothing_is_left(guard);
@@ -156,7 +156,7 @@ fn the_operators_terminal_is_as_before_however_run_ends() {
 }
 
 #[test]
-fn a_vmm_that_floods_or_never_reads_is_ended_by_ctrl_c() {
+fn a_vmm_that_floods_or_never_reads_is_stopped_by_ctrl_c() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", "/busybox yes flooded"));
@@ -166,7 +166,7 @@ fn a_vmm_that_floods_or_never_reads_is_ended_by_ctrl_c() {
         assert_eq!(operator.code(), 143);
         operator.line(&run(guard, "", "echo \"u\"p; while :; do /busybox sleep 1; done"));
         operator.sees("up\r\n");
-        // More than all terminals between hold.
+        // More bytes than the buffers of all terminals hold.
         let lines = format!("{}\r", "x".repeat(79)).repeat(2000);
         operator.types(&lines);
         operator.watches(Duration::from_secs(2));
@@ -180,7 +180,7 @@ fn a_vmm_that_floods_or_never_reads_is_ended_by_ctrl_c() {
 }
 
 #[test]
-fn ctrl_z_is_heeded_while_a_vmm_gets_ready() {
+fn ctrl_z_stops_run_while_a_vmm_gets_ready() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&probe(guard, "--ready=/ready.socket", "sleep-ms=3000 listen=/ready.socket sleep"));
@@ -194,7 +194,7 @@ fn ctrl_z_is_heeded_while_a_vmm_gets_ready() {
         operator.waits_for_echo(false);
         operator.types("\x03");
         operator.prompt();
-        // Perhaps before it is seen that the VMM is ready.
+        // `run` may not have noticed yet that the VMM is ready.
         assert!([125, 143].contains(&operator.code()));
         nothing_is_left(guard);
         operator.leaves();
@@ -202,7 +202,7 @@ fn ctrl_z_is_heeded_while_a_vmm_gets_ready() {
 }
 
 #[test]
-fn a_vmm_that_closes_its_terminal_leaves_the_operators_as_it_was() {
+fn a_vmm_that_closes_its_terminal_restores_the_operators() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         let before = operator.settings();
@@ -227,7 +227,7 @@ fn a_vmm_that_closes_its_terminal_leaves_the_operators_as_it_was() {
     });
 }
 
-/// How often a process has waited for something.
+/// The number of times that a process has waited.
 fn waits(pid: Pid) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
@@ -235,15 +235,15 @@ fn waits(pid: Pid) -> u32 {
 }
 
 #[test]
-fn run_wakes_up_seldom_in_the_background_and_not_at_all_in_the_foreground() {
+fn run_wakes_up_rarely_in_background_and_never_in_foreground() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&format!("{} &", run(guard, "", READER)));
         operator.sees("up\r\n");
-        // Unread keys are no reason either.
+        // Unread keys do not wake it up either.
         operator.line("/bin/sleep 3");
         operator.types("no-such-word\r");
-        let run = of_shell(guard);
+        let run = run_of_vmm(guard);
         std::thread::sleep(Duration::from_millis(300));
         let before = waits(run);
         std::thread::sleep(Duration::from_secs(2));
@@ -266,7 +266,7 @@ fn run_wakes_up_seldom_in_the_background_and_not_at_all_in_the_foreground() {
 }
 
 #[test]
-fn a_shell_that_sets_no_terminal_finds_it_as_it_was_after_ctrl_z() {
+fn ctrl_z_restores_the_terminal_for_a_shell_that_does_not() {
     with_busybox(|guard| {
         let mut operator = Operator::plain(guard);
         let before = operator.settings();

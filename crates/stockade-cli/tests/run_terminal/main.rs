@@ -1,4 +1,4 @@
-//! `run` at a terminal: the VMM has one of its own, and never the operator's.
+//! `run` at a terminal: the VMM has its own terminal, and never the operator's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod given;
@@ -14,10 +14,10 @@ use testkit::{Guard, Operator, has, privileged, program, stockade};
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Reads lines and says what it has read.
+/// Reads lines and prints them.
 const READER: &str = "echo \"u\"p; while read -r line; do echo \"go\"\"t:$line:\"; done";
 
-/// A command line that runs a script of busybox in a jail.
+/// A command line that runs a busybox script in a jail.
 fn run(guard: &Guard, flags: &str, script: &str) -> String {
     let (id, base) = (guard.named("vm"), guard.base());
     format!(
@@ -26,25 +26,25 @@ fn run(guard: &Guard, flags: &str, script: &str) -> String {
     )
 }
 
-/// The same with the probe, as root in its jail: it may do at a terminal whatever the kernel lets root do there.
-fn probe(guard: &Guard, flags: &str, words: &str) -> String {
+/// Like [`run`], but with the probe as root in its jail, because the kernel lets root do more at a terminal.
+fn probe(guard: &Guard, flags: &str, arguments: &str) -> String {
     let (id, base) = (guard.named("vm"), guard.base());
     let probe = program("stockade-probe");
     format!(
-        "$stockade run --id {id} --exec-file {} --chroot-base-dir {} --uid 0 --gid 0 {flags} -- {words}",
+        "$stockade run --id {id} --exec-file {} --chroot-base-dir {} --uid 0 --gid 0 {flags} -- {arguments}",
         probe.display(),
         base.display()
     )
 }
 
-/// The pid of the VMM that runs.
+/// The pid of the running VMM.
 fn vmm(guard: &Guard) -> i32 {
     let jails = stockade(guard, &["ps", "--json"]).stdout;
     let jails: serde_json::Value = serde_json::from_str(&jails).unwrap();
     jails[0]["pid"].as_i64().unwrap().try_into().unwrap()
 }
 
-/// The same once it is the VMM, and no longer on its way to that.
+/// Like [`vmm`], but waits until the process has executed the VMM.
 fn executed(guard: &Guard) -> i32 {
     while stockade(guard, &["ps", "-q", "--filter", "state=running"]).stdout.is_empty() {}
     let (vmm, deadline) = (vmm(guard), Instant::now() + Duration::from_secs(10));
@@ -54,7 +54,7 @@ fn executed(guard: &Guard) -> i32 {
     vmm
 }
 
-/// No jail, no process and no file is left; the rest is the guard's to find.
+/// Checks that no jail, process or file is left. The guard finds anything else.
 fn nothing_is_left(guard: &Guard) {
     assert_eq!(stockade(guard, &["ps", "-q"]).stdout, "");
     assert!(!guard.base().exists());
@@ -66,8 +66,8 @@ fn with_busybox(test: fn(&Guard)) {
     }
 }
 
-/// The pid of the `run` whose VMM is that of the jail.
-fn of_shell(guard: &Guard) -> Pid {
+/// The pid of the `run` that is the parent of the VMM.
+fn run_of_vmm(guard: &Guard) -> Pid {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", vmm(guard))).unwrap();
     let parent = stat[stat.rfind(')').unwrap()..].split(' ').nth(2).unwrap().parse().unwrap();
     Pid::from_raw(parent).unwrap()

@@ -1,12 +1,12 @@
-//! Everything that a VMM writes is shown, whatever becomes of `run`.
+//! All output of a VMM is shown, also if `run` is stopped or killed.
 
 use super::*;
 
-/// Writes 200 KB in lines of 100, numbered, and says so.
+/// Prints 200 KB in numbered lines of 100 bytes, and then a last line.
 const FLOOD: &str = "i=1000; while [ $i -lt 3000 ]; do \
     /busybox printf \"%04d%094d\\n\" $i 0; i=$((i+1)); done; echo floo\"\"ded";
 
-/// Whether everything that was flooded is there, each line once and in order.
+/// Checks that the whole flood is shown, with each line once and in order.
 fn is_whole_flood(shown: &str) {
     let zeros = "0".repeat(94);
     let lines: Vec<u32> = shown
@@ -27,7 +27,7 @@ fn a_vmm_writes_on_while_run_is_stopped_and_all_of_it_is_shown() {
         operator.sees("up\r\n");
         operator.types("\x1a");
         operator.sees("Stopped");
-        // All the time run is stopped.
+        // `run` is stopped the whole time.
         let shown = operator.sees("flooded\r\n");
         is_whole_flood(&shown);
         operator.line("jobs; echo \"do\"ne");
@@ -45,7 +45,7 @@ fn a_vmm_writes_on_while_run_is_stopped_and_all_of_it_is_shown() {
 }
 
 #[test]
-fn a_vmm_that_ends_while_run_is_stopped_has_its_jail_removed_after_fg() {
+fn a_vmm_exit_while_run_is_stopped_removes_the_jail_at_fg() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", "echo \"u\"p; /busybox sleep 1; echo la\"\"st; exit 8"));
@@ -63,12 +63,12 @@ fn a_vmm_that_ends_while_run_is_stopped_has_its_jail_removed_after_fg() {
 }
 
 #[test]
-fn everything_that_was_written_is_shown_before_run_ends() {
+fn all_output_is_shown_before_run_exits() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         for input in ["", "</dev/null"] {
             operator.line(&run(guard, input, &format!("{FLOOD}; kill -9 $$")));
-            // Its own echo has the format in it.
+            // The echo of the command contains the format too.
             operator.sees("kill -9 $$'");
             let shown = operator.prompt();
             is_whole_flood(&shown);
@@ -82,7 +82,7 @@ fn everything_that_was_written_is_shown_before_run_ends() {
 }
 
 #[test]
-fn the_size_of_the_window_is_the_vmms_too() {
+fn the_vmms_terminal_has_the_size_of_the_window() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", "while :; do /busybox stty size; /busybox sleep 0.1; done"));
@@ -101,7 +101,7 @@ fn the_size_of_the_window_is_the_vmms_too() {
 }
 
 #[test]
-fn what_a_vmm_leaves_running_does_not_hold_up_run() {
+fn processes_left_by_a_vmm_do_not_delay_run() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         let before = operator.settings();
@@ -123,12 +123,12 @@ fn what_a_vmm_leaves_running_does_not_hold_up_run() {
 }
 
 #[test]
-fn if_run_is_killed_the_vmm_runs_on_and_what_shows_its_output_ends_with_it() {
+fn a_vmm_and_its_carrier_outlive_a_killed_run() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", "while :; do echo be\"\"at; /busybox sleep 0.1; done"));
         operator.sees("beat\r\n");
-        let (run, vmm) = (of_shell(guard), Pid::from_raw(vmm(guard)).unwrap());
+        let (run, vmm) = (run_of_vmm(guard), Pid::from_raw(vmm(guard)).unwrap());
         let children = format!("/proc/{0}/task/{0}/children", run.as_raw_nonzero());
         let children: Vec<i32> = std::fs::read_to_string(children)
             .unwrap()
@@ -140,9 +140,9 @@ fn if_run_is_killed_the_vmm_runs_on_and_what_shows_its_output_ends_with_it() {
         for _ in 0..3 {
             operator.sees("beat\r\n");
         }
-        assert_eq!(stockade(guard, &["gc"]).stdout, "no dead jails\n", "it runs on");
+        assert_eq!(stockade(guard, &["gc"]).stdout, "no abandoned jails\n", "it runs on");
         kill_process(vmm, Signal::KILL).unwrap();
-        // Orphans come to this process.
+        // Orphans become children of this process.
         let deadline = Instant::now() + Duration::from_secs(10);
         for pid in children.into_iter().filter_map(Pid::from_raw) {
             while waitpid(Some(pid), WaitOptions::NOHANG).unwrap().is_none() {
@@ -158,15 +158,15 @@ fn if_run_is_killed_the_vmm_runs_on_and_what_shows_its_output_ends_with_it() {
 }
 
 #[test]
-fn if_what_shows_the_output_is_killed_another_takes_its_place() {
+fn a_killed_carrier_is_replaced() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", "while :; do echo be\"\"at; /busybox sleep 0.1; done"));
         operator.sees("beat\r\n");
         let vmm = vmm(guard);
         for _ in 0..3 {
-            let shower = Pid::from_raw(shower(of_shell(guard), vmm)).unwrap();
-            kill_process(shower, Signal::KILL).unwrap();
+            let carrier = Pid::from_raw(carrier(run_of_vmm(guard), vmm)).unwrap();
+            kill_process(carrier, Signal::KILL).unwrap();
             operator.watches(Duration::from_millis(300));
             operator.sees("beat\r\n");
         }
@@ -178,13 +178,13 @@ fn if_what_shows_the_output_is_killed_another_takes_its_place() {
 }
 
 #[test]
-fn what_shows_the_output_has_no_power_and_nothing_else_open() {
+fn the_carrier_has_no_capabilities_and_few_file_descriptors() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);
         operator.line(&run(guard, "", READER));
         operator.sees("up\r\n");
-        let shower = shower(of_shell(guard), vmm(guard));
-        let of = |file: &str| std::fs::read_to_string(format!("/proc/{shower}/{file}")).unwrap();
+        let carrier = carrier(run_of_vmm(guard), vmm(guard));
+        let of = |file: &str| std::fs::read_to_string(format!("/proc/{carrier}/{file}")).unwrap();
         let status = of("status");
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{status}");
@@ -193,12 +193,12 @@ fn what_shows_the_output_has_no_power_and_nothing_else_open() {
         let fields: Vec<&str> = stat[stat.rfind(')').unwrap()..].split(' ').collect();
         assert_eq!(
             (fields[4], fields[5]),
-            (shower.to_string().as_str(), "0"),
+            (carrier.to_string().as_str(), "0"),
             "a session without a terminal"
         );
-        let open = |fd: i32| std::fs::read_link(format!("/proc/{shower}/fd/{fd}")).unwrap();
+        let open = |fd: i32| std::fs::read_link(format!("/proc/{carrier}/fd/{fd}")).unwrap();
         assert_eq!([0, 1, 2].map(open), [Path::new("/dev/null"); 3]);
-        let all = std::fs::read_dir(format!("/proc/{shower}/fd")).unwrap().flatten();
+        let all = std::fs::read_dir(format!("/proc/{carrier}/fd")).unwrap().flatten();
         let mut all: Vec<PathBuf> = all.map(|fd| std::fs::read_link(fd.path()).unwrap()).collect();
         all.sort();
         all.dedup();
@@ -212,8 +212,8 @@ fn what_shows_the_output_has_no_power_and_nothing_else_open() {
     });
 }
 
-/// The child of a `run` that is not its VMM.
-fn shower(run: Pid, vmm: i32) -> i32 {
+/// The carrier: the child of a `run` that is not its VMM.
+fn carrier(run: Pid, vmm: i32) -> i32 {
     let run = run.as_raw_nonzero();
     let children = std::fs::read_to_string(format!("/proc/{run}/task/{run}/children")).unwrap();
     let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());

@@ -15,9 +15,9 @@ use crate::sys::error::{Context, Operation};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Argument {
-    /// A text known beforehand.
+    /// A fixed text.
     Text(#[serde(with = "text")] OsString),
-    /// The processor time of the process at that moment, in microseconds.
+    /// The processor time of the process until the exec, in microseconds.
     CpuTime,
     /// The processor time of the processes before it, in microseconds.
     EarlierCpuTime,
@@ -32,7 +32,7 @@ impl fmt::Display for Argument {
     }
 }
 
-/// The argument as the child passes it.
+/// The argument in the form that a child passes to the exec.
 pub(super) fn raw_argument(argument: &Argument) -> Result<RawArgument, EntryError> {
     Ok(match argument {
         Argument::Text(text) => {
@@ -44,7 +44,7 @@ pub(super) fn raw_argument(argument: &Argument) -> Result<RawArgument, EntryErro
     })
 }
 
-/// Arguments on a receipt: as text where they are text, as bytes where they are not.
+/// An argument on a receipt: text, or bytes if it is not UTF-8.
 mod text {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,4 +1,4 @@
-//! Attributes on a receipt, by name.
+//! Inherited attributes on a receipt, by name.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};

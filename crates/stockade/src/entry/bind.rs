@@ -1,4 +1,4 @@
-//! A file or directory of the host, attached in the mount namespace of a jail.
+//! Binds: files and directories of the host, attached in a jail's mount namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,27 +11,27 @@ use super::EntryError;
 use crate::spec::{HostPath, JailPath};
 use crate::sys::error::{Context, Operation};
 
-/// A file or directory of the host itself in the jail.
+/// A file or directory of the host itself, attached in the jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
-    /// Where it is on the host.
+    /// The path on the host.
     pub source: HostPath,
-    /// What was found there when this was decided, and has to be there still when it is attached.
+    /// The planned file or directory. If `source` names another one by the time of attaching, the bind fails.
     pub inode: Inode,
-    /// Where it is attached in the jail; missing folders on the way are made.
+    /// The path in the jail. Missing directories on the way are created.
     pub path: JailPath,
-    /// Whether nothing can be written through it.
+    /// Whether the bind is mounted read-only.
     pub read_only: bool,
 }
 
-/// A file or directory, whatever its name is by now.
+/// The identity of a file or directory, independent of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
-    /// The filesystem.
+    /// The device number of its filesystem.
     pub device: u64,
-    /// Its number there.
+    /// Its inode number.
     pub number: u64,
-    /// Whether it is a directory; a file otherwise.
+    /// Whether it is a directory; otherwise it is a file.
     pub directory: bool,
 }
 
@@ -43,7 +43,10 @@ impl Inode {
 }
 
 impl Bind {
-    /// The mount, attached nowhere yet.
+    /// Creates the mount without attaching it.
+    ///
+    /// # Errors
+    /// Returns `Exchanged` if the source is not the planned file or directory, `Sys` if the kernel refuses a call.
     pub(crate) fn detached(&self) -> Result<OwnedFd, EntryError> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

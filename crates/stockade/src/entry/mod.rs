@@ -1,4 +1,4 @@
-//! What the VMM's process does to itself: its steps as data, and the program that a child carries out.
+//! The enter steps as data, and their compilation to a program that a child runs.
 
 mod argument;
 mod attributes;
@@ -19,9 +19,9 @@ use crate::sys;
 /// Why a process cannot enter a jail.
 #[derive(Debug)]
 pub(crate) enum EntryError {
-    /// Something that the program needs cannot be opened.
+    /// A file that the program needs cannot be opened.
     Sys(sys::error::Error),
-    /// The source of a bind is not the file or directory that was planned.
+    /// The source of a bind is not the planned file or directory.
     Exchanged(HostPath),
     /// The process failed at this step.
     Failed { step: Box<EnterStep>, cause: Errno },

@@ -1,6 +1,6 @@
-//! The steps of a process on its way into a jail: one table.
+//! The enter steps, in one table.
 //!
-//! A row is a step: its fields, what an exec process does in its place, its text, and its system calls.
+//! Each row is a step: its fields, its handling in an exec process, its text, and its system calls.
 
 use std::fmt;
 
@@ -20,16 +20,16 @@ use crate::spec::{HostPath, JailPath};
 use crate::sys::error::{Context, Operation};
 use crate::sys::jail_root::JailRoot;
 
-/// The capabilities that `exec --root` keeps: those over files, and none over the host.
+/// The capabilities of `exec --root`: over files, and none over the host.
 const FILE_CAPABILITIES: CapabilitySet =
     CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
 
-/// What an exec process does where the VMM's process makes a step.
+/// The handling of an enter step in an exec process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InExec {
-    /// The same.
+    /// The exec process repeats the step.
     Repeat,
-    /// Nothing: the jail has this already, or an exec process does it in its own way (`jail::exec`).
+    /// The exec process skips the step: the jail has this already, or `jail::exec` has a step of its own for it.
     Skip,
 }
 
@@ -42,8 +42,9 @@ macro_rules! enter_steps {
                 => $exec:ident, ($($text:tt)+), $calls:expr;
         )+
     ) => {
-        /// One step of a process on its way into a jail. Nothing of these outlives the process, so nothing has to
-        /// be undone.
+        /// One action that the VMM's process performs on itself on its way into the jail.
+        ///
+        /// No effect of these steps outlives the process, so they are never undone.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "kebab-case")]
         pub enum EnterStep {
@@ -51,17 +52,16 @@ macro_rules! enter_steps {
         }
 
         impl EnterStep {
-            /// What an exec process does in place of this step.
+            /// The handling of this step in an exec process.
             pub(crate) fn in_exec(&self) -> InExec {
                 match self { $(Self::$step { .. } => InExec::$exec),+ }
             }
 
-            /// The system calls of this step, in order. None for the clone itself, and for steps that the launcher
-            /// makes.
+            /// The system calls of this step, in order. The clone itself has none, nor do the steps of the launcher.
             ///
             /// # Errors
-            /// What cannot be opened.
-            // A step uses what it needs of its fields and of the root.
+            /// Returns an error if a file of the step cannot be opened.
+            // A step uses some of its fields, and not always the root.
             #[allow(unused_variables)]
             pub(super) fn calls(&self, $root: &JailRoot) -> Result<Vec<Call>, EntryError> {
                 Ok(match self {
@@ -84,17 +84,17 @@ macro_rules! enter_steps {
 enter_steps! {
     root: root;
 
-    /// Begin to exist, with namespaces and cgroup.
+    /// Clone the process.
     Clone {
-        /// In a pid namespace of its own.
+        /// Whether it gets its own pid namespace.
         new_pid_ns: bool,
-        /// In a network namespace of its own.
+        /// Whether it gets its own network namespace.
         new_netns: bool,
-        /// In this cgroup of the v2 hierarchy.
+        /// The cgroup v2 in which it is created.
         cgroup: Option<HostPath>,
     } => Skip, ("clone a child{}", namespaces(*new_pid_ns, *new_netns, cgroup.as_ref())), [];
 
-    /// Close every file descriptor that is not needed.
+    /// Close every file descriptor but those of the program.
     CloseDescriptors => Repeat, ("close all other file descriptors"), [Call::CloseOthers];
 
     /// Leave the caller's session and terminal.
@@ -102,28 +102,28 @@ enter_steps! {
 
     /// Join a network namespace.
     JoinNetns {
-        /// Its file.
+        /// The namespace's file.
         path: HostPath,
     } => Skip, ("join network namespace {path}"),
         [Call::JoinNetwork(open(path, OFlags::RDONLY, Operation::Open)?)];
 
     /// Limit the size of files.
     LimitFileSize {
-        /// In bytes.
+        /// The limit in bytes.
         bytes: u64,
     } => Skip, ("limit the size of files to {bytes} bytes"),
         [Call::Limit { resource: Resource::Fsize, value: *bytes }];
 
     /// Limit the number of open files.
     LimitOpenFiles {
-        /// How many.
+        /// The limit.
         count: u64,
     } => Repeat, ("limit the number of open files to {count}"),
         [Call::Limit { resource: Resource::Nofile, value: *count }];
 
     /// Move into a cgroup.
     JoinCgroup {
-        /// The file of that cgroup to write to.
+        /// The cgroup's file to write to: `cgroup.procs` or `tasks`.
         file: HostPath,
     } => Repeat, ("move into the cgroup through {file}"),
         [Call::Write { file: open(file, OFlags::WRONLY, Operation::Write)?, text: b"0" }];
@@ -138,7 +138,7 @@ enter_steps! {
     /// Join the template mount namespace.
     #[serde(rename = "join-skeleton")]
     JoinTemplateMounts {
-        /// Its file.
+        /// The namespace's file.
         path: HostPath,
     } => Skip, ("join the template mount namespace {path}"),
         [Call::JoinMounts(open(path, OFlags::RDONLY, Operation::Open)?)];
@@ -146,31 +146,31 @@ enter_steps! {
     /// Copy the mount namespace.
     UnshareMounts => Skip, ("copy the mount namespace"), [Call::UnshareMounts];
 
-    /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
+    /// Make all mounts nosuid slaves: no mount propagates to the host, and set-uid bits have no effect.
     MakeMountsSlaves => Skip, ("make all mounts nosuid slaves"), [Call::MakeMountsSlaves];
 
-    /// Take the jail's tree with the mounts in it.
+    /// Copy the jail's tree as a mount, with the mounts in it.
     CloneTree => Skip, ("take the jail's tree with its mounts"), [Call::CloneTree];
 
-    /// Take the jail's tree without the mounts in it.
+    /// Copy the jail's tree as a mount, without the mounts in it.
     CloneTreeAlone => Skip, ("take the jail's tree without its mounts"), [Call::CloneTreeAlone];
 
-    /// Mount it onto itself.
+    /// Mount the tree onto itself.
     AttachTree => Skip, ("mount the jail's tree onto itself"), [Call::AttachTree];
 
-    /// Go to its root.
+    /// Go to the root of the mounted tree.
     EnterTree => Skip, ("enter the mounted tree"), [Call::EnterTree];
 
-    /// Keep mounts made here from spreading to the host, and set-uid bits from having an effect.
+    /// Make the tree's mounts nosuid slaves: no mount propagates to the host, and set-uid bits have no effect.
     MakeTreeSlave => Skip, ("make the tree's mounts nosuid slaves"), [Call::MakeTreeSlave];
 
-    /// Make it the root.
+    /// Pivot the root to the tree.
     PivotRoot => Skip, ("pivot the root to it"), [Call::PivotRoot];
 
     /// Unmount the host's root.
     DetachOldRoot => Skip, ("detach the host's root"), [Call::DetachOldRoot];
 
-    /// Make it the root, over that of the template namespace.
+    /// Change the root to the tree, which covers the root of the template namespace.
     ChangeRoot => Skip, ("change the root to it"), [Call::ChangeRoot];
 
     /// Go to the new root.
@@ -187,28 +187,28 @@ enter_steps! {
     /// Join the other namespaces of a running VMM.
     JoinNamespaces => Skip, ("join the VMM's other namespaces"), [];
 
-    /// Take the standard streams that the launcher gives.
+    /// Take the standard streams from the launcher.
     TakeStreams => Skip, ("take the launcher's streams"), [];
 
     /// Take the terminal of an exec process.
     TakeTerminal => Skip, ("take the terminal of the exec process"), [];
 
-    /// Put the standard streams on `/dev/null`.
+    /// Set the standard streams to `/dev/null`.
     NullStreams => Skip, ("put the standard streams on /dev/null"),
         [Call::Redirect([Some(null()?), Some(null()?), Some(null()?)])];
 
-    /// Go on in the background.
+    /// Continue in the background.
     Daemonize => Skip, ("go on in the background"), [Call::Daemonize];
 
-    /// Go on in a process that does not lead its session.
+    /// Continue in a process that does not lead its session.
     ForkAgain => Skip, ("go on without leading the session"), [Call::ForkAgain];
 
-    /// Go on as the first process of a pid namespace.
+    /// Continue as the first process of a new pid namespace.
     NewPidNamespace => Skip, ("go on in a new pid namespace"), [Call::NewPidNamespace];
 
     /// Write the pid file.
     WritePidFile {
-        /// Where it is in the jail.
+        /// The file's path in the jail.
         path: JailPath,
     } => Skip, ("write the pid to {path} in the jail"), [Call::WritePidFile(path.to_c_string())];
 
@@ -218,7 +218,7 @@ enter_steps! {
 
     /// Set the group.
     SetGid {
-        /// The group.
+        /// The group ID.
         gid: u32,
     } => Repeat, ("set the group to {gid}"), [Call::SetGid(*gid)];
 
@@ -227,51 +227,51 @@ enter_steps! {
 
     /// Set the user.
     SetUid {
-        /// The user.
+        /// The user ID.
         uid: u32,
     } => Repeat, ("set the user to {uid}"), [Call::SetUid(*uid)];
 
-    /// SIGPIPE at its default, no signal blocked.
+    /// Set SIGPIPE to its default, and unblock all signals.
     ResetSignals => Repeat, ("reset signals"), [Call::ResetSignals];
 
-    /// Every signal at its default, whatever the launcher ignores.
+    /// Set every signal to its default, including those that the launcher ignores.
     DefaultSignals => Repeat, ("put every signal at its default"), [Call::DefaultSignals];
 
-    /// Put inherited attributes to their documented state.
+    /// Reset inherited attributes to their documented state.
     Reset {
-        /// Which.
+        /// The attributes.
         #[serde(with = "attributes")]
         attributes: Vec<Attribute>,
     } => Skip, ("reset {}", names(attributes)),
         attributes.iter().map(|attribute| Call::Reset(*attribute)).collect::<Vec<_>>();
 
-    /// Have the launcher put inherited attributes to their documented state, while the process is busy.
+    /// Let the launcher reset inherited attributes to their documented state, in parallel to the process.
     ResetByLauncher {
-        /// Which.
+        /// The attributes.
         #[serde(with = "attributes")]
         attributes: Vec<Attribute>,
     } => Skip, ("have the launcher reset {}", names(attributes)), [];
 
-    /// Empty the bounding set of capabilities.
+    /// Empty the capability bounding set, and lock the securebits.
     EmptyBoundingSet => Skip, ("empty the capability bounding set and lock the securebits"),
         [Call::BoundCapabilities(CapabilitySet::empty())];
 
-    /// Give up every capability.
+    /// Clear all capability sets.
     ClearCapabilities => Skip, ("clear all capability sets"), [Call::KeepCapabilities(CapabilitySet::empty())];
 
-    /// Give up inheritable and ambient capabilities.
+    /// Clear inheritable and ambient capabilities.
     ClearInheritable => Repeat, ("clear inheritable and ambient capabilities"), [Call::ClearInheritable];
 
-    /// Be traced by no process, not even one of the same uid, until the program is executed.
+    /// Become undumpable: until the exec no process can trace it, not even one of the same uid.
     BecomeUndumpable => Skip, ("become undumpable until the exec"), [Call::BecomeUndumpable];
 
-    /// Never have more privileges.
+    /// Set `no_new_privs`: an exec never adds privileges.
     NoNewPrivileges => Skip, ("set no_new_privs"), [Call::NoNewPrivileges];
 
-    /// Keep set-uid bits from having an effect in the jail.
+    /// Make the jail's mounts nosuid: set-uid bits have no effect in them.
     MakeRootNosuid => Skip, ("make the jail's mounts nosuid"), [Call::MakeRootNosuid];
 
-    /// Keep of root's capabilities those over files.
+    /// Keep no capabilities but those over files.
     KeepFileCapabilities => Skip, ("keep no capabilities but those over files"),
         [Call::BoundCapabilities(FILE_CAPABILITIES), Call::KeepCapabilities(FILE_CAPABILITIES)];
 
@@ -279,20 +279,20 @@ enter_steps! {
     ConfineRoot => Skip, ("filter system calls: no set-uid files, no keys, no user namespaces"),
         [Call::Filter(Filter::of_root_in_a_jail())];
 
-    /// Become the program of an exec process.
+    /// Execute the program of an exec process.
     #[serde(rename = "execute-visitor")]
     ExecuteProgram {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// Whether it is one of the host's.
+        /// Whether the program is a file of the host.
         of_host: bool,
     } => Skip, ("execute in the jail: {program}"), [];
 
-    /// Become the VMM.
+    /// Execute the VMM.
     Execute {
-        /// Its executable in the jail.
+        /// The executable's path in the jail.
         path: JailPath,
-        /// Its arguments, argv0 included.
+        /// The arguments, including argv0.
         arguments: Vec<Argument>,
     } => Skip, ("execute in the jail: {path}{}", further(arguments)), {
         let arguments = arguments.iter().map(raw_argument).collect::<Result<_, _>>()?;
@@ -301,7 +301,8 @@ enter_steps! {
 }
 
 fn namespaces(new_pid_ns: bool, new_netns: bool, cgroup: Option<&HostPath>) -> String {
-    let namespaces = [(new_pid_ns, "pid"), (new_netns, "network")].into_iter().filter(|(asked, _)| *asked);
+    let namespaces =
+        [(new_pid_ns, "pid"), (new_netns, "network")].into_iter().filter(|(requested, _)| *requested);
     let namespaces = namespaces.map(|(_, which)| format!(", in a new {which} namespace"));
     namespaces.chain(cgroup.map(|cgroup| format!(", in cgroup {cgroup}"))).collect()
 }

@@ -1,4 +1,4 @@
-//! One error: which operation on which argument failed, and why.
+//! The library's error: the failed operation, its argument and the cause.
 
 mod placement;
 
@@ -194,13 +194,13 @@ impl Error {
 }
 
 impl Error {
-    /// Whether it is only this process, or the host at this moment, that lacks something.
+    /// Whether this process or the host lacks file descriptors or memory at the moment.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Operation { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. })
     }
 }
 
-/// Turns a bare cause into an error that says what was tried on what.
+/// Turns a cause into an error with the operation and its argument.
 pub(crate) trait Context<T> {
     /// Adds the operation and its argument.
     fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T>;
@@ -233,7 +233,7 @@ fn other_version(other: Option<CgroupVersion>) -> String {
     other.map(|other| format!("; use {other}")).unwrap_or_default()
 }
 
-/// A path in quotes. Other objects, a pid for example, are in the sentence as they are.
+/// Puts a path in quotes. Other objects, for example a pid, have none.
 fn quoted(argument: &str) -> String {
     if argument.starts_with('/') { format!("'{argument}'") } else { argument.to_owned() }
 }
@@ -250,7 +250,7 @@ fn appended(lines: &[String]) -> String {
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     match (step, cause) {
         (EnterStep::Execute { .. }, Errno::NOENT) => {
-            "; the file is in the jail, so its interpreter is missing: link it statically or place its shared \
+            "; the file is in the jail, so its interpreter is missing: use a static executable or place its shared \
              libraries"
         }
         (EnterStep::Execute { .. }, Errno::ACCESS) => {

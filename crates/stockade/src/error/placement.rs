@@ -1,4 +1,4 @@
-//! Why something cannot be placed into a jail, or taken out of it.
+//! Errors of placing and unplacing.
 
 use std::path::PathBuf;
 
@@ -25,8 +25,8 @@ pub enum PlacementError {
     #[error("'{}' cannot be reflinked into the jail: {}; copy it instead", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),
     /// A source that cannot be placed by this method.
-    #[error("'{}' cannot be placed by {how}; use node for devices, link or reflink for files, bind or copy for files and directories", .0.display(), how = .1)]
-    NoSuchWay(PathBuf, How),
+    #[error("'{}' cannot be placed by {how}; use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
+    UnsupportedMethod(PathBuf, How),
     /// A bind with an owner.
     #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]
     BindOwner(PathBuf),

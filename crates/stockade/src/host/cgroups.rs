@@ -8,59 +8,60 @@ use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
 use crate::sys::mounts::{self, Mount};
 use crate::sys::procfs::read_file;
 
-/// Which cgroup hierarchies are mounted where.
+/// The mounted cgroup hierarchies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupLayout {
-    /// The hierarchies of version 1, in the order of the mount table.
+    /// The hierarchies of cgroup v1, in the order of the mount table.
     pub v1: Vec<Hierarchy>,
     /// The unified hierarchy, if mounted.
     pub v2: Option<Unified>,
 }
 
-/// A mounted hierarchy of version 1.
+/// A mounted hierarchy of cgroup v1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Where it is mounted.
+    /// The mount point.
     pub mount: HostPath,
-    /// Its mount options, its controllers among them.
+    /// The mount options, including the controllers.
     pub options: Vec<String>,
 }
 
-/// The mounted hierarchy of version 2.
+/// The mounted unified hierarchy, cgroup v2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unified {
-    /// Where it is mounted.
+    /// The mount point.
     pub mount: HostPath,
-    /// The controllers it has to give.
+    /// The available controllers (`cgroup.controllers` of its root).
     pub controllers: Vec<String>,
-    /// Whether the jail's parent cgroup exists already.
+    /// Whether the jail's parent cgroup exists.
     pub has_parent: bool,
 }
 
 impl CgroupLayout {
-    /// Reads the mount table, and whether the parent cgroup of a jail of this specification exists.
+    /// Reads the mount table, and checks whether the specification's parent cgroup exists.
     ///
     /// # Errors
-    /// What the kernel says of reading.
+    /// Returns an error if the mount table or `cgroup.controllers` cannot be read.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
         Self::read_mounts()?.with_unified(spec.parent_cgroup())
     }
 
-    /// The same, with mounts that are known already.
-    pub(super) fn know_for(spec: &JailSpec) -> Result<Self> {
-        let asked = spec.cgroup_version;
+    /// As [`Self::read_for`], but with cached mounts.
+    pub(super) fn cached_for(spec: &JailSpec) -> Result<Self> {
+        let requested = spec.cgroup_version;
         let has = |layout: &Self, setting: &CgroupSetting| {
             let controller = setting.controller();
-            layout.v1_with(controller).is_some() || (asked != Some(CgroupVersion::V1) && layout.v2.is_some())
+            layout.v1_with(controller).is_some()
+                || (requested != Some(CgroupVersion::V1) && layout.v2.is_some())
         };
         let suffices = |layout: &Self| {
-            let versions = asked.is_none_or(|version| layout.has(version).is_ok());
+            let versions = requested.is_none_or(|version| layout.has(version).is_ok());
             versions && spec.cgroups.iter().all(|setting| has(layout, setting))
         };
         cache::cgroup_mounts(suffices)?.with_unified(spec.parent_cgroup())
     }
 
-    /// Reads what the unified hierarchy has to give now; `parent` is the cgroup whose existence matters.
+    /// Reads the unified hierarchy's controllers, and whether the cgroup `parent` exists.
     pub(crate) fn with_unified(mut self, parent: &Path) -> Result<Self> {
         if let Some(unified) = &mut self.v2 {
             unified.controllers = controllers_of(&unified.mount)?;
@@ -69,7 +70,7 @@ impl CgroupLayout {
         Ok(self)
     }
 
-    /// Reads where hierarchies are mounted, and nothing of what is in them.
+    /// Reads the mount table alone.
     pub(crate) fn read_mounts() -> Result<Self> {
         Ok(Self::of(mounts::table()?))
     }
@@ -89,10 +90,10 @@ impl CgroupLayout {
         layout
     }
 
-    /// Whether there is a hierarchy of this version.
+    /// Checks that a hierarchy of this version is mounted.
     ///
     /// # Errors
-    /// [`Error::NoHierarchy`] if there is none.
+    /// Returns [`Error::NoHierarchy`] if none is.
     pub fn has(&self, version: CgroupVersion) -> Result<()> {
         match version {
             CgroupVersion::V1 if !self.v1.is_empty() => Ok(()),
@@ -101,17 +102,18 @@ impl CgroupLayout {
         }
     }
 
-    /// The error that a missing hierarchy of this version is.
+    /// The error of a missing hierarchy of this version.
     pub(crate) fn no_hierarchy(&self, version: CgroupVersion) -> Error {
         let others = [(CgroupVersion::V1, !self.v1.is_empty()), (CgroupVersion::V2, self.v2.is_some())];
         let other = others.into_iter().find(|(other, exists)| *exists && *other != version);
         Error::NoHierarchy { version, other: other.map(|(other, _)| other) }
     }
 
-    /// Whether a hierarchy of this version has the controller of a setting.
+    /// Checks that a hierarchy of this version has the setting's controller.
     ///
     /// # Errors
-    /// [`Error::NoHierarchy`] or [`Error::NoController`].
+    /// * [`Error::NoHierarchy`] if no hierarchy of this version is mounted
+    /// * [`Error::NoController`] if none of them has the controller
     pub fn offers(&self, version: CgroupVersion, setting: &CgroupSetting) -> Result<()> {
         self.has(version)?;
         let controller = setting.controller();
@@ -122,34 +124,34 @@ impl CgroupLayout {
         if found { Ok(()) } else { Err(Error::NoController(controller.to_owned())) }
     }
 
-    /// The parent cgroup of version 2, if there is one.
+    /// The parent cgroup in cgroup v2, if it exists.
     pub(crate) fn existing_parent(&self, parent: &Path) -> Option<HostPath> {
         self.v2.as_ref().filter(|unified| unified.has_parent).map(|unified| unified.mount.join(parent))
     }
 
-    /// Moves this process into the parent cgroup of version 2, if there is one; where there is none, nothing
-    /// is made.
+    /// Moves this process into the parent cgroup in cgroup v2. A missing parent is not created.
     ///
     /// # Errors
-    /// [`Error::MoveToParent`]: EBUSY if the cgroup hands controllers down.
+    /// Returns [`Error::MoveToParent`] if the kernel refuses the move: with EBUSY if the cgroup enables controllers for
+    /// child cgroups.
     pub fn move_into_parent(&self, spec: &JailSpec) -> Result<()> {
         let Some(cgroup) = self.existing_parent(spec.parent_cgroup()) else { return Ok(()) };
         std::fs::write(cgroup.join("cgroup.procs"), "0")
             .map_err(|cause| Error::MoveToParent { cgroup, cause: errno(&cause) })
     }
 
-    /// The first hierarchy of version 1 that has `controller`.
+    /// The first hierarchy of cgroup v1 with `controller`.
     pub fn v1_with(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|hierarchy| hierarchy.options.iter().any(|option| option == controller))
     }
 
-    /// The unified hierarchy, if it has `controller`.
+    /// The unified hierarchy, if it offers `controller`.
     pub fn v2_with(&self, controller: &str) -> Option<&Unified> {
         self.v2.as_ref().filter(|unified| unified.controllers.iter().any(|known| known == controller))
     }
 }
 
-/// The controllers that a cgroup of version 2 has to give.
+/// The controllers that a cgroup v2 can enable for child cgroups.
 pub(crate) fn controllers_of(cgroup: &HostPath) -> Result<Vec<String>> {
     let file = cgroup.join("cgroup.controllers");
     let controllers = read_file(&file).context(Operation::Read, &file)?;

@@ -1,5 +1,6 @@
-//! A cgroup that a service manager has handed to this process: jails made in it are the manager's to count, to limit
-//! and to kill, as everything else of the service.
+//! A cgroup that a service manager delegated to this process.
+//!
+//! Jails created in it count as part of the service: the manager accounts, limits and kills them with it.
 
 use rustix::fs::getxattr;
 
@@ -9,15 +10,14 @@ use crate::spec::{CgroupSetting, ParentCgroup};
 use crate::sys::cgroup::processes;
 use crate::sys::modes::{PUBLIC, make_directory};
 
-/// What systemd sets to `1` on a cgroup whose inside is left to the service: the first from version 236 on where it
-/// may, the other from 251 on.
+/// Extended attributes that systemd sets to `1` on a delegated cgroup: the first since version 236 if it has the
+/// privilege, the other since 251.
 const MARKS: [&str; 2] = ["trusted.delegate", "user.delegate"];
 
-/// Where this process goes. The id of a jail has no dot, so no jail is ever called the same.
+/// The cgroup for this process. An id has no dot, so no jail's cgroup has this name.
 const LAUNCHER: &str = ".launcher";
 
-/// The cgroup of version 2 that this process is in, delegated to it (`Delegate=yes` in a unit of systemd) and its own
-/// alone.
+/// The cgroup v2 of this process, delegated to it (`Delegate=yes` in a unit of systemd) and without other processes.
 #[derive(Clone, Debug)]
 pub struct DelegatedCgroup {
     point: TrackingPoint,
@@ -26,11 +26,13 @@ pub struct DelegatedCgroup {
 }
 
 impl DelegatedCgroup {
-    /// Looks for it; `None` if this process is in none, or if other processes are in it too: controllers are only
-    /// handed down by a cgroup without processes, and others are not ours to move.
+    /// Finds the delegated cgroup of this process.
+    ///
+    /// `None` if it is not delegated, or if other processes are in it. Only a cgroup without processes can enable
+    /// controllers for child cgroups, and stockade does not move other processes.
     ///
     /// # Errors
-    /// What the kernel says of reading the mount table or the cgroup's files.
+    /// Returns an error if the mount table or a file of the cgroup cannot be read.
     pub fn find() -> Result<Option<Self>> {
         let point = TrackingPoint::find(&CgroupLayout::read_mounts()?).filter(|point| point.unified);
         let Some(point) = point.filter(is_delegated) else { return Ok(None) };
@@ -42,16 +44,17 @@ impl DelegatedCgroup {
         Ok(Some(Self { controllers: controllers_of(&directory)?, point, parent }))
     }
 
-    /// Whether jails with these settings can be made in it: it has the controller of each.
+    /// Whether it has the controller of each setting, so that jails with these settings can be created in it.
     pub fn offers(&self, settings: &[CgroupSetting]) -> bool {
         settings.iter().all(|setting| self.controllers.iter().any(|known| known == setting.controller()))
     }
 
-    /// Moves this process into a cgroup below, so that the delegated one is free to hand its controllers down, and
-    /// says which parent jails are to be given.
+    /// Moves this process into a child cgroup, and returns the delegated cgroup as the parent for jails.
+    ///
+    /// Without a process in it, the delegated cgroup can enable its controllers for child cgroups.
     ///
     /// # Errors
-    /// What the kernel says of making the cgroup or of moving into it.
+    /// Returns an error if the child cgroup cannot be created, or if the kernel refuses the move.
     pub fn settle(self) -> Result<ParentCgroup> {
         let launcher = self.point.directory().join(LAUNCHER);
         make_directory(launcher.as_path(), PUBLIC).context(Operation::CreateDirectory, &launcher)?;

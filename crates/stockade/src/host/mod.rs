@@ -1,7 +1,6 @@
-//! Facts about this host, read once.
+//! Facts about this host, read once, and host-wide set-up.
 //!
-//! A plain structure: the plan is worked out from it and from nothing else, and a test can write one by
-//! hand.
+//! [`Host`] is plain data. A plan depends on it and on the specification alone, so a test can write one by hand.
 
 mod cache;
 mod cgroups;
@@ -19,32 +18,31 @@ pub use tracking_cgroup::TrackingPoint;
 use crate::spec::{CgroupVersion, JailSpec};
 use crate::sys::procfs::read;
 
-/// What a plan needs to know of the host.
+/// The facts about the host on which a plan depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Which boot this is: processes, mounts and namespaces of another boot are gone.
+    /// The id of this boot. Processes, mounts and namespaces of another boot no longer exist.
     pub boot_id: String,
     /// The minor number of `/dev/userfaultfd`, if the kernel offers it.
     pub userfaultfd_minor: Option<u32>,
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
-    /// The mount namespace to copy in the place of the host's, if there is one.
+    /// The template mount namespace, to copy instead of the host's.
     pub template_mounts: Option<TemplateMounts>,
-    /// Where a cgroup can be made that holds a jail's processes together; `None` if nowhere, or if the jail
-    /// needs none.
+    /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
     pub tracking: Option<TrackingPoint>,
 }
 
 impl Host {
-    /// Reads the facts that a jail of this specification depends on.
+    /// Reads the facts on which a jail of this specification depends.
     ///
     /// # Errors
-    /// What the kernel says of reading `/proc` or the cgroup mounts.
+    /// Returns an error if `/proc` or the cgroup mounts cannot be read.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        let layout = CgroupLayout::know_for(spec);
-        // The first process of a pid namespace takes all others of it along.
+        let layout = CgroupLayout::cached_for(spec);
+        // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
-        // Without a setting a parent may still be joined: one that is named, or the default one of version 2.
+        // Also without a setting the jail may join a parent: a named one, or the default one of cgroup v2.
         let may_join = match spec.cgroup_version {
             Some(version) => version == CgroupVersion::V2,
             None => spec.parent_cgroup.is_some(),
@@ -53,11 +51,11 @@ impl Host {
         Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
     }
 
-    /// Reads what a jail that leaves no receipt depends on besides its cgroups: nothing of it is compared
+    /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is compared
     /// with another boot.
     ///
     /// # Errors
-    /// What the kernel says of reading `/proc/misc`.
+    /// Returns an error if `/proc/misc` cannot be read.
     pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
         let misc = read("/proc/misc")?;
         let (userfaultfd_minor, template_mounts) =

@@ -1,15 +1,13 @@
-//! The skeleton: a mount namespace with next to nothing in it, which a VMM's process copies in the place of the
-//! host's.
+//! The template mount namespace: almost empty, to be copied by a VMM's process instead of the host's.
 //!
-//! To have mounts of its own a process copies those of the namespace it is in, all of them, and the more a host
-//! has the longer that takes. So one namespace that holds a single empty directory is kept, pinned by a mount
-//! of its file in the runtime directory. A process on its way into a jail takes its tree, joins the skeleton,
-//! and copies that.
+//! A process gets its own mount namespace as a copy of its current one, with all mounts in it. The copy takes the longer
+//! the more mounts the host has. So a mount in the runtime directory pins a namespace with a single empty directory. A
+//! process on its way into a jail copies the jail's tree, joins the template namespace, and copies that.
 //!
-//! It belongs to the host and to no jail: [`TemplateMounts::make`] makes it, [`TemplateMounts::remove`] removes it, and
-//! with the next boot it is gone. Where it is missing the host's namespace is copied, as ever.
+//! The template namespace belongs to the host and to no jail. [`TemplateMounts::make`] creates it,
+//! [`TemplateMounts::remove`] removes it, and it does not survive a reboot. Without it the host's namespace is copied.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -19,70 +17,72 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, CpuSet};
 use stockade_syscalls::namespace::new_mounts;
 
-use crate::error::{Context, Error, Operation, Result};
-use crate::spec::HostPath;
+use crate::error::{Context, Error, Operation, Result, errno};
+use crate::spec::{HostPath, Reason};
 use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{PRIVATE, make_directory};
+use crate::sys::procfs::fd_path;
 
-/// Where stockade keeps what serves all jails until the next boot.
+/// The directory for objects that serve all jails until the next boot.
 pub const RUNTIME_DIRECTORY: &str = "/run/stockade";
 
-/// The file that the skeleton is mounted on.
+/// The file on which the template namespace is mounted.
 const PIN: &str = "mounts";
 
-/// The one directory in it.
+/// The single directory in the template namespace.
 const EMPTY: &str = "empty";
 
-/// The file system of namespaces.
+/// The `statfs` type of namespaces.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// The skeleton of this host.
+/// The template mount namespace of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateMounts {
     pin: HostPath,
 }
 
 impl TemplateMounts {
-    /// The skeleton, if there is one that this process can use; otherwise why not.
+    /// Finds the template namespace, if it exists and this process can use it.
     ///
     /// # Errors
-    /// One clause, to follow "the mount namespace of the host is copied for each jail: ".
+    /// Returns the reason as a clause, to follow "the mount namespace of the host is copied for each jail: ".
     pub fn find() -> std::result::Result<Self, String> {
         let (directory, pin) = (Path::new(RUNTIME_DIRECTORY), Path::new(RUNTIME_DIRECTORY).join(PIN));
         let pinned = match rustix::fs::statfs(&pin) {
             Ok(facts) => u64::try_from(facts.f_type) == Ok(NSFS_MAGIC),
             Err(Errno::NOENT) => return Err("it was not set up (see 'stockade host-setup')".to_owned()),
-            Err(cause) => return Err(format!("{}: {cause}", pin.display())),
+            Err(cause) => return Err(format!("cannot inspect '{}': {}", pin.display(), Reason(cause))),
         };
         if !pinned {
-            return Err(format!("{} pins no namespace", pin.display()));
+            return Err(format!("'{}' pins no namespace", pin.display()));
         }
-        demand_roots_own(directory)?;
-        let capabilities = rustix::thread::capabilities(None).map_err(|cause| cause.to_string())?;
+        check_is_roots_own(directory)?;
+        let capabilities = rustix::thread::capabilities(None).map_err(|cause| Reason(cause).to_string())?;
         let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_CHROOT;
         if !capabilities.effective.contains(needed) {
-            return Err("joining it takes CAP_SYS_ADMIN and CAP_SYS_CHROOT".to_owned());
+            return Err("joining it needs CAP_SYS_ADMIN and CAP_SYS_CHROOT".to_owned());
         }
         Ok(Self { pin: pin.into() })
     }
 
-    /// The file to join it by.
+    /// The file by which a process joins the namespace.
     pub fn pin(&self) -> &HostPath {
         &self.pin
     }
 
-    /// Makes the skeleton, unless it is there. What a call that was killed has left is used.
+    /// Creates the template namespace unless it exists. The remains of a killed call are used.
     ///
     /// # Errors
-    /// What the kernel refused, or [`Error::InTheWay`] for a runtime directory that is not root's own.
+    /// * [`Error::InTheWay`] if the runtime directory is not root's own
+    /// * [`Error::Operation`] if the kernel refuses an operation
     pub fn make() -> Result<Self> {
         if let Ok(found) = Self::find() {
             return Ok(found);
         }
         let at: HostPath = Path::new(RUNTIME_DIRECTORY).to_owned().into();
         make_directory(at.as_path(), PRIVATE).context(Operation::CreateDirectory, &at)?;
-        demand_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
-        // The directory below the mount is what all lock; it is root's alone, so nobody holds it for long.
+        check_is_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
+        // All callers lock the directory below the mount. It is root's alone, so no other user can hold the lock.
         let below = open(&at)?;
         rustix::fs::flock(&below, FlockOperation::LockExclusive).context(Operation::Open, &at)?;
         if Self::find().is_err() {
@@ -91,10 +91,10 @@ impl TemplateMounts {
         Self::find().map_err(|_| Errno::NODATA).context(Operation::Mount, at.join(PIN))
     }
 
-    /// Removes the skeleton; jails that were started by it are not touched. False if there was none.
+    /// Removes the template namespace, without an effect on existing jails. False if there was none.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// Returns [`Error::Operation`] if the kernel refuses to unmount or to remove a file.
     pub fn remove() -> Result<bool> {
         let at: HostPath = Path::new(RUNTIME_DIRECTORY).to_owned().into();
         let mut removed = false;
@@ -116,7 +116,7 @@ impl TemplateMounts {
     }
 }
 
-/// Pins a new skeleton in the runtime directory, which nobody else is working on.
+/// Pins a new template namespace in the locked runtime directory.
 fn pin(at: &HostPath) -> Result<()> {
     let directory = private_mount(at)?;
     let empty = at.join(EMPTY);
@@ -124,32 +124,31 @@ fn pin(at: &HostPath) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = at.join(PIN);
     rustix::fs::openat(&directory, PIN, flags, Mode::empty()).context(Operation::Open, &file)?;
-    let pin_made_on = |processor| {
+    let pin_created_on = |processor| {
         let empty = open(&empty)?;
         let mounts = new_mounts(empty, processor).context(Operation::CreateTemplateMounts, at)?;
-        let by_descriptor = format!("/proc/self/fd/{}", mounts.as_raw_fd());
+        let by_descriptor = fd_path(&mounts);
         rustix::mount::mount_bind(by_descriptor, file.as_path()).context(Operation::Mount, &file)
     };
-    let mut pinned = pin_made_on(None);
-    // The kernel mounts only a namespace whose number is above that of this one, and hands numbers out from a
-    // range for each processor: where this one is young, only those made on some processors will do.
+    let mut pinned = pin_created_on(None);
+    // The kernel mounts only a namespace whose number is above that of the current one (EINVAL otherwise). It assigns
+    // numbers from a range per processor. So a young current namespace needs one created on certain processors.
     for processor in processors() {
         if !matches!(pinned, Err(Error::Operation { cause: Errno::INVAL, .. })) {
             break;
         }
-        pinned = pin_made_on(Some(processor));
+        pinned = pin_created_on(Some(processor));
     }
     pinned
 }
 
-/// The processors that this thread may run on.
+/// The processors on which this thread may run.
 fn processors() -> impl Iterator<Item = usize> {
     let allowed = rustix::thread::sched_getaffinity(None).unwrap_or_default();
     (0..CpuSet::MAX_CPU).filter(move |processor| allowed.is_set(*processor))
 }
 
-/// Makes the directory a mount of its own that hands nothing on: the kernel takes no mount namespace where
-/// another one would get to see it.
+/// Makes the directory a private mount: the kernel mounts no mount namespace on a mount that propagates to another one.
 fn private_mount(at: &HostPath) -> Result<OwnedFd> {
     if !is_mount(open(at)?.as_fd()).context(Operation::Inspect, at)? {
         rustix::mount::mount_bind(at.as_path(), at.as_path()).context(Operation::Mount, at)?;
@@ -164,13 +163,14 @@ fn is_mount(directory: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
     Ok(facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Nobody but root may put anything there.
-fn demand_roots_own(directory: &Path) -> std::result::Result<(), String> {
-    let facts = std::fs::symlink_metadata(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+/// Refuses a directory in which another user than root may create files.
+fn check_is_roots_own(directory: &Path) -> std::result::Result<(), String> {
+    let refused = |e| format!("cannot inspect '{}': {}", directory.display(), Reason(errno(&e)));
+    let facts = std::fs::symlink_metadata(directory).map_err(refused)?;
     if facts.is_dir() && facts.uid() == 0 && facts.permissions().mode() & 0o022 == 0 {
         return Ok(());
     }
-    Err(format!("{} that is not root's own", directory.display()))
+    Err(format!("a directory '{}' that is not root's own", directory.display()))
 }
 
 fn open(directory: &HostPath) -> Result<OwnedFd> {

@@ -1,8 +1,7 @@
-//! The leash: a cgroup without limits, which does nothing but hold a jail's processes together.
+//! The tracking cgroup: a cgroup without limits that holds the processes of a jail.
 //!
-//! It is the one trait of a process that neither a new session, a new parent, a new root nor a namespace of
-//! its own sheds, since moving between cgroups needs files that only root may write. It lies below the cgroup
-//! of whoever launches the VMM, so that what limits the launcher limits the VMM too.
+//! A process cannot leave its cgroup by a new session, parent, root or namespace: a move needs files that only root may
+//! write. The tracking cgroup is below the launcher's cgroup, so that the launcher's limits apply to the VMM too.
 
 use std::path::{Path, PathBuf};
 
@@ -12,20 +11,20 @@ use super::{CgroupLayout, cache};
 use crate::spec::HostPath;
 use crate::sys::procfs::read;
 
-/// Where on this host a leash can be made: below the cgroup of this process.
+/// The position of tracking cgroups on this host: below the cgroup of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackingPoint {
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub hierarchy: HostPath,
-    /// The cgroup of this process in it.
+    /// The cgroup of this process in the hierarchy.
     pub own: PathBuf,
-    /// Whether it is the unified hierarchy; otherwise it is the freezer of version 1.
+    /// Whether it is the unified hierarchy; otherwise it is the freezer of cgroup v1.
     pub unified: bool,
 }
 
 impl TrackingPoint {
-    /// The unified hierarchy, which can kill a cgroup as a whole; where it is not mounted the freezer, which can
-    /// stop one. `None` if this process may not make cgroups below its own.
+    /// Finds the position in the unified hierarchy, which can kill a cgroup as a whole, or else in the freezer, which can
+    /// stop one. `None` if this process may not create cgroups below its own.
     pub(crate) fn find(cgroups: &CgroupLayout) -> Option<Self> {
         let own = read("/proc/self/cgroup").ok()?;
         let unified = cgroups.v2.as_ref().map(|unified| (&unified.mount, true));
@@ -42,14 +41,14 @@ impl TrackingPoint {
         self.hierarchy.join(&self.own)
     }
 
-    /// Whether the path is right, as in a container it may not be, and a process can be born below it.
+    /// Whether the path is valid, which it may not be in a container, and whether a process can be created below it.
     fn is_usable(&self) -> bool {
         let directory = self.directory();
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
         let holds_me = || crate::sys::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));
         let holds_me = || cache::holds_me(self, holds_me);
-        // Below one that tells threads apart there is no place for processes. The root has no type, nor has version 1.
+        // A threaded cgroup has no child cgroups for processes. The root has no type, nor have cgroups v1.
         let kind = std::fs::read_to_string(directory.join("cgroup.type"));
         let whole = kind.map_or(true, |kind| kind.trim() == "domain");
         writable.is_ok() && whole && holds_me()
@@ -63,7 +62,7 @@ fn own_path(text: &str, unified: bool) -> Option<PathBuf> {
         let (controllers, path) = rest.split_once(':')?;
         let wanted = if unified { "" } else { "freezer" };
         let path = Path::new(path.strip_prefix('/')?);
-        // One outside of this cgroup namespace cannot be named.
+        // A cgroup outside of this cgroup namespace has no usable path.
         let inside = !path.components().any(|part| part == std::path::Component::ParentDir);
         (controllers.split(',').any(|name| name == wanted) && inside).then(|| path.to_owned())
     })

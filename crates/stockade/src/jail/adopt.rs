@@ -1,17 +1,17 @@
-//! Jails that another program makes, `jailer` for one, and that are to be removed all the same.
+//! Jails that another program, for example `jailer`, creates, and that stockade removes.
 //!
-//! Such a program leaves no receipt and marks nothing. So whoever runs it has the jail adopted first: what the
-//! program is going to make is written down by its name, and what is missing for it, the base, a network
-//! namespace, a ramfs, is made. From then on the jail is removed like any other, by its keeper or, after the
-//! keeper's death, by [`Store::collect`].
+//! Such a program leaves no receipt and marks nothing. So its caller adopts the jail first: the objects that
+//! the program is going to create are written to a receipt by their names, and those that it needs (the base,
+//! a network namespace, a ramfs) are created. From then on the jail is removed like any other, by its owning
+//! process or, if that has exited, by [`Store::collect`].
 
 use std::path::Path;
 
-use crate::error::{Error, PlacementError, Result};
+use crate::error::{PlacementError, Result};
 use crate::host::CgroupLayout;
-use crate::jail::create::LockedJail;
-use crate::jail::teardown::{Report, undo};
-use crate::plan::{Plan, placement as decide, way_of};
+use crate::jail::locked::{LockedJail, Owned};
+use crate::jail::teardown::{Report, begun, undo};
+use crate::plan::{Plan, decide_placement, method_of};
 use crate::spec::{
     CgroupSetting, ExecFile, HostPath, How, JailId, JailSpec, Layout, NetnsName, Owner, ParentCgroup, Placed,
     Placement,
@@ -23,56 +23,56 @@ use crate::steps::{
 };
 use crate::sys::cache;
 
-/// A jail that another program is going to make.
+/// The description of a jail that another program is going to create.
 #[derive(Clone, Debug)]
 pub struct AdoptSpec {
-    /// What the receipt is called; the jail's id, unless that is none or another receipt has it.
+    /// The name of the receipt: the jail's id, unless that is not a valid id, or another receipt has it.
     pub name: JailId,
-    /// The directory that jails are made in; it is made if it is missing.
+    /// The base, which is created if it is missing.
     pub base: HostPath,
-    /// Where in it the jail will be; `None` if the other program will make none, as when it is to refuse.
+    /// The jail's paths; `None` if the other program will not create a jail, for example because it reports an error.
     pub jail: Option<Layout>,
-    /// What else there will be.
+    /// The other objects of the jail.
     pub wants: AdoptOptions,
 }
 
-/// What an adopted jail has besides its directory.
+/// The objects that an adopted jail has besides its directory.
 #[derive(Clone, Debug, Default)]
 pub struct AdoptOptions {
-    /// A network namespace of this name, made unless there is one; that of others stays.
+    /// A network namespace with this name. It is created and removed, unless it exists already.
     pub netns: Option<NetnsName>,
     /// A ramfs.
     pub ramfs: Option<Ramfs>,
-    /// The settings that the other program is going to be given: where it will make cgroups.
+    /// The cgroup settings of the other program. They determine in which hierarchies it creates cgroups.
     pub cgroups: Vec<CgroupSetting>,
-    /// The cgroup that it will be told to make them in; `None` is the name of the executable.
+    /// The parent cgroup of the other program; `None` means the name of the executable.
     pub parent_cgroup: Option<ParentCgroup>,
 }
 
-/// A jail that another program makes. Dropping it removes the jail, by the process that adopted it alone.
+/// A jail that another program creates. Dropping the value removes the jail, but only in the process that adopted it.
 #[derive(Debug)]
 pub struct Adopted {
-    jail: Option<LockedJail>,
+    jail: Owned,
 }
 
 impl Store {
-    /// Adopts a jail: writes down what will be of it, and makes what is wanted. What a dead jail of the same
-    /// name left is removed first.
+    /// Adopts a jail: writes its receipt, and creates the objects in `spec.wants`. An abandoned jail of the
+    /// same name is removed first.
     ///
     /// # Errors
-    /// As of [`Store::create`]; nothing is left then.
+    /// Returns the errors of [`Store::create`], and leaves nothing behind.
     pub fn adopt(&self, spec: &AdoptSpec) -> Result<Adopted> {
         let (lock, _) = self.take_over(&spec.name)?;
         let receipt = receipt(spec)?;
-        let mut adopted = Adopted { jail: Some(LockedJail { ctx: receipt.step_context(), lock, receipt }) };
+        let mut adopted = Adopted { jail: Owned::new(LockedJail::new(lock, receipt)) };
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);
         let mut steps = vec![SharedDirectory { path: shared }.into()];
         if let Some(layout) = &spec.jail {
             steps.extend(directory_and_processes(layout).map(Step::from));
         }
-        // On failure the value is dropped, and with it goes what was made.
-        steps.extend(wanted(&adopted.jail().receipt.layout, &spec.wants)?);
-        adopted.carry_out(steps)?;
+        // After an error the value is dropped, which removes the jail.
+        steps.extend(requested(&adopted.jail.get().receipt.layout, &spec.wants)?);
+        adopted.apply(steps)?;
         Ok(adopted)
     }
 }
@@ -80,122 +80,105 @@ impl Store {
 impl Adopted {
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
-        &self.jail().receipt
+        &self.jail.get().receipt
     }
 
-    /// Writes down and makes what is wanted now and was not before. What was made stays until the end.
+    /// Adds objects to the jail: those that it does not have yet are written to the receipt and created.
     ///
     /// # Errors
-    /// What was refused; of what is new nothing stays then.
+    /// Returns the error of the first object that cannot be created, and removes the new ones.
     pub fn want(&mut self, wants: &AdoptOptions) -> Result<()> {
-        let steps = wanted(&self.jail().receipt.layout, wants)?;
-        self.carry_out(steps)
+        let steps = requested(&self.jail.get().receipt.layout, wants)?;
+        self.apply(steps)
     }
 
-    /// Has a network namespace removed with the jail that somebody else makes for it.
+    /// Adds a network namespace that another program creates for the jail, to be removed with it.
     ///
     /// # Errors
-    /// What the kernel says of writing the receipt.
+    /// Returns an error if the receipt cannot be written.
     pub fn expect_netns(&mut self, name: &NetnsName) -> Result<()> {
         let own = |step: &Step| matches!(step, Step::NamedNetns(own) if own.name == *name);
-        if self.jail().receipt.steps.iter().any(own) {
+        if self.jail.get().receipt.steps.iter().any(own) {
             return Ok(());
         }
         let path = name.path();
-        self.carry_out(vec![External { what: ExternalKind::Netns, path }.into()])
+        self.apply(vec![External { what: ExternalKind::Netns, path }.into()])
     }
 
-    /// Makes the jail's directory and its root, unless the other program has.
+    /// Creates the jail's directory and its root, unless the other program has created them.
     ///
     /// # Errors
-    /// What was refused; [`Error::InTheWay`] for the directory of another jail.
+    /// Returns [`Error::InTheWay`](crate::Error::InTheWay) if the directory belongs to another jail, or the
+    /// error of creating it.
     pub fn make_root(&mut self) -> Result<()> {
-        make_root(&self.jail().receipt.step_context())
+        make_root(&self.jail.get().receipt.step_context())
     }
 
-    /// Places a file or device of the host into the jail's root, which has to be there, in the place of
-    /// whatever has its name. Nothing can be bound: that takes the process that becomes the VMM.
+    /// Places a file or device of the host into the jail's existing root, and replaces an existing file.
+    ///
+    /// A bind is not possible, because only the VMM's process can attach one.
     ///
     /// # Errors
-    /// As of [`Created::place`](crate::Created::place).
+    /// Returns the errors of [`Created::place`](crate::Created::place).
     pub fn place(&mut self, placement: impl Into<Placement>, owner: Owner) -> Result<Placed> {
-        let ctx = self.jail().receipt.step_context();
+        let ctx = self.jail.get().receipt.step_context();
         let tree = ctx.tree()?;
-        let asked = placement.into();
-        let step = decide(owner, &ctx.layout.root(), &asked)?;
+        let placement = placement.into();
+        let step = decide_placement(owner, &ctx.layout.root(), &placement)?;
         if let Step::Bind(bind) = &step {
-            return Err(PlacementError::NoSuchWay(bind.source.as_path().to_owned(), How::Bind).into());
+            return Err(PlacementError::UnsupportedMethod(bind.source.as_path().to_owned(), How::Bind).into());
         }
-        let path = asked.target()?;
+        let path = placement.target()?;
         tree.make_parents(&path, owner)?;
         step.apply(&ctx)?;
-        Ok(Placed { path, how: way_of(&step), stripped: ctx.take_stripped().pop() })
+        Ok(Placed { path, how: method_of(&step), stripped: ctx.take_stripped().pop() })
     }
 
-    /// Removes the jail: kills what runs in it, and undoes everything on its receipt.
+    /// Removes the jail: kills the processes in it, and undoes all steps on its receipt.
     ///
     /// # Errors
-    /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
-    /// report.
+    /// Returns an error if the receipt cannot be written or removed. The report lists the parts of the jail
+    /// that could not be removed.
     pub fn teardown(mut self) -> Result<Report> {
-        match self.jail.take() {
-            Some(jail) => jail.tear_down(),
-            None => unreachable!("an adopted jail is taken once, by what consumes it"),
-        }
+        self.jail.take().tear_down()
     }
 
-    /// Puts steps that are not yet on the receipt on it, and applies them; all, or none of them.
-    fn carry_out(&mut self, steps: Vec<Step>) -> Result<()> {
-        let LockedJail { lock, receipt, .. } = self.jail_mut();
-        // The tree opened anew, since the other program, or whoever runs it, may have replaced the root.
+    /// Writes new steps to the receipt and applies them, all or none.
+    fn apply(&mut self, steps: Vec<Step>) -> Result<()> {
+        let LockedJail { lock, receipt, .. } = self.jail.get_mut();
+        // A new context opens the tree again: the other program or its caller may have replaced the root.
         let ctx = &receipt.step_context();
         let known = receipt.steps.clone();
         let mut new: Vec<Step> = steps.into_iter().filter(|step| !known.contains(step)).collect();
         if !new.is_empty() || known.is_empty() {
             receipt.steps.extend(new.iter().cloned());
-            // Whatever uses the rest ends first.
+            // The processes are last, so that they are killed before the objects that they use are removed.
             receipt.steps.sort_by_key(|step| {
                 matches!(step, Step::External(External { what: ExternalKind::Processes, .. }))
             });
             lock.write(receipt)?;
         }
-        // What was made once and is gone, as after a test of its own removal, is made again.
+        // Objects that were removed since, as after a test of its own removal, are created again.
         new.extend(known.iter().filter(|step| is_missing(step)).cloned());
         for (index, step) in new.iter().enumerate() {
-            let Err(error) = apply(step, ctx) else { continue };
-            // What is in the way is not ours to undo.
-            let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
+            let Err(error) = apply_one(step, ctx) else { continue };
             let mut remaining = known;
-            undo(&receipt.id, &new[..made], ctx, &mut remaining);
+            undo(&receipt.id, begun(&new, index, &error), ctx, &mut remaining);
             receipt.steps = remaining;
             lock.write(receipt)?;
             return Err(error);
         }
         Ok(())
     }
-
-    fn jail(&self) -> &LockedJail {
-        match &self.jail {
-            Some(jail) => jail,
-            None => unreachable!("an adopted jail is there until it is consumed"),
-        }
-    }
-
-    fn jail_mut(&mut self) -> &mut LockedJail {
-        match &mut self.jail {
-            Some(jail) => jail,
-            None => unreachable!("an adopted jail is there until it is consumed"),
-        }
-    }
 }
 
 impl Drop for Adopted {
     fn drop(&mut self) {
-        let Some(jail) = self.jail.take() else { return };
-        // A forked copy of the keeper has a copy of this value, and nothing to remove.
-        let mine = rustix::process::getpid().as_raw_nonzero().get();
-        if jail.receipt.keeper.is_some_and(|keeper| keeper.pid == mine) {
-            // What cannot be removed now stays on the receipt.
+        let Some(jail) = self.jail.take_unless_consumed() else { return };
+        // A forked child of the owning process has a copy of this value, and must not remove the jail.
+        let own_pid = rustix::process::getpid().as_raw_nonzero().get();
+        if jail.receipt.keeper.is_some_and(|keeper| keeper.pid == own_pid) {
+            // Steps that cannot be undone now stay on the receipt.
             let _ = jail.tear_down();
         }
     }
@@ -204,7 +187,7 @@ impl Drop for Adopted {
 fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
     let layout = match &spec.jail {
         Some(layout) => layout.clone(),
-        // Nothing is made there.
+        // The layout of a jail that is never created.
         None => Layout::named(spec.base.clone(), spec.name.as_str(), spec.name.as_str())?,
     };
     let exec_file = ExecFile::unseen(Path::new(layout.exec_name()));
@@ -215,8 +198,8 @@ fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
     Ok(receipt)
 }
 
-/// The steps that are wanted, a namespace of others left out.
-fn wanted(layout: &Layout, wants: &AdoptOptions) -> Result<Vec<Step>> {
+/// The steps for these objects, without a network namespace that exists already.
+fn requested(layout: &Layout, wants: &AdoptOptions) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(wants.ramfs.iter().cloned().map(Step::from));
     if let Some(name) = &wants.netns
@@ -229,20 +212,20 @@ fn wanted(layout: &Layout, wants: &AdoptOptions) -> Result<Vec<Step>> {
             wants.parent_cgroup.as_ref().map_or(Path::new(layout.exec_name()), ParentCgroup::as_path);
         let below = parent.join(layout.id().as_str());
         let cgroups = CgroupLayout::read_mounts()?;
-        // Which version the other program will choose is its own affair.
+        // In every hierarchy that it may use, because the cgroup version is the choice of the other program.
         let v1 = wants.cgroups.iter().filter_map(|setting| cgroups.v1_with(setting.controller()));
         let mut mounts: Vec<&HostPath> = v1.map(|hierarchy| &hierarchy.mount).collect();
         mounts.extend(cgroups.v2.as_ref().map(|unified| &unified.mount));
         mounts.sort();
         mounts.dedup();
-        let by_name =
+        let external =
             |mount: &HostPath| External { what: ExternalKind::Cgroup, path: mount.join(&below) }.into();
-        steps.extend(mounts.into_iter().map(by_name));
+        steps.extend(mounts.into_iter().map(external));
     }
     Ok(steps)
 }
 
-fn apply(step: &Step, ctx: &StepContext) -> Result<()> {
+fn apply_one(step: &Step, ctx: &StepContext) -> Result<()> {
     if let Step::Ramfs(ramfs) = step {
         make_root(ctx)?;
         ctx.tree()?.make_parents(&ramfs.path, ramfs.owner)?;

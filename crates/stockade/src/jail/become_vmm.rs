@@ -1,4 +1,4 @@
-//! The original jailer's way: the process that makes the jail becomes the VMM.
+//! As Firecracker's jailer does: the process that creates the jail becomes the VMM.
 
 use crate::entry::program::Entry;
 use crate::error::{Error, Result};
@@ -9,14 +9,14 @@ use crate::steps::StepContext;
 
 pub use stockade_syscalls::program::close_inherited;
 
-/// Makes the jail and becomes its VMM; returns only if that failed.
+/// Creates the jail and becomes its VMM. Returns only after an error.
 ///
-/// There is no receipt and nobody stays behind: what is made is left to the caller, as with the original. A
-/// tree that is there already is taken over. The process must have no other thread.
+/// There is no receipt, and no process supervises the jail. As with Firecracker's jailer, its removal is left to the
+/// caller. An existing tree is taken over. The calling process must have no other thread.
 ///
 /// # Arguments
-/// `host` as it was found while the specification was checked; `warn` is told of what the jail has to do
-/// without.
+/// `host` is the description of the host with which the specification was checked. `warn` receives the errors
+/// of optional steps, without which the jail is used.
 pub fn become_vmm(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Error {
     match prepare(spec, host, warn) {
         Ok(mut entry) => {

@@ -1,4 +1,4 @@
-//! Preparing a jail: plan, receipt, apply.
+//! Creating a jail: plan, receipt, steps.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -6,117 +6,78 @@ use std::ffi::OsString;
 use crate::entry::EnterStep;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::jail::locked::{LockedJail, Owned};
 use crate::jail::pool::PoolGuard;
-use crate::jail::teardown::{Report, TeardownOptions, tear_down, undo};
+use crate::jail::teardown::{Report, TeardownOptions, begun, tear_down, undo};
 use crate::plan::{LaunchMode, plan};
 use crate::spec::clock::monotonic_us;
 use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::{Step, StepContext};
+use crate::steps::Step;
 
-/// A jail that is made and waits for its VMM. Dropping it tears it down, unless it stands by itself (see
-/// [`Created::persist`]).
+/// A jail whose VMM was not started yet.
+///
+/// Dropping the value tears the jail down, unless it is persistent (see [`Created::persist`]).
 #[derive(Debug)]
 pub struct Created {
-    jail: Option<LockedJail>,
+    jail: Owned,
     taken_over: Option<Report>,
     stripped: Vec<Stripped>,
-    /// Of which pool, if of any, until it is launched.
-    taken: Option<PoolGuard>,
-}
-
-/// What a prepared jail and a running one have in common.
-#[derive(Debug)]
-pub(crate) struct LockedJail {
-    pub(crate) lock: Lock,
-    pub(crate) receipt: Receipt,
-    pub(crate) ctx: StepContext,
-}
-
-impl LockedJail {
-    pub(crate) fn tear_down(self) -> Result<Report> {
-        self.tear_down_with(TeardownOptions::default())
-    }
-
-    pub(crate) fn tear_down_with(self, options: TeardownOptions) -> Result<Report> {
-        let never_ran = self.receipt.vmm().is_none();
-        let report = tear_down(self.lock, self.receipt, &self.ctx, options);
-        if never_ran {
-            self.ctx.remove_parents();
-        }
-        report
-    }
-
-    /// Ends an attempt that failed: a jail that stands by itself stands on, another goes.
-    pub(crate) fn give_up(mut self) -> Result<()> {
-        if self.receipt.keeper.is_some() {
-            let report = tear_down(self.lock, self.receipt, &self.ctx, TeardownOptions::default());
-            self.ctx.remove_parents();
-            return report.map(drop);
-        }
-        self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
-        self.lock.forget_end()?;
-        self.lock.write(&self.receipt)
-    }
-
-    /// Writes down a step that is about to be carried out.
-    pub(crate) fn append(&mut self, step: Step) -> Result<()> {
-        self.receipt.steps.push(step);
-        // What cannot be written down is not done, and must not keep the rest from being written.
-        self.lock.write(&self.receipt).inspect_err(|_| drop(self.receipt.steps.pop()))
-    }
+    /// The guard of the pool that the jail was taken from, until it is launched.
+    pool_guard: Option<PoolGuard>,
 }
 
 impl Created {
-    pub(crate) fn reopened(jail: LockedJail) -> Self {
-        Self { jail: Some(jail), taken_over: None, stripped: Vec::new(), taken: None }
+    pub(crate) fn new(jail: LockedJail) -> Self {
+        Self { jail: Owned::new(jail), taken_over: None, stripped: Vec::new(), pool_guard: None }
     }
 }
 
 impl Store {
-    /// Makes a jail: works out the plan, writes it down, and carries it out. If a step fails, those before
-    /// it are undone. What a dead jail of the same id left is removed first.
+    /// Creates a jail: plans it, writes its receipt, and applies its steps. If a step fails, the steps before
+    /// it are undone. An abandoned jail with the same id is removed first.
     ///
     /// # Errors
-    /// [`Error::Running`], [`Error::Locked`] or [`Error::Exists`] if the id is in use, otherwise what was
-    /// refused at which step.
+    /// Returns [`Error::Running`], [`Error::Locked`], [`Error::Exited`], [`Error::Foreign`] or
+    /// [`Error::Exists`] if the id is in use, otherwise the error of the failed step.
     pub fn create(&self, spec: &JailSpec) -> Result<Created> {
-        let spec = &*self.without_the_dead(spec)?;
+        let spec = &*self.without_abandoned(spec)?;
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, LaunchMode::Spawn)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
-            // Nothing was made; a place without a receipt is nothing to keep.
+            // Nothing was created, and an entry without a receipt is of no use.
             let _ = lock.remove(None);
             return Err(error);
         }
-        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
-        let mut prepared =
-            Created { jail: Some(apply(jail)?), taken_over, stripped: Vec::new(), taken: None };
-        // Dropped on an error, it takes the jail with it.
-        prepared.jail_mut().place_all(spec.placements())?;
-        prepared.stripped = prepared.jail().ctx.take_stripped();
-        Ok(prepared)
+        let mut created = Created::new(apply(LockedJail::new(lock, receipt))?);
+        created.taken_over = taken_over;
+        // After an error the value is dropped, which removes the jail.
+        created.jail.get_mut().place_all(spec.placements())?;
+        created.stripped = created.jail.get().ctx.take_stripped();
+        Ok(created)
     }
 
-    /// The specification as it is once a dead jail of the id is removed: a network namespace that this has made
-    /// goes with it, and so is one to make, though there is one to join now.
-    fn without_the_dead<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
+    /// The specification that holds after an abandoned jail with this id is removed.
+    ///
+    /// If that jail created the network namespace to be joined, the namespace is removed with it. Then the
+    /// new jail has to create it.
+    fn without_abandoned<'s>(&self, spec: &'s JailSpec) -> Result<Cow<'s, JailSpec>> {
         let Netns::Join(path) = &spec.netns else { return Ok(Cow::Borrowed(spec)) };
-        let dead = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Abandoned);
-        let made = dead.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
+        let abandoned = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Abandoned);
+        let created = abandoned.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
             Step::NamedNetns(netns) if netns.name.path() == *path => Some(netns.name.clone()),
             _ => None,
         });
-        Ok(match made {
+        Ok(match created {
             Some(name) => Cow::Owned(JailSpec { netns: Netns::Make(name), ..spec.clone() }),
             None => Cow::Borrowed(spec),
         })
     }
 
-    /// Locks the id, and clears away what a dead jail of that id left.
+    /// Locks the id, and removes an abandoned jail that has it.
     pub(crate) fn take_over(&self, id: &JailId) -> Result<(Lock, Option<Report>)> {
         let mut removed = None;
         loop {
@@ -135,8 +96,8 @@ impl Store {
                         let what = format!("{} ({})", left.what, left.reason);
                         return Err(Error::InTheWay { what });
                     }
-                    // The lock went with the place, and another may have made a jail of this id before it is had
-                    // again.
+                    // The lock was removed with the entry, and before it is taken again, another process may have
+                    // created a jail with this id.
                     removed = Some(report);
                 }
                 _ => return Err(Error::Exists(id.clone())),
@@ -145,22 +106,20 @@ impl Store {
     }
 }
 
-/// Carries out all steps, or none.
+/// Applies all steps, or none.
 fn apply(jail: LockedJail) -> Result<LockedJail> {
     if jail.receipt.steps.iter().any(|step| matches!(step, Step::NamedNetns(_))) {
-        // It takes the kernel as long as all the rest, which needs nothing of it.
+        // This takes the kernel as long as all other steps together, and they do not depend on it.
         jail.ctx.begin_network();
     }
     for (index, step) in jail.receipt.steps.iter().enumerate() {
         let Err(error) = step.apply(&jail.ctx) else { continue };
-        // What is in the way is not ours to undo.
-        let made = if matches!(error, Error::InTheWay { .. }) { index } else { index + 1 };
         let mut remaining = Vec::new();
         jail.ctx.close();
-        undo(&jail.receipt.id, &jail.receipt.steps[..made], &jail.ctx, &mut remaining);
+        undo(&jail.receipt.id, begun(&jail.receipt.steps, index, &error), &jail.ctx, &mut remaining);
         jail.ctx.remove_parents();
         let LockedJail { lock, mut receipt, .. } = jail;
-        // The first error is the one to tell; what is left stays on the receipt for gc.
+        // The first error is returned. Steps that could not be undone stay on the receipt for `gc`.
         receipt.steps = remaining;
         receipt.over = true;
         let _ = if receipt.steps.is_empty() {
@@ -174,54 +133,55 @@ fn apply(jail: LockedJail) -> Result<LockedJail> {
 }
 
 impl Created {
-    /// What was removed of a dead jail of the same id, if there was one.
+    /// The report on the abandoned jail with the same id that was removed first, if there was one.
     pub fn taken_over(&self) -> Option<&Report> {
         self.taken_over.as_ref()
     }
 
-    /// What was taken away from the files that the jail was made with: the executable, its libraries, and what its
-    /// profile places. What is placed later says so itself ([`Placed::stripped`](crate::Placed::stripped)).
+    /// The privileges that the files placed at creation have lost: the executable, its shared libraries, and
+    /// the files of its profile. For later placements see [`Placed::stripped`](crate::Placed::stripped).
     pub fn stripped(&self) -> &[Stripped] {
         &self.stripped
     }
 
     /// The jail's receipt.
     pub fn receipt(&self) -> &Receipt {
-        &self.jail().receipt
+        &self.jail.get().receipt
     }
 
     /// The jail's root on the host.
     pub fn root(&self) -> HostPath {
-        self.jail().receipt.root()
+        self.jail.get().receipt.root()
     }
 
-    /// Leaves the jail standing by itself: it is no longer torn down with this value or this process, and
-    /// waits to be opened again (see [`Store::open`]).
+    /// Makes the jail persistent: it remains when this value is dropped or this process exits, until it is
+    /// opened again (see [`Store::open`]).
     ///
     /// # Errors
-    /// What the kernel says of writing the receipt; the jail is torn down then.
+    /// Returns an error if the receipt cannot be written. The jail is torn down then.
     pub fn persist(mut self) -> Result<()> {
         let mut jail = self.take();
         jail.receipt.keeper = None;
-        let left = jail.lock.write(&jail.receipt);
-        if left.is_err() {
-            // The first error is the one to tell.
+        let written = jail.lock.write(&jail.receipt);
+        if written.is_err() {
+            // The first error is returned.
             let _ = jail.tear_down();
         }
-        left
+        written
     }
 
-    /// Sets the VMM's own arguments, in the place of those that the specification had.
+    /// Replaces the VMM's own arguments.
     pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
-        let receipt = &mut self.jail_mut().receipt;
+        let receipt = &mut self.jail.get_mut().receipt;
         receipt.spec.arguments = arguments;
         renew_arguments(receipt);
     }
 
-    /// Has the start asked for now, for a jail of a pool, which was made before somebody did.
-    pub(crate) fn was_taken(&mut self, taken: PoolGuard) {
-        self.taken = Some(taken);
-        let receipt = &mut self.jail_mut().receipt;
+    /// Marks a jail as taken from a pool. The start time of its VMM, which is among the arguments, is now,
+    /// and not when the pool created the jail.
+    pub(crate) fn set_pool_guard(&mut self, guard: PoolGuard) {
+        self.pool_guard = Some(guard);
+        let receipt = &mut self.jail.get_mut().receipt;
         receipt.spec.started_us = monotonic_us();
         renew_arguments(receipt);
     }
@@ -229,54 +189,41 @@ impl Created {
     /// Removes the jail.
     ///
     /// # Errors
-    /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
-    /// report.
+    /// Returns an error if the receipt cannot be written or removed. The report lists the parts of the jail
+    /// that could not be removed.
     pub fn teardown(mut self) -> Result<Report> {
         self.take().tear_down()
     }
 
-    /// Removes the jail in this way; there is no VMM yet for a grace period.
+    /// Removes the jail with these options. The grace period is not used, because no VMM is running.
     ///
     /// # Errors
-    /// As for [`Created::teardown`].
+    /// Returns the errors of [`Created::teardown`].
     pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
         self.take().tear_down_with(options)
     }
 
     /// Takes the jail out; the value is never used again.
     pub(crate) fn take(&mut self) -> LockedJail {
-        match self.jail.take() {
-            Some(jail) => jail,
-            None => unreachable!("a prepared jail is taken once, by what consumes it"),
-        }
-    }
-
-    fn jail(&self) -> &LockedJail {
-        match &self.jail {
-            Some(jail) => jail,
-            None => unreachable!("a prepared jail is there until it is consumed"),
-        }
+        self.jail.take()
     }
 
     pub(crate) fn jail_mut(&mut self) -> &mut LockedJail {
-        match &mut self.jail {
-            Some(jail) => jail,
-            None => unreachable!("a prepared jail is there until it is consumed"),
-        }
+        self.jail.get_mut()
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
-        // A jail that stands by itself is not this value's to remove.
-        if let Some(jail) = self.jail.take().filter(|jail| jail.receipt.keeper.is_some()) {
-            // What cannot be removed now stays on the receipt.
+        // A persistent jail remains.
+        if let Some(jail) = self.jail.take_unless_consumed().filter(|jail| jail.receipt.keeper.is_some()) {
+            // Steps that cannot be undone now stay on the receipt.
             let _ = jail.tear_down();
         }
     }
 }
 
-/// Works the VMM's arguments out again, after something that is among them has changed.
+/// Computes the VMM's arguments again after a change of the specification.
 pub(crate) fn renew_arguments(receipt: &mut Receipt) {
     for step in &mut receipt.enter {
         if let EnterStep::Execute { arguments, .. } = step {

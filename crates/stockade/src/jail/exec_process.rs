@@ -10,57 +10,59 @@ use crate::error::Result;
 use crate::spec::ExitStatus;
 use crate::sys::process::PidFd;
 
-/// A program in a jail beside its VMM, a child of this process. Dropping it leaves it there, until the jail goes.
+/// An exec process, which is a child of this process.
+///
+/// It keeps running when the value is dropped, until it exits or the jail is removed.
 #[derive(Debug)]
 pub struct ExecProcess {
     process: PidFd,
-    ended: Cell<Option<ExitStatus>>,
+    status: Cell<Option<ExitStatus>>,
 }
 
 impl ExecProcess {
     pub(crate) fn new(process: PidFd) -> Self {
-        Self { process, ended: Cell::new(None) }
+        Self { process, status: Cell::new(None) }
     }
 
-    /// Its pid, as this process sees it.
+    /// The pid, as this process sees it.
     pub fn pid(&self) -> i32 {
         self.process.pid()
     }
 
-    /// Sends it a signal; one that has ended needs none.
+    /// Sends a signal, unless the process has exited.
     ///
     /// # Errors
-    /// What the kernel says of sending it.
+    /// Returns an error if the signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        if self.ended.get().is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
+        if self.status.get().is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn wait(&self) -> Result<ExitStatus> {
         Ok(self.wait_until(None)?.unwrap_or(ExitStatus::Unknown))
     }
 
-    /// Waits for its end, at most for `timeout`; `None` if it still runs.
+    /// Waits until the process exits, at most for `timeout`; `None` if it is still running.
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        if self.ended.get().is_none() && self.process.wait_until_ended(deadline)? {
-            self.ended.set(Some(self.process.reap()?.unwrap_or(ExitStatus::Unknown)));
+        if self.status.get().is_none() && self.process.wait_for_exit(deadline)? {
+            self.status.set(Some(self.process.reap()?.unwrap_or(ExitStatus::Unknown)));
         }
-        Ok(self.ended.get())
+        Ok(self.status.get())
     }
 }
 
 impl AsFd for ExecProcess {
-    /// Its pidfd: readable once it has ended.
+    /// The pidfd, which is readable once the process has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }

@@ -1,11 +1,11 @@
-//! What others have mounted in a jail's directory.
+//! Foreign mounts in a jail's directory.
 
 use crate::error::Result;
 use crate::state::Receipt;
 use crate::steps::Step;
 use crate::sys::mounts::{Mount, is_ramfs, table, unmount};
 
-/// What others have mounted on a jail's directory and below it; the last first, which may hide those before it.
+/// Foreign mounts on a jail's directory and below it, the last first, because it may hide those before it.
 pub(crate) fn foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
     let directory = receipt.layout.jail_dir();
     let own = |mount: &Mount| {
@@ -23,15 +23,15 @@ pub(crate) fn foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
     Ok(found)
 }
 
-/// Takes them away; returns what was.
+/// Unmounts the foreign mounts, and returns those that were unmounted.
 pub(crate) fn unmount_foreign(receipt: &Receipt) -> Result<Vec<Mount>> {
     let above = receipt.layout.exec_dir();
-    let mut gone = Vec::new();
+    let mut unmounted = Vec::new();
     for mount in foreign(receipt)? {
-        // What cannot be unmounted is still there, and is told as such.
+        // The teardown reports a mount that cannot be unmounted.
         if unmount(&mount, &above).is_ok() {
-            gone.push(mount);
+            unmounted.push(mount);
         }
     }
-    Ok(gone)
+    Ok(unmounted)
 }

@@ -1,6 +1,4 @@
-//! Removing what dead jails left.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! Removing abandoned jails.
 
 use serde::Serialize;
 
@@ -11,72 +9,68 @@ use crate::spec::{JailId, JailPath};
 use crate::state::{JailState, Receipt, Store, remove_strays};
 use crate::steps::Step;
 use crate::sys::Progress;
-use crate::sys::owned_dir::{remove_if_ours_and_empty, remove_unnamed};
+use crate::sys::owned_dir::{remove_if_marked_and_empty, remove_temporary};
 
-/// What a collection did, or would do.
+/// The result of a collection, or of a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Collection {
-    /// Dead jails, and what became of them.
+    /// The reports on the abandoned jails.
     pub jails: Vec<Report>,
-    /// Receipts that could not be acted on, and other jails that could not be looked at.
+    /// Jails whose receipts cannot be understood, or that could not be examined, with the reasons.
     pub problems: Vec<Leftover>,
 }
 
 impl Collection {
-    /// Whether nothing is left that should be gone.
+    /// Whether all abandoned jails were removed without problems.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty() && self.jails.iter().all(Report::is_clean)
     }
 }
 
 impl Store {
-    /// Removes what dead jails left. Jails that run, are prepared or are being worked on are left alone;
-    /// so are receipts that cannot be understood, which are reported.
+    /// Removes abandoned jails.
+    ///
+    /// Jails in other states, and jails that another process has locked, are not touched. Corrupt jails are
+    /// not touched either, and are reported.
     ///
     /// # Arguments
-    /// With `dry_run` nothing is changed, and the report lists what would be removed.
+    /// With `dry_run` nothing is changed, and the reports list the objects that would be removed.
     ///
     /// # Errors
-    /// What the kernel says of reading the state directory. What goes wrong with one jail is in the
-    /// collection.
+    /// Returns an error if the state directory cannot be read. Errors of single jails are in the collection.
     pub fn collect(&self, dry_run: bool) -> Result<Collection> {
         self.collect_with(dry_run, TeardownOptions::default())
     }
 
-    /// The same, with dead jails torn down in this way.
+    /// The same, with these options for the teardowns.
     ///
     /// # Errors
-    /// As for [`Store::collect`].
+    /// Returns the errors of [`Store::collect`].
     pub fn collect_with(&self, dry_run: bool, options: TeardownOptions) -> Result<Collection> {
         self.collect_with_progress(dry_run, options, &|_| ())
     }
 
-    /// The same, telling how many of all jails have been seen to, from several threads.
+    /// The same, and calls `on_progress` with the number of examined jails, from several threads.
     ///
     /// # Errors
-    /// As for [`Store::collect`].
+    /// Returns the errors of [`Store::collect`].
     pub fn collect_with_progress(
         &self,
         dry_run: bool,
         options: TeardownOptions,
-        tell: &(dyn Fn(Progress) + Sync),
+        on_progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Collection> {
         let mut collection = Collection::default();
         if !dry_run {
-            remove_unnamed(self.directory());
+            remove_temporary(self.directory());
             remove_strays(self.directory());
         }
         let ids = self.ids()?;
-        let (done, total) = (AtomicU64::new(0), ids.len() as u64);
-        let collected = each(ids, |id| {
-            let outcome = self.collect_one(&id, dry_run, options);
-            tell(Progress { done: done.fetch_add(1, Ordering::Relaxed) + 1, total });
-            (outcome, id)
-        });
+        let collected = each(ids, |id| (self.collect_one(&id, dry_run, options), id), on_progress);
         for (outcome, id) in collected {
             match outcome {
                 Ok(report) => collection.jails.extend(report),
-                // Somebody else's affair.
+                // Another process is working on it, or its VMM is running.
                 Err(Error::Locked { .. } | Error::Running { .. }) => (),
                 Err(e) => {
                     collection.problems.push(Leftover { what: format!("jail {id}"), reason: e.to_string() });
@@ -84,24 +78,24 @@ impl Store {
             }
         }
         if !dry_run {
-            // Made for a jail that never got its place.
-            remove_if_ours_and_empty(self.directory())?;
+            // It may have been created for a jail that never got its entry.
+            remove_if_marked_and_empty(self.directory())?;
         }
         Ok(collection)
     }
 
     fn collect_one(&self, id: &JailId, dry_run: bool, options: TeardownOptions) -> Result<Option<Report>> {
-        // First without the lock, which would be in the way of those whose jails these are.
-        let dead = |receipt: &Receipt| receipt.state() == JailState::Abandoned;
-        if self.read(id)?.is_some_and(|receipt| !dead(&receipt)) {
+        // First without the lock, which would keep the owning processes from their jails.
+        let is_abandoned = |receipt: &Receipt| receipt.state() == JailState::Abandoned;
+        if self.read(id)?.is_some_and(|receipt| !is_abandoned(&receipt)) {
             return Ok(None);
         }
         let Some(lock) = self.try_lock(id)? else { return Ok(None) };
         match lock.read()? {
-            // Killed between taking the place and writing the receipt: nothing else was made.
+            // The process was killed between creating the entry and writing the receipt. Nothing else was created.
             None if dry_run => Ok(None),
             None => lock.remove_unused().map(|()| None),
-            Some(receipt) if !dead(&receipt) => Ok(None),
+            Some(receipt) if !is_abandoned(&receipt) => Ok(None),
             Some(receipt) if dry_run => Ok(Some(would_remove(&receipt))),
             Some(receipt) => {
                 let ctx = receipt.step_context();
@@ -112,12 +106,12 @@ impl Store {
 }
 
 fn would_remove(receipt: &Receipt) -> Report {
-    // A dead jail's process is gone, and its root goes with its directory.
-    let there = |step: &&Step| match step {
+    // The process of an abandoned jail has exited, and its root is removed with its directory.
+    let is_listed = |step: &&Step| match step {
         Step::Vmm(_) => false,
-        Step::Folder(folder) => folder.path != JailPath::root(),
+        Step::Directory(directory) => directory.path != JailPath::root(),
         _ => true,
     };
-    let removed = receipt.steps.iter().rev().filter(there).map(ToString::to_string).collect();
+    let removed = receipt.steps.iter().rev().filter(is_listed).map(ToString::to_string).collect();
     Report { id: receipt.id.clone(), removed, kept: Vec::new(), left: Vec::new() }
 }

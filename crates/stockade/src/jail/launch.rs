@@ -1,18 +1,20 @@
-//! Launching the VMM in a prepared jail.
+//! Launching the VMM of a created jail.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use stockade_syscalls::monitor::{MonitorConfig, spawn_monitored};
+use stockade_syscalls::descriptors::null;
+use stockade_syscalls::monitor::{Monitor, MonitorConfig, spawn_monitored};
 use stockade_syscalls::spawn::{Child, CloneOptions, spawn};
 
 use crate::entry::EnterStep;
 use crate::entry::program::Entry;
 use crate::error::{Context, Error, Operation, Result};
 use crate::host::{Host, TemplateMounts};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::plan::{LaunchMode, Plan, is_tracking_cgroup, plan};
 use crate::spec::clock::monotonic_us;
@@ -22,48 +24,49 @@ use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
 use crate::sys::process::{Moment, PidFd};
 
-/// The VMM's standard streams; `None` is the caller's own.
+/// The standard streams of a VMM or an exec process; `None` is the caller's own.
 #[derive(Debug, Default)]
 pub struct Streams {
-    /// Where it reads from.
+    /// Standard input.
     pub stdin: Option<OwnedFd>,
-    /// Where it writes to.
+    /// Standard output.
     pub stdout: Option<OwnedFd>,
-    /// Where it complains.
+    /// Standard error.
     pub stderr: Option<OwnedFd>,
 }
 
-/// Who waits for the VMM's end.
+/// The parent of the VMM.
 enum Parent {
-    /// This process.
+    /// This process, with the VMM's streams.
     Launcher(Streams),
-    /// A monitor, which keeps a log of so many bytes.
+    /// A monitor, which keeps a log of at most this many bytes.
     Monitor { log_bytes: u64 },
 }
 
 impl Created {
     /// Starts the VMM in the jail, as a child of this process.
     ///
-    /// The pid is on the receipt before the VMM's first instruction: if this process is killed on the way,
-    /// the VMM never runs, or can be found.
+    /// The pid is on the receipt before the VMM's first instruction. If this process is killed on the way,
+    /// the VMM never runs, or can be found by the receipt.
     ///
     /// # Errors
-    /// [`Error::Enter`] with the step at which the child failed and why; the jail is torn down then, unless it
-    /// stands by itself (see [`Created::persist`]).
+    /// Returns [`Error::Enter`] with the step that failed and the reason. The jail is torn down then, unless
+    /// it is persistent (see [`Created::persist`]).
     pub fn launch(self, streams: Streams) -> Result<Running> {
         self.start(Parent::Launcher(streams))
     }
 
-    /// Starts the VMM in the jail as the child of a small monitor, which outlives this process, copies the
-    /// VMM's output to a log, and writes down how it ended (see [`Store::ended`](crate::Store::ended) and
-    /// [`Store::logs`](crate::Store::logs)).
+    /// Starts the VMM in the jail as the child of a monitor.
+    ///
+    /// The monitor outlives this process, copies the VMM's output to a log, and writes the exit status (see
+    /// [`Store::ended`](crate::Store::ended) and [`Store::logs`](crate::Store::logs)).
     ///
     /// # Arguments
-    /// `log_bytes` is the most that the log may hold; the older half goes when it is full. With 0 the output
-    /// is dropped.
+    /// `log_bytes` is the largest size of the log in bytes. If the log is full, its older half is removed.
+    /// With 0 the output is dropped.
     ///
     /// # Errors
-    /// As for [`Created::launch`].
+    /// Returns the errors of [`Created::launch`].
     pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
         self.start(Parent::Monitor { log_bytes })
     }
@@ -76,8 +79,8 @@ impl Created {
                 Ok(Running::new(jail, process, monitor))
             }
             Err(error) => {
-                // The first error is the one to tell; what is left stays on the receipt for gc.
-                let _ = jail.give_up();
+                // The first error is returned. Steps that could not be undone stay on the receipt for `gc`.
+                let _ = jail.roll_back();
                 Err(error)
             }
         }
@@ -86,18 +89,11 @@ impl Created {
 
 fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)> {
     if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
-        // It was made some time ago, and may have been started in vain.
-        jail.lock.forget_end()?;
-        jail.receipt.spec.started_us = monotonic_us();
-        let host = Host::read_for(&jail.receipt.spec)?;
-        let fresh = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
-        renew(jail, &fresh)?;
-        jail.receipt.enter = fresh.enter;
+        renew_plan(jail)?;
     }
     for step in &jail.receipt.enter {
-        log::debug!("the VMM's process is to {step}");
+        log::debug!("the VMM's process will {step}");
     }
-    let id = jail.receipt.id.clone();
     let (streams, log) = match parent {
         Parent::Launcher(streams) => ([streams.stdin, streams.stdout, streams.stderr], None),
         Parent::Monitor { log_bytes } => {
@@ -106,34 +102,17 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
         }
     };
     let mut entry = Entry::new(&jail.entry()?, jail.ctx.tree()?, streams)?;
-    let cgroup = entry.cgroup.take();
-    let birth = CloneOptions {
-        pid_namespace: jail.receipt.spec.new_pid_ns,
-        network_namespace: jail.receipt.spec.netns == Netns::New,
-        cgroup: cgroup.as_ref().map(AsFd::as_fd),
-        ..CloneOptions::default()
-    };
     let before = Moment::now();
-    let (child, monitor) = match &log {
-        None => (spawn(&mut entry.program, birth).map_err(|cause| entry.clone_error(cause))?, None),
-        Some((output, log_bytes)) => {
-            let place = jail.lock.place()?;
-            let duty = MonitorConfig {
-                place: place.as_fd(),
-                log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
-                title: CString::new(id.as_str()).unwrap_or_default(),
-            };
-            let spawned = spawn_monitored(&mut entry.program, birth, &duty);
-            let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
-            let reference = ProcessRef::born_since(before, monitor.pid);
-            (child, Some((PidFd::new(monitor.pidfd, reference.pid), reference)))
-        }
-    };
-    // The streams are the VMM's and the monitor's now; held on here, the log would never see their end.
+    let (child, monitor) = spawn_vmm(jail, &mut entry, log.as_ref())?;
+    // The streams are the VMM's and the monitor's now. An open copy here would keep the log from its end.
     drop(log);
-    let process = ProcessRef::born_since(before, child.pid);
-    let (monitor, its_reference) = monitor.unzip();
-    let outcome = let_go(jail, &entry, child, process, its_reference);
+    let process = ProcessRef::started_after(before, child.pid);
+    let monitor = monitor.map(|monitor| {
+        let reference = ProcessRef::started_after(before, monitor.pid);
+        (PidFd::new(monitor.pidfd, reference.pid), reference)
+    });
+    let (monitor, monitor_reference) = monitor.unzip();
+    let outcome = release(jail, &entry, child, process, monitor_reference);
     if outcome.is_err()
         && let Some(monitor) = &monitor
     {
@@ -142,16 +121,58 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
     Ok((outcome?, monitor))
 }
 
-/// Whether the plan counts on the skeleton, and that was removed since.
+/// Clones the VMM's process, and its monitor if it has one.
+///
+/// # Arguments
+/// `log` is the output that the monitor reads, unless it is dropped, and the most bytes that its log may hold.
+fn spawn_vmm(
+    jail: &LockedJail,
+    entry: &mut Entry,
+    log: Option<&(Option<OwnedFd>, u64)>,
+) -> Result<(Child, Option<Monitor>)> {
+    let cgroup = entry.cgroup.take();
+    let spec = &jail.receipt.spec;
+    let options = CloneOptions {
+        pid_namespace: spec.new_pid_ns,
+        network_namespace: spec.netns == Netns::New,
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        ..CloneOptions::default()
+    };
+    let Some((output, log_bytes)) = log else {
+        let child = spawn(&mut entry.program, options).map_err(|cause| entry.clone_error(cause))?;
+        return Ok((child, None));
+    };
+    let directory = jail.lock.entry()?;
+    let config = MonitorConfig {
+        entry: directory.as_fd(),
+        log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
+        title: CString::new(jail.receipt.id.as_str()).unwrap_or_default(),
+    };
+    let spawned = spawn_monitored(&mut entry.program, options, &config);
+    let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
+    Ok((child, Some(monitor)))
+}
+
+/// Plans again for a jail that was created some time ago, and may have been started in vain.
+fn renew_plan(jail: &mut LockedJail) -> Result<()> {
+    jail.lock.remove_monitor_files()?;
+    jail.receipt.spec.started_us = monotonic_us();
+    let host = Host::read_for(&jail.receipt.spec)?;
+    let plan = plan(&jail.receipt.spec, &host, LaunchMode::Spawn)?;
+    renew_tracking_cgroup(jail, &plan)?;
+    jail.receipt.enter = plan.enter;
+    Ok(())
+}
+
+/// Whether the plan uses the template mount namespace, and that was removed since.
 fn has_lost_template_mounts(enter: &[EnterStep]) -> bool {
     enter.iter().any(|step| matches!(step, EnterStep::JoinTemplateMounts { .. }))
         && TemplateMounts::find().is_err()
 }
 
-/// Nothing to read from, and a pipe to write to, whose other end is the monitor's; without a log `/dev/null`.
+/// The VMM's streams, and the end of the pipe that the monitor reads. Without a log all streams are `/dev/null`.
 fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<OwnedFd>)> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    let null = OwnedFd::from(null);
+    let null = null()?;
     if log_bytes == 0 {
         let (stdout, stderr) = (null.try_clone()?, null.try_clone()?);
         return Ok(([Some(null), Some(stdout), Some(stderr)], None));
@@ -161,8 +182,8 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
     Ok(([Some(null), Some(stdout), Some(stderr)], Some(output)))
 }
 
-/// Records the child, lets it go on, and waits until it has become the VMM.
-fn let_go(
+/// Records the child, releases it, and waits until it has executed the VMM.
+fn release(
     jail: &mut LockedJail,
     entry: &Entry,
     child: Child,
@@ -170,7 +191,7 @@ fn let_go(
     monitor: Option<ProcessRef>,
 ) -> Result<PidFd> {
     let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
-    // Unrecorded, the child ends when its link closes.
+    // A child that is not on the receipt exits when its channel closes.
     let (pidfd, outcome) = if recorded.is_ok() { child.release_and_wait() } else { child.abandon() };
     let process = PidFd::new(pidfd, vmm.pid);
     let failed = match (recorded, outcome) {
@@ -180,12 +201,12 @@ fn let_go(
         (_, Err(cause)) => entry.clone_error(cause).into(),
     };
     process.signal(rustix::process::Signal::KILL)?;
-    process.wait_until_ended(None)?;
-    jail.ctx.note_end(process.reap()?);
+    process.wait_for_exit(None)?;
+    jail.ctx.set_exit_status(process.reap()?);
     Err(failed)
 }
 
-/// Resets what the launcher is to reset of the child.
+/// Resets the attributes of the child that only the launcher can reset.
 fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
     let by_launcher = enter.iter().find_map(|step| match step {
         EnterStep::ResetByLauncher { attributes } => Some(attributes),
@@ -198,7 +219,7 @@ fn reset(enter: &[EnterStep], child: Pid) -> Result<()> {
     })
 }
 
-/// Writes down who the VMM is, on the receipt and in the jail's pid file.
+/// Writes the VMM's process to the receipt, and its pid to the jail's pid file.
 fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef>) -> Result<()> {
     let search = !is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
@@ -209,19 +230,21 @@ fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef
     })
 }
 
-/// Whether a jail's processes are held together by something: descendants need not be searched then.
+/// Whether a pid namespace or a cgroup contains the jail's processes, so that descendants need not be searched.
 fn is_held_together(receipt: &Receipt) -> bool {
     let cgroup = |step: &Step| matches!(step, Step::CgroupV1(_) | Step::CgroupV2(_));
     receipt.spec.new_pid_ns || receipt.steps.iter().any(cgroup)
 }
 
-/// Makes the leash anew for a jail that was made some time ago, where the plan of today has it: below the cgroup
-/// of this process. The cgroup of whoever made the jail, a session perhaps, may be gone with all below it.
-fn renew(jail: &mut LockedJail, today: &Plan) -> Result<()> {
-    let new = today.prepare.iter().find(|step| is_tracking_cgroup(step));
+/// Creates the tracking cgroup again, as the new plan has it: below the cgroup of this process.
+///
+/// The cgroup of the process that created the jail, for example that of a session, may have been removed with
+/// all below it.
+fn renew_tracking_cgroup(jail: &mut LockedJail, plan: &Plan) -> Result<()> {
+    let new = plan.prepare.iter().find(|step| is_tracking_cgroup(step));
     let LockedJail { ctx, receipt, lock } = jail;
     let before = receipt.steps.clone();
-    // One that cannot be removed now is removed with the jail.
+    // A cgroup that cannot be removed now is removed with the jail.
     receipt.steps.retain(|step| {
         !is_tracking_cgroup(step) || Some(step) == new || matches!(step.undo(ctx), UndoOutcome::Left(_))
     });

@@ -1,4 +1,4 @@
-//! The life of a jail, one state or transition a file.
+//! The life of a jail: each file contains one state or transition.
 
 mod adopt;
 mod become_vmm;
@@ -6,13 +6,15 @@ mod bulk;
 mod create;
 mod exec;
 mod exec_process;
+mod exec_program;
 mod foreign_mounts;
 mod gc;
 mod launch;
+mod locked;
+mod namespaces;
 mod open;
 mod placement;
 mod pool;
-
 mod ready;
 mod running;
 mod stop;

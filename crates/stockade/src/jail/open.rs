@@ -1,29 +1,30 @@
-//! A jail from its receipt, for a process that did not make it.
+//! Opening a jail by its receipt, in a process that did not create it.
 
 use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::error::{Error, Result};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
 use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::{ExitStatus, JailId};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::process::PidFd;
 
-/// A jail as it is found.
+/// An opened jail, by its state.
 #[derive(Debug)]
 pub enum Jail {
-    /// It waits for its VMM. Dropping the value changes nothing.
+    /// Its VMM was not started.
     Created(Created),
-    /// Its VMM runs.
+    /// Its VMM is running.
     Running(Running),
     /// Its VMM has exited.
     Exited(Stopped),
-    /// Its owning process is gone.
+    /// Its owning process or its VMM has exited, or it was torn down in part.
     Abandoned(Stopped),
 }
 
@@ -40,38 +41,38 @@ impl Stopped {
     /// Removes the jail.
     ///
     /// # Errors
-    /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
-    /// report.
+    /// Returns an error if the receipt cannot be written or removed. The report lists the parts of the jail
+    /// that could not be removed.
     pub fn teardown(self) -> Result<Report> {
         self.0.tear_down()
     }
 
-    /// Removes the jail in this way; its VMM needs no grace period.
+    /// Removes the jail with these options. The grace period is not used, because no VMM is running.
     ///
     /// # Errors
-    /// As for [`Stopped::teardown`].
+    /// Returns the errors of [`Stopped::teardown`].
     pub fn teardown_with(self, options: TeardownOptions) -> Result<Report> {
         self.0.tear_down_with(options)
     }
 }
 
 impl Store {
-    /// Opens a jail that is there, and holds its lock; `None` if there is none of that id.
+    /// Opens and locks an existing jail; `None` if no jail has this id.
     ///
     /// # Errors
-    /// [`Error::Locked`] or [`Error::Running`] while another
-    /// process holds it, [`Error::Receipt`] for a receipt that cannot be understood.
+    /// Returns [`Error::Locked`] or [`Error::Running`] if another process has locked it, [`Error::Foreign`]
+    /// if it belongs to another pid namespace, and [`Error::Receipt`] if its receipt cannot be understood.
     pub fn open(&self, id: &JailId) -> Result<Option<Jail>> {
         let Some(lock) = self.try_lock(id)? else { return Ok(None) };
         let Some(receipt) = lock.read()? else {
-            // Killed between taking the place and writing the receipt: nothing else was made.
+            // The process was killed between creating the entry and writing the receipt. Nothing else was created.
             return lock.remove_unused().map(|()| None);
         };
-        let jail = LockedJail { ctx: receipt.step_context(), lock, receipt };
+        let jail = LockedJail::new(lock, receipt);
         let vmm = jail.receipt.vmm_step().cloned();
         Ok(Some(match (jail.receipt.state(), vmm) {
             (JailState::Foreign, _) => return Err(Error::Foreign(id.clone())),
-            (JailState::Created, _) => Jail::Created(Created::reopened(jail)),
+            (JailState::Created, _) => Jail::Created(Created::new(jail)),
             (JailState::Running, Some(vmm)) => {
                 let monitor = vmm.monitor.map(|monitor| monitor.open()).transpose()?.flatten();
                 match vmm.process.open()? {
@@ -86,14 +87,17 @@ impl Store {
         }))
     }
 
-    /// The VMM of a running jail, to signal it or wait for its end without the jail's lock, as while another
-    /// process has that; `None` if it does not run and its end is not just being written down.
+    /// The VMM of a running jail, to signal it or wait for it without the jail's lock, which another process
+    /// may have.
+    ///
+    /// Returns `None` if no VMM is running and no monitor is about to write its exit status.
     ///
     /// # Errors
-    /// [`Error::Receipt`] for a receipt that cannot be understood.
+    /// Returns [`Error::Receipt`] if the receipt cannot be understood.
     pub fn vmm(&self, id: &JailId) -> Result<Option<VmmHandle>> {
-        let here = |state| !matches!(state, JailState::Abandoned | JailState::Foreign | JailState::Corrupt);
-        let receipt = self.read(id)?.filter(|receipt| here(receipt.state()));
+        let is_examinable =
+            |state| !matches!(state, JailState::Abandoned | JailState::Foreign | JailState::Corrupt);
+        let receipt = self.read(id)?.filter(|receipt| is_examinable(receipt.state()));
         let Some(receipt) = receipt else { return Ok(None) };
         let Some(vmm) = receipt.vmm_step() else { return Ok(None) };
         let process = vmm.process.open()?;
@@ -103,7 +107,7 @@ impl Store {
     }
 }
 
-/// The VMM of a running jail, seen from any process.
+/// The VMM of a running jail, for any process.
 #[derive(Debug)]
 pub struct VmmHandle {
     process: Option<PidFd>,
@@ -113,39 +117,40 @@ pub struct VmmHandle {
 }
 
 impl VmmHandle {
-    /// Sends the VMM a signal; one that has ended needs none.
+    /// Sends a signal to the VMM, unless it has exited.
     ///
     /// # Errors
-    /// What the kernel says of sending it.
+    /// Returns an error if the signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().map_or(Ok(()), |process| Ok(process.signal(signal)?))
     }
 
-    /// The receipt of the jail, as it was when this was opened.
+    /// The receipt of the jail, as it was when this handle was opened.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
     }
 
-    /// Runs a further program in the jail.
+    /// Runs another program in the jail.
     ///
     /// # Errors
-    /// [`Error::NotRunning`] if the VMM has ended, [`Error::Enter`] with the step at which it failed and why.
+    /// Returns [`Error::NotRunning`] if the VMM has exited, or [`Error::Enter`] with the step that failed and
+    /// the reason.
     pub fn exec(&self, exec: Exec) -> Result<ExecProcess> {
-        let gone = || Error::NotRunning(self.receipt.id.clone());
-        start(&self.receipt, self.process.as_ref().ok_or_else(gone)?, exec)
+        let exited = || Error::NotRunning(self.receipt.id.clone());
+        start(&self.receipt, self.process.as_ref().ok_or_else(exited)?, exec)
     }
 
-    /// Waits for the VMM's end, at most until `deadline`; `None` if it still runs then.
+    /// Waits until the VMM exits, at most until `deadline`; `None` if it is still running then.
     ///
-    /// How it ended is known if its parent has written that down, and the jail was not removed in the same
-    /// moment: [`Store::ends`] misses nothing.
+    /// The exit status is known if its parent has written it, and the jail was not removed at the same time.
+    /// Otherwise it is [`ExitStatus::Unknown`]. [`Store::ends`] does not miss exits.
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        // The monitor ends last, when it has written down how the VMM did.
+        // The monitor exits last, after it has written the exit status.
         for process in [&self.process, &self.monitor].into_iter().flatten() {
-            if !process.wait_until_ended(deadline)? {
+            if !process.wait_for_exit(deadline)? {
                 return Ok(None);
             }
         }

@@ -1,85 +1,93 @@
-//! Placing things of the host into a jail, prepared or running, and taking them out again.
+//! Placements into a created or running jail, and their removal.
 
 use rustix::fs::FileType;
 
 use crate::entry::{Bind, EnterStep};
 use crate::error::{Error, PlacementError, Result};
-use crate::jail::create::{Created, LockedJail};
+use crate::jail::create::Created;
+use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
-use crate::plan::{placement, way_of, with_binds};
+use crate::plan::{decide_placement, method_of, with_binds};
 use crate::spec::{JailPath, Placed, Placement};
 use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
 use crate::sys::process::PidFd;
 
 impl Created {
-    /// Places a file, directory or device of the host into the jail, by its path alone or as a [`Placement`]
-    /// says. A file or device replaces a file or device of that name, at once.
+    /// Places a file, directory or device of the host into the jail.
+    ///
+    /// # Arguments
+    /// `placement` is a path, or a [`Placement`] with options. A file or device atomically replaces an
+    /// existing one of the same name.
     ///
     /// # Errors
-    /// What was refused; [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source is missing
-    /// or cannot be placed in this way. Nothing of it stays in the jail then.
+    /// Returns an error of kind [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) if the source does
+    /// not exist or cannot be placed with this method, otherwise the error of the kernel. Nothing of it stays
+    /// in the jail.
     pub fn place(&mut self, placement: impl Into<Placement>) -> Result<Placed> {
         self.jail_mut().place(&placement.into(), None, None)
     }
 
-    /// The same, telling how far a copy has come: every 16 MiB, and at the end of each file. What is told may break
-    /// it off.
+    /// The same, with reports of a copy's progress after every 16 MiB and at the end of each file.
+    ///
+    /// # Arguments
+    /// `on_progress` can break the copy off.
     ///
     /// # Errors
-    /// As for [`Created::place`]; ECANCELED if it was broken off.
+    /// Returns the errors of [`Created::place`], and ECANCELED if the copy was broken off.
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
-        tell: &mut OnProgress<'_>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<Placed> {
-        self.jail_mut().place(&placement.into(), Some(tell), None)
+        self.jail_mut().place(&placement.into(), Some(on_progress), None)
     }
 
-    /// Takes out what was placed. The host's file stays as it is, however it was placed.
+    /// Removes a placement from the jail. The host's file is not changed, whatever the placement method.
     ///
     /// # Errors
-    /// [`PlacementError::NotPlaced`] for what was not placed, or is part of the jail itself; otherwise why it is
-    /// still there.
+    /// Returns [`PlacementError::NotPlaced`] if the path was not placed or is part of the jail itself, and
+    /// [`Error::NotTakenOut`] with the reason if it cannot be removed.
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
         self.jail_mut().unplace(path)
     }
 }
 
 impl Running {
-    /// Places something into the running jail, as [`Created::place`] does: a drive to be plugged in, for one.
+    /// Places a file, directory or device of the host into the running jail, for example a drive to be hot-plugged.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`Created::place`].
     pub fn place(&mut self, placement: impl Into<Placement>) -> Result<Placed> {
         let (jail, vmm) = self.jail_and_vmm();
         jail.place(&placement.into(), None, Some(vmm))
     }
 
-    /// The same, telling how far a copy has come, and whether it is to go on.
+    /// The same, with reports of progress as for [`Created::place_with_progress`].
     ///
     /// # Errors
-    /// As for [`Created::place`].
+    /// Returns the errors of [`Created::place_with_progress`].
     pub fn place_with_progress(
         &mut self,
         placement: impl Into<Placement>,
-        tell: &mut OnProgress<'_>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<Placed> {
         let (jail, vmm) = self.jail_and_vmm();
-        jail.place(&placement.into(), Some(tell), Some(vmm))
+        jail.place(&placement.into(), Some(on_progress), Some(vmm))
     }
 
-    /// Takes out what was placed, as [`Created::unplace`] does. What the VMM holds open it keeps.
+    /// Removes a placement from the jail. The VMM keeps files that it has open.
     ///
     /// # Errors
-    /// As there; also if the VMM has moved the folder that a bind is in, and so would keep it.
+    /// Returns the errors of [`Created::unplace`], and [`Error::NotTakenOut`] if the VMM has moved the
+    /// directory that a bind is in, because it would keep the bind.
     pub fn unplace(&mut self, path: &JailPath) -> Result<()> {
         let (jail, vmm) = self.jail_and_vmm();
         if let Some(bind) = jail.placed(path).and_then(as_bind)
-            && !bind.is_in_place(&jail.ctx)?
-            && jail.has_stray(&vmm.mount_points()?)
+            && !bind.has_mount_point(&jail.ctx)?
+            && jail.has_moved_bind(&vmm.mount_points()?)
         {
-            let reason = "the VMM has moved the folder it was in, and keeps it until it ends".to_owned();
+            let reason = "the VMM has moved its directory, and keeps the bind until it exits".to_owned();
             return Err(Error::NotTakenOut { path: path.clone(), reason });
         }
         jail.unplace(path)
@@ -87,13 +95,13 @@ impl Running {
 }
 
 impl LockedJail {
-    /// Places what a jail that is being made begins with, all of it written down at once. After an error the jail
-    /// has to go.
-    pub(crate) fn place_all(&mut self, asked: impl IntoIterator<Item = Placement>) -> Result<()> {
+    /// Applies the placements of the specification, which are written to the receipt at once. After an error
+    /// the caller removes the jail.
+    pub(crate) fn place_all(&mut self, placements: impl IntoIterator<Item = Placement>) -> Result<()> {
         let (owner, root, before) = (self.receipt.spec.owner, self.receipt.root(), self.receipt.steps.len());
-        for asked in asked {
-            let step = placement(owner, &root, &asked)?;
-            self.demand_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
+        for placement in placements {
+            let step = decide_placement(owner, &root, &placement)?;
+            self.ensure_free(step.placed_at().unwrap_or(&JailPath::root()), &step)?;
             self.receipt.steps.push(step);
         }
         if self.receipt.steps.len() > before {
@@ -107,42 +115,43 @@ impl LockedJail {
         })
     }
 
-    /// Decides how to place something, writes that down, and does it.
+    /// Chooses the method of a placement, writes the step to the receipt, and applies it.
     fn place(
         &mut self,
-        asked: &Placement,
-        tell: Option<&mut OnProgress<'_>>,
+        placement: &Placement,
+        on_progress: Option<&mut OnProgress<'_>>,
         vmm: Option<&PidFd>,
     ) -> Result<Placed> {
         let owner = self.receipt.spec.owner;
-        let step = placement(owner, &self.receipt.root(), asked)?;
+        let step = decide_placement(owner, &self.receipt.root(), placement)?;
         let path = step.placed_at().cloned().unwrap_or_else(JailPath::root);
-        let mut placed = Placed { path, how: way_of(&step), stripped: None };
-        self.demand_free(&placed.path, &step)?;
+        let mut placed = Placed { path, how: method_of(&step), stripped: None };
+        self.ensure_free(&placed.path, &step)?;
         if let (Some(vmm), Step::Bind(_)) = (vmm, &step) {
             self.ctx.mounts = Some(vmm.mount_namespace()?);
         }
         self.append(step.clone())?;
         let parents = self.ctx.tree().and_then(|tree| Ok(tree.make_parents(&placed.path, owner)?));
-        let apply = || match tell {
-            Some(tell) => step.apply_telling(&self.ctx, tell),
+        let apply = || match on_progress {
+            Some(on_progress) => step.apply_with_progress(&self.ctx, on_progress),
             None => step.apply(&self.ctx),
         };
         let applied = parents.and_then(|()| apply());
         placed.stripped = self.ctx.take_stripped().pop();
         if let Err(error) = applied {
-            // Nothing was placed, and what was there before stays; it is only taken off the list again.
+            // Nothing was placed, and an existing file stays. Only the step is removed from the receipt.
             self.receipt.steps.pop();
             self.lock.write(&self.receipt)?;
             return Err(error);
         }
-        self.forget_replaced(&placed.path)?;
+        // This placement has replaced an earlier one, which is neither attached nor removed any more.
+        self.forget(&placed.path, self.receipt.steps.len() - 1)?;
         Ok(placed)
     }
 
-    /// Refuses to place something over a folder, over what the jail itself is made of, or below a bind, which
-    /// would hide it; and a directory where anything is.
-    fn demand_free(&self, path: &JailPath, step: &Step) -> Result<()> {
+    /// Returns an error if the path is a directory, a part of the jail itself, or below a bind, which would hide the
+    /// placement. A directory also needs a free path.
+    fn ensure_free(&self, path: &JailPath, step: &Step) -> Result<()> {
         let (made, placed) = self.receipt.steps.split_at(self.receipt.made);
         let part_of_jail = made.iter().any(|step| step.placed_at() == Some(path))
             || path == &JailPath::new(self.receipt.layout.pid_file())?;
@@ -151,31 +160,31 @@ impl LockedJail {
         if let Some(bind) = above {
             return Err(PlacementError::BelowBind(path.clone(), bind.path.clone()).into());
         }
-        let is_folder = |found| {
+        let is_directory = |found| {
             rustix::fs::fstat(found).is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode).is_dir())
         };
         let found = self.ctx.tree()?.look(path)?;
-        let wants_nothing_there =
+        let needs_free_path =
             matches!(step, Step::PlacedTree(_)) || as_bind(step).is_some_and(|bind| bind.inode.directory);
-        if found.is_some() && wants_nothing_there {
+        if found.is_some() && needs_free_path {
             return Err(PlacementError::TreeTaken(path.clone()).into());
         }
-        if part_of_jail || found.is_some_and(is_folder) {
+        if part_of_jail || found.is_some_and(is_directory) {
             return Err(PlacementError::Taken(path.clone()).into());
         }
         Ok(())
     }
 
-    /// Takes off the list what the last placement has replaced: it is there no more, neither to be attached
-    /// nor to be taken out.
-    fn forget_replaced(&mut self, path: &JailPath) -> Result<()> {
-        let (last, made) = (self.receipt.steps.len() - 1, self.receipt.made);
-        let mut number = 0;
+    /// Removes the placements at `path` among the first `end` steps from the receipt.
+    fn forget(&mut self, path: &JailPath, end: usize) -> Result<()> {
+        let (before, placements) = (self.receipt.steps.len(), self.receipt.made..end);
+        let mut index = 0;
         self.receipt.steps.retain(|step| {
-            number += 1;
-            number <= made || number > last || step.placed_at() != Some(path)
+            let is_forgotten = placements.contains(&index) && step.placed_at() == Some(path);
+            index += 1;
+            !is_forgotten
         });
-        if self.receipt.steps.len() <= last { self.lock.write(&self.receipt) } else { Ok(()) }
+        if self.receipt.steps.len() < before { self.lock.write(&self.receipt) } else { Ok(()) }
     }
 
     fn placed(&self, path: &JailPath) -> Option<&Step> {
@@ -183,27 +192,22 @@ impl LockedJail {
         placed.iter().rev().find(|step| step.placed_at() == Some(path))
     }
 
-    /// Takes out what was placed; only then it leaves the list.
+    /// Removes a placement, and then its step from the receipt.
     fn unplace(&mut self, path: &JailPath) -> Result<()> {
         let step = self.placed(path).cloned().ok_or_else(|| PlacementError::NotPlaced(path.clone()))?;
         if let UndoOutcome::Left(reason) = step.undo(&self.ctx) {
             return Err(Error::NotTakenOut { path: path.clone(), reason });
         }
-        let (made, mut number) = (self.receipt.made, 0);
-        self.receipt.steps.retain(|step| {
-            number += 1;
-            number <= made || step.placed_at() != Some(path)
-        });
-        self.lock.write(&self.receipt)
+        self.forget(path, self.receipt.steps.len())
     }
 
-    /// Whether one of a VMM's mount points is where nothing was mounted for it.
-    fn has_stray(&self, mount_points: &[JailPath]) -> bool {
+    /// Whether the VMM has a mount point at which stockade mounted nothing for it.
+    fn has_moved_bind(&self, mount_points: &[JailPath]) -> bool {
         let temporary = self.ctx.temporary_name();
         let is_known = |point: &JailPath| {
             let mounted = |step: &Step| match step {
                 Step::Ramfs(ramfs) => ramfs.path == *point,
-                // Or at the name that it has until it is complete.
+                // Or at the temporary name that it has until it is complete.
                 Step::Bind(bind) => bind.path == *point || bind.path.beside(&temporary) == *point,
                 _ => false,
             };
@@ -212,13 +216,13 @@ impl LockedJail {
         !mount_points.iter().all(is_known)
     }
 
-    /// What the VMM's process does to itself, every bind attached; the mount points are there then.
+    /// The enter steps of the VMM's process with its binds, whose mount points are created if they are missing.
     pub(crate) fn entry(&self) -> Result<Vec<EnterStep>> {
         let last = |bind: &&Bind| self.placed(&bind.path).and_then(as_bind) == Some(*bind);
         let binds: Vec<&Bind> = self.receipt.steps.iter().filter_map(as_bind).filter(last).collect();
         for bind in &binds {
             self.ctx.tree()?.make_parents(&bind.path, self.receipt.spec.owner)?;
-            bind.expect_point(&self.ctx)?;
+            bind.ensure_mount_point(&self.ctx)?;
         }
         Ok(with_binds(&self.receipt.enter, binds))
     }

@@ -1,4 +1,4 @@
-//! Jails that are made before they are asked for.
+//! Pools of jails that are created in advance.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,14 @@ use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::{JailSpec, Netns, Nonce};
 use crate::state::Store;
 
-/// Created jails of one specification, kept warm: whoever takes one has only to place into it and to launch it.
+/// A pool of created jails of one specification. A jail that is taken from it only needs placements and a launch.
 ///
-/// Their ids are that of the specification with a random word behind it, and so are the names of network
-/// namespaces that are made for them: a jail keeps its name for life, since its paths have it in them.
+/// The ids are the id of the specification with a part of a nonce appended, and so are the names of network
+/// namespaces that are created for them. A jail keeps its id for life, because its paths contain it.
 ///
-/// What was taken is made up for by a thread of the pool's own, which lets the launch of what was taken go first. A pooled jail is a prepared jail like any other,
-/// with its receipt: if this process is killed, `gc` removes it. A pool that is dropped removes what is in it.
+/// A thread of the pool replaces a taken jail after its launch, or after a short delay. A pooled jail is a
+/// created jail like any other, with a receipt: if this process is killed, `gc` removes it. Dropping the pool
+/// removes its jails.
 ///
 /// ```no_run
 /// use stockade::spec::JailSpec;
@@ -28,9 +29,9 @@ use crate::state::Store;
 /// # fn main() -> stockade::Result<()> {
 /// let spec = JailSpec::builder("web", "/usr/local/bin/firecracker").new_pid_ns(true).build()?;
 /// let pool = JailPool::new(&Store::from_environment()?, &spec, 4)?;
-/// let mut prepared = pool.take()?;
-/// prepared.place("/images/vmlinux")?;
-/// let running = prepared.launch(Streams::default())?;
+/// let mut created = pool.take()?;
+/// created.place("/images/vmlinux")?;
+/// let running = created.launch(Streams::default())?;
 /// println!("{} runs as {}", running.receipt().id, running.pid());
 /// # Ok(())
 /// # }
@@ -47,28 +48,28 @@ struct Shared {
     spec: JailSpec,
     size: usize,
     pool: Mutex<Pool>,
-    /// Reported when a jail comes or goes, or the pool closes.
+    /// Notified when a jail is added or taken, or the pool closes.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
     jails: VecDeque<Created>,
-    /// How many jails were taken and not launched yet.
+    /// The number of taken jails that were not launched yet.
     starting: usize,
-    /// Until when these go first.
-    patient_until: Option<Instant>,
-    /// Why the last jail could not be made; none is tried until somebody wants one again.
+    /// The time until which their launch has priority.
+    launches_first_until: Option<Instant>,
+    /// The error of the last creation. The next is tried when a caller takes a jail or waits for one.
     failed: Option<Error>,
     closed: bool,
 }
 
 impl JailPool {
-    /// A pool that keeps `size` jails of this specification, and begins to make them.
+    /// Creates a pool that keeps `size` jails of this specification, and begins to create them.
     ///
     /// # Errors
-    /// [`SpecError::IdLength`](crate::spec::SpecError::IdLength) for an id that leaves no room for the word behind
-    /// it, or what the kernel says of starting a thread.
+    /// Returns [`SpecError::IdLength`](crate::spec::SpecError::IdLength) if the id is too long for the
+    /// appended part, or an error if the thread cannot be started.
     pub fn new(store: &Store, spec: &JailSpec, size: usize) -> Result<Self> {
         member(spec)?;
         let (store, spec) = (store.clone(), spec.clone());
@@ -79,34 +80,35 @@ impl JailPool {
         Ok(Self { shared, filler: Some(filler) })
     }
 
-    /// Takes a jail. Where none is warm one is made here and now.
+    /// Takes a jail. If the pool has none, this creates one.
     ///
     /// # Errors
-    /// What was refused at which step of making it.
+    /// Returns the errors of [`Store::create`] if the jail has to be created.
     pub fn take(&self) -> Result<Created> {
         let warm = {
             let mut pool = self.shared.lock();
             pool.failed = None;
             pool.starting += 1;
-            pool.patient_until.get_or_insert_with(|| Instant::now() + REFILL_DELAY);
+            pool.launches_first_until.get_or_insert_with(|| Instant::now() + REFILL_DELAY);
             pool.jails.pop_front()
         };
-        let taken = PoolGuard(Arc::clone(&self.shared));
+        let guard = PoolGuard(Arc::clone(&self.shared));
         self.shared.changed.notify_all();
-        let mut prepared = warm.map_or_else(|| self.shared.create(), Ok)?;
-        prepared.was_taken(taken);
-        Ok(prepared)
+        let mut created = warm.map_or_else(|| self.shared.create(), Ok)?;
+        created.set_pool_guard(guard);
+        Ok(created)
     }
 
-    /// How many jails are warm.
+    /// The number of jails in the pool.
     pub fn warm(&self) -> usize {
         self.shared.lock().jails.len()
     }
 
-    /// Waits until as many jails are warm as the pool keeps.
+    /// Waits until the pool is full.
     ///
     /// # Errors
-    /// Why one could not be made. Another is tried when somebody takes one, or waits again.
+    /// Returns the error of a jail that cannot be created. The pool tries again at the next call of this
+    /// function or of [`JailPool::take`].
     pub fn wait_until_warm(&self) -> Result<()> {
         let mut pool = self.shared.lock();
         pool.failed = None;
@@ -120,7 +122,7 @@ impl JailPool {
         Ok(())
     }
 
-    /// Removes the jails that are still in the pool, and returns what became of each.
+    /// Removes the jails in the pool, and returns their reports.
     pub fn close(mut self) -> Vec<Result<Report>> {
         self.shut()
     }
@@ -129,7 +131,7 @@ impl JailPool {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
         if let Some(filler) = self.filler.take() {
-            // It makes one jail more at most; if it panicked its jail was dropped, and with that removed.
+            // It creates at most one more jail. If it panicked, its jail was dropped and so removed.
             let _ = filler.join();
         }
         let jails = std::mem::take(&mut self.shared.lock().jails);
@@ -139,26 +141,27 @@ impl JailPool {
 
 impl Drop for JailPool {
     fn drop(&mut self) {
-        // What cannot be removed now stays on its receipt.
+        // Steps that cannot be undone now stay on the receipts.
         self.shut();
     }
 }
 
-/// How long a new jail is put off at most while one that was taken is about to be launched.
+/// The longest delay of a new jail while a taken one is about to be launched.
 const REFILL_DELAY: Duration = Duration::from_millis(20);
 
 impl Pool {
-    /// How long to go on leaving the processors to those who start; `None` if that is over.
-    fn patience(&mut self) -> Option<Duration> {
-        let left = self.patient_until.filter(|_| self.starting > 0)?.checked_duration_since(Instant::now());
-        if left.is_none() {
-            self.patient_until = None;
+    /// The remaining time in which launches have priority; `None` after it.
+    fn launch_time_left(&mut self) -> Option<Duration> {
+        let remaining =
+            self.launches_first_until.filter(|_| self.starting > 0)?.checked_duration_since(Instant::now());
+        if remaining.is_none() {
+            self.launches_first_until = None;
         }
-        left
+        remaining
     }
 }
 
-/// Lets the pool make up for a jail that was taken once it is launched, or given up.
+/// A taken jail that is not launched yet. Dropping the guard lets the pool replace the jail.
 #[derive(Debug)]
 pub(crate) struct PoolGuard(Arc<Shared>);
 
@@ -167,7 +170,7 @@ impl Drop for PoolGuard {
         let mut pool = self.0.lock();
         pool.starting -= 1;
         if pool.starting == 0 {
-            pool.patient_until = None;
+            pool.launches_first_until = None;
         }
         drop(pool);
         self.0.changed.notify_all();
@@ -187,7 +190,7 @@ impl Shared {
         self.store.create(&member(&self.spec)?)
     }
 
-    /// Makes one jail after the other while the pool lacks some, until it closes.
+    /// Creates one jail after another while the pool is not full, until it closes.
     fn fill(&self) {
         let mut pool = self.lock();
         while !pool.closed {
@@ -195,15 +198,15 @@ impl Shared {
                 pool = self.wait(pool);
                 continue;
             }
-            if let Some(left) = pool.patience() {
-                let waited = self.changed.wait_timeout(pool, left);
+            if let Some(remaining) = pool.launch_time_left() {
+                let waited = self.changed.wait_timeout(pool, remaining);
                 pool = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             drop(pool);
-            let made = self.create();
+            let created = self.create();
             pool = self.lock();
-            match made {
+            match created {
                 Ok(jail) => pool.jails.push_back(jail),
                 Err(error) => pool.failed = Some(error),
             }
@@ -212,14 +215,14 @@ impl Shared {
     }
 }
 
-/// The specification of one jail of the pool, under a name of its own.
+/// The specification of one jail of the pool, with an id of its own.
 fn member(spec: &JailSpec) -> Result<JailSpec> {
     let nonce = Nonce::new();
-    let word = &nonce.as_str()[..8];
+    let suffix = &nonce.as_str()[..8];
     let mut member = spec.clone();
-    member.id = format!("{}-{word}", spec.id).parse()?;
+    member.id = format!("{}-{suffix}", spec.id).parse()?;
     if let Netns::Make(name) = &spec.netns {
-        member.netns = Netns::Make(format!("{name}-{word}").parse()?);
+        member.netns = Netns::Make(format!("{name}-{suffix}").parse()?);
     }
     Ok(member)
 }

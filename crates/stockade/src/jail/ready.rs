@@ -1,6 +1,6 @@
-//! Waiting until a VMM can be talked to.
+//! Waiting until a VMM accepts connections.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,37 +13,38 @@ use crate::jail::running::Running;
 use crate::spec::JailPath;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::remaining;
+use crate::sys::procfs::fd_path;
 
-/// How soon a socket that is there, but at which nobody listens yet, is tried again: the kernel tells of the
-/// first and not of the second.
+/// The delay before the next attempt at a socket that refuses connections. inotify reports the socket's
+/// creation, but not the `listen` after it.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
-/// How many lines of a VMM's last words are told.
+/// The number of last log lines in an error.
 const LAST_LINES: usize = 10;
 
 enum Socket {
     Accepts,
     Refuses,
-    NotThere,
+    Missing,
 }
 
 impl Running {
-    /// Waits until the VMM accepts connections at a Unix socket in its jail, as at its API socket.
+    /// Waits until the VMM accepts connections at a Unix socket in its jail, for example its API socket.
     ///
-    /// The socket may be at a path that is too long for a socket's address: it is reached by descriptor.
+    /// The path may be too long for a socket's address, because the socket is opened by file descriptor.
     /// Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::ExitedEarly`] with the VMM's end and the last lines of its log if it ends first,
-    /// [`Error::NotReady`] after `timeout`, otherwise what the kernel says.
+    /// Returns [`Error::ExitedEarly`] with the exit status and the last lines of the log if the VMM exits first,
+    /// [`Error::NotReady`] after `timeout`, otherwise the error of the kernel.
     pub fn wait_ready(&mut self, socket: &JailPath, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        let changes = self.watch_folder_of(socket)?;
+        let changes = self.watch_directory_of(socket)?;
         loop {
-            let again = match look(self.tree()?, socket)? {
+            let again = match connect(self.tree()?, socket)? {
                 Socket::Accepts => return Ok(()),
                 Socket::Refuses => deadline.min(Instant::now() + TRY_AGAIN_AFTER),
-                Socket::NotThere => deadline,
+                Socket::Missing => deadline,
             };
             if let Some(ended) = self.wait_timeout(Duration::ZERO)? {
                 let id = self.receipt().id.clone();
@@ -61,21 +62,20 @@ impl Running {
         }
     }
 
-    /// Opens a descriptor that tells when something in the socket's folder changes.
-    fn watch_folder_of(&self, socket: &JailPath) -> Result<OwnedFd> {
+    /// Watches the socket's directory for new files, and returns the inotify file descriptor.
+    fn watch_directory_of(&self, socket: &JailPath) -> Result<OwnedFd> {
         let tree = self.tree()?;
-        let folder = tree.folder_of(socket)?;
+        let directory = tree.directory_of(socket)?;
         let at = tree.host_path(socket);
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .context(Operation::Open, &at)?;
         let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        // By descriptor: whatever its name leads to by now.
-        inotify::add_watch(&changes, format!("/proc/self/fd/{}", folder.as_raw_fd()), events)
-            .context(Operation::Open, &at)?;
+        // By file descriptor, because its path may lead elsewhere now.
+        inotify::add_watch(&changes, fd_path(&directory), events).context(Operation::Open, &at)?;
         Ok(changes)
     }
 
-    /// Waits until the folder changes, the VMM ends, or it is time to look again.
+    /// Waits until the directory changes, the VMM exits, or the time `again` is reached.
     fn wait_for_change(&self, changes: &OwnedFd, again: Instant) -> Result<()> {
         let mut waiting =
             [PollFd::new(changes, PollFlags::IN), PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
@@ -83,31 +83,30 @@ impl Running {
             Ok(_) | Err(Errno::INTR) => (),
             Err(cause) => return Err(cause).context(Operation::Wait, self.pid()),
         }
-        // What changed does not matter; the socket is looked at again.
+        // The events are discarded, because the caller checks the socket again.
         let mut events = [0_u8; 4096];
         while rustix::io::read(changes, &mut events).is_ok() {}
         Ok(())
     }
 }
 
-/// Tries to connect to the socket itself: a link in its place is not followed.
-fn look(tree: &JailRoot, socket: &JailPath) -> Result<Socket> {
+/// Tries to connect to the socket. A symbolic link is not followed.
+fn connect(tree: &JailRoot, socket: &JailPath) -> Result<Socket> {
     let at = tree.host_path(socket);
-    let Some(found) = tree.look(socket)? else { return Ok(Socket::NotThere) };
+    let Some(found) = tree.look(socket)? else { return Ok(Socket::Missing) };
     let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
     if FileType::from_raw_mode(facts.st_mode) != FileType::Socket {
-        return Ok(Socket::NotThere);
+        return Ok(Socket::Missing);
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .context(Operation::Open, &at)?;
-    let address =
-        SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd())).context(Operation::Open, &at)?;
+    let address = SocketAddrUnix::new(fd_path(&found)).context(Operation::Open, &at)?;
     match rustix::net::connect(&connection, &address) {
-        // EAGAIN: so many wait to be accepted that the queue is full.
+        // EAGAIN: the queue of connections is full.
         Ok(()) | Err(Errno::AGAIN) => Ok(Socket::Accepts),
         Err(Errno::CONNREFUSED) => Ok(Socket::Refuses),
-        Err(Errno::NOENT) => Ok(Socket::NotThere),
+        Err(Errno::NOENT) => Ok(Socket::Missing),
         Err(cause) => Err(cause).context(Operation::Open, at),
     }
 }

@@ -1,4 +1,4 @@
-//! A jail with its VMM running.
+//! A running jail.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -6,28 +6,30 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::error::Result;
-use crate::jail::create::LockedJail;
 use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
+use crate::jail::locked::LockedJail;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::PidFd;
 
-/// A jail whose VMM was started. Dropping it leaves the VMM running, to be found by its receipt.
+/// A jail whose VMM was started.
+///
+/// Dropping the value does not stop the VMM, which can be found by the jail's receipt.
 #[derive(Debug)]
 pub struct Running {
     jail: LockedJail,
     process: PidFd,
-    /// The VMM's parent, if that is not this process.
+    /// The VMM's parent; `None` if that is this process, or has exited.
     monitor: Option<PidFd>,
-    ended: Option<ExitStatus>,
+    status: Option<ExitStatus>,
 }
 
 impl Running {
     pub(crate) fn new(jail: LockedJail, process: PidFd, monitor: Option<PidFd>) -> Self {
-        Self { jail, process, monitor, ended: None }
+        Self { jail, process, monitor, status: None }
     }
 
     /// The VMM's pid, as this process sees it.
@@ -48,7 +50,7 @@ impl Running {
         self.jail.ctx.tree()
     }
 
-    /// The end of what the VMM has written, if it is launched with a log.
+    /// The last lines of the VMM's log, at most `most`; empty if it was launched without a log.
     pub(crate) fn last_lines(&self, most: usize) -> Vec<String> {
         let parts = self.jail.lock.logs().into_iter();
         let text: String = parts.map(|part| std::fs::read(&part).unwrap_or_default()).map(lossy).collect();
@@ -56,40 +58,42 @@ impl Running {
         lines[lines.len().saturating_sub(most)..].iter().map(|line| (*line).to_owned()).collect()
     }
 
-    /// Sends a signal to the VMM; one that has ended needs none.
+    /// Sends a signal to the VMM, unless it has exited.
     ///
     /// # Errors
-    /// What the kernel says of sending it.
+    /// Returns an error if the signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        if self.ended.is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
+        if self.status.is_some() { Ok(()) } else { Ok(self.process.signal(signal)?) }
     }
 
-    /// Waits for the VMM's end.
+    /// Waits until the VMM exits.
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         loop {
-            if let Some(ended) = self.wait_until(None)? {
-                return Ok(ended);
+            if let Some(status) = self.wait_until(None)? {
+                return Ok(status);
             }
         }
     }
 
-    /// Waits for the VMM's end, at most for `timeout`; `None` if it still runs.
+    /// Waits until the VMM exits, at most for `timeout`; `None` if it is still running.
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
 
-    /// Where to wait for the VMM's end in an event loop: readable once [`Running::wait_timeout`] may have news.
-    /// `None` once the end is known, and [`Running::wait`] returns it at once.
+    /// The file descriptor to wait for in an event loop. It is readable once [`Running::wait_timeout`] has to
+    /// be called again.
     ///
-    /// A jail with a monitor has two such descriptors, one after the other: the VMM's pidfd, and then that of the
-    /// monitor, which has the end to write down. With the `readable` of whatever runtime (tokio's `AsyncFd`, for
-    /// instance) this waits for the end, can be cancelled at any await, and needs no thread:
+    /// Returns `None` once the exit status is known, and [`Running::wait`] returns it at once.
+    ///
+    /// A jail with a monitor has two such file descriptors, one after the other: the pidfd of the VMM, and
+    /// that of the monitor, which then writes the exit status. With the `readable` function of a runtime, for
+    /// example tokio's `AsyncFd`, this waits without a thread, and can be cancelled at any await:
     ///
     /// ```text
     /// while let Some(fd) = running.waits_at()? {
@@ -99,57 +103,61 @@ impl Running {
     /// ```
     ///
     /// # Errors
-    /// What the kernel says of waiting.
+    /// Returns an error if waiting fails.
     pub fn waits_at(&mut self) -> Result<Option<BorrowedFd<'_>>> {
         if self.wait_timeout(Duration::ZERO)?.is_some() {
             return Ok(None);
         }
-        let monitor = self.monitor.as_ref().filter(|_| self.process.has_ended());
+        let monitor = self.monitor.as_ref().filter(|_| self.process.has_exited());
         Ok(Some(monitor.unwrap_or(&self.process).as_fd()))
     }
 
     pub(crate) fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        if self.ended.is_some() || !self.process.wait_until_ended(deadline)? {
-            return Ok(self.ended);
+        if self.status.is_some() || !self.process.wait_for_exit(deadline)? {
+            return Ok(self.status);
         }
         let status = match &self.monitor {
-            // Not yet written down: the deadline came between the two ends.
-            Some(monitor) if !monitor.wait_until_ended(deadline)? => return Ok(None),
+            // The monitor has not written the status yet: the deadline came between the two exits.
+            Some(monitor) if !monitor.wait_for_exit(deadline)? => return Ok(None),
             Some(monitor) => {
                 monitor.reap()?;
-                self.jail.lock.ended()
+                self.jail.lock.exit_status()
             }
             None => self.reap()?,
         };
-        // Where this process is not the parent, or ignores SIGCHLD, all that is known is that it ended.
-        self.ended = Some(status.unwrap_or(ExitStatus::Unknown));
-        Ok(self.ended)
+        // The status is unknown if this process is not the parent, or ignores SIGCHLD.
+        self.status = Some(status.unwrap_or(ExitStatus::Unknown));
+        Ok(self.status)
     }
 
-    /// Takes the end of the VMM, this process's child, and writes it down for others.
+    /// Waits for the VMM, which is a child of this process, and writes its exit status for other processes.
     fn reap(&self) -> Result<Option<ExitStatus>> {
-        let ended = self.process.reap()?;
-        if let Some(ended) = ended {
-            // This caller knows it in any case; a full disk must not keep it from that.
-            let _ = self.jail.lock.write_end(ended);
+        let status = self.process.reap()?;
+        if let Some(status) = status {
+            // The caller gets the status even if it cannot be written, for example on a full disk.
+            let _ = self.jail.lock.write_exit_status(status);
         }
-        Ok(ended)
+        Ok(status)
     }
 
-    /// Leaves the jail standing by itself: how its VMM ended can be asked for until the jail is removed, whatever
-    /// becomes of this process. For a jail with a monitor, as nobody else would write that down.
+    /// Detaches the jail from this process.
+    ///
+    /// When this process exits, the jail is not abandoned. The exit status of its VMM remains until the jail
+    /// is removed.
+    ///
+    /// Use it for a jail with a monitor, because no other process would write the exit status.
     ///
     /// # Errors
-    /// What the kernel says of writing the receipt.
+    /// Returns an error if the receipt cannot be written.
     pub fn detach(&mut self) -> Result<()> {
         self.jail.receipt.keeper = None;
         self.jail.lock.write(&self.jail.receipt)
     }
 
-    /// Asks the VMM to end (SIGTERM), and kills it if it has not after `grace`.
+    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`.
     ///
     /// # Errors
-    /// What the kernel says of signalling or waiting.
+    /// Returns an error if a signal cannot be sent or waiting fails.
     pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         if self.wait_timeout(grace)?.is_none() {
@@ -158,27 +166,28 @@ impl Running {
         self.wait()
     }
 
-    /// Runs a further program in the jail.
+    /// Runs another program in the jail.
     ///
     /// # Errors
-    /// [`Error::Enter`](crate::Error::Enter) with the step at which it failed and why.
+    /// Returns [`Error::Enter`](crate::Error::Enter) with the step that failed and the reason, or
+    /// [`Error::NotRunning`](crate::Error::NotRunning) if the VMM has exited.
     pub fn exec(&self, exec: Exec) -> Result<ExecProcess> {
         start(&self.jail.receipt, &self.process, exec)
     }
 
-    /// Kills the VMM if it runs, and removes the jail.
+    /// Kills the VMM if it is running, and removes the jail.
     ///
     /// # Errors
-    /// What the kernel says of removing the receipt; what could not be removed of the jail is in the
-    /// report.
+    /// Returns an error if the receipt cannot be written or removed. The report lists the parts of the jail
+    /// that could not be removed.
     pub fn teardown(self) -> Result<Report> {
         self.jail.tear_down()
     }
 
-    /// Ends the VMM and removes the jail in this way.
+    /// Stops the VMM and removes the jail with these options.
     ///
     /// # Errors
-    /// As for [`Running::teardown`], and what the kernel says of waiting for the VMM.
+    /// Returns the errors of [`Running::teardown`], and of [`Running::stop`] with a grace period.
     pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
         if let Some(grace) = options.grace {
             self.stop(grace)?;
@@ -192,7 +201,7 @@ fn lossy(text: Vec<u8>) -> String {
 }
 
 impl AsFd for Running {
-    /// The VMM's pidfd: readable once it has ended.
+    /// The VMM's pidfd, which is readable once the VMM has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }

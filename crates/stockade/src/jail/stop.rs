@@ -1,4 +1,4 @@
-//! Many VMMs asked to end at once, and all that runs in their jails with them.
+//! Stopping many VMMs at once, with all other processes in their jails.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,13 @@ use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::steps;
 
-/// Asks VMMs to end (SIGTERM), and kills those that have not after `grace`, which they share: it begins for all
-/// of them now. What else runs in a jail then, children of the VMM and visitors, is killed. Tells how each VMM ended.
+/// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses.
+///
+/// The grace period starts now for all of them. Then the other processes in the jails are killed: children of
+/// the VMM and exec processes.
 ///
 /// # Errors
-/// What the kernel says of signalling or waiting.
+/// Returns an error if a signal cannot be sent or waiting fails.
 pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Result<Vec<ExitStatus>> {
     let deadline = Instant::now().checked_add(grace);
     jails.iter().try_for_each(|jail| jail.signal(Signal::TERM))?;
@@ -23,18 +25,19 @@ pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Result<Vec<ExitStatus>>
             jail.signal(Signal::KILL)?;
         }
     }
-    let ended = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(ExitStatus::Unknown)));
-    let ended = ended.collect::<Result<_>>()?;
-    jails.iter().try_for_each(|jail| jail.receipt().end_members()).map(|()| ended)
+    let statuses = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(ExitStatus::Unknown)));
+    let statuses = statuses.collect::<Result<_>>()?;
+    jails.iter().try_for_each(|jail| jail.receipt().kill_members()).map(|()| statuses)
 }
 
 impl Receipt {
-    /// Kills what is in the jail's own cgroups, and waits for its end: with the VMM's end not all of its children have
-    /// ended, nor have visitors.
+    /// Kills the processes in the jail's own cgroups, and waits until they have exited.
+    ///
+    /// Children of the VMM and exec processes may outlive the VMM.
     ///
     /// # Errors
-    /// What the kernel says of reading the cgroups, or of killing.
-    pub fn end_members(&self) -> Result<()> {
-        self.cgroups().try_for_each(|cgroup| steps::end_members(&cgroup, self.nonce.as_str()))
+    /// Returns an error if a cgroup cannot be read or a process cannot be killed.
+    pub fn kill_members(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| steps::kill_members(&cgroup, self.nonce.as_str()))
     }
 }

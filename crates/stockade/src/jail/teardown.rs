@@ -1,4 +1,4 @@
-//! Teardown: the steps undone from the end, and a report of it.
+//! Teardown: undoing the steps from the last to the first, and the report of it.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use crate::state::{JailState, Receipt};
 use crate::steps::{Step, StepContext, UndoOutcome};
 use crate::sys::mounts::Described;
 
-/// What became of a jail.
+/// The report of a teardown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Which jail.
+    /// The id of the jail.
     pub id: JailId,
-    /// What was removed.
+    /// The removed objects.
     pub removed: Vec<String>,
-    /// What serves others too, and stays on purpose.
+    /// Objects that stay on purpose, for example because other jails use them.
     pub kept: Vec<Leftover>,
-    /// What could not be removed. The receipt keeps it, so that it can be tried again.
+    /// Objects that could not be removed. Their steps stay on the receipt, so that `gc` or `rm` can try again.
     pub left: Vec<Leftover>,
 }
 
-/// Something that is still there, and why.
+/// An object that was not removed, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Leftover {
-    /// What it is.
+    /// The object.
     pub what: String,
-    /// Why it is still there.
+    /// The reason.
     pub reason: String,
 }
 
@@ -40,91 +40,97 @@ impl Report {
         Self { id, removed: Vec::new(), kept: Vec::new(), left: Vec::new() }
     }
 
-    /// Takes down what became of a step.
-    fn note(&mut self, step: &Step, undone: UndoOutcome, remaining: &mut Vec<Step>) {
+    /// Records the outcome of a step, and the step itself if it has to be undone again.
+    fn record(&mut self, step: &Step, outcome: UndoOutcome, remaining: &mut Vec<Step>) {
         let leftover = |reason| Leftover { what: step.to_string(), reason };
-        match &undone {
-            UndoOutcome::Removed => log::info!("removed {step}"),
-            UndoOutcome::NeverThere => log::debug!("was not there: {step}"),
-            UndoOutcome::Kept(reason) => log::info!("kept {step}: {reason}"),
-            UndoOutcome::Left(reason) => log::info!("left {step}: {reason}"),
-        }
-        match undone {
-            UndoOutcome::Removed => self.removed.push(step.to_string()),
-            UndoOutcome::NeverThere => (),
+        match outcome {
+            UndoOutcome::Removed => {
+                log::info!("removed {step}");
+                self.removed.push(step.to_string());
+            }
+            UndoOutcome::NeverThere => log::debug!("did not exist: {step}"),
             UndoOutcome::Kept(reason) => {
+                log::info!("kept {step}: {reason}");
                 self.kept.push(leftover(reason));
-                // It may be only what is left of this very jail that keeps it.
+                // A leftover of this very jail may be the reason.
                 if !remaining.is_empty() {
                     remaining.insert(0, step.clone());
                 }
             }
             UndoOutcome::Left(reason) => {
+                log::info!("left {step}: {reason}");
                 self.left.push(leftover(reason));
                 remaining.insert(0, step.clone());
             }
         }
     }
 
-    /// Whether nothing of the jail is left.
+    /// Whether everything was removed that had to be.
     pub fn is_clean(&self) -> bool {
         self.left.is_empty()
     }
 }
 
-/// Undoes steps from the last to the first; what cannot be undone is put into `remaining`.
+/// The steps to undo after the one at `failed` did not succeed. A step that found something in its way
+/// created nothing.
+pub(crate) fn begun<'s>(steps: &'s [Step], failed: usize, error: &Error) -> &'s [Step] {
+    &steps[..if matches!(error, Error::InTheWay { .. }) { failed } else { failed + 1 }]
+}
+
+/// Undoes steps from the last to the first, and adds those that cannot be undone to `remaining`.
 pub(crate) fn undo(id: &JailId, steps: &[Step], ctx: &StepContext, remaining: &mut Vec<Step>) -> Report {
     let mut report = Report::new(id.clone());
     let directory = steps.iter().position(|step| matches!(step, Step::JailDirectory(_)));
-    let mut carried = Vec::new();
+    let mut deferred = Vec::new();
     for (index, step) in steps.iter().enumerate().rev() {
         if directory.is_some_and(|directory| directory < index)
-            && let Some(path) = carried_by_directory(step, steps)
+            && let Some(path) = removed_with_directory(step, steps)
         {
-            ctx.carry(path);
-            carried.push((step, path));
+            ctx.track_removal(path);
+            deferred.push((step, path));
             continue;
         }
-        let undone = step.undo(ctx);
+        let outcome = step.undo(ctx);
         if directory == Some(index) {
-            for (step, path) in carried.drain(..) {
-                report.note(step, what_became_of(step, path, &undone, ctx), remaining);
+            for (step, path) in deferred.drain(..) {
+                report.record(step, outcome_of(step, path, &outcome, ctx), remaining);
             }
         }
-        report.note(step, undone, remaining);
+        report.record(step, outcome, remaining);
     }
     report
 }
 
-/// Where a step's work lies if it goes with the jail's directory, whole and at once. What is in a ramfs does not.
-fn carried_by_directory<'s>(step: &'s Step, steps: &[Step]) -> Option<&'s JailPath> {
-    let inside = |path: &JailPath| {
-        let is_above = |ramfs: &Step| matches!(ramfs, Step::Ramfs(ramfs) if path.relative().starts_with(ramfs.path.relative()));
-        steps.iter().any(is_above)
+/// The path of a step's object, if it is removed together with the jail's directory. Objects in a ramfs are not.
+fn removed_with_directory<'s>(step: &'s Step, steps: &[Step]) -> Option<&'s JailPath> {
+    let is_in = |path: &JailPath, step: &Step| match step {
+        Step::Ramfs(ramfs) => path.relative().starts_with(ramfs.path.relative()),
+        _ => false,
     };
-    step.in_directory().filter(|path| !inside(path))
+    step.in_directory().filter(|path| !steps.iter().any(|step| is_in(path, step)))
 }
 
-/// What became of a step whose work went with the jail's directory; where that is left, it is undone by itself.
-fn what_became_of(step: &Step, path: &JailPath, directory: &UndoOutcome, ctx: &StepContext) -> UndoOutcome {
+/// The outcome of a step whose object is removed with the jail's directory. If the directory could not be
+/// removed, the step is undone by itself.
+fn outcome_of(step: &Step, path: &JailPath, directory: &UndoOutcome, ctx: &StepContext) -> UndoOutcome {
     match directory {
-        _ if ctx.is_gone(path) => UndoOutcome::Removed,
+        _ if ctx.was_removed(path) => UndoOutcome::Removed,
         UndoOutcome::Left(_) => step.undo(ctx),
         _ => UndoOutcome::NeverThere,
     }
 }
 
-/// How a jail is torn down.
+/// The options of a teardown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TeardownOptions {
-    /// Whether what others have mounted in the jail's directory is unmounted. Otherwise it is left, and with it
-    /// the directory. What is in such a mount is never touched.
+    /// Whether foreign mounts in the jail's directory are unmounted. Otherwise they and the directory are
+    /// left. Files in such a mount are never touched.
     pub unmount_foreign: bool,
-    /// How long the VMM may take to end by itself after SIGTERM, before it is killed; `None` kills it at once.
+    /// The time for which the VMM may exit by itself after SIGTERM, before it is killed; `None` kills it at once.
     pub grace: Option<Duration>,
 }
 
-/// Undoes everything on a receipt and removes it, or keeps on it what is left.
+/// Undoes all steps on a receipt and removes it, or keeps the remaining steps on it.
 pub(crate) fn tear_down(
     lock: Lock,
     mut receipt: Receipt,
@@ -132,10 +138,11 @@ pub(crate) fn tear_down(
     options: TeardownOptions,
 ) -> Result<Report> {
     if receipt.state() != JailState::Abandoned {
-        // From here on it is dead, whoever is killed: a jail that stands by itself would be taken for whole.
+        // From here on it is abandoned even if this process is killed. Otherwise a persistent jail would be
+        // taken for a complete one.
         receipt.over = true;
         match lock.write(&receipt) {
-            // Where there is no room for that, it is the removal that makes some.
+            // On a full disk the removal itself frees space.
             Err(Error::Operation { cause: Errno::NOSPC | Errno::DQUOT, .. }) => (),
             written => written?,
         }
@@ -148,13 +155,13 @@ pub(crate) fn tear_down(
     report.removed.extend(unmounted.iter().map(|mount| Described(mount).to_string()));
     if !report.is_clean() {
         let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
-        let reason = || "it was not mounted by stockade".to_owned();
+        let reason = || "stockade did not mount it".to_owned();
         report
             .left
             .extend(foreign.map(|mount| Leftover { what: Described(&mount).to_string(), reason: reason() }));
     }
     if remaining.is_empty() {
-        let tombstone = receipt.tombstone(lock.ended().or(ctx.ended()));
+        let tombstone = receipt.tombstone(lock.exit_status().or(ctx.exit_status()));
         lock.remove(Some(&tombstone))?;
     } else {
         receipt.steps = remaining;

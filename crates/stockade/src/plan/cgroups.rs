@@ -1,4 +1,4 @@
-//! The cgroups of a jail, and how its process gets into them.
+//! The cgroups of a jail, and the files by which its process joins them.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use crate::host::Host;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, Layout};
 use crate::steps::{CgroupV1, CgroupV2, Step};
 
-/// The jail's cgroups, and how its process gets into them.
+/// The jail's cgroups, and the files by which its process joins them.
 #[derive(Default)]
 pub(super) struct Cgroups {
     pub(super) steps: Vec<Step>,
-    /// The cgroup to be born in, or to move into, of version 2.
+    /// The cgroup v2 in which the process is created (`CLONE_INTO_CGROUP`), or to which it moves.
     pub(super) unified: Option<HostPath>,
-    /// The files of version 1 that move whoever writes to them.
+    /// The files of cgroup v1 that move a process which writes to them.
     pub(super) join: Vec<HostPath>,
 }
 
@@ -25,15 +25,15 @@ impl Cgroups {
 }
 
 pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
-    let mut cgroups = cgroups_asked_for(spec, host, mode)?;
+    let mut cgroups = requested_cgroups(spec, host, mode)?;
     let has_unified = cgroups.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)));
-    // Who leaves no receipt is not torn down; and the original makes none.
+    // The drop-in has no teardown, and Firecracker's jailer creates no such cgroup.
     let Some(point) = host.tracking.as_ref().filter(|_| mode == LaunchMode::Spawn && !has_unified) else {
         return Ok(cgroups);
     };
     let joined = cgroups.unified.take();
     let step = match (&host.cgroups.v2, joined) {
-        // Below the parent that the jail was to be born in.
+        // Below the parent in which the process would be created without a tracking cgroup.
         (Some(v2), Some(_)) => tracking_cgroup::unified(
             v2.mount.clone(),
             spec.parent_cgroup().join(tracking_cgroup::name(layout)),
@@ -50,20 +50,20 @@ pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, mode: Launc
     Ok(cgroups)
 }
 
-fn cgroups_asked_for(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
+fn requested_cgroups(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
     let parent = spec.parent_cgroup();
     let path = parent.join(spec.id.as_str());
-    let version = spec.cgroup_version.unwrap_or_else(|| which_version(spec, host));
+    let version = spec.cgroup_version.unwrap_or_else(|| choose_version(spec, host));
     let exclusive = mode == LaunchMode::Spawn;
     if spec.cgroups.is_empty() {
-        // A parent that exists is moved into, in version 2 only; one that does not is not made. A process
-        // that enters in place is there already, since `CgroupLayout::move_into_parent`.
-        let asked = version == CgroupVersion::V2 && mode == LaunchMode::Spawn;
-        let unified = host.cgroups.existing_parent(parent).filter(|_| asked);
+        // The process joins an existing parent, in cgroup v2 only. A missing parent is not created. The drop-in's
+        // process is already in it, since `CgroupLayout::move_into_parent`.
+        let joins = version == CgroupVersion::V2 && mode == LaunchMode::Spawn;
+        let unified = host.cgroups.existing_parent(parent).filter(|_| joins);
         return Ok(Cgroups { unified, ..Cgroups::default() });
     }
     if mode == LaunchMode::Spawn {
-        spec.cgroups.iter().try_for_each(|setting| setting.demand_version(version))?;
+        spec.cgroups.iter().try_for_each(|setting| setting.check_version(version))?;
     }
     match version {
         CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),
@@ -72,13 +72,13 @@ fn cgroups_asked_for(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<C
     }
 }
 
-/// Version 2 if it has every controller asked for or is all there is, version 1 otherwise.
-fn which_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
+/// cgroup v2 if it has every requested controller or if there is no v1; otherwise cgroup v1.
+fn choose_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
     let unified = spec.cgroups.iter().all(|setting| host.cgroups.v2_with(setting.controller()).is_some());
     if unified || host.cgroups.v1.is_empty() { CgroupVersion::V2 } else { CgroupVersion::V1 }
 }
 
-/// The settings of each controller, in the order in which the controllers first appear.
+/// The settings of each controller, in the order of the controllers' first appearance.
 fn by_controller(settings: &[CgroupSetting]) -> Vec<(&str, Vec<CgroupSetting>)> {
     let mut groups: Vec<(&str, Vec<CgroupSetting>)> = Vec::new();
     for setting in settings {

@@ -1,7 +1,7 @@
-//! The plan: what a jail needs, worked out before anything happens.
+//! The plan: the ordered list of a jail's steps, computed without effects.
 //!
-//! Pure: from a specification and the host's facts, with no system call. Printed it is the dry run, written
-//! down it is the receipt, undone from its end it is the teardown.
+//! A plan depends on the specification and the host's facts alone, and makes no system call. The printed plan is the dry
+//! run, the plan on disk is the receipt, and the plan undone from its end is the teardown.
 
 mod cgroups;
 mod placement;
@@ -17,35 +17,35 @@ use crate::error::{PlacementError, Result};
 use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns};
 use crate::steps::{
-    CpuInfo, DeviceNode, FIRST_CPU, FileHow, Folder, JailDirectory, NamedNetns, PlacedFile, Ramfs,
+    CpuInfo, DeviceNode, Directory, FIRST_CPU, FileHow, JailDirectory, NamedNetns, PlacedFile, Ramfs,
     SharedDirectory, Step,
 };
 
-pub use placement::placement;
-pub(crate) use placement::way_of;
+pub use placement::decide_placement;
+pub(crate) use placement::method_of;
 pub(crate) use process::{arguments, reset_all, with_binds};
 pub(crate) use tracking_cgroup::is_tracking_cgroup;
 
-/// Which process carries the plan out.
+/// The process that becomes the VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaunchMode {
-    /// A launcher clones a child for the VMM, and lives on.
+    /// A child of the launcher.
     Spawn,
-    /// The process itself becomes the VMM, as Firecracker's jailer does.
+    /// The launcher itself, as in Firecracker's jailer.
     BecomeVmm,
 }
 
-/// Everything that will be done, in order.
+/// All steps of a jail, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What is made for the jail, and undone from the end.
+    /// The steps on the host, which are undone from the end.
     pub prepare: Vec<Step>,
-    /// What the VMM's process does to itself.
+    /// The enter steps of the VMM's process.
     pub enter: Vec<EnterStep>,
 }
 
 impl Plan {
-    /// Adds what will be placed before the VMM is launched.
+    /// Adds a placement before the launch of the VMM.
     pub fn place(&mut self, step: Step) {
         if let Step::Bind(bind) = &step {
             self.enter = with_binds(&self.enter, [bind]);
@@ -54,22 +54,25 @@ impl Plan {
     }
 }
 
-/// Works out the plan of a jail.
+/// Computes the plan of a jail.
 ///
 /// # Errors
-/// [`Error::NoHierarchy`] or [`Error::NoController`] if this host cannot give the jail the cgroup it
-/// asks for.
+/// * [`Error::NoHierarchy`](crate::Error::NoHierarchy) if this host has no hierarchy of the requested cgroup version
+/// * [`Error::NoController`](crate::Error::NoController) if this host lacks the controller of a cgroup setting
+/// * [`PlacementError::Taken`] if the executable has the name of another file in the jail's root
+/// * [`SpecError::OtherCgroupVersion`](crate::spec::SpecError::OtherCgroupVersion) if a setting's file exists only in
+///   the other cgroup version
 pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     let layout = Layout::new(spec);
-    demand_free_name(spec)?;
+    check_name_is_free(spec)?;
     let cgroups = cgroups::cgroups(spec, &layout, host, mode)?;
     let mut prepare = directories(spec, &layout, mode);
-    prepare.extend(closure(spec));
+    prepare.extend(libraries(spec));
     prepare.extend(cpu_info(spec));
     prepare.extend(device_nodes(spec, host, mode));
     prepare.extend(ramfs(spec));
-    // Until here a new root was closed to everyone else.
-    prepare.push(Folder { path: JailPath::root(), owner: spec.owner }.into());
+    // Last, since until this step the root is closed to all other users.
+    prepare.push(Directory { path: JailPath::root(), owner: spec.owner }.into());
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
     }
@@ -77,8 +80,8 @@ pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     Ok(Plan { prepare, enter: process::enter(spec, &layout, &cgroups, host, mode) })
 }
 
-/// Refuses an executable whose name is that of something else in the jail's root.
-fn demand_free_name(spec: &JailSpec) -> Result<()> {
+/// Refuses an executable with the name of another file in the jail's root.
+fn check_name_is_free(spec: &JailSpec) -> Result<()> {
     let name = spec.exec_file.name();
     if ["dev", "run"].contains(&name) || (name == "ramfs" && spec.ramfs.is_some()) {
         return Err(PlacementError::Taken(spec.exec_file.in_jail()).into());
@@ -88,12 +91,12 @@ fn demand_free_name(spec: &JailSpec) -> Result<()> {
 
 fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> {
     let owner = spec.owner;
-    let folder = |path: &str| JailPath::new(path).map(|path| Folder { path, owner }.into());
+    let directory = |path: &str| JailPath::new(path).map(|path| Directory { path, owner }.into());
     let mut steps: Vec<Step> = vec![
         SharedDirectory { path: layout.exec_dir() }.into(),
         JailDirectory { path: layout.jail_dir(), take_over: mode == LaunchMode::BecomeVmm }.into(),
     ];
-    // One that is bound is placed when the jail stands, as every bind is.
+    // A bound executable is placed later, as every bind: after the steps of the plan.
     let copy = (!spec.bind_executable).then(|| PlacedFile {
         source: spec.exec_file.path().clone(),
         path: spec.exec_file.in_jail(),
@@ -103,19 +106,19 @@ fn directories(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<Step> 
         read_only: false,
     });
     steps.extend(copy.map(Step::from));
-    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| folder(path).ok()));
+    steps.extend(["/dev", "/dev/net", "/run"].into_iter().filter_map(|path| directory(path).ok()));
     steps
 }
 
-/// Copies: a link would need files of the jail's owner, and the host's libraries are root's.
-fn closure(spec: &JailSpec) -> impl Iterator<Item = Step> {
-    spec.closure.files.iter().filter(|_| !spec.bind_executable).map(|file| {
+/// Copies the libraries: a hard link needs a file of the jail's owner, and the host's libraries are root's.
+fn libraries(spec: &JailSpec) -> impl Iterator<Item = Step> {
+    spec.libraries.files.iter().filter(|_| !spec.bind_executable).map(|file| {
         let (source, path) = (file.source.clone(), file.path.clone());
         PlacedFile::copy(source, path, spec.owner).into()
     })
 }
 
-/// What a VMM on arm64 has to know of the processor.
+/// The processor information that a VMM on arm64 needs.
 fn cpu_info(spec: &JailSpec) -> Option<Step> {
     let target = JailPath::new(FIRST_CPU).ok().filter(|_| cfg!(target_arch = "aarch64"))?;
     Some(CpuInfo { source: Path::new(FIRST_CPU).to_owned().into(), target, owner: spec.owner }.into())
@@ -126,7 +129,7 @@ fn device_nodes(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Vec<Step> {
     nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
     let step = |(path, major, minor)| {
         JailPath::new(path).map(|path| {
-            // The original goes on without a source of randomness, and so does its drop-in.
+            // Firecracker's jailer continues without a source of randomness, and so does the drop-in.
             let optional = mode == LaunchMode::BecomeVmm && (major, minor) == (1, 9);
             DeviceNode { optional, ..DeviceNode::character(path, major, minor, spec.owner) }.into()
         })

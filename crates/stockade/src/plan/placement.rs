@@ -1,4 +1,4 @@
-//! The decision how something gets into a jail, from what it is, where it is, and whose.
+//! The choice of the placement method, from the source's kind, mount, owner and mode.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -11,16 +11,19 @@ use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
 use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
 
-/// Decides how a file, directory or device gets into a jail.
+/// Chooses the step to place a file, directory or device into a jail.
 ///
 /// # Arguments
-/// `jail` owns the jail; `near` is a directory on the mount that the jail is on: its root, or what exists of
-/// the way there.
+/// * `jail`: the owner of the jail
+/// * `near`: a directory on the jail's mount: its root, or the existing part of the way to it
+/// * `placement`: the request
 ///
 /// # Errors
-/// [`SpecError::NotFound`] for a missing source, [`SpecError::NotAFile`] for one that cannot be placed in
-/// this way, and why a link, a reflink or a bind cannot be had.
-pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
+/// * [`SpecError::NotFound`] if the source does not exist
+/// * [`SpecError::NotAFile`] if the source is neither a file, a directory nor a device
+/// * [`SpecError::ReadOnlyOwner`] if a read-only placement would belong to the jail's own uid
+/// * [`PlacementError`] if the requested method does not fit the source
+pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
     let source = HostPath::existing(&placement.source)?;
     let path = placement.target_of(&source)?;
     let facts = rustix::fs::stat(source.as_path()).context(Operation::Inspect, &source)?;
@@ -41,7 +44,7 @@ pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<
         }
         .into()),
         How::Bind if kind.is_file() || kind.is_dir() => {
-            decision.demand_bind(placement.owner)?;
+            decision.check_bind(placement.owner)?;
             Ok(Bind { source, inode: Inode::of(&facts), path, read_only }.into())
         }
         How::Auto | How::Copy if kind.is_dir() => Ok(PlacedTree { source, path, owner, read_only }.into()),
@@ -50,11 +53,11 @@ pub fn placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<
             Ok(PlacedFile { source, path, owner, how, expect_plain: false, read_only }.into())
         }
         How::Auto => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
-        how => Err(PlacementError::NoSuchWay(source.as_path().to_owned(), how).into()),
+        how => Err(PlacementError::UnsupportedMethod(source.as_path().to_owned(), how).into()),
     }
 }
 
-/// Who owns what is placed. What the jail may only read is root's: its owner could change its mode.
+/// The owner of the placement. A read-only one belongs to root, since its owner could change its mode.
 fn owner(jail: Owner, placement: &Placement) -> Result<Owner> {
     let owner = match placement.owner {
         None if placement.read_only => Owner { uid: 0, ..jail },
@@ -67,7 +70,7 @@ fn owner(jail: Owner, placement: &Placement) -> Result<Owner> {
     Ok(owner)
 }
 
-/// What a decision is made of.
+/// The facts of a decision.
 struct Decision<'a> {
     source: &'a HostPath,
     near: &'a HostPath,
@@ -80,53 +83,53 @@ struct Decision<'a> {
 impl Decision<'_> {
     fn file(&self, how: How) -> Result<FileHow> {
         match how {
-            How::Link => self.demand_link().map(|()| FileHow::Link),
+            How::Link => self.check_link().map(|()| FileHow::Link),
             How::Reflink => {
                 self.try_reflink().map_err(|cause| PlacementError::Reflink(self.path(), cause))?;
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
-            How::Auto if self.owner_fits() && self.same_mount()? && !self.powers().forbid_link() => {
+            How::Auto if self.owner_fits() && self.same_mount()? && !self.privileges().forbid_link() => {
                 Ok(FileHow::Link)
             }
             _ => Ok(FileHow::Copy),
         }
     }
 
-    fn demand_link(&self) -> Result<()> {
+    fn check_link(&self) -> Result<()> {
         if !self.owner_fits() {
             let refused =
                 if self.read_only { PlacementError::LinkReadOnly } else { PlacementError::LinkOwner };
-            let who = if self.read_only { self.jail } else { self.owner };
-            return Err(refused(self.path(), who).into());
+            let owner = if self.read_only { self.jail } else { self.owner };
+            return Err(refused(self.path(), owner).into());
         }
         if !self.same_mount()? {
             return Err(PlacementError::LinkElsewhere(self.path()).into());
         }
-        let powers = self.powers();
-        if powers.forbid_link() {
-            return Err(PlacementError::LinkPrivileges(self.path(), powers).into());
+        let privileges = self.privileges();
+        if privileges.forbid_link() {
+            return Err(PlacementError::LinkPrivileges(self.path(), privileges).into());
         }
         Ok(())
     }
 
-    /// What a link would keep. The file that is linked is asked once more when it is open.
-    fn powers(&self) -> FilePrivileges {
+    /// The privileges that a hard link would keep. The step checks them again on the open file.
+    fn privileges(&self) -> FilePrivileges {
         FilePrivileges::at(self.source.as_path(), self.facts.st_mode)
     }
 
-    /// Whether the file can be in the jail as it is: its owner and mode are not the jail's to change.
+    /// Whether a hard link would have the right owner and mode, since the jail must not change those of the host's file.
     fn owner_fits(&self) -> bool {
         let (uid, gid, mode) = (self.facts.st_uid, self.facts.st_gid, self.facts.st_mode);
         if !self.read_only {
             return (uid, gid) == (self.owner.uid, self.owner.gid);
         }
-        // With an access control list the group's bits are the most that anybody named in it gets.
+        // With an access control list the group bits are its mask, the maximum for every entry.
         let read = if gid == self.jail.gid { 0o040 } else { 0o004 };
         uid != self.jail.uid && mode & 0o022 == 0 && mode & read != 0
     }
 
-    /// Whether source and jail are on one mount, as a hard link needs.
+    /// Whether source and jail are on the same mount, as a hard link requires.
     fn same_mount(&self) -> Result<bool> {
         let mount = |path: &HostPath| {
             let facts = statx(CWD, path.as_path(), AtFlags::empty(), StatxFlags::MNT_ID);
@@ -135,7 +138,7 @@ impl Decision<'_> {
         Ok(mount(self.source)? == mount(self.near)?)
     }
 
-    /// Whether the filesystem shares blocks, by trying it on a file without a name.
+    /// Tries a reflink to an unnamed file: only an attempt shows whether the filesystem shares blocks.
     fn try_reflink(&self) -> std::result::Result<(), Errno> {
         let open = |path: &HostPath, flags| {
             rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
@@ -145,8 +148,8 @@ impl Decision<'_> {
         rustix::fs::ioctl_ficlone(trial.as_fd(), source.as_fd())
     }
 
-    /// Refuses a bind that would have to change the host's file, or that the jail is in.
-    fn demand_bind(&self, owner: Option<Owner>) -> Result<()> {
+    /// Refuses a bind with an owner, which would change the host's file, and a bind of a directory that contains the jail.
+    fn check_bind(&self, owner: Option<Owner>) -> Result<()> {
         if owner.is_some() {
             return Err(PlacementError::BindOwner(self.path()).into());
         }
@@ -161,8 +164,8 @@ impl Decision<'_> {
     }
 }
 
-/// The way that a step of a placement is.
-pub(crate) fn way_of(step: &Step) -> How {
+/// The method of a placement's step.
+pub(crate) fn method_of(step: &Step) -> How {
     match step {
         Step::PlacedFile(PlacedFile { how: FileHow::Link, .. }) => How::Link,
         Step::PlacedFile(PlacedFile { how: FileHow::Reflink, .. }) => How::Reflink,

@@ -1,4 +1,4 @@
-//! The steps of the VMM's process.
+//! The enter steps of the VMM's process.
 
 use stockade_syscalls::inherited::Attribute;
 
@@ -8,7 +8,7 @@ use crate::entry::{Argument, Bind, EnterStep};
 use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns, Owner, ProfileArgument};
 
-/// What the VMM's process does to itself, with binds that are attached as soon as the jail's root is its own.
+/// Adds binds to enter steps, directly after the change to the jail's root.
 pub(crate) fn with_binds<'b>(
     enter: &[EnterStep],
     binds: impl IntoIterator<Item = &'b Bind>,
@@ -58,7 +58,7 @@ pub(super) fn enter(
     steps.extend(change_root(layout, host));
     steps.extend(detach(spec, layout, mode));
     if mode == LaunchMode::Spawn {
-        // Late, so that they limit the VMM and not the way into the jail.
+        // Late: the limits are for the VMM, not for its way into the jail.
         steps.extend(limits);
         steps.push(EnterStep::DefaultSignals);
     }
@@ -71,7 +71,7 @@ pub(super) fn enter(
         EnterStep::ClearGroups,
         EnterStep::SetUid { uid: owner.uid },
     ]);
-    steps.extend(give_up(owner, mode));
+    steps.extend(drop_privileges(owner, mode));
     steps.extend([
         EnterStep::ResetSignals,
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
@@ -79,24 +79,24 @@ pub(super) fn enter(
     steps
 }
 
-/// Every attribute that a process inherits to its documented state.
+/// The reset of all inherited attributes to their documented state.
 pub(crate) fn reset_all() -> EnterStep {
     EnterStep::Reset { attributes: Attribute::ALL.to_vec() }
 }
 
-/// The same, shared between the launcher and the process, which has more to do until it may go on.
+/// The same reset, divided between the launcher and the process. The process has more work before its gate.
 fn reset_shared() -> [EnterStep; 2] {
-    let launchers = |attribute: &Attribute| Attribute::FROM_OUTSIDE.contains(attribute);
-    let (by_launcher, own) = Attribute::ALL.iter().partition(|attribute| launchers(attribute));
+    let is_launchers = |attribute: &Attribute| Attribute::FROM_OUTSIDE.contains(attribute);
+    let (by_launcher, own) = Attribute::ALL.iter().partition(|attribute| is_launchers(attribute));
     [EnterStep::ResetByLauncher { attributes: by_launcher }, EnterStep::Reset { attributes: own }]
 }
 
-/// The privileges that the process gives up once it has the VMM's uid.
+/// Drops the privileges of the process after it has the VMM's uid.
 ///
-/// In place of Firecracker's jailer a VMM of uid 0 keeps what its callers count on.
-fn give_up(owner: Owner, mode: LaunchMode) -> Vec<EnterStep> {
+/// Under the drop-in a VMM of uid 0 keeps its capabilities, on which callers of Firecracker's jailer depend.
+fn drop_privileges(owner: Owner, mode: LaunchMode) -> Vec<EnterStep> {
     match mode {
-        // Before it has no capability more than another process of its uid, which could trace it then.
+        // Undumpable before it loses its capabilities: another process of its uid could trace it afterwards.
         LaunchMode::Spawn => {
             vec![EnterStep::BecomeUndumpable, EnterStep::ClearCapabilities, EnterStep::NoNewPrivileges]
         }
@@ -105,11 +105,11 @@ fn give_up(owner: Owner, mode: LaunchMode) -> Vec<EnterStep> {
     }
 }
 
-/// The jail's tree becomes the root of a mount namespace of its own: a copy of the skeleton, or of the host's.
+/// Makes the jail's tree the root of a new mount namespace: a copy of the template namespace, or of the host's.
 ///
-/// Below the tree a copy of the host's has the host, which has to be taken away; a copy of the skeleton has an
-/// empty directory, which the tree just covers. Taking away would cost more than all else: `pivot_root` looks at
-/// every process of the host, and `umount2` waits for all processors.
+/// In a copy of the host's namespace the host's root is below the tree, and has to be detached. In a copy of the
+/// template namespace an empty directory is below the tree, and stays covered. Detaching would cost more than all other
+/// steps: `pivot_root` looks at every process of the host, and `umount2` waits for all processors.
 fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     let mut steps = vec![EnterStep::GoToRoot { path: layout.root() }];
     match &host.template_mounts {
@@ -136,27 +136,27 @@ fn change_root(layout: &Layout, host: &Host) -> Vec<EnterStep> {
     steps
 }
 
-/// How the process comes loose from its caller, and how its pid gets known before it runs.
+/// Detaches the process from its caller, and publishes its pid before the exec.
 fn detach(spec: &JailSpec, layout: &Layout, mode: LaunchMode) -> Vec<EnterStep> {
     let pid_file = JailPath::new(layout.pid_file()).map(|path| EnterStep::WritePidFile { path });
-    let asked = |asked: bool, step: EnterStep| asked.then_some(step);
+    let if_set = |is_set: bool, step: EnterStep| is_set.then_some(step);
     let steps = match mode {
         LaunchMode::Spawn => {
-            vec![asked(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForRelease)]
+            vec![if_set(spec.daemonize, EnterStep::NullStreams), Some(EnterStep::WaitForRelease)]
         }
         LaunchMode::BecomeVmm => vec![
-            asked(spec.daemonize, EnterStep::Daemonize),
-            asked(spec.daemonize, EnterStep::NewSession),
-            asked(spec.daemonize, EnterStep::ForkAgain),
-            asked(spec.daemonize, EnterStep::NullStreams),
-            asked(spec.new_pid_ns, EnterStep::NewPidNamespace),
+            if_set(spec.daemonize, EnterStep::Daemonize),
+            if_set(spec.daemonize, EnterStep::NewSession),
+            if_set(spec.daemonize, EnterStep::ForkAgain),
+            if_set(spec.daemonize, EnterStep::NullStreams),
+            if_set(spec.new_pid_ns, EnterStep::NewPidNamespace),
             pid_file.ok(),
         ],
     };
     steps.into_iter().flatten().collect()
 }
 
-/// The arguments of the VMM, argv0 first.
+/// The VMM's arguments, beginning with argv0.
 pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
     let of_profile = |argument: &ProfileArgument| match argument {
         ProfileArgument::Text(text) => Argument::Text(text.into()),

@@ -1,4 +1,4 @@
-//! The step that makes a jail's leash.
+//! The step of a jail's tracking cgroup.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use crate::host::TrackingPoint;
 use crate::spec::{HostPath, Layout};
 use crate::steps::{CgroupV1, CgroupV2, Step};
 
-/// The step that makes the leash of a jail.
+/// The step that creates the tracking cgroup of a jail.
 pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
     let path = point.own.join(name(jail));
     let (hierarchy, settings, exclusive) = (point.hierarchy.clone(), Vec::new(), true);
@@ -18,12 +18,12 @@ pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
     }
 }
 
-/// What a jail's leash is called: by the jail's id, and by where the jail is, since another state directory may
-/// have one of the same id.
+/// The name of a jail's tracking cgroup, from the jail's id and a hash of its directory: another state directory may have
+/// a jail with the same id.
 pub(crate) fn name(jail: &Layout) -> String {
-    // FNV-1a: the same in every version, and nobody's secret.
-    let place = jail.jail_dir();
-    let hash = place
+    // FNV-1a: stable between versions, and no secret.
+    let directory = jail.jail_dir();
+    let hash = directory
         .as_path()
         .as_os_str()
         .as_bytes()
@@ -32,13 +32,13 @@ pub(crate) fn name(jail: &Layout) -> String {
     format!("stockade-{}-{hash:08x}", jail.id())
 }
 
-/// A leash in the unified hierarchy.
+/// A tracking cgroup in the unified hierarchy.
 pub(crate) fn unified(hierarchy: HostPath, path: PathBuf) -> Step {
     let (controllers, settings) = (Vec::new(), Vec::new());
     CgroupV2 { hierarchy, path, controllers, settings, exclusive: true }.into()
 }
 
-/// Whether a step makes a leash: any other cgroup has settings.
+/// Whether a step creates a tracking cgroup: all other cgroups have settings.
 pub(crate) fn is_tracking_cgroup(step: &Step) -> bool {
     match step {
         Step::CgroupV1(cgroup) => cgroup.settings.is_empty(),

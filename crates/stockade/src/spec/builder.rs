@@ -1,4 +1,4 @@
-//! A specification from words, as a command line, a file or a program has them.
+//! A specification from text, as a command line, a file or a program contains it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use super::{
 use crate::spec::layout::Layout;
 use crate::spec::libraries::Libraries;
 
-/// What a jail is to be, not checked yet. Everything is checked by [`JailBuilder::build`], whose error names
-/// the part that is wrong as the command line names its flag.
+/// An unchecked specification. [`JailBuilder::build`] checks all of it. Its error names the wrong part as the command
+/// line names its flag.
 ///
 /// ```no_run
 /// # fn main() -> stockade::Result<()> {
@@ -26,18 +26,18 @@ use crate::spec::libraries::Libraries;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a builder makes nothing until it builds"]
-// One for each thing that is wanted or not.
+#[must_use = "a builder does nothing until `build`"]
+// One for each switch.
 #[allow(clippy::struct_excessive_bools)]
 pub struct JailBuilder {
     pub(super) id: String,
     pub(super) exec_file: PathBuf,
-    pub(super) closure: bool,
+    pub(super) libraries: bool,
     pub(super) bind_executable: bool,
     pub(super) uid: String,
     pub(super) gid: String,
     pub(super) base: PathBuf,
-    pub(super) netns: NetnsWish,
+    pub(super) netns: NetnsRequest,
     pub(super) daemonize: bool,
     pub(super) new_pid_ns: bool,
     pub(super) cgroups: Vec<String>,
@@ -51,24 +51,24 @@ pub struct JailBuilder {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum NetnsWish {
+pub(super) enum NetnsRequest {
     Host,
     New,
     Named(String),
 }
 
 impl JailSpec {
-    /// Begins a specification of a jail called `id` for the executable `exec_file`.
+    /// Begins a specification of the jail `id` for the executable `exec_file`.
     pub fn builder(id: impl Into<String>, exec_file: impl Into<PathBuf>) -> JailBuilder {
         JailBuilder {
             id: id.into(),
             exec_file: exec_file.into(),
-            closure: true,
+            libraries: true,
             bind_executable: false,
             uid: DEFAULT_OWNER.uid.to_string(),
             gid: DEFAULT_OWNER.gid.to_string(),
             base: DEFAULT_BASE.into(),
-            netns: NetnsWish::Host,
+            netns: NetnsRequest::Host,
             daemonize: false,
             new_pid_ns: false,
             cgroups: Vec::new(),
@@ -84,137 +84,139 @@ impl JailSpec {
 }
 
 impl JailBuilder {
-    /// Who the VMM runs as, and owns its files; 1234 unless given. A number or the text of one.
+    /// The user ID of the VMM and of its files, as a number or its text (default: 1234).
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
     pub fn uid(mut self, uid: impl ToString) -> Self {
         self.uid = uid.to_string();
         self
     }
 
-    /// The group that the VMM runs as; 1234 unless given. A number or the text of one.
+    /// The group ID of the VMM and of its files, as a number or its text (default: 1234).
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
     pub fn gid(mut self, gid: impl ToString) -> Self {
         self.gid = gid.to_string();
         self
     }
 
-    /// The directory that the jail is made in; made if it is missing. `/srv/jailer` unless given.
+    /// The directory in which the jail is created (default: `/srv/jailer`). A missing one is created.
     pub fn base(mut self, directory: impl Into<PathBuf>) -> Self {
         self.base = directory.into();
         self
     }
 
-    /// A network namespace: a name, made and removed with the jail unless it exists; with a slash in it, the
-    /// path of one to join.
+    /// The VMM's network namespace (default: the host's).
+    ///
+    /// With a slash in it, `name_or_path` is the path of a namespace to join. Without, it is a name: an existing
+    /// namespace is joined, a missing one is created and removed with the jail.
     pub fn netns(mut self, name_or_path: impl Into<String>) -> Self {
-        self.netns = NetnsWish::Named(name_or_path.into());
+        self.netns = NetnsRequest::Named(name_or_path.into());
         self
     }
 
-    /// A network namespace without a name, which ends with the VMM.
+    /// Runs the VMM in a new network namespace without a name, which exists as long as the VMM.
     pub fn new_netns(mut self) -> Self {
-        self.netns = NetnsWish::New;
+        self.netns = NetnsRequest::New;
         self
     }
 
-    /// Whether the VMM is the first process of a pid namespace of its own.
+    /// Whether the VMM is the first process of its own pid namespace (default: false).
     pub fn new_pid_ns(mut self, new: bool) -> Self {
         self.new_pid_ns = new;
         self
     }
 
-    /// Whether the VMM's standard streams are `/dev/null`.
+    /// Whether the VMM's standard streams are `/dev/null` (default: false).
     pub fn daemonize(mut self, daemonize: bool) -> Self {
         self.daemonize = daemonize;
         self
     }
 
-    /// A cgroup setting such as `pids.max=64`; may be given again.
+    /// Adds a cgroup setting, for example `pids.max=64`.
     pub fn cgroup(mut self, setting: impl Into<String>) -> Self {
         self.cgroups.push(setting.into());
         self
     }
 
-    /// The cgroup version, 1 or 2; the one that has the controllers unless given.
+    /// The cgroup version, 1 or 2 (default: the one that has the controllers).
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
     pub fn cgroup_version(mut self, version: impl ToString) -> Self {
         self.cgroup_version = Some(version.to_string());
         self
     }
 
-    /// The cgroup that the jail's own is made in; the executable's name unless given.
+    /// The cgroup in which the jail's cgroups are created (default: the executable's name).
     pub fn parent_cgroup(mut self, path: impl Into<String>) -> Self {
         self.parent_cgroup = Some(path.into());
         self
     }
 
-    /// A limit of the process, `no-file=COUNT` or `fsize=BYTES`; may be given again.
+    /// Adds a resource limit of the VMM, `no-file=COUNT` or `fsize=BYTES`. The last limit of a kind counts.
     pub fn resource_limit(mut self, limit: impl Into<String>) -> Self {
         self.limits.push(limit.into());
         self
     }
 
-    /// A ramfs on `/ramfs`, of nominally so many bytes.
+    /// Mounts a ramfs on `/ramfs`, with a nominal size in bytes.
     pub fn ramfs(mut self, bytes: u64) -> Self {
         self.ramfs = Some(bytes);
         self
     }
 
-    /// The profile, by name or file (see [`Profiles::named`]); the one for the executable unless given.
+    /// The profile, by name or file as in [`Profiles::named`] (default: by the executable's name).
     pub fn profile(mut self, name_or_file: impl Into<String>) -> Self {
         self.profile = Some(name_or_file.into());
         self
     }
 
-    /// Where profiles are looked for.
+    /// The profiles to choose from (default: the built-in ones and `/etc/stockade/profiles`).
     pub fn profiles(mut self, profiles: Profiles) -> Self {
         self.profiles = profiles;
         self
     }
 
-    /// Whether the loader and the libraries of a dynamically linked VMM are placed, as they are unless this
-    /// says otherwise.
-    pub fn closure(mut self, place: bool) -> Self {
-        self.closure = place;
+    /// Whether the dynamic loader and the shared libraries of the VMM are placed (default: true).
+    pub fn libraries(mut self, place: bool) -> Self {
+        self.libraries = place;
         self
     }
 
-    /// Whether the executable, and its closure, are bound into the jail read-only and not copied, as they are
-    /// unless this says otherwise. Not for a VMM of uid 0, which could make them writable.
+    /// Whether the executable and its shared libraries are bound read-only instead of copied (default: false).
+    ///
+    /// Invalid for a VMM of uid 0, which could make them writable.
     pub fn bind_executable(mut self, bind: bool) -> Self {
         self.bind_executable = bind;
         self
     }
 
-    /// A further argument for the VMM.
+    /// Adds an argument of the VMM.
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// Further arguments for the VMM.
+    /// Adds arguments of the VMM.
     pub fn arguments<T: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// Checks everything, and finds on this host what is named.
+    /// Checks everything and resolves paths and names on this host.
     ///
     /// # Errors
-    /// [`SpecError::Argument`] with the name of the first part that is wrong, and why.
+    /// Returns [`SpecError::Argument`] with the name of the first wrong part, and the cause.
     pub fn build(&self) -> Result<JailSpec, SpecError> {
         let id = self.id.parse().map_err(wrong("id"))?;
         let exec_file = ExecFile::new(&self.exec_file).map_err(wrong("exec-file"))?;
         let base = HostPath::future_directory(&self.base).map_err(wrong("chroot-base-dir"))?;
         let mut spec = JailSpec::new(id, exec_file, base);
-        Layout::new(&spec).demand_short().map_err(wrong("chroot-base-dir"))?;
+        Layout::new(&spec).check_length().map_err(wrong("chroot-base-dir"))?;
         let profile = match &self.profile {
             Some(name) => self.profiles.named(name),
             None => self.profiles.for_executable(&spec.exec_file),
         };
         spec.profile = profile.map_err(wrong("profile"))?;
-        if self.closure {
-            spec.closure = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
+        if self.libraries {
+            spec.libraries = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
         spec.bind_executable = self.bind_executable;
@@ -222,12 +224,12 @@ impl JailBuilder {
             return Err(wrong("bind-exec")(SpecError::ReadOnlyOwner(spec.owner)));
         }
         if spec.bind_executable {
-            spec.exec_file.demand_executable(spec.owner).map_err(wrong("exec-file"))?;
+            spec.exec_file.check_executable(spec.owner).map_err(wrong("exec-file"))?;
         }
         spec.netns = match &self.netns {
-            NetnsWish::Host => Netns::Host,
-            NetnsWish::New => Netns::New,
-            NetnsWish::Named(name) => Netns::from_argument(name).map_err(wrong("netns"))?,
+            NetnsRequest::Host => Netns::Host,
+            NetnsRequest::New => Netns::New,
+            NetnsRequest::Named(name) => Netns::from_argument(name).map_err(wrong("netns"))?,
         };
         spec.daemonize = self.daemonize;
         spec.new_pid_ns = self.new_pid_ns;
@@ -259,7 +261,7 @@ fn all<T: std::str::FromStr<Err = SpecError>>(
     texts.iter().map(|text| text.parse().map_err(wrong(name))).collect()
 }
 
-/// The original takes any number here and finds later that there is no such hierarchy.
+/// Parses 1 or 2. Firecracker's jailer accepts any number here and fails later for lack of such a hierarchy.
 fn known_version(text: &str) -> Result<CgroupVersion, SpecError> {
     match text.parse()? {
         CgroupVersion::Unknown(_) => Err(SpecError::CgroupVersion(text.to_owned())),
@@ -275,8 +277,8 @@ mod tests {
 
     #[test]
     fn an_error_names_the_part_that_is_wrong() {
-        let good = || JailSpec::builder("vm-1", "/bin/sh").closure(false);
-        let told = |builder: JailBuilder| builder.build().expect_err("must be refused").to_string();
+        let good = || JailSpec::builder("vm-1", "/bin/sh").libraries(false);
+        let error_of = |builder: JailBuilder| builder.build().expect_err("must be refused").to_string();
         for (builder, name) in [
             (JailSpec::builder("vm_1", "/bin/sh"), "id"),
             (JailSpec::builder("vm-1", "/no/such"), "exec-file"),
@@ -291,14 +293,14 @@ mod tests {
             (good().resource_limit("cpu=1"), "resource-limit"),
             (good().profile("no-such"), "profile"),
         ] {
-            let told = told(builder);
-            assert!(told.starts_with(&format!("{name}: ")), "{told}");
+            let error = error_of(builder);
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
         }
     }
 
     #[test]
-    fn what_is_not_said_is_at_its_default() {
-        let built = JailSpec::builder("vm-1", "/bin/sh").closure(false).build().expect("all is well");
+    fn omitted_parts_have_their_defaults() {
+        let built = JailSpec::builder("vm-1", "/bin/sh").libraries(false).build().expect("it is valid");
         let plain = JailSpec::new(
             "vm-1".parse().expect("an id"),
             ExecFile::new(Path::new("/bin/sh")).expect("a shell"),

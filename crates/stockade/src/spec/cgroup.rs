@@ -1,4 +1,4 @@
-//! What a jail asks of the host's cgroups.
+//! The cgroup settings of a jail.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -8,12 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 
-/// One setting: a cgroup file and the value to write there, such as `cpu.shares=2`.
+/// Files of cgroup v1, each with its equivalent in v2 or the closest one.
+const COUNTERPARTS: &[(&str, &str)] = &[
+    ("memory.limit_in_bytes", "memory.max"),
+    ("memory.soft_limit_in_bytes", "memory.high"),
+    ("memory.memsw.limit_in_bytes", "memory.swap.max"),
+    ("cpu.shares", "cpu.weight"),
+    ("cpu.cfs_quota_us", "cpu.max"),
+    ("cpu.cfs_period_us", "cpu.max"),
+    ("cpu.cfs_burst_us", "cpu.max.burst"),
+    ("cpuset.cpu_exclusive", "cpuset.cpus.partition"),
+    ("blkio.weight", "io.weight"),
+    ("blkio.bfq.weight", "io.bfq.weight"),
+    ("blkio.throttle.read_bps_device", "io.max"),
+    ("blkio.throttle.write_bps_device", "io.max"),
+    ("blkio.throttle.read_iops_device", "io.max"),
+    ("blkio.throttle.write_iops_device", "io.max"),
+];
+
+/// One setting: a cgroup file and the value to write to it, for example `cpu.shares=2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupSetting {
-    /// The file's name: one component, its controller before the first dot.
+    /// The file's name: one component, with its controller before the first dot.
     pub file: String,
-    /// What is written there.
+    /// The value to write.
     pub value: String,
 }
 
@@ -21,6 +39,21 @@ impl CgroupSetting {
     /// The controller that the file belongs to.
     pub fn controller(&self) -> &str {
         self.file.split('.').next().unwrap_or_default()
+    }
+
+    /// Refuses a file that exists only in the other version; the error names the equivalent.
+    pub(crate) fn check_version(&self, version: CgroupVersion) -> Result<(), SpecError> {
+        let (theirs, instead) = match version {
+            CgroupVersion::V1 => (2, COUNTERPARTS.iter().find(|(_, v2)| *v2 == self.file).map(|(v1, _)| v1)),
+            CgroupVersion::V2 => (1, COUNTERPARTS.iter().find(|(v1, _)| *v1 == self.file).map(|(_, v2)| v2)),
+            CgroupVersion::Unknown(_) => return Ok(()),
+        };
+        let refused = |instead: &&'static str| SpecError::OtherCgroupVersion {
+            file: self.file.clone(),
+            theirs,
+            instead,
+        };
+        instead.map_or(Ok(()), |instead| Err(refused(instead)))
     }
 }
 
@@ -35,7 +68,7 @@ impl FromStr for CgroupSetting {
         if value.is_empty() {
             return Err(SpecError::CgroupFormat(text.to_owned()));
         }
-        // One plain component, so that the file cannot be outside the jail's cgroup.
+        // One plain component: the file cannot be outside the jail's cgroup.
         let mut components = Path::new(file).components();
         let plain = matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file);
         if !plain {
@@ -54,18 +87,18 @@ impl fmt::Display for CgroupSetting {
     }
 }
 
-/// The cgroup that jails are made in: relative to the hierarchy's mount, made of plain components.
+/// The parent cgroup of jails: a path of plain components, relative to the hierarchy's mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ParentCgroup(PathBuf);
 
 impl ParentCgroup {
-    /// Relative to the mount of a hierarchy.
+    /// The path relative to the hierarchy's mount.
     pub fn as_path(&self) -> &Path {
         &self.0
     }
 
-    /// How many components it has.
+    /// The number of components.
     pub fn depth(&self) -> usize {
         self.0.components().count()
     }
@@ -76,21 +109,21 @@ impl FromStr for ParentCgroup {
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let path = PathBuf::from(text);
-        // `components` folds `a/./b`, so the text itself is looked at too.
+        // `components` normalises `a/./b`, so the text itself is checked too.
         let dots = text.split('/').any(|part| part == "." || part == "..");
         let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
         if dots || !plain { Err(SpecError::ParentCgroup(text.to_owned())) } else { Ok(Self(path)) }
     }
 }
 
-/// Which cgroup interface to use.
+/// A version of the cgroup interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CgroupVersion {
-    /// A directory in the hierarchy of each controller.
+    /// cgroup v1: a directory in the hierarchy of each controller.
     V1,
-    /// One directory in the unified hierarchy.
+    /// cgroup v2: one directory in the unified hierarchy.
     V2,
-    /// A number that names no version; the original complains only once it is needed.
+    /// A number that is no version. Firecracker's jailer fails only when the version is needed.
     Unknown(u8),
 }
 
@@ -143,6 +176,22 @@ mod tests {
         assert_eq!("a/b".parse::<ParentCgroup>().expect("two components").depth(), 2);
         for bad in ["/a", "../a", "a/../b", "a/./b", "."] {
             assert_eq!(bad.parse::<ParentCgroup>(), Err(SpecError::ParentCgroup(bad.to_owned())), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_other_version_is_refused_with_its_counterpart() {
+        let check = |setting: &str, version| {
+            let setting: CgroupSetting = setting.parse().expect("a setting");
+            setting.check_version(version).map_err(|e| e.to_string())
+        };
+        let line =
+            "'memory.max' exists only in cgroup v2, but this jail uses v1; use 'memory.limit_in_bytes'";
+        assert_eq!(check("memory.max=1", CgroupVersion::V1), Err(line.to_owned()));
+        let line = "'cpu.shares' exists only in cgroup v1, but this jail uses v2; use 'cpu.weight'";
+        assert_eq!(check("cpu.shares=1", CgroupVersion::V2), Err(line.to_owned()));
+        for both in ["pids.max=1", "cpuset.cpus=0", "memory.numa_stat=1"] {
+            assert_eq!(check(both, CgroupVersion::V1).and(check(both, CgroupVersion::V2)), Ok(()));
         }
     }
 }

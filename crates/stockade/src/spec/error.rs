@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::Owner;
 use super::libraries::LibraryError;
 
-/// What is wrong with a specification, and with which part of it.
+/// The problem of a specification, with its wrong part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// One part is wrong, named as the command line names its flag.
@@ -17,7 +17,7 @@ pub enum SpecError {
     Argument {
         /// The flag, without its dashes.
         name: &'static str,
-        /// What is wrong with its value.
+        /// The problem of its value.
         cause: Box<SpecError>,
     },
     /// The shared libraries that the executable needs cannot be found.
@@ -116,12 +116,12 @@ pub enum SpecError {
     JailPath(PathBuf),
 }
 
-/// The number behind an error of the standard library; EINVAL where the library itself refused.
+/// The errno of an error of the standard library; EINVAL if the library itself refused.
 pub(crate) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
-/// An error number as the cause in a message: the kernel's text, in lower case and without the number.
+/// An errno as the cause in a message: the kernel's text in lower case, without the number.
 pub(crate) struct Reason(pub(crate) Errno);
 
 impl fmt::Display for Reason {

@@ -1,4 +1,4 @@
-//! The program that the jail is for.
+//! The VMM's executable.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostPath, JailPath, Owner, SpecError};
 
-/// The VMM's executable: a regular file of the host, which is copied to the jail's root or bound there.
+/// The VMM's executable: a regular file of the host, to be copied or bound into the jail's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecFile {
     path: HostPath,
@@ -14,11 +14,12 @@ pub struct ExecFile {
 }
 
 impl ExecFile {
-    /// The executable at `path`, all links resolved.
+    /// The executable at `path`, with all symbolic links resolved.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`], [`SpecError::NotAFile`], or [`SpecError::ExecName`] for a name that is not
-    /// UTF-8.
+    /// * [`SpecError::NotFound`] if the path cannot be resolved
+    /// * [`SpecError::NotAFile`] if it is not a regular file
+    /// * [`SpecError::ExecName`] if its name is not UTF-8
     pub fn new(path: &Path) -> Result<Self, SpecError> {
         let path = HostPath::existing(path)?;
         if !path.as_path().is_file() {
@@ -29,14 +30,14 @@ impl ExecFile {
         Ok(Self { path, name })
     }
 
-    /// The executable of a jail that another program makes: that looks at it itself.
+    /// An unchecked executable, for a jail that another program creates: that program checks it.
     pub(crate) fn unseen(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self { path: path.to_owned().into(), name }
     }
 
-    /// That whoever this is may execute the host's own file, by its permissions.
-    pub(super) fn demand_executable(&self, by: Owner) -> Result<(), SpecError> {
+    /// Refuses a file whose permissions do not let this user execute it.
+    pub(super) fn check_executable(&self, by: Owner) -> Result<(), SpecError> {
         let path = self.path.as_path();
         let facts = rustix::fs::stat(path).map_err(|cause| SpecError::NotFound(path.to_owned(), cause))?;
         let needed = match by {
@@ -47,19 +48,19 @@ impl ExecFile {
         if facts.st_mode & needed == 0 { Err(SpecError::NotForOwner(path.to_owned(), by)) } else { Ok(()) }
     }
 
-    /// Where it is on the host.
+    /// The path on the host.
     pub fn path(&self) -> &HostPath {
         &self.path
     }
 
-    /// Its name, which also names the directory of its jails and their default parent cgroup.
+    /// The file's name, which also names the directory of its jails and their default parent cgroup.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is in the jail.
+    /// The path in the jail.
     pub fn in_jail(&self) -> JailPath {
-        // The name is the last component of a resolved path, so it is one plain component.
+        // The last component of a resolved path is one plain component.
         JailPath::new(&self.name).unwrap_or_else(|_| JailPath::root())
     }
 }

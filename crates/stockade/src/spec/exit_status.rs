@@ -1,16 +1,16 @@
-//! How a process ended.
+//! The exit status of a process.
 
 use serde::{Deserialize, Serialize};
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
-    /// By itself, with this exit code.
+    /// It exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// This signal killed it.
     Killed(i32),
-    /// Nobody knows: this process was not its parent, or the kernel was told to keep no status.
+    /// The status is lost: this process was not its parent, or ignores SIGCHLD.
     Unknown,
 }
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for ExitStatus {
 }
 
 impl ExitStatus {
-    /// The text that the monitor, the state directory and a tombstone have: `exited CODE`, `killed SIGNAL` or `unknown`.
+    /// The text of the monitor, the state directory and tombstones: `exited CODE`, `killed SIGNAL` or `unknown`.
     pub(crate) fn to_text(self) -> String {
         match self {
             Self::Exited(code) => format!("exited {code}"),
@@ -34,7 +34,7 @@ impl ExitStatus {
         }
     }
 
-    /// Reads that text. The blank is optional: tombstones of version 0.1 have none.
+    /// Parses the text. The blank is optional: tombstones of version 0.1 have none.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         if text == "unknown" {
             return Some(Self::Unknown);
@@ -48,7 +48,7 @@ impl ExitStatus {
         }
     }
 
-    /// What `wait` would tell.
+    /// From a wait status of `waitpid`.
     pub(crate) fn from_status(status: i32) -> Self {
         match status & 0x7f {
             0 => Self::Exited((status >> 8) & 0xff),
@@ -56,7 +56,8 @@ impl ExitStatus {
         }
     }
 
-    /// The exit code as a shell reports it: 128 and the signal's number for a process that was killed.
+    /// The exit code as a shell reports it: 128 plus the signal's number for a killed process, 255 for an unknown
+    /// status.
     pub fn shell_code(self) -> u8 {
         let code = match self {
             Self::Exited(code) => code,
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_status_is_read_back_from_its_text() {
+    fn an_exit_status_is_parsed_from_its_text() {
         for status in
             [ExitStatus::Exited(0), ExitStatus::Exited(255), ExitStatus::Killed(9), ExitStatus::Unknown]
         {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 
-/// A jail's id: 1 to 64 bytes, letters and digits (of any script) and `-`, as Firecracker has it.
+/// A jail's id: 1 to 64 bytes of letters and digits (of any script) and `-`, the rule of Firecracker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JailId(String);
@@ -15,7 +15,7 @@ pub struct JailId(String);
 impl JailId {
     const LONGEST: usize = 64;
 
-    /// What the jail in this directory is called, whether it is an id or not.
+    /// The name of a jail's directory, unchecked.
     pub(crate) fn of_directory(name: &str) -> Self {
         Self(name.to_owned())
     }

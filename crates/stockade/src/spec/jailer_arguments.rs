@@ -1,17 +1,18 @@
-//! The same jail in the words of Firecracker's `jailer`.
+//! The same jail as arguments of Firecracker's jailer.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::builder::{JailBuilder, NetnsWish};
+use super::builder::{JailBuilder, NetnsRequest};
 use super::netns::NETNS_DIRECTORY;
 
 impl JailBuilder {
-    /// The arguments with which Firecracker's `jailer`, or its drop-in, makes this jail: its own, then `--`, then
-    /// the VMM's. Nothing is checked: to try what `jailer` does with a wrong or a missing one, give it that.
+    /// The arguments with which Firecracker's jailer, or the drop-in, creates this jail: its own, then `--`, then the
+    /// VMM's.
     ///
-    /// A network namespace goes by the path of its file, and has to be there when `jailer` is run. Of a ramfs,
-    /// a profile and a closure `jailer` knows nothing.
+    /// Nothing is checked, so that a test can pass a wrong argument to `jailer`. A network namespace is the path of
+    /// its file, which has to exist when `jailer` runs. `jailer` has no arguments for a ramfs, a profile and shared
+    /// libraries.
     pub fn jailer_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
@@ -20,7 +21,7 @@ impl JailBuilder {
         add("--uid", self.uid.clone().into());
         add("--gid", self.gid.clone().into());
         add("--chroot-base-dir", self.base.clone().into());
-        if let NetnsWish::Named(name) = &self.netns {
+        if let NetnsRequest::Named(name) = &self.netns {
             add("--netns", Path::new(NETNS_DIRECTORY).join(name).into());
         }
         let switches = [(self.daemonize, "--daemonize"), (self.new_pid_ns, "--new-pid-ns")];

@@ -1,4 +1,4 @@
-//! Every path of a jail, computed in one place.
+//! The paths of a jail.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{HostPath, JailId, JailPath, JailSpec, SpecError};
 
-/// Where a jail is on the host: `BASE/EXECUTABLE/ID/root`.
+/// The paths of a jail on the host: `BASE/EXECUTABLE/ID/root`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     base: HostPath,
@@ -15,7 +15,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout that the specification asks for.
+    /// The layout of a specification.
     pub fn new(spec: &JailSpec) -> Self {
         Self {
             base: spec.base.clone(),
@@ -24,10 +24,10 @@ impl Layout {
         }
     }
 
-    /// The layout of a jail that another program makes, which may be called as that allows.
+    /// The layout of a jail that another program creates, with the names that program allows.
     ///
     /// # Errors
-    /// [`SpecError::JailPath`] for a name that is not one plain component of a path.
+    /// Returns [`SpecError::JailPath`] if a name is not one plain path component.
     pub fn named(base: HostPath, exec_name: &str, id: &str) -> Result<Self, SpecError> {
         for name in [exec_name, id] {
             let plain = JailPath::new(name)?;
@@ -38,66 +38,64 @@ impl Layout {
         Ok(Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() })
     }
 
-    /// How long the path of a root may be: PATH_MAX, less its closing zero and a name beside or in the root.
+    /// The longest path of a root: PATH_MAX without its final NUL and without a name in the root or beside it.
     const LONGEST_ROOT: usize = 4096 - 1 - 256;
 
-    /// Refuses what the kernel would refuse with half of the jail made.
+    /// Refuses a path that the kernel would refuse after half of the jail was created.
     ///
     /// # Errors
-    /// [`SpecError::RootTooLong`].
-    pub(crate) fn demand_short(&self) -> Result<(), SpecError> {
+    /// Returns [`SpecError::RootTooLong`] if the path of the root exceeds [`Self::LONGEST_ROOT`].
+    pub(crate) fn check_length(&self) -> Result<(), SpecError> {
         match self.root().as_path().as_os_str().len() {
             length if length > Self::LONGEST_ROOT => Err(SpecError::RootTooLong(length, Self::LONGEST_ROOT)),
             _ => Ok(()),
         }
     }
 
-    /// The directory that jails are made in.
+    /// The directory that contains jails.
     pub fn base(&self) -> &HostPath {
         &self.base
     }
 
-    /// The name of the executable.
     pub(crate) fn exec_name(&self) -> &str {
         &self.exec_name
     }
 
-    /// The name of the jail.
     pub(crate) fn id(&self) -> JailId {
         JailId::of_directory(&self.id)
     }
 
-    /// The directory of all jails of this executable.
+    /// The directory of all jails with this executable.
     pub fn exec_dir(&self) -> HostPath {
         self.base.join(&self.exec_name)
     }
 
-    /// The directory of this jail, which belongs to root.
+    /// The jail's directory, owned by root.
     pub fn jail_dir(&self) -> HostPath {
         self.exec_dir().join(&self.id)
     }
 
-    /// The jail's root, which belongs to the jail's owner.
+    /// The jail's root, owned by the jail's owner.
     pub fn root(&self) -> HostPath {
         self.jail_dir().join(Self::ROOT)
     }
 
-    /// Where something of the jail is on the host. What is there belongs to the jail's owner: it is to be opened
-    /// with that in mind.
+    /// The path on the host of a file in the jail.
+    ///
+    /// The jail's owner controls that file and every directory on the way. Open it without following symbolic links.
     pub fn on_host(&self, path: &JailPath) -> HostPath {
         self.root().join(path.relative())
     }
 
-    /// The jail's root, relative to the base.
     pub(crate) fn root_below_base(&self) -> PathBuf {
         Path::new(&self.exec_name).join(&self.id).join(Self::ROOT)
     }
 
-    /// The file in the jail's root that tells the VMM's pid.
+    /// The file in the jail's root that contains the VMM's pid.
     pub(crate) fn pid_file(&self) -> String {
         format!("{}.pid", self.exec_name)
     }
 
-    /// The name of the root in the jail's directory.
+    /// The root's name in the jail's directory.
     pub(crate) const ROOT: &str = "root";
 }

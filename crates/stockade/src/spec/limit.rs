@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::SpecError;
 
-/// One limit as given on a command line, such as `no-file=1024`.
+/// One limit, parsed from `no-file=COUNT` or `fsize=BYTES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResourceLimit {
-    /// The largest file the VMM may write, in bytes.
+    /// The largest file that the VMM may write, in bytes.
     FileSize(u64),
-    /// How many descriptors it may have open.
+    /// The largest number of open file descriptors.
     OpenFiles(u64),
 }
 
@@ -32,24 +32,24 @@ impl FromStr for ResourceLimit {
     }
 }
 
-/// Every limit of a VMM, decided.
+/// All resource limits of a VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// The largest file it may write, in bytes; `None` leaves what the caller has.
+    /// The largest file that it may write, in bytes; with `None` the limit is inherited.
     pub file_size: Option<u64>,
-    /// How many descriptors it may have open.
+    /// The largest number of open file descriptors.
     pub open_files: u64,
 }
 
 impl Default for Limits {
-    /// 2048 descriptors, files of any size, as with the original jailer.
+    /// 2048 file descriptors and an inherited file size, as in Firecracker's jailer.
     fn default() -> Self {
         Self { file_size: None, open_files: 2048 }
     }
 }
 
 impl Extend<ResourceLimit> for Limits {
-    /// The last of several limits of one kind counts.
+    /// The last limit of a kind counts.
     fn extend<I: IntoIterator<Item = ResourceLimit>>(&mut self, limits: I) {
         for limit in limits {
             match limit {

@@ -1,14 +1,14 @@
-//! What a jail is to be: typed, and checked while it is parsed.
+//! The specification of a jail, in types that are checked while they are parsed.
 //!
-//! Every error about a user's input comes from here. What has one of these types needs no second look.
+//! Every error about a user's input comes from here. A value of one of these types needs no second check.
 
 mod builder;
 mod cgroup;
-mod cgroup_files;
 pub(crate) mod clock;
 mod error;
 mod exec_file;
 mod exit_status;
+pub(crate) mod file_privileges;
 mod id;
 mod jailer_arguments;
 mod layout;
@@ -18,7 +18,6 @@ mod netns;
 mod nonce;
 mod paths;
 mod placement;
-pub(crate) mod powers;
 mod profile;
 mod profiles;
 
@@ -34,6 +33,7 @@ pub use error::SpecError;
 pub(crate) use error::{Reason, errno};
 pub use exec_file::ExecFile;
 pub use exit_status::ExitStatus;
+pub use file_privileges::{FilePrivilege, FilePrivileges, Stripped};
 pub use id::JailId;
 pub use layout::Layout;
 pub use limit::{Limits, ResourceLimit};
@@ -41,24 +41,23 @@ pub use netns::{NETNS_DIRECTORY, Netns, NetnsName};
 pub use nonce::Nonce;
 pub use paths::{HostPath, JailPath};
 pub use placement::{How, Placed, Placement};
-pub use powers::{FilePrivilege, FilePrivileges, Stripped};
 pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
 
 use crate::spec::libraries::Libraries;
 
-/// The directory that jails are made in unless another is given.
+/// The default base.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 
-/// The uid and gid of a jail unless others are given.
+/// The default owner.
 pub const DEFAULT_OWNER: Owner = Owner { uid: 1234, gid: 1234 };
 
-/// Who a jail's files belong to and its VMM runs as.
+/// The owner of a jail's files, as which its VMM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The user.
+    /// The user ID.
     pub uid: u32,
-    /// The group.
+    /// The group ID.
     pub gid: u32,
 }
 
@@ -69,63 +68,67 @@ impl std::fmt::Display for Owner {
 }
 
 impl Owner {
-    /// A uid or gid: any number but the last, by which the kernel means "leave it as it is".
+    /// Parses a uid or gid: any number but 2³²−1, which leaves an ID unchanged in `setresuid` and `chown`.
     pub fn parse_number(text: &str) -> Option<u32> {
         text.parse().ok().filter(|number| *number != u32::MAX)
     }
 }
 
-/// What a jail is to be.
+/// The specification of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailSpec {
-    /// Its name.
+    /// The jail's name.
     pub id: JailId,
-    /// The VMM.
+    /// The VMM's executable.
     pub exec_file: ExecFile,
-    /// What the VMM's loader needs in the jail; nothing unless it is asked for ([`Libraries::of`]).
-    #[serde(default)]
-    pub closure: Libraries,
-    /// Whether executable and closure are the host's own files, bound read-only, and not copies: nothing is copied,
-    /// and all jails run from the same memory. The VMM's user has to be allowed to execute the host's file.
+    /// The dynamic loader and the shared libraries to place with the executable ([`Libraries::of`]); empty by default.
+    #[serde(default, rename = "closure")]
+    pub libraries: Libraries,
+    /// Whether the executable and its shared libraries are bound read-only instead of copied.
+    ///
+    /// Binds copy nothing, and all jails share the files' memory. The VMM's user needs the permission to execute the
+    /// host's file.
     #[serde(default)]
     pub bind_executable: bool,
-    /// Who it runs as.
+    /// The owner of the jail's files, as which the VMM runs.
     pub owner: Owner,
-    /// The directory it is made in.
+    /// The directory in which the jail is created.
     pub base: HostPath,
-    /// Its network.
+    /// The VMM's network namespace.
     pub netns: Netns,
-    /// Whether the VMM is cut loose from the caller: standard streams on `/dev/null`.
+    /// Whether the VMM's standard streams are `/dev/null`.
     pub daemonize: bool,
-    /// Whether the VMM is the first process of a pid namespace of its own.
+    /// Whether the VMM is the first process of its own pid namespace.
     pub new_pid_ns: bool,
-    /// What it may use of the host, by cgroup.
+    /// The cgroup settings.
     pub cgroups: Vec<CgroupSetting>,
-    /// Which cgroup interface; `None` takes the one that has the controllers.
+    /// The cgroup version; with `None` the version that has the controllers.
     pub cgroup_version: Option<CgroupVersion>,
-    /// The cgroup its own is made in; `None` is the name of the executable.
+    /// The parent cgroup; with `None` it is named after the executable.
     pub parent_cgroup: Option<ParentCgroup>,
-    /// What its process may use.
+    /// The resource limits of the VMM's process.
     pub limits: Limits,
-    /// The size of a ramfs on `/ramfs`, in bytes. The kernel's ramfs takes note of it and enforces nothing.
+    /// The size of a ramfs on `/ramfs`, in bytes. The kernel's ramfs records the size but does not enforce it.
     pub ramfs: Option<u64>,
-    /// What is known of the VMM, and so gets it further arguments and files.
+    /// The VMM's profile, which adds arguments and files.
     pub profile: Profile,
-    /// When the start was asked for, by CLOCK_MONOTONIC in microseconds; Firecracker reports from it.
+    /// The time of the request to start, by CLOCK_MONOTONIC in microseconds. Firecracker reports the time since then.
     pub started_us: u64,
-    /// The VMM's own arguments.
+    /// The VMM's arguments, without those of the profile.
     pub arguments: Vec<OsString>,
 }
 
 impl JailSpec {
-    /// A jail called `id` for `exec_file` below `base`, everything else at its default: uid and gid 1234,
-    /// the host's network, no cgroup, 2048 descriptors, and the built-in profile for an executable of that name.
+    /// A specification with defaults for everything but its arguments.
+    ///
+    /// The defaults are uid and gid 1234, the host's network, no cgroup settings, 2048 open files, no shared libraries,
+    /// and the built-in profile for the executable's name.
     pub fn new(id: JailId, exec_file: ExecFile, base: HostPath) -> Self {
         let profile = Profile::built_in().into_iter().find(|profile| profile.is_for(exec_file.name()));
         Self {
             id,
             exec_file,
-            closure: Libraries::default(),
+            libraries: Libraries::default(),
             bind_executable: false,
             owner: DEFAULT_OWNER,
             base,
@@ -143,25 +146,24 @@ impl JailSpec {
         }
     }
 
-    /// What is placed into the jail once it stands: the program, if it is to be bound, and what the VMM's profile
-    /// says.
+    /// The placements of a prepared jail: the binds of the executable and its libraries, and the profile's files.
     pub fn placements(&self) -> impl Iterator<Item = Placement> {
         let program = std::iter::once((self.exec_file.path(), self.exec_file.in_jail()));
-        let closure = self.closure.files.iter().map(|file| (&file.source, file.path.clone()));
+        let libraries = self.libraries.files.iter().map(|file| (&file.source, file.path.clone()));
         let bind = |(source, path): (&HostPath, JailPath)| {
             Placement::new(source.as_path()).named(path.absolute()).how(How::Bind).read_only()
         };
-        let bound = program.chain(closure).filter(|_| self.bind_executable).map(bind);
+        let bound = program.chain(libraries).filter(|_| self.bind_executable).map(bind);
         bound.chain(self.profile.placements())
     }
 
-    /// The cgroup in which the jail's own is made, relative to the hierarchy: by default the executable's name.
+    /// The parent cgroup, relative to the hierarchy's mount.
     pub(crate) fn parent_cgroup(&self) -> &Path {
         let default = || Path::new(self.exec_file.name());
         self.parent_cgroup.as_ref().map_or_else(default, ParentCgroup::as_path)
     }
 
-    /// The Unix socket in the jail at which the VMM can be talked to, if that is known.
+    /// The VMM's API socket in the jail, if it is known.
     pub fn socket(&self) -> Option<JailPath> {
         self.profile.socket(&self.arguments)
     }

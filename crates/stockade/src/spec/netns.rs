@@ -1,4 +1,4 @@
-//! The network a jail is in.
+//! The network namespace of a jail.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostPath, SpecError};
 
-/// Where `ip netns` and everyone else look for network namespaces by name.
+/// The directory of named network namespaces, as `ip netns` uses it.
 pub const NETNS_DIRECTORY: &str = "/run/netns";
 
 /// The name of a network namespace: one plain path component.
@@ -22,7 +22,7 @@ impl NetnsName {
         &self.0
     }
 
-    /// Its file.
+    /// The namespace's file in [`NETNS_DIRECTORY`].
     pub fn path(&self) -> HostPath {
         Path::new(NETNS_DIRECTORY).join(&self.0).into()
     }
@@ -46,23 +46,26 @@ impl fmt::Display for NetnsName {
 /// The network namespace of a jail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Netns {
-    /// The one stockade itself is in.
+    /// The namespace of stockade itself.
     #[default]
     Host,
-    /// A new one without a name, which ends with the VMM.
+    /// A new namespace without a name, which exists as long as the VMM.
     New,
-    /// A new one under a name, made and removed with the jail.
+    /// A new named namespace, created and removed with the jail.
     Make(NetnsName),
-    /// An existing one, which is joined and left as it is.
+    /// An existing namespace, which remains unchanged.
     Join(HostPath),
 }
 
 impl Netns {
-    /// The namespace that `argument` means: with a slash, the path of an existing one; without, a name,
-    /// whose namespace is joined if it exists and made otherwise.
+    /// Parses a path or a name.
+    ///
+    /// With a slash in it, `argument` is the path of a namespace to join. Without, it is a name: an existing namespace
+    /// is joined, a missing one is created.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`] for a path that is not there, [`SpecError::NetnsName`] for a bad name.
+    /// * [`SpecError::NotFound`] if the path does not exist
+    /// * [`SpecError::NetnsName`] if the name is not one plain component
     pub fn from_argument(argument: &str) -> Result<Self, SpecError> {
         if argument.contains('/') {
             return Ok(Self::Join(HostPath::existing(Path::new(argument))?));

@@ -1,4 +1,4 @@
-//! Paths of the host, paths inside a jail, and why they can never be mixed up.
+//! Paths on the host and paths in a jail, as types that cannot be confused.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,39 +10,41 @@ use serde::{Deserialize, Serialize};
 
 use super::{SpecError, errno};
 
-/// A path as the host sees it.
+/// A path on the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostPath(PathBuf);
 
 impl HostPath {
-    /// An existing file or directory, all links resolved.
+    /// An existing file or directory, with all symbolic links resolved.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`] if it is not there or not reachable.
+    /// Returns [`SpecError::NotFound`] if it does not exist or cannot be reached.
     pub fn existing(path: &Path) -> Result<Self, SpecError> {
         let resolved = path.canonicalize().or_else(|e| resolve_magic(path).ok_or(e));
         resolved.map(Self).map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))
     }
 
-    /// An existing directory, all links resolved.
+    /// An existing directory, with all symbolic links resolved.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`], or [`SpecError::NotADirectory`].
+    /// * [`SpecError::NotFound`] if it does not exist or cannot be reached
+    /// * [`SpecError::NotADirectory`] if it is not a directory
     pub fn directory(path: &Path) -> Result<Self, SpecError> {
         let resolved = Self::existing(path)?;
         match resolved.0.metadata() {
             Ok(facts) if facts.is_dir() => Ok(resolved),
             Ok(_) => Err(SpecError::NotADirectory(resolved.0)),
-            // Removed since it was resolved, as a base is with its last jail.
+            // Removed since it was resolved, as a base is together with its last jail.
             Err(e) => Err(SpecError::NotFound(path.to_owned(), errno(&e))),
         }
     }
 
-    /// A directory that may not exist yet: the part that exists is resolved, the rest taken as it is.
+    /// A directory that may be missing. Its existing part is resolved, the rest is kept as given.
     ///
     /// # Errors
-    /// [`SpecError::NotADirectory`] if a file is in the way, [`SpecError::NotFound`] if it is unreachable.
+    /// * [`SpecError::NotADirectory`] if a file is in the way
+    /// * [`SpecError::NotFound`] if it cannot be reached
     pub fn future_directory(path: &Path) -> Result<Self, SpecError> {
         let path = std::path::absolute(path).map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))?;
         match Self::directory(&path) {
@@ -56,19 +58,19 @@ impl HostPath {
         }
     }
 
-    /// Something below this directory.
+    /// The path `below` in this directory.
     #[must_use]
     pub fn join(&self, below: impl AsRef<Path>) -> Self {
         Self(self.0.join(below))
     }
 
-    /// The path in the standard library's type.
+    /// The path as the standard library's type.
     pub fn as_path(&self) -> &Path {
         &self.0
     }
 }
 
-/// One such as `/proc/PID/ns/net`, which leads somewhere although the text of the link in it is no path.
+/// Resolves a symbolic link such as `/proc/PID/ns/net`, which leads to a file although its text is no path.
 fn resolve_magic(path: &Path) -> Option<PathBuf> {
     path.metadata().ok()?;
     Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
@@ -92,9 +94,9 @@ impl fmt::Display for HostPath {
     }
 }
 
-/// A path as the jail sees it: absolute, with no `.`, `..` or empty component.
+/// A path in a jail: absolute, without `.`, `..` and empty components.
 ///
-/// It is kept without the leading slash, as a path relative to the jail's root.
+/// It is stored without the leading slash, relative to the jail's root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "PathBuf", into = "PathBuf")]
 pub struct JailPath(PathBuf);
@@ -105,10 +107,10 @@ impl JailPath {
         Self(PathBuf::new())
     }
 
-    /// `path` taken from the jail's root, whether it begins with a slash or not.
+    /// `path` below the jail's root, with or without a leading slash.
     ///
     /// # Errors
-    /// [`SpecError::JailPath`] if a component is `..`, or it names nothing.
+    /// Returns [`SpecError::JailPath`] if a component is `..`, or if the path has no components.
     pub fn new(path: impl AsRef<Path>) -> Result<Self, SpecError> {
         let path = path.as_ref();
         let mut inside = PathBuf::new();
@@ -126,38 +128,37 @@ impl JailPath {
         }
     }
 
-    /// Relative to the jail's root; empty for the root itself.
+    /// The path relative to the jail's root; empty for the root itself.
     pub(crate) fn relative(&self) -> &Path {
         &self.0
     }
 
-    /// The folder it is in, relative to the jail's root, and its name there.
+    /// The parent directory, relative to the jail's root, and the file name.
     pub(crate) fn split(&self) -> (&Path, &OsStr) {
         (self.0.parent().unwrap_or(Path::new("")), self.0.file_name().unwrap_or(OsStr::new(".")))
     }
 
-    /// Whether something is this or below it.
+    /// Whether `other` is this path or below it.
     pub(crate) fn holds(&self, other: &Self) -> bool {
         other.0.starts_with(&self.0)
     }
 
-    /// Something in the same folder.
+    /// The path `name` in the same directory.
     pub(crate) fn beside(&self, name: &str) -> Self {
         Self(self.0.with_file_name(name))
     }
 
-    /// As the jail sees it, with the leading slash.
+    /// The path in the jail, with the leading slash.
     pub fn absolute(&self) -> PathBuf {
         Path::new("/").join(&self.0)
     }
 
-    /// As the jail sees it, for `exec`.
     pub(crate) fn to_c_string(&self) -> std::ffi::CString {
         // `new` lets no NUL through.
         std::ffi::CString::new(self.absolute().into_os_string().into_vec()).unwrap_or_default()
     }
 
-    /// Relative to the jail's root, for a process that stands there.
+    /// The path relative to the jail's root, for a process whose working directory that is.
     pub(crate) fn to_relative_c_string(&self) -> std::ffi::CString {
         std::ffi::CString::new(self.0.as_os_str().as_bytes()).unwrap_or_default()
     }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_below_an_existing_one_is_a_future_directory() {
+    fn a_missing_directory_in_an_existing_one_is_a_future_one() {
         let path =
             HostPath::future_directory(Path::new("/proc/../nowhere/at/all")).expect("nothing is in the way");
         assert_eq!(path.as_path(), Path::new("/nowhere/at/all"));
@@ -207,19 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_comes_and_goes_is_a_future_directory() {
+    fn a_directory_removed_while_resolved_is_a_future_directory() {
         use std::sync::atomic::{AtomicBool, Ordering};
         let path = std::env::temp_dir().join(format!("stockade-paths-{}", std::process::id()));
-        let over = AtomicBool::new(false);
+        let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
+                while !is_done.load(Ordering::Relaxed) {
                     let _ = std::fs::create_dir(&path);
                     let _ = std::fs::remove_dir(&path);
                 }
             });
             let all: Vec<_> = (0..20_000).map(|_| HostPath::future_directory(&path)).collect();
-            over.store(true, Ordering::Relaxed);
+            is_done.store(true, Ordering::Relaxed);
             let wrong =
                 all.into_iter().find(|found| found.as_ref().ok().map(HostPath::as_path) != Some(&path));
             assert_eq!(wrong, None);

@@ -1,35 +1,37 @@
-//! What is to be placed into a jail, as it is asked for, and what became of it.
+//! Placements: the request and the result.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::spec::powers::Stripped;
+use crate::spec::file_privileges::Stripped;
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
-/// How something is to be placed.
+/// A placement method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
-    /// A device as a node; a file as a reflink where the filesystem has them, as a link where that needs no
-    /// change of owner or mode and the file has no powers ([`FilePrivileges`](crate::FilePrivileges)), and otherwise as a copy; a
-    /// directory as a copy.
+    /// The cheapest method that changes nothing outside the jail.
+    ///
+    /// A device becomes a node, a directory a copy. A file becomes a reflink if the filesystem supports it. Otherwise
+    /// it becomes a hard link, if its owner and mode fit and it has no [`FilePrivileges`](crate::FilePrivileges).
+    /// Otherwise it becomes a copy.
     #[default]
     Auto,
-    /// A further name of the same file.
+    /// A hard link to the file.
     Link,
-    /// A copy; of a directory, with everything in it.
+    /// A copy; of a directory, with its contents.
     Copy,
-    /// A copy of a file that shares the source's blocks until one of the two is written to.
+    /// A copy of a file that shares the source's blocks until one of the two is written.
     Reflink,
-    /// The host's own file or directory, attached in the jail alone.
+    /// The host's own file or directory, attached in the jail's mount namespace alone.
     Bind,
     /// A device node.
     Node,
 }
 
 impl How {
-    /// Every way that can be asked for by name.
+    /// Every method that can be requested.
     pub const NAMED: [Self; 5] = [Self::Link, Self::Copy, Self::Reflink, Self::Bind, Self::Node];
 }
 
@@ -52,7 +54,7 @@ impl Serialize for How {
     }
 }
 
-/// A file, directory or device of the host that is to be placed into a jail.
+/// A file, directory or device of the host to place into a jail.
 ///
 /// ```
 /// use stockade::{How, Placement};
@@ -69,45 +71,47 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// This file, under its own name in the jail's root, for the jail's owner to read and write.
+    /// A placement of `source` under its own name in the jail's root, which the jail's owner may read and write.
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Self { source: source.into(), name: None, how: How::Auto, read_only: false, owner: None }
     }
 
-    /// Under this path in the jail; folders on the way are made.
+    /// Sets the path in the jail. Missing directories on the way are created.
     #[must_use]
     pub fn named(self, path: impl Into<PathBuf>) -> Self {
         Self { name: Some(path.into()), ..self }
     }
 
-    /// In this way and no other.
+    /// Requires a method.
     #[must_use]
     pub fn how(self, how: How) -> Self {
         Self { how, ..self }
     }
 
-    /// For the jail to read only: it can neither write it nor change who may. What is in a folder of the
-    /// jail's own it can still unlink.
+    /// Makes the placement read-only: the jail can neither write it nor change its mode. The jail can still unlink it
+    /// from a directory that the jail owns.
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { read_only: true, ..self }
     }
 
-    /// Owned by somebody else than the jail's owner.
+    /// Sets an owner other than the jail's.
     #[must_use]
     pub fn owner(self, owner: Owner) -> Self {
         Self { owner: Some(owner), ..self }
     }
 
-    /// Where it is on the host, as it was given.
+    /// The path on the host, as given.
     pub fn source(&self) -> &Path {
         &self.source
     }
 
-    /// Where it goes in the jail.
+    /// The path in the jail.
     ///
     /// # Errors
-    /// [`SpecError::NotFound`], [`SpecError::JailPath`] for a name that leaves the jail, [`SpecError::NotText`].
+    /// * [`SpecError::NotFound`] if the source does not exist or cannot be reached
+    /// * [`SpecError::JailPath`] if the path leaves the jail
+    /// * [`SpecError::NotText`] if the source or the path is not UTF-8
     pub fn target(&self) -> Result<JailPath, SpecError> {
         self.target_of(&HostPath::existing(&self.source)?)
     }
@@ -146,15 +150,15 @@ impl From<&str> for Placement {
     }
 }
 
-/// What was placed: where, and how. Displayed it is the path as the jail sees it.
+/// The result of a placement. Its text is the path in the jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Placed {
-    /// Where the jail sees it.
+    /// The path in the jail.
     pub path: JailPath,
-    /// The way that was taken, never [`How::Auto`].
+    /// The method used, never [`How::Auto`].
     pub how: How,
-    /// What the host's file has and the jail's has not. A bind has nothing taken away: its mount leaves no effect
-    /// to set-uid bits and file capabilities.
+    /// The privileges of the host's file that its copy in the jail lacks. `None` for a bind, whose mount is nosuid:
+    /// set-uid bits and file capabilities have no effect there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stripped: Option<Stripped>,
 }

@@ -1,4 +1,4 @@
-//! What is known of a VMM, as data: the arguments it gets, the socket it listens at, the files it opens.
+//! VMM profiles as data: default arguments, the API socket, and the files opened at run time.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,41 +9,42 @@ use serde::{Deserialize, Serialize};
 use super::{JailPath, SpecError};
 use crate::spec::placement::{How, Placement};
 
-/// What stockade knows of a kind of VMM. Some are built in; a TOML file with these keys adds another
-/// ([`Profiles`](super::Profiles)).
+/// The known properties of a kind of VMM.
+///
+/// Some profiles are built in. A TOML file with these keys adds another ([`Profiles`](super::Profiles)).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// What it is called; the file's name unless the file says otherwise.
+    /// The profile's name (default: the name of its file without `.toml`).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// The names of the executables that it is for, each with or without a `*` at its end.
+    /// Names of executables that select the profile. A `*` at the end matches any rest.
     #[serde(default)]
     pub executables: Vec<String>,
-    /// The arguments that the VMM gets before those that are given.
+    /// Arguments of the VMM before those of the specification.
     #[serde(default)]
     pub arguments: Vec<ProfileArgument>,
-    /// Where the VMM can be talked to.
+    /// The VMM's API socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<ApiSocket>,
-    /// What the VMM opens by itself while it runs: firmware, modules.
+    /// Files that the VMM opens at run time: firmware, modules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub place: Vec<ProfileFile>,
 }
 
-/// An argument of a profile: a text, or what is known only when the VMM starts.
+/// An argument of a profile: a text, or a value that is known only at the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ProfileArgument {
-    /// As it stands.
+    /// A fixed text.
     Text(String),
     /// `{id}`: the jail's id.
     Id,
-    /// `{start-time-us}`: when the start was asked for, in microseconds of the monotonic clock.
+    /// `{start-time-us}`: the time of the request to start, in microseconds of the monotonic clock.
     StartTime,
     /// `{cpu-time-us}`: the processor time that the VMM's process has used, in microseconds.
     CpuTime,
-    /// `{parent-cpu-time-us}`: that of the processes before it.
+    /// `{parent-cpu-time-us}`: the processor time of the processes before it, in microseconds.
     ParentCpuTime,
 }
 
@@ -58,7 +59,7 @@ impl TryFrom<String> for ProfileArgument {
     type Error = SpecError;
 
     fn try_from(text: String) -> Result<Self, SpecError> {
-        match PLACEHOLDERS.into_iter().find(|(word, _)| *word == text) {
+        match PLACEHOLDERS.into_iter().find(|(name, _)| *name == text) {
             Some((_, argument)) => Ok(argument),
             None if text.starts_with('{') && text.ends_with('}') => Err(SpecError::Placeholder(text)),
             None => Ok(Self::Text(text)),
@@ -73,27 +74,27 @@ impl From<ProfileArgument> for String {
             other => PLACEHOLDERS
                 .into_iter()
                 .find(|(_, placeholder)| *placeholder == other)
-                .map(|(word, _)| word.to_owned())
+                .map(|(name, _)| name.to_owned())
                 .unwrap_or_default(),
         }
     }
 }
 
-/// The Unix socket at which a VMM takes commands.
+/// The Unix socket on which a VMM accepts commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiSocket {
-    /// Where it is in the jail unless an argument says otherwise; a VMM may have none by itself.
+    /// The default path in the jail; `None` if the VMM has no socket by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<JailPath>,
-    /// The flags that say where it is, as in `--api-sock PATH` or `--api-sock=PATH`.
+    /// Flags that set the path, as in `--api-sock PATH` or `--api-sock=PATH`.
     #[serde(default)]
     pub flags: Vec<String>,
-    /// What stands before the path in the flag's value, the first that fits; what follows a comma is not the
-    /// path's. Nothing listed means that the value is the path.
+    /// Prefixes of the path in the flag's value; the first match counts, and the path ends at a comma. Without
+    /// prefixes the whole value is the path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
-    /// The flags that leave the VMM without a socket.
+    /// Flags that disable the socket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
 }
@@ -102,23 +103,23 @@ pub struct ApiSocket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileFile {
-    /// Where it is on the host.
+    /// The path on the host.
     pub source: PathBuf,
-    /// Where it goes in the jail; the same path unless given.
+    /// The path in the jail; with `None` the same path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<JailPath>,
-    /// Whether a jail without it is of no use; it is passed over otherwise where the host lacks it.
+    /// Whether a missing source is an error. Otherwise a missing source is skipped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
 }
 
 impl ProfileFile {
-    /// `None` where the host lacks it and the VMM can do without.
+    /// `None` if the source is missing and not required.
     fn placement(&self) -> Option<Placement> {
         let name = self.name.as_ref().map_or_else(|| self.source.clone(), JailPath::absolute);
         let placement = Placement::new(&self.source).named(name);
         match std::fs::metadata(&self.source) {
-            // Nothing has to be copied of a directory, and the host's own is as it is updated.
+            // A bind copies nothing, and follows updates of the host's directory.
             Ok(facts) if facts.is_dir() => Some(placement.how(How::Bind).read_only()),
             Ok(facts) if facts.is_file() => Some(placement.read_only()),
             Ok(_) => Some(placement),
@@ -128,12 +129,12 @@ impl ProfileFile {
 }
 
 impl Profile {
-    /// A VMM of which nothing is known.
+    /// A profile without any properties.
     pub fn plain() -> Self {
         Self { name: "plain".to_owned(), ..Self::default() }
     }
 
-    /// Firecracker, with the arguments that its jailer passes.
+    /// The profile of Firecracker, with the arguments that Firecracker's jailer passes.
     pub fn firecracker() -> Self {
         let text = |text: &str| ProfileArgument::Text(text.to_owned());
         Self {
@@ -159,8 +160,10 @@ impl Profile {
         }
     }
 
-    /// QEMU. It looks for its firmware and modules relative to where it is itself: at `/` in a jail, so that
-    /// what is below `/usr` on the host goes to the jail's root.
+    /// The profile of QEMU.
+    ///
+    /// QEMU searches firmware and modules relative to its own directory, which is `/` in a jail. So files below `/usr`
+    /// on the host go to the jail's root.
     pub fn qemu() -> Self {
         let below_usr = |path: &str| ProfileFile {
             source: Path::new("/usr").join(path),
@@ -181,7 +184,7 @@ impl Profile {
         }
     }
 
-    /// Cloud Hypervisor.
+    /// The profile of Cloud Hypervisor.
     pub fn cloud_hypervisor() -> Self {
         Self {
             name: "cloud-hypervisor".to_owned(),
@@ -195,17 +198,17 @@ impl Profile {
         }
     }
 
-    /// Those that need no file.
+    /// All built-in profiles.
     pub fn built_in() -> [Self; 4] {
         [Self::firecracker(), Self::qemu(), Self::cloud_hypervisor(), Self::plain()]
     }
 
-    /// What this host has of the files that the VMM opens by itself, for it to read.
+    /// Read-only placements of the profile's files that exist on this host, and of required ones.
     pub fn placements(&self) -> impl Iterator<Item = Placement> {
         self.place.iter().filter_map(ProfileFile::placement)
     }
 
-    /// Whether it is for an executable of this name.
+    /// Whether an executable of this name selects the profile.
     pub fn is_for(&self, name: &str) -> bool {
         self.executables.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
@@ -213,7 +216,7 @@ impl Profile {
         })
     }
 
-    /// Where a VMM with these arguments can be talked to, if that is known.
+    /// The API socket of a VMM with these arguments, if it is known.
     pub fn socket(&self, arguments: &[OsString]) -> Option<JailPath> {
         let socket = self.socket.as_ref()?;
         if arguments.iter().any(|argument| socket.without.iter().any(|flag| argument == OsStr::new(flag))) {
@@ -231,7 +234,7 @@ impl Profile {
 }
 
 impl ApiSocket {
-    /// The value of an argument that is one of the flags.
+    /// The value of an argument, if it is one of the flags.
     fn value<'a>(&self, argument: &'a OsStr, next: Option<&'a OsString>) -> Option<&'a [u8]> {
         self.flags.iter().find_map(|flag| match argument.as_bytes().strip_prefix(flag.as_bytes())? {
             [] => next.map(|next| next.as_bytes()),
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn firecracker_listens_where_it_is_told() {
+    fn the_socket_of_firecracker_follows_its_arguments() {
         let firecracker = Profile::firecracker();
         for (arguments, expected) in [
             (&[][..], Some("/run/firecracker.socket")),
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_and_a_comma_frame_the_path() {
+    fn a_socket_path_is_between_a_prefix_and_a_comma() {
         let qemu = Profile::qemu();
         assert_eq!(socket(&qemu, &["-qmp", "unix:/run/qmp,server=on"]).as_deref(), Some("/run/qmp"));
         assert_eq!(socket(&qemu, &["-qmp", "stdio"]), None);
@@ -303,8 +306,8 @@ mod tests {
             ProfileArgument::try_from("{uuid}".to_owned()),
             Err(SpecError::Placeholder("{uuid}".to_owned()))
         );
-        for (word, argument) in PLACEHOLDERS {
-            assert_eq!(String::from(argument), word);
+        for (name, argument) in PLACEHOLDERS {
+            assert_eq!(String::from(argument), name);
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Profiles by name: those that are built in, and those in TOML files.
+//! Profiles by name: built in or in TOML files.
 
 use std::path::{Path, PathBuf};
 
 use super::{ExecFile, Profile, SpecError};
 
-/// Where profiles are looked for unless another directory is given.
+/// The default directory of profiles.
 pub const DEFAULT_PROFILE_DIRECTORY: &str = "/etc/stockade/profiles";
 
-/// A directory of profiles, each in a file `NAME.toml`, and those that are built in. A file goes before a
-/// built-in profile of the same name or for the same executable.
+/// The built-in profiles, and a directory of profiles in files `NAME.toml`.
+///
+/// A file has precedence over a built-in profile of the same name or for the same executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profiles {
     directory: PathBuf,
@@ -21,16 +22,16 @@ impl Default for Profiles {
 }
 
 impl Profiles {
-    /// The profiles in a directory, which need not exist.
+    /// The profiles of a directory, which is optional.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
     }
 
-    /// The profile that `argument` means: a file if it has a slash or ends in `.toml`, a name otherwise.
+    /// Finds a profile by file or name: `argument` is a file if it has a slash or ends in `.toml`.
     ///
     /// # Errors
-    /// [`SpecError::UnknownProfile`] for a name that is neither, [`SpecError::ProfileFile`] for a file that
-    /// cannot be read or understood.
+    /// * [`SpecError::UnknownProfile`] if no profile has this name
+    /// * [`SpecError::ProfileFile`] if a file cannot be read or understood
     pub fn named(&self, argument: &str) -> Result<Profile, SpecError> {
         let path = Path::new(argument);
         if argument.contains('/') || is_toml(path) {
@@ -42,19 +43,19 @@ impl Profiles {
         found.cloned().ok_or_else(|| SpecError::UnknownProfile(argument.to_owned(), names()))
     }
 
-    /// The first profile that is for an executable; a plain one if none is.
+    /// The first profile that the executable's name selects; the plain profile if none matches.
     ///
     /// # Errors
-    /// [`SpecError::ProfileFile`] for a file that cannot be read or understood.
+    /// Returns [`SpecError::ProfileFile`] if a file cannot be read or understood.
     pub fn for_executable(&self, exec_file: &ExecFile) -> Result<Profile, SpecError> {
         let found = self.all()?.into_iter().find(|profile| profile.is_for(exec_file.name()));
         Ok(found.unwrap_or_else(Profile::plain))
     }
 
-    /// Every profile: those in files first, by name, then those that are built in.
+    /// All profiles: first those in files, sorted by file name, then the built-in ones.
     ///
     /// # Errors
-    /// [`SpecError::ProfileFile`] for a file that cannot be read or understood.
+    /// Returns [`SpecError::ProfileFile`] if a file cannot be read or understood.
     pub fn all(&self) -> Result<Vec<Profile>, SpecError> {
         let mut all = self.files()?.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let built_in = Profile::built_in().into_iter();
@@ -78,10 +79,10 @@ impl Profiles {
 }
 
 impl Profile {
-    /// A profile from the text of a TOML file; without a name in it, it is called `name`.
+    /// Parses a profile from TOML. If the text contains no name, the profile gets `name`.
     ///
     /// # Errors
-    /// What is wrong, in which line.
+    /// Returns the line and the problem.
     pub fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut profile: Self = toml::from_str(text).map_err(|e| {
             let before = e.span().map_or(0, |span| span.start.min(text.len()));
@@ -94,9 +95,9 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The profile as a TOML file has it, to begin another one with.
+    /// The profile as TOML, for example to start another one from.
     pub fn to_toml(&self) -> String {
-        // Texts, lists and tables only: nothing that TOML could not hold.
+        // Cannot fail: it contains texts, lists and tables only.
         toml::to_string_pretty(self).unwrap_or_default()
     }
 }
@@ -138,17 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line() {
+    fn a_mistake_is_reported_with_its_line() {
         for (text, expected) in [
             ("executables = ['x']\nargumets = []\n", "line 2: unknown field `argumets`"),
-            ("arguments = ['{pid}']", "line 1: {pid} is no placeholder"),
+            ("arguments = ['{pid}']", "line 1: '{pid}' is not a placeholder; use {id}, "),
             ("executables = 'x'", "line 1: invalid type"),
             ("[[place]]\nname = 'a'\n", "line 1: missing field `source`"),
             ("[socket]\npath = '../x'\n", "line 2: \"../x\" is not a path inside a jail"),
         ] {
-            let told = Profile::parse(text, "x").expect_err(text);
-            assert!(told.starts_with(expected), "{told}");
-            assert!(!told.contains('\n'), "{told:?}");
+            let error = Profile::parse(text, "x").expect_err(text);
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains('\n'), "{error:?}");
         }
     }
 }

@@ -13,28 +13,29 @@ use super::receipt::Receipt;
 use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::sys::directory_names::names;
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
-use crate::sys::owned_dir::remove_if_ours_and_empty;
-use crate::sys::{modes, remove_tree};
+use crate::sys::modes;
+use crate::sys::owned_dir::remove_if_marked_and_empty;
 
 pub(crate) const RECEIPT: &str = "receipt.json";
-pub(crate) const ENDED: &str = "ended";
+pub(crate) const EXIT_STATUS: &str = "ended";
 
 const RECEIPT_NEW: &str = "receipt.json.new";
 
-/// The mode of what is in a jail's place; the monitor has the same.
-const FILE: u32 = 0o600;
+/// The mode of the files in an entry, also of those that the monitor creates.
+const FILE_MODE: u32 = 0o600;
 
-const ENDED_NEW: &str = "ended.new";
+const EXIT_STATUS_NEW: &str = "ended.new";
 
-/// What the monitor writes into a jail's place.
-const MONITOR_FILES: &[&str] = &["log", "log.1", ENDED_NEW, ENDED];
+/// The files that the monitor writes.
+const MONITOR_FILES: &[&str] = &["log", "log.1", EXIT_STATUS_NEW, EXIT_STATUS];
 
-/// What tells that a directory in the state directory is a jail's place.
-pub(super) const PLACE: &str = "place";
+/// The mark of a jail's entry on its directory.
+pub(super) const ENTRY_MARK: &str = "place";
 
-/// A jail's place in the state directory, held by this process alone.
+/// The lock on a jail's entry in the state directory.
 #[derive(Debug)]
 pub(crate) struct Lock {
     pub(super) directory: OwnedFd,
@@ -48,8 +49,9 @@ impl Lock {
         read_receipt(&self.directory, &self.path, &self.id)
     }
 
-    /// Replaces the receipt as a whole. No sync to disk: after a power failure only directories remain, and
-    /// their place is known.
+    /// Replaces the receipt as a whole.
+    ///
+    /// It is not synced to disk: after a power failure only directories remain, and their paths are known.
     pub(crate) fn write(&self, receipt: &Receipt) -> Result<()> {
         let at = self.path.join(RECEIPT);
         log::debug!("write receipt {at}");
@@ -58,89 +60,95 @@ impl Lock {
         self.replace(RECEIPT, RECEIPT_NEW, &text)
     }
 
-    /// Replaces a file of the place as a whole, by way of another name.
+    /// Replaces a file of the entry as a whole, by a rename.
     fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
         let at = self.path.join(name);
-        let file =
-            modes::create_file(&self.directory, new, OFlags::TRUNC, FILE).context(Operation::Open, &at)?;
+        let file = modes::create_file(&self.directory, new, OFlags::TRUNC, FILE_MODE)
+            .context(Operation::Open, &at)?;
         File::from(file).write_all(text).context(Operation::Write, &at)?;
         rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
     }
 
-    /// The jail's place, for the monitor to write in: opened anew, since the lock belongs to what was opened
-    /// first and would live as long as the monitor.
-    pub(crate) fn place(&self) -> Result<OwnedFd> {
+    /// Opens the entry again, for the monitor to write in.
+    ///
+    /// A `flock` belongs to the open file, so with a copy of the locked one the monitor would keep the lock.
+    pub(crate) fn entry(&self) -> Result<OwnedFd> {
         let directory = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
         directory.context(Operation::Open, &self.path)
     }
 
-    /// The parts of the VMM's log, the older first.
+    /// The files of the VMM's log, the older first.
     pub(crate) fn logs(&self) -> Vec<HostPath> {
         logs(&self.path)
     }
 
-    /// How the VMM ended, if its monitor has written that down.
-    pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        read_ended(&self.path)
+    /// The exit status of the VMM, if it has been written.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        read_exit_status(&self.path)
     }
 
-    /// Writes down how the VMM ended, as a monitor does, whole or not at all.
-    pub(crate) fn write_end(&self, ended: ExitStatus) -> Result<()> {
-        if ended == ExitStatus::Unknown {
+    /// Writes the exit status of the VMM as a monitor does, whole or not at all.
+    pub(crate) fn write_exit_status(&self, status: ExitStatus) -> Result<()> {
+        if status == ExitStatus::Unknown {
             return Ok(());
         }
-        let text = ended.to_text() + "\n";
-        self.replace(ENDED, ENDED_NEW, text.as_bytes())
+        let text = status.to_text() + "\n";
+        self.replace(EXIT_STATUS, EXIT_STATUS_NEW, text.as_bytes())
     }
 
-    /// Removes what a monitor has written for a VMM that was started before.
-    pub(crate) fn forget_end(&self) -> Result<()> {
+    /// Removes the files of the monitor of an earlier launch.
+    pub(crate) fn remove_monitor_files(&self) -> Result<()> {
         MONITOR_FILES.iter().try_for_each(|name| self.unlink(name))
     }
 
-    /// Removes the jail's place: it is gone without a trace. The receipt goes late, so that a place that
-    /// cannot be removed is still known; yet before the VMM's end, so that whoever finds a receipt and no end
-    /// knows that none was written. With `tombstone`, subscribers are told of it (see [`Tombstone`]).
+    /// Removes the entry.
+    ///
+    /// The receipt is removed late, so that an entry that cannot be removed is still known as one. It is
+    /// removed before the exit status: a subscriber that finds a receipt and no exit status knows that none
+    /// was written.
+    ///
+    /// # Arguments
+    /// `tombstone` is the last name of the entry, which subscribers read.
     pub(crate) fn remove(self, tombstone: Option<&Tombstone>) -> Result<()> {
-        let place = open_directory(self.directory.as_fd(), Path::new("."), ResolveFlags::empty());
-        let names =
-            place.and_then(|place| remove_tree::names(place.as_fd())).context(Operation::Read, &self.path)?;
-        let (ours, foreign): (Vec<_>, Vec<_>) = names
+        let found = names(self.entry()?.as_fd()).context(Operation::Read, &self.path)?;
+        let (own, foreign): (Vec<_>, Vec<_>) = found
             .iter()
             .map(|name| name.to_string_lossy())
-            .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|ours| name == ours));
-        let passing = ours.iter().filter(|name| ![RECEIPT, ENDED].contains(&name.as_ref()));
-        passing.into_iter().try_for_each(|name| self.unlink(name))?;
+            .partition(|name| MONITOR_FILES.iter().chain(&[RECEIPT_NEW, RECEIPT]).any(|own| name == own));
+        let first = own.iter().filter(|name| ![RECEIPT, EXIT_STATUS].contains(&name.as_ref()));
+        first.into_iter().try_for_each(|name| self.unlink(name))?;
         if let Some(foreign) = foreign.first() {
             return Err(Errno::NOTEMPTY).context(Operation::Remove, self.path.join(foreign.as_ref()));
         }
-        let last = [RECEIPT, ENDED].into_iter().filter(|last| ours.iter().any(|name| name == last));
+        let last = [RECEIPT, EXIT_STATUS].into_iter().filter(|last| own.iter().any(|name| name == last));
         last.into_iter().try_for_each(|name| self.unlink(name))?;
-        let last = tombstone.map(|tombstone| self.store.join(tombstone.name()));
-        // Where it cannot be renamed subscribers are told less.
-        let last = last.filter(|last| rustix::fs::rename(self.path.as_path(), last.as_path()).is_ok());
-        self.remove_empty(last.as_ref().unwrap_or(&self.path))
+        let renamed = tombstone.map(|tombstone| self.store.join(tombstone.name()));
+        // If the rename fails, subscribers learn of the removal without the exit status.
+        let renamed = renamed.filter(|to| rustix::fs::rename(self.path.as_path(), to.as_path()).is_ok());
+        self.remove_empty(renamed.as_ref().unwrap_or(&self.path))
     }
 
-    /// Removes a place that has no receipt, if stockade made it: whoever made it was killed before anything
-    /// else was made, or after everything was removed. Anything else in the state directory is not ours to touch.
+    /// Removes an entry without a receipt, if stockade created it.
+    ///
+    /// Its creator was killed before it created anything else, or after it had removed everything else. Other
+    /// directories in the state directory are not touched.
     pub(crate) fn remove_unused(self) -> Result<()> {
         if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
-            != Mark::Is(PLACE.into())
+            != Mark::Is(ENTRY_MARK.into())
         {
             return Ok(());
         }
         self.unlink(RECEIPT_NEW)?;
-        self.unlink(ENDED)?;
+        self.unlink(EXIT_STATUS)?;
         self.remove_empty(&self.path)
     }
 
-    fn remove_empty(&self, place: &HostPath) -> Result<()> {
-        match rustix::fs::rmdir(place.as_path()) {
+    fn remove_empty(&self, path: &HostPath) -> Result<()> {
+        match rustix::fs::rmdir(path.as_path()) {
             Ok(()) | Err(Errno::NOENT) => (),
-            Err(cause) => return Err(cause).context(Operation::Remove, place),
+            Err(cause) => return Err(cause).context(Operation::Remove, path),
         }
-        remove_if_ours_and_empty(&self.store)?;
+        remove_if_marked_and_empty(&self.store)?;
         Ok(())
     }
 
@@ -154,8 +162,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Not by closing alone: a child that another thread has just cloned holds a copy of the descriptor until
-        // it executes its program, and with it the lock.
+        // Closing is not enough: a child that another thread has just cloned has a copy of the file
+        // descriptor, and with it the lock, until it executes its program.
         let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
     }
 }
@@ -170,7 +178,7 @@ pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) ->
     )
 }
 
-/// Reads the text of a receipt.
+/// A function that parses the text of a receipt.
 pub(super) type Parser<T> = fn(&[u8], &JailId) -> std::result::Result<T, String>;
 
 pub(super) const RECEIPT_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -183,7 +191,7 @@ pub(super) fn parse_receipt<T>(
 ) -> Result<Option<T>> {
     let file = match opened {
         Ok(file) => File::from(file),
-        // Something that is no directory is no jail's place.
+        // ENOTDIR: a file that is not a jail's entry.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(cause) => return Err(cause).context(Operation::Open, at),
     };
@@ -193,25 +201,25 @@ pub(super) fn parse_receipt<T>(
         let problem = format!("belongs to uid {}, not to root", facts.uid());
         return Err(Error::Receipt { path: at, problem });
     }
-    // Through `take`, which asks for no size: it is known.
+    // Through `take`, which does not query the size, because that is known.
     let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
     file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
     parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
 }
 
-/// The parts of the log in a jail's place, the older first.
-pub(super) fn logs(place: &HostPath) -> Vec<HostPath> {
-    let parts = ["log.1", "log"].into_iter().map(|name| place.join(name));
+/// The files of the log in an entry, the older first.
+pub(super) fn logs(entry: &HostPath) -> Vec<HostPath> {
+    let parts = ["log.1", "log"].into_iter().map(|name| entry.join(name));
     parts.filter(|path| path.as_path().is_file()).collect()
 }
 
-/// What a monitor wrote: `exited CODE` or `killed SIGNAL`.
-pub(super) fn read_ended(place: &HostPath) -> Option<ExitStatus> {
-    let text = std::fs::read_to_string(place.join(ENDED)).ok()?;
+/// The exit status in an entry, as a monitor writes it: `exited CODE` or `killed SIGNAL`.
+pub(super) fn read_exit_status(entry: &HostPath) -> Option<ExitStatus> {
+    let text = std::fs::read_to_string(entry.join(EXIT_STATUS)).ok()?;
     ExitStatus::from_text(text.trim_end())
 }
 
-/// Who holds the lock, as `/proc/locks` tells.
+/// The pid of the process that holds the lock on a directory, from `/proc/locks`.
 pub(crate) fn lock_holder(directory: &OwnedFd) -> Option<i32> {
     let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
     let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));

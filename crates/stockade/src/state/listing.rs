@@ -1,4 +1,4 @@
-//! The jails of a state directory, each as a list shows it.
+//! Lists of the jails in a state directory.
 
 use serde::Serialize;
 
@@ -7,33 +7,33 @@ use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::state::store::Store;
 
-/// A jail as the state directory knows it.
+/// A jail in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listing {
-    /// Its id.
+    /// The id.
     pub id: JailId,
-    /// Its VMM's pid, while that runs.
+    /// The pid of its VMM, if that is running.
     pub pid: Option<i32>,
-    /// How it is.
+    /// The state.
     pub state: JailState,
-    /// How its VMM ended, if it has and that was written down.
+    /// The exit status of its VMM, if the jail is exited and it was written.
     pub ended: Option<ExitStatus>,
-    /// How long ago it was made, in seconds.
+    /// The time since its creation, in seconds; `None` for a corrupt jail, as for the fields below.
     #[serde(rename = "age_seconds")]
     pub age: Option<u64>,
     /// The name of its VMM's executable.
     pub vmm: Option<String>,
-    /// The directory it was made in.
+    /// The base that it was created in.
     pub base: Option<HostPath>,
-    /// Who its VMM runs as.
+    /// The uid that its VMM runs as.
     pub uid: Option<u32>,
-    /// What is wrong with its receipt.
+    /// The reason why its receipt cannot be understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
 impl Listing {
-    /// A jail as its receipt tells.
+    /// The jail of a receipt, without its exit status.
     pub fn of(receipt: &Receipt) -> Self {
         let state = receipt.state();
         Self {
@@ -49,28 +49,27 @@ impl Listing {
         }
     }
 
-    fn at(glance: ReceiptSummary) -> Self {
-        let state = glance.state();
+    fn from_summary(summary: ReceiptSummary) -> Self {
+        let state = summary.state();
         Self {
-            pid: glance.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            pid: summary.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
             ended: None,
-            age: Some(glance.age().as_secs()),
-            vmm: Some(glance.spec.exec_file.name().to_owned()),
-            base: Some(glance.spec.base),
-            uid: Some(glance.spec.owner.uid),
-            id: glance.id,
+            age: Some(summary.age().as_secs()),
+            vmm: Some(summary.spec.exec_file.name().to_owned()),
+            base: Some(summary.spec.base),
+            uid: Some(summary.spec.owner.uid),
+            id: summary.id,
             problem: None,
         }
     }
 
-    /// With what the monitor has written down in the state directory.
-    fn with_end(self, store: &Store) -> Self {
+    fn with_exit_status(self, store: &Store) -> Self {
         let ended = (self.state == JailState::Exited).then(|| store.ended(&self.id)).flatten();
         Self { ended, ..self }
     }
 
-    /// One whose receipt cannot be understood.
+    /// A corrupt jail.
     pub fn damaged(id: JailId, problem: String) -> Self {
         let (pid, ended, age, vmm, base, uid) = (None, None, None, None, None, None);
         Self { id, pid, state: JailState::Corrupt, ended, age, vmm, base, uid, problem: Some(problem) }
@@ -78,13 +77,13 @@ impl Listing {
 }
 
 impl Store {
-    /// Every jail, with its state.
+    /// Lists all jails in the order of their ids.
     ///
     /// # Errors
-    /// What the kernel says of reading the state directory. A damaged receipt is an entry of the list.
+    /// Returns an error if the state directory cannot be read. A jail with a corrupt receipt is in the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
-        let listings = self.ids()?.into_iter().filter_map(|id| match self.glance(&id) {
-            Ok(glance) => glance.map(|glance| Listing::at(glance).with_end(self)),
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
+            Ok(summary) => summary.map(|summary| Listing::from_summary(summary).with_exit_status(self)),
             Err(e) => Some(Listing::damaged(id, e.to_string())),
         });
         Ok(listings.collect())

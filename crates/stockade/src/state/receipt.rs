@@ -1,4 +1,4 @@
-//! The plan on disk: what was going to be made for a jail, written down before anything is.
+//! Receipts: the plan of a jail on disk, written before its first step is applied.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,60 +14,59 @@ use crate::state::Tombstone;
 use crate::steps::{FileHow, PlacedFile, Step, StepContext, Vmm};
 use crate::sys::{ProcessRef, cache};
 
-/// The version of the format; a receipt of a later one is reported and left alone.
+/// The version of the format. A receipt with another version is reported and never acted on.
 const VERSION: u32 = 1;
 
-/// What is known of a jail by any process.
+/// The description of a jail that every process can read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     version: u32,
-    /// Whose it is.
+    /// The id of the jail.
     pub id: JailId,
-    /// In which boot it was made.
+    /// The id of the boot in which the jail was created.
     pub boot_id: String,
-    /// In which pid namespace, by the inode of its file: pids mean other processes elsewhere.
+    /// The inode of the pid namespace in which the jail was created, and in which the pids are valid.
     pub pid_namespace: u64,
-    /// What marks the things made for it.
+    /// The nonce, which marks everything created for the jail.
     pub nonce: Nonce,
-    /// Where the jail is.
+    /// The jail's paths.
     pub layout: Layout,
-    /// What the jail is to be.
+    /// The specification of the jail.
     pub spec: JailSpec,
-    /// The process that made it, with whose death the jail is dead; `None` for a jail that stands by itself
-    /// until somebody launches its VMM or removes it.
+    /// The owning process; `None` for a persistent or detached jail.
     pub keeper: Option<ProcessRef>,
-    /// Whether it was torn down: the steps still here could not be undone, and are to be tried again.
+    /// Whether the jail was torn down. The remaining steps could not be undone, and `gc` or `rm` tries them again.
     pub over: bool,
-    /// When it was made, in milliseconds since 1970.
+    /// The time of its creation, in milliseconds since 1970.
     pub created_ms: u64,
-    /// What was made, or was going to be.
+    /// The steps, whether they were applied or not.
     pub steps: Vec<Step>,
-    /// How many of the steps make the jail itself; those after them came later.
+    /// The number of steps that create the jail itself. The steps after them are placements and the VMM.
     pub made: usize,
-    /// What the VMM's process does to itself when it is launched.
+    /// The enter steps of the VMM's process.
     pub enter: Vec<EnterStep>,
 }
 
-/// How a jail is, as its receipt and the host tell.
+/// The state of a jail, from its receipt and its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JailState {
-    /// It is made, or being made, by a process that lives.
+    /// The jail exists, or is being created, and its VMM was not started.
     Created,
-    /// Its VMM runs.
+    /// Its VMM is running.
     Running,
-    /// Its VMM has ended, and it waits to be removed: how it ended and what it wrote can be asked for.
+    /// Its VMM exited after it was detached. The exit status and the log remain until the jail is removed.
     Exited,
-    /// Its VMM has ended, or its maker has before there was one.
+    /// Its owning process or its VMM has exited, or it was torn down in part. `gc` removes it.
     Abandoned,
-    /// It was made in another pid namespace of this host: what becomes of it is known there alone.
+    /// It belongs to another pid namespace, so its processes cannot be examined here.
     Foreign,
-    /// Its receipt cannot be understood.
+    /// Its receipt cannot be understood, and stockade never acts on it.
     Corrupt,
 }
 
 impl JailState {
-    /// Every one.
+    /// All states.
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Running, Self::Exited, Self::Abandoned, Self::Foreign, Self::Corrupt];
 }
@@ -104,12 +103,12 @@ impl Receipt {
         }
     }
 
-    /// Reads a receipt's text. The text of an error completes the sentence "receipt FILE …".
+    /// Parses a receipt. An error is a predicate: "receipt FILE ...".
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
         parse(text, id, |receipt: &Self| (receipt.version, &receipt.id))
     }
 
-    /// The VMM's process, once it was started.
+    /// The VMM's process; `None` before it is started.
     pub fn vmm(&self) -> Option<ProcessRef> {
         self.vmm_step().map(|vmm| vmm.process)
     }
@@ -121,7 +120,7 @@ impl Receipt {
         })
     }
 
-    /// The files that the jail shares with the host by a hard link: where each is in the jail, and on the host.
+    /// The hard links in the jail: the path in the jail, and the path on the host.
     pub fn linked(&self) -> impl Iterator<Item = (&JailPath, &HostPath)> {
         self.steps.iter().filter_map(|step| match step {
             Step::PlacedFile(PlacedFile { how: FileHow::Link, path, source, .. }) => Some((path, source)),
@@ -129,43 +128,42 @@ impl Receipt {
         })
     }
 
-    /// Where in the jail that is which was placed and can be taken out again.
+    /// Paths inside the jail of all removable placements.
     pub fn placed(&self) -> impl Iterator<Item = &JailPath> {
         self.steps[self.made..].iter().filter_map(Step::placed_at)
     }
 
-    /// Whether the processes on it can still be there.
+    /// Whether the receipt was written in this boot, so that its processes can be alive.
     pub(crate) fn is_of_this_boot(&self) -> bool {
         is_boot(&self.boot_id)
     }
 
-    /// Whether the pids on it mean what they meant to whoever wrote it.
+    /// Whether its pids are valid here, in this boot and this pid namespace.
     pub(crate) fn is_here(&self) -> bool {
         self.is_of_this_boot() && self.pid_namespace == cache::pid_namespace()
     }
 
-    /// How the jail is now.
+    /// The present state of the jail.
     pub fn state(&self) -> JailState {
         let origin = (self.boot_id.as_str(), self.pid_namespace);
         state(origin, self.over, self.keeper, self.vmm())
     }
 
-    /// What is told of the jail when it goes.
-    pub(crate) fn tombstone(&self, ended: Option<ExitStatus>) -> Tombstone {
-        let vmm = self.vmm().map(|vmm| (vmm.pid, ended.unwrap_or(ExitStatus::Unknown)));
+    /// The tombstone of the jail.
+    pub(crate) fn tombstone(&self, status: Option<ExitStatus>) -> Tombstone {
+        let vmm = self.vmm().map(|vmm| (vmm.pid, status.unwrap_or(ExitStatus::Unknown)));
         Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
     }
 
-    /// How long ago it was made.
+    /// The time since its creation.
     pub fn age(&self) -> Duration {
         age(self.created_ms)
     }
 
-    /// When its VMM was started, in milliseconds since 1970; that of another boot tells no more than when the jail was
-    /// made.
+    /// The start time of its VMM, in milliseconds since 1970. In another boot it is the time of the jail's creation.
     pub(crate) fn started_ms(&self, vmm: ProcessRef) -> u64 {
         let started = if self.is_of_this_boot() { now_ms().saturating_sub(vmm.age_ms()) } else { 0 };
-        // It is counted in ticks of ten milliseconds.
+        // Start times have a resolution of ten milliseconds, so it could be before the creation.
         started.max(self.created_ms)
     }
 
@@ -179,7 +177,7 @@ impl Receipt {
     }
 }
 
-/// What a list tells of a jail: the rest of the receipt is looked at as JSON alone, which is a fraction of the work.
+/// The part of a receipt that a list shows. The rest is only checked as JSON, which is much faster.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReceiptSummary {
     version: u32,
@@ -193,7 +191,7 @@ pub(crate) struct ReceiptSummary {
     steps: Vec<StepSummary>,
 }
 
-/// The same of what the jail is to be.
+/// The part of a specification that a list shows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SpecSummary {
     pub(crate) exec_file: ExecFile,
@@ -201,7 +199,7 @@ pub(crate) struct SpecSummary {
     pub(crate) owner: Owner,
 }
 
-/// The same of a step: of all kinds the VMM's alone has a process.
+/// The process of a step. Of all kinds of steps only the VMM's has one.
 #[derive(Debug, Deserialize)]
 struct StepSummary {
     #[serde(default)]
@@ -211,7 +209,7 @@ struct StepSummary {
 impl ReceiptSummary {
     /// As for [`Receipt::parse`].
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
-        parse(text, id, |glance: &Self| (glance.version, &glance.id))
+        parse(text, id, |summary: &Self| (summary.version, &summary.id))
     }
 
     pub(crate) fn vmm(&self) -> Option<ProcessRef> {
@@ -227,7 +225,10 @@ impl ReceiptSummary {
     }
 }
 
-/// Reads a receipt's text, or a part of it, which tells its version and id by `head`.
+/// Parses a receipt, or a part of it.
+///
+/// # Arguments
+/// `head` returns the version and the id.
 fn parse<T: DeserializeOwned>(
     text: &[u8],
     id: &JailId,
@@ -237,33 +238,33 @@ fn parse<T: DeserializeOwned>(
     struct Version {
         version: u32,
     }
-    // As a whole, and for its version alone only where that fails: a list reads a thousand of them.
+    // The version alone is parsed only if the whole cannot be: a list reads a thousand receipts.
     let read: serde_json::Result<T> = serde_json::from_slice(text);
     let version = match &read {
         Ok(read) => Some(head(read).0),
         Err(_) => serde_json::from_slice(text).ok().map(|version: Version| version.version),
     };
     if let Some(version) = version.filter(|version| *version != VERSION) {
-        return Err(format!("has version {version}; this stockade knows version {VERSION}"));
+        return Err(format!("has version {version}, but this stockade supports version {VERSION}"));
     }
     let read = read.map_err(|e| format!("is damaged: {e}"))?;
     match head(&read).1 {
         its if its == id => Ok(read),
-        other => Err(format!("is that of jail {other}")),
+        other => Err(format!("belongs to jail '{other}'")),
     }
 }
 
-/// How a jail is now, of which these facts are written down.
+/// The state of the jail with these facts on its receipt.
 ///
 /// # Arguments
-/// `origin` is the boot and the pid namespace in which it was made.
+/// `origin` is the boot and the pid namespace in which it was created.
 fn state(origin: (&str, u64), over: bool, keeper: Option<ProcessRef>, vmm: Option<ProcessRef>) -> JailState {
     match vmm {
         _ if !is_boot(origin.0) => JailState::Abandoned,
         _ if origin.1 != cache::pid_namespace() => JailState::Foreign,
         _ if over => JailState::Abandoned,
         Some(vmm) if vmm.is_alive() => JailState::Running,
-        // It stood by itself, and only whoever made it stand removes it.
+        // A detached jail stays until its user removes it.
         Some(_) if keeper.is_none() => JailState::Exited,
         None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Created,
         _ => JailState::Abandoned,
@@ -274,7 +275,6 @@ fn age(created_ms: u64) -> Duration {
     Duration::from_millis(now_ms().saturating_sub(created_ms))
 }
 
-/// Whether this is the boot of that name.
 fn is_boot(boot_id: &str) -> bool {
     cache::boot_id().is_ok_and(|boot| boot == boot_id)
 }

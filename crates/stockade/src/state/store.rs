@@ -1,4 +1,4 @@
-//! The state directory: one directory a jail, with its receipt in it and the lock on itself.
+//! The state directory: one entry per jail, with its receipt. The entry itself carries the lock.
 
 use std::fs::DirEntry;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,8 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 
 use super::entry::{
-    ENDED, Lock, PLACE, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt, read_ended,
+    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt,
+    read_exit_status,
 };
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
@@ -18,12 +19,12 @@ use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
-use crate::sys::owned_dir::{make_marked, make_one};
+use crate::sys::owned_dir::{ATTEMPTS, make_marked, make_with_mark};
 
-/// Where receipts are kept unless told otherwise.
+/// The default state directory.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/stockade";
 
-/// A state directory. It is made with the first jail, and goes with the last.
+/// A state directory. The first jail creates it, and the removal of the last jail removes it.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: HostPath,
@@ -33,44 +34,44 @@ impl Store {
     /// The state directory at `path`, which need not exist.
     ///
     /// # Errors
-    /// [`SpecError::NotADirectory`] if something else is there.
+    /// Returns [`SpecError::NotADirectory`] if the path exists and is not a directory.
     pub fn new(path: &Path) -> std::result::Result<Self, SpecError> {
         Ok(Self { directory: HostPath::future_directory(path)? })
     }
 
-    /// The state directory that `STOCKADE_STATE_DIR` names, as for the command; `/var/lib/stockade` without it.
+    /// The state directory in the environment variable `STOCKADE_STATE_DIR`, or [`DEFAULT_STATE_DIRECTORY`].
     ///
     /// # Errors
-    /// As for [`Store::new`].
+    /// Returns the errors of [`Store::new`].
     pub fn from_environment() -> std::result::Result<Self, SpecError> {
         let directory = std::env::var_os("STOCKADE_STATE_DIR");
         Self::new(Path::new(directory.as_deref().unwrap_or(DEFAULT_STATE_DIRECTORY.as_ref())))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn directory(&self) -> &HostPath {
         &self.directory
     }
 
-    /// The ids of all jails with a place here, in order.
+    /// The ids of all jails with an entry here, sorted.
     ///
     /// # Errors
-    /// What the kernel says of reading the directory.
+    /// Returns an error if the directory cannot be read.
     pub fn ids(&self) -> Result<Vec<JailId>> {
-        let places = self.entries()?.into_iter().filter(is_directory);
+        let entries = self.entries()?.into_iter().filter(is_directory);
         let mut ids: Vec<JailId> =
-            places.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         ids.sort();
         Ok(ids)
     }
 
-    /// What is here and was not made by stockade, in order; what cannot be read is not told.
+    /// The paths in the directory that stockade did not create, sorted; empty if it cannot be read.
     pub(crate) fn strays(&self) -> Vec<PathBuf> {
         let entries = self.entries().unwrap_or_default().into_iter();
-        // Behind a dot are directories in the making, those that go, and subscribers.
+        // Names with a dot are those of new entries, tombstones and subscriber locks.
         let foreign = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
         let mut strays: Vec<PathBuf> =
-            foreign.filter(|entry| !is_place(entry)).map(|entry| entry.path()).collect();
+            foreign.filter(|entry| !is_entry(entry)).map(|entry| entry.path()).collect();
         strays.sort();
         strays
     }
@@ -87,13 +88,13 @@ impl Store {
     /// The receipt of a jail, without locking it; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Receipt`] for one that cannot be understood or is not root's.
+    /// Returns [`Error::Receipt`] if the receipt cannot be understood or does not belong to root.
     pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
         self.read_as(id, Receipt::parse)
     }
 
-    /// What a list tells of a jail, for whose receipt the same holds.
-    pub(crate) fn glance(&self, id: &JailId) -> Result<Option<ReceiptSummary>> {
+    /// The summary of a receipt, with the same errors as [`Store::read`].
+    pub(crate) fn summary(&self, id: &JailId) -> Result<Option<ReceiptSummary>> {
         self.read_as(id, ReceiptSummary::parse)
     }
 
@@ -104,31 +105,31 @@ impl Store {
         parse_receipt(file, at, id, parse)
     }
 
-    /// When a jail's VMM ended, in milliseconds since 1970, if it was watched and has.
+    /// The time at which a VMM's exit status was written, in milliseconds since 1970.
     pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
         let written =
-            std::fs::metadata(self.directory.join(id.as_str()).join(ENDED)).ok()?.modified().ok()?;
+            std::fs::metadata(self.directory.join(id.as_str()).join(EXIT_STATUS)).ok()?.modified().ok()?;
         u64::try_from(written.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 
-    /// How a jail's VMM ended, if it was watched and has.
+    /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
-        read_ended(&self.directory.join(id.as_str()))
+        read_exit_status(&self.directory.join(id.as_str()))
     }
 
-    /// Where the output of a jail's VMM is, if it was launched with a log: the older part, then the newer.
+    /// The files of the log of a jail's VMM, the older first; empty if it was launched without a log.
     pub fn logs(&self, id: &JailId) -> Vec<HostPath> {
         logs(&self.directory.join(id.as_str()))
     }
 
-    /// Takes the lock of a jail, making its place here.
+    /// Locks a jail, and creates its entry if it has none.
     pub(crate) fn lock(&self, id: &JailId) -> Result<Lock> {
         let path = self.directory.join(id.as_str());
         let nonce = Nonce::new();
-        // Whoever removes a jail removes its place; then another has to be made.
-        for _ in 0..1000 {
+        // Another process may remove the entry with its jail before it is locked here.
+        for _ in 0..ATTEMPTS {
             make_marked(&self.directory, &nonce)?;
-            match make_one(&path, PRIVATE, PLACE, &nonce) {
+            match make_with_mark(&path, PRIVATE, ENTRY_MARK, &nonce) {
                 Ok(()) | Err(Errno::EXIST) => (),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
@@ -140,7 +141,7 @@ impl Store {
         Err(Errno::AGAIN).context(Operation::Lock, path)
     }
 
-    /// Takes the lock of a jail that has its place here; `None` if it has none any more.
+    /// Locks a jail; `None` if it has no entry.
     pub(crate) fn try_lock(&self, id: &JailId) -> Result<Option<Lock>> {
         let path = self.directory.join(id.as_str());
         match try_lock(&path)? {
@@ -152,7 +153,7 @@ impl Store {
         }
     }
 
-    /// Why a lock cannot be had: the jail runs, or somebody else is at work on it.
+    /// The error for a lock that another process holds.
     fn in_use(&self, id: &JailId, directory: &OwnedFd) -> Error {
         let receipt = self.read(id).ok().flatten().filter(|receipt| receipt.state() == JailState::Running);
         match receipt.and_then(|receipt| receipt.vmm()) {
@@ -166,16 +167,16 @@ fn is_directory(entry: &DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
-/// Whether a jail has this for its place, or had it, or will have.
-fn is_place(entry: &DirEntry) -> bool {
-    // Whoever may not look into it cannot say that there is no receipt.
+/// Whether this is a jail's entry, including one being created or removed.
+fn is_entry(entry: &DirEntry) -> bool {
+    // Without permission to read the directory, a receipt may exist in it.
     let has_receipt = || match entry.path().join(RECEIPT).symlink_metadata() {
         Ok(_) => true,
         Err(cause) => cause.kind() != std::io::ErrorKind::NotFound,
     };
     let is_marked = || {
         let directory = open_directory(CWD, &entry.path(), ResolveFlags::NO_SYMLINKS);
-        directory.and_then(|directory| mark::read(directory.as_fd())) == Ok(Mark::Is(PLACE.into()))
+        directory.and_then(|directory| mark::read(directory.as_fd())) == Ok(Mark::Is(ENTRY_MARK.into()))
     };
     is_directory(entry) && (has_receipt() || is_marked())
 }

@@ -1,27 +1,27 @@
-//! The last name of a jail's place, which tells how the jail was to whoever watches the state directory.
+//! Tombstones: the last name of a jail's entry, which contains the exit status of the VMM.
 //!
-//! A jail may come and go faster than a subscriber looks at it. Its place is given this name in the moment before
-//! it is removed, and the kernel keeps the name in the subscriber's queue when the place is gone.
+//! A jail may be created and removed before a subscriber reads its entry. The entry is renamed to its tombstone just
+//! before its removal. The kernel keeps the name in the subscriber's inotify queue after the entry is removed.
 
 use crate::spec::{ExitStatus, JailId, Nonce};
 
-/// What every such name begins with.
+/// The prefix of every tombstone.
 const PREFIX: &str = ".gone";
 
 /// The exit status of a jail without a VMM.
 const NO_VMM: &str = "none";
 
-/// What is told of a jail that goes.
+/// The record of a removed jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone {
     pub(crate) id: JailId,
     pub(crate) nonce: Nonce,
-    /// Its VMM, if there was one, and how that ended.
+    /// The pid and the exit status of its VMM; `None` if none was started.
     pub(crate) vmm: Option<(i32, ExitStatus)>,
 }
 
 impl Tombstone {
-    /// The name of the place: neither an id nor a nonce has a dot in it.
+    /// The name of the entry. The parts are separated by dots, because neither an id nor a nonce contains one.
     pub(crate) fn name(&self) -> String {
         let Self { id, nonce, .. } = self;
         let (pid, how) = match self.vmm {
@@ -31,7 +31,7 @@ impl Tombstone {
         format!("{PREFIX}.{nonce}.{pid}.{how}.{id}")
     }
 
-    /// Reads a name; `None` if it is another.
+    /// Parses a name; `None` if it is not a tombstone.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(PREFIX)?.strip_prefix('.')?.split('.');
         let (nonce, pid, how, id) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -47,10 +47,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_what_went_into_it() {
-        let ends =
+    fn tombstone_is_parsed_from_its_name() {
+        let statuses =
             [ExitStatus::Exited(0), ExitStatus::Exited(255), ExitStatus::Killed(9), ExitStatus::Unknown];
-        for vmm in ends.map(|how| Some((4_194_304, how))).into_iter().chain([None]) {
+        for vmm in statuses.map(|status| Some((4_194_304, status))).into_iter().chain([None]) {
             let id = "a-2".repeat(21).parse().expect("an id of 63 characters");
             let tombstone = Tombstone { id, nonce: Nonce::new(), vmm };
             let name = tombstone.name();
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_tell_nothing() {
+    fn other_names_are_not_tombstones() {
         for name in
             ["vm-1", ".gone", ".gone.x.1.exited0.vm-1", ".gone.0123456789abcdef.1.lost5.vm-1", ".stockade-1"]
         {

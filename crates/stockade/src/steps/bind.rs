@@ -1,8 +1,8 @@
-//! A file or directory of the host itself in the jail, without a mount on the host.
+//! A bind: a file or directory of the host in the jail, without a mount on the host.
 //!
-//! Only the VMM's own mount namespace ever has the mount: the VMM's process attaches it on its way into the
-//! jail, or a helper that joins the namespace of a VMM that runs. On the host there is an empty mount point,
-//! and the kernel takes the mount away wherever it is when that is removed.
+//! The mount is only in the VMM's own mount namespace. The VMM's process attaches it on its way into the
+//! jail, or a helper that joins the namespace of a running VMM. On the host there is an empty mount point.
+//! When that is removed, the kernel removes the mount in every namespace.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,43 +21,43 @@ use crate::spec::{ExitStatus, JailPath, Owner};
 use crate::sys::process::PidFd;
 use stockade_syscalls::descriptors::copy_above_standard;
 
-/// What a mount point allows to whom: whoever meets it without its mount learns nothing.
-const MOUNT_POINT: u32 = 0;
+/// The mode of a mount point: without its mount it reveals nothing.
+const MODE: u32 = 0;
 
-/// Who a mount point belongs to.
+/// The owner of a mount point.
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
 
 impl Bind {
-    /// Makes the mount point, complete with its mount if the VMM runs already. What stands for this very bind
-    /// already stays.
-    fn make_point(&self, ctx: &StepContext) -> Result<()> {
+    /// Creates the mount point, with its mount if the VMM is running.
+    fn make_mount_point(&self, ctx: &StepContext) -> Result<()> {
         let (tree, temporary) = (ctx.tree()?, ctx.temporary_name());
         let fill = |_: BorrowedFd<'_>| match &ctx.mounts {
             Some(mounts) => self.attach(mounts.as_fd(), &self.path.beside(&temporary)),
             None => Ok(()),
         };
         if self.inode.directory {
-            tree.write_folder(&self.path, &temporary, MOUNT_POINT, ROOT, fill)
+            tree.write_directory(&self.path, &temporary, MODE, ROOT, fill)
         } else {
-            tree.write_file(&self.path, &temporary, MOUNT_POINT, Some(ROOT), fill)
+            tree.write_file(&self.path, &temporary, MODE, Some(ROOT), fill)
         }
     }
 
-    /// Makes the mount point again if it is gone, which is the jail's uid's to decide.
-    pub(crate) fn expect_point(&self, ctx: &StepContext) -> Result<()> {
-        if self.is_in_place(ctx)? { Ok(()) } else { self.make_point(ctx) }
+    /// Creates the mount point again if the jail's uid has removed it.
+    pub(crate) fn ensure_mount_point(&self, ctx: &StepContext) -> Result<()> {
+        if self.has_mount_point(ctx)? { Ok(()) } else { self.make_mount_point(ctx) }
     }
 
-    /// Whether what is at the place of the mount point can be that: the jail's uid can make nothing like it.
-    pub(crate) fn is_in_place(&self, ctx: &StepContext) -> Result<bool> {
+    /// Whether the mount point exists: the jail's uid cannot create one with this owner and mode.
+    pub(crate) fn has_mount_point(&self, ctx: &StepContext) -> Result<bool> {
         let Some(found) = ctx.tree()?.look(&self.path)? else { return Ok(false) };
         let facts = rustix::fs::fstat(found).context(Operation::Inspect, &self.path)?;
-        let is_ours = facts.st_uid == ROOT.uid && facts.st_mode & 0o7777 == MOUNT_POINT;
-        Ok(is_ours && FileType::from_raw_mode(facts.st_mode).is_dir() == self.inode.directory)
+        let is_mount_point = facts.st_uid == ROOT.uid && facts.st_mode & 0o7777 == MODE;
+        Ok(is_mount_point && FileType::from_raw_mode(facts.st_mode).is_dir() == self.inode.directory)
     }
 
-    /// Attaches it in the mount namespace of a VMM that runs, by a child that goes there: this process may
-    /// have threads, which keep it where it is.
+    /// Attaches the bind in the mount namespace of a running VMM.
+    ///
+    /// A child joins the namespace, because setns(2) refuses a process with threads, as this one may be.
     fn attach(&self, mounts: BorrowedFd<'_>, at: &JailPath) -> Result<()> {
         let mounts = copy_above_standard(mounts).context(Operation::Bind, &self.source)?;
         let attach = Call::Attach { mount: self.detached()?, at: at.to_relative_c_string() };
@@ -68,7 +68,7 @@ impl Bind {
         let pid = child.pid.as_raw_nonzero().get();
         let (pidfd, outcome) = child.release_and_wait();
         let helper = PidFd::new(pidfd, pid);
-        helper.wait_until_ended(None)?;
+        helper.wait_for_exit(None)?;
         match (helper.reap()?, outcome.context(Operation::Wait, pid)?) {
             (_, Some(failure)) => Err(failed(failure.call, failure.errno)),
             (Some(ExitStatus::Killed(_)), None) => Err(failed(2, Errno::INTR)),
@@ -79,10 +79,10 @@ impl Bind {
 
 impl StepKind for Bind {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
-        // Whoever cannot be bound is to be known before anything is replaced.
+        // A source that cannot be bound is refused before anything is replaced.
         drop(self.detached()?);
         ctx.tree()?.make_parents(&self.path, ROOT)?;
-        self.make_point(ctx)
+        self.make_mount_point(ctx)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {

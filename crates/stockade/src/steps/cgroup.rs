@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::spec::{CgroupSetting, HostPath};
 use crate::sys::cgroup;
@@ -18,17 +18,17 @@ use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{PUBLIC, make_directory};
 
-/// How often a cgroup is made anew whose parent others take away.
+/// How often a cgroup is created again after another jail has removed its parent.
 const ROUNDS: u32 = 100;
 
-/// The jail's cgroup in one hierarchy of version 1, with all settings of one controller.
+/// The jail's cgroup in one cgroup v1 hierarchy, with all settings of one controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupV1 {
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub hierarchy: HostPath,
     /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
     pub path: PathBuf,
-    /// What is written, in this order.
+    /// The settings to write, in this order.
     pub settings: Vec<CgroupSetting>,
     /// Whether a cgroup with processes in it is an error.
     pub exclusive: bool,
@@ -37,13 +37,13 @@ pub struct CgroupV1 {
 /// The jail's cgroup in the unified hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupV2 {
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub hierarchy: HostPath,
     /// The jail's cgroup, relative to the hierarchy: the parent, then the id.
     pub path: PathBuf,
-    /// The controllers that every cgroup above must hand down.
+    /// The controllers that every cgroup above must enable for its child cgroups.
     pub controllers: Vec<String>,
-    /// What is written, in this order.
+    /// The settings to write, in this order.
     pub settings: Vec<CgroupSetting>,
     /// Whether a cgroup with processes in it is an error.
     pub exclusive: bool,
@@ -55,8 +55,8 @@ impl CgroupV1 {
         self.hierarchy.join(&self.path)
     }
 
-    /// Gives `file` of the cgroup `below` the hierarchy its parent's value; a parent without one gets its
-    /// own in the same way first, as deep as the path has components.
+    /// Copies the value of `file` from the parent into the cgroup at `below` the hierarchy. If the parent has
+    /// no value, it first inherits one in the same way.
     fn inherit(&self, below: &Path, file: &str) -> Result<()> {
         let own = self.hierarchy.join(below).join(file);
         let without = || Errno::NODATA;
@@ -65,7 +65,7 @@ impl CgroupV1 {
         let mut value = read_line(&above)?;
         if value.is_empty() && !parent.as_os_str().is_empty() {
             match self.inherit(parent, file) {
-                // Another jail that starts at this moment may have given it a value, and processes.
+                // Another jail that starts at this moment may have written a value and added processes.
                 Ok(()) | Err(Error::Operation { operation: Operation::Write, .. }) => (),
                 Err(error) => return Err(error),
             }
@@ -77,7 +77,7 @@ impl CgroupV1 {
         write_line(&own, &value)
     }
 
-    /// The same for a file that nobody asked for, unless it has a value.
+    /// The same for a file that no setting names, unless it has a value.
     fn inherit_if_empty(&self, file: &str) -> Result<()> {
         let own = self.directory().join(file);
         if read_line(&own)?.is_empty() { self.inherit(&self.path, file) } else { Ok(()) }
@@ -92,7 +92,7 @@ impl StepKind for CgroupV1 {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
         }
-        // A cpuset takes no process before it has both, and a caller may have given only one.
+        // A cpuset accepts no process before it has both, and the settings may name only one.
         let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
         let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
         needed.iter().try_for_each(|file| self.inherit_if_empty(file))
@@ -115,52 +115,52 @@ impl CgroupV2 {
         self.hierarchy.join(&self.path)
     }
 
-    /// Every cgroup above the jail's, from the mount down.
+    /// The cgroups above the jail's, from the mount point down.
     fn above(&self) -> impl Iterator<Item = HostPath> {
         let mut above: Vec<_> = self.path.ancestors().skip(1).map(|path| self.hierarchy.join(path)).collect();
         above.reverse();
         above.into_iter()
     }
 
-    /// Makes the jail's own cgroup, and has every one above it hand down its controllers.
+    /// Creates the jail's own cgroup, and enables its controllers in every cgroup above.
     fn make_below(&self, ctx: &StepContext) -> Result<()> {
         if self.controllers.is_empty() {
             return make_own(&self.directory(), self.exclusive, ctx);
         }
-        demand_unused(&self.directory(), self.exclusive)?;
+        ensure_unused(&self.directory(), self.exclusive)?;
         let mut round = 0;
         loop {
-            // Level by level: where one cannot hand down, none is made below it.
-            let made = self.above().try_for_each(|above| {
+            // Level by level: below a cgroup that cannot enable them, none is created.
+            let created = self.above().try_for_each(|above| {
                 if make(&above, ctx)? {
                     ctx.note_parent(above.clone());
                 }
-                self.hand_down(&above)
+                self.enable_controllers(&above)
             });
             round += 1;
-            match made.and_then(|()| make_own(&self.directory(), self.exclusive, ctx)) {
-                // A jail that was refused has just taken along an empty parent of its own making.
+            match created.and_then(|()| make_own(&self.directory(), self.exclusive, ctx)) {
+                // A jail that failed to start has just removed an empty parent that it had created.
                 Err(error) if error.kind() == ErrorKind::NotFound && round < ROUNDS => (),
-                made => return made,
+                created => return created,
             }
         }
     }
 
-    /// Has `cgroup` hand down the controllers that it does not hand down yet.
+    /// Enables the controllers for the child cgroups of `cgroup`, if they are not enabled yet.
     ///
-    /// The kernel refuses that to a cgroup with processes in it (but for the root), yet not for the controllers
-    /// that can tell threads apart: with these alone it would turn the cgroup, which may be anybody's, into
-    /// the root of threaded cgroups, where no jail can be. So it is refused here.
-    fn hand_down(&self, cgroup: &HostPath) -> Result<()> {
+    /// The kernel refuses this for a cgroup with processes in it, except the root. It does not refuse it for
+    /// the controllers that support threads. With these alone it would turn the cgroup, which may belong to
+    /// anyone, into the root of threaded cgroups, and no jail can be below that. So this function refuses it.
+    fn enable_controllers(&self, cgroup: &HostPath) -> Result<()> {
         let file = cgroup.join("cgroup.subtree_control");
-        let handed_down = read_line(&file)?;
+        let enabled = read_line(&file)?;
         let missing =
-            self.controllers.iter().filter(|wanted| !handed_down.split(' ').any(|name| name == *wanted));
+            self.controllers.iter().filter(|wanted| !enabled.split(' ').any(|name| name == *wanted));
         let missing: Vec<String> = missing.map(|controller| format!("+{controller}")).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        // Only the root has no type.
+        // Only the root has no cgroup.type.
         let is_root = !cgroup.join("cgroup.type").as_path().exists();
         if !is_root && !cgroup::processes(cgroup)?.is_empty() {
             return Err(Errno::BUSY).context(Operation::Write, file);
@@ -200,20 +200,21 @@ impl fmt::Display for Settings<'_> {
     }
 }
 
-/// Refuses a cgroup that others use, if it has to be the jail's alone.
-fn demand_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
+/// Returns an error if the cgroup has to be exclusive and has processes in it.
+fn ensure_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
     if exclusive && cgroup::is_in_use(directory)? {
-        return Err(Error::InTheWay { what: format!("cgroup {directory} with processes in it") });
+        return Err(Error::InTheWay { what: format!("cgroup '{directory}' with processes in it") });
     }
     Ok(())
 }
 
-/// Makes the jail's own cgroup and marks it. One that is there is taken if nobody has marked it and nobody is in
-/// it, or, without `exclusive`, whoever is.
+/// Creates the jail's own cgroup and marks it.
+///
+/// An existing cgroup is taken over if it is not marked for another jail. With `exclusive` it also has to be empty.
 fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
     let is_new = make(directory, ctx)?;
     if !is_new {
-        demand_unused(directory, exclusive)?;
+        ensure_unused(directory, exclusive)?;
     }
     let Some(nonce) = &ctx.mark else { return Ok(()) };
     let opened = open(directory).context(Operation::Open, directory)?;
@@ -222,13 +223,13 @@ fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<
     }
     match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
         Mark::Is(other) if other != nonce.as_str().as_bytes() => {
-            Err(Error::InTheWay { what: format!("cgroup {directory}") })
+            Err(Error::InTheWay { what: format!("cgroup '{directory}'") })
         }
         _ => mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory),
     }
 }
 
-/// Empties and removes the jail's own cgroup; another's stays as it is.
+/// Empties and removes the jail's own cgroup. A cgroup of another jail stays.
 fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     let Some(nonce) = &ctx.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
     match mark_of(directory)? {
@@ -236,24 +237,25 @@ fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
         Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => {
             Ok(cgroup::empty_and_remove(directory)?.into())
         }
-        Some(Mark::Is(_)) => Ok(UndoOutcome::Kept("it was not made for this jail".into())),
-        // Killed between making and marking it: then there is nothing in it.
+        Some(Mark::Is(_)) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
+        // If its creator was killed before it marked the cgroup, the cgroup is empty.
         Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
             Ok(()) => UndoOutcome::Removed,
-            Err(_) => UndoOutcome::Kept("it was not made for this jail".into()),
+            Err(_) => UndoOutcome::Kept(NOT_OWN.into()),
         }),
     }
 }
 
-/// Kills what is in a jail's own cgroup and below, and waits for its end. Another's is left alone.
-pub(crate) fn end_members(directory: &HostPath, nonce: &str) -> Result<()> {
+/// Kills the processes in a jail's own cgroup and below, and waits until they have exited. Other cgroups are
+/// not touched.
+pub(crate) fn kill_members(directory: &HostPath, nonce: &str) -> Result<()> {
     match mark_of(directory)? {
-        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::end_members(directory)?),
+        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::kill_members(directory)?),
         _ => Ok(()),
     }
 }
 
-/// Whose a cgroup is; `None` if there is none.
+/// The mark of a cgroup; `None` if the cgroup does not exist.
 fn mark_of(directory: &HostPath) -> Result<Option<Mark>> {
     match open(directory) {
         Ok(opened) => mark::read(opened.as_fd()).map(Some).context(Operation::Inspect, directory),
@@ -266,8 +268,7 @@ fn open(directory: &HostPath) -> std::result::Result<OwnedFd, Errno> {
     open_directory(CWD, directory.as_path(), ResolveFlags::empty())
 }
 
-/// Makes a cgroup and those above it that are missing, which the context remembers. One that is there is taken;
-/// then the answer is false.
+/// Creates a cgroup and the missing ones above it, which the context records. Returns false if it exists.
 fn make(directory: &HostPath, ctx: &StepContext) -> Result<bool> {
     make_with_parents(directory, ctx).context(Operation::CreateDirectory, directory)
 }
@@ -276,16 +277,16 @@ fn make_with_parents(directory: &HostPath, ctx: &StepContext) -> std::result::Re
     let mut round = 0;
     loop {
         round += 1;
-        let made = if ctx.is_recorded() {
-            make_directory(directory.as_path(), PUBLIC).map(|made| made.is_some())
+        let created = if ctx.is_recorded() {
+            make_directory(directory.as_path(), PUBLIC).map(|created| created.is_some())
         } else {
-            // As the original makes it: the umask may take something away.
+            // As in Firecracker's jailer the umask applies.
             rustix::fs::mkdir(directory.as_path(), Mode::from_raw_mode(PUBLIC)).map(|()| true)
         };
-        match made {
+        match created {
             Ok(is_new) => return Ok(is_new),
             Err(Errno::EXIST) => return Ok(false),
-            // Again, since a jail that was refused may just have taken along the parent that it had made.
+            // Repeated, because a jail that failed to start may have removed the parent that it had created.
             Err(Errno::NOENT) if round < ROUNDS => make_parent(directory, ctx)?,
             Err(cause) => return Err(cause),
         }
@@ -308,6 +309,6 @@ fn read_line(file: &HostPath) -> Result<String> {
 }
 
 fn write_line(file: &HostPath, value: &str) -> Result<()> {
-    // One write with its newline, as the kernel takes each write for a whole value.
+    // One write with the newline, because the kernel takes each write as a whole value.
     std::fs::write(file, format!("{value}\n")).context(Operation::Write, file)
 }

@@ -1,5 +1,6 @@
-//! What the kernel tells of the processor, copied into the jail: a VMM on arm64 describes its guest's caches
-//! by it, and there is no sysfs in the jail.
+//! The kernel's description of the processor, copied into the jail.
+//!
+//! A VMM on arm64 describes its guest's caches by it, and the jail has no sysfs.
 
 use std::fmt;
 use std::path::Path;
@@ -9,19 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
-use crate::sys::remove_tree::Removal;
 
-/// Where the kernel tells of its first processor.
+/// The kernel's directory of the first processor.
 pub const FIRST_CPU: &str = "/sys/devices/system/cpu/cpu0";
 
-/// How many caches a processor may have.
+/// The largest number of caches of a processor.
 const CACHES: usize = 8;
 
-/// What is told of a cache; what a kernel does not tell is left out.
+/// The files of a cache. A kernel may lack some of them.
 const CACHE_FILES: [&str; 6] =
     ["size", "level", "type", "shared_cpu_map", "coherency_line_size", "number_of_sets"];
 
-/// Which processor it is, which no VMM can do without.
+/// The identification of the processor, which every VMM needs.
 const IDENTIFICATION: &str = "regs/identification/midr_el1";
 
 /// The caches and the identification of a processor, as files in the jail.
@@ -29,9 +29,9 @@ const IDENTIFICATION: &str = "regs/identification/midr_el1";
 pub struct CpuInfo {
     /// The processor's directory on the host.
     pub source: HostPath,
-    /// The same in the jail.
+    /// The same directory in the jail.
     pub target: JailPath,
-    /// Who owns the files.
+    /// The owner of the files.
     pub owner: Owner,
 }
 
@@ -54,7 +54,7 @@ impl StepKind for CpuInfo {
         for cache in (0..CACHES).map(|index| Path::new("cache").join(format!("index{index}"))) {
             for file in CACHE_FILES {
                 match self.copy(ctx, &cache.join(file)) {
-                    // Not told by this kernel, or no such cache.
+                    // This kernel has no such file, or the processor no such cache.
                     Err(Error::Operation { operation: Operation::ReadLine, .. }) => (),
                     copied => copied?,
                 }
@@ -64,8 +64,7 @@ impl StepKind for CpuInfo {
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
-        let tree = ctx.own_tree()?;
-        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.target))?.into())
+        Ok(ctx.remove(&self.target)?.into())
     }
 }
 

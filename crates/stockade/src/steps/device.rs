@@ -11,29 +11,31 @@ use crate::error::Result;
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::Node;
 
-/// A device node in the jail that its owner may read and write, or its group only read.
+/// A device node in the jail.
+///
+/// Its owner may read and write it. If it is read-only, its owner and its group may only read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
-    /// Where it is in the jail.
+    /// Its path in the jail.
     pub path: JailPath,
-    /// Whether it is a block device; a character device otherwise.
+    /// Whether it is a block device, otherwise a character device.
     pub block: bool,
     /// The device's major number.
     pub major: u32,
     /// The device's minor number.
     pub minor: u32,
-    /// Who owns it.
+    /// Its owner.
     pub owner: Owner,
-    /// Whether the VMM can do without it.
+    /// Whether the VMM can run without it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
-    /// Whether it is only to be read.
+    /// Whether it is read-only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 
 impl DeviceNode {
-    /// A character device.
+    /// A character device that its owner may read and write.
     pub fn character(path: JailPath, major: u32, minor: u32, owner: Owner) -> Self {
         Self { path, block: false, major, minor, owner, optional: false, read_only: false }
     }

@@ -1,4 +1,4 @@
-//! Directories: those that jails share, a jail's own, and the folders in it.
+//! Directories: those that jails share, a jail's own, and those in it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,23 +12,25 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
+use crate::sys::directory_names::names;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::modes::{self, PRIVATE, PUBLIC};
-use crate::sys::owned_dir::{ancestors, make_marked, remove_if_ours_and_empty, unnamed};
+use crate::sys::owned_dir::{ATTEMPTS, ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
 use crate::sys::process::rooted_at;
-use crate::sys::remove_tree::{Removal, remove_telling};
+use crate::sys::remove_tree::{Removal, remove_with_progress};
 
-/// The mode of a jail's marker: it only has to be there.
+/// The mode of a jail's marker file, whose name is all that matters.
 pub(super) const MARKER: u32 = 0;
 
-/// A directory that all jails of an executable share, with those above it that are missing. The last jail
-/// to go takes along what stockade made of them.
+/// A directory that all jails of an executable share, with the missing ones above it.
+///
+/// The last jail to be removed also removes those of them that stockade created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedDirectory {
-    /// Where it is.
+    /// Its path.
     pub path: HostPath,
 }
 
@@ -36,7 +38,7 @@ impl StepKind for SharedDirectory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         match &ctx.mark {
             Some(nonce) => Ok(make_marked(&self.path, nonce)?),
-            // Without a receipt it is made for one root, which is what its failure is told of.
+            // Without a receipt the directory is created for one root, and an error names that root.
             None => DirBuilder::new()
                 .recursive(true)
                 .mode(PUBLIC)
@@ -48,12 +50,12 @@ impl StepKind for SharedDirectory {
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if let Some(nonce) = &ctx.mark {
-            // A directory that was made but not yet named when its maker was killed.
+            // Its creator may have been killed before it renamed the directory.
             for path in ancestors(&self.path) {
-                let _ = rustix::fs::rmdir(unnamed(path, nonce).as_path());
+                let _ = rustix::fs::rmdir(temporary_path(path, nonce).as_path());
             }
         }
-        Ok(remove_if_ours_and_empty(&self.path)?.into())
+        Ok(remove_if_marked_and_empty(&self.path)?.into())
     }
 }
 
@@ -63,21 +65,21 @@ impl fmt::Display for SharedDirectory {
     }
 }
 
-/// The jail's own directory, which belongs to root, and its root in it.
+/// The jail's own directory, which belongs to root, with the root in it.
 ///
-/// The root stays root's until a [`Folder`] step gives it away, so that until then nobody else can come in
-/// between.
+/// The root belongs to root until a [`Directory`] step changes its owner. Until then no other process can interfere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailDirectory {
-    /// Where it is.
+    /// Its path.
     pub path: HostPath,
-    /// Whether a directory that is there already is taken over, with what is in it.
+    /// Whether an existing directory is taken over, with everything in it.
     pub take_over: bool,
 }
 
 impl JailDirectory {
-    /// Makes or takes over the directory and its root by name: all on the way is root's, and nothing has to
-    /// be marked.
+    /// Creates or takes over the directory and its root, by path.
+    ///
+    /// Every directory on the way belongs to root, and without a receipt nothing has to be marked.
     fn take_over(&self, ctx: &StepContext) -> Result<()> {
         let at = ctx.layout.root();
         let make = |path: &HostPath, mode| match rustix::fs::mkdir(path.as_path(), Mode::from_raw_mode(mode))
@@ -87,14 +89,14 @@ impl JailDirectory {
             Err(cause) => Err(cause).context(Operation::CreateDirectory, &at),
         };
         make(&self.path, PUBLIC)?;
-        let made = make(&at, PRIVATE)?;
+        let is_new = make(&at, PRIVATE)?;
         let root = open_directory(CWD, at.as_path(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
             .context(Operation::CreateDirectory, &at)?;
-        let tree = JailRoot::held(root, at, made, ctx.is_recorded());
-        if !made {
-            clear_of_the_dead(&tree, ctx)?;
+        let tree = JailRoot::new(root, at, is_new, ctx.is_recorded());
+        if !is_new {
+            ensure_vacant(&tree, ctx)?;
         }
-        ctx.hold(tree);
+        ctx.set_tree(tree);
         Ok(())
     }
 
@@ -113,12 +115,12 @@ impl StepKind for JailDirectory {
         if self.take_over {
             return self.take_over(ctx);
         }
-        // The shared directory above may vanish with the last jail before it is entered here.
-        for _ in 0..1000 {
+        // The last jail's teardown may remove the shared directory above at this moment.
+        for _ in 0..ATTEMPTS {
             match rustix::fs::mkdir(self.path.as_path(), Mode::from_raw_mode(PUBLIC)) {
                 Ok(()) => break,
                 Err(Errno::EXIST) => {
-                    return Err(Error::InTheWay { what: format!("directory {}", self.path) });
+                    return Err(Error::InTheWay { what: format!("directory '{}'", self.path) });
                 }
                 Err(Errno::NOENT) => {
                     SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
@@ -127,7 +129,7 @@ impl StepKind for JailDirectory {
             }
         }
         let directory = self.open().context(Operation::CreateDirectory, &self.path)?;
-        modes::settle(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
+        modes::set_mode(&directory, PUBLIC).context(Operation::ChangeMode, &self.path)?;
         if let Some(marker) = ctx.marker() {
             modes::create_file(&directory, &marker, OFlags::EXCL, MARKER)
                 .context(Operation::CreateDirectory, self.path.join(marker))?;
@@ -137,14 +139,14 @@ impl StepKind for JailDirectory {
             .context(Operation::CreateDirectory, &at)?;
         let root = open_directory(directory.as_fd(), Path::new(Layout::ROOT), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        ctx.hold(JailRoot::held(root, at, true, ctx.is_recorded()));
+        ctx.set_tree(JailRoot::new(root, at, true, ctx.is_recorded()));
         Ok(())
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let directory = match self.open() {
             Ok(directory) => directory,
-            // A name that is too long cannot have been made.
+            // A name that is too long cannot have been created.
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(UndoOutcome::NeverThere),
             Err(cause) => return Err(cause).context(Operation::Open, &self.path),
         };
@@ -153,28 +155,29 @@ impl StepKind for JailDirectory {
         {
             return Ok(UndoOutcome::Left(format!("{path}: {why}")));
         }
-        // One without a marker that is empty was just being made or removed.
+        // An empty one without a marker was being created or removed when its process was killed.
         match rustix::fs::rmdir(self.path.as_path()) {
             Ok(()) => Ok(UndoOutcome::Removed),
             Err(Errno::NOENT) => Ok(UndoOutcome::NeverThere),
-            Err(Errno::NOTEMPTY) => Ok(UndoOutcome::Kept("it was not made for this jail".into())),
+            Err(Errno::NOTEMPTY) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
             Err(cause) => Err(cause).context(Operation::Remove, &self.path),
         }
     }
 }
 
 impl JailDirectory {
-    /// Removes everything in the directory, its marker last: who is killed here finds it marked again.
-    /// Returns what could not be removed.
+    /// Removes everything in the directory, and returns the first path that could not be removed, with the reason.
+    ///
+    /// The marker is last: if this process is killed, the directory is still marked.
     fn empty(&self, directory: BorrowedFd<'_>, ctx: &StepContext) -> Result<Option<(HostPath, String)>> {
         let marker = ctx.marker();
-        for name in crate::sys::remove_tree::names(directory).context(Operation::Read, &self.path)? {
+        for name in names(directory).context(Operation::Read, &self.path)? {
             let name = OsStr::from_bytes(name.to_bytes());
             if marker.as_deref().is_some_and(|marker| name == marker) {
                 continue;
             }
-            let removal =
-                remove_telling(directory, name, &self.path.join(name), &mut |gone| ctx.note_gone(gone));
+            let at = self.path.join(name);
+            let removal = remove_with_progress(directory, name, &at, &mut |path| ctx.note_removed(path));
             if let Removal::Left(path, why) = removal {
                 return Ok(Some((path, why)));
             }
@@ -195,60 +198,57 @@ impl fmt::Display for JailDirectory {
     }
 }
 
-/// Refuses a root that a jail still lives in, and takes away the pid of a dead one.
+/// Returns an error if processes live in the root, and removes the pid file of a process that has exited.
 ///
-/// Only a root that a jail has been in is looked at so closely: one that the caller has merely put files
-/// into has neither a pid file nor an executable.
-fn clear_of_the_dead(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
-    let there = |name: &str| {
+/// The processes are searched only if a jail has been in the root, that is if it has a pid file or an
+/// executable. A root into which the caller has only put files has neither.
+fn ensure_vacant(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
+    let has = |name: &str| -> Result<bool> {
         let path = JailPath::new(name)?;
-        // A link, or whatever else cannot be opened, is there.
+        // A symbolic link, or another file that cannot be opened, exists too.
         Ok(!matches!(tree.look(&path), Ok(None)))
     };
     let pid_file = ctx.layout.pid_file();
-    let has_pid: Result<bool> = there(&pid_file);
-    let has_pid = has_pid?;
-    let has_executable: Result<bool> = there(ctx.layout.exec_name());
-    if !has_pid && !has_executable? {
+    let has_pid = has(&pid_file)?;
+    if !has_pid && !has(ctx.layout.exec_name())? {
         return Ok(());
     }
     if let Some(&pid) = rooted_at(tree.root()).first() {
         return Err(Error::Running { id: ctx.layout.id(), pid });
     }
     if has_pid {
-        // Whoever wrote it was in the root by then, so it is the number of a dead process. If it cannot be
-        // removed it is in the way of the new one, which says so.
+        // Its writer was in the root, and no process is there now, so that process has exited. If the file cannot be
+        // removed, the write of the new one fails.
         let _ = rustix::fs::unlinkat(tree.root(), &pid_file, AtFlags::empty());
     }
     Ok(())
 }
 
-/// A folder in the jail, for its owner alone; the root itself among them.
+/// A directory in the jail that only its owner may enter. The root itself is one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
-    /// Where it is in the jail.
+pub struct Directory {
+    /// Its path in the jail.
     pub path: JailPath,
-    /// Who owns it.
+    /// Its owner.
     pub owner: Owner,
 }
 
-impl StepKind for Folder {
+impl StepKind for Directory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
-        Ok(ctx.tree()?.make_folder(&self.path, PRIVATE, self.owner)?)
+        Ok(ctx.tree()?.make_directory(&self.path, PRIVATE, self.owner)?)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if self.path == JailPath::root() {
-            // It goes with the jail's directory.
+            // It is removed with the jail's directory.
             return Ok(UndoOutcome::NeverThere);
         }
-        let tree = ctx.own_tree()?;
-        Ok(tree.map_or(Ok(Removal::NeverThere), |tree| tree.remove(&self.path))?.into())
+        Ok(ctx.remove(&self.path)?.into())
     }
 }
 
-impl fmt::Display for Folder {
+impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "folder {} in the jail, owner {}", self.path, self.owner)
+        write!(f, "directory {} in the jail, owner {}", self.path, self.owner)
     }
 }

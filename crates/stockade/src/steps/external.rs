@@ -1,7 +1,7 @@
-//! What another program makes for a jail and marks with nothing: it is known by its name alone.
+//! Objects that another program creates for a jail. They have no mark, and are known only by their names.
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -11,25 +11,27 @@ use serde::{Deserialize, Serialize};
 use super::directory::MARKER;
 use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, netns};
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{HostPath, Layout, Nonce};
+use crate::spec::{HostPath, Layout};
 use crate::sys::cgroup;
 use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
-use crate::sys::owned_dir::UNNAMED;
+use crate::sys::owned_dir::is_own_name;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
-/// Something that another program makes for the jail, `jailer` for one. Applying it makes nothing; undoing it
-/// removes whatever has the name, unless it carries the mark of another receipt.
+/// An object that another program, for example `jailer`, creates for the jail.
+///
+/// Applying the step creates nothing. Undoing it removes the object with this name, unless that carries the mark of
+/// another receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
-    /// What it is.
+    /// Its kind.
     pub what: ExternalKind,
-    /// Where it is.
+    /// Its path; for processes the path of their root.
     pub path: HostPath,
 }
 
-/// What can be known by its name.
+/// The kind of an external object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExternalKind {
@@ -50,10 +52,10 @@ impl StepKind for External {
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         match self.what {
-            // With the boot it is gone: what has its name now is somebody else's.
+            // It did not outlive its boot, so an object with this name belongs to another program.
             ExternalKind::Cgroup | ExternalKind::Netns if !ctx.this_boot => Ok(UndoOutcome::NeverThere),
             ExternalKind::Directory => remove_directory(ctx),
-            ExternalKind::Processes => end_processes(ctx),
+            ExternalKind::Processes => kill_processes(ctx),
             ExternalKind::Cgroup => remove_cgroup(&self.path, ctx),
             ExternalKind::Netns => {
                 let name = self.path.as_path().file_name().and_then(|name| name.to_str());
@@ -77,46 +79,51 @@ impl fmt::Display for External {
     }
 }
 
-/// Whose a jail's directory is.
+/// The owner of a jail's directory.
 #[derive(Debug, PartialEq, Eq)]
 enum Claim {
-    /// This receipt's: it carries the mark now.
-    Ours,
-    /// Another receipt's.
-    Others,
-    /// Nobody's: there is none.
-    NotThere,
+    /// This receipt, whose mark it carries now.
+    Own,
+    /// Another receipt.
+    Other,
+    /// The directory does not exist.
+    Missing,
 }
 
-/// Marks the jail's directory as this receipt's, if nobody else has marked it: from then on all in it is
-/// undone as if stockade had made it.
+/// Marks the jail's directory for this receipt, unless it is marked for another.
+///
+/// From then on everything in it is undone as if stockade had created it.
 fn claim(ctx: &StepContext) -> Result<Claim> {
-    let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::NotThere) };
-    let directory = match open_directory(CWD, at.as_path(), ResolveFlags::NO_MAGICLINKS) {
-        Ok(directory) => directory,
-        // A name that is too long cannot have been made.
-        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Claim::NotThere),
-        Err(cause) => return Err(cause).context(Operation::Open, at),
-    };
+    let (Some(marker), at) = (ctx.marker(), ctx.layout.jail_dir()) else { return Ok(Claim::Missing) };
+    let Some(directory) = open(&at)? else { return Ok(Claim::Missing) };
     for entry in std::fs::read_dir(&at).context(Operation::Read, &at)? {
         let name = entry.context(Operation::Read, &at)?.file_name();
-        let is_mark = |name: &str| name.strip_prefix(UNNAMED).is_some_and(Nonce::is_one);
-        if name != *marker && name.to_str().is_some_and(is_mark) {
-            return Ok(Claim::Others);
+        if name != *marker && name.to_str().is_some_and(is_own_name) {
+            return Ok(Claim::Other);
         }
     }
     modes::create_file(&directory, &marker, OFlags::empty(), MARKER)
         .context(Operation::Open, at.join(&marker))?;
-    Ok(Claim::Ours)
+    Ok(Claim::Own)
 }
 
-/// Makes the jail's directory and its root, or takes those that are there.
+/// Opens a directory; `None` if it does not exist.
+fn open(path: &HostPath) -> Result<Option<OwnedFd>> {
+    match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(directory) => Ok(Some(directory)),
+        // A name that is too long cannot have been created.
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+        Err(cause) => Err(cause).context(Operation::Open, path),
+    }
+}
+
+/// Creates the jail's directory and its root, or takes over existing ones.
 pub(crate) fn make_root(ctx: &StepContext) -> Result<()> {
     let (directory, root) = (ctx.layout.jail_dir(), ctx.layout.root());
     SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
     make(&directory, PUBLIC)?;
-    if claim(ctx)? == Claim::Others {
-        return Err(Error::InTheWay { what: format!("directory {directory}") });
+    if claim(ctx)? == Claim::Other {
+        return Err(Error::InTheWay { what: format!("directory '{directory}'") });
     }
     make(&root, PUBLIC)
 }
@@ -125,29 +132,29 @@ fn make(path: &HostPath, mode: u32) -> Result<()> {
     modes::make_directory(path.as_path(), mode).map(drop).context(Operation::CreateDirectory, path)
 }
 
-fn not_ours() -> UndoOutcome {
-    UndoOutcome::Kept("it was made for another jail".into())
+fn kept_for_another() -> UndoOutcome {
+    UndoOutcome::Kept("it was created for another jail".into())
 }
 
 fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
     match claim(ctx)? {
-        Claim::Ours => {
-            // Nobody swaps anything in it while it is removed.
+        Claim::Own => {
+            // From here on no other uid can replace anything in it.
             ctx.close();
             JailDirectory { path: ctx.layout.jail_dir(), take_over: true }.undo(ctx)
         }
-        Claim::Others => Ok(not_ours()),
-        Claim::NotThere => Ok(UndoOutcome::NeverThere),
+        Claim::Other => Ok(kept_for_another()),
+        Claim::Missing => Ok(UndoOutcome::NeverThere),
     }
 }
 
-fn end_processes(ctx: &StepContext) -> Result<UndoOutcome> {
-    if !ctx.this_boot || claim(ctx)? != Claim::Ours {
+fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
+    if !ctx.this_boot || claim(ctx)? != Claim::Own {
         return Ok(UndoOutcome::NeverThere);
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
     let deadline = Instant::now() + KILL_TIMEOUT;
-    // The pid file spares the first search. Anybody in the jail may have written it, so it is only a hint.
+    // The pid file saves the first search. Any process in the jail may have written it, so it is only a hint.
     let mut killed = 0;
     if let Some(pid) = read_pid(tree, &ctx.layout) {
         killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
@@ -156,36 +163,32 @@ fn end_processes(ctx: &StepContext) -> Result<UndoOutcome> {
     if Instant::now() >= deadline
         && let Some(pid) = rooted_at(tree.root()).first()
     {
-        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not end", ctx.layout.root())));
+        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not exit", ctx.layout.root())));
     }
     Ok(if killed == 0 { UndoOutcome::NeverThere } else { UndoOutcome::Removed })
 }
 
-/// What the pid file in the jail says.
+/// The pid in the jail's pid file.
 fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat2(tree.root(), layout.pid_file(), flags, Mode::empty(), INSIDE).ok()?;
     let mut text = [0; 16];
-    // A pipe that somebody put in its place has nothing to say.
+    // A named pipe under this name has nothing to read, and O_NONBLOCK keeps it from blocking.
     let length = rustix::io::read(file, &mut text).unwrap_or_default();
     str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
 fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
-    let opened = match open_directory(CWD, path.as_path(), ResolveFlags::NO_MAGICLINKS) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(UndoOutcome::NeverThere),
-        Err(cause) => return Err(cause).context(Operation::Open, path),
-    };
+    let Some(opened) = open(path)? else { return Ok(UndoOutcome::NeverThere) };
     match mark::read(opened.as_fd()).context(Operation::Inspect, path)? {
         Mark::Is(found) if ctx.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
-            Ok(not_ours())
+            Ok(kept_for_another())
         }
         _ => Ok(cgroup::empty_and_remove(path)?.into()),
     }
 }
 
-/// What another program makes for a jail of this layout, and what runs in it.
+/// The directory that another program creates for a jail with this layout, and the processes in it.
 pub(crate) fn directory_and_processes(layout: &Layout) -> [External; 2] {
     [
         External { what: ExternalKind::Directory, path: layout.jail_dir() },

@@ -1,4 +1,4 @@
-//! Files of the host placed into the jail, the VMM's executable first of all.
+//! Files of the host that are placed into the jail, as the VMM's executable is.
 
 use std::fmt;
 use std::fs::File;
@@ -18,33 +18,33 @@ use crate::sys::remove_tree::Removal;
 /// A file of the host that is placed into the jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedFile {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub source: HostPath,
-    /// Where it goes in the jail; missing folders on the way are made.
+    /// Its path in the jail; missing directories on the way are created.
     pub path: JailPath,
-    /// Who owns it there.
+    /// Its owner in the jail.
     pub owner: Owner,
-    /// How it gets there.
+    /// The placement method.
     pub how: FileHow,
-    /// Whether only a plain file of one name may be replaced; a link is replaced otherwise, never followed.
+    /// Whether only a regular file with one hard link may be replaced. Otherwise a symbolic link is replaced too, and
+    /// never followed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expect_plain: bool,
-    /// Whether its group may only read it, and execute it if the source is executable, and nobody else
-    /// anything.
+    /// Whether it is read-only: its owner and group may only read it, and execute it if the source is
+    /// executable. Others have no access.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 
-/// How a file gets into a jail.
+/// The placement method of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileHow {
-    /// A further name of the same file, whose owner and mode are right already: those of a file that others
-    /// use are never changed.
+    /// A hard link to a file whose owner and mode are right. They are never changed, because others use the file too.
     Link,
     /// A copy with the source's mode.
     Copy,
-    /// A copy that shares the source's blocks until one of the two is written to.
+    /// A copy that shares the source's blocks until one of the two is written.
     Reflink,
 }
 
@@ -54,13 +54,13 @@ impl PlacedFile {
         Self { source, path, owner, how: FileHow::Copy, expect_plain: false, read_only: false }
     }
 
-    fn put(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
+    fn put(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         let tree = ctx.tree()?;
         let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
-            self.demand_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
+            self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
             return Ok(tree.link_file(source.as_fd(), &self.path, &ctx.temporary_name())?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
@@ -68,7 +68,12 @@ impl PlacedFile {
             let filled = if self.how == FileHow::Reflink {
                 rustix::fs::ioctl_ficlone(target, &source).map_err(Into::into)
             } else {
-                copy(source.as_fd(), target, Extent { size: facts.len(), blocks: facts.blocks() }, tell)
+                copy(
+                    source.as_fd(),
+                    target,
+                    Extent { size: facts.len(), blocks: facts.blocks() },
+                    on_progress,
+                )
             };
             filled.context(Operation::Copy, format!("{} to {}", self.source, tree.host_path(&self.path)))
         };
@@ -86,15 +91,15 @@ impl PlacedFile {
 }
 
 impl PlacedFile {
-    /// Refuses to link a file that has powers: it may have got them, or its name, since that was decided.
-    fn demand_linkable(&self, powers: FilePrivileges) -> Result<()> {
-        if powers.forbid_link() {
-            return Err(PlacementError::LinkPrivileges(self.source.as_path().to_owned(), powers).into());
+    /// Returns an error if the file has privileges: it may have got them, or replaced another file, since the plan.
+    fn ensure_linkable(&self, privileges: FilePrivileges) -> Result<()> {
+        if privileges.forbid_link() {
+            return Err(PlacementError::LinkPrivileges(self.source.as_path().to_owned(), privileges).into());
         }
         Ok(())
     }
 
-    /// What the copy has not; a link has everything.
+    /// The privileges that a copy does not have; `None` for a hard link, which has all of them.
     pub(super) fn strips(&self) -> Option<Stripped> {
         if self.how == FileHow::Link {
             return None;
@@ -104,10 +109,10 @@ impl PlacedFile {
     }
 }
 
-/// What of a mode is kept: who may read, write and execute, and nothing that makes a file more powerful.
+/// The bits of a mode that a copy keeps, without the special mode bits.
 pub(super) const PERMISSIONS: u32 = 0o777;
 
-/// The mode of what its group may only read: whoever is in it can neither write it nor change that.
+/// The mode of a read-only file or directory. The group can neither write it nor change its mode.
 pub(super) fn read_only(mode: u32) -> u32 {
     if mode & 0o111 == 0 { 0o440 } else { 0o550 }
 }
@@ -117,8 +122,8 @@ impl StepKind for PlacedFile {
         self.put(ctx, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
-        self.put(ctx, tell)
+    fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
+        self.put(ctx, on_progress)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
@@ -126,14 +131,11 @@ impl StepKind for PlacedFile {
     }
 }
 
-/// Takes out what was placed, and what is left of it if it was cut off.
+/// Removes a placement, and the temporary file of one that was interrupted.
 pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome> {
-    let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
-    let (folder, _) = path.split();
-    let temporary = JailPath::new(folder.join(ctx.temporary_name()))?;
-    let cut_off = tree.remove(&temporary)?;
-    match tree.remove(path)? {
-        Removal::NeverThere => Ok(cut_off.into()),
+    let interrupted = ctx.remove(&path.beside(&ctx.temporary_name()))?;
+    match ctx.remove(path)? {
+        Removal::NeverThere => Ok(interrupted.into()),
         removal => Ok(removal.into()),
     }
 }
@@ -141,13 +143,13 @@ pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome
 impl fmt::Display for PlacedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.how {
-            FileHow::Link => "link",
-            FileHow::Copy => "copy",
-            FileHow::Reflink => "reflink",
+            FileHow::Link => "hard link to",
+            FileHow::Copy => "copy of",
+            FileHow::Reflink => "reflink of",
         };
-        write!(f, "file {}, a {how} of {}", self.path, self.source)?;
+        write!(f, "file {}, a {how} {}", self.path, self.source)?;
         if !(self.how == FileHow::Link && self.read_only) {
-            // Of such a link it only matters that the owner is another.
+            // The owner of a read-only hard link is any but the jail's.
             write!(f, ", owner {}", self.owner)?;
         }
         f.write_str(if self.read_only { ", read-only" } else { "" })

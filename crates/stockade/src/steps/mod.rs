@@ -1,7 +1,7 @@
-//! The steps that make a jail: each can apply itself, undo itself, say what it is, and be written down.
+//! The steps that create a jail. Each can apply and undo itself, describe itself, and be serialised.
 //!
-//! Undoing is idempotent, and tolerates a step that never happened or was cut off in its middle: after a
-//! crash nobody knows how far the list had come.
+//! Undo is idempotent, and tolerates a step that was not applied or was interrupted: after a crash it is
+//! unknown how many steps were applied.
 
 mod bind;
 mod cgroup;
@@ -26,11 +26,11 @@ use serde::{Deserialize, Serialize};
 use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
 
 pub use crate::entry::{Bind, Inode};
-pub(crate) use cgroup::end_members;
+pub(crate) use cgroup::kill_members;
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
-pub use directory::{Folder, JailDirectory, SharedDirectory};
+pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
 pub use file::{FileHow, PlacedFile};
@@ -42,46 +42,50 @@ pub use vmm::Vmm;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::OnProgress;
-use crate::sys::jail_root::{JailRoot, own_folder};
+use crate::sys::jail_root::{JailRoot, set_mode_and_owner};
+use crate::sys::owned_dir::own_name;
 use crate::sys::remove_tree::Removal;
 
-/// Where steps are carried out: one jail, its tree opened once.
+/// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
 #[derive(Debug)]
 pub struct StepContext {
     /// The jail's paths.
     pub(crate) layout: Layout,
-    /// What marks the things made for this jail's receipt; `None` if there is no receipt.
+    /// The nonce of the jail's receipt, which marks everything created for it; `None` without a receipt.
     pub(crate) mark: Option<Nonce>,
-    /// Whether the processes on the receipt are of this boot; otherwise they are gone, and their pids others'.
+    /// Whether the receipt is of this boot. Otherwise its processes have exited, and its pids are those of others.
     pub(crate) this_boot: bool,
-    /// The VMM's mount namespace, if what is placed has to be attached there at once.
+    /// The VMM's mount namespace, if a bind has to be attached there at once.
     pub(crate) mounts: Option<OwnedFd>,
-    /// How the VMM ended, if that was learnt while it was torn down.
-    ended: Cell<Option<ExitStatus>>,
-    /// The cgroups above the jail's own that this process has made.
+    /// The exit status of the VMM, if the teardown or a failed launch has obtained it.
+    exit_status: Cell<Option<ExitStatus>>,
+    /// The cgroups above the jail's own that this process created.
     parents: RefCell<Vec<HostPath>>,
-    /// A network namespace that is being made meanwhile.
+    /// A network namespace that another thread is creating.
     network: RefCell<Option<PendingNamespace>>,
-    /// What goes with the jail's directory, and whether it is known to be gone.
-    carried: RefCell<BTreeMap<PathBuf, bool>>,
-    /// What was taken away from what was placed.
+    /// Paths that are removed with the jail's directory, and whether they were removed.
+    tracked: RefCell<BTreeMap<PathBuf, bool>>,
+    /// The privileges that placed files have lost.
     stripped: RefCell<Vec<Stripped>>,
     tree: OnceCell<JailRoot>,
 }
 
 impl StepContext {
-    /// The place of the jail with this layout. With a `mark` whatever is made says that it belongs to the
-    /// receipt with that nonce, and only what says so is removed.
+    /// The context of the jail with this layout.
+    ///
+    /// # Arguments
+    /// `mark` is the nonce of the jail's receipt. Everything is marked with it, and only objects with this mark are
+    /// removed.
     pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
         Self {
             layout,
             mark,
             this_boot: true,
             mounts: None,
-            ended: Cell::new(None),
+            exit_status: Cell::new(None),
             parents: RefCell::default(),
             network: RefCell::default(),
-            carried: RefCell::default(),
+            tracked: RefCell::default(),
             stripped: RefCell::default(),
             tree: OnceCell::new(),
         }
@@ -91,81 +95,80 @@ impl StepContext {
         Self { this_boot, ..self }
     }
 
-    /// Whether there is a receipt of what is made here. Otherwise it is made as the original jailer makes it, and
-    /// left.
+    /// Whether the jail has a receipt. Without one it is created as Firecracker's jailer does, and never undone.
     pub(crate) fn is_recorded(&self) -> bool {
         self.mark.is_some()
     }
 
-    /// Remembers a cgroup above the jail's own that was not there before.
+    /// Records a new cgroup above the jail's own.
     pub(crate) fn note_parent(&self, cgroup: HostPath) {
         self.parents.borrow_mut().push(cgroup);
     }
 
-    /// Removes the cgroups that were made above that of a jail in which no VMM has run. The kernel keeps those
-    /// in which others are by now.
+    /// Removes the recorded cgroups above that of a jail in which no VMM has run. The kernel keeps those that others
+    /// use.
     pub(crate) fn remove_parents(&self) {
         for cgroup in self.parents.take().iter().rev() {
             let _ = rustix::fs::rmdir(cgroup.as_path());
         }
     }
 
-    /// Notes what was taken away from something that was placed.
     fn note_stripped(&self, stripped: Option<Stripped>) {
         self.stripped.borrow_mut().extend(stripped);
     }
 
-    /// What was taken away since this was asked last.
+    /// The privileges that placed files have lost since the last call.
     pub(crate) fn take_stripped(&self) -> Vec<Stripped> {
         self.stripped.take()
     }
 
-    /// Keeps how the VMM ended, for whoever is told that the jail is gone.
-    pub(crate) fn note_end(&self, ended: Option<ExitStatus>) {
-        self.ended.set(ended.or(self.ended.get()));
+    /// Keeps the exit status of the VMM, for the tombstone. `None` changes nothing.
+    pub(crate) fn set_exit_status(&self, status: Option<ExitStatus>) {
+        self.exit_status.set(status.or(self.exit_status.get()));
     }
 
-    pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        self.ended.get()
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        self.exit_status.get()
     }
 
-    /// Begins to make a network namespace, for the step that gives it its name.
+    /// Begins to create a network namespace, for the step that gives it its name.
     pub(crate) fn begin_network(&self) {
-        // Where there is no thread for it the step makes it.
+        // If no thread can be started, the step creates it.
         self.network.replace(begin_network().ok());
     }
 
-    /// A new network namespace.
     fn network(&self) -> std::io::Result<OwnedFd> {
         self.network.take().map_or_else(new_network, PendingNamespace::wait)
     }
 
-    /// Where in the jail's directory something lies that is to go with it: whether it was there is to be known.
-    pub(crate) fn carry(&self, path: &JailPath) {
-        self.carried
+    /// Records whether the path is removed with the jail's directory (see [`Self::was_removed`]).
+    pub(crate) fn track_removal(&self, path: &JailPath) {
+        self.tracked
             .borrow_mut()
             .insert(self.layout.root().join(path.relative()).as_path().to_owned(), false);
     }
 
-    /// Notes that something of the jail's directory was removed.
-    fn note_gone(&self, path: &HostPath) {
-        if let Some(gone) = self.carried.borrow_mut().get_mut(path.as_path()) {
-            *gone = true;
+    fn note_removed(&self, path: &HostPath) {
+        if let Some(removed) = self.tracked.borrow_mut().get_mut(path.as_path()) {
+            *removed = true;
         }
     }
 
-    /// Whether what was to go with the jail's directory was removed.
-    pub(crate) fn is_gone(&self, path: &JailPath) -> bool {
+    /// Whether a tracked path was removed.
+    pub(crate) fn was_removed(&self, path: &JailPath) -> bool {
         let path = self.layout.root().join(path.relative());
-        self.carried.borrow().get(path.as_path()) == Some(&true)
+        self.tracked.borrow().get(path.as_path()) == Some(&true)
     }
 
-    /// The jail's tree, which must be there.
+    /// The jail's tree.
+    ///
+    /// # Errors
+    /// Returns an error if the tree does not exist or cannot be opened.
     pub(crate) fn tree(&self) -> Result<&JailRoot> {
         self.find_tree()?.ok_or(Errno::NOENT).context(Operation::Open, self.layout.root())
     }
 
-    /// The jail's tree, if it is there.
+    /// The jail's tree, if it exists.
     pub(crate) fn find_tree(&self) -> Result<Option<&JailRoot>> {
         if self.tree.get().is_none()
             && let Some(tree) =
@@ -176,22 +179,24 @@ impl StepContext {
         Ok(self.tree.get())
     }
 
-    /// The jail's tree, if it is there and was made for this receipt. Whoever undoes asks for this one: a
-    /// jail of the same name may be somebody else's.
+    /// The jail's tree, if it exists and was created for this receipt.
+    ///
+    /// Every undo uses this one: a jail of the same name may belong to another receipt.
     pub(crate) fn own_tree(&self) -> Result<Option<&JailRoot>> {
         if self.is_own()? { self.find_tree() } else { Ok(None) }
     }
 
-    /// Closes the jail's tree to everyone but root, so that nobody swaps anything in it while it is removed.
-    /// Who holds a folder of it open may go on in there, which the removal bears with.
+    /// Closes the jail's tree to all but root, so that no process replaces anything in it during the removal.
+    ///
+    /// A process with an open directory of the tree can still act in it. The removal tolerates that.
     pub(crate) fn close(&self) {
-        // If it cannot be closed it is removed as it is.
+        // If it cannot be closed, it is removed without that.
         if let Ok(Some(tree)) = self.own_tree() {
-            let _ = own_folder(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
+            let _ = set_mode_and_owner(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
         }
     }
 
-    /// Whether the jail's directory was made for this receipt; without a receipt it is whatever is there.
+    /// Whether the jail's directory was created for this receipt. Without a receipt any directory counts.
     pub(crate) fn is_own(&self) -> Result<bool> {
         let Some(marker) = self.marker() else { return Ok(true) };
         let marker = self.layout.jail_dir().join(marker);
@@ -202,38 +207,44 @@ impl StepContext {
         }
     }
 
-    /// The file beside the jail's root that tells for which receipt the directory was made. Both belong to
-    /// root, so the jail's uid cannot touch it.
+    /// The name of the file beside the jail's root that marks the directory for its receipt.
+    ///
+    /// The file and the directory belong to root, so the jail's uid cannot change them.
     pub(crate) fn marker(&self) -> Option<String> {
-        self.mark.as_ref().map(|nonce| format!(".stockade-{nonce}"))
+        self.mark.as_ref().map(own_name)
     }
 
-    /// Takes the jail's tree from the step that made its root, so that nobody has to open it again.
-    pub(crate) fn hold(&self, tree: JailRoot) {
-        // One that is held already is the same.
+    /// Keeps the jail's tree, as opened by the step that created its root.
+    pub(crate) fn set_tree(&self, tree: JailRoot) {
+        // A tree that is already set is the same.
         let _ = self.tree.set(tree);
     }
 
-    /// A name in the jail's tree that nobody else uses.
-    pub(crate) fn temporary_name(&self) -> String {
-        match &self.mark {
-            Some(nonce) => format!(".stockade-{nonce}"),
-            None => format!(".stockade-{}", std::process::id()),
+    /// Removes a path in the jail's own tree.
+    fn remove(&self, path: &JailPath) -> Result<Removal> {
+        match self.own_tree()? {
+            Some(tree) => Ok(tree.remove(path)?),
+            None => Ok(Removal::NeverThere),
         }
+    }
+
+    /// A unique name for temporary files in the jail's tree.
+    pub(crate) fn temporary_name(&self) -> String {
+        self.marker().unwrap_or_else(|| format!(".stockade-{}", std::process::id()))
     }
 }
 
-/// What became of a step that was undone.
+/// The outcome of undoing a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UndoOutcome {
-    /// What it made is gone now.
+    /// The object was removed.
     Removed,
-    /// What it made was not there.
+    /// The object did not exist.
     NeverThere,
-    /// What it made serves others too, and stays.
+    /// The object stays for this reason, for example because other jails use it.
     Kept(String),
-    /// Something of it is still there, for this reason.
+    /// The object, or a part of it, could not be removed, for this reason.
     Left(String),
 }
 
@@ -248,29 +259,32 @@ impl From<Removal> for UndoOutcome {
     }
 }
 
-/// What every step can do.
+/// The reason why an object stays that belongs to another jail or program.
+const NOT_OWN: &str = "it was not created for this jail";
+
+/// The behaviour of a kind of step.
 trait StepKind: fmt::Display {
-    /// Makes what the step is for. What failed half-way is left to `undo`.
+    /// Creates the object. After an error, `undo` removes what exists of it.
     fn apply(&self, ctx: &StepContext) -> Result<()>;
 
-    /// The same, telling how far it has come, for what can take long.
-    fn apply_telling(&self, ctx: &StepContext, _tell: &mut OnProgress<'_>) -> Result<()> {
+    /// The same, with reports of progress for steps that can take long.
+    fn apply_with_progress(&self, ctx: &StepContext, _on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.apply(ctx)
     }
 
-    /// Removes it again.
+    /// Removes the object.
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome>;
 }
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $kind:ident),+ $(,)?) => {
-        /// One thing that is made for a jail.
+        /// One object that is created for a jail.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "kebab-case")]
         pub enum Step { $($(#[$doc])* $kind($kind)),+ }
 
         impl Step {
-            fn act(&self) -> &dyn StepKind {
+            fn kind(&self) -> &dyn StepKind {
                 match self { $(Self::$kind(step) => step),+ }
             }
         }
@@ -288,27 +302,28 @@ steps! {
     SharedDirectory,
     /// The jail's own directory with its root.
     JailDirectory,
-    /// A folder in the jail.
-    Folder,
+    /// A directory in the jail.
+    #[serde(rename = "folder")]
+    Directory,
     /// A device node in the jail.
     DeviceNode,
     /// A file in the jail.
     PlacedFile,
     /// A directory in the jail, with everything in it.
     PlacedTree,
-    /// A file or directory of the host itself, attached in the jail.
+    /// A bind of a file or directory of the host.
     Bind,
-    /// What the jail may know of the processor.
+    /// The kernel's description of the processor.
     CpuInfo,
     /// A ramfs in the jail.
     Ramfs,
     /// A network namespace with a name.
     NamedNetns,
-    /// The jail's cgroup in one hierarchy of version 1.
+    /// The jail's cgroup in one cgroup v1 hierarchy.
     CgroupV1,
     /// The jail's cgroup in the unified hierarchy.
     CgroupV2,
-    /// What another program makes for the jail.
+    /// An object that another program creates for the jail.
     #[serde(rename = "by-name")]
     External,
     /// The VMM's process.
@@ -316,23 +331,27 @@ steps! {
 }
 
 impl Step {
-    /// Carries the step out.
+    /// Applies the step.
     ///
     /// # Errors
-    /// What the kernel refused, with the operation and its argument. [`crate::Error::InTheWay`] means that
-    /// nothing was made.
+    /// Returns the kernel's error with the operation and its argument, or [`crate::Error::InTheWay`], after
+    /// which nothing was created.
     pub fn apply(&self, ctx: &StepContext) -> Result<()> {
-        log::info!("make {self}");
-        self.act().apply(ctx)
+        log::info!("create {self}");
+        self.kind().apply(ctx)
     }
 
-    /// The same, telling how far a long copy has come.
-    pub(crate) fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
-        log::info!("make {self}");
-        self.act().apply_telling(ctx, tell)
+    /// The same, with reports of the progress of a copy.
+    pub(crate) fn apply_with_progress(
+        &self,
+        ctx: &StepContext,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<()> {
+        log::info!("create {self}");
+        self.kind().apply_with_progress(ctx, on_progress)
     }
 
-    /// Where in the jail it puts a file, directory or device of the host.
+    /// The path in the jail of a placed file, directory or device.
     pub(crate) fn placed_at(&self) -> Option<&JailPath> {
         match self {
             Self::PlacedFile(file) => Some(&file.path),
@@ -343,17 +362,17 @@ impl Step {
         }
     }
 
-    /// Where it is in the jail's directory, if removing that is all that its undoing takes.
+    /// The path in the jail, if the step is undone by removing this path alone.
     pub(crate) fn in_directory(&self) -> Option<&JailPath> {
         match self {
             // The root is part of the directory's own step.
-            Self::Folder(folder) => Some(&folder.path).filter(|path| **path != JailPath::root()),
+            Self::Directory(directory) => Some(&directory.path).filter(|path| **path != JailPath::root()),
             Self::CpuInfo(cpu_info) => Some(&cpu_info.target),
             other => other.placed_at(),
         }
     }
 
-    /// The cgroup on the host that it makes, or that another program does.
+    /// The cgroup on the host that the step, or another program, creates.
     pub(crate) fn cgroup(&self) -> Option<HostPath> {
         match self {
             Self::CgroupV1(cgroup) => Some(cgroup.directory()),
@@ -363,13 +382,14 @@ impl Step {
         }
     }
 
-    /// Whether a jail is of use without it.
+    /// Whether the jail can be used without the object.
     pub(crate) fn is_optional(&self) -> bool {
         matches!(self, Self::DeviceNode(DeviceNode { optional: true, .. }))
     }
 
-    /// What is taken away from what it places, as that is on the host now. What cannot be looked at has nothing
-    /// to be taken away: it cannot be placed either.
+    /// The privileges that a placed file or directory loses, as the source is on the host now.
+    ///
+    /// `None` also for a source that cannot be read, because it cannot be placed either.
     pub fn strips(&self) -> Option<Stripped> {
         match self {
             Self::PlacedFile(file) => file.strips(),
@@ -378,15 +398,16 @@ impl Step {
         }
     }
 
-    /// Undoes the step, whether it happened, never happened or was undone before. What cannot be undone is
-    /// [`UndoOutcome::Left`], with the reason.
+    /// Undoes the step, even if it was never applied or was undone before.
+    ///
+    /// An error is returned as [`UndoOutcome::Left`], with its text as the reason.
     pub fn undo(&self, ctx: &StepContext) -> UndoOutcome {
-        self.act().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
+        self.kind().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.act().fmt(f)
+        self.kind().fmt(f)
     }
 }

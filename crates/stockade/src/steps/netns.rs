@@ -1,7 +1,7 @@
-//! A network namespace with a name, as `ip netns add` makes it, without running `ip`.
+//! A named network namespace, created as `ip netns add` does, without running `ip`.
 
 use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,17 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::procfs::fd_path;
 
 /// A network namespace mounted on a file of [`NETNS_DIRECTORY`].
 ///
-/// The file under the mount holds the mark of the jail, so that nobody else's namespace of the same name
-/// is ever removed.
+/// The file under the mount contains the mark of the jail, so that a namespace of the same name that belongs
+/// to another program is never removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedNetns {
     /// Its name.
@@ -27,11 +28,14 @@ pub struct NamedNetns {
 }
 
 impl NamedNetns {
-    /// Puts a marked file under the namespace's name, unless one is there.
+    /// Creates a marked file under the namespace's name.
+    ///
+    /// # Errors
+    /// Returns `InTheWay` if the name exists.
     fn claim(&self, ctx: &StepContext, directory: &OwnedFd) -> Result<()> {
         let path = self.name.path();
         let temporary = ctx.temporary_name();
-        // No mode, as with `ip netns add`: the file only carries the mount.
+        // Mode 0, as with `ip netns add`: the file is only a mount point.
         let file =
             modes::create_file(directory, &temporary, OFlags::empty(), 0).context(Operation::Open, &path)?;
         rustix::io::write(&file, mark(ctx).as_bytes()).context(Operation::Write, &path)?;
@@ -44,7 +48,7 @@ impl NamedNetns {
         ) {
             Err(Errno::EXIST) => {
                 let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
-                Err(Error::InTheWay { what: format!("network namespace {}", self.name) })
+                Err(Error::InTheWay { what: format!("network namespace '{}'", self.name) })
             }
             renamed => renamed.context(Operation::Rename, &path),
         }
@@ -57,7 +61,7 @@ impl StepKind for NamedNetns {
         let directory = shared_directory()?;
         self.claim(ctx, &directory)?;
         let netns = ctx.network().context(Operation::CreateNetns, &self.name)?;
-        let by_descriptor = format!("/proc/self/fd/{}", netns.as_raw_fd());
+        let by_descriptor = fd_path(&netns);
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }
 
@@ -66,8 +70,12 @@ impl StepKind for NamedNetns {
     }
 }
 
-/// Removes the namespace of this name if `may_go` says so of what the file under the mount holds.
-pub(super) fn remove(name: &str, ctx: &StepContext, may_go: impl Fn(&str) -> bool) -> Result<UndoOutcome> {
+/// Removes the namespace with this name if `is_removable` accepts the mark in the file under the mount.
+pub(super) fn remove(
+    name: &str,
+    ctx: &StepContext,
+    is_removable: impl Fn(&str) -> bool,
+) -> Result<UndoOutcome> {
     let path: HostPath = Path::new(NETNS_DIRECTORY).join(name).into();
     let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
         Ok(directory) => directory,
@@ -76,13 +84,13 @@ pub(super) fn remove(name: &str, ctx: &StepContext, may_go: impl Fn(&str) -> boo
     };
     let _ = rustix::fs::unlinkat(&directory, ctx.temporary_name(), AtFlags::empty());
     match mark_below(&directory, name) {
-        Ok(found) if may_go(&found) => (),
-        Ok(_) => return Ok(UndoOutcome::Kept("it was not made for this jail".into())),
+        Ok(found) if is_removable(&found) => (),
+        Ok(_) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
         Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Read, &path),
     }
     match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // EINVAL: not a mount, since it was cut off before.
+        // EINVAL: not a mount, because its creator was interrupted before.
         Ok(()) | Err(Errno::INVAL) => (),
         Err(cause) => return Err(cause).context(Operation::Unmount, &path),
     }
@@ -96,14 +104,14 @@ impl fmt::Display for NamedNetns {
     }
 }
 
-/// How the mark of any jail begins.
+/// The beginning of every mark.
 pub(super) const MARKED: &str = "stockade ";
 
 pub(super) fn mark(ctx: &StepContext) -> String {
     format!("{MARKED}{}\n", ctx.temporary_name())
 }
 
-/// Reads the file under the mount, through a copy of the directory without what is mounted below it.
+/// Reads the file under the mount, through a clone of the directory without the mounts below it.
 fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Errno> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
@@ -115,8 +123,9 @@ fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Er
     Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
-/// The directory of namespaces, made as `ip netns add` makes it on its first use after boot: a mount of
-/// its own that is shared, so that every mount namespace sees the names.
+/// Opens the directory of namespaces, and creates it as `ip netns add` does on its first use after boot.
+///
+/// It is a shared mount of its own, so that every mount namespace sees the names.
 fn shared_directory() -> Result<OwnedFd> {
     let at: HostPath = Path::new(NETNS_DIRECTORY).to_owned().into();
     modes::make_directories(at.as_path(), PUBLIC).context(Operation::CreateDirectory, &at)?;
@@ -126,8 +135,8 @@ fn shared_directory() -> Result<OwnedFd> {
     };
     let mount = || rustix::mount::mount_bind_recursive(at.as_path(), at.as_path()).and_then(|()| share());
     match share() {
-        // Not a mount yet. Two first uses at once would mount it twice, so they take turns; but anybody may
-        // open and lock a directory, so nobody is waited for for long.
+        // EINVAL: not a mount yet. Two concurrent first uses would mount it twice, so they take turns. But
+        // any process can open and lock a directory, so the wait is short.
         Err(Errno::INVAL) => {
             let lock =
                 open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)?;

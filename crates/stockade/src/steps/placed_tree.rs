@@ -1,14 +1,13 @@
-//! Directories of the host placed into the jail with everything in them: firmware, modules, scripts.
+//! Directories of the host that are placed into the jail with everything in them: firmware, modules, scripts.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -17,29 +16,33 @@ use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
-use crate::sys::jail_root::{INSIDE, give_away, open_directory, own_folder};
+use crate::sys::directory_names::names;
+use crate::sys::jail_root::{INSIDE, NEW_FILE, change_owner, open_directory, set_mode_and_owner};
 use crate::sys::{OnProgress, Progress};
 
 /// A directory of the host that is copied into the jail.
 ///
-/// Files, directories and links have the source's permissions and the jail's owner. A link may lead nowhere
-/// but into the directory itself, and there may be nothing else in it: no device, socket or pipe.
+/// Files, directories and symbolic links get the source's permissions and the jail's owner. A symbolic link
+/// must not lead out of the directory. Devices, sockets and named pipes are not allowed in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedTree {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub source: HostPath,
-    /// Where it goes in the jail; missing folders on the way are made, and it must not be there yet.
+    /// Its path in the jail, which must not exist; missing directories on the way are created.
     pub path: JailPath,
-    /// Who owns it there.
+    /// Its owner in the jail.
     pub owner: Owner,
-    /// Whether its group may only read it, and nobody else anything.
+    /// Whether it is read-only: its owner and group may only read it, and others have no access.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 
 impl PlacedTree {
-    /// Copies it, telling of each file how much of all is done; `count` first finds out how much that is.
-    fn put(&self, ctx: &StepContext, count: bool, tell: &mut OnProgress<'_>) -> Result<()> {
+    /// Copies the directory.
+    ///
+    /// # Arguments
+    /// With `count` the total size is computed first, for the reports of progress.
+    fn put(&self, ctx: &StepContext, count: bool, on_progress: &mut OnProgress<'_>) -> Result<()> {
         let tree = ctx.tree()?;
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
@@ -55,22 +58,22 @@ impl PlacedTree {
             stripped,
             done: 0,
             total,
-            tell,
+            on_progress,
         };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_folder(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
+        tree.write_directory(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })?;
         ctx.note_stripped(copying.stripped);
         Ok(())
     }
 
-    /// What its copy has not.
+    /// The privileges that its copy does not have.
     pub(super) fn strips(&self) -> Option<Stripped> {
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS).ok()?;
         let mut found =
             Stripped::of(&self.source, FilePrivileges::of_mode(rustix::fs::fstat(&top).ok()?.st_mode));
-        add_powers_below(top.as_fd(), &self.source, &mut found);
+        add_privileges_below(top.as_fd(), &self.source, &mut found);
         found
     }
 
@@ -84,8 +87,8 @@ impl StepKind for PlacedTree {
         self.put(ctx, false, &mut |_| ControlFlow::Continue(()))
     }
 
-    fn apply_telling(&self, ctx: &StepContext, tell: &mut OnProgress<'_>) -> Result<()> {
-        self.put(ctx, true, tell)
+    fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
+        self.put(ctx, true, on_progress)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
@@ -100,40 +103,49 @@ impl fmt::Display for PlacedTree {
     }
 }
 
-/// One tree on its way. Its target is root's alone until it is complete, so no one changes it meanwhile.
+/// A copy under way. Until it is complete, only root can access its target, so no other process changes it.
 struct Copying<'a> {
     top: BorrowedFd<'a>,
     step: &'a PlacedTree,
     source: &'a HostPath,
-    /// The jail's own root, which must not be met on the way.
+    /// The jail's own root, which must not be in the directory.
     root: Stat,
-    /// What the copies have not.
+    /// The privileges that the copies do not have.
     stripped: Option<Stripped>,
-    /// The bytes of the files that are copied already.
+    /// The bytes of all copied files.
     done: u64,
     /// The bytes of all files.
     total: u64,
-    tell: &'a mut OnProgress<'a>,
+    on_progress: &'a mut OnProgress<'a>,
 }
 
 impl Copying<'_> {
-    /// Copies what is in a directory. `below` is its path, from the top.
+    /// Copies the contents of a directory.
+    ///
+    /// # Arguments
+    /// `below` is its path from the top.
     fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, below: &Path) -> Result<()> {
         for name in names(from).context(Operation::Read, self.source.join(below))? {
             let below = below.join(OsStr::from_bytes(name.to_bytes()));
             let at = self.source.join(&below);
             let facts = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW);
             match FileType::from_raw_mode(facts.context(Operation::Inspect, &at)?.st_mode) {
-                FileType::Directory => self.folder(from, to, &name, &below)?,
+                FileType::Directory => self.directory(from, to, &name, &below)?,
                 FileType::RegularFile => self.file(from, to, &name, &at)?,
-                FileType::Symlink => self.link(from, to, &name, &below)?,
+                FileType::Symlink => self.symbolic_link(from, to, &name, &below)?,
                 _ => return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into()),
             }
         }
         Ok(())
     }
 
-    fn folder(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
+    fn directory(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        below: &Path,
+    ) -> Result<()> {
         let at = self.source.join(below);
         let source = open(from, name, OFlags::DIRECTORY).context(Operation::Open, &at)?;
         let facts = inspect(&source, &at)?;
@@ -141,36 +153,42 @@ impl Copying<'_> {
             return Err(PlacementError::TreeHoldsJail(self.source.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));
-        let made = rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
-        let target = made.context(Operation::Copy, &at)?;
+        let created =
+            rustix::fs::mkdirat(to, name, Mode::RWXU).and_then(|()| open(to, name, OFlags::DIRECTORY));
+        let target = created.context(Operation::Copy, &at)?;
         self.contents(source.as_fd(), target.as_fd(), below)?;
-        Ok(own_folder(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)?)
+        Ok(set_mode_and_owner(target.as_fd(), self.step.mode(facts.st_mode), self.step.owner, &at)?)
     }
 
     fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, at: &HostPath) -> Result<()> {
-        // Should it have become a pipe meanwhile, opening does not wait for a writer.
+        // O_NONBLOCK: if it was replaced by a named pipe, the open does not wait for a writer.
         let source = open(from, name, OFlags::NONBLOCK).context(Operation::Open, at)?;
         let facts = inspect(&source, at)?;
         if !FileType::from_raw_mode(facts.st_mode).is_file() {
             return Err(PlacementError::TreeSpecial(at.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(at, FilePrivileges::of_file(&source, facts.st_mode)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat2(to, name, flags, Mode::RUSR | Mode::WUSR, INSIDE);
+        let target = rustix::fs::openat2(to, name, NEW_FILE, Mode::RUSR | Mode::WUSR, INSIDE);
         let target = target.context(Operation::Copy, at)?;
-        let seen = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
+        let extent = Extent { size: facts.st_size.unsigned_abs(), blocks: facts.st_blocks.unsigned_abs() };
         let (before, total) = (self.done, self.total);
-        let mut tell = |Progress { done, .. }| {
-            (self.tell)(Progress { done: before + done, total: total.max(before + done) })
+        let mut on_progress = |Progress { done, .. }| {
+            (self.on_progress)(Progress { done: before + done, total: total.max(before + done) })
         };
-        copy(source.as_fd(), target.as_fd(), seen, &mut tell).context(Operation::Copy, at)?;
-        self.done += seen.size;
+        copy(source.as_fd(), target.as_fd(), extent, &mut on_progress).context(Operation::Copy, at)?;
+        self.done += extent.size;
         let mode = Mode::from_raw_mode(self.step.mode(facts.st_mode));
         rustix::fs::fchmod(&target, mode).context(Operation::ChangeMode, at)?;
-        give_away(target.as_fd(), self.step.owner).context(Operation::ChangeOwner, at)
+        change_owner(target.as_fd(), self.step.owner).context(Operation::ChangeOwner, at)
     }
 
-    fn link(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: &Path) -> Result<()> {
+    fn symbolic_link(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        below: &Path,
+    ) -> Result<()> {
         let at = self.source.join(below);
         let target = rustix::fs::readlinkat(from, name, Vec::new()).context(Operation::Read, &at)?;
         let leads_to = Path::new(OsStr::from_bytes(target.to_bytes()));
@@ -184,8 +202,9 @@ impl Copying<'_> {
             .context(Operation::ChangeOwner, &at)
     }
 
-    /// Whether the link at `below` leads into the tree. The kernel decides, since only it knows what other
-    /// links on the way do; for one that leads nowhere its text does.
+    /// Whether the symbolic link at `below` leads into the tree.
+    ///
+    /// The kernel resolves it, together with other symbolic links on the way. If it leads nowhere, its text decides.
     fn stays_inside(&self, below: &Path, leads_to: &Path) -> std::result::Result<bool, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(self.top, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -197,7 +216,7 @@ impl Copying<'_> {
     }
 }
 
-/// Whether `leads_to`, seen from the link at `below`, takes no more steps up than it has above it.
+/// Whether the target `leads_to` of the symbolic link at `below` stays below the top at every step.
 fn climbs_no_higher(below: &Path, leads_to: &Path) -> bool {
     let mut depth = below.components().count() - 1;
     leads_to.components().all(|part| match part {
@@ -215,7 +234,7 @@ fn climbs_no_higher(below: &Path, leads_to: &Path) -> bool {
     })
 }
 
-/// Opens an entry of a directory for reading, if it is no link.
+/// Opens a file or directory for reading, unless it is a symbolic link.
 fn open(from: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat2(from, name, flags, Mode::empty(), INSIDE)
@@ -225,56 +244,40 @@ fn inspect(file: &OwnedFd, at: &HostPath) -> Result<Stat> {
     rustix::fs::fstat(file).context(Operation::Inspect, at)
 }
 
-/// The bytes of all files below a directory, as far as it can be read: only the copy has to be exact.
-fn bytes_below(folder: BorrowedFd<'_>) -> u64 {
-    let below = |name: &CString| match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+/// The bytes of all readable files below a directory. Only the copy itself has to be exact.
+fn bytes_below(directory: BorrowedFd<'_>) -> u64 {
+    let below = |name: &CString| match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(facts) if FileType::from_raw_mode(facts.st_mode).is_dir() => {
-            open(folder, name, OFlags::DIRECTORY).map_or(0, |folder| bytes_below(folder.as_fd()))
+            open(directory, name, OFlags::DIRECTORY).map_or(0, |below| bytes_below(below.as_fd()))
         }
         Ok(facts) if FileType::from_raw_mode(facts.st_mode).is_file() => facts.st_size.unsigned_abs(),
         _ => 0,
     };
-    let names = names(folder).unwrap_or_default();
-    // They are read once more for the copy.
-    let _ = rustix::fs::seek(folder, SeekFrom::Start(0));
+    let names = names(directory).unwrap_or_default();
+    // The copy reads the directory again.
+    let _ = rustix::fs::seek(directory, SeekFrom::Start(0));
     names.iter().map(below).sum()
 }
 
-/// Finds the powers of what is in a directory, as far as it can be read.
-fn add_powers_below(folder: BorrowedFd<'_>, at: &HostPath, found: &mut Option<Stripped>) {
-    for name in names(folder).unwrap_or_default() {
+/// Collects the privileges of the readable files and directories below a directory.
+fn add_privileges_below(directory: BorrowedFd<'_>, at: &HostPath, found: &mut Option<Stripped>) {
+    for name in names(directory).unwrap_or_default() {
         let at = at.join(OsStr::from_bytes(name.to_bytes()));
-        let Ok(facts) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Ok(facts) = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         match FileType::from_raw_mode(facts.st_mode) {
             FileType::Directory => {
                 Stripped::add(found, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));
-                if let Ok(folder) = open(folder, &name, OFlags::DIRECTORY) {
-                    add_powers_below(folder.as_fd(), &at, found);
+                if let Ok(below) = open(directory, &name, OFlags::DIRECTORY) {
+                    add_privileges_below(below.as_fd(), &at, found);
                 }
             }
             FileType::RegularFile => {
-                let powers = FilePrivileges::at(at.as_path(), facts.st_mode);
-                Stripped::add(found, Stripped::of(&at, powers));
+                let privileges = FilePrivileges::at(at.as_path(), facts.st_mode);
+                Stripped::add(found, Stripped::of(&at, privileges));
             }
             _ => (),
         }
     }
-}
-
-/// What is in a directory. All of it at once: a tree is as deep as the host likes, and a buffer in every
-/// frame would fill the stack.
-fn names(folder: BorrowedFd<'_>) -> std::result::Result<Vec<CString>, Errno> {
-    let mut buffer = vec![MaybeUninit::uninit(); 8192];
-    let mut entries = RawDir::new(folder, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -282,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_leads_nowhere_may_not_climb_above_the_top() {
+    fn dangling_symbolic_link_must_not_climb_above_the_top() {
         for (below, leads_to, stays) in [
             ("a/link", "../b", true),
             ("a/link", "b/../../c", true),

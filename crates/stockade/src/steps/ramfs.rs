@@ -1,7 +1,7 @@
 //! A ramfs in the jail.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
@@ -10,21 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
-use crate::sys::jail_root::{JailRoot, give_away};
+use crate::sys::jail_root::{JailRoot, change_owner};
 use crate::sys::mounts;
+use crate::sys::procfs::fd_path;
 
-/// A ramfs on a folder of the jail: memory that is never swapped out.
+/// A ramfs on a directory of the jail: memory that is never swapped out.
 ///
-/// The kernel takes note of a ramfs's size and enforces nothing; a memory cgroup does.
+/// The kernel records the size of a ramfs without enforcing it. A memory cgroup limits it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ramfs {
-    /// Where it is in the jail.
+    /// Its path in the jail.
     pub path: JailPath,
-    /// What the mount table calls it.
+    /// Its source in the mount table.
     pub name: String,
     /// Its nominal size in bytes.
     pub size: u64,
-    /// Who owns its root.
+    /// The owner of its root.
     pub owner: Owner,
 }
 
@@ -32,8 +33,8 @@ impl StepKind for Ramfs {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         let tree = ctx.tree()?;
         let at = tree.host_path(&self.path);
-        tree.make_folder(&self.path, 0o700, self.owner)?;
-        let folder = tree.look(&self.path)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
+        tree.make_directory(&self.path, 0o700, self.owner)?;
+        let directory = tree.look(&self.path)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
         let mount = || {
             let context = rustix::mount::fsopen("ramfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
             rustix::mount::fsconfig_set_string(&context, "source", self.name.as_str())?;
@@ -44,10 +45,10 @@ impl StepKind for Ramfs {
             rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         };
         let ramfs = mount().context(Operation::Mount, &at)?;
-        give_away(ramfs.as_fd(), self.owner).context(Operation::ChangeOwner, &at)?;
-        // Onto the folder that was opened, whatever its name leads to by now.
+        change_owner(ramfs.as_fd(), self.owner).context(Operation::ChangeOwner, &at)?;
+        // Onto the open directory, whatever its path leads to now.
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        rustix::mount::move_mount(&ramfs, c"", &folder, c"", flags).context(Operation::Mount, &at)
+        rustix::mount::move_mount(&ramfs, c"", &directory, c"", flags).context(Operation::Mount, &at)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
@@ -72,8 +73,8 @@ impl Ramfs {
         if mounts::has_children(root.as_fd())? {
             return Ok(UndoOutcome::Left(format!("{at}: something is mounted in it")));
         }
-        // Through the descriptor, so that exactly what was looked at is unmounted.
-        let by_descriptor = format!("/proc/self/fd/{}", root.as_raw_fd());
+        // By file descriptor, so that exactly the inspected mount is unmounted.
+        let by_descriptor = fd_path(&root);
         rustix::mount::unmount(by_descriptor, UnmountFlags::DETACH).context(Operation::Unmount, &at)?;
         Ok(UndoOutcome::Removed)
     }

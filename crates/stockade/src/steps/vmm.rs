@@ -1,4 +1,4 @@
-//! The VMM's process, as a step whose undoing ends it.
+//! The VMM's process, as a step whose undo kills it.
 
 use std::fmt;
 use std::time::Instant;
@@ -11,15 +11,15 @@ use crate::error::Result;
 use crate::sys::ProcessRef;
 use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
 
-/// The VMM's process. It is started by the launch, which writes this step down before the VMM runs.
+/// The VMM's process. The launch starts it, and writes this step to the receipt before the VMM runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vmm {
     /// The process.
     pub process: ProcessRef,
-    /// Whether its descendants have to be searched by their root directory, since neither a cgroup nor a
-    /// pid namespace holds them together.
+    /// Whether its descendants are searched by their root directory, because neither a cgroup nor a pid namespace
+    /// contains them.
     pub search: bool,
-    /// The process that waits for its end and writes that down, if there is one.
+    /// The monitor, which waits for the VMM and writes its exit status, if there is one.
     pub monitor: Option<ProcessRef>,
 }
 
@@ -35,16 +35,16 @@ impl StepKind for Vmm {
         }
         if let Some(process) = self.process.open()? {
             process.signal(Signal::KILL)?;
-            if !process.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
-                return Ok(UndoOutcome::Left(format!("process {} does not end", self.process.pid)));
+            if !process.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
+                return Ok(UndoOutcome::Left(format!("process {} does not exit", self.process.pid)));
             }
-            ctx.note_end(process.reap()?);
+            ctx.set_exit_status(process.reap()?);
             outcome = UndoOutcome::Removed;
         } else {
             self.process.reap()?;
         }
         if let Some(monitor) = self.monitor {
-            end_monitor(monitor)?;
+            wait_for_monitor(monitor)?;
         }
         if self.search
             && let Some(tree) = ctx.own_tree()?
@@ -56,12 +56,12 @@ impl StepKind for Vmm {
     }
 }
 
-/// Waits for the monitor, which ends by itself once the VMM has, and has its last words to write.
-fn end_monitor(reference: ProcessRef) -> Result<()> {
+/// Waits for the monitor, which writes the exit status and exits once the VMM has exited.
+fn wait_for_monitor(reference: ProcessRef) -> Result<()> {
     let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
-    if !monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))? {
+    if !monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
         monitor.signal(Signal::KILL)?;
-        monitor.wait_until_ended(Some(Instant::now() + KILL_TIMEOUT))?;
+        monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))?;
     }
     monitor.reap()?;
     Ok(())

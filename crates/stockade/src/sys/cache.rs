@@ -1,4 +1,4 @@
-//! What was read of the host for an earlier jail and still holds, so that it is not read again for each.
+//! Facts about the host that hold for the life of this process, so that each is read once.
 
 use std::sync::Mutex;
 
@@ -6,8 +6,10 @@ use crate::sys::error::Result;
 use crate::sys::process::ProcessRef;
 use crate::sys::procfs::read;
 
-/// A value that is remembered. It is never waited for: in a child that was forked while another thread was at it,
-/// it may be locked for good, and is then found out anew.
+/// A value that is computed once.
+///
+/// Its lock is never waited for: if another thread held it during a fork, it stays locked in the child for ever. The
+/// child computes the value again.
 pub(crate) struct Cached<T>(Mutex<Option<T>>);
 
 impl<T: Clone> Cached<T> {
@@ -20,14 +22,14 @@ impl<T: Clone> Cached<T> {
     }
 
     pub(crate) fn keep(&self, value: T) -> T {
-        if let Ok(mut kept) = self.0.try_lock() {
-            *kept = Some(value.clone());
+        if let Ok(mut cached) = self.0.try_lock() {
+            *cached = Some(value.clone());
         }
         value
     }
 }
 
-/// The kernel's name for this boot, which no process outlives.
+/// The kernel's id of this boot.
 pub(crate) fn boot_id() -> Result<String> {
     static KNOWN: Cached<String> = Cached::new();
     match KNOWN.get() {
@@ -36,16 +38,16 @@ pub(crate) fn boot_id() -> Result<String> {
     }
 }
 
-/// The pid namespace of this process, which it never leaves, by the inode of its file; 0 if it cannot be told.
+/// The inode of the pid namespace of this process, which it never leaves; 0 if it cannot be read.
 pub(crate) fn pid_namespace() -> u64 {
     static KNOWN: Cached<(i32, u64)> = Cached::new();
-    // A child may have been born into another one.
+    // A cloned child may be in another namespace.
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let read = || (pid, rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino));
     KNOWN.get().filter(|known| known.0 == pid).unwrap_or_else(|| KNOWN.keep(read())).1
 }
 
-/// This process. A child of it that was not executed anew is another, in which this is looked up again.
+/// This process. A forked child is another process, and looks itself up again.
 pub(crate) fn myself() -> ProcessRef {
     static KNOWN: Cached<ProcessRef> = Cached::new();
     let pid = rustix::process::getpid();

@@ -1,4 +1,4 @@
-//! Emptying and removing a cgroup.
+//! Emptying and removing cgroups.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,18 +16,18 @@ use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
 use crate::sys::procfs::read_file;
 use crate::sys::remove_tree::Removal;
 
-/// The processes in a cgroup itself, not in those below it.
+/// The processes in a cgroup, without those in its child cgroups.
 pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
     let file = cgroup.join("cgroup.procs");
     match read_file(&file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-        // ENODEV: removed between opening and reading.
+        // ENODEV: the cgroup was removed between opening and reading.
         Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
         Err(e) => Err(e).context(Operation::Read, file),
     }
 }
 
-/// Whether a process is in a cgroup or below it.
+/// Whether a process is in a cgroup or in one below it.
 pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
     let mut used = false;
     for_each_below(cgroup, &mut |below| {
@@ -37,10 +37,11 @@ pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
     Ok(used)
 }
 
-/// Kills what is in a cgroup and below, waits for its end, and removes the cgroups bottom up. The parent
-/// stays: other jails may be in it.
+/// Kills the processes in a cgroup and below, and removes the cgroups bottom up.
+///
+/// The parent stays: other jails may be in it.
 pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
-    // One that nobody is in any more, as that of a VMM that has ended by itself, needs no more.
+    // An empty cgroup, for example after a normal exit, can be removed at once.
     match rustix::fs::rmdir(cgroup.as_path()) {
         Ok(()) => return Ok(Removal::Removed),
         Err(Errno::NOENT) => return Ok(Removal::NeverThere),
@@ -53,18 +54,18 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
             Ok(()) => return Ok(Removal::Removed),
             Err(Errno::NOENT) => return Ok(Removal::NeverThere),
             Err(Errno::BUSY) if Instant::now() < deadline => {
-                wait_a_moment();
+                pause();
                 kill_one_by_one(cgroup, deadline)?;
             }
             Err(Errno::BUSY) => {
-                return Ok(Removal::Left(cgroup.clone(), "its processes do not end".to_owned()));
+                return Ok(Removal::Left(cgroup.clone(), "its processes do not exit".to_owned()));
             }
             Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
         }
     }
 }
 
-/// Kills what is in a cgroup and below, and waits for its end.
+/// Kills the processes in a cgroup and below, and waits until they have exited.
 fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     if !kill_at_once(cgroup)? {
         kill_frozen(cgroup)?;
@@ -73,24 +74,27 @@ fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     wait_until_unpopulated(cgroup, deadline)
 }
 
-/// The same, and leaves the cgroup; what has no end within five seconds is left too.
-pub(crate) fn end_members(cgroup: &HostPath) -> Result<()> {
+/// Kills the processes in a cgroup and below, and waits at most [`KILL_TIMEOUT`] until they have exited.
+pub(crate) fn kill_members(cgroup: &HostPath) -> Result<()> {
     empty(cgroup, Instant::now() + KILL_TIMEOUT)
 }
 
-/// The kernel's own way, from 5.14 on in version 2: everything below, forks included. False if there is
-/// none.
+/// Kills everything in a cgroup v2 and below, including processes that fork at this moment.
+///
+/// Returns false if the kernel has no `cgroup.kill` (before Linux 5.14, or cgroup v1).
 fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
     let file = cgroup.join("cgroup.kill");
-    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(b"1")) {
+    match write_existing(&file, "1") {
         Ok(()) => Ok(true),
-        Err(e) if errno(&e) == Errno::NOENT => Ok(false),
-        Err(e) => Err(e).context(Operation::Kill, file),
+        Err(Errno::NOENT) => Ok(false),
+        Err(cause) => Err(cause).context(Operation::Kill, file),
     }
 }
 
-/// In the freezer of version 1: stops everything, so that nothing forks any more, kills it, and lets it go on
-/// to its end. Who is killed here leaves it stopped, which the next to try undoes. Does nothing elsewhere.
+/// Freezes a cgroup of the cgroup v1 freezer, so that no process forks, kills the processes, and thaws it.
+///
+/// Does nothing in other hierarchies. If this process is killed here, the cgroup stays frozen until the next attempt
+/// thaws it.
 fn kill_frozen(cgroup: &HostPath) -> Result<()> {
     if !set_freezer(cgroup, "FROZEN")? {
         return Ok(());
@@ -100,7 +104,8 @@ fn kill_frozen(cgroup: &HostPath) -> Result<()> {
     killed
 }
 
-/// One that was not stopped yet when it was listed may have left a child, which is born stopped.
+/// Repeats the kill while it finds new processes: one that was not frozen yet when it was listed may have forked. Its
+/// child starts frozen.
 fn kill_until_none_is_new(cgroup: &HostPath) -> Result<()> {
     let mut known = BTreeSet::new();
     loop {
@@ -114,47 +119,52 @@ fn kill_until_none_is_new(cgroup: &HostPath) -> Result<()> {
     }
 }
 
-/// Sets the state of a cgroup of the freezer and of all below it; false in any other hierarchy.
+/// Sets the freezer state of a cgroup and of all below it; false in other hierarchies.
 fn set_freezer(cgroup: &HostPath, state: &str) -> Result<bool> {
     let file = cgroup.join("freezer.state");
-    match std::fs::OpenOptions::new().write(true).open(&file).and_then(|mut f| f.write_all(state.as_bytes()))
-    {
+    match write_existing(&file, state) {
         Ok(()) => Ok(true),
-        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(false),
-        Err(e) => Err(e).context(Operation::Write, file),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(cause) => Err(cause).context(Operation::Write, file),
     }
 }
 
-/// Kills until nothing is left: a process that forks is caught by a later round.
+/// Writes a file of a cgroup, without creating it.
+fn write_existing(file: &HostPath, value: &str) -> std::result::Result<(), Errno> {
+    let opened = std::fs::OpenOptions::new().write(true).open(file);
+    opened.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|e| errno(&e))
+}
+
+/// Kills until no process is left: a later round catches the children of a process that forks.
 fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     while Instant::now() < deadline {
-        let mut ending = Vec::new();
+        let mut exiting = Vec::new();
         kill_all(cgroup, &mut |process| {
-            ending.push(process);
-            ending.truncate(MOST_HELD);
+            exiting.push(process);
+            exiting.truncate(MOST_HELD);
         })?;
-        if ending.is_empty() {
+        if exiting.is_empty() {
             return Ok(());
         }
-        for process in ending {
-            process.wait_until_ended(Some(deadline))?;
+        for process in exiting {
+            process.wait_for_exit(Some(deadline))?;
         }
     }
     Ok(())
 }
 
-/// How many processes are held at once; each takes a descriptor.
+/// How many processes are held open at once; each takes a file descriptor.
 const MOST_HELD: usize = 256;
 
-/// Kills what is in a cgroup and below it now.
+/// Kills the present processes in a cgroup and below.
 fn kill_all(cgroup: &HostPath, killed: &mut dyn FnMut(PidFd)) -> Result<()> {
     for_each_below(cgroup, &mut |below| {
         for pids in processes(below)?.chunks(MOST_HELD) {
             let opened = pids.iter().filter_map(|pid| PidFd::open(*pid).transpose());
             let opened = opened.collect::<Result<Vec<_>>>()?;
-            // Looked at again with the descriptors held: a pid may be another's by now.
-            let still_there = processes(below)?;
-            for process in opened.into_iter().filter(|process| still_there.contains(&process.pid())) {
+            // Read again with the pidfds held: a pid may have been reused before it was opened.
+            let members = processes(below)?;
+            for process in opened.into_iter().filter(|process| members.contains(&process.pid())) {
                 process.signal(Signal::KILL)?;
                 killed(process);
             }
@@ -163,15 +173,17 @@ fn kill_all(cgroup: &HostPath, killed: &mut dyn FnMut(PidFd)) -> Result<()> {
     })
 }
 
-/// Between two looks at a cgroup that is not empty yet. Only version 1 comes here: a task leaves its cgroup a
-/// little after its pidfd has told of its end, and there is nothing to wait at for that. Where the jail has a
-/// leash in the unified hierarchy that was waited for first, and no task is left in any other.
-fn wait_a_moment() {
-    // A poll of nothing, which waits in the kernel; it cannot fail but for a signal, which shortens it.
+/// Pauses before the next attempt to remove a cgroup that is not empty yet.
+///
+/// Only cgroup v1 needs this: a task leaves its cgroup shortly after its pidfd becomes readable, and nothing
+/// signals that moment. If the jail has a tracking cgroup in the unified hierarchy, the teardown empties that
+/// one first, and no task is left in the others.
+fn pause() {
+    // A poll of no file waits in the kernel. Only a signal can interrupt it, which shortens the pause.
     let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 200_000 }));
 }
 
-/// Version 2 tells when a cgroup and all below it are empty; version 1 has no such file.
+/// Waits until a cgroup v2 and all below it are empty. In cgroup v1, which has no such file, it returns at once.
 fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     let file = cgroup.join("cgroup.events");
     let Ok(events) = File::open(&file) else { return Ok(()) };
@@ -205,9 +217,9 @@ fn remove_bottom_up(cgroup: &HostPath) -> std::result::Result<(), Errno> {
     rustix::fs::rmdir(cgroup.as_path())
 }
 
-fn for_each_below(cgroup: &HostPath, visit: &mut dyn FnMut(&HostPath) -> Result<()>) -> Result<()> {
-    visit(cgroup)?;
-    children(cgroup).iter().try_for_each(|below| for_each_below(below, visit))
+fn for_each_below(cgroup: &HostPath, action: &mut dyn FnMut(&HostPath) -> Result<()>) -> Result<()> {
+    action(cgroup)?;
+    children(cgroup).iter().try_for_each(|below| for_each_below(below, action))
 }
 
 fn children(cgroup: &HostPath) -> Vec<HostPath> {

@@ -1,4 +1,4 @@
-//! Copying a file's content: in the kernel where the filesystems allow it, holes as holes.
+//! Copying a file's content, in the kernel if the filesystems allow it, and holes as holes.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,131 +8,136 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// How far a copy, or the removal of many jails, has come.
+/// The progress of a copy, or of the removal of many jails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// So many bytes are copied, or known to be holes; or so many jails are seen to.
+    /// Bytes that are copied, or known to be holes; or the number of jails that are done.
     pub done: u64,
-    /// Of so many; of a directory, the bytes of all files in it.
+    /// The total; for a directory, the bytes of all files in it.
     pub total: u64,
 }
 
-/// What is told of a copy that goes on, and says whether it is to: after a break it is given up with ECANCELED, and
-/// nothing of it stays.
+/// A function that receives the progress of a copy, and decides whether the copy continues.
+///
+/// If it returns [`ControlFlow::Break`], the copy fails with ECANCELED and leaves nothing in the jail.
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// What was seen of a file before it is copied.
+/// The size of a file before it is copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// Its size in bytes; 0 also for files that are made as they are read, as in /proc.
+    /// In bytes; 0 also for files that are generated when they are read, as in `/proc`.
     pub(crate) size: u64,
-    /// How much of it is stored, in blocks of 512 bytes.
+    /// The stored part, in blocks of 512 bytes.
     pub(crate) blocks: u64,
 }
 
-/// The least that must be saved in holes: linkers leave some in every program, and looking for them takes
-/// longer than copying them.
+/// The least size of all holes, in bytes, for which they are searched.
+///
+/// Linkers leave small holes in every program, and copying these is faster than searching them.
 const WORTHWHILE: u64 = 1 << 20;
 
-/// How much is copied between two words about it.
+/// Bytes that are copied between two reports of progress.
 const CHUNK: u64 = 16 << 20;
 
-/// Copies a whole file into a new one, telling how far it has come.
+/// Copies a whole file into a new one, and reports progress.
+///
+/// # Errors
+/// Any error of the kernel, and ECANCELED if `on_progress` broke the copy off.
 pub(crate) fn copy(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    seen: Extent,
-    tell: &mut OnProgress<'_>,
+    extent: Extent,
+    on_progress: &mut OnProgress<'_>,
 ) -> std::io::Result<()> {
-    let holes = seen.size.saturating_sub(seen.blocks.saturating_mul(512));
-    let mut reached = |done: u64| match tell(Progress { done, total: seen.size.max(done) }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Errno::CANCELED),
-    };
-    if holes >= WORTHWHILE && copy_data(source, target, seen.size, &mut reached)? {
+    let Extent { size, blocks } = extent;
+    let holes = size.saturating_sub(blocks.saturating_mul(512));
+    let mut copying = Copying { source, target, size, on_progress };
+    if holes >= WORTHWHILE && copying.data()? {
         return Ok(());
     }
-    // Having copied as much as the size says is having reached the end, unless it says nothing.
-    range(source, target, 0..if seen.size == 0 { u64::MAX } else { seen.size }, &mut reached)
+    // Reading ends at the size, which saves the call that finds the end. A size of 0 means that it is unknown.
+    copying.range(0..if size == 0 { u64::MAX } else { size })
 }
 
-/// Copies what is between a file's holes; tells whether that could be done.
-fn copy_data(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+/// A copy under way.
+struct Copying<'a, 'p> {
+    source: BorrowedFd<'a>,
+    target: BorrowedFd<'a>,
     size: u64,
-    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
-) -> std::io::Result<bool> {
-    let mut end = 0;
-    loop {
-        let start = match rustix::fs::seek(source, SeekFrom::Data(end)) {
-            Ok(start) => start,
-            // Nothing but a hole is left.
-            Err(Errno::NXIO) => break,
-            // A filesystem that knows of no holes.
-            Err(Errno::INVAL) if end == 0 => return Ok(false),
-            Err(cause) => return Err(cause.into()),
-        };
-        end = rustix::fs::seek(source, SeekFrom::Hole(start))?;
-        if start == 0 && end >= size {
-            // No hole at all: a file in /sys, for one, whose size says more than is in it.
-            rustix::fs::seek(source, SeekFrom::Start(0))?;
-            return Ok(false);
-        }
-        for file in [source, target] {
-            rustix::fs::seek(file, SeekFrom::Start(start))?;
-        }
-        range(source, target, start..end, reached)?;
-    }
-    // A hole at the end is not written, so the size has to be told.
-    rustix::fs::ftruncate(target, size)?;
-    reached(size)?;
-    Ok(true)
+    on_progress: &'a mut OnProgress<'p>,
 }
 
-/// Copies what is in a range at whose beginning both files stand, or less if the file ends before.
-fn range(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    range: Range<u64>,
-    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
-) -> std::io::Result<()> {
-    let Range { mut start, end } = range;
-    while start < end {
-        let chunk = usize::try_from((end - start).min(CHUNK)).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(source, None, target, None, chunk) {
-            Ok(0) if end < u64::MAX => return Ok(()),
-            Ok(copied @ 1..) => start += copied as u64,
-            Err(Errno::INTR) => continue,
-            // Across filesystems before 5.19, or one that knows no such call: both offsets stand where the
-            // kernel left off, so reading and writing goes on from there. Kernels before that also find
-            // nothing in files that tell no size.
-            Ok(0) | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                return by_hand(source, target, start..end, reached);
+impl Copying<'_, '_> {
+    fn report(&mut self, done: u64) -> Result<(), Errno> {
+        match (self.on_progress)(Progress { done, total: self.size.max(done) }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Errno::CANCELED),
+        }
+    }
+
+    /// Copies the data between the holes; false if the source has no holes, or its filesystem does not report them.
+    fn data(&mut self) -> std::io::Result<bool> {
+        let mut end = 0;
+        loop {
+            let start = match rustix::fs::seek(self.source, SeekFrom::Data(end)) {
+                Ok(start) => start,
+                // Only a hole is left.
+                Err(Errno::NXIO) => break,
+                // The filesystem does not report holes.
+                Err(Errno::INVAL) if end == 0 => return Ok(false),
+                Err(cause) => return Err(cause.into()),
+            };
+            end = rustix::fs::seek(self.source, SeekFrom::Hole(start))?;
+            if start == 0 && end >= self.size {
+                // No hole: for example a file in /sys, whose size is larger than its content.
+                rustix::fs::seek(self.source, SeekFrom::Start(0))?;
+                return Ok(false);
             }
-            Err(cause) => return Err(cause.into()),
+            for file in [self.source, self.target] {
+                rustix::fs::seek(file, SeekFrom::Start(start))?;
+            }
+            self.range(start..end)?;
         }
-        reached(start)?;
+        // A hole at the end is not written, so the size has to be set.
+        rustix::fs::ftruncate(self.target, self.size)?;
+        self.report(self.size)?;
+        Ok(true)
     }
-    Ok(())
-}
 
-/// The same by reading and writing.
-fn by_hand(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    range: Range<u64>,
-    reached: &mut dyn FnMut(u64) -> Result<(), Errno>,
-) -> std::io::Result<()> {
-    let Range { mut start, end } = range;
-    let mut from = File::from(source.try_clone_to_owned()?);
-    let mut to = File::from(target.try_clone_to_owned()?);
-    while start < end {
-        match std::io::copy(&mut from.by_ref().take((end - start).min(CHUNK)), &mut to)? {
-            0 => return Ok(()),
-            copied => start += copied,
+    /// Copies a range, at whose start both files are positioned, or less if the source ends before.
+    fn range(&mut self, range: Range<u64>) -> std::io::Result<()> {
+        let Range { mut start, end } = range;
+        while start < end {
+            let chunk = usize::try_from((end - start).min(CHUNK)).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(self.source, None, self.target, None, chunk) {
+                Ok(0) if end < u64::MAX => return Ok(()),
+                Ok(copied @ 1..) => start += copied as u64,
+                Err(Errno::INTR) => continue,
+                // Across filesystems before Linux 5.19, or a filesystem without the call: both files are positioned
+                // where the kernel stopped, so reading and writing continues there. Kernels before 5.19 also copy
+                // nothing of files whose size is unknown.
+                Ok(0) | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    return self.read_and_write(start..end);
+                }
+                Err(cause) => return Err(cause.into()),
+            }
+            self.report(start)?;
         }
-        reached(start)?;
+        Ok(())
     }
-    Ok(())
+
+    /// The same with `read` and `write`.
+    fn read_and_write(&mut self, range: Range<u64>) -> std::io::Result<()> {
+        let Range { mut start, end } = range;
+        let mut source = File::from(self.source.try_clone_to_owned()?);
+        let mut target = File::from(self.target.try_clone_to_owned()?);
+        while start < end {
+            match std::io::copy(&mut source.by_ref().take((end - start).min(CHUNK)), &mut target)? {
+                0 => return Ok(()),
+                copied => start += copied,
+            }
+            self.report(start)?;
+        }
+        Ok(())
+    }
 }

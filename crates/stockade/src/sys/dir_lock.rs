@@ -9,12 +9,12 @@ use super::error::{Context, Operation, Result};
 use crate::spec::HostPath;
 use crate::sys::jail_root::open_directory;
 
-/// What an attempt to lock a directory found.
+/// The result of an attempt to lock a directory.
 #[derive(Debug)]
 pub(crate) enum DirLock {
-    /// The directory, locked by this process until the descriptor is closed.
+    /// The directory, locked by this process until the file descriptor is closed.
     Held(OwnedFd),
-    /// Another process has locked it; the descriptor is of the same directory.
+    /// Another process has locked it; the file descriptor is of the same directory.
     Busy(OwnedFd),
     /// There is no such directory, or it lost its name before it was locked.
     Missing,
@@ -23,7 +23,7 @@ pub(crate) enum DirLock {
 /// Tries to lock a directory.
 ///
 /// # Errors
-/// Any error of `openat2` other than ENOENT, and of `flock` other than EWOULDBLOCK.
+/// Returns any error of `openat2` other than ENOENT, and of `flock` other than EWOULDBLOCK.
 pub(crate) fn try_lock(path: &HostPath) -> Result<DirLock> {
     let directory = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
         Ok(directory) => directory,

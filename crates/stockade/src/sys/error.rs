@@ -19,10 +19,10 @@ pub(crate) struct Error {
     pub(crate) cause: Errno,
 }
 
-/// What can be tried on the host.
+/// An operation on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Make a directory, or open it.
+    /// Create a directory, or open it.
     CreateDirectory,
     /// Open a file or directory.
     Open,
@@ -36,37 +36,37 @@ pub enum Operation {
     Write,
     /// Copy a file into the jail.
     Copy,
-    /// Link a file into the jail.
+    /// Create a hard link in the jail.
     Link,
-    /// Give a file to the jail's owner.
+    /// Change the owner of a file.
     ChangeOwner,
-    /// Set a file's mode.
+    /// Change the mode of a file.
     ChangeMode,
-    /// Make a device node.
+    /// Create a device node.
     MakeNode,
-    /// Look at a file.
+    /// Read the attributes of a file.
     Inspect,
-    /// Take a mount of a file or directory of the host.
+    /// Clone a mount of a file or directory of the host.
     Bind,
-    /// Mount something.
+    /// Mount a filesystem.
     Mount,
-    /// Unmount something.
+    /// Unmount a filesystem.
     Unmount,
     /// Remove a file or directory.
     Remove,
     /// Rename a file.
     Rename,
-    /// Make a network namespace.
+    /// Create a network namespace.
     CreateNetns,
-    /// Make a mount namespace.
+    /// Create the template mount namespace.
     CreateTemplateMounts,
-    /// Take over a cgroup setting from the parent cgroup.
+    /// Copy the value of a cgroup file from the parent cgroup.
     InheritCgroup,
     /// Start a process.
     Spawn,
     /// Wait for a process.
     Wait,
-    /// Be told of changes of a directory.
+    /// Watch a directory for changes.
     Watch,
     /// Send a signal.
     Kill,
@@ -117,7 +117,7 @@ impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// What the kernel said, whichever way it came.
+/// An error of the kernel, from `rustix` or from `std`.
 pub(crate) struct Cause(Errno);
 
 impl From<Errno> for Cause {

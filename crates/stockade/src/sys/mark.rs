@@ -1,4 +1,4 @@
-//! Marks that tell who made a directory: an extended attribute that only root can set or see.
+//! Marks on directories: an extended attribute that only root can set or read, and that names the creator.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,18 +7,18 @@ use rustix::io::Errno;
 
 const NAME: &str = "trusted.stockade";
 
-/// What a directory says of its maker.
+/// The mark of a directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// This text.
+    /// The directory has a mark with this text.
     Is(Vec<u8>),
-    /// Nothing.
+    /// The directory has no mark.
     None,
-    /// Its filesystem keeps no such attributes.
+    /// The filesystem does not support such attributes.
     Unsupported,
 }
 
-/// Marks a directory. Where the filesystem keeps no marks it stays without.
+/// Marks a directory, unless its filesystem does not support marks.
 pub(crate) fn set(directory: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
     match rustix::fs::fsetxattr(directory, NAME, text.as_bytes(), XattrFlags::empty()) {
         Err(Errno::OPNOTSUPP) => Ok(()),
@@ -33,7 +33,7 @@ pub(crate) fn read(directory: BorrowedFd<'_>) -> Result<Mark, Errno> {
         Ok(length) => Ok(Mark::Is(text[..length].to_vec())),
         Err(Errno::NODATA) => Ok(Mark::None),
         Err(Errno::OPNOTSUPP) => Ok(Mark::Unsupported),
-        // One of another length was not set by us.
+        // stockade sets no mark that is longer.
         Err(Errno::RANGE) => Ok(Mark::Is(Vec::new())),
         Err(cause) => Err(cause),
     }

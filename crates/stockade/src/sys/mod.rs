@@ -4,6 +4,7 @@ pub(crate) mod cache;
 pub(crate) mod cgroup;
 pub(crate) mod copy;
 pub(crate) mod dir_lock;
+pub(crate) mod directory_names;
 pub(crate) mod error;
 pub(crate) mod jail_root;
 pub(crate) mod mark;

@@ -1,7 +1,7 @@
 //! Modes that do not depend on the umask of the process.
 //!
-//! A umask belongs to the whole process, whose other threads create files at the same moment: it is never changed.
-//! What is made is made with no more than its mode, and gets by its descriptor what the umask has taken away.
+//! The umask belongs to the whole process, and other threads create files at the same moment, so it is never changed.
+//! Each file is created with at most its mode, and its file descriptor then sets the bits that the umask removed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -11,40 +11,40 @@ use rustix::io::Errno;
 
 use crate::sys::jail_root::open_directory;
 
-/// The mode of directories that everybody may enter: those on the way to a jail, and cgroups.
+/// The mode of directories that all users may enter: those on the way to a jail, and cgroups.
 pub(crate) const PUBLIC: u32 = 0o755;
 
-/// The mode of what is the owner's alone.
+/// The mode of directories that only their owner may enter.
 pub(crate) const PRIVATE: u32 = 0o700;
 
-/// Gives what is open exactly this mode. There is nothing that a umask could have taken from no mode at all.
-pub(crate) fn settle(made: impl AsFd, mode: u32) -> Result<(), Errno> {
-    if mode == 0 { Ok(()) } else { rustix::fs::fchmod(made, Mode::from_raw_mode(mode)) }
+/// Gives an open file exactly this mode. With mode 0 the umask cannot have removed anything.
+pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> Result<(), Errno> {
+    if mode == 0 { Ok(()) } else { rustix::fs::fchmod(file, Mode::from_raw_mode(mode)) }
 }
 
-/// Makes a directory of the host with exactly this mode; `None` if something of that name is there.
+/// Creates a directory of the host with exactly this mode; `None` if the name exists.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<Option<OwnedFd>, Errno> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) => (),
         Err(Errno::EXIST) => return Ok(None),
         Err(cause) => return Err(cause),
     }
-    let made = open_directory(CWD, path, ResolveFlags::empty())?;
-    settle(&made, mode)?;
-    Ok(Some(made))
+    let directory = open_directory(CWD, path, ResolveFlags::empty())?;
+    set_mode(&directory, mode)?;
+    Ok(Some(directory))
 }
 
-/// The same with the directories above it that are missing.
+/// The same, with the missing directories above it.
 pub(crate) fn make_directories(path: &Path, mode: u32) -> Result<(), Errno> {
     match make_directory(path, mode) {
         Err(Errno::NOENT) => (),
-        made => return made.map(drop),
+        created => return created.map(drop),
     }
     make_directories(path.parent().ok_or(Errno::NOENT)?, mode)?;
     make_directory(path, mode).map(drop)
 }
 
-/// Opens a file of a directory to write it, with exactly this mode if it has to be made.
+/// Opens a file in a directory for writing, and gives it exactly this mode.
 pub(crate) fn create_file(
     directory: impl AsFd,
     name: &str,
@@ -53,6 +53,6 @@ pub(crate) fn create_file(
 ) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode))?;
-    settle(&file, mode)?;
+    set_mode(&file, mode)?;
     Ok(file)
 }

@@ -13,40 +13,49 @@ use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::remove_tree::Removal;
 
-/// How a directory is called until it is marked; the maker's nonce follows.
-pub(crate) const UNNAMED: &str = ".stockade-";
+/// The name of something that belongs to the jail with this nonce.
+pub(crate) fn own_name(nonce: &Nonce) -> String {
+    format!("{PREFIX}{nonce}")
+}
 
-/// The mark of directories that many jails use in turn.
+/// Whether this is the own name of a jail.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(Nonce::is_one)
+}
+
+/// How often something is created again in a directory that another jail's teardown may remove.
+pub(crate) const ATTEMPTS: u32 = 1000;
+
+const PREFIX: &str = ".stockade-";
+
+/// The mark of directories that many jails use.
 const SHARED: &str = "shared";
 
 pub(crate) fn ancestors(path: &HostPath) -> impl Iterator<Item = &Path> {
     path.as_path().ancestors().filter(|path| path.parent().is_some())
 }
 
-pub(crate) fn unnamed(path: &Path, nonce: &Nonce) -> HostPath {
-    path.with_file_name(format!("{UNNAMED}{nonce}")).into()
+pub(crate) fn temporary_path(path: &Path, nonce: &Nonce) -> HostPath {
+    path.with_file_name(own_name(nonce)).into()
 }
 
-/// Removes the directories in `path` and in those above it that were made and not yet named when their maker
-/// was killed.
-pub(crate) fn remove_unnamed(path: &HostPath) {
+/// Removes directories in `path`, and in those above it, whose creator was killed before it renamed them.
+pub(crate) fn remove_temporary(path: &HostPath) {
     for parent in path.as_path().ancestors() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let nonce = name.to_str().and_then(|name| name.strip_prefix(UNNAMED));
-            if nonce.is_some_and(Nonce::is_one) {
-                // Only an empty one goes; whoever is just making it makes it again.
+            if entry.file_name().to_str().is_some_and(is_own_name) {
+                // Fails unless it is empty. If its creator is still running, it creates the directory again.
                 let _ = rustix::fs::rmdir(entry.path());
             }
         }
     }
 }
 
-/// Makes a directory and those above it that are missing, each marked before it gets its name.
+/// Creates a directory and the missing ones above it, each marked before it gets its name.
 pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
-    // Another jail's teardown may take an empty parent away while its child is being made.
+    // Another jail's teardown may remove an empty parent while its child is being created.
     let mut last = Errno::AGAIN;
-    for _ in 0..1000 {
+    for _ in 0..ATTEMPTS {
         match rustix::fs::stat(path.as_path()) {
             Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => return Ok(()),
             Ok(_) => return Err(Errno::NOTDIR).context(Operation::CreateDirectory, path),
@@ -56,46 +65,52 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
         if let Some(parent) = path.as_path().parent() {
             make_marked(&parent.to_owned().into(), nonce)?;
         }
-        match make_one(path, PUBLIC, SHARED, nonce) {
+        match make_with_mark(path, PUBLIC, SHARED, nonce) {
             Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
-            made => return made.context(Operation::CreateDirectory, path),
+            created => return created.context(Operation::CreateDirectory, path),
         }
     }
     Err(last).context(Operation::CreateDirectory, path)
 }
 
-/// Makes a directory that carries `text` as its mark from the moment it has its name.
-pub(crate) fn make_one(
+/// Creates a directory that carries `text` as its mark from the moment it has its name.
+pub(crate) fn make_with_mark(
     path: &HostPath,
     mode: u32,
     text: &str,
     nonce: &Nonce,
 ) -> std::result::Result<(), Errno> {
-    let unnamed = unnamed(path.as_path(), nonce);
-    match rustix::fs::mkdir(unnamed.as_path(), Mode::from_raw_mode(mode)) {
+    let temporary_path = temporary_path(path.as_path(), nonce);
+    match rustix::fs::mkdir(temporary_path.as_path(), Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => (),
         Err(cause) => return Err(cause),
     }
-    let made = open_directory(CWD, unnamed.as_path(), ResolveFlags::empty())
+    let created = open_directory(CWD, temporary_path.as_path(), ResolveFlags::empty())
         .and_then(|directory| {
-            modes::settle(&directory, mode)?;
+            modes::set_mode(&directory, mode)?;
             mark::set(directory.as_fd(), text)
         })
         .and_then(|()| {
-            rustix::fs::renameat_with(CWD, unnamed.as_path(), CWD, path.as_path(), RenameFlags::NOREPLACE)
+            rustix::fs::renameat_with(
+                CWD,
+                temporary_path.as_path(),
+                CWD,
+                path.as_path(),
+                RenameFlags::NOREPLACE,
+            )
         });
-    if made.is_err() {
-        let _ = rustix::fs::rmdir(unnamed.as_path());
+    if created.is_err() {
+        let _ = rustix::fs::rmdir(temporary_path.as_path());
     }
-    made
+    created
 }
 
-/// Removes a directory that carries stockade's mark and is empty, then those above it on the same terms.
-pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Removal> {
-    let asked = path.as_path();
+/// Removes a directory if it is empty and carries stockade's mark, then those above it on the same conditions.
+pub(crate) fn remove_if_marked_and_empty(path: &HostPath) -> Result<Removal> {
+    let requested = path.as_path();
     let keep = |path: &Path, outcome, why: &str| {
-        // What was removed, or was not there, counts for more than what stays above it.
-        if path == asked { Removal::Kept(why.to_owned()) } else { outcome }
+        // The outcome is that of the requested directory, even if one above it stays.
+        if path == requested { Removal::Kept(why.to_owned()) } else { outcome }
     };
     let mut outcome = Removal::NeverThere;
     for path in ancestors(path) {
@@ -107,7 +122,7 @@ pub(crate) fn remove_if_ours_and_empty(path: &HostPath) -> Result<Removal> {
         if mark::read(directory.as_fd()).context(Operation::Inspect, path.display())?
             != Mark::Is(SHARED.into())
         {
-            return Ok(keep(path, outcome, "it was there before stockade"));
+            return Ok(keep(path, outcome, "stockade did not create it"));
         }
         match rustix::fs::rmdir(path) {
             Ok(()) => outcome = Removal::Removed,

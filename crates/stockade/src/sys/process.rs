@@ -1,4 +1,4 @@
-//! Processes, told apart for good: a pid alone may mean another one tomorrow.
+//! Processes, identified by pid and start time, because the kernel reuses pids.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -10,20 +10,19 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ExitStatus, JailPath};
-use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result};
-use crate::sys::mounts;
 use crate::sys::procfs::read_file;
+use crate::sys::{cache, mounts};
 
 /// The time that killed processes have to exit.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A process by its pid and the moment it started, which together never come again within one boot.
+/// A process by its pid and its start time, which together are unique within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRef {
-    /// Its pid.
+    /// The pid, as the process that wrote it saw it.
     pub pid: i32,
-    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    /// The start time, in clock ticks since boot (field 22 of `/proc/PID/stat`); 0 if it had exited.
     pub started: u64,
 }
 
@@ -33,57 +32,58 @@ impl ProcessRef {
         cache::myself()
     }
 
-    /// The process that has this pid now.
+    /// The process with this pid, at this moment.
     pub fn of(pid: Pid) -> Self {
         let pid = pid.as_raw_nonzero().get();
         Self { pid, started: stat(pid).map_or(0, |stat| stat.started) }
     }
 
-    /// A process that was made after `before`, and just now. Its start is known without asking the kernel, unless
-    /// the clock has ticked meanwhile.
-    pub(crate) fn born_since(before: Moment, pid: Pid) -> Self {
+    /// A process that was created just now, after `before`.
+    ///
+    /// Unless the clock has ticked since then, its start time is known without reading `/proc`.
+    pub(crate) fn started_after(before: Moment, pid: Pid) -> Self {
         let now = Moment::now();
         if now == before { Self { pid: pid.as_raw_nonzero().get(), started: now.0 } } else { Self::of(pid) }
     }
 
-    /// Whether it is still there and not yet a zombie.
+    /// Whether it exists and is not a zombie.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.exited)
     }
 
-    /// How long ago it was started, in milliseconds.
+    /// The time since its start, in milliseconds.
     pub(crate) fn age_ms(&self) -> u64 {
         (since_boot_ns().saturating_sub(self.started * Moment::TICK_NS)) / 1_000_000
     }
 
-    /// How it ended, while nobody has taken that away: its parent has not waited for it yet.
+    /// The exit status of a zombie, for which its parent has not waited yet.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
-        stat(self.pid).filter(|stat| stat.started == self.started && stat.ended)?.status
+        stat(self.pid).filter(|stat| stat.started == self.started && stat.exited)?.status
     }
 
-    /// Takes the status of a child away that ended and was not waited for, so that no zombie stays.
+    /// Waits for a child that has exited, so that no zombie stays.
     pub(crate) fn reap(&self) -> Result<()> {
         let Some(process) = PidFd::open(self.pid)? else { return Ok(()) };
         match stat(self.pid) {
-            Some(stat) if stat.started == self.started && stat.ended => process.reap().map(drop),
+            Some(stat) if stat.started == self.started && stat.exited => process.reap().map(drop),
             _ => Ok(()),
         }
     }
 
-    /// A descriptor of it; `None` if it is gone.
+    /// Opens its pidfd; `None` if it has exited.
     pub(crate) fn open(&self) -> Result<Option<PidFd>> {
-        // First the descriptor, then the check: what the descriptor means cannot change in between.
+        // The pidfd first, then the check: the process that a pidfd refers to cannot change.
         let fd = PidFd::open(self.pid)?;
         Ok(fd.filter(|_| self.is_alive()))
     }
 }
 
-/// A moment as the kernel tells those at which processes start: in clock ticks since boot.
+/// A time in clock ticks since boot, as the kernel gives the start of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment(u64);
 
 impl Moment {
-    /// How long a tick is for programs, whatever the kernel's own are.
+    /// The length of a clock tick for programs, which does not depend on the kernel's own.
     const TICK_NS: u64 = 10_000_000;
 
     pub(crate) fn now() -> Self {
@@ -98,38 +98,38 @@ fn since_boot_ns() -> u64 {
 
 struct Stat {
     started: u64,
-    ended: bool,
-    /// How it ended, as far as the kernel tells this process.
+    exited: bool,
+    /// The exit status, if the kernel shows it to this process.
     status: Option<ExitStatus>,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     let line = StatLine::of(pid)?;
-    let ended = matches!(line.field(3)?, "Z" | "X");
+    let exited = matches!(line.field(3)?, "Z" | "X");
     let started = line.field(22)?.parse().ok()?;
     let status = line.field(52).and_then(|status| status.parse().ok()).map(ExitStatus::from_status);
-    Some(Stat { started, ended, status })
+    Some(Stat { started, exited, status })
 }
 
-/// What `/proc/PID/stat` says, from the third field on.
+/// The text of `/proc/PID/stat`, from the third field on.
 pub(crate) struct StatLine(String);
 
 impl StatLine {
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let mut text = read_file(format!("/proc/{pid}/stat")).ok()?;
-        // The command's name is in parentheses and may hold anything, parentheses too.
+        // The command's name is in parentheses and may itself contain parentheses.
         let after_name = text.rfind(") ")? + 2;
         text.drain(..after_name);
         Some(Self(text))
     }
 
-    /// The field with this number, as proc(5) counts them.
+    /// The field with this number, counted as in proc(5).
     pub(crate) fn field(&self, number: usize) -> Option<&str> {
         self.0.trim_end().split(' ').nth(number.checked_sub(3)?)
     }
 }
 
-/// A process held by descriptor.
+/// A process with its pidfd.
 #[derive(Debug)]
 pub(crate) struct PidFd {
     fd: OwnedFd,
@@ -141,13 +141,13 @@ impl PidFd {
         Self { fd, pid }
     }
 
-    /// The process that has this pid now; `None` if there is none.
+    /// Opens the process with this pid, at this moment; `None` if there is none.
     pub(crate) fn open(pid: i32) -> Result<Option<Self>> {
         let Some(raw) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
         match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
             Ok(fd) => Ok(Some(Self { fd, pid })),
-            // EINVAL, from Linux 6.15 on ENOENT: the pid of a thread that leads no process, and of a process that is
-            // being waited for at this moment.
+            // EINVAL, from Linux 6.15 on ENOENT: the pid is that of a thread that leads no process, or of a process
+            // that its parent waits for at this moment.
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Kill, pid),
         }
@@ -161,7 +161,7 @@ impl PidFd {
         self.fd.as_fd()
     }
 
-    /// Sends a signal; a process that is gone needs none.
+    /// Sends a signal, unless the process has exited.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         match rustix::process::pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -169,13 +169,12 @@ impl PidFd {
         }
     }
 
-    /// Whether it has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.wait_until_ended(Some(Instant::now())), Ok(true))
+    pub(crate) fn has_exited(&self) -> bool {
+        matches!(self.wait_for_exit(Some(Instant::now())), Ok(true))
     }
 
-    /// Waits for its end; false if the deadline came first.
-    pub(crate) fn wait_until_ended(&self, deadline: Option<Instant>) -> Result<bool> {
+    /// Waits until the process exits; false if the deadline comes first.
+    pub(crate) fn wait_for_exit(&self, deadline: Option<Instant>) -> Result<bool> {
         loop {
             let mut wait = [PollFd::new(&self.fd, PollFlags::IN)];
             let timeout = deadline.map(remaining);
@@ -188,24 +187,24 @@ impl PidFd {
         }
     }
 
-    /// Its mount namespace, to attach something in it.
+    /// Opens its mount namespace.
     pub(crate) fn mount_namespace(&self) -> Result<OwnedFd> {
         let at = || format!("the mount namespace of process {}", self.pid);
         let namespace = stockade_syscalls::mounts::mount_namespace(self.pid);
-        // First the namespace, then the look: while the process lives its pid is nobody else's.
-        if self.wait_until_ended(Some(Instant::now()))? {
+        // The namespace first, then the check: while the process lives, no other process has its pid.
+        if self.wait_for_exit(Some(Instant::now()))? {
             return Err(Errno::SRCH).context(Operation::Open, at());
         }
         namespace.context(Operation::Open, at())
     }
 
-    /// The mount points that it sees, as paths below its root.
+    /// The mount points that the process sees, as paths below its root.
     pub(crate) fn mount_points(&self) -> Result<Vec<JailPath>> {
         let table = mounts::of_process(self.pid)?;
         Ok(table.into_iter().filter_map(|mount| JailPath::try_from(mount.point).ok()).collect())
     }
 
-    /// How it ended, if it is a child of this process; takes the status away, so that no zombie stays.
+    /// Waits for the process, so that no zombie stays; `None` unless it is a child of this process.
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => {
@@ -224,20 +223,21 @@ pub(crate) fn remaining(deadline: Instant) -> Timespec {
     Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
-/// The processes whose root directory is the one that is open here.
+/// The processes whose root directory is `root`.
 pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
     let Ok(root) = rustix::fs::fstat(root) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let kernels = kernel_threads();
-    pids.filter(|pid| kernels.binary_search(pid).is_err() && is_rooted_at(*pid, &root)).collect()
+    let kernel_threads = kernel_threads();
+    pids.filter(|pid| kernel_threads.binary_search(pid).is_err() && is_rooted_at(*pid, &root)).collect()
 }
 
-/// The kernel's own threads, in order: most of what `/proc` lists, and never in a jail. None where they cannot
-/// be told.
+/// The pids of the kernel's threads, sorted; empty if they cannot be identified.
+///
+/// They are most of the entries of `/proc`, and never in a jail.
 fn kernel_threads() -> Vec<i32> {
     const PF_KTHREAD: u32 = 0x0020_0000;
-    // Their parent has pid 2, unless this is a pid namespace, where that is any process.
+    // Their parent has pid 2, except in a pid namespace, where pid 2 is any process.
     let flags = StatLine::of(2).and_then(|line| line.field(9)?.parse::<u32>().ok());
     if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
         return Vec::new();
@@ -248,51 +248,50 @@ fn kernel_threads() -> Vec<i32> {
     threads
 }
 
-/// Whether a process has this root directory.
 fn is_rooted_at(pid: i32, root: &rustix::fs::Stat) -> bool {
-    let theirs = rustix::fs::stat(format!("/proc/{pid}/root"));
-    theirs.is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (root.st_dev, root.st_ino))
+    let facts = rustix::fs::stat(format!("/proc/{pid}/root"));
+    facts.is_ok_and(|facts| (facts.st_dev, facts.st_ino) == (root.st_dev, root.st_ino))
 }
 
-/// Kills the process of this pid if its root directory is the one open here, and waits for its end.
+/// Kills the process with this pid if its root directory is `root`, and waits until it exits.
 pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instant) -> Result<bool> {
     let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
     let Some(process) = PidFd::open(pid)? else { return Ok(false) };
-    // Looked at with the descriptor held: the pid cannot go to another process then.
-    if !is_rooted_at(pid, &facts) || zombie(pid) {
+    // Checked with the pidfd held: while the process exists, its pid is not reused.
+    if !is_rooted_at(pid, &facts) || has_exited(pid) {
         return Ok(false);
     }
     process.signal(Signal::KILL)?;
-    process.wait_until_ended(Some(deadline))
+    process.wait_for_exit(Some(deadline))
 }
 
-/// Kills every process whose root directory is the one open here, until there is none.
-pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, patience: Duration) -> Result<usize> {
-    let deadline = Instant::now() + patience;
+/// Kills the processes whose root directory is `root`, until there is none or the time is up.
+pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, timeout: Duration) -> Result<usize> {
+    let deadline = Instant::now() + timeout;
     let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
     let mut killed = 0;
     loop {
-        let mut ending = Vec::new();
+        let mut exiting = Vec::new();
         for pid in rooted_at(root) {
             let Some(process) = PidFd::open(pid)? else { continue };
-            // Again with the descriptor held: the pid may have gone to another process meanwhile.
-            if is_rooted_at(pid, &facts) && !zombie(pid) {
+            // Checked again with the pidfd held: the pid may have been reused before.
+            if is_rooted_at(pid, &facts) && !has_exited(pid) {
                 process.signal(Signal::KILL)?;
-                ending.push(process);
+                exiting.push(process);
             }
         }
-        if ending.is_empty() || Instant::now() >= deadline {
+        if exiting.is_empty() || Instant::now() >= deadline {
             return Ok(killed);
         }
-        killed += ending.len();
-        for process in ending {
-            process.wait_until_ended(Some(deadline))?;
+        killed += exiting.len();
+        for process in exiting {
+            process.wait_for_exit(Some(deadline))?;
         }
     }
 }
 
-fn zombie(pid: i32) -> bool {
-    stat(pid).is_none_or(|stat| stat.ended)
+fn has_exited(pid: i32) -> bool {
+    stat(pid).is_none_or(|stat| stat.exited)
 }
 
 #[cfg(test)]
@@ -300,12 +299,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_was_just_born_has_the_start_that_the_kernel_tells() {
+    fn start_of_a_new_child_is_that_of_proc() {
         for _ in 0..50 {
             let before = Moment::now();
             let mut child = std::process::Command::new("/bin/true").spawn().expect("start a child");
             let pid = Pid::from_child(&child);
-            assert_eq!(ProcessRef::born_since(before, pid), ProcessRef::of(pid));
+            assert_eq!(ProcessRef::started_after(before, pid), ProcessRef::of(pid));
             child.wait().expect("wait for the child");
         }
     }

@@ -2,22 +2,28 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::error::{Context, Operation, Result};
 
-/// No table of the kernel is longer.
+/// More bytes than any table of the kernel has.
 const LONGEST: u64 = 1 << 24;
 
-/// The text of a file of the kernel, or an error that names it.
+/// Reads a file of the kernel; an error names the file.
 pub(crate) fn read(path: &str) -> Result<String> {
     read_file(path).context(Operation::Read, path)
 }
 
-/// The text of a file of the kernel.
+/// Reads a file of the kernel.
 pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
-    // Large enough for most of what is read here, so that it comes in one call.
+    // Large enough to read most of these files with one call.
     let mut text = String::with_capacity(4096);
-    // Through `take`, which asks for no size: files of the kernel have none.
+    // Through `take`, which does not query the size: files of the kernel have none.
     File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
+}
+
+/// A path of an open file or directory, for system calls that take no file descriptor.
+pub(crate) fn fd_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

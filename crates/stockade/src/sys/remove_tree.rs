@@ -1,4 +1,4 @@
-//! Removal of a whole directory: bottom up, by descriptor, never across a mount, never through a link.
+//! Removal of a whole directory: bottom up, by file descriptor, never across a mount or through a symbolic link.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
@@ -10,141 +10,128 @@ use rustix::fs::{AtFlags, FileType, RawDir, RenameFlags, ResolveFlags, SeekFrom}
 use rustix::io::Errno;
 
 use crate::spec::HostPath;
+use crate::sys::directory_names::is_dots;
 use crate::sys::jail_root::{INSIDE, open_directory};
 
-/// What became of something that was to be removed.
+/// The outcome of a removal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// It was not there.
+    /// It did not exist.
     NeverThere,
-    /// It serves others too, and stays for this reason.
+    /// It stays for this reason, because others use it too.
     Kept(String),
-    /// Some of it is still there: where, and why.
+    /// The path that could not be removed, and the reason.
     Left(HostPath, String),
 }
 
-/// Removes the entry `name` of an open directory, with everything in it. `at` is its path, for messages.
+/// Removes the file or directory `name` in an open directory, with everything in it.
+///
+/// # Arguments
+/// `at` is its path, for messages.
 pub(crate) fn remove(parent: BorrowedFd<'_>, name: &OsStr, at: &HostPath) -> Removal {
-    remove_telling(parent, name, at, &mut |_| ())
+    remove_with_progress(parent, name, at, &mut |_| ())
 }
 
-/// The same, telling of each thing that is gone.
-pub(crate) fn remove_telling(
+/// The same, and calls `on_removed` with the path of each removed file or directory.
+pub(crate) fn remove_with_progress(
     parent: BorrowedFd<'_>,
     name: &OsStr,
     at: &HostPath,
-    tell: &mut dyn FnMut(&HostPath),
+    on_removed: &mut dyn FnMut(&HostPath),
 ) -> Removal {
     let Ok(name) = CString::new(name.as_bytes()) else { return Removal::NeverThere };
     match rustix::fs::unlinkat(parent, &name, AtFlags::empty()) {
         Ok(()) => {
-            tell(at);
+            on_removed(at);
             return Removal::Removed;
         }
         Err(Errno::NOENT) => return Removal::NeverThere,
         Err(Errno::ISDIR) => (),
         Err(cause) => return Removal::Left(at.clone(), reason(cause)),
     }
-    let mut sweep = Sweep { brought_up: 0, left: None, tell };
-    sweep.folder(parent, &name, at, Depth::Top);
+    let mut sweep = Sweep { moved_up: 0, left: None, on_removed };
+    sweep.directory(parent, &name, at, Depth::Top);
     match sweep.left {
         Some((path, why)) => Removal::Left(path, why),
         None => Removal::Removed,
     }
 }
 
-/// The names in an open directory that nobody has read from yet.
-pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
-    let (mut names, mut buffer) = (Vec::new(), [MaybeUninit::uninit(); 4096]);
-    let mut entries = RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        if !is_dots(&name) {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn is_dots(name: &CStr) -> bool {
-    matches!(name.to_bytes(), b"." | b"..")
-}
-
-/// How deep a removal descends before it brings what is deeper up to the top: every level holds a
-/// descriptor, and the jail's uid may have nested folders by the thousand.
+/// The depth from which directories are moved to the top before they are removed.
+///
+/// Every level of the recursion holds a file descriptor, and the jail's uid can nest thousands of directories.
 const DEEPEST: u32 = 32;
 
-/// How often a folder is read again because something was in it after all.
+/// How often a directory is read again because it was not empty.
 const PASSES: u32 = 64;
 
-/// How many deep folders are brought up before a removal is given up: somebody is making them as fast.
-const MOST_BROUGHT_UP: u32 = 1 << 20;
+/// The number of moved directories after which a removal fails: a process creates them as fast as they are removed.
+const MOST_MOVED_UP: u32 = 1 << 20;
 
 #[derive(Clone, Copy)]
 enum Depth<'a> {
-    /// The folder that is being removed.
+    /// The directory to be removed.
     Top,
-    /// So many levels below it.
+    /// A directory below the top, with that and the number of levels.
     Below(BorrowedFd<'a>, u32),
 }
 
 struct Sweep<'t> {
-    brought_up: u32,
-    /// The first thing that could not be removed.
+    moved_up: u32,
+    /// The first path that could not be removed, and the reason.
     left: Option<(HostPath, String)>,
-    /// Reported of each thing that is gone.
-    tell: &'t mut dyn FnMut(&HostPath),
+    on_removed: &'t mut dyn FnMut(&HostPath),
 }
 
 impl Sweep<'_> {
-    fn folder(&mut self, parent: BorrowedFd<'_>, name: &CStr, at: &HostPath, depth: Depth<'_>) {
+    fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, at: &HostPath, depth: Depth<'_>) {
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
-        let folder = match open_directory(parent, Path::new(OsStr::from_bytes(name.to_bytes())), resolve) {
-            Ok(folder) => folder,
-            // Swapped for something else meanwhile: the next pass over the folder above finds that.
+        let directory = match open_directory(parent, Path::new(OsStr::from_bytes(name.to_bytes())), resolve) {
+            Ok(directory) => directory,
+            // Replaced by something else: the next pass over the directory above finds that.
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return,
             Err(cause) => return self.leave(at, cause),
         };
-        let folder = std::os::fd::AsFd::as_fd(&folder);
+        let directory = std::os::fd::AsFd::as_fd(&directory);
         let below = match depth {
-            Depth::Top => Depth::Below(folder, 1),
+            Depth::Top => Depth::Below(directory, 1),
             Depth::Below(top, level) => Depth::Below(top, level + 1),
         };
         let mut passes = 0;
-        while passes < PASSES && self.brought_up < MOST_BROUGHT_UP {
-            let before = self.brought_up;
-            self.contents(folder, at, below);
+        while passes < PASSES && self.moved_up < MOST_MOVED_UP {
+            let before = self.moved_up;
+            self.contents(directory, at, below);
             match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) => return (self.tell)(at),
+                Ok(()) => return (self.on_removed)(at),
                 Err(Errno::NOENT | Errno::NOTDIR) => return,
                 Err(Errno::NOTEMPTY) if self.left.is_none() => (),
                 Err(cause) => return self.leave(at, cause),
             }
-            // To be read once more from its beginning.
-            if let Err(cause) = rustix::fs::seek(folder, SeekFrom::Start(0)) {
+            // The next pass reads it from its start.
+            if let Err(cause) = rustix::fs::seek(directory, SeekFrom::Start(0)) {
                 return self.leave(at, cause);
             }
-            if before == self.brought_up {
+            if before == self.moved_up {
                 passes += 1;
             }
         }
         self.leave(at, Errno::NOTEMPTY);
     }
 
-    fn contents(&mut self, folder: BorrowedFd<'_>, at: &HostPath, depth: Depth<'_>) {
+    fn contents(&mut self, directory: BorrowedFd<'_>, at: &HostPath, depth: Depth<'_>) {
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut entries = RawDir::new(folder, &mut buffer);
+        let mut entries = RawDir::new(directory, &mut buffer);
         while let Some(entry) = entries.next() {
             let (name, kind) = match entry {
                 Ok(entry) => (entry.file_name().to_owned(), entry.file_type()),
-                // Somebody has removed the folder itself.
+                // Another process has removed the directory itself.
                 Err(Errno::NOENT) => return,
                 Err(cause) => return self.leave(at, cause),
             };
             if !is_dots(&name) {
-                self.entry(folder, &name, kind, &at.join(OsStr::from_bytes(name.to_bytes())), depth);
+                self.entry(directory, &name, kind, &at.join(OsStr::from_bytes(name.to_bytes())), depth);
             }
         }
     }
@@ -157,26 +144,26 @@ impl Sweep<'_> {
         at: &HostPath,
         depth: Depth<'_>,
     ) {
-        // What has become something else since it was listed is found by the next pass.
+        // If the entry was replaced since it was listed, the next pass finds that.
         let unlinked = match kind {
             FileType::Directory => Err(Errno::ISDIR),
             _ => rustix::fs::unlinkat(parent, name, AtFlags::empty()),
         };
         match (unlinked, depth) {
-            (Ok(()), _) => (self.tell)(at),
+            (Ok(()), _) => (self.on_removed)(at),
             (Err(Errno::NOENT), _) => (),
-            (Err(Errno::ISDIR), Depth::Below(top, DEEPEST)) => self.bring_up(parent, name, top, at),
-            (Err(Errno::ISDIR), _) => self.folder(parent, name, at, depth),
+            (Err(Errno::ISDIR), Depth::Below(top, DEEPEST)) => self.move_up(parent, name, top, at),
+            (Err(Errno::ISDIR), _) => self.directory(parent, name, at, depth),
             (Err(cause), _) => self.leave(at, cause),
         }
     }
 
-    /// Renames a deep folder into the top one, where the next pass finds it.
-    fn bring_up(&mut self, parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, at: &HostPath) {
-        self.brought_up += 1;
-        let fresh = format!(".stockade-deep-{}-{}", std::process::id(), self.brought_up);
-        match rustix::fs::renameat_with(parent, name, top, fresh, RenameFlags::NOREPLACE) {
-            // A name that is taken is tried again by the next pass, with the next number.
+    /// Renames a deep directory into the top one, where the next pass finds it.
+    fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, at: &HostPath) {
+        self.moved_up += 1;
+        let new_name = format!(".stockade-deep-{}-{}", std::process::id(), self.moved_up);
+        match rustix::fs::renameat_with(parent, name, top, new_name, RenameFlags::NOREPLACE) {
+            // If the name exists, the next pass tries the next number.
             Ok(()) | Err(Errno::NOENT | Errno::EXIST) => (),
             Err(cause) => self.leave(at, cause),
         }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
@@ -21,6 +21,7 @@ use crate::state::Store;
 use crate::state::entry::read_receipt;
 use crate::sys::jail_root::open_directory;
 use crate::sys::process::{PidFd, remaining};
+use crate::sys::procfs::fd_path;
 
 /// The output of a VMM that was launched with a log.
 #[derive(Debug)]
@@ -148,6 +149,6 @@ impl Log {
 fn watch(entry: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
     let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let events = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-    inotify::add_watch(&changes, format!("/proc/self/fd/{}", entry.as_raw_fd()), events)?;
+    inotify::add_watch(&changes, fd_path(entry), events)?;
     Ok(changes)
 }

@@ -1,4 +1,4 @@
-//! What the tests of placements share: a jail, and a VMM that is talked to.
+//! Common parts of the tests of placements: a jail, and a probe as its VMM.
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
@@ -12,50 +12,50 @@ use testkit::{Guard, Powerful, attributes, program};
 
 pub(crate) const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
-/// A jail whose VMM does what the words say.
-pub(crate) fn spec(guard: &Guard, base: &Path, words: &[&str]) -> JailSpec {
+/// A jail whose VMM is the probe with these arguments.
+pub(crate) fn spec(guard: &Guard, base: &Path, arguments: &[&str]) -> JailSpec {
     let base = HostPath::future_directory(base).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
     spec.owner = OWNER;
-    spec.arguments = words.iter().map(Into::into).collect();
+    spec.arguments = arguments.iter().map(Into::into).collect();
     spec
 }
 
-pub(crate) fn prepare(guard: &Guard, words: &[&str]) -> Created {
-    guard.store().create(&spec(guard, &guard.base(), words)).unwrap()
+pub(crate) fn prepare(guard: &Guard, arguments: &[&str]) -> Created {
+    guard.store().create(&spec(guard, &guard.base(), arguments)).unwrap()
 }
 
-/// A running VMM that is talked to: each `hold` among its words waits for [`Talk::go_on`].
-pub(crate) struct Talk {
+/// A running probe. At each `hold` among its arguments it waits for [`Probe::resume`].
+pub(crate) struct Probe {
     pub(crate) running: Running,
-    pub(crate) says: BufReader<PipeReader>,
-    pub(crate) hears: PipeWriter,
+    pub(crate) output: BufReader<PipeReader>,
+    pub(crate) input: PipeWriter,
 }
 
-impl Talk {
-    pub(crate) fn begin(prepared: Created) -> Self {
-        let ((stdin, hears), (says, stdout)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+impl Probe {
+    pub(crate) fn launch(created: Created) -> Self {
+        let ((stdin, input), (output, stdout)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
         let streams = Streams {
             stdin: Some(OwnedFd::from(stdin)),
             stdout: Some(OwnedFd::from(stdout)),
             ..Streams::default()
         };
-        Self { running: prepared.launch(streams).unwrap(), says: BufReader::new(says), hears }
+        Self { running: created.launch(streams).unwrap(), output: BufReader::new(output), input }
     }
 
-    pub(crate) fn go_on(&mut self) {
-        self.hears.write_all(b".").unwrap();
+    pub(crate) fn resume(&mut self) {
+        self.input.write_all(b".").unwrap();
     }
 
-    /// The next line of the VMM.
-    pub(crate) fn hear(&mut self) -> Value {
+    /// The next line of its output.
+    pub(crate) fn next(&mut self) -> Value {
         let mut line = String::new();
-        self.says.read_line(&mut line).unwrap();
+        self.output.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"))
     }
 
-    pub(crate) fn end(mut self) {
+    pub(crate) fn finish(mut self) {
         self.running.wait().unwrap();
         let report = self.running.teardown().unwrap();
         assert!(report.is_clean(), "{report:?}");
@@ -66,55 +66,60 @@ pub(crate) fn at(path: &str) -> JailPath {
     JailPath::new(path).unwrap()
 }
 
-pub(crate) fn tear_down(prepared: Created) {
-    let report = prepared.teardown().unwrap();
+pub(crate) fn tear_down(created: Created) {
+    let report = created.teardown().unwrap();
     assert!(report.is_clean(), "{report:?}");
 }
 
-/// How many things are on the receipt for a place in the jail.
-pub(crate) fn on_receipt(prepared: &Created, path: &str) -> usize {
-    let receipt = serde_json::to_value(prepared.receipt()).unwrap();
+/// The number of steps on the receipt for a path in the jail.
+pub(crate) fn on_receipt(created: &Created, path: &str) -> usize {
+    let receipt = serde_json::to_value(created.receipt()).unwrap();
     receipt["steps"].as_array().unwrap().iter().filter(|step| step["path"] == path).count()
 }
 
-/// The host's file has this power still, and what is in the jail at this place none, nor anything else that is an
+/// Checks that the host's file still has this privilege, and that its copy in the jail has neither a privilege nor an
 /// extended attribute.
-pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, power: Powerful) {
+pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, privilege: Powerful) {
     let copy = root.join(name);
-    let (ours, theirs) = (copy.as_path().metadata().unwrap(), source.metadata().unwrap());
-    assert_eq!(ours.mode() & 0o7000, 0, "{name}: {:o}", ours.mode());
-    assert_ne!((ours.dev(), ours.ino()), (theirs.dev(), theirs.ino()), "{name} is the host's own file");
+    let (in_jail, on_host) = (copy.as_path().metadata().unwrap(), source.metadata().unwrap());
+    assert_eq!(in_jail.mode() & 0o7000, 0, "{name}: {:o}", in_jail.mode());
+    assert_ne!(
+        (in_jail.dev(), in_jail.ino()),
+        (on_host.dev(), on_host.ino()),
+        "{name} is the host's own file"
+    );
     assert_eq!(attributes(copy.as_path()), [""; 0], "{name}");
-    match power {
-        Powerful::SetUid => assert_eq!(theirs.mode() & 0o7777, 0o4755),
-        Powerful::SetGid => assert_eq!(theirs.mode() & 0o7777, 0o2755),
+    match privilege {
+        Powerful::SetUid => assert_eq!(on_host.mode() & 0o7777, 0o4755),
+        Powerful::SetGid => assert_eq!(on_host.mode() & 0o7777, 0o2755),
         Powerful::Capability => assert_eq!(attributes(source), ["security.capability"]),
     }
 }
 
-/// That this and nothing else is said to have been taken away.
-pub(crate) fn says(stripped: Option<&Stripped>, source: &Path, power: Powerful) {
-    let said = serde_json::to_value(stripped).unwrap();
-    assert_eq!(said, serde_json::json!({"path": source, "powers": [power.name()], "count": 1}));
+/// Checks that this privilege and no other is reported as stripped.
+pub(crate) fn is_reported(stripped: Option<&Stripped>, source: &Path, privilege: Powerful) {
+    let reported = serde_json::to_value(stripped).unwrap();
+    assert_eq!(reported, serde_json::json!({"path": source, "powers": [privilege.name()], "count": 1}));
 }
 
-/// Places something twice under one name, each time in a folder that is not there before, and takes it out.
-pub(crate) fn replaces_and_is_taken_out(prepared: &mut Created, first: &Path, second: &Path, how: How) {
-    let place = |prepared: &mut Created, source: &Path| {
-        prepared.place(Placement::new(source).named("drives/a/image").how(how)).unwrap()
+/// Checks that a second source replaces the first under the same name, in a directory that did not exist, and is taken
+/// out.
+pub(crate) fn replaces_and_is_taken_out(created: &mut Created, first: &Path, second: &Path, how: How) {
+    let place = |created: &mut Created, source: &Path| {
+        created.place(Placement::new(source).named("drives/a/image").how(how)).unwrap()
     };
-    let placed = place(prepared, first);
+    let placed = place(created, first);
     assert_eq!(placed, Placed { path: at("drives/a/image"), how, stripped: None });
-    let image = prepared.root().join("drives/a/image").as_path().to_owned();
+    let image = created.root().join("drives/a/image").as_path().to_owned();
     let before = image.symlink_metadata().unwrap();
-    place(prepared, second);
+    place(created, second);
     let after = image.symlink_metadata().unwrap();
     assert_ne!((before.ino(), before.rdev()), (after.ino(), after.rdev()), "{how} was not replaced");
-    assert_eq!(on_receipt(prepared, "/drives/a/image"), 1, "{how}: what was replaced is forgotten");
-    prepared.unplace(&at("drives/a/image")).unwrap();
+    assert_eq!(on_receipt(created, "/drives/a/image"), 1, "{how}: the first is no longer on the receipt");
+    created.unplace(&at("drives/a/image")).unwrap();
     assert!(image.symlink_metadata().is_err(), "{how} is still there");
-    assert_eq!(on_receipt(prepared, "/drives/a/image"), 0, "{how} is still on the receipt");
-    let error = prepared.unplace(&at("drives/a/image")).unwrap_err();
-    assert_eq!(error.to_string(), "/drives/a/image was not placed into the jail");
+    assert_eq!(on_receipt(created, "/drives/a/image"), 0, "{how} is still on the receipt");
+    let error = created.unplace(&at("drives/a/image")).unwrap_err();
+    assert_eq!(error.to_string(), "'/drives/a/image' was not placed into the jail");
     assert_eq!(image.parent().unwrap().read_dir().unwrap().count(), 0, "{how} left something beside it");
 }

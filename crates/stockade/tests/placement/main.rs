@@ -1,5 +1,4 @@
-//! What is placed into a jail: where it is found, whose it is, what the jail can do with it, and that it can
-//! be taken out again.
+//! Placements: their path, owner and access in the jail, and their removal.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
@@ -20,114 +19,116 @@ use testkit::{Guard, privileged};
 use common::*;
 
 #[test]
-fn whatever_was_placed_is_replaced_and_taken_out_whichever_way_it_was_placed() {
+fn a_placement_by_any_method_is_replaced_and_taken_out() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
+        let mut created = prepare(&guard, &[]);
         let (first, second) = (guard.file("first", "first"), guard.file("second", "second"));
         for file in [&first, &second] {
             std::os::unix::fs::chown(file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         }
         for how in [How::Copy, How::Link, How::Bind] {
-            replaces_and_is_taken_out(&mut prepared, &first, &second, how);
+            replaces_and_is_taken_out(&mut created, &first, &second, how);
         }
         let devices = (Path::new("/dev/null"), Path::new("/dev/zero"));
-        replaces_and_is_taken_out(&mut prepared, devices.0, devices.1, How::Node);
-        assert_eq!(fs::read_to_string(&first).unwrap(), "first", "the host's files stay as they are");
+        replaces_and_is_taken_out(&mut created, devices.0, devices.1, How::Node);
+        assert_eq!(fs::read_to_string(&first).unwrap(), "first", "the host's files are unchanged");
         assert_eq!(fs::read_to_string(&second).unwrap(), "second");
-        tear_down(prepared);
+        tear_down(created);
     });
 }
 
 #[test]
-fn one_way_replaces_another() {
+fn a_placement_replaces_one_by_another_method() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &["read=/image"]);
+        let mut created = prepare(&guard, &["read=/image"]);
         let (first, second) = (guard.file("first", "first"), guard.file("second", "second"));
-        prepared.place(Placement::new(&first).named("image").how(How::Bind)).unwrap();
-        prepared.place(Placement::new("/dev/null").named("image")).unwrap();
-        prepared.place(Placement::new(&second).named("image")).unwrap();
-        // Were the bind still on the list, the VMM would see that.
-        let mut talk = Talk::begin(prepared);
-        assert_eq!(talk.hear()["read"], "second");
-        talk.end();
+        created.place(Placement::new(&first).named("image").how(How::Bind)).unwrap();
+        created.place(Placement::new("/dev/null").named("image")).unwrap();
+        created.place(Placement::new(&second).named("image")).unwrap();
+        // If the bind were still on the receipt, the VMM would see it.
+        let mut probe = Probe::launch(created);
+        assert_eq!(probe.next()["read"], "second");
+        probe.finish();
         assert_eq!(fs::read_to_string(&first).unwrap(), "first");
     });
 }
 
 #[test]
-fn what_is_part_of_the_jail_is_neither_replaced_nor_taken_out() {
+fn parts_of_the_jail_are_neither_replaced_nor_taken_out() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
+        let mut created = prepare(&guard, &[]);
         for path in ["dev/kvm", "stockade-probe", "dev", "run"] {
-            let error = prepared.unplace(&at(path)).unwrap_err();
-            assert_eq!(error.to_string(), format!("/{path} was not placed into the jail"));
+            let error = created.unplace(&at(path)).unwrap_err();
+            assert_eq!(error.to_string(), format!("'/{path}' was not placed into the jail"));
             let bind = Placement::new(guard.file("file", "")).named(path).how(How::Bind);
-            prepared.place(bind).unwrap_err();
+            created.place(bind).unwrap_err();
         }
-        assert_eq!(on_receipt(&prepared, "/dev/kvm"), 1);
-        tear_down(prepared);
+        assert_eq!(on_receipt(&created, "/dev/kvm"), 1);
+        tear_down(created);
     });
 }
 
 #[test]
-fn a_way_that_cannot_be_had_is_refused_with_its_reason_and_nothing_is_placed() {
+fn an_impossible_method_is_refused_with_its_reason() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
-        let (file, steps) = (guard.file("file", ""), prepared.receipt().steps.len());
+        let mut created = prepare(&guard, &[]);
+        let (file, steps) = (guard.file("file", ""), created.receipt().steps.len());
         let elsewhere = PathBuf::from("/dev/shm").join(guard.name());
         fs::write(&elsewhere, "").unwrap();
         std::os::unix::fs::chown(&elsewhere, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let ways =
-            "a node is for devices, a link or reflink for files, a bind or copy for files and directories";
+        let methods = "use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories";
         let cases: [(Placement, String); 8] = [
             (
                 Placement::new(&file).how(How::Link),
-                "does not belong to 12345:12346, and a link cannot change that for the host's file: copy it"
+                "does not belong to 12345:12346, and a hard link cannot change its owner; copy it instead"
                     .into(),
             ),
             (
                 Placement::new(&elsewhere).how(How::Link),
-                "is not on the jail's filesystem, and a link would have to be: copy it".into(),
+                "is not on the jail's filesystem, and a hard link would have to be; copy it instead".into(),
             ),
             (
                 Placement::new(&elsewhere).how(How::Reflink),
-                "cannot be reflinked into the jail: it is on another filesystem".into(),
+                "cannot be reflinked into the jail: it is on another filesystem; copy it instead".into(),
             ),
-            (Placement::new("/dev/null").how(How::Bind), format!("cannot be placed by bind: {ways}")),
-            (Placement::new(&socket).how(How::Bind), format!("cannot be placed by bind: {ways}")),
-            (Placement::new("/etc").how(How::Reflink), format!("cannot be placed by reflink: {ways}")),
+            (Placement::new("/dev/null").how(How::Bind), format!("cannot be placed by bind; {methods}")),
+            (Placement::new(&socket).how(How::Bind), format!("cannot be placed by bind; {methods}")),
+            (Placement::new("/etc").how(How::Reflink), format!("cannot be placed by reflink; {methods}")),
             (
                 Placement::new(&file).how(How::Bind).owner(OWNER),
-                "is bound as it is, and its owner stays: leave the owner out, or copy it".into(),
+                "keeps its owner in a bind; omit the owner or copy it instead".into(),
             ),
-            (Placement::new("/var").how(How::Bind), "has the jail itself in it".into()),
+            (
+                Placement::new("/var").how(How::Bind),
+                "has the jail itself in it; place another directory".into(),
+            ),
         ];
         for (placement, reason) in cases {
             let source = placement.source().display().to_string();
-            let error = prepared.place(placement.named("x")).unwrap_err();
-            assert_eq!(error.to_string(), format!("{source} {reason}"));
+            let error = created.place(placement.named("x")).unwrap_err();
+            assert_eq!(error.to_string(), format!("'{source}' {reason}"));
             assert_eq!(error.kind(), stockade::ErrorKind::InvalidSpec);
         }
         drop(listener);
         fs::remove_file(&elsewhere).unwrap();
-        assert_eq!(prepared.receipt().steps.len(), steps, "nothing of it is on the receipt");
-        assert!(!prepared.root().as_path().join("x").exists());
-        tear_down(prepared);
+        assert_eq!(created.receipt().steps.len(), steps, "nothing of it is on the receipt");
+        assert!(!created.root().as_path().join("x").exists());
+        tear_down(created);
     });
 }
 
 #[test]
-fn a_placement_that_was_killed_in_its_middle_is_no_obstacle_to_the_next() {
+fn the_remains_of_a_killed_placement_do_not_disturb_the_next() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
-        let nonce = prepared.receipt().nonce.to_string();
+        let mut created = prepare(&guard, &[]);
+        let nonce = created.receipt().nonce.to_string();
         let directory = guard.directory().join("directory");
         fs::create_dir(&directory).unwrap();
         let file = guard.file("file", "");
         std::os::unix::fs::chown(&file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
-        let cut_off = prepared.root().as_path().join(format!(".stockade-{nonce}"));
+        let cut_off = created.root().as_path().join(format!(".stockade-{nonce}"));
         for (source, how) in [
             (&directory, How::Copy),
             (&directory, How::Bind),
@@ -141,10 +142,10 @@ fn a_placement_that_was_killed_in_its_middle_is_no_obstacle_to_the_next() {
             } else {
                 fs::write(&cut_off, "half").unwrap();
             }
-            prepared.place(Placement::new(source).named("x").how(how)).unwrap();
-            prepared.unplace(&at("x")).unwrap();
+            created.place(Placement::new(source).named("x").how(how)).unwrap();
+            created.unplace(&at("x")).unwrap();
             assert!(!cut_off.exists(), "{how}");
         }
-        tear_down(prepared);
+        tear_down(created);
     });
 }

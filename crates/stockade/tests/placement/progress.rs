@@ -1,4 +1,4 @@
-//! What a caller is told while a long copy goes on.
+//! Progress of long copies.
 
 use super::*;
 
@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use stockade::{Error, Operation, Progress};
 
 #[test]
-fn a_long_copy_tells_many_times_how_far_it_has_come() {
+fn a_long_copy_reports_its_progress_many_times() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
+        let mut created = prepare(&guard, &[]);
         let (image, directory) = (guard.file("image", ""), guard.directory().join("images"));
         let size = 100 << 20;
         fs::write(&image, vec![7; size]).unwrap();
@@ -19,49 +19,49 @@ fn a_long_copy_tells_many_times_how_far_it_has_come() {
             fs::hard_link(&image, directory.join(name)).unwrap();
         }
         for (source, total) in [(&image, size), (&directory, 2 * size)] {
-            let mut told = Vec::new();
+            let mut reports = Vec::new();
             let copy = Placement::new(source).how(How::Copy);
-            prepared
+            created
                 .place_with_progress(copy, &mut |progress| {
-                    told.push(progress);
+                    reports.push(progress);
                     ControlFlow::Continue(())
                 })
                 .unwrap();
             let total = total as u64;
-            assert!(told.len() >= 7, "{told:?}");
-            assert!(told.is_sorted_by_key(|progress| progress.done), "{told:?}");
-            assert!(told.iter().all(|progress| progress.done <= progress.total), "{told:?}");
-            assert_eq!(told.last(), Some(&Progress { done: total, total }));
+            assert!(reports.len() >= 7, "{reports:?}");
+            assert!(reports.is_sorted_by_key(|progress| progress.done), "{reports:?}");
+            assert!(reports.iter().all(|progress| progress.done <= progress.total), "{reports:?}");
+            assert_eq!(reports.last(), Some(&Progress { done: total, total }));
         }
-        tear_down(prepared);
+        tear_down(created);
     });
 }
 
 #[test]
-fn a_copy_that_is_broken_off_leaves_nothing_of_itself() {
+fn a_cancelled_copy_leaves_nothing() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &[]);
+        let mut created = prepare(&guard, &[]);
         let (image, directory) = (guard.file("image", ""), guard.directory().join("images"));
         fs::write(&image, vec![7; 40 << 20]).unwrap();
         fs::create_dir(&directory).unwrap();
         fs::hard_link(&image, directory.join("one")).unwrap();
-        let root = prepared.receipt().root();
-        let there =
+        let root = created.receipt().root();
+        let entries =
             || fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-        let before = there();
+        let before = entries();
         for source in [&image, &directory] {
-            let mut told = 0;
+            let mut reports = 0;
             let copy = Placement::new(source).how(How::Copy);
-            let broken_off = prepared.place_with_progress(copy, &mut |_| {
-                told += 1;
-                if told < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            let cancelled = created.place_with_progress(copy, &mut |_| {
+                reports += 1;
+                if reports < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
-            let Err(Error::Operation { operation: Operation::Copy, cause: Errno::CANCELED, .. }) = broken_off
+            let Err(Error::Operation { operation: Operation::Copy, cause: Errno::CANCELED, .. }) = cancelled
             else {
-                panic!("{broken_off:?}")
+                panic!("{cancelled:?}")
             };
-            assert_eq!((told, there()), (2, before.clone()));
+            assert_eq!((reports, entries()), (2, before.clone()));
         }
-        tear_down(prepared);
+        tear_down(created);
     });
 }

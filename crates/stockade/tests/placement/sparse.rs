@@ -1,4 +1,4 @@
-//! Images with holes: only their data is copied, on and between filesystems.
+//! Sparse images: only their data is copied, within and between filesystems.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 const SIZE: u64 = 10 << 30;
-/// Where the data is: at the beginning, in the middle, and at the very end.
+/// The offsets of the data: at the beginning, in the middle, and at the very end.
 const DATA: [u64; 3] = [0, SIZE / 2 + 12_345, SIZE - 4];
 
 fn image(directory: &Path) -> PathBuf {
@@ -20,18 +20,18 @@ fn image(directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn of_a_sparse_image_only_the_data_is_copied_also_to_another_filesystem() {
+fn a_sparse_image_remains_sparse_also_on_another_filesystem() {
     privileged!(guard, {
         let shm = PathBuf::from("/dev/shm").join(guard.name());
         fs::create_dir(&shm).unwrap();
         let (disk, memory) = (image(guard.directory()), image(&shm));
         let bases = [guard.base(), shm.join("base")];
         for (base, source) in [(0, &disk), (0, &memory), (1, &disk), (1, &memory)] {
-            let mut prepared = guard.store().create(&spec(&guard, &bases[base], &[])).unwrap();
+            let mut created = guard.store().create(&spec(&guard, &bases[base], &[])).unwrap();
             let begin = Instant::now();
-            prepared.place(Placement::new(source).how(How::Copy)).unwrap();
+            created.place(Placement::new(source).how(How::Copy)).unwrap();
             let taken = begin.elapsed();
-            let copied = fs::File::open(prepared.root().join("disk.img")).unwrap();
+            let copied = fs::File::open(created.root().join("disk.img")).unwrap();
             let facts = copied.metadata().unwrap();
             testkit::tell(&format!(
                 "a sparse image of 10 GiB was copied from {} to {} in {taken:?}",
@@ -45,7 +45,7 @@ fn of_a_sparse_image_only_the_data_is_copied_also_to_another_filesystem() {
                 copied.read_exact_at(&mut found, offset).unwrap();
                 assert_eq!(&found, b"data", "at {offset}");
             }
-            tear_down(prepared);
+            tear_down(created);
         }
         fs::remove_dir_all(&shm).unwrap();
     });

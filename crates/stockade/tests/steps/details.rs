@@ -1,11 +1,11 @@
-//! What single kinds of steps promise beyond being applied and undone.
+//! Properties of single kinds of steps.
 
 use super::*;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 #[test]
-fn a_device_node_is_its_owners_alone_and_replaces_what_was_there() {
+fn a_device_node_is_its_owners_alone_and_replaces_a_file() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         std::fs::write(ground.inside("null"), "in the way").unwrap();
@@ -28,7 +28,7 @@ fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
         let source = HostPath::existing(&file).unwrap();
         let path = JailPath::new("usr/bin/tool").unwrap();
         let step = Step::from(PlacedFile::copy(source, path, OWNER));
-        // An older, longer one is replaced as a whole.
+        // An older, longer file is replaced as a whole.
         std::fs::create_dir_all(ground.inside("usr/bin")).unwrap();
         std::fs::write(ground.inside("usr/bin/tool"), "older ".repeat(50_000)).unwrap();
         apply_all(&ground, &[step]);
@@ -42,20 +42,20 @@ fn a_copy_has_the_sources_content_and_mode_and_the_jails_owner() {
 }
 
 #[test]
-fn holes_stay_holes_and_the_size_stays_the_size() {
+fn holes_and_size_of_a_sparse_file_are_preserved() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let size = 10 << 30;
-        let (file, folder) = (guard.directory().join("disk"), guard.directory().join("disks"));
+        let (file, directory) = (guard.directory().join("disk"), guard.directory().join("disks"));
         let disk = std::fs::File::create(&file).unwrap();
         disk.set_len(size).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&disk, b"middle", 5 << 30).unwrap();
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::rename(&file, folder.join("disk")).unwrap();
-        let source = HostPath::existing(&folder.join("disk")).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::rename(&file, directory.join("disk")).unwrap();
+        let source = HostPath::existing(&directory.join("disk")).unwrap();
         let path = JailPath::new("disk").unwrap();
         apply_all(&ground, &[PlacedFile::copy(source, path, OWNER).into()]);
-        apply_all(&ground, &[placed_tree(&folder, "disks").into()]);
+        apply_all(&ground, &[placed_tree(&directory, "disks").into()]);
         for copied in ["disk", "disks/disk"] {
             let facts = std::fs::metadata(ground.inside(copied)).unwrap();
             assert_eq!(facts.len(), size, "{copied}");
@@ -70,15 +70,15 @@ fn holes_stay_holes_and_the_size_stays_the_size() {
 }
 
 #[test]
-fn files_that_are_made_as_they_are_read_are_copied_whole() {
+fn files_that_the_kernel_generates_are_copied_whole() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
-        // One has no size, the other a larger one than is in it.
+        // The first has size 0, the second a size larger than its content.
         for file in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
             let source = HostPath::existing(Path::new(file)).unwrap();
-            let path = JailPath::new("made").unwrap();
+            let path = JailPath::new("generated").unwrap();
             apply_all(&ground, &[PlacedFile::copy(source, path, OWNER).into()]);
-            let copied = std::fs::read(ground.inside("made")).unwrap();
+            let copied = std::fs::read(ground.inside("generated")).unwrap();
             assert!(copied.ends_with(b"\n"), "{file}: {copied:?}");
             assert_eq!(copied.len(), std::fs::read(file).unwrap().len(), "{file}");
         }
@@ -87,7 +87,7 @@ fn files_that_are_made_as_they_are_read_are_copied_whole() {
 }
 
 #[test]
-fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
+fn known_processor_files_are_copied_and_others_omitted() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let source = cpu(&guard, &["size", "level", "secret"]);
@@ -97,7 +97,7 @@ fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
             owner: OWNER,
         };
         let step = Step::from(step);
-        // A second time, too: a dead jail may have left the first copy.
+        // Twice, since a dead jail may have left the first copy.
         apply_all(&ground, &[step.clone(), step.clone()]);
         let at = ground.inside("sys/cpu0");
         let read = |file: &str| std::fs::read_to_string(at.join(file)).unwrap();
@@ -110,14 +110,14 @@ fn what_a_kernel_tells_of_the_processor_is_copied_and_the_rest_left_out() {
         assert_eq!((facts.uid(), facts.gid()), (OWNER.uid, OWNER.gid));
 
         std::fs::remove_file(source.join("regs/identification/midr_el1")).unwrap();
-        let error = step.apply(&ground.site).expect_err("no VMM can do without it");
+        let error = step.apply(&ground.ctx).expect_err("every VMM needs it");
         assert_eq!(error.kind(), stockade::ErrorKind::NotFound, "{error}");
         undo_all(&ground, &ground.jail());
     });
 }
 
 #[test]
-fn nothing_is_written_through_a_link_in_the_jail() {
+fn nothing_is_written_through_a_symlink_in_the_jail() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let outside = guard.directory().join("outside");
@@ -125,26 +125,26 @@ fn nothing_is_written_through_a_link_in_the_jail() {
         let precious = guard.file("precious", "precious");
         std::os::unix::fs::symlink(&outside, ground.inside("dev")).unwrap();
         std::os::unix::fs::symlink(&precious, ground.inside("image")).unwrap();
-        let folder = Step::from(Folder { path: JailPath::new("dev").unwrap(), owner: OWNER });
-        folder.apply(&ground.site).expect_err("a link in a folder's place is refused");
+        let directory = Step::from(Directory { path: JailPath::new("dev").unwrap(), owner: OWNER });
+        directory.apply(&ground.ctx).expect_err("a symbolic link at a directory's path is refused");
         let node = DeviceNode::character(JailPath::new("dev/null").unwrap(), 1, 3, OWNER);
-        Step::from(node).apply(&ground.site).expect_err("a link on the way to a node is refused");
+        Step::from(node).apply(&ground.ctx).expect_err("a symbolic link on the way to a node is refused");
         let source = HostPath::existing(&guard.file("new", "new")).unwrap();
         let path = JailPath::new("image").unwrap();
         let file = Step::from(PlacedFile::copy(source, path, OWNER));
-        // The link itself is replaced, never followed.
+        // The symbolic link itself is replaced, never followed.
         apply_all(&ground, &[file]);
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         assert_eq!(std::fs::metadata(&precious).unwrap().uid(), 0);
         assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
-        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was created outside");
         undo_all(&ground, &ground.jail());
-        assert!(precious.exists() && outside.exists(), "removal follows no link");
+        assert!(precious.exists() && outside.exists(), "removal follows no symbolic link");
     });
 }
 
 #[test]
-fn a_jail_directory_of_another_is_neither_taken_nor_removed() {
+fn a_foreign_jail_directory_is_neither_used_nor_removed() {
     privileged!(guard, {
         let ground = Ground::new(&guard);
         let steps = ground.jail();
@@ -152,9 +152,9 @@ fn a_jail_directory_of_another_is_neither_taken_nor_removed() {
         let foreign = ground.layout().jail_dir().as_path().join("root");
         std::fs::create_dir_all(&foreign).unwrap();
         std::fs::write(foreign.join("image"), "another's").unwrap();
-        let error = steps[1].apply(&ground.site).expect_err("it is in the way");
+        let error = steps[1].apply(&ground.ctx).expect_err("it is in the way");
         assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-        assert!(matches!(steps[1].undo(&ground.site), UndoOutcome::Kept(_)));
+        assert!(matches!(steps[1].undo(&ground.ctx), UndoOutcome::Kept(_)));
         assert_eq!(std::fs::read_to_string(foreign.join("image")).unwrap(), "another's");
         std::fs::remove_dir_all(ground.layout().jail_dir()).unwrap();
         undo_all(&ground, &steps);
@@ -162,22 +162,22 @@ fn a_jail_directory_of_another_is_neither_taken_nor_removed() {
 }
 
 #[test]
-fn a_base_that_was_there_before_stays() {
+fn a_base_that_existed_before_remains() {
     privileged!(guard, {
         let ground = Ground::new(&guard);
         std::fs::create_dir(guard.base()).unwrap();
         apply_all(&ground, &ground.jail());
         undo_all(&ground, &ground.jail());
-        assert_eq!(std::fs::read_dir(guard.base()).unwrap().count(), 0, "only the base itself stays");
+        assert_eq!(std::fs::read_dir(guard.base()).unwrap().count(), 0, "only the base itself remains");
         std::fs::remove_dir(guard.base()).unwrap();
     });
 }
 
 #[test]
-fn a_tree_of_thousands_of_nested_folders_is_removed() {
+fn a_tree_of_thousands_of_nested_directories_is_removed() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
-        // By descriptor: the path of the deepest is far longer than a path may be.
+        // By file descriptor: the path of the deepest one is far longer than PATH_MAX.
         let root = std::fs::File::open(ground.inside("")).unwrap();
         let mut here: rustix::fd::OwnedFd = root.into();
         for depth in 0..3_000 {
@@ -205,7 +205,7 @@ fn a_mount_below_the_jail_is_never_crossed() {
         std::fs::create_dir(&inside).unwrap();
         rustix::mount::mount_bind(&images, &inside).unwrap();
         let jail = &ground.jail()[1];
-        let UndoOutcome::Left(reason) = jail.undo(&ground.site) else { panic!("the mount must be reported") };
+        let UndoOutcome::Left(reason) = jail.undo(&ground.ctx) else { panic!("the mount must be reported") };
         assert!(reason.contains("images") && reason.contains("mounted"), "{reason}");
         assert_eq!(std::fs::read_to_string(images.join("precious")).unwrap(), "precious");
         rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty()).unwrap();
@@ -214,7 +214,7 @@ fn a_mount_below_the_jail_is_never_crossed() {
 }
 
 #[test]
-fn a_ramfs_is_its_owners_and_a_foreign_mount_in_its_place_is_left() {
+fn a_ramfs_is_its_owners_and_a_foreign_mount_instead_is_left() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let step = Step::from(Ramfs {
@@ -227,28 +227,28 @@ fn a_ramfs_is_its_owners_and_a_foreign_mount_in_its_place_is_left() {
         let at = ground.inside("ramfs");
         let facts = std::fs::metadata(&at).unwrap();
         assert_eq!((facts.mode() & 0o7777, facts.uid(), facts.gid()), (0o700, OWNER.uid, OWNER.gid));
-        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
+        assert_eq!(step.undo(&ground.ctx), UndoOutcome::Removed);
         std::fs::create_dir(&at).unwrap();
         rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
-        assert!(matches!(step.undo(&ground.site), UndoOutcome::Left(_)), "a tmpfs is not our ramfs");
+        assert!(matches!(step.undo(&ground.ctx), UndoOutcome::Left(_)), "a tmpfs is not the jail's ramfs");
         rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty()).unwrap();
         undo_all(&ground, &ground.jail());
     });
 }
 
 #[test]
-fn a_namespace_of_another_with_the_same_name_is_kept() {
+fn a_foreign_namespace_with_the_same_name_is_kept() {
     privileged!(guard, {
         let ground = Ground::new(&guard);
         let name = guard.named("net");
         let add = testkit::run_with(std::process::Command::new("ip").args(["netns", "add", &name]));
         assert_eq!(add.code, 0, "{add:?}");
         let step = Step::from(NamedNetns { name: name.parse().unwrap() });
-        let error = step.apply(&ground.site).expect_err("the name is taken");
+        let error = step.apply(&ground.ctx).expect_err("the name is taken");
         assert_eq!(error.kind(), stockade::ErrorKind::InTheWay);
-        assert!(matches!(step.undo(&ground.site), UndoOutcome::Kept(_)));
+        assert!(matches!(step.undo(&ground.ctx), UndoOutcome::Kept(_)));
         let delete = testkit::run_with(std::process::Command::new("ip").args(["netns", "delete", &name]));
-        assert_eq!(delete.code, 0, "it is still there for its maker: {delete:?}");
+        assert_eq!(delete.code, 0, "it still exists for its creator: {delete:?}");
     });
 }
 
@@ -281,12 +281,12 @@ fn a_cgroup_is_emptied_of_processes_before_it_is_removed() {
             };
             std::fs::create_dir(directory.join("below")).unwrap();
             let mut sleepers = Vec::new();
-            for place in [directory.clone(), directory.join("below")] {
+            for cgroup in [directory.clone(), directory.join("below")] {
                 let sleeper = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-                std::fs::write(place.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+                std::fs::write(cgroup.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
                 sleepers.push(sleeper);
             }
-            assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
+            assert_eq!(step.undo(&ground.ctx), UndoOutcome::Removed);
             assert!(!directory.as_path().exists());
             for mut sleeper in sleepers {
                 use std::os::unix::process::ExitStatusExt;
@@ -319,19 +319,19 @@ fn cpusets_are_inherited_and_every_setting_is_written() {
 }
 
 #[test]
-fn a_link_is_refused_if_the_file_has_got_powers_since_it_was_decided() {
+fn a_link_is_refused_if_the_file_got_privileges_since_the_plan() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let file = guard.file("tool", "");
         let (source, path) = (HostPath::existing(&file).unwrap(), JailPath::new("tool").unwrap());
         let link = PlacedFile { how: FileHow::Link, ..PlacedFile::copy(source.clone(), path, OWNER) };
         let step = Step::from(link);
-        for power in testkit::Powerful::ALL {
-            power.give_to(&file);
-            let error = step.apply(&ground.site).unwrap_err().to_string();
+        for privilege in testkit::Powerful::ALL {
+            privilege.give_to(&file);
+            let error = step.apply(&ground.ctx).unwrap_err().to_string();
             let line = format!(
-                "{source} cannot be linked into the jail: a link would keep its {}: use :copy",
-                power.words()
+                "'{source}' cannot be a hard link in the jail, which would keep its {}; copy it instead",
+                privilege.words()
             );
             assert_eq!(error, line);
             assert!(!ground.inside("tool").exists());

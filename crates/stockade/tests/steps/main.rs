@@ -1,4 +1,4 @@
-//! Every kind of step, on the real kernel: applied and undone, undone when it never happened, undone twice.
+//! Every kind of step on the real kernel: applied and undone, undone without being applied, undone twice.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod details;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use stockade::spec::{ExecFile, HostPath, JailId, JailPath, JailSpec, Owner};
 use stockade::steps::{
-    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, FileHow, Folder, Inode, JailDirectory, NamedNetns,
+    Bind, CgroupV1, CgroupV2, CpuInfo, DeviceNode, Directory, FileHow, Inode, JailDirectory, NamedNetns,
     PlacedFile, PlacedTree, Ramfs, SharedDirectory, Step, StepContext, UndoOutcome, Vmm,
 };
 use stockade::{Layout, Nonce, ProcessRef};
@@ -17,12 +17,12 @@ use testkit::{Guard, privileged};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
-/// Where the steps of one test are carried out.
+/// The specification and context of one test's steps.
 struct Ground<'g> {
     guard: &'g Guard,
     spec: JailSpec,
     nonce: Nonce,
-    site: StepContext,
+    ctx: StepContext,
 }
 
 impl<'g> Ground<'g> {
@@ -32,11 +32,11 @@ impl<'g> Ground<'g> {
         let mut spec = JailSpec::new(id, exec_file, HostPath::future_directory(&guard.base()).unwrap());
         spec.owner = OWNER;
         let nonce = Nonce::new();
-        let site = StepContext::new(Layout::new(&spec), Some(nonce.clone()));
-        Self { guard, spec, nonce, site }
+        let ctx = StepContext::new(Layout::new(&spec), Some(nonce.clone()));
+        Self { guard, spec, nonce, ctx }
     }
 
-    /// The same, with the jail's own steps carried out.
+    /// As [`Self::new`], with the jail's own steps applied.
     fn with_jail(guard: &'g Guard) -> Self {
         let ground = Self::new(guard);
         apply_all(&ground, &ground.jail());
@@ -47,11 +47,11 @@ impl<'g> Ground<'g> {
         Layout::new(&self.spec)
     }
 
-    /// The steps that others build on, in order.
+    /// The steps on which others depend, in order.
     fn jail(&self) -> Vec<Step> {
         let shared = SharedDirectory { path: self.layout().exec_dir() };
         let jail = JailDirectory { path: self.layout().jail_dir(), take_over: false };
-        let root = Folder { path: JailPath::root(), owner: OWNER };
+        let root = Directory { path: JailPath::root(), owner: OWNER };
         vec![shared.into(), jail.into(), root.into()]
     }
 
@@ -60,55 +60,55 @@ impl<'g> Ground<'g> {
     }
 }
 
-/// What a kind of step is tested with.
+/// A test case of a kind of step.
 struct Case {
-    /// What has to be there before.
+    /// The steps before it.
     before: Vec<Step>,
     step: Step,
-    /// Where its effect is to be seen.
-    seen: Box<dyn Fn() -> bool>,
+    /// Whether its effect exists.
+    exists: Box<dyn Fn() -> bool>,
 }
 
 fn apply_all(ground: &Ground<'_>, steps: &[Step]) {
     for step in steps {
-        step.apply(&ground.site).unwrap_or_else(|e| panic!("apply {step}: {e}"));
+        step.apply(&ground.ctx).unwrap_or_else(|e| panic!("apply {step}: {e}"));
     }
 }
 
 fn undo_all(ground: &Ground<'_>, steps: &[Step]) {
     for step in steps.iter().rev() {
-        let undone = step.undo(&ground.site);
-        assert!(!matches!(undone, UndoOutcome::Left(_)), "undo {step}: {undone:?}");
+        let outcome = step.undo(&ground.ctx);
+        assert!(!matches!(outcome, UndoOutcome::Left(_)), "undo {step}: {outcome:?}");
     }
 }
 
 fn applies_and_undoes(ground: &Ground<'_>, case: &Case) {
     apply_all(ground, &case.before);
-    assert!(!(case.seen)(), "{} is there before it is made", case.step);
+    assert!(!(case.exists)(), "{} exists before apply", case.step);
     apply_all(ground, std::slice::from_ref(&case.step));
-    assert!((case.seen)(), "{} is not there after it was made", case.step);
-    assert_eq!(case.step.undo(&ground.site), UndoOutcome::Removed, "{}", case.step);
-    assert!(!(case.seen)(), "{} is there after it was undone", case.step);
+    assert!((case.exists)(), "{} does not exist after apply", case.step);
+    assert_eq!(case.step.undo(&ground.ctx), UndoOutcome::Removed, "{}", case.step);
+    assert!(!(case.exists)(), "{} exists after undo", case.step);
     undo_all(ground, &case.before);
 }
 
-fn undoes_what_never_happened(ground: &Ground<'_>, case: &Case) {
-    // Neither with nor without what it builds on.
-    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
+fn tolerates_undo_without_apply(ground: &Ground<'_>, case: &Case) {
+    // Without the steps before it, and with them.
+    assert_eq!(case.step.undo(&ground.ctx), UndoOutcome::NeverThere, "{}", case.step);
     apply_all(ground, &case.before);
-    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.ctx), UndoOutcome::NeverThere, "{}", case.step);
     undo_all(ground, &case.before);
 }
 
 fn undoes_twice(ground: &Ground<'_>, case: &Case) {
     apply_all(ground, &case.before);
     apply_all(ground, std::slice::from_ref(&case.step));
-    assert_eq!(case.step.undo(&ground.site), UndoOutcome::Removed, "{}", case.step);
-    assert_eq!(case.step.undo(&ground.site), UndoOutcome::NeverThere, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.ctx), UndoOutcome::Removed, "{}", case.step);
+    assert_eq!(case.step.undo(&ground.ctx), UndoOutcome::NeverThere, "{}", case.step);
     undo_all(ground, &case.before);
 }
 
-fn survives_being_written_down(case: &Case) {
+fn survives_serialisation(case: &Case) {
     let text = serde_json::to_string(&case.step).unwrap();
     assert_eq!(serde_json::from_str::<Step>(&text).unwrap(), case.step, "{text}");
 }
@@ -127,10 +127,10 @@ macro_rules! step {
             }
 
             #[test]
-            fn undoes_what_never_happened() {
+            fn tolerates_undo_without_apply() {
                 privileged!(guard, {
                     let ground = Ground::new(&guard);
-                    super::undoes_what_never_happened(&ground, &$case(&ground));
+                    super::tolerates_undo_without_apply(&ground, &$case(&ground));
                 });
             }
 
@@ -143,18 +143,18 @@ macro_rules! step {
             }
 
             #[test]
-            fn survives_being_written_down() {
+            fn survives_serialisation() {
                 privileged!(guard, {
-                    super::survives_being_written_down(&$case(&Ground::new(&guard)));
+                    super::survives_serialisation(&$case(&Ground::new(&guard)));
                 });
             }
         }
     };
 }
 
-/// A step whose effect is that a path exists, and that builds on `before`.
+/// A step that creates a path, and depends on the steps in `before`.
 fn path_case(before: Vec<Step>, step: impl Into<Step>, path: PathBuf) -> Case {
-    Case { before, step: step.into(), seen: Box::new(move || path.symlink_metadata().is_ok()) }
+    Case { before, step: step.into(), exists: Box::new(move || path.symlink_metadata().is_ok()) }
 }
 
 step!(shared_directory, |ground: &Ground<'_>| {
@@ -169,8 +169,8 @@ step!(jail_directory, |ground: &Ground<'_>| {
     path_case(steps, step, ground.layout().jail_dir().as_path().to_owned())
 });
 
-step!(folder, |ground: &Ground<'_>| {
-    let step = Folder { path: JailPath::new("dev").unwrap(), owner: OWNER };
+step!(directory, |ground: &Ground<'_>| {
+    let step = Directory { path: JailPath::new("dev").unwrap(), owner: OWNER };
     path_case(ground.jail(), step, ground.inside("dev"))
 });
 
@@ -231,7 +231,7 @@ step!(placed_tree, |ground: &Ground<'_>| {
     path_case(ground.jail(), step, ground.inside("usr/share/firmware"))
 });
 
-/// A directory as VMMs need it: files, folders, and links between them.
+/// A directory as VMMs need it: files, directories, and symbolic links between them.
 fn firmware(guard: &Guard) -> PathBuf {
     let top = guard.directory().join("firmware");
     std::fs::create_dir_all(top.join("roms/old")).unwrap();
@@ -255,10 +255,10 @@ step!(ramfs, |ground: &Ground<'_>| {
         size: 1 << 20,
         owner: OWNER,
     };
-    let seen = move || {
+    let exists = move || {
         std::fs::read_to_string("/proc/mounts").unwrap().contains(&format!(" {} ramfs ", at.display()))
     };
-    Case { before: ground.jail(), step: step.into(), seen: Box::new(seen) }
+    Case { before: ground.jail(), step: step.into(), exists: Box::new(exists) }
 });
 
 step!(cpu_info, |ground: &Ground<'_>| {
@@ -268,11 +268,11 @@ step!(cpu_info, |ground: &Ground<'_>| {
 });
 
 /// A processor's directory, with these files for each of two caches.
-fn cpu(guard: &Guard, told: &[&str]) -> PathBuf {
+fn cpu(guard: &Guard, files: &[&str]) -> PathBuf {
     let cpu = guard.directory().join("cpu0");
     for cache in ["index0", "index1"] {
         std::fs::create_dir_all(cpu.join("cache").join(cache)).unwrap();
-        for file in told {
+        for file in files {
             std::fs::write(cpu.join("cache").join(cache).join(file), format!("{cache} {file}\nmore\n"))
                 .unwrap();
         }
@@ -295,8 +295,8 @@ step!(cgroup_v1, |ground: &Ground<'_>| {
 });
 
 step!(cgroup_v2, |ground: &Ground<'_>| {
-    // With no controller asked for: those of a host that uses version 1 cannot be had here, and the virtual
-    // machine with a pure version 2 has its own tests.
+    // Without controllers: on a host that uses cgroup v1 they are not available here. The virtual machine with cgroup v2
+    // alone has its own tests.
     let unified = unified_mount();
     let path = Path::new(ground.guard.name()).join("jail");
     let step = CgroupV2 { hierarchy: unified, path, controllers: vec![], settings: vec![], exclusive: true };

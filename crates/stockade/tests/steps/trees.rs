@@ -1,18 +1,18 @@
-//! Directories placed with everything in them: what comes along, what is refused, and who may interfere.
+//! Placed directories: copied content, refusals, and interference by the jail.
 
 use super::*;
 
 use std::os::unix::fs::MetadataExt;
 
 #[test]
-fn a_tree_has_the_sources_content_modes_and_links_and_the_jails_owner() {
+fn a_tree_has_the_sources_modes_and_the_jails_owner() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let source = firmware(&guard);
         let mode = |path: &Path, mode| {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         };
-        // More than the umask would let through, less than a folder can be made with, and a set-uid bit.
+        // More bits than the umask allows, fewer than a directory needs while it is filled, and a set-uid bit.
         mode(&source, 0o775);
         mode(&source.join("roms/old"), 0o555);
         mode(&source.join("bios.bin"), 0o4662);
@@ -23,42 +23,46 @@ fn a_tree_has_the_sources_content_modes_and_links_and_the_jails_owner() {
             let seen = (facts.mode() & 0o7777, facts.uid(), facts.gid());
             assert_eq!(seen, (mode, OWNER.uid, OWNER.gid), "{name}: {:o}", seen.0);
         }
-        for (name, leads_to, content) in
+        for (name, target, content) in
             [("net.rom", "roms/old/net.rom", "rom"), ("roms/bios.bin", "../bios.bin", "bios")]
         {
-            assert_eq!(std::fs::read_link(at.join(name)).unwrap(), Path::new(leads_to));
+            assert_eq!(std::fs::read_link(at.join(name)).unwrap(), Path::new(target));
             assert_eq!(std::fs::read_to_string(at.join(name)).unwrap(), content);
             assert_eq!(std::fs::symlink_metadata(at.join(name)).unwrap().uid(), OWNER.uid);
         }
         assert_eq!(std::fs::read_dir(&at).unwrap().count(), 3, "and nothing else");
-        assert_eq!(std::fs::metadata(source.join("bios.bin")).unwrap().uid(), 0, "the host's stays root's");
+        assert_eq!(
+            std::fs::metadata(source.join("bios.bin")).unwrap().uid(),
+            0,
+            "the host's file remains root's"
+        );
         undo_all(&ground, &ground.jail());
     });
 }
 
 #[test]
-fn a_tree_with_a_link_that_leads_out_of_it_is_refused_with_the_links_path() {
+fn a_tree_with_a_symlink_out_of_it_is_refused_with_its_path() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let source = firmware(&guard);
-        // Through the link `up`, which stays inside, one step back is one too many.
+        // `up` leads to the top of the tree, so one `..` behind it leads out.
         std::fs::create_dir_all(source.join("a/b")).unwrap();
         std::os::unix::fs::symlink("../..", source.join("a/b/up")).unwrap();
-        for leads_to in ["/etc/passwd", "../outside", "a/b/up/..", "a/b/up/../outside", "/no/such"] {
+        for target in ["/etc/passwd", "../outside", "a/b/up/..", "a/b/up/../outside", "/no/such"] {
             let link = source.join("link");
-            std::os::unix::fs::symlink(leads_to, &link).unwrap();
+            std::os::unix::fs::symlink(target, &link).unwrap();
             let step = Step::from(placed_tree(&source, "firmware"));
-            let error = step.apply(&ground.site).expect_err(leads_to);
-            let said = format!(
-                "{} is a link to {leads_to}, which is not in the directory that is placed",
+            let error = step.apply(&ground.ctx).expect_err(target);
+            let line = format!(
+                "'{}' is a symbolic link to '{target}', which is not in the placed directory; replace it with the file",
                 link.display()
             );
-            assert_eq!(error.to_string(), said);
-            assert!(!ground.inside("firmware").exists(), "nothing of it is seen");
-            assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere, "nothing of it is left");
+            assert_eq!(error.to_string(), line);
+            assert!(!ground.inside("firmware").exists(), "nothing of it is visible");
+            assert_eq!(step.undo(&ground.ctx), UndoOutcome::NeverThere, "nothing of it is left");
             std::fs::remove_file(link).unwrap();
         }
-        // One that leads nowhere, but would lead inside, does no harm.
+        // A dangling one whose target would be inside is allowed.
         std::os::unix::fs::symlink("roms/../missing", source.join("link")).unwrap();
         apply_all(&ground, &[placed_tree(&source, "firmware").into()]);
         undo_all(&ground, &ground.jail());
@@ -66,7 +70,7 @@ fn a_tree_with_a_link_that_leads_out_of_it_is_refused_with_the_links_path() {
 }
 
 #[test]
-fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
+fn a_tree_with_a_special_file_is_refused_with_its_path() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let source = firmware(&guard);
@@ -83,10 +87,13 @@ fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
         ] {
             node(kind);
             let step = Step::from(placed_tree(&source, "firmware"));
-            let error = step.apply(&ground.site).expect_err("it is refused");
-            let said = format!("{} is neither a file, a directory nor a link", special.display());
-            assert_eq!(error.to_string(), said, "{kind:?}");
-            assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
+            let error = step.apply(&ground.ctx).expect_err("it is refused");
+            let line = format!(
+                "'{}' is neither a file, a directory nor a symbolic link; remove it or place the files one by one",
+                special.display()
+            );
+            assert_eq!(error.to_string(), line, "{kind:?}");
+            assert_eq!(step.undo(&ground.ctx), UndoOutcome::NeverThere);
             std::fs::remove_file(&special).unwrap();
         }
         undo_all(&ground, &ground.jail());
@@ -94,35 +101,37 @@ fn a_tree_with_a_device_a_pipe_or_a_socket_in_it_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_tree_that_was_cut_off_by_a_kill_is_taken_away() {
+fn a_tree_cut_off_by_a_kill_is_removed() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let step = Step::from(placed_tree(&firmware(&guard), "usr/share/firmware"));
         apply_all(&ground, std::slice::from_ref(&step));
-        // As a kill before the last call leaves it: complete, under the name that only this receipt uses.
+        // The state after a kill before the last call: complete, under the temporary name of this receipt.
         let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
         std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
-        assert_eq!(step.undo(&ground.site), UndoOutcome::Removed);
+        assert_eq!(step.undo(&ground.ctx), UndoOutcome::Removed);
         assert!(!cut_off.exists());
-        assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
+        assert_eq!(step.undo(&ground.ctx), UndoOutcome::NeverThere);
         undo_all(&ground, &ground.jail());
     });
 }
 
 #[test]
-fn a_tree_that_has_the_jail_in_it_is_refused() {
+fn a_tree_that_contains_the_jail_is_refused() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let step = Step::from(placed_tree(guard.directory(), "all"));
-        let error = step.apply(&ground.site).expect_err("it would never end");
-        assert_eq!(error.to_string(), format!("{} has the jail itself in it", guard.directory().display()));
-        assert_eq!(step.undo(&ground.site), UndoOutcome::NeverThere);
+        let error = step.apply(&ground.ctx).expect_err("it would never end");
+        let line =
+            format!("'{}' has the jail itself in it; place another directory", guard.directory().display());
+        assert_eq!(error.to_string(), line);
+        assert_eq!(step.undo(&ground.ctx), UndoOutcome::NeverThere);
         undo_all(&ground, &ground.jail());
     });
 }
 
 #[test]
-fn a_tree_is_placed_only_where_nothing_is_and_through_no_link() {
+fn a_tree_is_placed_over_nothing_and_through_no_symlink() {
     privileged!(guard, {
         let ground = Ground::with_jail(&guard);
         let source = firmware(&guard);
@@ -131,21 +140,21 @@ fn a_tree_is_placed_only_where_nothing_is_and_through_no_link() {
         std::os::unix::fs::symlink(&outside, ground.inside("link")).unwrap();
         for path in ["link", "link/below"] {
             let step = Step::from(placed_tree(&source, path));
-            step.apply(&ground.site).expect_err(path);
-            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
+            step.apply(&ground.ctx).expect_err(path);
+            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "nothing was created outside");
             assert_eq!(std::fs::metadata(&outside).unwrap().uid(), 0);
         }
-        assert!(ground.inside("link").is_symlink(), "what is there stays");
-        // A source that became a link after it was looked at is not followed either.
+        assert!(ground.inside("link").is_symlink(), "the symbolic link remains");
+        // A source that became a symbolic link after the plan is not followed either.
         let step = Step::from(placed_tree(&source, "firmware"));
         std::fs::rename(&source, guard.directory().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("/etc", &source).unwrap();
-        step.apply(&ground.site).expect_err("the source is a link now");
+        step.apply(&ground.ctx).expect_err("the source is a symbolic link now");
         undo_all(&ground, &ground.jail());
     });
 }
 
-/// A process that ends with the test, however that ends.
+/// A process that is killed at the end of the test.
 struct Hostile(std::process::Child);
 
 impl Drop for Hostile {
@@ -156,7 +165,7 @@ impl Drop for Hostile {
 }
 
 #[test]
-fn a_tree_is_made_beside_a_jail_that_moves_and_replaces_it_and_nothing_outside_changes() {
+fn a_tree_replaced_during_placement_has_no_outside_effect() {
     privileged!(guard, {
         use std::os::unix::process::CommandExt;
         let ground = Ground::with_jail(&guard);
@@ -177,22 +186,22 @@ fn a_tree_is_made_beside_a_jail_that_moves_and_replaces_it_and_nothing_outside_c
             .spawn();
         let hostile = Hostile(hostile.unwrap());
         let step = Step::from(placed_tree(&source, "firmware"));
-        let (mut made, mut prevented) = (0, 0);
+        let (mut placed, mut prevented) = (0, 0);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while (made < 100 || prevented < 10) && std::time::Instant::now() < deadline {
-            match step.apply(&ground.site) {
-                Ok(()) => made += 1,
+        while (placed < 100 || prevented < 10) && std::time::Instant::now() < deadline {
+            match step.apply(&ground.ctx) {
+                Ok(()) => placed += 1,
                 Err(_) => prevented += 1,
             }
-            step.undo(&ground.site);
+            step.undo(&ground.ctx);
             let seen = std::fs::metadata(&outside).unwrap();
             assert_eq!((seen.uid(), seen.mode() & 0o777), (0, 0o755));
             assert_eq!(std::fs::read_to_string(outside.join("bios.bin")).unwrap(), "precious");
-            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside");
+            assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was created outside");
         }
         drop(hostile);
-        println!("{made} trees made, {prevented} prevented");
-        assert!(made > 0 && prevented > 0, "{made} made, {prevented} prevented: there was no race");
+        println!("{placed} trees placed, {prevented} prevented");
+        assert!(placed > 0 && prevented > 0, "{placed} placed, {prevented} prevented: there was no race");
         undo_all(&ground, &ground.jail());
     });
 }

@@ -1,4 +1,4 @@
-//! In what two jails differ that should be alike.
+//! The differences between two jails that should be alike.
 
 use serde::Serialize;
 use stockade::doctor::Finding;
@@ -7,10 +7,10 @@ use stockade::spec::JailId;
 use super::Audit;
 use crate::terminal::findings::FindingsStyle;
 
-/// What no two jails have alike.
+/// The check whose findings always differ.
 const OWN: &str = "cgroup";
 
-/// A jail against another.
+/// The comparison of a jail with another.
 #[derive(Serialize)]
 pub(super) struct Comparison<'a> {
     id: &'a JailId,
@@ -40,7 +40,7 @@ impl<'a> Comparison<'a> {
         Self { id: &one.id, against: &other.id, alike: differences.is_empty(), differences }
     }
 
-    /// Each finding that only one of the two has, with the jail whose it is.
+    /// Each finding that only one jail has, with the id of that jail.
     pub(super) fn findings(&self) -> impl Iterator<Item = (&'a JailId, &'a Finding)> {
         self.differences.iter().flat_map(|difference| {
             let of = |id, findings: &[&'a Finding]| -> Vec<(&'a JailId, &'a Finding)> {
@@ -50,7 +50,7 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// A line for each of them.
+    /// One line for each differing finding.
     pub(super) fn text(&self) -> String {
         let style = FindingsStyle::for_stdout();
         self.findings().map(|(id, finding)| style.fact(&format!("{id}: "), finding)).collect()

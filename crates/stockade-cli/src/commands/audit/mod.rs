@@ -1,4 +1,4 @@
-//! `stockade audit`: how well a jail that runs holds its VMM.
+//! `stockade audit`: checks how well a running jail confines its VMM.
 
 mod comparison;
 mod probe;
@@ -23,9 +23,7 @@ use crate::terminal::output::{Code, Failure, print, print_json, require_root_to_
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 1 if a finding is graded broken; with --against it is 1 if the jails differ.
-
-A jail may be named by the beginning of its id.
+    after_help = "The exit code is 1 if a finding is graded broken, or with --against if the jails differ. An ID prefix is accepted if it is unique.
 
 Examples:
   stockade audit --probe vm-1
@@ -33,19 +31,19 @@ Examples:
   stockade audit --against vm-2 vm-1
   stockade audit --json --against vm-2 vm-1"
 )]
-// One for each flag that is on or off.
+// One bool for each switch.
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct AuditArgs {
-    /// Look from inside too: a visitor on the VMM's way into the jail reports, and tries to get out.
+    /// Also run a probe in the jail, which reports its view and tries to escape.
     #[arg(long)]
     probe: bool,
-    /// Compare with this jail, and tell only what differs.
+    /// Compare with this jail, and print only the differences.
     #[arg(long, value_name = "ID")]
     against: Option<JailId>,
-    /// Tell only what is not as it should be.
+    /// Omit the findings that are good.
     #[arg(short, long)]
     quiet: bool,
-    /// Print one JSON object, with the facts; a list of them unless a single jail is named.
+    /// Print JSON with all facts: an object for a single ID, otherwise a list.
     #[arg(long, conflicts_with = "sarif")]
     json: bool,
     /// Print the findings as SARIF 2.1.0.
@@ -55,7 +53,7 @@ pub(crate) struct AuditArgs {
     jails: SelectArgs,
 }
 
-/// All that is found of one jail.
+/// The audit of one jail.
 #[derive(Serialize)]
 struct Audit {
     /// Whether no finding is graded broken.
@@ -63,7 +61,7 @@ struct Audit {
     id: JailId,
     findings: Vec<Finding>,
     facts: AuditFacts,
-    /// The probe's report, if it was asked for.
+    /// The probe's report; `None` without `--probe`.
     inside: Option<Value>,
 }
 
@@ -129,12 +127,12 @@ fn print_differences(args: &AuditArgs, compared: &[Comparison], single: bool) ->
     }
 }
 
-/// Each finding with the jail whose it is.
+/// Each finding with the id of its jail.
 fn findings(audit: &Audit) -> impl Iterator<Item = (&JailId, &Finding)> {
     audit.findings.iter().map(|finding| (&audit.id, finding))
 }
 
-/// What is found of one of several jails.
+/// The findings of one of several jails, below its id.
 fn titled(audit: &Audit) -> String {
     format!("jail {}\n{}", audit.id, FindingsStyle::for_stdout().findings(&audit.findings))
 }

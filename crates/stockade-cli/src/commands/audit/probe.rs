@@ -1,4 +1,4 @@
-//! The look from inside: this very program visits the jail as the probe.
+//! The look from inside: this program runs in the jail as the probe.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,32 +12,32 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
 use stockade::{Error, Exec, Store, Streams};
+use stockade_syscalls::descriptors::null;
 
 use crate::terminal::output::Failure;
 use crate::terminal::poll::wait_until;
 
-/// How long the probe may take: it shares its cgroup with a VMM that may use all there is.
+/// The longest wait for the probe: it shares its cgroup with a VMM that may use all of the cgroup's limits.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// No report is longer: what writes more is not the probe any more.
+/// The longest report. A process that writes more is not the probe.
 const LONGEST: u64 = 4 << 20;
 
 pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
-    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to hear the probe: {e}"));
-    let watched = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
+    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to read the probe's report: {e}"));
+    let vmm = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
     let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
-    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
     let (stdin, stderr) = (null().map_err(|e| failed(&e))?, null().map_err(|e| failed(&e))?);
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
     let exec = Exec::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);
-    let visitor = watched.exec(exec)?;
+    let probe = vmm.exec(exec)?;
     let text = read_report(report, Instant::now() + PATIENCE);
-    // It has said all; whoever is still there has no more to say.
-    visitor.signal(Signal::KILL)?;
-    visitor.wait()?;
+    // The report is complete. A process that still runs has no more output.
+    probe.signal(Signal::KILL)?;
+    probe.wait()?;
     serde_json::from_slice(&text.map_err(|e| failed(&e))?).map_err(|e| failed(&e))
 }
 
-/// Reads to the end of the pipe, or to that of the time.
+/// Reads to the end of the pipe, at most until the deadline.
 fn read_report(report: OwnedFd, deadline: Instant) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut report = File::from(report).take(LONGEST);

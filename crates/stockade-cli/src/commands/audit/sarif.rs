@@ -1,4 +1,4 @@
-//! Findings as SARIF, which code scanners and their dashboards read.
+//! Findings as SARIF, the format of code scanners and their dashboards.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 
-/// A log with a run for each jail.
+/// A SARIF log with one run for each jail.
 pub(super) fn log<'a>(jails: impl Iterator<Item = Vec<(&'a JailId, &'a Finding)>>) -> Value {
     json!({
         "version": "2.1.0",

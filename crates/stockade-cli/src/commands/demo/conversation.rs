@@ -1,4 +1,4 @@
-//! Talking with the probe in the jail: it answers in lines of JSON.
+//! The conversation with the probe in the jail, which answers in lines of JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,11 +21,11 @@ pub(crate) struct Conversation {
     unread: Vec<u8>,
 }
 
-/// What the probe said.
+/// The answers of the probe.
 pub(crate) struct ProbeReport {
     pub(crate) probe: Value,
     pub(crate) kvm_guest: String,
-    /// Whether the placed file is inside what it is outside.
+    /// Whether the placed file has the same content inside and outside.
     pub(crate) placed_is_whole: bool,
 }
 
@@ -37,22 +37,22 @@ impl ProbeReport {
 }
 
 impl Conversation {
-    /// Over these pipes, for at most `patience`.
+    /// A conversation over these pipes, for at most `patience`.
     pub(crate) fn new(to_probe: OwnedFd, from_probe: OwnedFd, patience: Duration) -> Self {
         Self { to_probe, from_probe, deadline: Instant::now() + patience, unread: Vec::new() }
     }
 
-    /// Hears the probe out. While it holds, it is looked at from outside too: without /proc it cannot tell
-    /// in which namespaces it is.
+    /// Reads all answers of the probe. While the probe waits, its namespaces are read from outside: it has no
+    /// /proc to read them itself.
     pub(crate) fn read_report(mut self, pid: i32, source: &Path) -> Result<ProbeReport, Failure> {
         let mut probe = self.line()?;
         probe["namespaces"] = namespaces(pid);
         rustix::io::write(&self.to_probe, b"\n")
-            .map_err(|e| Failure::new(format!("the probe is gone: {e}")))?;
+            .map_err(|e| Failure::new(format!("failed to write to the probe: {e}")))?;
         let inside = self.line()?;
         let outside = std::fs::read_to_string(source).unwrap_or_default();
         let guest = self.line()?;
-        let kvm_guest = guest["kvm_guest"].as_str().unwrap_or("the probe did not say").to_owned();
+        let kvm_guest = guest["kvm_guest"].as_str().unwrap_or("the probe did not report it").to_owned();
         Ok(ProbeReport { probe, kvm_guest, placed_is_whole: inside["read"] == outside.as_str() })
     }
 
@@ -61,7 +61,7 @@ impl Conversation {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
                 return serde_json::from_slice(&line)
-                    .map_err(|e| Failure::new(format!("the probe's answer is no JSON: {e}")));
+                    .map_err(|e| Failure::new(format!("the probe's answer is not JSON: {e}")));
             }
             self.more()?;
         }
@@ -76,7 +76,7 @@ impl Conversation {
         }
         let mut buffer = [0; 4096];
         match rustix::io::read(&self.from_probe, &mut buffer) {
-            Ok(0) => Err(Failure::new("the probe ended before it had answered")),
+            Ok(0) => Err(Failure::new("the probe exited before its answer")),
             Ok(length) => {
                 self.unread.extend_from_slice(&buffer[..length]);
                 Ok(())
@@ -96,8 +96,8 @@ fn namespaces(pid: i32) -> Value {
     };
     let mut kinds = BTreeMap::new();
     for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
-        let (theirs, ours) = (inode(&pid.to_string(), kind), inode("self", kind));
-        kinds.insert(kind, json!({ "inode": theirs, "own": theirs.is_some() && theirs != ours }));
+        let (of_probe, of_host) = (inode(&pid.to_string(), kind), inode("self", kind));
+        kinds.insert(kind, json!({ "inode": of_probe, "own": of_probe.is_some() && of_probe != of_host }));
     }
     json!(kinds)
 }

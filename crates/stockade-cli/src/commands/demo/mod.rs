@@ -1,4 +1,4 @@
-//! `stockade demo`: a real jail from its making to its removal, with a look from inside and a tiny guest.
+//! `stockade demo`: creates a real jail, examines it from inside, runs a tiny guest, and removes the jail.
 
 mod conversation;
 mod report;
@@ -23,39 +23,39 @@ use crate::terminal::output::{Failure, print, print_json, require_root, success_
 use crate::terminal::signals::stop_signals;
 use conversation::Conversation;
 
-/// What the demo found, and whether all is well.
+/// The results of the demo.
 #[derive(Debug, Serialize)]
 pub(crate) struct Demo {
-    /// Whether every escape was held, the guest ran (or there is no KVM), and nothing is left.
+    /// Whether every escape failed, the guest ran or KVM is missing, and nothing was left behind.
     ok: bool,
     id: String,
     root: String,
     phases: Phases,
-    /// What the probe saw from inside.
+    /// The probe's report from inside.
     probe: Value,
-    /// The file that was placed, as the jail saw it.
+    /// The placed file, with its path in the jail and its method.
     placed: String,
-    /// `hlt`, or why the guest did not get there.
+    /// `hlt`, or the reason why the guest did not reach it.
     kvm_guest: String,
-    /// What is still there after the teardown; empty when clean.
+    /// Objects that exist after the teardown; empty if it was clean.
     leftovers: Vec<String>,
 }
 
-/// How long each phase took, in microseconds.
+/// The duration of each phase, in microseconds.
 #[derive(Debug, Default, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the unit belongs to the names in the JSON")]
 pub(crate) struct Phases {
-    /// Making the jail.
+    /// Preparing the jail.
     prepare_us: u64,
     /// Placing a file into it.
     place_us: u64,
-    /// From the clone until the probe was executed.
+    /// From the clone to the exec of the probe.
     launch_us: u64,
-    /// The probe's life: its report, its escape attempts, and the guest.
+    /// The life of the probe: its report, its escape attempts, and the guest.
     run_us: u64,
-    /// Removing everything.
+    /// Tearing the jail down.
     teardown_us: u64,
-    /// All of it.
+    /// All phases.
     total_us: u64,
 }
 
@@ -66,10 +66,10 @@ pub(crate) struct Phases {
 pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Directory that the jail is made in.
+    /// Directory that holds the jail.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     pub(crate) chroot_base_dir: PathBuf,
-    /// Print a report for programs.
+    /// Print a JSON report.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -89,13 +89,13 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let store = args.state.store()?;
     let spec = spec(args)?;
     let id = spec.id.to_string();
-    // A demo that is interrupted still removes its jail: it is over in a moment.
+    // An interrupted demo still removes its jail: it takes only a moment.
     let _signals = stop_signals()?;
-    // Whatever the jail leaves behind becomes a child of this process, and is found at the end.
+    // A process that outlives the jail becomes a child of this one, and `children` finds it.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let looked_at = [spec.base.as_path().to_owned(), store.directory().as_path().to_owned()];
-    let looked_at: Vec<&Path> = looked_at.iter().map(AsRef::as_ref).collect();
-    let before = Snapshot::take(&looked_at)?;
+    let watched = [spec.base.as_path().to_owned(), store.directory().as_path().to_owned()];
+    let watched: Vec<&Path> = watched.iter().map(AsRef::as_ref).collect();
+    let before = Snapshot::take(&watched)?;
     let mut phases = Phases::default();
     let begin = Instant::now();
 
@@ -108,7 +108,7 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let lived = Instant::now();
     let report = conversation.read_report(running.pid(), source);
     if report.is_err() {
-        // Whoever does not answer is not waited for.
+        // A probe that does not answer may not exit either.
         running.signal(rustix::process::Signal::KILL)?;
     }
     running.wait()?;
@@ -116,11 +116,11 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let torn_down = timed(&mut phases.teardown_us, || running.teardown())?;
     phases.total_us = micros(begin);
 
-    let after = Snapshot::take(&looked_at)?;
+    let after = Snapshot::take(&watched)?;
     let mut leftovers: Vec<String> =
         torn_down.left.iter().map(|left| format!("{}: {}", left.what, left.reason)).collect();
     leftovers.extend(children());
-    // Other jails come and go meanwhile; what is this one's has its id in its name.
+    // Other jails come and go. Each object of this one has its id in its name.
     leftovers.extend(before.added(&after).filter(|what| what.contains(&id)).map(str::to_owned));
 
     let report = report?;
@@ -138,7 +138,7 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     })
 }
 
-/// The jail of the demo: this very program is the VMM, entered as the probe.
+/// The jail of the demo: its VMM is this program as the probe.
 fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
     let myself =
         std::env::current_exe().map_err(|e| Failure::new(format!("failed to find this program: {e}")))?;
@@ -146,7 +146,7 @@ fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
         .map_err(|e| Failure::new(format!("--chroot-base-dir: {e}")))?;
     let mut random = [0; 4];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Failure::new(format!("failed to make up an id: {e}")))?;
+        .map_err(|e| Failure::new(format!("failed to generate an id: {e}")))?;
     let id = format!("demo-{:08x}", u32::from_ne_bytes(random)).parse()?;
     let mut spec = JailSpec::new(id, ExecFile::new(&myself)?, base);
     spec.profile = Profile::plain();
@@ -156,23 +156,25 @@ fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
     Ok(spec)
 }
 
-/// A small file that every Linux has.
+/// A small file that every Linux system has.
 fn something_to_place() -> Result<&'static Path, Failure> {
     let candidates = ["/etc/os-release", "/etc/hostname", "/etc/passwd"].map(Path::new);
     let found = candidates.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| Failure::new("found none of /etc/os-release, /etc/hostname, /etc/passwd to place"))
+    found.ok_or_else(|| {
+        Failure::new("found none of '/etc/os-release', '/etc/hostname' and '/etc/passwd' to place")
+    })
 }
 
 fn streams() -> Result<(Streams, Conversation), Failure> {
     let pipe =
-        || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::new(format!("failed to make a pipe: {e}")));
+        || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::new(format!("failed to create a pipe: {e}")));
     let (stdin, to_probe): (OwnedFd, OwnedFd) = pipe()?;
     let (from_probe, stdout) = pipe()?;
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: None };
     Ok((streams, Conversation::new(to_probe, from_probe, Duration::from_secs(20))))
 }
 
-/// Processes that the jail has left to this one.
+/// Reports whether a process of the jail was left to this one.
 fn children() -> Option<String> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match rustix::process::waitid(WaitId::All, options) {

@@ -1,4 +1,4 @@
-//! The demo's report for a person.
+//! The demo's report as text.
 
 use std::fmt::Write;
 
@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::Demo;
 
-/// The report as text.
 pub(crate) fn text(demo: &Demo) -> String {
     let mut text = String::new();
     let mut line = |label: &str, content: String| {
@@ -23,8 +22,8 @@ pub(crate) fn text(demo: &Demo) -> String {
     for (number, escape) in probe["escapes"].as_array().into_iter().flatten().enumerate() {
         let label = if number == 0 { "escapes" } else { "" };
         let held = if escape["held"] == true { "held" } else { "NOT HELD" };
-        let word = |key: &str| escape[key].as_str().unwrap_or("?").to_owned();
-        line(label, format!("{held:8} {:20} {:7} {}", word("name"), word("result"), word("what")));
+        let field = |key: &str| escape[key].as_str().unwrap_or("?").to_owned();
+        line(label, format!("{held:8} {:20} {:7} {}", field("name"), field("result"), field("what")));
     }
     let phases = &demo.phases;
     let named = [
@@ -66,7 +65,7 @@ fn sees(probe: &Value) -> String {
     };
     let descriptors = join(&probe["descriptors"], |fd| Some(fd.to_string()));
     let network = join(&probe["network"], |name| name.as_str().map(str::to_owned));
-    format!("{mounts}, descriptors {descriptors}, {environment}, interfaces {network}")
+    format!("{mounts}, file descriptors {descriptors}, {environment}, interfaces {network}")
 }
 
 fn namespaces(probe: &Value, own: bool) -> String {

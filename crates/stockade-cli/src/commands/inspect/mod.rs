@@ -1,4 +1,4 @@
-//! `stockade inspect`: everything that is known of one jail.
+//! `stockade inspect`: prints all facts about jails.
 
 mod tree;
 
@@ -15,17 +15,17 @@ use tree::Style;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "A jail may be named by the beginning of its id.
+#[command(after_help = "An ID prefix is accepted if it is unique.
 
 Examples:
   stockade inspect vm-1 --json
   stockade inspect --tree vm-1
-  stockade inspect --filter state=dead")]
+  stockade inspect --filter state=abandoned")]
 pub(crate) struct InspectArgs {
-    /// Draw its root with mounts, namespace, cgroups and processes.
+    /// Draw each jail as a tree of its mounts, namespace, cgroups and processes.
     #[arg(long, conflicts_with = "json")]
     tree: bool,
-    /// Print one JSON object; a list of them unless a single jail is named.
+    /// Print JSON: an object for a single ID, otherwise a list.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let (store, selection) = args.jails.select(IdMatch::Prefix, |_| true)?;
     let single = selection.single;
     let (ids, code) = selection.known();
-    // What has gone meanwhile is no more.
+    // A jail that was removed after the selection is omitted.
     let looks = ids.iter().filter_map(|id| store.inspect(id).transpose());
     let found = looks.collect::<Result<Vec<_>, _>>()?;
     match (&found[..], args.json) {
@@ -53,7 +53,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// A row for each fact that there is.
+/// One row for each known fact.
 fn text(found: &Inspection) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: &dyn Display| {
@@ -61,11 +61,11 @@ fn text(found: &Inspection) -> String {
     };
     row("jail", &found.id);
     row("state", &format!("{}{}", found.state, age(found)));
-    let processes = [("VMM", found.vmm), ("monitor", found.monitor), ("keeper", found.keeper)];
+    let processes = [("VMM", found.vmm), ("monitor", found.monitor), ("owned by", found.keeper)];
     for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
         row(name, &describe(process));
     }
-    found.ended.iter().for_each(|ended| row("ended", ended));
+    found.ended.iter().for_each(|ended| row("exit", ended));
     found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));
     found.problem.iter().for_each(|problem| row("problem", problem));
     let paths = &found.paths;
@@ -77,7 +77,7 @@ fn text(found: &Inspection) -> String {
     paths.netns.iter().for_each(|path| row("netns", path));
     paths.cgroups.iter().for_each(|path| row("cgroup", path));
     for (title, steps) in
-        [("made, and undone from the end:", &found.steps), ("in the VMM's process:", &found.enter)]
+        [("created, and undone from the end:", &found.steps), ("in the VMM's process:", &found.enter)]
     {
         if !steps.is_empty() {
             let _ = writeln!(text, "{title}");
@@ -89,12 +89,12 @@ fn text(found: &Inspection) -> String {
     text
 }
 
-/// How long ago the jail was made, behind its state.
+/// The age of the jail, to follow its state.
 fn age(found: &Inspection) -> String {
-    found.age_seconds.map(|age| format!(", made {} ago", short(age))).unwrap_or_default()
+    found.age_seconds.map(|age| format!(", created {} ago", short(age))).unwrap_or_default()
 }
 
 fn describe(process: Process) -> String {
-    let gone = if process.alive { "" } else { ", gone" };
-    format!("pid {}{gone}", process.pid)
+    let exited = if process.alive { "" } else { ", exited" };
+    format!("pid {}{exited}", process.pid)
 }

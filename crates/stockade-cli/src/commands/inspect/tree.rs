@@ -1,4 +1,4 @@
-//! A jail drawn as a tree.
+//! A drawing of a jail as a tree.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use stockade::inspect::{Inspection, Member};
 
 use crate::terminal::output::escape_control;
 
-/// A line, and the lines that hang on it.
+/// A line with the lines below it.
 #[derive(Debug)]
 pub(super) struct Node {
     line: String,
     below: Vec<Node>,
 }
 
-/// What branches are drawn with.
+/// The characters of the branches.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
     Lines,
@@ -21,14 +21,14 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Lines where the locale has them.
+    /// Lines if the locale is UTF-8.
     pub(super) fn of_locale() -> Self {
         let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok());
         let locale = set.into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_ascii_uppercase();
         if locale.contains("UTF-8") || locale.contains("UTF8") { Self::Lines } else { Self::Ascii }
     }
 
-    /// Before a line and before those below it; for the last of several, and for one before it.
+    /// The prefixes of a node's line and of the lines below it.
     fn branches(self, last: bool) -> (&'static str, &'static str) {
         match (self, last) {
             (Self::Lines, false) => ("├─ ", "│  "),
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-/// All parts of a jail that there are.
+/// The tree of a jail, with all its existing parts.
 pub(super) fn of(found: &Inspection) -> Node {
     let paths = &found.paths;
     let age = super::age(found);
@@ -83,13 +83,13 @@ pub(super) fn of(found: &Inspection) -> Node {
     let roots =
         found.processes.iter().filter(|one| !found.processes.iter().any(|other| other.pid == one.parent));
     let processes = roots.map(|process| descent(process, found));
-    let kept = std::iter::once(&paths.receipt).map(|receipt| Node::leaf(format!("receipt {receipt}")));
+    let receipts = std::iter::once(&paths.receipt).map(|receipt| Node::leaf(format!("receipt {receipt}")));
     let logs = paths.logs.iter().map(|log| Node::leaf(format!("log {log}")));
-    let parts = root.chain(netns).chain(cgroups).chain(processes).chain(kept).chain(logs);
+    let parts = root.chain(netns).chain(cgroups).chain(processes).chain(receipts).chain(logs);
     Node::new(format!("{} ({}{age}{ended})", found.id, found.state), parts.collect())
 }
 
-/// A process with those that descend from it.
+/// A process with its descendants.
 fn descent(process: &Member, found: &Inspection) -> Node {
     let is = |role: Option<stockade::inspect::Process>| role.is_some_and(|role| role.pid == process.pid);
     let role = match process {
@@ -97,7 +97,7 @@ fn descent(process: &Member, found: &Inspection) -> Node {
         _ if is(found.monitor) => "monitor",
         _ => "process",
     };
-    // Whoever is reached from a root has one parent, so this ends, whatever pids mean by now.
+    // Each process that is reached from a root has one parent, so the recursion ends even if pids were reused.
     let children =
         found.processes.iter().filter(|child| child.parent == process.pid && child.pid != process.pid);
     let line = format!("{role} {} {}", process.pid, process.name);

@@ -1,4 +1,4 @@
-//! In what a jail that exists differs from what is asked for.
+//! The differences between an existing jail and the requested one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,12 +9,12 @@ use stockade::Receipt;
 use stockade::spec::{JailSpec, Netns};
 use stockade::steps::Step;
 
-/// One fact that differs.
+/// One differing fact.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
-    /// As its key in a jail file is called, or `place` and the path in the jail.
+    /// The key in a jail file, or `place` and the path in the jail.
     field: String,
-    /// `None` where the jail has nothing of the kind.
+    /// `None` if the jail lacks it.
     is: Option<String>,
     would_be: Option<String>,
 }
@@ -26,9 +26,9 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// In what the jail of a receipt differs from a specification, and from what would be placed.
+/// The differences between the jail of a receipt and a specification with its placements.
 pub(crate) fn differences(receipt: &Receipt, spec: &JailSpec, placed: &[Step]) -> Vec<Difference> {
-    // What was placed later than the jail was made is among it, as is what its profile wants.
+    // The steps behind `receipt.made` are the placements: later ones and those of the profile too.
     let mut is = facts(&receipt.spec, receipt.steps.get(receipt.made..).unwrap_or_default());
     let mut would_be = facts(spec, placed);
     let fields: BTreeSet<String> = is.keys().chain(would_be.keys()).cloned().collect();
@@ -39,22 +39,22 @@ pub(crate) fn differences(receipt: &Receipt, spec: &JailSpec, placed: &[Step]) -
     both.filter(|difference| difference.is != difference.would_be).collect()
 }
 
-/// Every fact by its field. Whatever a specification comes to hold is compared.
+/// Each fact by its field. A new field of the specification is compared without a change here.
 fn facts(spec: &JailSpec, placed: &[Step]) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     if let Ok(Value::Object(fields)) = serde_json::to_value(spec) {
         collect("", &fields, &mut facts);
     }
-    // When it was asked for is no part of what it is to be.
+    // The time of the request is not part of the jail.
     facts.remove("started-us");
-    // Bytes to a program, words to a person.
+    // The serialised form is a list of bytes.
     let arguments: Vec<_> = spec.arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     facts.insert("arguments".to_owned(), format!("{arguments:?}"));
     let cgroups: Vec<String> = spec.cgroups.iter().map(ToString::to_string).collect();
     facts.insert("cgroup".to_owned(), format!("{cgroups:?}"));
-    let libraries = spec.closure.files.iter().map(|file| file.source.to_string()).collect::<Vec<_>>();
+    let libraries = spec.libraries.files.iter().map(|file| file.source.to_string()).collect::<Vec<_>>();
     facts.insert("libraries".to_owned(), format!("{libraries:?}"));
-    // A namespace that the jail has made is one to join for whoever looks now.
+    // A network namespace of the existing jail would be joined by now, so the serialised forms differ.
     facts.retain(|field, _| !field.starts_with("netns"));
     facts.insert("netns".to_owned(), netns(&spec.netns));
     facts.extend(placed.iter().filter_map(placement));
@@ -73,7 +73,7 @@ fn collect(before: &str, fields: &Map<String, Value>, facts: &mut BTreeMap<Strin
     }
 }
 
-/// The key that a field of a specification has in a jail file, where there is one.
+/// The key in a jail file of a field of the specification; the field's own name if it has none.
 fn field(name: &str) -> String {
     match name {
         "exec_file.path" | "exec-file.path" => "exec-file".to_owned(),
@@ -98,10 +98,10 @@ fn netns(netns: &Netns) -> String {
     }
 }
 
-/// Where something is placed, and what. How a file got there, and as which inode, may differ by chance.
+/// The field and value of a placement. The method and the inode are omitted: they may differ by chance.
 fn placement(step: &Step) -> Option<(String, String)> {
-    let described = |path: &dyn std::fmt::Display, what: String, read_only: bool| {
-        (format!("place {path}"), format!("{what}{}", if read_only { ", read-only" } else { "" }))
+    let described = |path: &dyn std::fmt::Display, value: String, read_only: bool| {
+        (format!("place {path}"), format!("{value}{}", if read_only { ", read-only" } else { "" }))
     };
     let file = |source: &dyn AsRef<Path>| source.as_ref().display().to_string();
     match step {
@@ -119,8 +119,8 @@ fn placement(step: &Step) -> Option<(String, String)> {
             Some(described(&step.path, format!("{}, bound", file(&step.source)), step.read_only))
         }
         Step::DeviceNode(step) => {
-            let what = format!("device {}:{}, owner {}", step.major, step.minor, step.owner);
-            Some(described(&step.path, what, step.read_only))
+            let device = format!("device {}:{}, owner {}", step.major, step.minor, step.owner);
+            Some(described(&step.path, device, step.read_only))
         }
         _ => None,
     }

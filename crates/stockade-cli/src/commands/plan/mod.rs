@@ -1,4 +1,4 @@
-//! `stockade plan`: the dry run.
+//! `stockade plan`: prints the steps of `run`, and changes nothing.
 
 mod difference;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use stockade::entry::EnterStep;
 use stockade::spec::{HostPath, JailId, JailSpec};
 use stockade::steps::Step;
-use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, placement};
+use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, decide_placement};
 
 use crate::batch::request::JailRequest;
 use crate::flags::jail::PLACE_FLAG;
@@ -19,15 +19,15 @@ use crate::jail_file::Described;
 use crate::terminal::output::{Code, Failure, info, print, print_json};
 use difference::{Difference, differences as differences_of};
 
-/// A step of either list.
+/// A step in the JSON output.
 #[derive(Serialize)]
 struct Row<'a> {
     number: usize,
-    /// `prepare` is undone from its end; `enter` ends with the process.
+    /// `prepare`: undone from the last step to the first. `enter`: ends with the VMM's process.
     phase: &'static str,
     text: String,
     step: Detail<'a>,
-    /// What the host's file has and the jail's would not have.
+    /// The privileges of the host's file that the jail's file would lack.
     #[serde(skip_serializing_if = "Option::is_none")]
     stripped: Option<Stripped>,
 }
@@ -39,37 +39,37 @@ enum Detail<'a> {
     Enter(&'a EnterStep),
 }
 
-/// What is planned for one jail.
+/// The plan of one jail.
 #[derive(Serialize)]
 struct Planned<'a> {
     id: &'a JailId,
-    /// How the jail of that id is, if there is one.
+    /// The state of an existing jail with this id.
     exists: Option<JailState>,
-    /// In what that differs from what is planned.
+    /// The differences between the existing jail and the plan.
     differences: Vec<Difference>,
     steps: Vec<Row<'a>>,
 }
 
-/// What `plan` is asked besides the jail.
+/// Arguments of `plan`, besides the description of the jail.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "stockade plan [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]",
-    after_help = "If a jail of that id exists, it is told in what it differs from what would be made. The exit
-code is 2 then; 0 if nothing differs or no such jail exists, 1 if the command fails.
+    override_usage = "stockade plan [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
+       stockade plan [OPTIONS] -f <FILE>... [--only <ID>...]",
+    after_help = "If a jail with this ID exists, its differences from the plan are printed too, and the exit code is 2. It is 0 without differences, and 1 if the command fails.
 
 Examples:
   stockade plan --id vm-1 --exec-file /usr/bin/busybox --cgroup pids.max=64 --json
   stockade plan -f jails.toml"
 )]
 pub(crate) struct PlanArgs {
-    /// Print a list for programs: of the steps; with --file of the jails.
+    /// Print a JSON list of the steps; with --file, of the jails.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
     let requests = args.requests()?;
-    let plans = requests.iter().map(|request| work_out(request).map_err(|failure| request.locate(failure)));
+    let plans = requests.iter().map(|request| compute(request).map_err(|failure| request.locate(failure)));
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let planned = requests.iter().zip(&plans).map(|(request, plan)| Planned::new(request, plan));
     let planned = planned.collect::<Result<Vec<_>, _>>()?;
@@ -83,32 +83,32 @@ pub(crate) fn plan(args: &Described<PlanArgs>) -> Result<ExitCode, Failure> {
     Ok(if differs { Code::Differs } else { Code::Done }.into())
 }
 
-/// What would be done, and from where on that is what would be placed.
-fn work_out(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
+/// The plan, and the number of its steps before the placements.
+fn compute(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
     let spec = &request.spec;
     let mut plan = stockade::plan(spec, &Host::read_for(spec)?, LaunchMode::Spawn)?;
-    let made = plan.prepare.len();
+    let unplaced = plan.prepare.len();
     let near = existing_part(spec);
-    for placed in spec.placements() {
-        plan.place(placement(spec.owner, &near, &placed)?);
+    for wanted in spec.placements() {
+        plan.place(decide_placement(spec.owner, &near, &wanted)?);
     }
     for wanted in &request.placements {
-        let placed = placement(spec.owner, &near, wanted);
+        let placed = decide_placement(spec.owner, &near, wanted);
         plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, wanted.source(), &error))?);
     }
-    Ok((plan, made))
+    Ok((plan, unplaced))
 }
 
 impl<'a> Planned<'a> {
-    fn new(request: &'a JailRequest<PlanArgs>, (plan, made): &'a (Plan, usize)) -> Result<Self, Failure> {
+    fn new(request: &'a JailRequest<PlanArgs>, (plan, unplaced): &'a (Plan, usize)) -> Result<Self, Failure> {
         let existing = existing(request)?;
-        // What a crash left goes before a jail of its id is made.
-        let whole = |receipt: &&Receipt| {
+        // An abandoned jail is removed before a new jail of its id is created.
+        let is_usable = |receipt: &&Receipt| {
             matches!(receipt.state(), JailState::Created | JailState::Running | JailState::Exited)
         };
-        let differences = existing.as_ref().filter(whole);
+        let differences = existing.as_ref().filter(is_usable);
         let differences =
-            differences.map(|receipt| differences_of(receipt, &request.spec, &plan.prepare[*made..]));
+            differences.map(|receipt| differences_of(receipt, &request.spec, &plan.prepare[*unplaced..]));
         Ok(Self {
             id: request.id(),
             exists: existing.as_ref().map(Receipt::state),
@@ -121,12 +121,12 @@ impl<'a> Planned<'a> {
         let mut text = if titled { format!("jail {}\n", self.id) } else { String::new() };
         text += &table(&self.steps);
         if let Some(state) = self.exists {
-            let like = match state {
-                JailState::Abandoned => "and is removed when a jail of that id is made",
+            let comparison = match state {
+                JailState::Abandoned => "and is removed when a jail with this id is created",
                 _ if self.differences.is_empty() => "and is as described",
                 _ => "and differs (is → would be):",
             };
-            let _ = writeln!(text, "jail {} exists ({state}) {like}", self.id);
+            let _ = writeln!(text, "jail '{}' exists ({state}) {comparison}", self.id);
         }
         for difference in &self.differences {
             let _ = writeln!(text, "      {difference}");
@@ -135,11 +135,11 @@ impl<'a> Planned<'a> {
     }
 }
 
-/// The receipt of the jail with that id; `None` also where only root may know.
+/// The receipt of the jail with this id; `None` also if only root may read it.
 fn existing(request: &JailRequest<PlanArgs>) -> Result<Option<Receipt>, Failure> {
     match request.store.read(request.id()) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            info(&format!("whether jail {} exists already only root may know", request.id()));
+            info(&format!("only root can check whether jail '{}' exists", request.id()));
             Ok(None)
         }
         found => found.map_err(|error| request.locate(error)),
@@ -157,7 +157,7 @@ fn rows(plan: &Plan) -> Vec<Row<'_>> {
     rows.map(|((phase, text, step, stripped), number)| Row { number, phase, text, step, stripped }).collect()
 }
 
-/// What exists of the way to the jail's root: it tells on which mount the jail will be.
+/// The existing part of the path to the jail's root, which is on the mount that the jail will be on.
 fn existing_part(spec: &JailSpec) -> HostPath {
     let root = Layout::new(spec).root();
     let existing = root.as_path().ancestors().find(|path| path.exists());
@@ -166,7 +166,8 @@ fn existing_part(spec: &JailSpec) -> HostPath {
 
 fn table(rows: &[Row<'_>]) -> String {
     let mut text = String::new();
-    for (phase, title) in [("prepare", "make, and undo from the end:"), ("enter", "in the VMM's process:")] {
+    for (phase, title) in [("prepare", "create, and undo from the end:"), ("enter", "in the VMM's process:")]
+    {
         let _ = writeln!(text, "{title}");
         for row in rows.iter().filter(|row| row.phase == phase) {
             let _ = writeln!(text, "{:4}  {}", row.number, row.text);

@@ -1,73 +1,68 @@
-//! What a key means.
+//! The keys of the screen.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use rustix::process::Signal;
 
-/// What is on the screen.
+/// The contents of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The list.
     List,
-    /// The list, with its filter being typed.
+    /// The list, while the user types its filter.
     Filter,
-    /// The question whether to send a signal to the jail that is selected.
+    /// The question whether to send a signal to the selected jail.
     Confirm(Signal),
-    /// The log of the jail that is selected.
+    /// The log of the selected jail.
     Log,
-    /// What every key does.
+    /// The list of all keys.
     Keys,
 }
 
-/// What is to be done.
+/// The effect of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Nothing.
     Nothing,
-    /// Leave.
     Quit,
-    /// Show something else.
     Show(Mode),
-    /// Select the jail so many rows further down, or the last one.
+    /// Select the jail this many rows further down, or the last one.
     Move(isize),
     /// Order by the next column.
     NextOrder,
-    /// Add to the filter.
+    /// Add a character to the filter.
     Type(char),
-    /// Take the filter's last character away.
+    /// Remove the filter's last character.
     Erase,
-    /// Take the whole filter away.
     ClearFilter,
-    /// Send the signal to the jail that is selected.
+    /// Send the signal to the selected jail.
     Send(Signal),
 }
 
-/// What the keys of the list do.
+/// The keys of the list, with their effects.
 pub(super) const KEYS: [(&str, &str); 12] = [
     ("q, Ctrl-C", "quit"),
-    ("up", "the jail above"),
-    ("down, j", "the jail below"),
-    ("PageUp, PageDown", "ten further"),
-    ("Home, g", "the first"),
-    ("End, G", "the last"),
-    ("s", "order by the next column"),
-    ("/", "only ids with this part"),
-    ("Esc", "all ids again"),
-    ("l, Enter", "the end of its log"),
+    ("up", "jail above"),
+    ("down, j", "jail below"),
+    ("PageUp, PageDown", "ten jails up, down"),
+    ("Home, g", "first jail"),
+    ("End, G", "last jail"),
+    ("s", "sort by the next column"),
+    ("/", "filter by id"),
+    ("Esc", "clear the filter"),
+    ("l, Enter", "end of the log"),
     ("t", "SIGTERM, after a question"),
     ("k", "SIGKILL, after a question"),
 ];
 
-/// The line that tells of the keys, those first that are missed most where it is cut.
+/// The line of keys, the most useful first: a narrow screen cuts the line.
 pub(super) fn help(mode: &Mode) -> &'static str {
     match mode {
         Mode::List => "q quit   ? keys   up/down select   s sort   / filter   l log   t TERM   k KILL",
         Mode::Filter => "type a part of the id   enter keep   esc clear",
-        Mode::Confirm(_) => "any other key: do not",
+        Mode::Confirm(_) => "any other key: cancel",
         Mode::Log | Mode::Keys => "esc back   q quit",
     }
 }
 
-/// Every key, each to be kept on one line with what it does.
+/// All keys. Each stays on one line with its effect.
 pub(super) fn all() -> String {
     KEYS.map(|(keys, what)| format!("{keys}: {what}").replace(' ', "\u{a0}")).join("   ")
 }
@@ -111,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_killed_by_one_key() {
+    fn one_key_kills_no_vmm() {
         let asked = press(&Mode::List, KeyCode::Char('k'));
         assert_eq!(asked, Action::Show(Mode::Confirm(Signal::KILL)));
         let confirm = Mode::Confirm(Signal::KILL);
@@ -130,15 +125,15 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_list_have_keys_and_so_has_the_list_of_keys() {
+    fn the_ends_of_the_list_and_the_list_of_keys_have_keys() {
         for key in [KeyCode::Home, KeyCode::Char('g')] {
             assert_eq!(press(&Mode::List, key), Action::Move(isize::MIN));
         }
         for key in [KeyCode::End, KeyCode::Char('G')] {
             assert_eq!(press(&Mode::List, key), Action::Move(isize::MAX));
         }
-        let ways = [(Mode::List, KeyCode::Char('?'), Mode::Keys), (Mode::Keys, KeyCode::Esc, Mode::List)];
-        for (from, key, to) in ways {
+        let changes = [(Mode::List, KeyCode::Char('?'), Mode::Keys), (Mode::Keys, KeyCode::Esc, Mode::List)];
+        for (from, key, to) in changes {
             assert_eq!(press(&from, key), Action::Show(to));
         }
     }

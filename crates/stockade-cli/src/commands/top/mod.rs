@@ -1,4 +1,4 @@
-//! `stockade top`: what the jails use, as it changes.
+//! `stockade top`: shows the resource use of the jails, live.
 
 mod keys;
 mod sample;
@@ -24,35 +24,35 @@ use sample::{Order, Sampler};
   stockade top vm-1 vm-2
   stockade top --once --sort memory --filter vmm=firecracker")]
 pub(crate) struct TopArgs {
-    /// Only these jails, each named by its id or the beginning of it.
+    /// IDs of the jails to show, or unique prefixes of them (default: all jails).
     #[arg(value_name = "ID", conflicts_with = "filter")]
     ids: Vec<JailId>,
     #[command(flatten)]
     state: StateArgs,
-    /// Seconds between two looks.
+    /// Seconds between updates.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     interval: f64,
-    /// What the list is ordered by.
+    /// Column to sort by.
     #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Order::Cpu)]
     sort: Order,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Print the table once, and end.
+    /// Print the table once, and exit.
     #[arg(long)]
     once: bool,
-    /// Print a list for programs, once.
+    /// Print a JSON list once, and exit.
     #[arg(long)]
     json: bool,
 }
 
-/// Not so short that looking is all it does, nor so long that a screen looks dead.
+/// Parses an interval: long enough to leave time for other work, short enough for a live screen.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "from 0.1 to 3600 seconds".to_owned())
+    seconds.ok_or_else(|| "use 0.1 to 3600 seconds".to_owned())
 }
 
-/// How far apart the two looks are from which a single table is made.
-const GLANCE: Duration = Duration::from_millis(250);
+/// The time between the two samples of a single table.
+const SAMPLE_TIME: Duration = Duration::from_millis(250);
 
 pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
     require_root_to_look("top")?;
@@ -64,7 +64,7 @@ pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
         return screen::show(sampler, Duration::from_secs_f64(args.interval), args.sort);
     }
     sampler.sample()?;
-    std::thread::sleep(GLANCE);
+    std::thread::sleep(SAMPLE_TIME);
     let mut rows = sampler.sample()?;
     args.sort.sort(&mut rows);
     if args.json {

@@ -1,4 +1,4 @@
-//! Two looks at the jails, and what happened between them.
+//! Samples of the jails' resource use, and the rates between two samples.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Instant, SystemTime};
@@ -10,19 +10,19 @@ use stockade::{Error, JailState, Listing, Receipt, Store, Usage};
 
 use crate::terminal::output::Failure;
 
-/// How many looks a jail's history goes back.
+/// The number of samples in a jail's history.
 const HISTORY: usize = 32;
 
-/// What the list is ordered by.
+/// The order of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Order {
-    // Processor, most first.
+    // Processor, highest first.
     Cpu,
-    // Memory, most first.
+    // Memory, highest first.
     Memory,
-    // Reading and writing together, most first.
+    // Reads and writes together, highest first.
     Io,
-    // Processes and threads, most first.
+    // Processes and threads, highest first.
     Tasks,
     // Age, youngest first.
     Age,
@@ -64,22 +64,22 @@ impl Order {
     }
 }
 
-/// One jail at one moment, and since the last.
+/// One sample of a jail, with the rates since the previous sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Row {
     pub(super) id: JailId,
     pub(super) pid: Option<i32>,
     pub(super) state: JailState,
     pub(super) age_seconds: Option<u64>,
-    /// Of one processor, since the last look.
+    /// Processor time since the previous sample, in percent of one processor.
     pub(super) cpu_percent: Option<f64>,
-    /// How much of that time it was held back by its limit.
+    /// Share of that time in which the jail's limit held it back, in percent.
     pub(super) throttled_percent: Option<f64>,
     pub(super) read_per_second: Option<u64>,
     pub(super) written_per_second: Option<u64>,
     #[serde(flatten)]
     pub(super) usage: Usage,
-    /// Its share of the processor at the looks so far, the last one last.
+    /// `cpu_percent` of the latest samples, the newest last.
     #[serde(skip)]
     pub(super) history: Vec<u64>,
 }
@@ -90,16 +90,16 @@ impl Row {
     }
 }
 
-/// Looks at the jails again and again, and remembers the last look.
+/// Takes samples, and keeps the previous one of each jail.
 pub(super) struct Sampler<'a> {
     store: Store,
     wanted: &'a dyn Fn(&Listing) -> bool,
     known: HashMap<JailId, Known>,
 }
 
-/// What is remembered of a jail.
+/// The previous sample of a jail.
 struct Known {
-    /// When the receipt was written that was read: one that has not changed is not read again.
+    /// Modification time of the receipt: an unchanged receipt is not read again.
     written: Option<SystemTime>,
     receipt: Receipt,
     usage: Usage,
@@ -108,7 +108,7 @@ struct Known {
 }
 
 impl<'a> Sampler<'a> {
-    /// Of the jails that are `wanted`.
+    /// Creates a sampler of the jails that are `wanted`.
     pub(super) fn new(store: Store, wanted: &'a dyn Fn(&Listing) -> bool) -> Self {
         Self { store, wanted, known: HashMap::new() }
     }
@@ -117,14 +117,14 @@ impl<'a> Sampler<'a> {
         &self.store
     }
 
-    /// Every jail that is wanted, as it is now.
+    /// Takes a sample of every wanted jail.
     pub(super) fn sample(&mut self) -> Result<Vec<Row>, Failure> {
         let ids = self.store.ids()?;
         self.known.retain(|id, _| ids.contains(id));
-        ids.into_iter().filter_map(|id| self.look(id).transpose()).collect()
+        ids.into_iter().filter_map(|id| self.sample_one(id).transpose()).collect()
     }
 
-    fn look(&mut self, id: JailId) -> Result<Option<Row>, Failure> {
+    fn sample_one(&mut self, id: JailId) -> Result<Option<Row>, Failure> {
         let file = self.store.directory().join(id.as_str()).join("receipt.json");
         let written = std::fs::metadata(&file).and_then(|facts| facts.modified()).ok();
         let before = self.known.remove(&id).filter(|known| known.written.is_some());
@@ -137,7 +137,7 @@ impl<'a> Sampler<'a> {
                 Ok(None) => return Ok(None),
                 Err(error @ Error::Receipt { .. }) => {
                     let listing = Listing::damaged(id, error.to_string());
-                    return Ok((self.wanted)(&listing).then(|| damaged(listing.id)));
+                    return Ok((self.wanted)(&listing).then(|| corrupt(listing.id)));
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -174,17 +174,17 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// How much a second, of so much in so many microseconds.
-fn per_second(much: u64, since_us: u128) -> Option<u64> {
-    (u128::from(much) * 1_000_000).checked_div(since_us).and_then(|rate| u64::try_from(rate).ok())
+/// The rate per second of an amount in this many microseconds.
+fn per_second(amount: u64, since_us: u128) -> Option<u64> {
+    (u128::from(amount) * 1_000_000).checked_div(since_us).and_then(|rate| u64::try_from(rate).ok())
 }
 
-/// Microseconds a second as percent, to a tenth.
+/// Microseconds per second as percent, to a tenth.
 fn percent(us_per_second: u64) -> f64 {
     f64::from(u32::try_from(us_per_second / 1_000).unwrap_or(u32::MAX)) / 10.0
 }
 
-fn damaged(id: JailId) -> Row {
+fn corrupt(id: JailId) -> Row {
     Row {
         id,
         pid: None,

@@ -1,4 +1,4 @@
-//! The table on a terminal, and the keys that are pressed there.
+//! The live table on a terminal.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -24,16 +24,16 @@ use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 use crate::terminal::{signal_names, width};
 
-/// How much of a log is shown.
+/// The most lines of a log on the screen.
 const LOG_LINES: usize = 200;
 
-/// The fewest bars that are worth a column.
+/// The fewest bars in a column of bars.
 const FEWEST_BARS: usize = 7;
 
-/// How long a message stays.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time that a message stays on the screen.
+const MESSAGE_TIME: Duration = Duration::from_secs(5);
 
-/// A message in the place of the keys, until then.
+/// A message that replaces the line of keys until a point in time.
 struct Message {
     text: String,
     until: Instant,
@@ -46,26 +46,26 @@ struct Screen<'a> {
     filter: String,
     mode: Mode,
     selected: TableState,
-    /// The jail that is selected: it stays so while others come and go.
+    /// The selected jail. It stays selected while others come and go.
     current: Option<JailId>,
-    /// What became of the last thing that was asked for.
+    /// The result of the last action.
     message: Option<Message>,
 }
 
 pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Result<ExitCode, Failure> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Failure::new("top needs a terminal: use --once or --json without one"));
+        return Err(Failure::new("top needs a terminal; without one, use --once or --json"));
     }
-    // Asked to end it leaves the terminal as it found it. The change of its size is waited for too: crossterm's
-    // handler may run when nobody waits.
+    // A signal to exit must not skip the restoration of the terminal. SIGWINCH is in the set because crossterm's
+    // handler may run while no thread waits for it.
     let signals = stop_signals_and(&[Signal::WINCH])?;
     let mut screen = Screen::new(sampler, order);
     screen.look()?;
     let mut terminal =
         ratatui::try_init().map_err(|e| Failure::new(format!("failed to set up the terminal: {e}")))?;
     let outcome = screen.run(&mut terminal, interval, &signals);
-    if is_gone() {
-        // There is nothing to give back, and it would complain of that.
+    if has_hung_up() {
+        // A hung-up terminal cannot be restored, and the attempt would print an error.
         std::mem::forget(terminal);
         return Ok(ExitCode::SUCCESS);
     }
@@ -73,17 +73,17 @@ pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Re
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Waits for a key or for that time; true if somebody asks the program to end, or the terminal is gone. Of that
-/// crossterm takes no notice: it would look for a key for ever.
-fn is_over(signals: &SignalFd, next: Instant) -> std::io::Result<bool> {
+/// Waits for a key, at most until `next`; true if a signal asks the program to exit or the terminal has hung up.
+///
+/// crossterm ignores the hang-up and would wait for a key for ever.
+fn must_exit(signals: &SignalFd, next: Instant) -> std::io::Result<bool> {
     let stdin = std::io::stdin();
     let mut waiting = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
     wait_until(&mut waiting, Some(next))?;
-    Ok(is_gone() || matches!(signals.take(), Ok(Some(signal)) if signal != Signal::WINCH))
+    Ok(has_hung_up() || matches!(signals.take(), Ok(Some(signal)) if signal != Signal::WINCH))
 }
 
-/// Whether the terminal has been hung up.
-fn is_gone() -> bool {
+fn has_hung_up() -> bool {
     let stdin = std::io::stdin();
     let mut now = [PollFd::new(&stdin, PollFlags::empty())];
     is_ready(&mut now).is_ok() && now[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
@@ -112,10 +112,10 @@ impl<'a> Screen<'a> {
         let failed = |e: std::io::Error| Failure::new(format!("failed to use the terminal: {e}"));
         let mut next = Instant::now() + interval;
         loop {
-            self.forget(Instant::now());
+            self.expire_message(Instant::now());
             terminal.draw(|frame| self.draw(frame)).map_err(failed)?;
             let change = self.message.as_ref().map_or(next, |message| message.until.min(next));
-            if is_over(signals, change).map_err(failed)? {
+            if must_exit(signals, change).map_err(failed)? {
                 return Ok(());
             }
             while event::poll(Duration::ZERO).map_err(failed)? {
@@ -133,12 +133,12 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Takes away a message that has stayed long enough.
-    fn forget(&mut self, now: Instant) {
+    /// Removes the message when its time has passed.
+    fn expire_message(&mut self, now: Instant) {
         self.message.take_if(|message| message.until <= now);
     }
 
-    /// Does what a key asks for; true for the end.
+    /// Performs an action; true if the program is to exit.
     fn act(&mut self, action: Action) -> bool {
         match action {
             Action::Nothing => (),
@@ -155,7 +155,8 @@ impl<'a> Screen<'a> {
                 self.mode = Mode::List;
             }
             Action::Send(signal) => {
-                self.message = Some(Message { text: self.send(signal), until: Instant::now() + PATIENCE });
+                self.message =
+                    Some(Message { text: self.send(signal), until: Instant::now() + MESSAGE_TIME });
                 self.mode = Mode::List;
             }
         }
@@ -169,7 +170,7 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// Orders the rows, and finds again the one that was selected.
+    /// Sorts the rows, and selects the same jail again.
     fn arrange(&mut self) {
         self.order.sort(&mut self.rows);
         let at = self.shown().position(|row| Some(&row.id) == self.current.as_ref());
@@ -191,7 +192,7 @@ impl<'a> Screen<'a> {
         let Some(id) = &self.current else { return String::new() };
         match send_signal(self.sampler.store(), id, signal) {
             Ok(true) => format!("sent {} to {id}", signal_names::name(signal)),
-            Ok(false) => format!("{id} does not run"),
+            Ok(false) => format!("jail '{id}' is not running"),
             Err(error) => escape_control(&error.to_string()),
         }
     }
@@ -212,7 +213,7 @@ impl<'a> Screen<'a> {
         line(frame, foot, &self.foot(), Modifier::DIM);
     }
 
-    /// Scrolls back where the last row would be followed by empty ones: ratatui does so for the selection alone.
+    /// Scrolls back if empty rows would follow the last one. ratatui scrolls only for the selection.
     fn fill(&mut self, height: usize) {
         let furthest = self.shown().count().saturating_sub(height);
         let offset = self.selected.offset_mut();
@@ -238,7 +239,7 @@ impl<'a> Screen<'a> {
 
     fn table(&self, width: usize) -> Table<'static> {
         let shown: Vec<Row> = self.shown().cloned().collect();
-        // However long the ids, what they use is seen.
+        // Long ids are cut, so that at least the use of the processor is visible.
         let (_, processor) = COLUMNS[CPU];
         let id_width = id_width(&shown).min(width.saturating_sub(processor));
         let (columns, left) = fitting(width - id_width);
@@ -264,39 +265,39 @@ impl<'a> Screen<'a> {
             .column_spacing(0)
     }
 
-    /// The end of the log of the jail that is selected, as much as there is room for.
+    /// The end of the selected jail's log, cut to the height of the screen.
     fn log(&self, height: usize) -> String {
         let Some(id) = &self.current else { return "no jail is selected".to_owned() };
         let parts = self.sampler.store().logs(id).into_iter();
         let text: Vec<u8> = parts.flat_map(|part| std::fs::read(part).unwrap_or_default()).collect();
         if text.is_empty() {
             return format!(
-                "{id} has no log: it has written nothing, or was started by neither start nor run --detach"
+                "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
             );
         }
         let text = String::from_utf8_lossy(&text);
-        // What would move the cursor about is shown as what it is.
+        // Control characters would move the cursor.
         let lines: Vec<String> = text.lines().rev().take(height.min(LOG_LINES)).map(printable).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A line of text, cut where the screen ends.
+/// Draws a line of text, cut at the width of the screen.
 fn line(frame: &mut Frame<'_>, area: Rect, text: &str, modifier: Modifier) {
     let text = width::cut(text, usize::from(area.width));
     frame.render_widget(Line::from(text).style(Style::new().add_modifier(modifier)), area);
 }
 
-/// The last so many of them.
-fn latest(history: &[u64], many: usize) -> &[u64] {
-    &history[history.len().saturating_sub(many)..]
+/// The last `count` values.
+fn latest(history: &[u64], count: usize) -> &[u64] {
+    &history[history.len().saturating_sub(count)..]
 }
 
 fn printable(line: &str) -> String {
     line.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
-/// Percents as a row of bars, the highest of them at least a whole processor.
+/// Draws percentages as a row of bars. A full bar is the highest value, at least one whole processor.
 fn spark(history: &[u64]) -> String {
     const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let top = history.iter().copied().max().unwrap_or(0).max(100);
@@ -361,11 +362,11 @@ mod tests {
             (Some(0), Some("b"))
         );
         screen.act(Action::Show(Mode::Confirm(Signal::KILL)));
-        assert!(drawn(&mut screen, 90, 6).contains("y: send SIGKILL to b   any other key: do not"));
+        assert!(drawn(&mut screen, 90, 6).contains("y: send SIGKILL to b   any other key: cancel"));
     }
 
     #[test]
-    fn a_window_that_grows_is_filled() {
+    fn a_growing_window_is_filled() {
         let ids: Vec<String> = (10..23).map(|number| format!("vm-{number}")).collect();
         let mut screen = screen(&ids.iter().map(String::as_str).collect::<Vec<_>>());
         screen.act(Action::Move(20));
@@ -378,18 +379,21 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_in_the_place_of_the_keys_for_a_while() {
+    fn a_message_replaces_the_keys_for_a_while() {
         let mut screen = screen(&["vm-1"]);
         assert!(drawn(&mut screen, 80, 6).contains("k KILL"));
-        // There is no such jail.
+        // The jail does not exist.
         screen.act(Action::Send(Signal::TERM));
         let message = drawn(&mut screen, 80, 6);
-        assert!(message.contains("\"vm-1 does not run ") && !message.contains("q quit"), "{message}");
-        assert!(drawn(&mut screen, 12, 6).contains("vm-1 does n…"));
+        assert!(
+            message.contains("\"jail 'vm-1' is not running ") && !message.contains("q quit"),
+            "{message}"
+        );
+        assert!(drawn(&mut screen, 12, 6).contains("jail 'vm-1'…"));
         screen.act(Action::Show(Mode::Filter));
         assert!(drawn(&mut screen, 80, 6).contains("enter keep"));
         screen.act(Action::Show(Mode::List));
-        screen.forget(Instant::now() + PATIENCE);
+        screen.expire_message(Instant::now() + MESSAGE_TIME);
         assert!(drawn(&mut screen, 80, 6).contains("q quit"));
     }
 
@@ -403,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_told_in_the_smallest_window() {
+    fn every_key_is_shown_in_the_smallest_window() {
         let mut screen = screen(&["a"]);
         screen.act(Action::Show(Mode::Keys));
         let text = drawn(&mut screen, 80, 7);
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_without_room_are_left_out_and_long_ids_are_cut() {
+    fn columns_without_room_are_omitted_and_long_ids_cut() {
         let text = drawn(&mut screen(&["vm-12"]), 30, 6);
         assert!(text.contains("ID       STATE  CPU%  MEMORY"), "{text}");
         assert!(text.contains("vm-12  running  12.5       -"), "{text}");

@@ -6,7 +6,7 @@ use super::sample::Row;
 use crate::terminal::time::short;
 use crate::terminal::width;
 
-/// The columns after the id, each with its width.
+/// The columns after the id, with their widths.
 pub(super) const COLUMNS: [(&str, usize); 9] = [
     ("PID", 8),
     ("STATE", 9),
@@ -19,13 +19,13 @@ pub(super) const COLUMNS: [(&str, usize); 9] = [
     ("HELD%", 6),
 ];
 
-/// Which of them tells the share of a processor.
+/// The index of the column CPU%.
 pub(super) const CPU: usize = 3;
 
-/// Which of them are missed most where there is no room for all.
+/// The columns by importance: the last ones are omitted first.
 const BY_WORTH: [usize; 9] = [CPU, 4, 1, 6, 5, 0, 7, 2, 8];
 
-/// The columns that there is room for, as they come, and how much room is left.
+/// The columns that fit, in order, and the remaining width.
 pub(super) fn fitting(room: usize) -> (Vec<usize>, usize) {
     let mut left = room;
     let mut fits = |column: &usize| {
@@ -38,7 +38,7 @@ pub(super) fn fitting(room: usize) -> (Vec<usize>, usize) {
     (columns, left)
 }
 
-/// What stands in them.
+/// The cells of a row.
 pub(super) fn cells(row: &Row) -> [String; 9] {
     let unknown = || "-".to_owned();
     let percent = |value: Option<f64>| value.map_or_else(unknown, |value| format!("{value:.1}"));
@@ -56,7 +56,6 @@ pub(super) fn cells(row: &Row) -> [String; 9] {
     ]
 }
 
-/// The width of the column of ids.
 pub(super) fn id_width(rows: &[Row]) -> usize {
     rows.iter().map(|row| width::of(row.id.as_str())).max().unwrap_or(0).max(2)
 }
@@ -78,11 +77,11 @@ pub(super) fn text(rows: &[Row]) -> String {
     text
 }
 
-/// A size in the unit that leaves it two to four digits.
+/// A size with two to four digits, in the unit for that.
 fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
     let mut unit = 0;
-    // In tenths, so that the last one can be shown where there is a single digit before it.
+    // In tenths, for the decimal of a single digit.
     let mut tenths = u128::from(bytes) * 10;
     while tenths >= 10_000 && unit + 1 < UNITS.len() {
         tenths /= 1024;
@@ -99,20 +98,20 @@ mod tests {
     use super::{BY_WORTH, COLUMNS, bytes, fitting};
 
     #[test]
-    fn columns_go_one_after_the_other() {
+    fn columns_are_omitted_by_importance() {
         let names = |room| fitting(room).0.into_iter().map(|column| COLUMNS[column].0).collect::<Vec<_>>();
         assert_eq!(names(200).len(), COLUMNS.len());
         assert_eq!(fitting(72), ((0..9).collect(), 8));
         assert_eq!(names(63).last(), Some(&"TASKS"));
         assert_eq!(names(25), ["STATE", "CPU%", "MEMORY"]);
-        // What is worth less is not shown in the place of what has no room.
+        // A less important column does not replace one that does not fit.
         assert_eq!(names(13), ["CPU%"]);
         assert!(names(5).is_empty());
         assert!((0..COLUMNS.len()).all(|column| BY_WORTH.contains(&column)));
     }
 
     #[test]
-    fn a_size_is_told_in_a_fitting_unit() {
+    fn a_size_is_printed_in_a_fitting_unit() {
         for (number, text) in [
             (0, "0B"),
             (999, "999B"),

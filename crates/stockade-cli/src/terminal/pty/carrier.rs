@@ -1,31 +1,30 @@
-//! The process that shows what a VMM writes to its terminal.
+//! The process that shows a VMM's terminal output.
 //!
-//! It is not the command itself, which Ctrl-Z stops: a terminal holds a few KB, and a VMM that writes more would wait.
-//! It leads a session of its own, so that no key of the operator's terminal reaches it, and ends when the VMM's
-//! side is closed, whatever has become of the command by then.
+//! The command cannot do this itself, because Ctrl-Z stops it: a terminal buffers only a few KB, and a VMM that writes
+//! more would block. The process leads its own session, so that no key of the operator's terminal signals it. It exits
+//! when the VMM's side is closed, even if the command was killed before.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
+use stockade_syscalls::descriptors::{copy_above_standard, null};
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::terminal::poll::wait_for;
 
-/// How long a terminal that somebody still holds when the jail is gone is shown. Only a process that has got out of
-/// the jail does.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for the terminal of a removed jail. Only a process that escaped from the jail still holds it.
+const OPEN_TERMINAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the operator's terminal has to take the rest of what was written.
-const PATIENCE_WITH_THE_READER: Duration = Duration::from_secs(4);
+/// Time limit for the operator's terminal to accept the rest of the output.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// That process, a child of this one.
+/// A child process that copies a VMM's terminal output.
 pub(super) struct Carrier {
     process: OwnedFd,
     from: OwnedFd,
@@ -33,13 +32,16 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Starts it: what comes from the VMM's terminal, of which `from` is our side, is shown on `to`.
+    /// Starts the process.
+    ///
+    /// # Arguments
+    /// `from`: the command's side of the VMM's terminal. `to`: the operator's terminal.
     pub(super) fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Self> {
         let (from, to) = (from.try_clone_to_owned()?, to.try_clone_to_owned()?);
         Ok(Self { process: start(&from, &to)?, from, to })
     }
 
-    /// Whether it still runs, perhaps as another process: one that was killed has left the VMM alone.
+    /// Whether the output is still shown. A killed process is replaced, so that the VMM does not block.
     pub(super) fn is_running(&mut self) -> io::Result<bool> {
         if !is_ready(&self.process, PollFlags::IN, Duration::ZERO) {
             return Ok(true);
@@ -51,12 +53,12 @@ impl Carrier {
         Ok(true)
     }
 
-    /// Waits until all is shown, at most for this time.
+    /// Waits until all output is shown, at most for this time.
     pub(super) fn wait(&self, time: Duration) -> bool {
         is_ready(&self.process, PollFlags::IN, time)
     }
 
-    /// Its exit code, when it has ended.
+    /// Waits for the process and returns its exit code, if it was not killed.
     fn reap(&self) -> Option<i32> {
         let status = WaitId::PidFd(self.process.as_fd());
         rustix::process::waitid(status, WaitIdOptions::EXITED).ok()??.exit_status()
@@ -64,10 +66,10 @@ impl Carrier {
 }
 
 impl Drop for Carrier {
-    /// Waits until all is shown, and ends it in any case.
+    /// Waits until all output is shown, within time limits, and then kills the process.
     fn drop(&mut self) {
         let is_closed = || is_ready(&self.from, PollFlags::empty(), Duration::ZERO);
-        let is_done = self.wait(PATIENCE) || (is_closed() && self.wait(PATIENCE_WITH_THE_READER));
+        let is_done = self.wait(OPEN_TERMINAL_TIMEOUT) || (is_closed() && self.wait(SLOW_READER_TIMEOUT));
         if !is_done {
             let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
         }
@@ -76,27 +78,27 @@ impl Drop for Carrier {
 }
 
 impl AsFd for Carrier {
-    /// Readable when it has ended.
+    /// Readable when the process has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }
 }
 
-/// It keeps uid 0 and no capability. No process can trace it, not even one of uid 0 in a jail. Its signals are those that this process has
-/// blocked: it ends with what it reads from, or is killed.
+/// Starts the process, with uid 0 and without capabilities.
+///
+/// No process can trace it, not even uid 0 in a jail. It inherits this process's blocked signals: it exits with its
+/// input, or is killed.
 fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
-    let clear = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-    let null = || clear(&rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     let mut program = Program::new(vec![
         Call::WaitForRelease,
         Call::CloseOthers,
         Call::NewSession,
         Call::ChangeToRoot,
         Call::Redirect([Some(null()?), Some(null()?), Some(null()?)]),
-        // First, for without capabilities it is another process of root's to trace.
+        // Before the capabilities are dropped: from then on, other processes of uid 0 could trace it.
         Call::BecomeUndumpable,
         Call::KeepCapabilities(CapabilitySet::empty()),
-        Call::Copy { from: clear(from)?, to: clear(to)? },
+        Call::Copy { from: copy_above_standard(from)?, to: copy_above_standard(to)? },
         Call::End,
     ]);
     let (process, outcome) = spawn(&mut program, CloneOptions::default())?.release_and_wait();
@@ -107,7 +109,7 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Waits until there is this to a descriptor, an end or an error, at most for this time.
+/// Waits for an event, hang-up or error on a file descriptor, at most for this time.
 fn is_ready(fd: &impl AsFd, what: PollFlags, time: Duration) -> bool {
     wait_for(&mut [PollFd::new(fd, what)], time).unwrap_or(false)
 }

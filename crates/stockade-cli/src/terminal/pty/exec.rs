@@ -1,4 +1,4 @@
-//! A visitor's terminal, which the command itself carries to and fro.
+//! The terminal of an exec process. The command itself relays input and output.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,81 +17,81 @@ use crate::terminal::output::Failure;
 use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 
-/// What brings a visitor into the jail.
+/// Starts an exec process in the jail.
 type Enter<'a> = &'a dyn Fn(Exec) -> Result<ExecProcess, Failure>;
 
-/// Runs a visit to its end. Each of our streams that is a terminal is replaced by one of the visitor's own.
-pub(crate) fn run_exec(visit: Exec, enter: Enter<'_>) -> Result<ExitStatus, Failure> {
+/// Runs an exec process until it exits. A pseudoterminal replaces each of the command's streams that is a terminal.
+pub(crate) fn run_exec(exec: Exec, enter: Enter<'_>) -> Result<ExitStatus, Failure> {
     let terminals = terminals();
     if terminals.contains(&true) {
-        relay(visit, terminals, enter)
+        relay(exec, terminals, enter)
     } else {
-        wait_for(&enter_with(&[], visit, enter)?)
+        wait_for(&enter_with(&[], exec, enter)?)
     }
 }
 
-/// A visitor, and the signals that are not delivered any more.
+/// An exec process, and the blocked signals.
 struct Entered {
-    visitor: ExecProcess,
+    process: ExecProcess,
     signals: SignalFd,
 }
 
-fn enter_with(more: &[Signal], visit: Exec, enter: Enter<'_>) -> Result<Entered, Failure> {
-    // First the signals: one that comes while the visitor enters is not lost.
+fn enter_with(more: &[Signal], exec: Exec, enter: Enter<'_>) -> Result<Entered, Failure> {
+    // Blocked first, so that a signal that arrives during the start is not lost.
     let signals = stop_signals_and(more)?;
-    Ok(Entered { visitor: enter(visit)?, signals })
+    Ok(Entered { process: enter(exec)?, signals })
 }
 
-/// Waits for a visitor that has our streams; what asks us to end asks it.
-fn wait_for(Entered { visitor, signals }: &Entered) -> Result<ExitStatus, Failure> {
-    let mut asked = false;
+/// Waits for an exec process that has the command's streams, and forwards signals to it.
+fn wait_for(Entered { process, signals }: &Entered) -> Result<ExitStatus, Failure> {
+    let mut signalled = false;
     loop {
-        if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
-            return Ok(ended);
+        if let Some(status) = process.wait_timeout(Duration::ZERO)? {
+            return Ok(status);
         }
-        wait(&mut [PollFd::new(visitor, PollFlags::IN), PollFd::new(signals, PollFlags::IN)])?;
+        wait(&mut [PollFd::new(process, PollFlags::IN), PollFd::new(signals, PollFlags::IN)])?;
         while let Ok(Some(signal)) = signals.take() {
-            // The first process of a pid namespace need not heed the first.
-            visitor.signal(if asked { Signal::KILL } else { signal })?;
-            asked = true;
+            // The second signal kills: the first process of a pid namespace ignores signals without a handler.
+            process.signal(if signalled { Signal::KILL } else { signal })?;
+            signalled = true;
         }
     }
 }
 
-/// Waits for a visitor that has a terminal of its own, and carries over what either side writes.
-fn relay(visit: Exec, terminals: [bool; 3], enter: Enter<'_>) -> Result<ExitStatus, Failure> {
-    let (ours, visit) = attach_pty(visit, terminals).map_err(|e| no_terminal(&e))?;
-    let Entered { visitor, signals } = enter_with(&[Signal::WINCH], visit, enter)?;
+/// Waits for an exec process that has a pseudoterminal, and relays input and output.
+fn relay(exec: Exec, terminals: [bool; 3], enter: Enter<'_>) -> Result<ExitStatus, Failure> {
+    let (master, exec) = attach_pty(exec, terminals).map_err(|e| no_terminal(&e))?;
+    let Entered { process, signals } = enter_with(&[Signal::WINCH], exec, enter)?;
     let _raw = RawStdin::raw();
     let [stdin, stdout, _] = streams();
-    let (mut typing, mut listening) = (terminals[0], true);
+    let (mut has_input, mut has_output) = (terminals[0], true);
     loop {
-        if let Some(ended) = visitor.wait_timeout(Duration::ZERO)? {
-            while carry(ours.as_fd(), stdout)? == Carried::Some {}
-            return Ok(ended);
+        if let Some(status) = process.wait_timeout(Duration::ZERO)? {
+            while carry(master.as_fd(), stdout)? == Carried::Some {}
+            return Ok(status);
         }
-        let mut waiting = vec![PollFd::new(&visitor, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
-        waiting.extend(typing.then(|| PollFd::from_borrowed_fd(stdin, PollFlags::IN)));
-        waiting.extend(listening.then(|| PollFd::new(&ours, PollFlags::IN)));
+        let mut waiting = vec![PollFd::new(&process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        waiting.extend(has_input.then(|| PollFd::from_borrowed_fd(stdin, PollFlags::IN)));
+        waiting.extend(has_output.then(|| PollFd::new(&master, PollFlags::IN)));
         wait(&mut waiting)?;
-        typing = typing && carry(stdin, ours.as_fd())? != Carried::End;
-        listening = listening && carry(ours.as_fd(), stdout)? != Carried::End;
+        has_input = has_input && carry(stdin, master.as_fd())? != Carried::End;
+        has_output = has_output && carry(master.as_fd(), stdout)? != Carried::End;
         while let Ok(Some(signal)) = signals.take() {
             match signal {
-                Signal::WINCH => resize(ours.as_fd()),
-                other => visitor.signal(other)?,
+                Signal::WINCH => resize(master.as_fd()),
+                other => process.signal(other)?,
             }
         }
     }
 }
 
-/// Gives a visit a terminal in the place of each of our streams that is one; ours is the other side.
-fn attach_pty(visit: Exec, terminals: [bool; 3]) -> io::Result<(OwnedFd, Exec)> {
+/// Replaces each of the command's streams that is a terminal. Returns the command's side of the pseudoterminal.
+fn attach_pty(exec: Exec, terminals: [bool; 3]) -> io::Result<(OwnedFd, Exec)> {
     let pty = Pty::new()?;
-    let visit = visit.streams(pty.in_place_of(terminals)?).terminal(pty.theirs);
+    let exec = exec.streams(pty.streams_for(terminals)?).terminal(pty.slave);
     Ok(match std::env::var_os("TERM") {
-        Some(kind) => (pty.ours, visit.variable("TERM", kind)),
-        None => (pty.ours, visit),
+        Some(kind) => (pty.master, exec.variable("TERM", kind)),
+        None => (pty.master, exec),
     })
 }
 
@@ -99,11 +99,11 @@ fn attach_pty(visit: Exec, terminals: [bool; 3]) -> io::Result<(OwnedFd, Exec)> 
 enum Carried {
     Some,
     Nothing,
-    /// Nobody has the other side any more.
+    /// The other side is closed.
     End,
 }
 
-/// Carries over what can be read now, without waiting for more.
+/// Copies the data that is available now.
 fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
     let mut ready = [PollFd::from_borrowed_fd(from, PollFlags::IN)];
     match is_ready(&mut ready) {

@@ -1,4 +1,4 @@
-//! The operator's terminal while its keys go to a program: how it was, and how it is set meanwhile.
+//! The modes of the operator's terminal while its keys go to a program.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,17 +7,19 @@ use rustix::termios::{
     LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 };
 
-/// Whether a terminal is ours to read from and to set. In the background it is the shell's. One that does not control
-/// our session knows no background.
-fn is_ours(terminal: BorrowedFd<'_>) -> bool {
+/// Whether the command is in the foreground of this terminal, and so may read and set it.
+///
+/// In the background the terminal is the shell's. A terminal that does not control the command's session has no
+/// background.
+fn is_foreground(terminal: BorrowedFd<'_>) -> bool {
     tcgetpgrp(terminal).map_or(true, |foreground| foreground == getpgrp())
 }
 
-/// Our terminal as it was, which it is again when this goes, whatever was done with it meanwhile.
+/// The raw mode of stdin's terminal. Drop restores the previous modes.
 pub(super) struct RawStdin(BorrowedFd<'static>, Termios);
 
 impl RawStdin {
-    /// Has the terminal that stdin is, if it is one, hand on every key.
+    /// Sets the raw mode, so that each key is passed on. `None` if stdin is not a terminal.
     pub(super) fn raw() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
         let stdin_modes = Self(stdin, tcgetattr(stdin).ok()?);
@@ -30,36 +32,36 @@ impl RawStdin {
 
 impl Drop for RawStdin {
     fn drop(&mut self) {
-        if is_ours(self.0) {
-            // A terminal that is gone needs no care.
+        if is_foreground(self.0) {
+            // It fails if the terminal was closed, which needs no action.
             let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
         }
     }
 }
 
-/// The modes of its terminal that a VMM has a say in at the operator's.
+/// The modes of a VMM's terminal that are applied to the operator's terminal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct WantedModes {
-    /// Ctrl-C, Ctrl-Z and Ctrl-\ are signals, and no bytes.
+    /// Ctrl-C, Ctrl-Z and Ctrl-\ are signals instead of bytes (`ISIG`).
     pub(super) signals: bool,
-    /// A line's end is made one for a screen.
+    /// A newline is written as a carriage return and a newline (`OPOST`).
     pub(super) lines: bool,
 }
 
 impl WantedModes {
-    /// What a VMM wants that has set its terminal so.
-    pub(super) fn of(theirs: &Termios) -> Self {
+    /// Reads the modes of a VMM's terminal.
+    pub(super) fn of(modes: &Termios) -> Self {
         Self {
-            signals: theirs.local_modes.contains(LocalModes::ISIG),
-            lines: theirs.output_modes.contains(OutputModes::OPOST),
+            signals: modes.local_modes.contains(LocalModes::ISIG),
+            lines: modes.output_modes.contains(OutputModes::OPOST),
         }
     }
 }
 
-/// The keyboard of the operator's terminal, which stdin is. It is set only while it is ours.
+/// The keyboard of the operator's terminal on stdin. Its modes change only while the command is in the foreground.
 pub(super) struct Keyboard {
     terminal: BorrowedFd<'static>,
-    /// How the operator has set it, while it is set otherwise.
+    /// The operator's modes, while others are set.
     found: Option<Termios>,
     set: Option<WantedModes>,
 }
@@ -69,19 +71,19 @@ impl Keyboard {
         Self { terminal: rustix::stdio::stdin(), found: None, set: None }
     }
 
-    /// Sets the terminal as the VMM wishes, if it is ours now; true if it is.
+    /// Sets the modes that the VMM wants. Returns false in the background, where nothing is set.
     ///
-    /// Only a SIGSTOP between the question and the act could have a shell's terminal set: we are not stopped by SIGTTOU
-    /// then, nor by a key before it is as it was.
+    /// The check and the change are a race, but only SIGSTOP between them can set the modes of a shell's terminal:
+    /// SIGTTOU is blocked, and Ctrl-Z stops the command only after the modes are restored.
     pub(super) fn take(&mut self, wanted: WantedModes) -> bool {
-        if !is_ours(self.terminal) {
+        if !is_foreground(self.terminal) {
             self.set = None;
             return false;
         }
         if self.set != Some(wanted) {
             let found = self.found.take().or_else(|| tcgetattr(self.terminal).ok());
             if let Some(found) = found {
-                // One that is gone cannot be set; its end is seen when it is read.
+                // It fails if the terminal was closed. The next read reports that.
                 let _ = tcsetattr(self.terminal, OptionalActions::Now, &modes(&found, wanted));
                 self.found = Some(found);
             }
@@ -90,22 +92,21 @@ impl Keyboard {
         true
     }
 
-    /// Sets it as it was, if it is ours.
+    /// Restores the operator's modes if the command is in the foreground.
     pub(super) fn release(&mut self) {
         if let Some(found) = self.found.take()
-            && is_ours(self.terminal)
+            && is_foreground(self.terminal)
         {
             let _ = tcsetattr(self.terminal, OptionalActions::Now, &found);
         }
         self.set = None;
     }
 
-    /// Has it set anew when it is next ours: a shell may have set it while we were stopped.
+    /// Makes the next [`Self::take`] set the modes again: a shell may have changed them while the command was stopped.
     pub(super) fn release_claim(&mut self) {
         self.set = None;
     }
 
-    /// Whether keys come from it.
     pub(super) fn is_taken(&self) -> bool {
         self.set.is_some()
     }
@@ -114,18 +115,18 @@ impl Keyboard {
         self.terminal
     }
 
-    /// The byte of the key that is this signal.
+    /// The byte of the key that sends this signal.
     pub(super) fn key_of(&self, signal: Signal) -> Option<u8> {
-        KEYS.iter().find(|(_, its)| *its == signal).and_then(|(key, _)| self.code(*key))
+        KEYS.iter().find(|(_, sent)| *sent == signal).and_then(|(key, _)| self.code(*key))
     }
 
-    /// The signal that the key of this byte is.
+    /// The signal that the key with this byte sends.
     pub(super) fn signal_of(&self, byte: u8) -> Option<Signal> {
         KEYS.iter().find(|(key, _)| self.code(*key) == Some(byte)).map(|(_, signal)| *signal)
     }
 
     fn code(&self, key: SpecialCodeIndex) -> Option<u8> {
-        // 0 is none.
+        // 0 disables a key (`_POSIX_VDISABLE`).
         self.found.as_ref().map(|found| found.special_codes[key]).filter(|code| *code != 0)
     }
 }
@@ -142,8 +143,10 @@ const KEYS: [(SpecialCodeIndex, Signal); 3] = [
     (SpecialCodeIndex::VSUSP, Signal::TSTP),
 ];
 
-/// Keys are handed on one by one and unseen: the VMM's terminal edits lines and echoes. What comes out is for a screen
-/// by the operator's terminal, so that what we ourselves have to say is too.
+/// The modes of the operator's terminal.
+///
+/// Input is raw and without echo, because the VMM's terminal edits lines and echoes. Output is processed by the
+/// operator's terminal, so that the command's own messages have correct line ends too.
 fn modes(found: &Termios, wanted: WantedModes) -> Termios {
     let mut modes = found.clone();
     modes.make_raw();

@@ -1,5 +1,7 @@
-//! Terminals. The operator's is never given away: a program in a jail could read what is typed there, set it, and
-//! type what the operator's shell would read afterwards. A program gets one of its own in its place.
+//! Pseudoterminals for programs in jails.
+//!
+//! A program in a jail never gets the operator's terminal: it could read the operator's keys, change the terminal's
+//! modes, and insert input (`TIOCSTI`) that the operator's shell reads afterwards. It gets a pseudoterminal instead.
 
 mod carrier;
 mod exec;
@@ -23,16 +25,16 @@ fn streams() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
 
-/// Which of our streams are a terminal.
+/// Which of the command's streams are terminals.
 fn terminals() -> [bool; 3] {
     streams().map(isatty)
 }
 
-/// Whether something can be read now, or an end be seen.
+/// Whether a read would not block, because of data or end of file.
 fn is_readable(from: BorrowedFd<'_>) -> bool {
     is_ready(&mut [PollFd::from_borrowed_fd(from, PollFlags::IN)]).unwrap_or(false)
 }
 
 fn no_terminal(error: &io::Error) -> Failure {
-    Failure::new(format!("failed to make a terminal for the jail: {error}"))
+    Failure::new(format!("failed to create a terminal for the jail: {error}"))
 }

@@ -1,4 +1,5 @@
-//! A VMM's terminal: what is typed at the operator's goes to it while that is ours, and what the VMM writes is shown.
+//! The terminal of a VMM under `run`: the operator's keys go to it while the command is in the foreground, and its
+//! output is shown.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -7,9 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
-use rustix::termios::{
-    InputModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
-};
+use rustix::termios::{InputModes, OptionalActions, OutputModes, SpecialCodeIndex, tcgetattr, tcsetattr};
 use stockade::Streams;
 use stockade_syscalls::signals::{Arrived, SignalFd, is_ignored, let_through, unblock};
 
@@ -19,51 +18,52 @@ use super::pair::{Pty, resize};
 use super::{no_terminal, streams, terminals};
 use crate::terminal::output::{Failure, error};
 
-/// How much that was typed may wait for the VMM to read it.
-const MOST_TYPED: usize = 4096;
+/// Bytes of input that may wait until the VMM reads them.
+const MAX_PENDING_INPUT: usize = 4096;
 
-/// How long that much may wait where Ctrl-C is a signal: a terminal that is full of keys sees no further ones.
+/// Time limit for full input while Ctrl-C is a signal: the command reads no further keys, and so would not see Ctrl-C.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// How soon it is seen that a shell has put us in the foreground. The kernel sends a signal only where we were stopped.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Interval of the check whether a shell has put the command in the foreground. The kernel sends SIGCONT only to a
+/// stopped process.
+const FOREGROUND_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the last output may take to be shown before the VMM's end is reported.
+/// Time limit for showing the last output before the VMM's exit is reported.
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The terminal of one VMM.
 ///
-/// It does not control the VMM's session, which has none, as ever: the VMM is asked to end by this command, by a
-/// signal of its own, and runs on where this command is killed. A terminal that hangs up would kill it.
+/// It is not a controlling terminal: the VMM's session has none. This command stops the VMM with a signal instead. If
+/// this command is killed, the VMM runs on, whereas the hang-up of a controlling terminal would kill it.
 pub(crate) struct Relay {
-    /// All that is set and blocked while the VMM runs.
+    /// The modes and signals that are changed while the VMM runs.
     front: Option<Front>,
     carrier: Option<Carrier>,
 }
 
-/// The part that only a VMM that runs needs; its fields are given back in this order.
+/// The part that only a running VMM needs. Drop restores the fields in this order.
 struct Front {
     keyboard: Option<Keyboard>,
     jobs: JobSignals,
-    ours: OwnedFd,
+    master: OwnedFd,
     typed: Vec<u8>,
     backlog: Backlog,
 }
 
-/// How far the VMM is behind with reading.
+/// How far the VMM is behind with reading its input.
 #[derive(Clone, Copy)]
 enum Backlog {
-    /// There is room for more.
+    /// The buffer has room.
     Room,
-    /// There has been none since that time, and nothing was read.
+    /// The buffer has been full since that time, and the VMM has read nothing.
     FullSince(Instant),
-    /// There has been none for too long. The VMM gets what it takes at once; the rest is dropped.
+    /// The buffer was full for too long. Input that the VMM does not read at once is dropped.
     Stale,
 }
 
 impl Relay {
-    /// A terminal for a VMM in the place of each of our streams that is one, and the streams to launch it with; `None`
-    /// if there is no terminal among ours.
+    /// Creates a pseudoterminal for a VMM, and the streams to launch it with. `None` if none of the command's streams
+    /// is a terminal.
     pub(crate) fn new() -> Result<(Option<Self>, Streams), Failure> {
         let terminals = terminals();
         if !terminals.contains(&true) {
@@ -74,57 +74,58 @@ impl Relay {
         let pty = Pty::new().map_err(failed)?;
         prepare(&pty).map_err(failed)?;
         let keyboard = terminals[0].then(Keyboard::new);
-        let carrier = screen(terminals).and_then(|screen| Carrier::new(pty.ours.as_fd(), screen.as_fd()));
+        let carrier = screen(terminals).and_then(|screen| Carrier::new(pty.master.as_fd(), screen.as_fd()));
         let carrier = Some(carrier.map_err(failed)?);
-        let streams = pty.in_place_of(terminals).map_err(failed)?;
-        let front = Front { keyboard, jobs, ours: pty.ours, typed: Vec::new(), backlog: Backlog::Room };
+        let streams = pty.streams_for(terminals).map_err(failed)?;
+        let front = Front { keyboard, jobs, master: pty.master, typed: Vec::new(), backlog: Backlog::Room };
         Ok((Some(Self { front: Some(front), carrier }), streams))
     }
 
-    /// The descriptors to wait for besides the VMM.
+    /// The file descriptors to wait for besides the VMM.
     pub(crate) fn waits_for(&self) -> Vec<PollFd<'_>> {
         let Some(front) = &self.front else { return Vec::new() };
         let mut waiting = vec![PollFd::new(&front.jobs.0, PollFlags::IN)];
         waiting.extend(self.carrier.as_ref().map(|carrier| PollFd::new(carrier, PollFlags::IN)));
         waiting.extend(front.reads_from().map(|from| PollFd::from_borrowed_fd(from, PollFlags::IN)));
-        waiting.extend((!front.typed.is_empty()).then(|| PollFd::new(&front.ours, PollFlags::OUT)));
+        waiting.extend((!front.typed.is_empty()).then(|| PollFd::new(&front.master, PollFlags::OUT)));
         waiting
     }
 
-    /// How long that may be waited for.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    /// The longest time to wait for these file descriptors; `None` for no limit.
+    pub(crate) fn wait_limit(&self) -> Option<Duration> {
         let front = self.front.as_ref()?;
         let stale = match front.backlog {
             Backlog::FullSince(since) => Some(STALE_AFTER.saturating_sub(since.elapsed())),
             Backlog::Room | Backlog::Stale => None,
         };
-        let waits = front.keyboard.as_ref().is_some_and(|keyboard| !keyboard.is_taken());
-        stale.into_iter().chain(waits.then_some(LOOK_AGAIN_AFTER)).min()
+        let in_background = front.keyboard.as_ref().is_some_and(|keyboard| !keyboard.is_taken());
+        stale.into_iter().chain(in_background.then_some(FOREGROUND_CHECK_INTERVAL)).min()
     }
 
-    /// Does what there is to do now, without waiting.
+    /// Handles signals, input and output without waiting.
     pub(crate) fn step(&mut self) {
         let Some(front) = &mut self.front else { return };
         front.handle_job_signals();
         front.carry_typed();
         match self.carrier.as_mut().map_or(Ok(false), Carrier::is_running) {
             Ok(true) => (),
-            // The VMM has closed its terminal.
+            // All processes of the jail have closed the terminal.
             Ok(false) => self.end(),
             Err(cause) => {
-                error(&format!("the VMM's output is not shown any more: {cause}"));
+                error(&format!("stopped showing the VMM's output: {cause}"));
                 self.end();
             }
         }
     }
 
-    /// Whether a signal was a key that is the VMM's.
+    /// Whether a signal was a key that the VMM wants as a byte. If so, the byte is passed on.
     pub(crate) fn is_key(&mut self, arrived: Arrived) -> bool {
         self.front.as_mut().is_some_and(|front| front.takes_key(arrived))
     }
 
-    /// The VMM has ended: shows what it has written last, and has the operator's terminal be as it was. What still
-    /// writes is not waited for before the jail is gone.
+    /// After the VMM's exit, shows its last output and restores the operator's terminal.
+    ///
+    /// Other processes of the jail may still write. They are waited for only after the jail is removed.
     pub(crate) fn close(&mut self) {
         if let Some(carrier) = &self.carrier {
             carrier.wait(LAST_OUTPUT_TIMEOUT);
@@ -132,7 +133,7 @@ impl Relay {
         self.front = None;
     }
 
-    /// Nothing is carried any more. The VMM's terminal is hung up, so that it does not wait.
+    /// Stops the relay. The VMM's terminal hangs up, so that the VMM does not block on it.
     fn end(&mut self) {
         self.front = None;
         self.carrier = None;
@@ -140,27 +141,24 @@ impl Relay {
 }
 
 impl Front {
-    fn theirs(&self) -> Option<Termios> {
-        tcgetattr(&self.ours).ok()
-    }
-
-    /// One whose terminal cannot be asked wishes for nothing special.
+    /// The modes that the VMM wants; the defaults if its terminal's modes cannot be read.
     fn wanted(&self) -> WantedModes {
-        self.theirs().map_or(WantedModes { signals: true, lines: true }, |theirs| WantedModes::of(&theirs))
+        let modes = tcgetattr(&self.master).ok();
+        modes.map_or(WantedModes { signals: true, lines: true }, |modes| WantedModes::of(&modes))
     }
 
-    /// Where keys are to be read from now.
+    /// The terminal to read keys from; `None` in the background or if the buffer is full.
     fn reads_from(&self) -> Option<BorrowedFd<'static>> {
         let keyboard = self.keyboard.as_ref().filter(|keyboard| keyboard.is_taken())?;
-        (self.typed.len() < MOST_TYPED).then(|| keyboard.terminal())
+        (self.typed.len() < MAX_PENDING_INPUT).then(|| keyboard.terminal())
     }
 
-    /// Stops where the operator asks for it, and sets everything anew after that.
+    /// Stops the command on Ctrl-Z, and sets the terminal again when it continues.
     fn handle_job_signals(&mut self) {
         while let Ok(Some(arrived)) = self.jobs.0.take_arrived() {
             match arrived.signal {
                 Signal::TSTP if !self.takes_key(arrived) => self.stop(),
-                Signal::CONT | Signal::WINCH => resize(self.ours.as_fd()),
+                Signal::CONT | Signal::WINCH => resize(self.master.as_fd()),
                 _ => (),
             }
             if arrived.signal == Signal::CONT
@@ -175,7 +173,7 @@ impl Front {
         if let Some(keyboard) = &mut self.keyboard {
             keyboard.release();
         }
-        // Where that is not heeded, in a group that no shell looks after, it goes on at once.
+        // Returns at once in an orphaned process group, which the kernel does not stop.
         let _ = let_through(Signal::TSTP);
     }
 
@@ -190,26 +188,26 @@ impl Front {
         }
     }
 
-    /// Takes what was typed, if the keyboard is ours, and gives it to the VMM as far as that takes it.
+    /// Reads keys in the foreground, and writes as many to the VMM as it accepts.
     fn carry_typed(&mut self) {
         let wanted = self.wanted();
         let Some(keyboard) = &mut self.keyboard else { return };
         let is_connected = (!keyboard.take(wanted) || self.read(wanted)) && self.write();
         if !is_connected {
-            // The operator's terminal is gone, or the VMM's is.
+            // The operator's or the VMM's terminal is closed.
             self.keyboard = None;
             self.typed.clear();
         }
         self.drop_stale(wanted);
     }
 
-    /// False at the end of what can be typed.
+    /// Returns false at the end of input.
     fn read(&mut self, wanted: WantedModes) -> bool {
         let Some(from) = self.reads_from() else { return true };
         if !super::is_readable(from) {
             return true;
         }
-        let mut buffer = [0; MOST_TYPED];
+        let mut buffer = [0; MAX_PENDING_INPUT];
         match rustix::io::read(from, &mut buffer) {
             Ok(0) => false,
             Ok(length) => {
@@ -217,13 +215,15 @@ impl Front {
                 true
             }
             Err(Errno::INTR | Errno::AGAIN) => true,
-            // In the background by now: SIGTTIN is blocked.
+            // EIO: the command is in the background now, and SIGTTIN is blocked.
             Err(Errno::IO) => self.keyboard.as_mut().is_some_and(|keyboard| !keyboard.take(wanted)),
             Err(_) => false,
         }
     }
 
-    /// A VMM that has gone back to keys that signal may have been handed such a one as a byte.
+    /// Buffers bytes, or sends the signals of their keys.
+    ///
+    /// The bytes may have been read before the VMM switched back to keys that are signals.
     fn take_bytes(&mut self, bytes: &[u8], wanted: WantedModes) {
         let Some(keyboard) = &self.keyboard else { return };
         for byte in bytes {
@@ -236,10 +236,10 @@ impl Front {
         }
     }
 
-    /// False if the VMM's side is closed.
+    /// Returns false if the VMM's side is closed.
     fn write(&mut self) -> bool {
         while !self.typed.is_empty() {
-            match rustix::io::write(&self.ours, &self.typed) {
+            match rustix::io::write(&self.master, &self.typed) {
                 Ok(written) => {
                     self.typed.drain(..written);
                     if matches!(self.backlog, Backlog::FullSince(_)) {
@@ -254,12 +254,12 @@ impl Front {
         true
     }
 
-    /// Drops what the VMM does not read, where a key that signals may be behind it.
+    /// Drops input that the VMM does not read, because Ctrl-C may come after it.
     fn drop_stale(&mut self, wanted: WantedModes) {
         self.backlog = match self.backlog {
             _ if self.typed.is_empty() || !wanted.signals => Backlog::Room,
             Backlog::FullSince(since) if since.elapsed() >= STALE_AFTER => Backlog::Stale,
-            Backlog::Room if self.typed.len() >= MOST_TYPED => Backlog::FullSince(Instant::now()),
+            Backlog::Room if self.typed.len() >= MAX_PENDING_INPUT => Backlog::FullSince(Instant::now()),
             unchanged => unchanged,
         };
         if matches!(self.backlog, Backlog::Stale) {
@@ -268,8 +268,10 @@ impl Front {
     }
 }
 
-/// The signals by which a terminal and a shell move jobs about, blocked for as long as this lives: we are stopped
-/// only when the terminal is as it was, and never for having asked it something from the background.
+/// The signals of job control, blocked until drop.
+///
+/// So the command stops only after the terminal is restored, and never because it accessed the terminal from the
+/// background.
 struct JobSignals(SignalFd);
 
 impl JobSignals {
@@ -289,11 +291,11 @@ impl Drop for JobSignals {
     }
 }
 
-/// Has the VMM's terminal understand the operator's keys, and never keep us waiting. A line's end is made one for a
-/// screen by the operator's, and not twice.
+/// Sets up the VMM's terminal: non-blocking for the command, with the operator's special keys.
 fn prepare(pty: &Pty) -> std::io::Result<()> {
-    rustix::io::ioctl_fionbio(&pty.ours, true)?;
-    let mut modes = tcgetattr(&pty.theirs)?;
+    rustix::io::ioctl_fionbio(&pty.master, true)?;
+    let mut modes = tcgetattr(&pty.slave)?;
+    // Without `ONLCR`: the operator's terminal adds the carriage return, and must not add it twice.
     modes.output_modes = OutputModes::OPOST;
     if let Some(operators) = streams().into_iter().find_map(|stream| tcgetattr(stream).ok()) {
         modes.input_modes.set(InputModes::IUTF8, operators.input_modes.contains(InputModes::IUTF8));
@@ -304,11 +306,13 @@ fn prepare(pty: &Pty) -> std::io::Result<()> {
             modes.special_codes[code] = operators.special_codes[code];
         }
     }
-    Ok(tcsetattr(&pty.theirs, OptionalActions::Now, &modes)?)
+    Ok(tcsetattr(&pty.slave, OptionalActions::Now, &modes)?)
 }
 
-/// Where the VMM's output is shown: one of our streams that is a terminal, opened anew, so that it can be written to
-/// and never keeps its writer waiting; as it is where that cannot be done.
+/// The terminal that shows the VMM's output.
+///
+/// It is one of the command's streams, opened again so that it is writable and non-blocking. If that fails, it is the
+/// stream itself.
 fn screen(terminals: [bool; 3]) -> std::io::Result<OwnedFd> {
     let [stdin, stdout, stderr] = streams();
     let [is_in, is_out, is_err] = terminals;

@@ -1,4 +1,4 @@
-//! What an ELF file says of itself and of what it needs.
+//! The properties of an ELF file and the libraries that it needs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,10 +14,10 @@ use object::{Endianness, ReadCache, ReadRef};
 use super::LibraryError;
 use crate::spec::errno;
 
-/// What kind of file it is.
+/// The kind of a file.
 pub(super) enum Content {
     Elf(Image),
-    /// A script, for this interpreter.
+    /// A script with its interpreter.
     Script(PathBuf),
     Other,
 }
@@ -27,19 +27,19 @@ pub(super) enum Content {
 pub(super) struct Image {
     pub(super) kind: Kind,
     pub(super) interpreter: Option<PathBuf>,
-    /// The names of the libraries it needs, in order.
+    /// `DT_NEEDED`: the names of the libraries that it needs, in order.
     pub(super) needed: Vec<OsString>,
-    /// Its own name.
+    /// `DT_SONAME`: its own name.
     pub(super) soname: Option<OsString>,
-    /// The directories that it and those it needs look in.
+    /// `DT_RPATH`: directories searched for its libraries, and for theirs.
     pub(super) rpath: Vec<OsString>,
-    /// The directories that it alone looks in; `None` if it does not say, which is not the same as none.
+    /// `DT_RUNPATH`: directories searched for its libraries alone. An empty entry is not the same as `None`.
     pub(super) runpath: Option<Vec<OsString>>,
-    /// Whether the loader's own directories are not searched for it.
+    /// `DF_1_NODEFLIB`: the built-in directories of the dynamic loader are not searched.
     pub(super) no_defaults: bool,
 }
 
-/// What a library must have in common with the executable: class, byte order and machine.
+/// The properties that a library shares with the executable: class, byte order and machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) class: u8,
@@ -47,16 +47,15 @@ pub(super) struct Kind {
     pub(super) machine: u16,
 }
 
-/// Looks what is in a file.
 pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
     let failed = |e: &std::io::Error| LibraryError::Read { path: path.to_owned(), cause: errno(e) };
-    // The executable decides which paths are looked at: opening a device or a pipe may do something.
+    // The executable decides which paths are opened, and opening a device or a pipe may have an effect.
     if !std::fs::metadata(path).map_err(|e| failed(&e))?.is_file() {
         return Ok(Content::Other);
     }
     let mut file = File::open(path).map_err(|e| failed(&e))?;
     let mut beginning = Vec::new();
-    // The kernel reads no more of a script's first line either.
+    // The kernel reads the same length of a script's first line.
     file.by_ref().take(256).read_to_end(&mut beginning).map_err(|e| failed(&e))?;
     if let Some(line) = beginning.strip_prefix(b"#!") {
         return Ok(Content::Script(interpreter_of(line)));
@@ -74,8 +73,8 @@ pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
         .map_err(|Problem(problem)| LibraryError::Corrupt { path: path.to_owned(), problem })
 }
 
-/// Looks for a library in a file; one that is missing, is none, or is for another kind of machine is
-/// passed over, as the loader does.
+/// Reads a library. A missing file, a file that is no library, and one for another kind of machine are skipped, as in
+/// the dynamic loader.
 pub(super) fn read_library(path: &Path, kind: Kind) -> Result<Option<Image>, LibraryError> {
     match read(path) {
         Ok(Content::Elf(image)) if image.kind == kind => Ok(Some(image)),
@@ -90,14 +89,14 @@ fn is_absence(cause: rustix::io::Errno) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
-/// The program in the first line of a script.
+/// The interpreter in the first line of a script.
 fn interpreter_of(line: &[u8]) -> PathBuf {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|word| !word.is_empty());
-    PathBuf::from(OsStr::from_bytes(words.next().unwrap_or_default()))
+    let mut parts = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|part| !part.is_empty());
+    PathBuf::from(OsStr::from_bytes(parts.next().unwrap_or_default()))
 }
 
-/// What is wrong with an ELF file.
+/// The problem of a corrupt ELF file.
 struct Problem(String);
 
 impl From<ObjectError> for Problem {
@@ -153,8 +152,7 @@ where
         .take_while(|(tag, _)| *tag != elf::DT_NULL)
         .collect();
     let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
-    // The table of texts is given by its address; the segment that is loaded there tells where in the file
-    // it is.
+    // The string table is given by its address. Its offset in the file follows from the segment loaded there.
     let start = value(elf::DT_STRTAB).and_then(|address| {
         let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
         loaded.into_iter().find_map(|segment| {
@@ -182,7 +180,7 @@ where
         }
     }
     if image.runpath.is_some() {
-        // The older entry counts only where the newer one is missing.
+        // DT_RPATH, the older entry, counts only without DT_RUNPATH.
         image.rpath.clear();
     }
     Ok(())

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::spec::Reason;
 
-/// What is missing or not understood, and the file that needs it.
+/// A missing or unknown file, with the file that needs it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LibraryError {
     /// A file that cannot be read.
@@ -74,7 +74,7 @@ pub enum LibraryError {
         "shared library '{}' ('{}') of '{}' has no path in the jail: the dynamic loader there would search {}",
         .library.display(), .found.display(), .needed_by.display(), Nowhere(.searched)
     )]
-    NoPlace {
+    NoPath {
         /// The requested name.
         library: OsString,
         /// Its path on the host.

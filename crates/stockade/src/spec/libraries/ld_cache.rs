@@ -1,19 +1,18 @@
-//! The loader's cache: which library is in which file, as `ldconfig` wrote it down.
+//! The dynamic loader's cache, in which `ldconfig` records the file of each library.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where the cache is.
 pub(super) const PATH: &str = "/etc/ld.so.cache";
 
-/// How the format in use since glibc 2.2 begins. Older systems put the format before it in front.
+/// The magic of the format since glibc 2.2. Older systems put the previous format in front of it.
 const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 
 const HEADER: usize = 48;
 const ENTRY: usize = 24;
 
-/// The content of the cache; empty if there is none, or none that can be understood, as for the loader.
+/// The content of the cache. As in the dynamic loader, a missing or corrupt cache is empty.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     bytes: Vec<u8>,
@@ -34,16 +33,15 @@ impl Cache {
         whole.then_some(Self { bytes, count })
     }
 
-    /// The files that hold a library of that name, for whatever machine, the best first. Variants for some
-    /// processors only are left out.
+    /// The files of the library `name`, for any machine, best first. Variants for some processors only are left out.
     pub(super) fn find(&self, name: &OsStr) -> impl Iterator<Item = PathBuf> {
         (0..self.count).filter_map(move |index| {
-            // An entry has flags, name, path, an unused word, and two words that say for which processors.
+            // An entry has six fields of 4 bytes: flags, name, path, an unused one, and two for the processors.
             let at = HEADER + index * ENTRY;
-            let word = |nth: usize| number(&self.bytes, at + nth * 4);
-            let for_all = word(4)? == 0 && word(5)? == 0;
-            let path = PathBuf::from(self.text(word(2)?)?);
-            (for_all && self.text(word(1)?)? == name && path.is_absolute()).then_some(path)
+            let field = |nth: usize| number(&self.bytes, at + nth * 4);
+            let for_all = field(4)? == 0 && field(5)? == 0;
+            let path = PathBuf::from(self.text(field(2)?)?);
+            (for_all && self.text(field(1)?)? == name && path.is_absolute()).then_some(path)
         })
     }
 
@@ -55,15 +53,15 @@ impl Cache {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    let word = bytes.get(at..at.checked_add(4)?)?;
-    word.try_into().ok().map(u32::from_ne_bytes)
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    field.try_into().ok().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A cache with these entries: name, path, for which processors.
+    /// A cache with these entries: name, path, processors.
     fn cache(entries: &[(&str, &str, u64)]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(u32::try_from(entries.len()).expect("few entries").to_ne_bytes());
@@ -77,8 +75,8 @@ mod tests {
                 strings.push(0);
                 offset
             };
-            for word in [0x303, offset(name), offset(path), 0] {
-                bytes.extend(word.to_ne_bytes());
+            for field in [0x303, offset(name), offset(path), 0] {
+                bytes.extend(field.to_ne_bytes());
             }
             bytes.extend(processors.to_ne_bytes());
         }
@@ -98,21 +96,21 @@ mod tests {
     ];
 
     #[test]
-    fn files_are_found_by_the_whole_name_without_those_for_some_processors() {
+    fn files_for_all_processors_are_found_by_the_whole_name() {
         let paths = ["/opt/liba.so.1", "/usr/lib32/liba.so.1"].map(PathBuf::from);
         assert_eq!(found(cache(ENTRIES), "liba.so.1"), paths);
         assert_eq!(found(cache(ENTRIES), "libb.so"), Vec::<PathBuf>::new());
     }
 
     #[test]
-    fn what_older_systems_put_in_front_is_passed_over() {
+    fn the_format_of_older_systems_in_front_is_skipped() {
         let mut bytes = b"ld.so-1.7.0\0\0\0\0\0".to_vec();
         bytes.extend(cache(ENTRIES));
         assert_eq!(found(bytes, "liba.so"), [PathBuf::from("/opt/liba.so")]);
     }
 
     #[test]
-    fn a_cache_cut_off_anywhere_is_read_as_far_as_it_goes() {
+    fn a_truncated_cache_is_read_up_to_its_end() {
         let whole = cache(ENTRIES);
         for length in 0..whole.len() {
             let found = found(whole[..length].to_vec(), "liba.so");

@@ -1,4 +1,4 @@
-//! The program that loads the libraries, and where it looks by itself.
+//! The dynamic loader and its built-in directories.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,18 +8,18 @@ use super::LibraryError;
 use super::elf::{self, Content};
 use crate::spec::{HostPath, SpecError, errno};
 
-/// The loader that an executable asks for.
+/// The dynamic loader that an executable names.
 #[derive(Debug)]
 pub(super) struct Loader {
-    /// Its path, as the executable gives it: in the jail it must be there.
+    /// Its path as the executable gives it, which is also its path in the jail.
     pub(super) path: PathBuf,
-    /// Its file, all links resolved.
+    /// Its file on the host, with all symbolic links resolved.
     pub(super) source: HostPath,
-    /// The names that it answers to when a library needs it.
+    /// The names under which libraries need it.
     pub(super) names: Vec<OsString>,
-    /// The directories that are built into it.
+    /// Its built-in directories.
     pub(super) directories: Vec<PathBuf>,
-    /// What `$LIB` stands for.
+    /// The value of `$LIB`.
     pub(super) lib: OsString,
 }
 
@@ -43,14 +43,14 @@ impl Loader {
     }
 }
 
-/// The directories that are built into glibc's loader.
+/// The directories that are built into glibc's dynamic loader.
 ///
-/// They stand in it one after the other, each with a slash and a zero at its end. They differ between
-/// distributions and machines, and nothing but the loader itself knows them.
+/// The file contains them one after the other, each with a slash and a NUL at its end. They differ between
+/// distributions and machines, and only the dynamic loader itself contains them.
 fn built_in(bytes: &[u8]) -> Vec<PathBuf> {
     let mut run = Vec::new();
     for text in bytes.split(|byte| *byte == 0) {
-        // Only the end of what is before the first zero can be a path.
+        // Before the first NUL, only the end of the text can be a path.
         let start = text.iter().rposition(|byte| !(b' '..=b'~').contains(byte)).map_or(0, |at| at + 1);
         let text = &text[start..];
         let is_directory = text.len() > 1 && text.starts_with(b"/") && text.ends_with(b"/");
@@ -63,7 +63,7 @@ fn built_in(bytes: &[u8]) -> Vec<PathBuf> {
     run
 }
 
-/// What the first built-in directory is below the root or its prefix: `lib64`, `lib/x86_64-linux-gnu`.
+/// The value of `$LIB`: the first built-in directory without its prefix, as `lib64` or `lib/x86_64-linux-gnu`.
 fn lib_of(first: &Path) -> OsString {
     match first.strip_prefix("/usr").or_else(|_| first.strip_prefix("/")) {
         Ok(below) if below.starts_with("lib") || below.starts_with("lib64") => below.into(),
@@ -76,14 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn built_in_directories_are_the_first_run_of_paths_with_a_slash_at_the_end() {
+    fn built_in_directories_are_the_first_run_of_paths_with_slash() {
         let bytes = b"\x7fELF\0/proc/self/\0text\0\x01\x02/lib64/\0/usr/lib64/\0more\0/lib/other/\0";
         assert_eq!(built_in(bytes), ["/lib64", "/usr/lib64"].map(PathBuf::from));
         assert_eq!(built_in(b"\x7fELF\0/lib:/usr/local/lib:/usr/lib\0"), Vec::<PathBuf>::new());
     }
 
     #[test]
-    fn lib_stands_for_what_the_distribution_calls_it() {
+    fn lib_is_the_name_that_the_distribution_uses() {
         for (first, lib) in [
             ("/lib64", "lib64"),
             ("/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"),

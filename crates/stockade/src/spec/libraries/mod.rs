@@ -1,25 +1,32 @@
-//! The closure of a dynamically linked executable: every file that its loader asks for in the jail.
+//! The dynamic loader and the shared libraries that a dynamically linked executable needs in its jail.
 //!
-//! The libraries are found as glibc's loader finds them on the host: in `DT_RPATH` of whoever needs one and
-//! of those who needed that, in `DT_RUNPATH` of whoever needs it, in `/etc/ld.so.cache`, and in the
-//! directories that are built into the loader. Each is then placed where the loader will look *inside the
-//! jail*, which is not always where it was on the host:
+//! The search for a library follows glibc's dynamic loader on the host:
 //!
-//! * The executable is at `/NAME` there, and without `/proc` its loader cannot know that: directories that
-//!   it gives relative to itself (`$ORIGIN`) are not searched. Those that a library gives relative to itself
+//! 1. `DT_RPATH` of the file that needs it, and of the files that needed that one
+//! 2. `DT_RUNPATH` of the file that needs it
+//! 3. `/etc/ld.so.cache`
+//! 4. the built-in directories of the dynamic loader
+//!
+//! The library is then placed where the dynamic loader searches *in the jail*. That can be another directory than on
+//! the host:
+//!
+//! * The executable is at `/NAME` there, and without `/proc` its dynamic loader cannot know that. Directories that the
+//!   executable gives relative to itself (`$ORIGIN`) are not searched. Those that a library gives relative to itself
 //!   are.
 //! * There is no `/etc/ld.so.cache`.
 //!
-//! So a library keeps its path if the loader in the jail looks there, and goes to the loader's first
-//! built-in directory otherwise, under the name by which it is asked for. The loader itself keeps the path
-//! that the executable names.
+//! So a library keeps its path if the dynamic loader in the jail searches that directory. Otherwise the library goes to
+//! the first built-in directory, under the requested name. The dynamic loader itself keeps the path that the executable
+//! names.
 //!
-//! What is not seen: what a program opens by itself while it runs (`dlopen`: plug-ins, name services,
-//! character sets), and what is asked of the loader through the environment or `/etc/ld.so.preload`, since
-//! a jail has neither. Directories for some processors only (`glibc-hwcaps`) are passed over: the variant
-//! that every processor can run is taken. `$PLATFORM` is the machine's name. A library that is asked for by
-//! two names, neither of them its own (`DT_SONAME`), becomes two libraries. Loaders of other C libraries
-//! (musl) are refused.
+//! # Limits
+//!
+//! * Files that a program opens at run time (`dlopen`: plug-ins, name services, character sets) are not found.
+//! * The environment and `/etc/ld.so.preload` are ignored, since a jail has neither.
+//! * Directories for some processors only (`glibc-hwcaps`) are skipped: the variant for every processor is taken.
+//! * `$PLATFORM` is the machine's name.
+//! * A library that is requested by two names, neither of them its own (`DT_SONAME`), becomes two libraries.
+//! * Dynamic loaders of other C libraries (musl) are refused.
 
 mod elf;
 mod error;
@@ -37,31 +44,31 @@ pub use error::LibraryError;
 use crate::spec::{ExecFile, HostPath, JailPath};
 use elf::Content;
 use loader::Loader;
-use resolve::Walk;
+use resolve::Resolver;
 
-/// Everything that an executable's loader asks for.
+/// The dynamic loader and the shared libraries of an executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Libraries {
-    /// The loader first, then the libraries in the order in which they are loaded.
+    /// The dynamic loader first, then the libraries in the order of loading.
     pub files: Vec<Library>,
 }
 
-/// One file of a closure.
+/// The dynamic loader or a shared library.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Library {
-    /// Where its content is on the host, all links resolved.
+    /// The file on the host, with all symbolic links resolved.
     pub source: HostPath,
-    /// Where the loader asks for it in the jail.
+    /// The path in the jail, where the dynamic loader opens it.
     pub path: JailPath,
 }
 
 impl Libraries {
-    /// What `executable` needs beside itself: nothing if it is linked statically, or is no program at all,
-    /// which is for the kernel to refuse.
+    /// Finds the libraries of `executable`. A statically linked executable has none. A file that is no program has
+    /// none either: the kernel refuses it.
     ///
     /// # Errors
-    /// What cannot be found or read, who needs it, and where it was looked for.
+    /// Returns a [`LibraryError`] if a file cannot be found, read or understood, or if `executable` is a script.
     pub fn of(executable: &ExecFile) -> Result<Self, LibraryError> {
         Self::with_cache(executable, Path::new(ld_cache::PATH))
     }
@@ -75,10 +82,10 @@ impl Libraries {
             }
             Content::Other => return Ok(Self::default()),
         };
-        // Without a loader nobody looks for libraries, whatever the file says of them.
+        // Without a dynamic loader no library is loaded, even if the file names some.
         let Some(interpreter) = &image.interpreter else { return Ok(Self::default()) };
         let loader = Loader::read(path, interpreter)?;
-        Walk::new(executable, image, loader, cache).run()
+        Resolver::new(executable, image, loader, cache).run()
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the executable to everything it needs, breadth first, as the loader goes.
+//! The search for all libraries of an executable, breadth first as in the dynamic loader.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -8,33 +8,33 @@ use std::path::{Path, PathBuf};
 use super::elf::{self, Image, Kind};
 use super::ld_cache::Cache;
 use super::loader::Loader;
-use super::search_path::{Words, directory, expand, is_plain};
+use super::search_path::{Tokens, directory, expand, is_plain};
 use super::{Libraries, Library, LibraryError};
 use crate::spec::{ExecFile, HostPath, JailPath, SpecError};
 
-pub(super) struct Walk {
+pub(super) struct Resolver {
     loader: Loader,
     cache: Cache,
     cache_path: PathBuf,
-    /// What is loaded so far: the executable, then the libraries.
+    /// The loaded objects: the executable, then the libraries.
     objects: Vec<Object>,
-    /// The names by which it is known: who asks for one of them gets no second file.
+    /// The names of loaded libraries, which are not loaded again.
     known: HashSet<OsString>,
     files: Vec<Library>,
 }
 
-/// The executable or a library, loaded.
+/// The loaded executable, or a loaded library.
 struct Object {
     image: Image,
-    /// Its path on the host, as the loader found it.
+    /// Its path on the host, as the dynamic loader found it.
     host: PathBuf,
-    /// Its path in the jail; `None` for the executable, whose own path its loader does not know there.
+    /// Its path in the jail. `None` for the executable, whose path the dynamic loader does not know there.
     jail: Option<PathBuf>,
-    /// Who asked for it first.
-    asked_by: Option<usize>,
+    /// The index of the first object that needs it.
+    needed_by: Option<usize>,
 }
 
-/// Which loader looks: the host's, or the one in the jail.
+/// The dynamic loader that searches: the host's, or the one in the jail.
 #[derive(Clone, Copy)]
 enum Side {
     Host,
@@ -50,7 +50,7 @@ impl Object {
     }
 }
 
-impl Walk {
+impl Resolver {
     pub(super) fn new(executable: &ExecFile, image: Image, loader: Loader, cache: &Path) -> Self {
         let host = executable.path().as_path().to_owned();
         Self {
@@ -58,7 +58,7 @@ impl Walk {
             loader,
             cache: Cache::read(cache),
             cache_path: cache.to_owned(),
-            objects: vec![Object { image, host, jail: None, asked_by: None }],
+            objects: vec![Object { image, host, jail: None, needed_by: None }],
             files: Vec::new(),
         }
     }
@@ -81,114 +81,119 @@ impl Walk {
         Ok(Libraries { files: self.files })
     }
 
-    fn load(&mut self, name: &OsStr, asked_by: usize) -> Result<(), LibraryError> {
-        let (host, image) = self.find(name, asked_by)?;
-        let (jail, path) = self.place(name, &host, asked_by)?;
+    fn load(&mut self, name: &OsStr, needed_by: usize) -> Result<(), LibraryError> {
+        let (host, image) = self.find(name, needed_by)?;
+        let (jail, path) = self.place(name, &host, needed_by)?;
         let source = HostPath::existing(&host).map_err(|error| match error {
             SpecError::NotFound(path, cause) => LibraryError::Read { path, cause },
-            // Nothing else can be wrong with a path that was just read.
+            // The path was just read, so no other error is possible.
             _ => LibraryError::Read { path: host.clone(), cause: rustix::io::Errno::NOENT },
         })?;
         self.files.push(Library { source, path });
         self.known.extend(image.soname.clone());
-        self.objects.push(Object { image, host, jail: Some(jail), asked_by: Some(asked_by) });
+        self.objects.push(Object { image, host, jail: Some(jail), needed_by: Some(needed_by) });
         Ok(())
     }
 
-    /// The file that the host's loader takes.
-    fn find(&self, name: &OsStr, asked_by: usize) -> Result<(PathBuf, Image), LibraryError> {
+    /// The file that the host's dynamic loader loads.
+    fn find(&self, name: &OsStr, needed_by: usize) -> Result<(PathBuf, Image), LibraryError> {
         let kind = self.objects[0].image.kind;
         let mut searched = Vec::new();
-        for place in self.places(name, asked_by) {
-            let (looked_in, candidates) = match place {
-                Place::File(path) => (path.clone(), vec![path]),
-                Place::Directory(directory) => (directory.clone(), vec![directory.join(name)]),
-                Place::Cache(files) => (self.cache_path.clone(), files),
+        for location in self.locations(name, needed_by) {
+            let (searched_path, candidates) = match location {
+                Location::File(path) => (path.clone(), vec![path]),
+                Location::Directory(directory) => (directory.clone(), vec![directory.join(name)]),
+                Location::Cache(files) => (self.cache_path.clone(), files),
             };
             for candidate in candidates {
                 if let Some(image) = elf::read_library(&candidate, kind)? {
                     return Ok((candidate, image));
                 }
             }
-            if !searched.contains(&looked_in) {
-                searched.push(looked_in);
+            if !searched.contains(&searched_path) {
+                searched.push(searched_path);
             }
         }
-        let needed_by = self.objects[asked_by].host.clone();
+        let needed_by = self.objects[needed_by].host.clone();
         Err(LibraryError::NoLibrary { library: name.to_owned(), needed_by, searched })
     }
 
-    /// Where the host's loader looks, in order.
-    fn places(&self, name: &OsStr, asked_by: usize) -> Vec<Place> {
+    /// The locations that the host's dynamic loader searches, in order.
+    fn locations(&self, name: &OsStr, needed_by: usize) -> Vec<Location> {
         if is_path(name) {
-            return self.path(name, asked_by, Side::Host).map(Place::File).into_iter().collect();
+            return self.path(name, needed_by, Side::Host).map(Location::File).into_iter().collect();
         }
-        let defaults = self.defaults(asked_by);
-        let given = self.given(asked_by, Side::Host);
-        // Where the built-in directories do not count, neither does what the cache knows of them.
+        let defaults = self.defaults(needed_by);
+        let given = self.given(needed_by, Side::Host);
+        // Without the built-in directories the cache's entries for them do not count either.
         let cached = self.cache.find(name).filter(|path| {
             !defaults.is_empty() || path.parent().is_none_or(|parent| !self.is_default(parent))
         });
-        let cached = Place::Cache(cached.collect());
-        let given = given.into_iter().map(Place::Directory);
-        given.chain([cached]).chain(defaults.iter().cloned().map(Place::Directory)).collect()
+        let cached = Location::Cache(cached.collect());
+        let given = given.into_iter().map(Location::Directory);
+        given.chain([cached]).chain(defaults.iter().cloned().map(Location::Directory)).collect()
     }
 
-    /// Where the library goes, so that the loader in the jail finds it.
-    fn place(&self, name: &OsStr, host: &Path, asked_by: usize) -> Result<(PathBuf, JailPath), LibraryError> {
+    /// A path in the jail at which the dynamic loader there finds the library.
+    fn place(
+        &self,
+        name: &OsStr,
+        host: &Path,
+        needed_by: usize,
+    ) -> Result<(PathBuf, JailPath), LibraryError> {
         let mut searched = Vec::new();
         let jail = if is_path(name) {
-            self.path(name, asked_by, Side::Jail)
+            self.path(name, needed_by, Side::Jail)
         } else {
-            searched.extend(self.given(asked_by, Side::Jail));
-            searched.extend_from_slice(self.defaults(asked_by));
+            searched.extend(self.given(needed_by, Side::Jail));
+            searched.extend_from_slice(self.defaults(needed_by));
             searched.retain(|directory| is_plain(directory));
             let same = searched.iter().find(|directory| host.parent() == Some(directory));
             let built_in = || searched.iter().find(|directory| self.is_default(directory));
             same.or_else(built_in).or(searched.first()).map(|directory| directory.join(name))
         };
         let placed = jail.and_then(|jail| JailPath::new(&jail).ok().map(|path| (jail, path)));
-        placed.ok_or_else(|| LibraryError::NoPlace {
+        placed.ok_or_else(|| LibraryError::NoPath {
             library: name.to_owned(),
             found: host.to_owned(),
-            needed_by: self.objects[asked_by].host.clone(),
+            needed_by: self.objects[needed_by].host.clone(),
             searched,
         })
     }
 
-    /// The directories that the files themselves give for what `asked_by` needs.
-    fn given(&self, asked_by: usize, side: Side) -> Vec<PathBuf> {
-        let asking = &self.objects[asked_by];
-        if let Some(runpath) = &asking.image.runpath {
-            return self.expand_all(runpath, asking, side).collect();
+    /// The directories that the files themselves give for the libraries of `needed_by`.
+    fn given(&self, needed_by: usize, side: Side) -> Vec<PathBuf> {
+        let object = &self.objects[needed_by];
+        if let Some(runpath) = &object.image.runpath {
+            return self.expand_all(runpath, object, side).collect();
         }
-        // Those of everyone on the way to the executable, its own last.
+        // DT_RPATH of every object on the way to the executable, the executable's last.
         let chain =
-            std::iter::successors(Some(asking), |object| object.asked_by.map(|index| &self.objects[index]));
+            std::iter::successors(Some(object), |object| object.needed_by.map(|index| &self.objects[index]));
         chain.flat_map(|object| self.expand_all(&object.image.rpath, object, side)).collect()
     }
 
     fn expand_all<'a>(
         &'a self,
         list: &'a [OsString],
-        speaker: &'a Object,
+        object: &'a Object,
         side: Side,
     ) -> impl Iterator<Item = PathBuf> {
-        list.iter().filter_map(move |text| directory(&expand(text, &self.words(speaker, side))?))
+        list.iter().filter_map(move |text| directory(&expand(text, &self.tokens(object, side))?))
     }
 
-    /// A library that is asked for by a path instead of a name.
-    fn path(&self, name: &OsStr, asked_by: usize, side: Side) -> Option<PathBuf> {
-        directory(&expand(name, &self.words(&self.objects[asked_by], side))?)
+    /// The path of a library that is needed by its path instead of a name.
+    fn path(&self, name: &OsStr, needed_by: usize, side: Side) -> Option<PathBuf> {
+        directory(&expand(name, &self.tokens(&self.objects[needed_by], side))?)
     }
 
-    fn words<'a>(&'a self, speaker: &'a Object, side: Side) -> Words<'a> {
+    fn tokens<'a>(&'a self, object: &'a Object, side: Side) -> Tokens<'a> {
         let platform = platform(self.objects[0].image.kind);
-        Words { origin: speaker.origin(side), lib: &self.loader.lib, platform }
+        Tokens { origin: object.origin(side), lib: &self.loader.lib, platform }
     }
 
-    fn defaults(&self, asked_by: usize) -> &[PathBuf] {
-        if self.objects[asked_by].image.no_defaults { &[] } else { &self.loader.directories }
+    fn defaults(&self, needed_by: usize) -> &[PathBuf] {
+        if self.objects[needed_by].image.no_defaults { &[] } else { &self.loader.directories }
     }
 
     fn is_default(&self, directory: &Path) -> bool {
@@ -196,11 +201,11 @@ impl Walk {
     }
 }
 
-/// One place that a loader looks in.
-enum Place {
+/// One location that the dynamic loader searches.
+enum Location {
     File(PathBuf),
     Directory(PathBuf),
-    /// What the cache says.
+    /// The files that the cache names.
     Cache(Vec<PathBuf>),
 }
 
@@ -208,7 +213,7 @@ fn is_path(name: &OsStr) -> bool {
     name.as_bytes().contains(&b'/')
 }
 
-/// What the kernel calls the machine.
+/// The machine's name in the kernel (`AT_PLATFORM`).
 fn platform(kind: Kind) -> &'static str {
     match object::elf::Machine(kind.machine) {
         object::elf::EM_X86_64 => "x86_64",

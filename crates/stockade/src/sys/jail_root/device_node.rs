@@ -1,16 +1,18 @@
-//! Device nodes in a tree.
+//! Device nodes in a jail's tree.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-use super::{INSIDE, JailRoot, give_away};
+use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
+use crate::sys::procfs::fd_path;
 
-/// A device node to be made.
+/// A device node to be created.
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
     pub(crate) kind: FileType,
@@ -19,56 +21,73 @@ pub(crate) struct Node {
     pub(crate) owner: Owner,
 }
 
+impl Node {
+    fn make(&self, parent: BorrowedFd<'_>, name: impl Arg) -> std::result::Result<(), Errno> {
+        rustix::fs::mknodat(parent, name, self.kind, self.mode, self.device)
+    }
+}
+
 impl JailRoot {
-    /// Makes a device node, replacing a node, file or link that is there.
+    /// Creates a device node, and replaces an existing node, file or symbolic link.
     ///
     /// # Arguments
-    /// `temporary` gives a name that nobody else uses.
+    /// `temporary` returns a unique name.
     pub(crate) fn make_node(
         &self,
         path: &JailPath,
         temporary: impl FnOnce() -> String,
         node: &Node,
     ) -> Result<()> {
-        let at = self.host_path(path);
         if self.private.get() {
-            rustix::fs::mknodat(self.root(), path.relative(), node.kind, node.mode, node.device)
-                .context(Operation::MakeNode, path)?;
-            if self.exact {
-                rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
-                    .context(Operation::ChangeMode, &at)?;
-            }
-            return self.give_away_private(path, node.owner).context(Operation::ChangeOwner, &at);
+            return self.make_private_node(path, node);
         }
         let (parent, name) = self.parent(path)?;
-        let make = |name: &OsStr| rustix::fs::mknodat(&parent, name, node.kind, node.mode, node.device);
-        match make(name) {
-            Err(Errno::EXIST) => (),
-            made => {
-                made.context(Operation::MakeNode, path)?;
-                return self.give_away_node(parent.as_fd(), name, node, path);
+        match node.make(parent.as_fd(), name) {
+            Err(Errno::EXIST) => self.replace_by_node(parent.as_fd(), path, OsStr::new(&temporary()), node),
+            created => {
+                created.context(Operation::MakeNode, path)?;
+                self.change_node_owner(parent.as_fd(), name, node, path)
             }
         }
-        // Beside what is there, and then in its place.
-        let temporary = temporary();
-        let aside = OsStr::new(&temporary);
-        let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
-        make(aside).context(Operation::MakeNode, path)?;
+    }
+
+    fn make_private_node(&self, path: &JailPath, node: &Node) -> Result<()> {
+        let at = self.host_path(path);
+        node.make(self.root(), path.relative()).context(Operation::MakeNode, path)?;
+        if self.exact {
+            rustix::fs::chmodat(self.root(), path.relative(), node.mode, AtFlags::empty())
+                .context(Operation::ChangeMode, &at)?;
+        }
+        self.change_owner_by_path(path, node.owner).context(Operation::ChangeOwner, &at)
+    }
+
+    /// Creates the node under a temporary name beside the existing file, and renames it over that.
+    fn replace_by_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        path: &JailPath,
+        temporary: &OsStr,
+        node: &Node,
+    ) -> Result<()> {
+        let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
+        node.make(parent, temporary).context(Operation::MakeNode, path)?;
         let complete = || {
-            self.give_away_node(parent.as_fd(), aside, node, path)?;
-            rustix::fs::renameat(&parent, aside, &parent, name)
-                // A folder is in the way.
+            self.change_node_owner(parent, temporary, node, path)?;
+            rustix::fs::renameat(parent, temporary, parent, path.split().1)
+                // A directory is in the way.
                 .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
                 .context(Operation::MakeNode, path)
         };
         complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
         })
     }
 
-    /// Gives away the node just made. The folder may belong to the jail's uid, which may have put another file
-    /// there meanwhile, even a hard link to one of the host's: nothing but that very node is touched.
-    fn give_away_node(
+    /// Gives the new node its owner.
+    ///
+    /// The directory may belong to the jail's uid, which may have put another file under the name, even a
+    /// hard link to a file of the host. Only the very node is touched.
+    fn change_node_owner(
         &self,
         parent: BorrowedFd<'_>,
         name: &OsStr,
@@ -76,10 +95,8 @@ impl JailRoot {
         path: &JailPath,
     ) -> Result<()> {
         let at = self.host_path(path);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made =
-            rustix::fs::openat2(parent, name, flags, Mode::empty(), INSIDE).context(Operation::Open, &at)?;
-        let found = rustix::fs::fstat(&made).context(Operation::Inspect, &at)?;
+        let opened = open_path(parent, name).context(Operation::Open, &at)?;
+        let found = rustix::fs::fstat(&opened).context(Operation::Inspect, &at)?;
         let same = FileType::from_raw_mode(found.st_mode) == node.kind
             && found.st_rdev == node.device
             && found.st_nlink == 1;
@@ -87,10 +104,9 @@ impl JailRoot {
             return Err(Errno::EXIST).context(Operation::MakeNode, path);
         }
         if self.exact && found.st_mode & 0o7777 != node.mode.as_raw_mode() {
-            // The umask has taken something away; a descriptor like this one has no other way to its mode.
-            rustix::fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), node.mode)
-                .context(Operation::ChangeMode, &at)?;
+            // The umask removed some bits. fchmod(2) does not accept an O_PATH file descriptor.
+            rustix::fs::chmod(fd_path(&opened), node.mode).context(Operation::ChangeMode, &at)?;
         }
-        give_away(made.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
+        change_owner(opened.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
     }
 }

@@ -1,8 +1,8 @@
-//! Working inside a tree that a hostile uid owns.
+//! Working in a tree that a hostile uid owns.
 //!
-//! Every component is opened beneath a descriptor of the jail's root, links of any kind refused
-//! (`openat2`). Whatever the jail's uid renames, links or replaces meanwhile, nothing outside the tree is
-//! reached; at worst an operation fails.
+//! Every path is opened beneath a file descriptor of the jail's root, without following symbolic links
+//! (`openat2`). Whatever the jail's uid renames or replaces at the same time, by symbolic or hard links too,
+//! nothing outside the tree is reached. At worst an operation fails.
 
 mod device_node;
 
@@ -23,46 +23,48 @@ use crate::sys::error::{Context, Error, Operation, Result};
 use crate::sys::remove_tree::{Removal, remove};
 use crate::sys::{modes, mounts};
 
-/// How everything inside a jail is opened.
+/// The flags with which everything in a jail is opened.
 pub(crate) const INSIDE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// A jail's root, held open.
+/// The flags with which a new file is opened.
+pub(crate) const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The open root of a jail.
 #[derive(Debug)]
 pub(crate) struct JailRoot {
     root: Arc<OwnedFd>,
     path: HostPath,
-    /// Whether the root was made by this process and still belongs to root alone: then nobody else can have
-    /// put anything there, and what is made is named from the root in one call each.
+    /// Whether this process created the root, and only root can access it yet. No other process can have put anything
+    /// there, so each file is created with one call, by its path from the root.
     private: Cell<bool>,
-    /// Whether files and nodes have exactly their modes; those of the drop-in have what the umask leaves of them,
-    /// as the original's have.
+    /// Whether files and nodes get exactly their modes. In the drop-in the umask applies, as in Firecracker's jailer.
     exact: bool,
 }
 
 impl JailRoot {
-    /// Opens the tree at `below` the base; `None` if it is not there.
+    /// Opens the tree at the path `below` the base; `None` if it does not exist.
     pub(crate) fn open(base: &HostPath, below: &Path, exact: bool) -> Result<Option<Self>> {
         let path = base.join(below);
         let opened = open_directory(rustix::fs::CWD, base.as_path(), ResolveFlags::empty())
             .and_then(|base| open_directory(base.as_fd(), below.parent().unwrap_or(below), INSIDE))
-            // What somebody has mounted on the root is not the jail's.
+            // A mount on the root is not the jail's.
             .and_then(|jail| {
                 open_directory(jail.as_fd(), Path::new(Layout::ROOT), INSIDE | ResolveFlags::NO_XDEV)
             });
         match opened {
-            Ok(root) => Ok(Some(Self::held(root, path, false, exact))),
+            Ok(root) => Ok(Some(Self::new(root, path, false, exact))),
             Err(Errno::NOENT) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, path),
         }
     }
 
-    /// The tree whose root is open here.
-    pub(crate) fn held(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
+    pub(crate) fn new(root: OwnedFd, path: HostPath, private: bool, exact: bool) -> Self {
         Self { root: Arc::new(root), path, private: Cell::new(private), exact }
     }
 
-    /// The root, shared with the process that enters it, clear of the standard streams' numbers.
+    /// The root, to be shared with the process that enters it; its number is above the standard streams'.
     pub(crate) fn shared_root(&self) -> std::result::Result<Arc<OwnedFd>, Errno> {
         if self.root.as_raw_fd() > 2 {
             return Ok(Arc::clone(&self.root));
@@ -70,86 +72,84 @@ impl JailRoot {
         copy_above_standard(self.root()).map(Arc::new)
     }
 
-    /// The root's descriptor.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Where something of the jail is on the host, for messages.
+    /// The path on the host, for messages.
     pub(crate) fn host_path(&self, path: &JailPath) -> HostPath {
         self.path.join(path.relative())
     }
 
-    /// Opens the folder that `path` is in.
+    /// Opens the directory that `path` is in, and returns the name in it.
     fn parent<'p>(&self, path: &'p JailPath) -> Result<(OwnedFd, &'p OsStr)> {
         let (parent, name) = path.split();
-        let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let opened =
-            open_directory(self.root(), folder, INSIDE).context(Operation::Open, self.path.join(parent))?;
+        let directory = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let opened = open_directory(self.root(), directory, INSIDE)
+            .context(Operation::Open, self.path.join(parent))?;
         Ok((opened, name))
     }
 
-    /// Opens the folder that `path` is in, to watch it.
-    pub(crate) fn folder_of(&self, path: &JailPath) -> Result<OwnedFd> {
-        self.parent(path).map(|(folder, _)| folder)
+    /// Opens the directory that `path` is in.
+    pub(crate) fn directory_of(&self, path: &JailPath) -> Result<OwnedFd> {
+        self.parent(path).map(|(directory, _)| directory)
     }
 
-    /// Makes a folder, its parents being there already, and gives it mode and owner. One that is there is
-    /// taken over.
-    pub(crate) fn make_folder(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
+    /// Creates a directory in an existing one, and sets its mode and owner. An existing directory is taken over.
+    pub(crate) fn make_directory(&self, path: &JailPath, mode: u32, owner: Owner) -> Result<()> {
         let at = self.host_path(path);
         if *path == JailPath::root() {
             self.private.set(false);
-            return own_folder(self.root(), mode, owner, &at);
+            return set_mode_and_owner(self.root(), mode, owner, &at);
         }
         if self.private.get() {
-            return self.make_private_folder(path, mode, owner, &at);
+            return self.make_private_directory(path, mode, owner, &at);
         }
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => (),
             Err(cause) => return Err(cause).context(Operation::CreateDirectory, at),
         }
-        let folder = open_directory(parent.as_fd(), Path::new(name), INSIDE)
+        let directory = open_directory(parent.as_fd(), Path::new(name), INSIDE)
             .context(Operation::CreateDirectory, &at)?;
-        own_folder(folder.as_fd(), mode, owner, &at)
+        set_mode_and_owner(directory.as_fd(), mode, owner, &at)
     }
 
-    fn make_private_folder(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
+    fn make_private_directory(&self, path: &JailPath, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
         let (name, mode) = (path.relative(), Mode::from_raw_mode(mode));
         rustix::fs::mkdirat(self.root(), name, mode).context(Operation::CreateDirectory, at)?;
         rustix::fs::chmodat(self.root(), name, mode, AtFlags::empty()).context(Operation::ChangeMode, at)?;
-        self.give_away_private(path, owner).context(Operation::ChangeOwner, at)
+        self.change_owner_by_path(path, owner).context(Operation::ChangeOwner, at)
     }
 
-    fn give_away_private(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
+    fn change_owner_by_path(&self, path: &JailPath, owner: Owner) -> std::result::Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::chownat(self.root(), path.relative(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Makes every folder on the way to `path` that is not there, for the owner alone.
+    /// Creates the missing directories on the way to `path`, with mode 0700.
     pub(crate) fn make_parents(&self, path: &JailPath, owner: Owner) -> Result<()> {
         let missing: Vec<&Path> = path
             .split()
             .0
             .ancestors()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .take_while(|folder| {
-                open_directory(self.root(), folder, INSIDE).is_err_and(|e| e == Errno::NOENT)
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .take_while(|directory| {
+                open_directory(self.root(), directory, INSIDE).is_err_and(|e| e == Errno::NOENT)
             })
             .collect();
-        missing.into_iter().rev().try_for_each(|folder| {
-            let folder = JailPath::new(folder).map_err(|_| Errno::INVAL);
-            let folder = folder.context(Operation::CreateDirectory, &self.path)?;
-            self.make_folder(&folder, 0o700, owner)
+        missing.into_iter().rev().try_for_each(|directory| {
+            let directory = JailPath::new(directory).map_err(|_| Errno::INVAL);
+            let directory = directory.context(Operation::CreateDirectory, &self.path)?;
+            self.make_directory(&directory, 0o700, owner)
         })
     }
 
-    /// Makes a new file and gives it to `fill`; it appears under its name only when it is complete, in the
-    /// place of whatever was there.
+    /// Creates a file, and has `fill` write it. It appears under its name only when it is complete, and replaces an
+    /// existing file.
     ///
     /// # Arguments
-    /// `temporary` is a name that nobody else uses.
+    /// `temporary` is a unique name.
     pub(crate) fn write_file<E: From<Error>>(
         &self,
         path: &JailPath,
@@ -160,21 +160,16 @@ impl JailRoot {
     ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat2(&parent, temporary, flags, Mode::from_raw_mode(mode), INSIDE);
-        let target = match open() {
-            // Left by a process of the same number that was killed here.
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| open())
-            }
-            opened => opened,
-        }
+        let mode_bits = Mode::from_raw_mode(mode);
+        let target = create_temporary(&parent, temporary, || {
+            rustix::fs::openat2(&parent, temporary, NEW_FILE, mode_bits, INSIDE)
+        })
         .context(Operation::OpenPlaced, &at)?;
         let complete = || {
             if let Some(owner) = owner {
-                give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+                change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
             }
-            self.settle(target.as_fd(), mode, &at)?;
+            self.set_mode(target.as_fd(), mode, &at)?;
             fill(target.as_fd())?;
             Ok(rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)?)
         };
@@ -183,12 +178,12 @@ impl JailRoot {
         })
     }
 
-    /// Whether this process made the root, and nobody else has had access to it yet.
+    /// Whether this process created the root, and no other could access it yet.
     pub(crate) fn is_private(&self) -> bool {
         self.private.get()
     }
 
-    /// Makes a new file in a private tree under its own name, for `fill` to complete.
+    /// Creates a file in a private tree under its own name, and has `fill` write it.
     pub(crate) fn write_private_file<E: From<Error>>(
         &self,
         path: &JailPath,
@@ -197,25 +192,25 @@ impl JailRoot {
         fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let at = self.host_path(path);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat(self.root(), path.relative(), flags, Mode::from_raw_mode(mode))
+        let target = rustix::fs::openat(self.root(), path.relative(), NEW_FILE, Mode::from_raw_mode(mode))
             .context(Operation::OpenPlaced, &at)?;
-        give_away(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
-        self.settle(target.as_fd(), mode, &at)?;
+        change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        self.set_mode(target.as_fd(), mode, &at)?;
         fill(target.as_fd())
     }
 
-    /// Gives a new file its mode, unless it is to have what the umask has left.
-    fn settle(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
-        if self.exact { modes::settle(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
+    /// Sets the mode of a new file, unless the umask is to apply.
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: u32, at: &HostPath) -> Result<()> {
+        if self.exact { modes::set_mode(file, mode).context(Operation::ChangeMode, at) } else { Ok(()) }
     }
 
-    /// Refuses to put a file in the place of a link, or of anything that is no file. False if it is a file that has
-    /// other names, which somebody put there to have them overwritten.
+    /// Checks that `path` does not exist or is a regular file, which can be replaced.
+    ///
+    /// Returns false for a file with several hard links: the jail's uid may have linked a file of the host,
+    /// to have that overwritten.
     pub(crate) fn expect_plain(&self, path: &JailPath) -> Result<bool> {
         let at = self.host_path(path);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+        let found = match open_path(self.root(), path.relative()) {
             Err(Errno::NOENT) => return Ok(true),
             found => found.context(Operation::OpenPlaced, &at)?,
         };
@@ -228,12 +223,12 @@ impl JailRoot {
         }
     }
 
-    /// Makes a new folder and gives it to `fill`; it appears under its name, where nothing may be yet, only
-    /// when it is complete. Until then it is root's alone.
+    /// Creates a directory, and has `fill` fill it. It appears under its name, which must not exist, only when it is
+    /// complete. Until then only root can access it.
     ///
     /// # Arguments
-    /// `temporary` is a name that nobody else uses.
-    pub(crate) fn write_folder<E: From<Error>>(
+    /// `temporary` is a unique name.
+    pub(crate) fn write_directory<E: From<Error>>(
         &self,
         path: &JailPath,
         temporary: &str,
@@ -244,26 +239,26 @@ impl JailRoot {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&parent, temporary, Mode::RWXU) {
-            // Left by whoever was killed here.
+            // A process that was killed here left it.
             Err(Errno::EXIST) => {
                 remove(parent.as_fd(), OsStr::new(temporary), &at);
                 rustix::fs::mkdirat(&parent, temporary, Mode::RWXU)
             }
-            made => made,
+            created => created,
         }
         .context(Operation::CreateDirectory, &at)?;
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
-        let folder = open_directory(parent.as_fd(), Path::new(temporary), resolve)
+        let directory = open_directory(parent.as_fd(), Path::new(temporary), resolve)
             .context(Operation::CreateDirectory, &at)?;
-        // The jail's uid may have put a folder of its own there meanwhile; it cannot make one of root's. The umask
-        // may have taken something away from it.
-        let found = rustix::fs::fstat(&folder).context(Operation::Inspect, &at)?;
+        // The jail's uid may have replaced it by a directory of its own, but cannot create one that belongs
+        // to root. The umask may have removed bits, so the mode is not compared exactly.
+        let found = rustix::fs::fstat(&directory).context(Operation::Inspect, &at)?;
         if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
             return Ok(Err(Errno::EXIST).context(Operation::CreateDirectory, &at)?);
         }
         let complete = || {
-            fill(folder.as_fd())?;
-            own_folder(folder.as_fd(), mode, owner, &at)?;
+            fill(directory.as_fd())?;
+            set_mode_and_owner(directory.as_fd(), mode, owner, &at)?;
             let renamed =
                 rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE);
             Ok(renamed.context(Operation::Rename, &at)?)
@@ -273,47 +268,41 @@ impl JailRoot {
         })
     }
 
-    /// Makes `path` a further name of an open file of the same filesystem, replacing what was there.
+    /// Creates a hard link at `path` to an open file of the same filesystem, and replaces an existing file.
     pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        let link = || rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH);
-        match link() {
-            // Left by whoever was killed here.
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, temporary, AtFlags::empty()).and_then(|()| link())
-            }
-            linked => linked,
-        }
+        create_temporary(&parent, temporary, || {
+            rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH)
+        })
         .context(Operation::Link, &at)?;
         let renamed = rustix::fs::renameat(&parent, temporary, &parent, name);
-        // Renaming does nothing where both names are of one file already.
+        // A rename does nothing if both names are hard links to one file.
         let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
         renamed.context(Operation::Rename, &at)
     }
 
-    /// Opens something in the tree, which may be of any kind but a link, to look at it; `None` if it is not
-    /// there.
+    /// Opens something of any kind but a symbolic link, to inspect it; `None` if it does not exist.
     pub(crate) fn look(&self, path: &JailPath) -> Result<Option<OwnedFd>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+        match open_path(self.root(), path.relative()) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
         }
     }
 
-    /// Whether a folder of the tree is on the jail's own filesystem, or on a ramfs that stockade made in it.
-    fn is_own(&self, folder: BorrowedFd<'_>) -> Result<bool> {
+    /// Whether a directory of the tree is on the jail's own filesystem, or on a ramfs that stockade mounted in it.
+    fn is_own(&self, directory: BorrowedFd<'_>) -> Result<bool> {
         let id_of = |fd| mounts::id_of(fd).context(Operation::Inspect, &self.path);
-        if id_of(folder)?.0 == id_of(self.root())?.0 {
+        if id_of(directory)?.0 == id_of(self.root())?.0 {
             return Ok(true);
         }
-        Ok(mounts::mount_of(folder)?.is_some_and(|mount| mounts::is_ramfs_of_jail(&mount)))
+        Ok(mounts::mount_of(directory)?.is_some_and(|mount| mounts::is_ramfs_of_jail(&mount)))
     }
 
-    /// Removes a file, node or link, or a folder with everything in it. What is on somebody else's mount was not
-    /// put there by stockade, and stays.
+    /// Removes a file, node or symbolic link, or a directory with everything in it.
+    ///
+    /// On a foreign mount it stays, because stockade placed nothing there.
     pub(crate) fn remove(&self, path: &JailPath) -> Result<Removal> {
         let (parent, name) = match self.parent(path) {
             Ok(found) => found,
@@ -329,19 +318,47 @@ impl JailRoot {
     }
 }
 
-/// Gives away what a descriptor, even one that is only good for that, is open on.
-pub(crate) fn give_away(what: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
+/// Changes the owner of an open file; the file descriptor may be an `O_PATH` one.
+pub(crate) fn change_owner(file: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    rustix::fs::chownat(what, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+    rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
-/// Gives an open folder its mode and owner.
-pub(crate) fn own_folder(folder: BorrowedFd<'_>, mode: u32, owner: Owner, at: &HostPath) -> Result<()> {
-    rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
-    give_away(folder, owner).context(Operation::ChangeOwner, at)
+pub(crate) fn set_mode_and_owner(
+    directory: BorrowedFd<'_>,
+    mode: u32,
+    owner: Owner,
+    at: &HostPath,
+) -> Result<()> {
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
+    change_owner(directory, owner).context(Operation::ChangeOwner, at)
 }
 
-/// Opens a directory for reading and as a starting point.
+/// Creates something under a temporary name. A file of that name was left by a killed process.
+fn create_temporary<T>(
+    parent: &OwnedFd,
+    temporary: &str,
+    create: impl Fn() -> std::result::Result<T, Errno>,
+) -> std::result::Result<T, Errno> {
+    match create() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(parent, temporary, AtFlags::empty())?;
+            create()
+        }
+        created => created,
+    }
+}
+
+/// Opens something of any kind but a symbolic link, to inspect it (`O_PATH`).
+pub(crate) fn open_path(
+    from: BorrowedFd<'_>,
+    path: impl rustix::path::Arg,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(from, path, flags, Mode::empty(), INSIDE)
+}
+
+/// Opens a directory, to read it or to open paths from it.
 pub(crate) fn open_directory(
     from: BorrowedFd<'_>,
     path: &Path,

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Tombstone;
-use crate::state::entry::{ENDED, RECEIPT};
+use crate::state::entry::{EXIT_STATUS, RECEIPT};
 use crate::sys::ProcessRef;
 use crate::sys::process::{PidFd, remaining};
 
@@ -158,7 +158,7 @@ impl Sources {
             } else if kind.contains(ReadFlags::IGNORED) {
                 self.entries.remove(&event.wd());
             } else if let Some(id) =
-                self.entries.get(&event.wd()).filter(|_| [RECEIPT, ENDED].contains(&name))
+                self.entries.get(&event.wd()).filter(|_| [RECEIPT, EXIT_STATUS].contains(&name))
             {
                 notifications.push(Notification::Changed(id.clone()));
             }

@@ -1,58 +1,60 @@
-//! Words and flags that the command does not know, or that are not there.
+//! Unknown and missing arguments.
 
 use super::*;
 
 #[test]
-fn what_is_repeated_of_an_argument_neither_ends_the_line_nor_commands_the_terminal() {
+fn control_characters_of_arguments_are_escaped() {
     let argument = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let cases = [
         (vec![argument(b"nc-\n1")], r"unrecognized subcommand 'nc-\n1'"),
-        (vec!["kill".into(), "vm".into(), "-s\x1b[2J".into()], r"--signal: \u{1b}[2J is not a signal"),
+        (vec!["kill".into(), "vm".into(), "-s\x1b[2J".into()], r"--signal: '\u{1b}[2J' is not a signal"),
         (
             vec!["ps".into(), "--state-dir".into(), "/etc/passwd/\n".into()],
             r"--state-dir: Failed to canonicalize path /etc/passwd/\n: ",
         ),
-        // A path may be any bytes.
+        // The path may hold any bytes.
         (
             vec!["inspect".into(), "--state-dir".into(), argument(b"/\xfe"), argument(b"a\xff")],
             r"argument 4, 'a\xff', is not UTF-8",
         ),
     ];
-    for (words, line) in cases {
-        let output = run("stockade", &words);
-        assert!(output.stderr.starts_with(&format!("stockade: {line}")), "{words:?}: {output:?}");
-        assert!(!output.stderr.trim_end_matches('\n').contains(char::is_control), "{words:?}: {output:?}");
-        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{words:?}");
+    for (arguments, line) in cases {
+        let output = run("stockade", &arguments);
+        assert!(output.stderr.starts_with(&format!("stockade: {line}")), "{arguments:?}: {output:?}");
+        assert!(
+            !output.stderr.trim_end_matches('\n').contains(char::is_control),
+            "{arguments:?}: {output:?}"
+        );
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{arguments:?}");
     }
 }
 
 #[test]
-fn an_unknown_flag_is_named_with_the_likeliest_meant() {
+fn an_unknown_flag_is_named_with_the_closest_match() {
     privileged!(guard, {
-        let mut words = Line::good(&guard).words("run");
-        words.push("--exec-fil".into());
-        let output = run("stockade", &words);
+        let mut arguments = Line::good(&guard).arguments("run");
+        arguments.push("--exec-fil".into());
+        let output = run("stockade", &arguments);
         assert_eq!(
             output.stderr,
             "stockade: unexpected argument '--exec-fil' found; did you mean '--exec-file'?\n"
         );
         assert_eq!(output.code, 125);
-        nothing_made(&guard);
+        nothing_created(&guard);
     });
 }
 
 #[test]
-fn a_stray_word_is_taken_for_the_vmms() {
+fn a_stray_argument_is_taken_for_the_vmms() {
     privileged!(guard, {
-        let words = Line::good(&guard).words("run");
-        // The second is a little like --profile.
+        let arguments = Line::good(&guard).arguments("run");
+        // The second is slightly similar to --profile.
         for stray in ["boot", "--config-file"] {
-            let output = run("stockade", &[&words[..], &[stray.into()]].concat());
-            let said = format!(
-                "stockade: unexpected argument '{stray}' found; arguments for the VMM go behind --\n"
-            );
+            let output = run("stockade", &[&arguments[..], &[stray.into()]].concat());
+            let said =
+                format!("stockade: unexpected argument '{stray}' found; put the VMM's arguments after --\n");
             assert_eq!((output.code, output.stderr), (125, said));
-            nothing_made(&guard);
+            nothing_created(&guard);
         }
         let output = run("stockade", &["ps", "boot"]);
         assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found\n");
@@ -74,10 +76,10 @@ fn an_unknown_command_is_named() {
     assert_eq!(output.stderr, "stockade: unrecognized subcommand 'runn'; did you mean 'run'?\n");
 }
 
-/// The command line is told to be wrong, and ends so.
-fn ends(line: &str, end: &str) {
-    let words: Vec<&str> = line.split(' ').collect();
-    let output = run("stockade", &words);
+/// Checks that a command line fails with a message that ends so.
+fn fails_with(line: &str, end: &str) {
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = run("stockade", &arguments);
     let code = if ["run", "exec"].iter().any(|word| line.starts_with(word)) { 125 } else { 1 };
     assert_eq!((output.code, output.stdout.as_str()), (code, ""), "{line}");
     assert_eq!(output.stderr.lines().count(), 1, "{line}");
@@ -85,7 +87,7 @@ fn ends(line: &str, end: &str) {
 }
 
 #[test]
-fn only_what_is_like_a_word_is_told_as_what_was_meant() {
+fn suggestions_are_limited_to_close_matches() {
     for (line, end) in [
         ("stopp", "'stopp'; did you mean 'stop'?"),
         ("logz", "'logz'; did you mean 'logs'?"),
@@ -94,12 +96,12 @@ fn only_what_is_like_a_word_is_told_as_what_was_meant() {
         ("stop --time 5 vm", "did you mean '--timeout'?"),
         ("completions bsh", "did you mean 'bash'?"),
     ] {
-        ends(line, end);
+        fails_with(line, end);
     }
 }
 
 #[test]
-fn words_of_other_tools_are_understood() {
+fn commands_and_flags_of_other_tools_are_recognised() {
     for (line, end) in [
         ("ls", "'ls'; did you mean 'ps'?"),
         ("list", "did you mean 'ps'?"),
@@ -107,38 +109,38 @@ fn words_of_other_tools_are_understood() {
         ("delete", "did you mean 'rm'?"),
         ("status vm", "did you mean 'ps' or 'inspect'?"),
         ("prune", "did you mean 'gc'?"),
-        ("pause vm", "'pause'; stockade pauses no VMM; its own API may"),
-        ("images", "'images'; there are no images: files of the host are placed"),
-        ("kill -9 vm", "'-9' found; a signal is given as -s 9 or -s KILL"),
-        ("kill -TERM vm", "a signal is given as -s 9 or -s KILL"),
+        ("pause vm", "'pause'; stockade pauses no VMM; use the VMM's own API"),
+        ("images", "'images'; stockade has no images; use --place for files of the host"),
+        ("kill -9 vm", "'-9' found; use -s 9 or -s KILL for a signal"),
+        ("kill -TERM vm", "use -s 9 or -s KILL for a signal"),
         ("logs --tail 5 vm", "did you mean '-n N'?"),
         ("logs -n -5 vm", "-n takes no negative number"),
-        ("exec -it vm -- sh", "a terminal is taken as it is: leave it out"),
+        ("exec -it vm -- sh", "stockade attaches the terminal automatically; remove this flag"),
         ("exec -e A=b vm -- env", "did you mean '--env NAME=VALUE'?"),
-        ("start --ready run/a.sock vm", "a socket is joined to its flag: --ready=run/a.sock"),
-        ("start --ready vm a.socket", "a socket is joined to its flag: --ready=a.socket"),
-        ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of run"),
-        ("--state-dir /x ps", "--state-dir goes behind the command"),
+        ("start --ready run/a.sock vm", "use --ready=run/a.sock for a socket"),
+        ("start --ready vm a.socket", "use --ready=a.socket for a socket"),
+        ("create --id vm --exec-file /bin/true --grace 5", "'--grace' found; it is a flag of `run`"),
+        ("--state-dir /x ps", "put --state-dir after the command"),
         ("rm -f many.toml", "did you mean '--file many.toml'?"),
         ("start many.toml", "did you mean '--file many.toml'?"),
         ("run many.toml", "did you mean '-f many.toml'?"),
-        ("run -f many.toml --config x", "arguments for the VMM go behind --"),
+        ("run -f many.toml --config x", "put the VMM's arguments after --"),
     ] {
-        ends(line, end);
+        fails_with(line, end);
     }
     for (flags, end) in [
-        ("-it", "a terminal is taken as it is: leave it out"),
+        ("-it", "stockade attaches the terminal automatically; remove this flag"),
         ("--volume /a:/b", "did you mean '--place SRC=NAME'?"),
-        ("-v /a:/b", "files are placed by --place SRC=NAME; -v is --verbose"),
-        ("--env A=b", "a VMM has an empty environment"),
+        ("-v /a:/b", "use --place SRC=NAME for files; -v is --verbose"),
+        ("--env A=b", "a VMM has an empty environment; remove this flag"),
         ("--name x", "did you mean '--id'?"),
-        ("--rm", "run removes its jail by itself, unless it is detached"),
-        ("--ready a.sock", "a socket is joined to its flag: --ready=a.sock"),
+        ("--rm", "remove this flag: `run` removes its jail unless it is detached"),
+        ("--ready a.sock", "use --ready=a.sock for a socket"),
         ("--uid -1", "--uid takes no negative number"),
-        // Those of Cloud Hypervisor.
-        ("--memory size=1G", "arguments for the VMM go behind --"),
-        ("--cpus boot=2", "arguments for the VMM go behind --"),
+        // Flags of Cloud Hypervisor.
+        ("--memory size=1G", "put the VMM's arguments after --"),
+        ("--cpus boot=2", "put the VMM's arguments after --"),
     ] {
-        ends(&format!("run --id vm --exec-file /bin/true {flags}"), end);
+        fails_with(&format!("run --id vm --exec-file /bin/true {flags}"), end);
     }
 }

@@ -1,4 +1,4 @@
-//! Where one test's jails are made, and what is left of them removed: the jailer leaves both to its caller.
+//! The directory and the clean-up of a test's jails: the jailer leaves both to its caller.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,7 +16,7 @@ use testkit::{Guard, Output, program};
 pub(crate) const UID: u32 = 12_345;
 pub(crate) const GID: u32 = 12_346;
 
-/// Longer than anything here takes, on a machine that is busy with something else.
+/// Longer than any wait takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The jailer under test.
@@ -24,34 +24,35 @@ pub(crate) fn jailer() -> PathBuf {
     std::env::var_os("JAILER_UNDER_TEST").map_or_else(|| program("jailer"), PathBuf::from)
 }
 
-/// What is expected of the drop-in and of the original, where they differ on purpose.
-pub(crate) fn ours_or_original<T>(ours: T, original: T) -> T {
-    static OURS: OnceLock<bool> = OnceLock::new();
-    // Help texts are each program's own.
-    let is_ours = *OURS.get_or_init(|| run(&["--help"]).stdout.contains("Executable to run in the jail."));
-    if is_ours { ours } else { original }
+/// The expected value of a deliberate difference, for the program under test.
+pub(crate) fn drop_in_or_firecracker<T>(drop_in: T, firecracker: T) -> T {
+    static IS_DROP_IN: OnceLock<bool> = OnceLock::new();
+    // Each program has its own help texts.
+    let is_drop_in =
+        *IS_DROP_IN.get_or_init(|| run(&["--help"]).stdout.contains("Executable to run in the jail."));
+    if is_drop_in { drop_in } else { firecracker }
 }
 
-/// Runs the jailer with nothing but these words.
-pub(crate) fn run<S: AsRef<OsStr>>(words: &[S]) -> Output {
-    testkit::run_with(Command::new(jailer()).args(words))
+/// Runs the jailer with these arguments only.
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
+    testkit::run_with(Command::new(jailer()).args(arguments))
 }
 
-/// That the jailer has refused: exit code 1, nothing on stdout, this message on stderr. The original adds a
-/// line with the error once more.
+/// Asserts a refusal: exit code 1, nothing on stdout, this message on stderr. Firecracker's jailer adds a line that
+/// repeats the error.
 pub(crate) fn refuses(output: &Output, message: &str) {
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
-    let said = output.stderr.strip_prefix(message).and_then(|rest| rest.strip_prefix('\n'));
-    let rest = said.unwrap_or_else(|| panic!("said {:?}\n not {message:?}", output.stderr));
-    let wanted = ours_or_original(rest.is_empty(), rest.starts_with("Error: "));
-    assert!(wanted, "and then {rest:?}");
+    let rest = output.stderr.strip_prefix(message).and_then(|rest| rest.strip_prefix('\n'));
+    let rest = rest.unwrap_or_else(|| panic!("printed {:?}\n    not {message:?}", output.stderr));
+    let is_expected = drop_in_or_firecracker(rest.is_empty(), rest.starts_with("Error: "));
+    assert!(is_expected, "followed by {rest:?}");
 }
 
-/// Asks again and again until there is an answer.
-pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Calls `query` until it returns a value.
+pub(crate) fn wait_for<T>(what: &str, mut query: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
+        if let Some(answer) = query() {
             return answer;
         }
         assert!(Instant::now() < end, "waited in vain for {what}");
@@ -59,16 +60,16 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Where one test's jails are.
-pub(crate) struct Ground<'g> {
+/// The directories of one test's jails.
+pub(crate) struct Fixture<'g> {
     pub(crate) guard: &'g Guard,
     pub(crate) base: PathBuf,
-    /// The VMM: it has the test's own name, which is thereby that of the default parent cgroup.
+    /// The VMM. It has the test's name, which is also that of the default parent cgroup.
     pub(crate) exec: PathBuf,
     pub(crate) id: String,
 }
 
-impl<'g> Ground<'g> {
+impl<'g> Fixture<'g> {
     pub(crate) fn new(guard: &'g Guard) -> Self {
         let (base, exec) = (guard.base(), guard.directory().join(guard.name()));
         fs::create_dir(&base).unwrap();
@@ -79,17 +80,17 @@ impl<'g> Ground<'g> {
         Self { guard, base, exec, id: "jail-1".to_owned() }
     }
 
-    /// A VMM of another kind: a script whose interpreter is not in the jail.
+    /// A fixture whose VMM is a script with an interpreter that is not in the jail.
     pub(crate) fn with_script(guard: &'g Guard) -> Self {
         use std::os::unix::fs::PermissionsExt;
-        let ground = Self::new(guard);
-        fs::remove_file(&ground.exec).unwrap();
-        fs::write(&ground.exec, "#!/no/such/interpreter\n").unwrap();
-        fs::set_permissions(&ground.exec, fs::Permissions::from_mode(0o755)).unwrap();
-        ground
+        let fixture = Self::new(guard);
+        fs::remove_file(&fixture.exec).unwrap();
+        fs::write(&fixture.exec, "#!/no/such/interpreter\n").unwrap();
+        fs::set_permissions(&fixture.exec, fs::Permissions::from_mode(0o755)).unwrap();
+        fixture
     }
 
-    /// The executable's directory in the base.
+    /// The executable's directory below the base.
     pub(crate) fn exec_dir(&self) -> PathBuf {
         self.base.join(self.guard.name())
     }
@@ -98,7 +99,7 @@ impl<'g> Ground<'g> {
         self.exec_dir().join(&self.id).join("root")
     }
 
-    /// A path in the jail, seen from the host.
+    /// The host's path of a path in the jail.
     pub(crate) fn inside(&self, path: &str) -> PathBuf {
         self.root().join(path.trim_start_matches('/'))
     }
@@ -112,56 +113,56 @@ impl<'g> Ground<'g> {
         self.inside(&format!("{}.pid", self.guard.name()))
     }
 
-    /// The words that every jail of this test begins with.
-    pub(crate) fn words(&self, flags: &[&str], vmm: &[&str]) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["--id".into(), self.id.clone().into()];
-        words.extend(["--exec-file".into(), self.exec.clone().into_os_string()]);
-        words.extend(["--uid".into(), UID.to_string().into(), "--gid".into(), GID.to_string().into()]);
-        words.extend(["--chroot-base-dir".into(), self.base.clone().into_os_string()]);
-        words.extend(flags.iter().map(OsString::from));
-        words.push("--".into());
-        words.extend(vmm.iter().map(OsString::from));
-        words
+    /// The arguments of a jail with these flags.
+    pub(crate) fn arguments(&self, flags: &[&str], vmm: &[&str]) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--id".into(), self.id.clone().into()];
+        arguments.extend(["--exec-file".into(), self.exec.clone().into_os_string()]);
+        arguments.extend(["--uid".into(), UID.to_string().into(), "--gid".into(), GID.to_string().into()]);
+        arguments.extend(["--chroot-base-dir".into(), self.base.clone().into_os_string()]);
+        arguments.extend(flags.iter().map(OsString::from));
+        arguments.push("--".into());
+        arguments.extend(vmm.iter().map(OsString::from));
+        arguments
     }
 
     pub(crate) fn command(&self, flags: &[&str], vmm: &[&str]) -> Command {
         let mut command = Command::new(jailer());
-        command.args(self.words(flags, vmm));
+        command.args(self.arguments(flags, vmm));
         command
     }
 
-    /// Runs a jail to its end.
+    /// Runs a jail until its VMM exits.
     pub(crate) fn run(&self, flags: &[&str], vmm: &[&str]) -> Output {
         testkit::run_with(&mut self.command(flags, vmm))
     }
 
-    /// Runs a jail that must end well; what its VMM said, line by line.
-    pub(crate) fn said(&self, flags: &[&str], vmm: &[&str]) -> Vec<Value> {
-        said(&self.run(flags, vmm))
+    /// Runs a jail that must succeed, and returns the lines of its VMM's output.
+    pub(crate) fn json_lines(&self, flags: &[&str], vmm: &[&str]) -> Vec<Value> {
+        json_lines(&self.run(flags, vmm))
     }
 
-    /// What the VMM of a jail with these flags reports.
+    /// Runs a jail with these flags, and returns its VMM's report.
     pub(crate) fn report(&self, flags: &[&str]) -> Value {
-        self.said(flags, &["report"]).remove(0)
+        self.json_lines(flags, &["report"]).remove(0)
     }
 
-    /// Starts a jail whose VMM lives on, and waits until it is that. For jails whose VMM is the jailer's own
+    /// Starts a jail whose VMM keeps running, and waits for the VMM's exec. For jails whose VMM is the jailer's own
     /// process.
     pub(crate) fn start(&self, flags: &[&str]) -> Live {
         Live::new(self.command(flags, &["sleep"]), &self.in_jail())
     }
 
-    /// The executable as its argument 0 names it.
+    /// The executable's path in the jail, which is also its argument 0.
     pub(crate) fn in_jail(&self) -> String {
         format!("/{}", self.guard.name())
     }
 
-    /// The pid that the jail's pid file tells.
-    pub(crate) fn told_pid(&self) -> i32 {
+    /// The pid in the jail's pid file.
+    pub(crate) fn written_pid(&self) -> i32 {
         fs::read_to_string(self.pid_file()).unwrap().parse().unwrap()
     }
 
-    /// Waits until the process has become the VMM.
+    /// Waits until the process has executed the VMM.
     pub(crate) fn becomes_vmm(&self, pid: i32) {
         becomes(pid, &self.in_jail());
     }
@@ -174,13 +175,13 @@ fn becomes(pid: i32, name: &str) {
     });
 }
 
-/// What a VMM that ended well said, line by line.
-pub(crate) fn said(output: &Output) -> Vec<Value> {
+/// The lines of the output of a VMM that succeeded.
+pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
     assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
     output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-impl Drop for Ground<'_> {
+impl Drop for Fixture<'_> {
     fn drop(&mut self) {
         for pid in processes_below(&self.base) {
             kill(pid);
@@ -192,7 +193,7 @@ impl Drop for Ground<'_> {
     }
 }
 
-/// A jail's VMM, killed when this goes.
+/// A jail's VMM. Dropping it kills the VMM.
 pub(crate) struct Live(Child);
 
 impl Live {
@@ -207,7 +208,7 @@ impl Live {
         self.0.id().try_into().unwrap()
     }
 
-    /// The text of a file in the process's directory in `/proc`.
+    /// Reads a file in the process's directory in `/proc`.
     pub(crate) fn proc(&self, file: &str) -> String {
         proc(self.pid(), file)
     }
@@ -224,7 +225,7 @@ pub(crate) fn proc(pid: i32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
 
-/// The fields of a line in a process's status, such as `NStgid`.
+/// The values of a line in a process's status, such as `NStgid`.
 pub(crate) fn status(pid: i32, field: &str) -> Vec<String> {
     let text = proc(pid, "status");
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap().to_owned();
@@ -237,7 +238,7 @@ pub(crate) fn session(pid: i32) -> i32 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().parse().unwrap()
 }
 
-/// Kills a process and waits until it is gone; orphans of jails come to this process.
+/// Kills a process and waits for its end. This process is the reaper of orphans from jails.
 pub(crate) fn kill(pid: i32) {
     let raw = Pid::from_raw(pid).unwrap();
     let _ = rustix::process::kill_process(raw, Signal::KILL);
@@ -269,7 +270,7 @@ pub(crate) fn cgroup_mounts() -> Vec<PathBuf> {
     lines.filter(|fields| fields[2].starts_with("cgroup")).map(|fields| fields[1].into()).collect()
 }
 
-/// Removes a cgroup with those below it, once their processes are gone.
+/// Removes a cgroup and its descendants once their processes have exited.
 pub(crate) fn remove_cgroups(cgroup: &Path) {
     for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -277,24 +278,24 @@ pub(crate) fn remove_cgroups(cgroup: &Path) {
         }
     }
     if cgroup.exists() {
-        // In version 1 a process leaves a moment after its end was told.
+        // In cgroup v1 a process leaves its cgroup a moment after its exit was reported.
         wait_for("an empty cgroup", || {
             fs::remove_dir(cgroup).is_ok().then_some(()).or_else(|| (!cgroup.exists()).then_some(()))
         });
     }
 }
 
-/// Runs a jailer as the leader of a session, as a terminal's or a service manager's child is.
+/// Wraps a command so that it leads a session, as under a terminal or a service manager.
 pub(crate) fn as_session_leader(command: &Command) -> Command {
     let mut leader = Command::new("setsid");
     leader.arg(command.get_program()).args(command.get_args());
-    // Forked first, so that `setsid` needs no fork of its own and the pid is the jailer's.
+    // `setsid` forks if it leads a process group: then the jailer is its child, and `setsid` exits at once.
     leader.process_group(0);
     leader
 }
 
-/// The jailer under `strace` with these words; `None`, with the test's name told, where there is none: the
-/// virtual machine's tests are on their own.
+/// The command under `strace` with these options. In the virtual machine, which has no `strace`, returns `None` and
+/// reports the test as skipped.
 pub(crate) fn strace(test: &str, trace: &[&str], command: &Command) -> Option<Command> {
     if std::env::var_os("STOCKADE_VM").is_some() {
         testkit::skip(test, "strace");
@@ -305,28 +306,28 @@ pub(crate) fn strace(test: &str, trace: &[&str], command: &Command) -> Option<Co
     Some(strace)
 }
 
-/// Bytes that are no UTF-8.
+/// An argument that is not UTF-8.
 pub(crate) fn no_text() -> OsString {
     OsStr::from_bytes(b"\xff\xfe").to_owned()
 }
 
-/// A privileged test with its ground: `conforms!(ground, { … })`.
+/// A privileged test with a fixture: `conforms!(fixture, { … })`.
 macro_rules! conforms {
-    ($ground:ident, $body:block) => {
-        conforms!($ground = crate::ground::Ground::new, $body);
+    ($fixture:ident, $body:block) => {
+        conforms!($fixture = crate::fixture::Fixture::new, $body);
     };
-    ($ground:ident = $new:expr, $body:block) => {
+    ($fixture:ident = $new:expr, $body:block) => {
         testkit::privileged!(guard, {
             #[allow(unused_mut)]
-            let mut $ground = $new(&guard);
+            let mut $fixture = $new(&guard);
             $body
         });
     };
 }
 pub(crate) use conforms;
 
-/// A test that needs no root. Privileged ones look for processes that they left, so it waits for its turn
-/// among them, where there can be any.
+/// A test that does not need root. Privileged tests look for leftover processes, so as root this test runs under their
+/// lock.
 macro_rules! alone {
     ($body:block) => {
         if rustix::process::geteuid().is_root() {

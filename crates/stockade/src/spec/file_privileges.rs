@@ -1,7 +1,7 @@
-//! FilePrivileges of the host's files that a jail does not get: set-uid and set-gid bits, and file capabilities.
+//! Privileges of the host's files that a jail does not get: special mode bits and file capabilities.
 //!
-//! A file of root's with such a power would make a VMM root in its jail, or give it a capability. A copy is made
-//! without them. A link is the host's own file and keeps them, so there is no link of such a file.
+//! A file of root's with such a privilege would make a VMM root in its jail, or give it a capability. A copy does not
+//! get them. A hard link is the host's own file and keeps them, so such a file is never linked.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -13,22 +13,22 @@ use serde::Serialize;
 
 use crate::spec::HostPath;
 
-/// Where the kernel keeps a file's capabilities.
+/// The extended attribute with a file's capabilities.
 const CAPABILITY: &str = "security.capability";
 
-/// Something that makes a file more than its content and its permissions.
+/// A special mode bit, or the capabilities of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FilePrivilege {
-    /// It is executed with its owner's rights.
+    /// The file runs as its owner.
     SetUid,
-    /// It is executed with its group's rights; what is made in a directory gets the directory's group.
+    /// The file runs with its group; files created in a directory get the directory's group.
     SetGid,
-    /// Only the owner takes something out of a directory; on a file it has no effect.
+    /// Only an owner removes files from the directory; on a file it has no effect.
     Sticky,
-    /// It is executed with capabilities.
+    /// The file runs with capabilities.
     Capabilities,
-    /// Whether it is executed with capabilities cannot be found out.
+    /// The file's capabilities cannot be read.
     UnknownCapabilities,
 }
 
@@ -44,23 +44,23 @@ impl fmt::Display for FilePrivilege {
     }
 }
 
-/// The powers of one file or directory.
+/// The privileges of one file or directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct FilePrivileges(Vec<FilePrivilege>);
 
 impl FilePrivileges {
-    /// Those of an open file.
+    /// The privileges of an open file.
     pub(crate) fn of_file(file: impl AsFd, mode: u32) -> Self {
         Self::of_mode(mode).and_capabilities(fgetxattr(file, CAPABILITY, &mut [0; 0]))
     }
 
-    /// Those of a file that has this path now.
+    /// The privileges of the file that has this path now.
     pub(crate) fn at(path: &Path, mode: u32) -> Self {
         Self::of_mode(mode).and_capabilities(getxattr(path, CAPABILITY, &mut [0; 0]))
     }
 
-    /// Those of a directory, which has no capabilities.
+    /// The privileges of a directory, which has no capabilities.
     pub(crate) fn of_mode(mode: u32) -> Self {
         let bits = [
             (Mode::SUID, FilePrivilege::SetUid),
@@ -68,10 +68,12 @@ impl FilePrivileges {
             (Mode::SVTX, FilePrivilege::Sticky),
         ];
         let mode = Mode::from_raw_mode(mode);
-        Self(bits.into_iter().filter(|(bit, _)| mode.contains(*bit)).map(|(_, power)| power).collect())
+        Self(
+            bits.into_iter().filter(|(bit, _)| mode.contains(*bit)).map(|(_, privilege)| privilege).collect(),
+        )
     }
 
-    /// An answer other than "there are none" and "this filesystem has none" does not say that there are none.
+    /// Adds the result of reading the capabilities. Only ENODATA and EOPNOTSUPP mean that the file has none.
     fn and_capabilities(mut self, found: Result<usize, Errno>) -> Self {
         match found {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => (),
@@ -81,54 +83,54 @@ impl FilePrivileges {
         self
     }
 
-    /// Each of them, without repetition.
+    /// The privileges, each once.
     pub fn iter(&self) -> impl Iterator<Item = FilePrivilege> + '_ {
         self.0.iter().copied()
     }
 
-    /// Whether there is none.
+    /// Whether the file has no privileges.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a jail must not have the file as it is. On a file the sticky bit does nothing.
+    /// Whether the file must not be hard-linked into a jail. The sticky bit has no effect on a file.
     pub(crate) fn forbid_link(&self) -> bool {
-        self.iter().any(|power| power != FilePrivilege::Sticky)
+        self.iter().any(|privilege| privilege != FilePrivilege::Sticky)
     }
 }
 
 impl fmt::Display for FilePrivileges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, power) in self.0.iter().enumerate() {
+        for (number, privilege) in self.0.iter().enumerate() {
             let before = match number {
                 0 => "",
                 _ if number + 1 == self.0.len() => " and ",
                 _ => ", ",
             };
-            write!(f, "{before}{power}")?;
+            write!(f, "{before}{privilege}")?;
         }
         Ok(())
     }
 }
 
-/// FilePrivileges that the host's file or directory has, and its copy in the jail has not.
+/// Privileges of the host's file or directory that its copy in the jail lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Stripped {
-    /// The host's file; of a directory that is copied, the first in it that has powers, or itself.
+    /// The host's file. Of a copied directory it is the first file or directory in it with privileges, or itself.
     pub path: HostPath,
-    /// Its powers.
+    /// The privileges of that file.
     pub powers: FilePrivileges,
-    /// How many files and directories have powers: more than one only in a directory that is copied.
+    /// The number of files and directories with privileges: above 1 only in a copied directory.
     pub count: usize,
 }
 
 impl Stripped {
-    /// What one file or directory has; `None` if it has no powers.
+    /// The privileges of one file or directory; `None` if it has none.
     pub(crate) fn of(path: &HostPath, powers: FilePrivileges) -> Option<Self> {
         (!powers.is_empty()).then(|| Self { path: path.clone(), powers, count: 1 })
     }
 
-    /// Counts a further one of the same directory.
+    /// Counts another file of the same directory.
     pub(crate) fn add(known: &mut Option<Self>, further: Option<Self>) {
         match (known, further) {
             (Some(known), Some(_)) => known.count += 1,
@@ -138,7 +140,6 @@ impl Stripped {
     }
 }
 
-/// What the copy is without.
 impl fmt::Display for Stripped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the {} of {}", self.powers, self.path)?;
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_not_taken_for_nothing() {
+    fn unreadable_capabilities_do_not_count_as_none() {
         let of = |found| FilePrivileges::of_mode(0o100_755).and_capabilities(found);
         assert!(of(Err(Errno::NODATA)).is_empty() && of(Err(Errno::OPNOTSUPP)).is_empty());
         assert_eq!(of(Ok(20)), FilePrivileges(vec![FilePrivilege::Capabilities]));
@@ -166,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn powers_are_told_in_words() {
-        let told = |mode, found| FilePrivileges::of_mode(mode).and_capabilities(found).to_string();
-        assert_eq!(told(0o4755, Err(Errno::NODATA)), "set-uid bit");
-        assert_eq!(told(0o7755, Ok(20)), "set-uid bit, set-gid bit, sticky bit and file capabilities");
-        assert_eq!(told(0o2755, Err(Errno::IO)), "set-gid bit and file capabilities (which cannot be read)");
+    fn privileges_are_printed_as_a_list() {
+        let text = |mode, found| FilePrivileges::of_mode(mode).and_capabilities(found).to_string();
+        assert_eq!(text(0o4755, Err(Errno::NODATA)), "set-uid bit");
+        assert_eq!(text(0o7755, Ok(20)), "set-uid bit, set-gid bit, sticky bit and file capabilities");
+        assert_eq!(text(0o2755, Err(Errno::IO)), "set-gid bit and file capabilities (which cannot be read)");
     }
 }

@@ -1,11 +1,11 @@
-//! Stdout is data, stderr is talk; `-q` leaves the failures, `-v` tells the steps, and nothing is coloured for programs.
+//! Stdout has data and stderr has messages; `-q` prints errors only, `-v` prints the steps, and programs get no colour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
 
 use testkit::{Guard, Output, command, commands, privileged, program, run_with, said, stockade};
 
-/// A command line of each command that fails as soon as it looks for its state directory or its jail, which is none.
+/// A command line of each command that fails early, for example because its jail does not exist.
 const FAILING: &[&str] = &[
     "run --id vm --exec-file /no/such",
     "create --id vm --exec-file /no/such",
@@ -36,25 +36,25 @@ const FAILING: &[&str] = &[
 ];
 
 #[test]
-fn every_command_fails_with_one_line_on_stderr_and_none_on_stdout() {
+fn every_failed_command_prints_one_line_on_stderr_only() {
     privileged!(guard, {
         let tried: Vec<&str> = FAILING.iter().map(|line| line.split(' ').next().unwrap()).collect();
         assert_eq!(tried.len(), commands().len());
         assert!(commands().iter().all(|command| tried.contains(&command.as_str())), "{:?}", commands());
         for line in FAILING {
-            let words: Vec<&str> = line.split(' ').collect();
-            let plain = stockade(&guard, &words);
+            let arguments: Vec<&str> = line.split(' ').collect();
+            let plain = stockade(&guard, &arguments);
             assert!(plain.code != 0 && plain.stdout.is_empty(), "{line}: {plain:?}");
             assert!(plain.stderr.starts_with("stockade: "), "{line}: {plain:?}");
             assert_eq!(plain.stderr.lines().count(), 1, "{line}: {plain:?}");
-            // A failure is no talk.
-            let quiet = stockade(&guard, &[&["-q"], &words[..]].concat());
+            // `--quiet` keeps errors.
+            let quiet = stockade(&guard, &[&["-q"], &arguments[..]].concat());
             assert_eq!((quiet.code, &quiet.stderr), (plain.code, &plain.stderr), "{line}");
         }
     });
 }
 
-/// Makes a jail and starts its VMM.
+/// Creates a jail and starts its VMM.
 fn start(guard: &Guard) {
     let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
     said(guard, &["create", "--id", "vm", "--exec-file", &probe, "--chroot-base-dir", &base]);
@@ -62,14 +62,14 @@ fn start(guard: &Guard) {
 }
 
 #[test]
-fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
+fn verbose_adds_the_steps_on_stderr_only() {
     privileged!(guard, {
         start(&guard);
         for line in ["ps -q", "logs vm", "profiles", "version", "inspect --json none"] {
-            let words: Vec<&str> = line.split(' ').collect();
-            let (plain, told) =
-                (stockade(&guard, &words), stockade(&guard, &[&["-vv"], &words[..]].concat()));
-            assert_eq!((plain.code, plain.stdout), (told.code, told.stdout), "{line}");
+            let arguments: Vec<&str> = line.split(' ').collect();
+            let (plain, verbose) =
+                (stockade(&guard, &arguments), stockade(&guard, &[&["-vv"], &arguments[..]].concat()));
+            assert_eq!((plain.code, plain.stdout), (verbose.code, verbose.stdout), "{line}");
         }
         let removed = stockade(&guard, &["rm", "-v", "--force", "vm"]);
         assert_eq!((removed.code, removed.stdout.as_str()), (0, "vm\n"));
@@ -77,14 +77,14 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
         assert!(!removed.stderr.contains(" ms  write receipt "), "{}", removed.stderr);
         let probe = program("stockade-probe").display().to_string();
         let base = guard.base().display().to_string();
-        let words =
+        let arguments =
             ["run", "-vv", "--id", "vm", "--exec-file", &probe, "--chroot-base-dir", &base, "--", "exit=0"];
-        let ran = stockade(&guard, &words);
+        let ran = stockade(&guard, &arguments);
         assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
         for step in [
             "write receipt ",
-            "make file /stockade-probe, a copy of ",
-            "the VMM's process is to execute",
+            "create file /stockade-probe, a copy of ",
+            "the VMM's process will execute",
             "VMM runs as pid ",
         ] {
             assert!(ran.stderr.contains(&format!(" ms  {step}")), "{step}: {}", ran.stderr);
@@ -93,24 +93,24 @@ fn with_v_the_same_is_on_stdout_and_the_steps_are_on_stderr() {
 }
 
 #[test]
-fn with_q_there_is_no_talk() {
+fn quiet_prints_errors_only() {
     privileged!(guard, {
         start(&guard);
-        let talk = "stockade: jail vm has no log: it has written nothing, or was started by neither start nor run --detach\n";
+        let talk = "stockade: jail 'vm' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n";
         assert_eq!(stockade(&guard, &["logs", "vm"]).stderr, talk);
-        for words in [
+        for arguments in [
             &["-q", "logs", "vm"][..],
             &["logs", "-q", "vm"],
             &["logs", "vm", "--quiet"],
             &["logs", "-qv", "vm"],
         ] {
-            assert_eq!(said(&guard, words), "", "{words:?}");
+            assert_eq!(said(&guard, arguments), "", "{arguments:?}");
         }
         said(&guard, &["rm", "-qf", "vm"]);
     });
 }
 
-/// Runs a command on a terminal of its own, and tells what it wrote there.
+/// Runs a command on its own terminal, and returns its output there.
 fn on_terminal(guard: &Guard, line: &str, no_color: bool) -> Output {
     let line = format!("{} {line}", program("stockade").display());
     let mut script = Command::new("script");
@@ -123,7 +123,7 @@ fn on_terminal(guard: &Guard, line: &str, no_color: bool) -> Output {
     run_with(&mut script)
 }
 
-/// Runs a VMM on a terminal, and asks the command to end once it runs.
+/// Runs a VMM on a terminal, and sends SIGTERM to the command once the VMM runs.
 fn interrupted(guard: &Guard, flags: &str) -> String {
     let [stockade, probe, base] = [program("stockade"), program("stockade-probe"), guard.base()];
     let (stockade, probe, base) = (stockade.display(), probe.display(), base.display());
@@ -136,16 +136,16 @@ fn interrupted(guard: &Guard, flags: &str) -> String {
 }
 
 #[test]
-fn who_asks_at_a_terminal_for_the_end_is_told_how_to_make_it_come_sooner() {
+fn run_at_a_terminal_explains_how_to_kill_the_vmm() {
     privileged!(guard, {
-        assert_eq!(interrupted(&guard, ""), "stockade: asked vm to end; once more kills it\r\n");
+        assert_eq!(interrupted(&guard, ""), "stockade: asked jail 'vm' to stop; repeat to kill it\r\n");
         assert_eq!(interrupted(&guard, "--quiet"), "");
         assert_eq!(interrupted(&guard, "2>/dev/null"), "", "stderr is no terminal");
     });
 }
 
 #[test]
-fn nothing_is_coloured_for_programs_nor_for_who_wants_no_colour() {
+fn output_has_no_colour_for_programs_and_with_no_color() {
     privileged!(guard, {
         let coloured = on_terminal(&guard, "--help", false);
         assert!(coloured.stdout.contains('\x1b'), "help is not marked up on a terminal: {}", coloured.stdout);
@@ -153,8 +153,8 @@ fn nothing_is_coloured_for_programs_nor_for_who_wants_no_colour() {
             commands().into_iter().map(|command| format!("{command} --help")).collect();
         lines.extend(["--help", "ps", "doctor", "profiles", "runn"].map(str::to_owned));
         for line in lines {
-            let words: Vec<&str> = line.split(' ').collect();
-            let Output { stdout, stderr, .. } = run_with(&mut command(&guard, &words));
+            let arguments: Vec<&str> = line.split(' ').collect();
+            let Output { stdout, stderr, .. } = run_with(&mut command(&guard, &arguments));
             assert!(!format!("{stdout}{stderr}").contains('\x1b'), "{line}: {stdout}{stderr}");
             let plain = on_terminal(&guard, &line, true);
             assert!(!plain.stdout.contains('\x1b'), "{line}: {}", plain.stdout);

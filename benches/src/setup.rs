@@ -1,5 +1,5 @@
-//! Where the benches run: a mount namespace of their own with a tmpfs in it, so that the machine stays clean and
-//! no disk is measured.
+//! The environment of the benches: a mount namespace with a tmpfs, so that the machine stays clean and no disk is
+//! measured.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,38 +9,41 @@ use stockade::{Store, TemplateMounts};
 
 use crate::Done;
 
-/// What is mounted in the place of `/run`: the skeleton's pin, the names of network namespaces and all jails of
-/// the bench lie there and are gone with the mount namespace.
+/// The mount point of the tmpfs. It holds the pin of the template namespace, the names of network namespaces and the
+/// bench's jails. The kernel removes it with the mount namespace.
 const RUN: &str = "/run";
 
-/// The bench's own directory, its VMM, the images that jails are given, and its store.
-pub(crate) struct Ground {
+/// The files of the benches.
+pub(crate) struct Setup {
     pub(crate) directory: PathBuf,
     pub(crate) vmm: PathBuf,
-    /// A kernel and a root image, which belong to the jails' uid already.
+    /// A kernel and a root image, which the jails' uid owns.
     pub(crate) images: [PathBuf; 2],
     pub(crate) store: Store,
 }
 
-/// The size of an image, in bytes; they are linked, so it does not matter.
+/// The size of an image, in bytes. It has no effect on times, because jails get hard links.
 const IMAGE: usize = 1 << 20;
 
-impl Ground {
-    /// Lays it out in this process's mount namespace, which must be its own, with so many mounts more than the host
-    /// has, and with or without a skeleton.
-    pub(crate) fn lay_out(mounts: u32, skeleton: bool) -> Done<Self> {
+impl Setup {
+    /// Creates the environment in this process's mount namespace, which no other process may share.
+    ///
+    /// # Arguments
+    /// * `mounts`: the number of additional mounts.
+    /// * `has_template`: whether to create a template namespace.
+    pub(crate) fn create(mounts: u32, has_template: bool) -> Done<Self> {
         let flags = MountFlags::NOSUID;
         mount("tmpfs", RUN, "tmpfs", flags, c"mode=755")
             .map_err(|e| format!("mount a tmpfs on {RUN}: {e}"))?;
         let directory = Path::new(RUN).join("bench");
         let many = directory.join("many");
-        fs::create_dir_all(&many).map_err(|e| format!("make {}: {e}", many.display()))?;
-        // Of their own file system: the kernel looks at every mount point on the one that a tree is taken from.
+        fs::create_dir_all(&many).map_err(|e| format!("create {}: {e}", many.display()))?;
+        // On a file system of their own: `open_tree` examines every mount point on the file system of its tree.
         mount("tmpfs", &many, "tmpfs", flags, c"mode=755")
             .map_err(|e| format!("mount {}: {e}", many.display()))?;
         for number in 0..mounts {
             let at = many.join(number.to_string());
-            fs::create_dir(&at).map_err(|e| format!("make {}: {e}", at.display()))?;
+            fs::create_dir(&at).map_err(|e| format!("create {}: {e}", at.display()))?;
             mount_bind(&at, &at).map_err(|e| format!("mount {}: {e}", at.display()))?;
         }
         let own = std::env::current_exe().map_err(|e| format!("find the bench's own file: {e}"))?;
@@ -51,7 +54,7 @@ impl Ground {
             fs::write(image, vec![1; IMAGE]).map_err(|e| format!("write {}: {e}", image.display()))?;
             std::os::unix::fs::chown(image, Some(1234), Some(1234)).map_err(|e| e.to_string())?;
         }
-        if skeleton {
+        if has_template {
             TemplateMounts::make().map_err(|e| e.to_string())?;
         }
         let store = Store::new(&directory.join("state")).map_err(|e| e.to_string())?;
