@@ -35,7 +35,7 @@ pub(crate) fn teardown(setup: &Setup, way: &str, many: u32) -> Done<f64> {
 /// Starts a jail with an idle VMM, whose executable is copied or bound.
 fn idle(setup: &Setup, bound: bool) -> Done<stockade::Running> {
     let spec = plain(setup).argument("stay").bind_executable(bound).build().map_err(text)?;
-    setup.store.create(&spec).map_err(text)?.launch_watched(0).map_err(text)
+    setup.store.create(&spec).map_err(text)?.launch_monitored(0).map_err(text)
 }
 
 /// Creates and removes `many` idle jails.

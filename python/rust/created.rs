@@ -134,9 +134,9 @@ impl Created {
     ///
     /// # Arguments
     /// `log_bytes`: the maximum size of the log in bytes.
-    fn launch_watched(&self, py: Python<'_>, log_bytes: u64) -> PyResult<Running> {
+    fn launch_monitored(&self, py: Python<'_>, log_bytes: u64) -> PyResult<Running> {
         self.jail.consume(py, |jail| {
-            Ok(Running::new(jail.launch_watched(log_bytes).or_raise()?, self.store.clone()))
+            Ok(Running::new(jail.launch_monitored(log_bytes).or_raise()?, self.store.clone()))
         })
     }
 

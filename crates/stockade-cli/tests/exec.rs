@@ -235,7 +235,7 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
             &guard,
             &["exec", &id, "../x"],
             125,
-            "\"../x\" is not a path inside a jail; use one without '..'",
+            "'../x' is not a path inside a jail; use one without '..'",
         );
         refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: 'A' is not NAME=VALUE");
         let missing = format!("--host-program: cannot open '/no/such': {gone}");

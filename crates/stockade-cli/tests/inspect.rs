@@ -91,7 +91,7 @@ fn a_corrupt_receipt_is_shown_as_corrupt() {
         std::fs::write(place.join("receipt.json"), "{").unwrap();
         let found = inspect(&guard, "broken");
         assert_eq!((&found["state"], &found["spec"]), (&json!("corrupt"), &Value::Null));
-        assert!(found["problem"].as_str().unwrap().contains("is damaged"), "{found}");
+        assert!(found["problem"].as_str().unwrap().contains("is corrupt"), "{found}");
         std::fs::remove_dir_all(guard.state()).unwrap();
     });
 }

@@ -413,7 +413,7 @@ fn several_vmms_with_a_full_stdout_are_reported_and_exit() {
         let said = String::from_utf8(ended.stderr).unwrap();
         for number in 1..3 {
             let line = format!(
-                "stockade: failed to write the output of jail '{}': No space left on device (os error 28)",
+                "stockade: cannot write the output of jail '{}': no space left on device",
                 guard.named(&number.to_string())
             );
             assert!(said.lines().any(|said| said == line), "{said}");

@@ -103,7 +103,7 @@ fn a_closed_stdout_is_no_failure() {
 fn a_full_stdout_is_one_line() {
     privileged!(guard, {
         start(&guard, "vm");
-        let said_of_it = "stockade: failed to write to stdout: No space left on device (os error 28)\n";
+        let said_of_it = "stockade: cannot write to stdout: no space left on device\n";
         for line in printing(&guard) {
             // The program in the jail writes to stdout itself.
             if line.starts_with("exec ") {

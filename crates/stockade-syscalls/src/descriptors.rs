@@ -1,12 +1,12 @@
 //! File descriptors above the standard streams, which a program may replace.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// The first number above the standard streams.
-const FIRST: i32 = 3;
+pub const FIRST: RawFd = 3;
 
 /// Returns the file descriptor itself if its number is above 2, otherwise a close-on-exec duplicate above 2.
 ///

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::call::{Call, Decimal, State, cpu_time_us};
-use crate::descriptors::copy_above_standard;
+use crate::descriptors::{self, copy_above_standard};
 use crate::spawn;
 
 /// The call at which a program failed.
@@ -145,10 +145,10 @@ impl Program {
     pub(crate) fn compute_gaps(&mut self, channel: Option<BorrowedFd<'_>>) {
         let mut kept: Vec<RawFd> = self.calls.iter().flat_map(Call::descriptors).collect();
         kept.extend(channel.map(|channel| channel.as_raw_fd()));
-        kept.retain(|&fd| fd > 2);
+        kept.retain(|&fd| fd >= descriptors::FIRST);
         kept.sort_unstable();
         kept.dedup();
-        let mut first = 3;
+        let mut first = descriptors::FIRST.unsigned_abs();
         self.gaps.clear();
         for fd in kept {
             let fd = fd.unsigned_abs();

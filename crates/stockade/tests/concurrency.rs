@@ -19,7 +19,7 @@ fn live(guard: &Guard, number: u32) {
     let report = if number.is_multiple_of(3) {
         created.persist().unwrap();
         let Some(Jail::Created(created)) = store.open(&spec.id).unwrap() else { panic!("it persists") };
-        drop(created.launch_watched(1 << 12).unwrap());
+        drop(created.launch_monitored(1 << 12).unwrap());
         let mut ends = store.ends(std::slice::from_ref(&spec.id)).unwrap();
         assert_eq!(ends.next(None).unwrap(), Some((spec.id.clone(), ExitStatus::Exited(5))));
         let Some(Jail::Exited(stopped) | Jail::Abandoned(stopped)) = store.open(&spec.id).unwrap() else {

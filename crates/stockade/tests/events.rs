@@ -121,7 +121,7 @@ fn a_late_subscriber_gets_the_current_states() {
         store.create(&spec(&guard, "c-exited", &["exit=3"])).unwrap().persist().unwrap();
         let id = guard.named("c-exited").parse().unwrap();
         let Jail::Created(persistent) = store.open(&id).unwrap().unwrap() else { panic!("it persists") };
-        let mut exited = persistent.launch_watched(0).unwrap();
+        let mut exited = persistent.launch_monitored(0).unwrap();
         exited.wait().unwrap();
         let corrupt = guard.state().join(guard.named("d-corrupt"));
         fs::create_dir(&corrupt).unwrap();
@@ -160,7 +160,7 @@ fn a_late_subscriber_gets_the_current_states() {
             "{lives:?}"
         );
         assert!(
-            matches!(life("d-corrupt"), [EventKind::Corrupt { problem }] if problem.contains("is damaged"))
+            matches!(life("d-corrupt"), [EventKind::Corrupt { problem }] if problem.contains("is corrupt"))
         );
 
         assert!(running.teardown().unwrap().is_clean());
@@ -326,7 +326,7 @@ fn events_of_five_hundred_short_jails_are_consistent() {
                         let created =
                             store.create(&spec(&guard, &format!("jail{number}"), &["exit=5"])).unwrap();
                         let mut running = match number % 3 {
-                            0 => created.launch_watched(1 << 12).unwrap(),
+                            0 => created.launch_monitored(1 << 12).unwrap(),
                             _ => created.launch(Streams::default()).unwrap(),
                         };
                         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));

@@ -410,8 +410,8 @@ fn corrupt_receipts_are_reported_and_never_acted_on() {
                 .unwrap();
         let future = receipt.replacen("\"version\":1", "\"version\":2", 1);
         let cases = [
-            ("truncated", &receipt[..receipt.len() / 2], "is damaged"),
-            ("empty", "", "is damaged"),
+            ("truncated", &receipt[..receipt.len() / 2], "is corrupt"),
+            ("empty", "", "is corrupt"),
             ("future", &future, "has version 2"),
             ("stolen", &receipt, "belongs to jail '"),
         ];

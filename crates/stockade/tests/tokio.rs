@@ -25,7 +25,7 @@ fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
 
 fn launch(guard: &Guard, id: &str, arguments: &[&str], monitor: bool) -> Running {
     let created = guard.store().create(&spec(guard, id, arguments)).unwrap();
-    if monitor { created.launch_watched(1 << 12) } else { created.launch(Streams::default()) }.unwrap()
+    if monitor { created.launch_monitored(1 << 12) } else { created.launch(Streams::default()) }.unwrap()
 }
 
 fn runtime() -> Runtime {

@@ -136,7 +136,7 @@ fn life(guard: &Guard) -> Found {
     let sources = Sources::make(guard);
     let mut created = guard.store().create(&spec(guard)).unwrap();
     sources.place(&mut created);
-    let mut running = created.launch_watched(1 << 16).unwrap();
+    let mut running = created.launch_monitored(1 << 16).unwrap();
     running.place(Placement::new(&sources.file).named("later").how(How::Copy)).unwrap();
     running.place(Placement::new("/dev/zero")).unwrap();
     let adopted = adopted(guard, &sources);

@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::terminal::output::Failure;
+use stockade::spec::reason;
 
 /// File descriptors of the process besides those of its jails, with a reserve.
 const FOR_PROCESS: u64 = 64;
@@ -35,5 +36,5 @@ pub(crate) fn raise_limit_for(jails: usize) -> Result<(), Failure> {
     }
     // The VMMs do not inherit it: their own limit is set when they enter the jail.
     setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
-        .map_err(|e| Failure::new(format!("failed to raise the open file limit to {wanted}: {e}")))
+        .map_err(|e| Failure::new(format!("cannot raise the open file limit to {wanted}: {}", reason(&e))))
 }

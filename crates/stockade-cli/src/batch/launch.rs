@@ -134,7 +134,7 @@ impl<'w> LaunchedVmm<'w> {
         let attachment = Attachment::of(args, request);
         let (log_bytes, socket) = (args.ready.log_bytes()?, args.ready.socket(&request.spec)?);
         let (running, output) = match (attachment, width) {
-            (Attachment::Detached, _) => (jail.launch_watched(log_bytes), None),
+            (Attachment::Detached, _) => (jail.launch_monitored(log_bytes), None),
             (Attachment::Attached, Some(width)) => {
                 let (streams, output) = Prefixed::new(request.id(), width)?;
                 (jail.launch(streams), Some(VmmOutput::Prefixed(output)))
@@ -157,7 +157,7 @@ impl<'w> LaunchedVmm<'w> {
             let is_attached = self.attachment == Attachment::Attached;
             return if is_attached { Ok(()) } else { check_no_signal(signals, BEFORE) };
         };
-        let timeout = self.request.description.args.own.ready.patience();
+        let timeout = self.request.description.args.own.ready.timeout();
         let deadline = Instant::now().checked_add(timeout);
         loop {
             if let Some(relay) = self.output.as_mut().and_then(VmmOutput::relay_mut) {

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use stockade::Streams;
 use stockade::spec::JailId;
+use stockade::spec::reason;
 
 use crate::terminal::output::{Failure, error};
 use crate::terminal::width;
@@ -32,7 +33,7 @@ impl Prefixed {
     /// `width`: width of the longest id in terminal cells.
     pub(crate) fn new(id: &JailId, width: usize) -> Result<(Streams, Self), Failure> {
         let prefix = format!("{} | ", width::padded(id.as_str(), width));
-        let failed = |e: io::Error| Failure::new(format!("failed to create the VMM's streams: {e}"));
+        let failed = |e: io::Error| Failure::new(format!("cannot create the VMM's streams: {}", reason(&e)));
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let (alive, end) = channel();
         let stdout = copy(prefix.clone(), io::stdout(), alive.clone()).map_err(failed)?;
@@ -77,8 +78,9 @@ fn copy_lines(prefix: &str, from: impl Read, mut to: impl Write) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return,
             Err(e) => {
                 return error(&format!(
-                    "failed to write the output of jail '{}': {e}",
-                    prefix.trim_end_matches(" | ").trim_end()
+                    "cannot write the output of jail '{}': {}",
+                    prefix.trim_end_matches(" | ").trim_end(),
+                    reason(&e)
                 ));
             }
         }

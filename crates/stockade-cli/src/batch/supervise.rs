@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
+use stockade::spec::reason;
 use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
@@ -142,7 +143,7 @@ impl<'w> Supervisor<'w> {
             fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         waiting.extend(relays().flat_map(Relay::waits_for));
         let waited = wait_until(&mut waiting, next);
-        waited.map(drop).map_err(|e| Failure::new(format!("failed to wait for the VMM: {e}")))
+        waited.map(drop).map_err(|e| Failure::new(format!("cannot wait for the VMM: {}", reason(&e))))
     }
 }
 

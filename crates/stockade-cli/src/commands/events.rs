@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use rustix::event::{PollFd, PollFlags};
 use stockade::spec::JailId;
+use stockade::spec::reason;
 use stockade::{Event, EventKind, Events};
 use stockade_syscalls::signals::SignalFd;
 
@@ -114,7 +115,7 @@ fn next(events: &mut Events, signals: &SignalFd, deadline: Option<Instant>) -> R
         let mut waiting =
             [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         wait_until(&mut waiting, deadline)
-            .map_err(|e| Failure::new(format!("failed to wait for events: {e}")))?;
+            .map_err(|e| Failure::new(format!("cannot wait for events: {}", reason(&e))))?;
         if let Ok(Some(_)) = signals.take() {
             return Ok(Next::Stop);
         }

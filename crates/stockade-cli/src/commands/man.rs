@@ -8,6 +8,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use crate::terminal::output::{Failure, print};
+use stockade::spec::reason;
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -43,8 +44,9 @@ fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
 
 /// Writes the pages, and prints their paths.
 fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
-    let refused =
-        |path: &Path, cause| Failure::new(format!("--write-to: cannot write '{}': {cause}", path.display()));
+    let refused = |path: &Path, cause| {
+        Failure::new(format!("--write-to: cannot write '{}': {}", path.display(), reason(&cause)))
+    };
     std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
     for command in std::iter::once(cli).chain(cli.get_subcommands()) {
         let (name, text) = page(command)?;

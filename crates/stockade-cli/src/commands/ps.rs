@@ -22,7 +22,7 @@ pub(crate) struct PsArgs {
     /// Print only the IDs.
     #[arg(short, long)]
     quiet: bool,
-    /// List every jail, as without this flag.
+    /// List all jails (the default).
     #[arg(short, long, hide = true)]
     all: bool,
     /// Print a JSON list.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_in_every_script() {
-        let jail = |id: &str| Listing::damaged(id.parse().expect("an id"), String::new());
+        let jail = |id: &str| Listing::corrupt(id.parse().expect("an id"), String::new());
         let table = table(&[jail("vm-1"), jail("漢字-1")]);
         let lines = [
             "ID          PID  STATE      EXIT   AGE  VMM",

@@ -96,7 +96,7 @@ fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failur
     }
     let spec = jail.receipt().spec.clone();
     let socket = args.ready.socket(&spec)?;
-    let launched = jail.launch_watched(args.ready.log_bytes()?);
+    let launched = jail.launch_monitored(args.ready.log_bytes()?);
     let running = launched.map_err(|error| hints::launch_failed(&error, &spec))?;
     Ok(Started { id, running, socket })
 }
@@ -104,7 +104,7 @@ fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failur
 impl Started {
     fn wait_ready(&mut self, args: &StartArgs) -> Result<(), Failure> {
         match &self.socket {
-            Some(socket) => Ok(self.running.wait_ready(socket, args.ready.patience())?),
+            Some(socket) => Ok(self.running.wait_ready(socket, args.ready.timeout())?),
             None => Ok(()),
         }
     }

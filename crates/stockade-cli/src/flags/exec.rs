@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stockade::spec::JailId;
+use stockade::spec::reason;
 use stockade::{Error, Exec, ExecProcess, ExitStatus, Receipt, Store};
 
 use super::lookup::find;
@@ -58,7 +59,7 @@ fn request(how: &ProgramArgs, arguments: &[OsString]) -> Result<Exec, Failure> {
     let (exec, arguments) = match (&how.host_program, arguments) {
         (Some(file), arguments) => {
             let exec = Exec::with_host_program(file);
-            (exec.map_err(|error| Failure::new(format!("--host-program: {error}")))?, arguments)
+            (exec.map_err(|error| Failure::new(format!("--host-program: {}", reason(&error))))?, arguments)
         }
         (None, [program, arguments @ ..]) => (Exec::with_program(program)?, arguments),
         (None, []) => return Err(Failure::new("no program to run; name one behind the jail's id")),

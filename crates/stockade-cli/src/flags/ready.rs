@@ -48,7 +48,7 @@ impl ReadyArgs {
     }
 
     /// The longest wait for the VMM's readiness.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 }

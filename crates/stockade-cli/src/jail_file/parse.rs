@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::keys::{Key, Keys, Shape};
 use super::level::{Content, Level, Setting, Value};
 use crate::terminal::output::Failure;
+use stockade::spec::reason;
 
 /// The table with settings for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";
@@ -52,8 +53,8 @@ impl Source {
         let stdin = path == Path::new("-");
         let text =
             if stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-        let text =
-            text.map_err(|e| Failure::new(format!("--file: cannot read '{}': {e}", path.display())))?;
+        let text = text
+            .map_err(|e| Failure::new(format!("--file: cannot read '{}': {}", path.display(), reason(&e))))?;
         let name = if stdin { "stdin".to_owned() } else { path.display().to_string() };
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self { name, text, directory })

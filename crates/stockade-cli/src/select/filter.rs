@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_unknown_property_meets_no_condition() {
-        let corrupt = Listing::damaged("vm-1".parse().expect("an id"), "is damaged".into());
+        let corrupt = Listing::corrupt("vm-1".parse().expect("an id"), "is corrupt".into());
         for unknown in ["vmm=*", "base=/srv/jailer", "uid=1234", "older=0", "younger=1d"] {
             assert!(!unknown.parse::<Filter>().expect(unknown).fits(&corrupt), "{unknown}");
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use stockade::Report;
 use stockade::spec::SpecError;
+use stockade::spec::reason;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::StdoutClosed,
-            _ => Self::Message(format!("failed to write to stdout: {error}")),
+            _ => Self::Message(format!("cannot write to stdout: {}", reason(&error))),
         }
     }
 }

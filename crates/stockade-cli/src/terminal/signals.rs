@@ -1,6 +1,7 @@
 //! The signals that stop a command. They are blocked, so that the command stops only where it leaves nothing behind.
 
 use rustix::process::Signal;
+use stockade::spec::reason;
 use stockade_syscalls::signals::{SignalFd, is_ignored};
 
 use super::output::Failure;
@@ -16,7 +17,7 @@ pub(crate) fn stop_signals_and(more: &[Signal]) -> Result<SignalFd, Failure> {
     // A signal that the caller ignores stays ignored, as nohup(1) requires.
     let handled = signals.into_iter().filter(|signal| !is_ignored(*signal));
     let handled: Vec<Signal> = handled.chain(more.iter().copied()).collect();
-    SignalFd::block(&handled).map_err(|e| Failure::new(format!("failed to block signals: {e}")))
+    SignalFd::block(&handled).map_err(|e| Failure::new(format!("cannot block signals: {}", reason(&e))))
 }
 
 /// Fails if a signal has arrived.

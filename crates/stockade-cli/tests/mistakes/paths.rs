@@ -67,7 +67,7 @@ fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
         let said = "--place /no/such/image: cannot open '/no/such/image': no such file or directory";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
-        let said = "--place /etc/passwd: \"../escape\" is not a path inside a jail; use one without '..'";
+        let said = "--place /etc/passwd: '../escape' is not a path inside a jail; use one without '..'";
         refused(&guard, &line, said);
         let name = OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
         let arguments =

@@ -42,7 +42,7 @@ fn numbers_and_settings_are_checked() {
             (
                 "--netns",
                 "..",
-                "\"..\" cannot name a network namespace; use one path component that does not begin with '.'",
+                "'..' cannot name a network namespace; use one path component that does not begin with '.'",
             ),
             (
                 "--netns",

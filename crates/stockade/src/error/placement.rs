@@ -16,7 +16,7 @@ pub enum PlacementError {
     #[error("'{}' cannot be a read-only hard link: {owner} has to be able to read it, and only its owner to write it; copy it instead", .0.display(), owner = .1)]
     LinkReadOnly(PathBuf, Owner),
     /// A file that cannot be linked into the jail, since that is on another mount.
-    #[error("'{}' is not on the jail's filesystem, and a hard link would have to be; copy it instead", .0.display())]
+    #[error("'{}' is not on the jail's filesystem, which a hard link needs; copy it instead", .0.display())]
     LinkElsewhere(PathBuf),
     /// A file that cannot be linked into the jail, since a hard link keeps its privileges.
     #[error("'{}' cannot be a hard link in the jail, which would keep its {privileges}; copy it instead", .0.display(), privileges = .1)]

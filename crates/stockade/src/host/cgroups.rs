@@ -5,6 +5,7 @@ use std::path::Path;
 use super::cache;
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
+use crate::sys::cgroup::move_self;
 use crate::sys::mounts::{self, Mount};
 use crate::sys::procfs::read_file;
 
@@ -136,8 +137,7 @@ impl CgroupLayout {
     /// child cgroups.
     pub fn move_into_parent(&self, spec: &JailSpec) -> Result<()> {
         let Some(cgroup) = self.existing_parent(spec.parent_cgroup()) else { return Ok(()) };
-        std::fs::write(cgroup.join("cgroup.procs"), "0")
-            .map_err(|cause| Error::MoveToParent { cgroup, cause: errno(&cause) })
+        move_self(&cgroup).map_err(|cause| Error::MoveToParent { cgroup, cause: errno(&cause) })
     }
 
     /// The first hierarchy of cgroup v1 with `controller`.

@@ -67,7 +67,7 @@ impl Created {
     ///
     /// # Errors
     /// Returns the errors of [`Created::launch`].
-    pub fn launch_watched(self, log_bytes: u64) -> Result<Running> {
+    pub fn launch_monitored(self, log_bytes: u64) -> Result<Running> {
         self.start(Parent::Monitor { log_bytes })
     }
 

@@ -95,7 +95,7 @@ pub enum SpecError {
     #[error("'{0}' is not a limit: {1}")]
     LimitValue(String, ParseIntError),
     /// A network namespace's name that is not one plain component.
-    #[error("{0:?} cannot name a network namespace; use one path component that does not begin with '.'")]
+    #[error("'{}' cannot name a network namespace; use one path component that does not begin with '.'", .0.escape_debug())]
     NetnsName(String),
     /// An argument of a profile in braces that stands for nothing.
     #[error(
@@ -112,7 +112,7 @@ pub enum SpecError {
     #[error("{0} cannot own a read-only file: uid {uid} is the jail's own and could make it writable; use another owner", uid = .0.uid)]
     ReadOnlyOwner(Owner),
     /// A path that would leave the jail, or that names nothing.
-    #[error("{:?} is not a path inside a jail; use one without '..'", .0)]
+    #[error("'{}' is not a path inside a jail; use one without '..'", .0.to_string_lossy().escape_debug())]
     JailPath(PathBuf),
 }
 
@@ -121,17 +121,22 @@ pub(crate) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
-/// An errno as the cause in a message: the kernel's text in lower case, without the number.
+/// An errno as the cause in a message, see [`reason`].
 pub(crate) struct Reason(pub(crate) Errno);
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = std::io::Error::from(self.0).to_string();
-        let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
-        let mut letters = text.chars();
-        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
-        first.map_or(Ok(()), |first| write!(f, "{first}{}", letters.as_str()))
+        f.write_str(&reason(&std::io::Error::from(self.0)))
     }
+}
+
+/// The text of a cause for the end of a message: in lower case, and without the number of an operating system's error.
+pub fn reason(cause: &dyn fmt::Display) -> String {
+    let text = cause.to_string();
+    let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 #[cfg(test)]

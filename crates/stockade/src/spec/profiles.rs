@@ -145,7 +145,7 @@ mod tests {
             ("arguments = ['{pid}']", "line 1: '{pid}' is not a placeholder; use {id}, "),
             ("executables = 'x'", "line 1: invalid type"),
             ("[[place]]\nname = 'a'\n", "line 1: missing field `source`"),
-            ("[socket]\npath = '../x'\n", "line 2: \"../x\" is not a path inside a jail"),
+            ("[socket]\npath = '../x'\n", "line 2: '../x' is not a path inside a jail"),
         ] {
             let error = Profile::parse(text, "x").expect_err(text);
             assert!(error.starts_with(expected), "{error}");

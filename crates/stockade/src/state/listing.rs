@@ -70,7 +70,7 @@ impl Listing {
     }
 
     /// A corrupt jail.
-    pub fn damaged(id: JailId, problem: String) -> Self {
+    pub fn corrupt(id: JailId, problem: String) -> Self {
         let (pid, ended, age, vmm, base, uid) = (None, None, None, None, None, None);
         Self { id, pid, state: JailState::Corrupt, ended, age, vmm, base, uid, problem: Some(problem) }
     }
@@ -84,7 +84,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Listing>> {
         let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
             Ok(summary) => summary.map(|summary| Listing::from_summary(summary).with_exit_status(self)),
-            Err(e) => Some(Listing::damaged(id, e.to_string())),
+            Err(e) => Some(Listing::corrupt(id, e.to_string())),
         });
         Ok(listings.collect())
     }

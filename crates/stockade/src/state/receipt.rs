@@ -247,7 +247,7 @@ fn parse<T: DeserializeOwned>(
     if let Some(version) = version.filter(|version| *version != VERSION) {
         return Err(format!("has version {version}, but this stockade supports version {VERSION}"));
     }
-    let read = read.map_err(|e| format!("is damaged: {e}"))?;
+    let read = read.map_err(|e| format!("is corrupt: {e}"))?;
     match head(&read).1 {
         its if its == id => Ok(read),
         other => Err(format!("belongs to jail '{other}'")),

@@ -27,6 +27,11 @@ pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
     }
 }
 
+/// Moves this process into a cgroup.
+pub(crate) fn move_self(cgroup: &HostPath) -> std::io::Result<()> {
+    std::fs::write(cgroup.join("cgroup.procs"), "0")
+}
+
 /// Whether a process is in a cgroup or in one below it.
 pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
     let mut used = false;

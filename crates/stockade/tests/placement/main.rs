@@ -87,7 +87,7 @@ fn an_impossible_method_is_refused_with_its_reason() {
             ),
             (
                 Placement::new(&elsewhere).how(How::Link),
-                "is not on the jail's filesystem, and a hard link would have to be; copy it instead".into(),
+                "is not on the jail's filesystem, which a hard link needs; copy it instead".into(),
             ),
             (
                 Placement::new(&elsewhere).how(How::Reflink),

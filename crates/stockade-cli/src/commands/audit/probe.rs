@@ -11,6 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
+use stockade::spec::reason;
 use stockade::{Error, Exec, Store, Streams};
 use stockade_syscalls::descriptors::null;
 
@@ -23,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: u64 = 4 << 20;
 
 pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
-    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("failed to read the probe's report: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Failure::new(format!("cannot read the probe's report: {}", reason(&e)));
     let vmm = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
     let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
     let (stdin, stderr) = (null().map_err(|e| failed(&e))?, null().map_err(|e| failed(&e))?);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::terminal::output::Failure;
 use crate::terminal::poll::wait_until;
+use stockade::spec::reason;
 
 /// The demo's ends of the probe's standard streams.
 pub(crate) struct Conversation {
@@ -48,7 +49,7 @@ impl Conversation {
         let mut probe = self.line()?;
         probe["namespaces"] = namespaces(pid);
         rustix::io::write(&self.to_probe, b"\n")
-            .map_err(|e| Failure::new(format!("failed to write to the probe: {e}")))?;
+            .map_err(|e| Failure::new(format!("cannot write to the probe: {}", reason(&e))))?;
         let inside = self.line()?;
         let outside = std::fs::read_to_string(source).unwrap_or_default();
         let guest = self.line()?;
@@ -72,7 +73,7 @@ impl Conversation {
         match wait_until(&mut waiting, Some(self.deadline)) {
             Ok(true) => (),
             Ok(false) => return Err(Failure::new("the probe does not answer")),
-            Err(e) => return Err(Failure::new(format!("failed to wait for the probe: {e}"))),
+            Err(e) => return Err(Failure::new(format!("cannot wait for the probe: {}", reason(&e)))),
         }
         let mut buffer = [0; 4096];
         match rustix::io::read(&self.from_probe, &mut buffer) {
@@ -81,7 +82,7 @@ impl Conversation {
                 self.unread.extend_from_slice(&buffer[..length]);
                 Ok(())
             }
-            Err(e) => Err(Failure::new(format!("failed to read from the probe: {e}"))),
+            Err(e) => Err(Failure::new(format!("cannot read from the probe: {}", reason(&e)))),
         }
     }
 }

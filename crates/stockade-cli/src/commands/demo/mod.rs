@@ -15,7 +15,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 use serde_json::Value;
 use stockade::snapshot::Snapshot;
-use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile};
+use stockade::spec::{DEFAULT_BASE, ExecFile, HostPath, JailSpec, Netns, Profile, reason};
 use stockade::{Placement, Streams};
 
 use crate::flags::state::StateArgs;
@@ -140,13 +140,13 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
 
 /// The jail of the demo: its VMM is this program as the probe.
 fn spec(args: &DemoArgs) -> Result<JailSpec, Failure> {
-    let myself =
-        std::env::current_exe().map_err(|e| Failure::new(format!("failed to find this program: {e}")))?;
+    let myself = std::env::current_exe()
+        .map_err(|e| Failure::new(format!("cannot find this program: {}", reason(&e))))?;
     let base = HostPath::future_directory(&args.chroot_base_dir)
-        .map_err(|e| Failure::new(format!("--chroot-base-dir: {e}")))?;
+        .map_err(|e| Failure::new(format!("--chroot-base-dir: {}", reason(&e))))?;
     let mut random = [0; 4];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Failure::new(format!("failed to generate an id: {e}")))?;
+        .map_err(|e| Failure::new(format!("cannot generate an id: {}", reason(&e))))?;
     let id = format!("demo-{:08x}", u32::from_ne_bytes(random)).parse()?;
     let mut spec = JailSpec::new(id, ExecFile::new(&myself)?, base);
     spec.profile = Profile::plain();
@@ -166,8 +166,10 @@ fn something_to_place() -> Result<&'static Path, Failure> {
 }
 
 fn streams() -> Result<(Streams, Conversation), Failure> {
-    let pipe =
-        || pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::new(format!("failed to create a pipe: {e}")));
+    let pipe = || {
+        pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|e| Failure::new(format!("cannot create a pipe: {}", reason(&e))))
+    };
     let (stdin, to_probe): (OwnedFd, OwnedFd) = pipe()?;
     let (from_probe, stdout) = pipe()?;
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: None };

@@ -136,7 +136,7 @@ impl<'a> Sampler<'a> {
                 Ok(Some(receipt)) => (receipt, other.map(|known| (known.usage, known.at, known.history))),
                 Ok(None) => return Ok(None),
                 Err(error @ Error::Receipt { .. }) => {
-                    let listing = Listing::damaged(id, error.to_string());
+                    let listing = Listing::corrupt(id, error.to_string());
                     return Ok((self.wanted)(&listing).then(|| corrupt(listing.id)));
                 }
                 Err(error) => return Err(error.into()),

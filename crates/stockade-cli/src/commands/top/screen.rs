@@ -13,6 +13,7 @@ use ratatui::{DefaultTerminal, Frame};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
+use stockade::spec::reason;
 use stockade_syscalls::signals::SignalFd;
 
 use super::keys::{self, Action, Mode, action, help};
@@ -61,8 +62,8 @@ pub(super) fn show(sampler: Sampler<'_>, interval: Duration, order: Order) -> Re
     let signals = stop_signals_and(&[Signal::WINCH])?;
     let mut screen = Screen::new(sampler, order);
     screen.look()?;
-    let mut terminal =
-        ratatui::try_init().map_err(|e| Failure::new(format!("failed to set up the terminal: {e}")))?;
+    let mut terminal = ratatui::try_init()
+        .map_err(|e| Failure::new(format!("cannot set up the terminal: {}", reason(&e))))?;
     let outcome = screen.run(&mut terminal, interval, &signals);
     if has_hung_up() {
         // A hung-up terminal cannot be restored, and the attempt would print an error.
@@ -109,7 +110,7 @@ impl<'a> Screen<'a> {
         interval: Duration,
         signals: &SignalFd,
     ) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| Failure::new(format!("failed to use the terminal: {e}"));
+        let failed = |e: std::io::Error| Failure::new(format!("cannot use the terminal: {}", reason(&e)));
         let mut next = Instant::now() + interval;
         loop {
             self.expire_message(Instant::now());

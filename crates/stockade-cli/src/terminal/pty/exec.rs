@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
+use stockade::spec::reason;
 use stockade::{Exec, ExecProcess, ExitStatus};
 use stockade_syscalls::signals::SignalFd;
 
@@ -109,14 +110,14 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
     match is_ready(&mut ready) {
         Ok(true) => (),
         Ok(false) => return Ok(Carried::Nothing),
-        Err(e) => return Err(Failure::new(format!("failed to wait for the program: {e}"))),
+        Err(e) => return Err(Failure::new(format!("cannot wait for the program: {}", reason(&e)))),
     }
     let mut buffer = [0; 4096];
     let mut rest = match rustix::io::read(from, &mut buffer) {
         Ok(0) | Err(Errno::IO) => return Ok(Carried::End),
         Ok(length) => &buffer[..length],
         Err(Errno::INTR | Errno::AGAIN) => return Ok(Carried::Nothing),
-        Err(e) => return Err(Failure::new(format!("failed to read from the terminal: {e}"))),
+        Err(e) => return Err(Failure::new(format!("cannot read from the terminal: {}", reason(&e)))),
     };
     while !rest.is_empty() {
         match rustix::io::write(to, rest) {
@@ -131,5 +132,5 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Carried, Failure> {
 
 fn wait(waiting: &mut [PollFd<'_>]) -> Result<(), Failure> {
     let waited = wait_until(waiting, None);
-    waited.map(drop).map_err(|e| Failure::new(format!("failed to wait for the program: {e}")))
+    waited.map(drop).map_err(|e| Failure::new(format!("cannot wait for the program: {}", reason(&e))))
 }

@@ -17,6 +17,7 @@ use rustix::termios::isatty;
 
 use crate::terminal::output::Failure;
 use crate::terminal::poll::is_ready;
+use stockade::spec::reason;
 
 pub(crate) use exec::run_exec;
 pub(crate) use relay::Relay;
@@ -36,5 +37,5 @@ fn is_readable(from: BorrowedFd<'_>) -> bool {
 }
 
 fn no_terminal(error: &io::Error) -> Failure {
-    Failure::new(format!("failed to create a terminal for the jail: {error}"))
+    Failure::new(format!("cannot create a terminal for the jail: {}", reason(&error)))
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{InputModes, OptionalActions, OutputModes, SpecialCodeIndex, tcgetattr, tcsetattr};
 use stockade::Streams;
+use stockade::spec::reason;
 use stockade_syscalls::signals::{Arrived, SignalFd, is_ignored, let_through, unblock};
 
 use super::carrier::Carrier;
@@ -112,7 +113,7 @@ impl Relay {
             // All processes of the jail have closed the terminal.
             Ok(false) => self.end(),
             Err(cause) => {
-                error(&format!("stopped showing the VMM's output: {cause}"));
+                error(&format!("stopped showing the VMM's output: {}", reason(&cause)));
                 self.end();
             }
         }

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags
 use rustix::io::Errno;
 
 pub(crate) use device_node::Node;
-use stockade_syscalls::descriptors::copy_above_standard;
+use stockade_syscalls::descriptors::{FIRST, copy_above_standard};
 
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::error::{Context, Error, Operation, Result};
@@ -66,7 +66,7 @@ impl JailRoot {
 
     /// The root, to be shared with the process that enters it; its number is above the standard streams'.
     pub(crate) fn shared_root(&self) -> std::result::Result<Arc<OwnedFd>, Errno> {
-        if self.root.as_raw_fd() > 2 {
+        if self.root.as_raw_fd() >= FIRST {
             return Ok(Arc::clone(&self.root));
         }
         copy_above_standard(self.root()).map(Arc::new)
