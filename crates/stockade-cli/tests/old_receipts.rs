@@ -249,6 +249,20 @@ fn gc_removes_abandoned_jails_of_0_1() {
 }
 
 #[test]
+fn gc_removes_tombstones_of_0_1() {
+    privileged!(guard, {
+        for status in ["exited0", "killed9", "unknown", "none"] {
+            let tombstone = guard.state().join(format!(".gone.0123456789abcdef.42.{status}.vm-1"));
+            std::fs::create_dir_all(&tombstone).unwrap();
+            said(&guard, &["gc"]);
+            assert!(!tombstone.exists(), "{status}");
+        }
+        // The test created it without stockade's mark, so it remains.
+        std::fs::remove_dir(guard.state()).unwrap();
+    });
+}
+
+#[test]
 fn a_jail_of_0_1_in_another_pid_namespace_is_left_alone() {
     privileged_v1!(guard, {
         let jail = Jail::create(&guard);
