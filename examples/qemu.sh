@@ -1,18 +1,18 @@
 #!/bin/sh
-# Boots a Linux kernel under QEMU in a jail, to a clean power-off: unprivileged, without a network, and with no
-# file but QEMU's own, its firmware, the kernel, and an initramfs with busybox that is made here.
+# Boots a Linux kernel under QEMU in a jail until it powers off. QEMU runs unprivileged and without a network. Its only
+# files are its own, its firmware, the kernel, and an initramfs with busybox that this script creates.
 #
 #     examples/qemu.sh KERNEL [FLAGS OF `stockade run`]
 #
-# As root on Debian for x86-64, with the packages qemu-system-x86, busybox-static and cpio. `cargo xtask qemu`
-# fetches all that and a kernel, and calls this. STOCKADE is the command if it is not on the PATH, JAIL the
-# jail's name.
+# Needs root, and Debian for x86-64 with the packages qemu-system-x86, busybox-static and cpio. `cargo xtask qemu`
+# installs them, downloads a kernel and runs this script. STOCKADE is the path of the command, by default from the
+# PATH; JAIL is the jail's id.
 set -eu
 
 kernel=$1
 shift
 work=$(mktemp -d)
-# An end by a signal is an end of the shell too, after stockade has cleared up.
+# On a signal the shell exits after stockade has removed the jail.
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -28,8 +28,8 @@ chmod 755 "$work/root/init"
 (cd "$work/root" && printf '%s\n' bin bin/busybox init | cpio --create --quiet --format=newc --owner=0:0) \
     > "$work/initramfs"
 
-# The libraries come along by themselves, and so does what QEMU opens only while it runs, its module that emulates
-# processors and its firmware: stockade's profile of QEMU lists that (`stockade profiles qemu`).
+# stockade places the shared libraries, and the files of QEMU's profile (`stockade profiles qemu`): the module that
+# emulates processors and the firmware, which QEMU opens at run time.
 "${STOCKADE:-stockade}" run --id "${JAIL:-qemu}" --exec-file /usr/bin/qemu-system-x86_64 \
     --new-pid-ns --new-net-ns "$@" \
     --place "$kernel=vmlinuz" --place "$work/initramfs=initramfs" \

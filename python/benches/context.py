@@ -1,10 +1,10 @@
-"""A whole life through JailerContext, and through a straightforward class that runs programs, side by side.
+"""Compares whole lives through JailerContext and through a class that runs programs.
 
     python benches/context.py JAILER [ROUNDS]
 
-A life is: setup with a ramfs and a network namespace, one placed file, launch, cleanup. Both run in turn, ten by ten, on tmpfs (/dev/shm), with the same jailer
-and the same VMM, a program of a page that sleeps: what is compared is the class, not the copying of the VMM. What is printed are medians, and their ratio; it ends with 1
-if JailerContext takes more than a fifth.
+A life is: setup with a ramfs and a network namespace, one placed file, launch, cleanup. Both classes run in turns of
+ten lives on tmpfs (/dev/shm), with the same jailer and the same VMM. The VMM is a sleeping program of one page, so that
+its copy does not count. The bench prints medians and their ratio, and exits with 1 if the ratio is above 0.2.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any, Callable, List, Optional, Sequence
 from stockade import JailerContext
 
 AT_MOST = 0.2
-# So many lives of one kind, then of the other.
+# The number of lives of one class in a turn.
 BATCH = 10
 UID, GID = 12345, 12346
 SETTINGS = ["cpu.shares=100", "pids.max=50", "memory.limit_in_bytes=268435456"]
 
 
 def run_cmd(command: str, check: bool = True) -> str:
-    """A line for the shell, as test frameworks run programs."""
+    """Runs a shell command, as test frameworks do."""
     done = subprocess.run(command, shell=True, check=check, capture_output=True, text=True)
     return done.stdout
 
 
 class ByPrograms:
-    """What a test author writes first: every step is a program that is run."""
+    """A class as a test author would write it: every step runs a program."""
 
     def __init__(self, jailer_id: str, exec_file: str, base: str, cgroups: Optional[Sequence[str]]) -> None:
         self.id, self.exec_file, self.base, self.cgroups = jailer_id, exec_file, base, cgroups
@@ -57,11 +57,11 @@ class ByPrograms:
         run_cmd(f"chown {UID}:{GID} {target}")
 
     def parameters(self) -> List[str]:
-        words = ["--id", self.id, "--exec-file", self.exec_file, "--uid", str(UID), "--gid", str(GID)]
-        words += ["--chroot-base-dir", self.base, "--netns", f"/var/run/netns/{self.id}", "--daemonize"]
+        parameters = ["--id", self.id, "--exec-file", self.exec_file, "--uid", str(UID), "--gid", str(GID)]
+        parameters += ["--chroot-base-dir", self.base, "--netns", f"/var/run/netns/{self.id}", "--daemonize"]
         for setting in self.cgroups or []:
-            words += ["--cgroup", setting]
-        return words
+            parameters += ["--cgroup", setting]
+        return parameters
 
     def cleanup(self) -> None:
         os.kill(int(Path(self.directory, "root", f"{self.name}.pid").read_text()), 9)
@@ -75,7 +75,7 @@ class ByPrograms:
             run_cmd(f"find {cgroup} -depth -type d -exec rmdir {{}} \\;", check=False)
 
 
-class Ours(JailerContext):
+class ByContext(JailerContext):
     def setup(self) -> None:  # type: ignore[override]
         super().setup(use_ramdisk=True)
 
@@ -87,7 +87,7 @@ class Ours(JailerContext):
 
 
 def life(jail: Any, jailer: str, file: str) -> List[float]:
-    """How long it took, and of that the launch, which is the jailer's."""
+    """The time of a life and of its launch, in seconds."""
     start = time.perf_counter()
     jail.setup()
     jail.place(file)
@@ -101,22 +101,22 @@ def life(jail: Any, jailer: str, file: str) -> List[float]:
 def compare(jailer: str, vmm: str, base: Path, rounds: int, cgroups: Optional[List[str]]) -> bool:
     image = base / "image"
     image.write_bytes(b"x" * 65536)
-    makers: List[Callable[[int], Any]] = [
-        lambda number: Ours(f"bench-{os.getpid()}-{number}", vmm, UID, GID, str(base / "jails"), cgroups=cgroups),
+    classes: List[Callable[[int], Any]] = [
+        lambda number: ByContext(f"bench-{os.getpid()}-{number}", vmm, UID, GID, str(base / "jails"), cgroups=cgroups),
         lambda number: ByPrograms(f"bench-{os.getpid()}-{number}", vmm, str(base / "jails"), cgroups),
     ]
     times: List[List[List[float]]] = [[], []]
     for batch in range(0, rounds, BATCH):
-        for which, make in enumerate(makers):
-            # The kernel takes network namespaces apart in the background: neither kind pays for the other.
+        for which, create in enumerate(classes):
+            # The kernel removes network namespaces in the background; the pause keeps that out of the next turn.
             time.sleep(0.3)
-            times[which] += [life(make(number), jailer, str(image)) for number in range(batch, batch + BATCH)]
-    ours, theirs = ([statistics.median(part) for part in zip(*lives)] for lives in times)
-    ratio = ours[0] / theirs[0]
+            times[which] += [life(create(number), jailer, str(image)) for number in range(batch, batch + BATCH)]
+    context, programs = ([statistics.median(part) for part in zip(*lives)] for lives in times)
+    ratio = context[0] / programs[0]
     with_settings = f"{len(cgroups)} cgroup settings" if cgroups else "no cgroup setting"
     print(
-        f"{with_settings}: JailerContext {ours[0] * 1e3:.2f} ms (launch {ours[1] * 1e3:.2f}), "
-        f"by programs {theirs[0] * 1e3:.2f} ms (launch {theirs[1] * 1e3:.2f}), ratio {ratio:.3f}"
+        f"{with_settings}: JailerContext {context[0] * 1e3:.2f} ms (launch {context[1] * 1e3:.2f}), "
+        f"by programs {programs[0] * 1e3:.2f} ms (launch {programs[1] * 1e3:.2f}), ratio {ratio:.3f}"
     )
     return bool(ratio <= AT_MOST)
 
@@ -130,8 +130,8 @@ SLEEPER = {
 def build_vmm(directory: Path) -> str:
     vmm = directory / "vmm-of-bench"
     source = ".globl _start\n_start: " + SLEEPER[os.uname().machine] + "\n"
-    link = ["-nostdlib", "-static", "-Wl,--build-id=none"]
-    subprocess.run(["gcc", "-x", "assembler", "-", *link, "-o", vmm], input=source, text=True, check=True)
+    flags = ["-nostdlib", "-static", "-Wl,--build-id=none"]
+    subprocess.run(["gcc", "-x", "assembler", "-", *flags, "-o", vmm], input=source, text=True, check=True)
     return str(vmm)
 
 

@@ -1,7 +1,7 @@
-"""What a suite of tests with jails looks like; it runs in CI as it is here.
+"""A small suite of tests with jails, which CI runs.
 
-The VMM is named by the variable STOCKADE_EXAMPLE_VMM: any program that a test can talk to. Here it is
-stockade's own, which does what its words say; with Firecracker they would be its arguments.
+The variable STOCKADE_EXAMPLE_VMM names the VMM. CI uses stockade's probe, whose arguments are actions; with Firecracker
+they would be Firecracker's arguments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stockade import Jail, StillRunning
 
 VMM = os.environ.get("STOCKADE_EXAMPLE_VMM", "")
 pytestmark = [
-    pytest.mark.skipif(not VMM, reason="STOCKADE_EXAMPLE_VMM names no VMM"),
+    pytest.mark.skipif(not VMM, reason="STOCKADE_EXAMPLE_VMM is not set"),
     pytest.mark.jail(exec_file=VMM, chroot_base="/var/tmp/stockade-example", new_pid_ns=True),
 ]
 
@@ -35,7 +35,7 @@ def test_the_vmm_reads_its_image(jail: Jail, tmp_path: Any) -> None:
     assert "a guest" in vm.log()
 
 
-def test_a_vmm_that_does_not_end_is_stopped(jail: Jail) -> None:
+def test_a_vmm_that_does_not_exit_is_stopped(jail: Jail) -> None:
     vm = jail.launch("sleep")
     with pytest.raises(StillRunning):
         vm.wait(timeout=0.05)

@@ -1,4 +1,4 @@
-//! Jails that the caller has `jailer` make.
+//! Adopted jails: the caller's `jailer` creates them.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,16 @@ use stockade::steps::Ramfs;
 use stockade::{AdoptSpec, Error, How, Layout, Placement, Store};
 
 use crate::errors::Raise;
-use crate::handle::{Handle, Left, left};
+use crate::handle::{Handle, Leftovers, leftovers};
 
-/// What an adopted jail has besides its directory.
+/// The parts of an adopted jail besides its directory.
 #[pyclass(frozen, from_py_object, module = "stockade._stockade")]
 #[derive(Clone)]
 pub(crate) struct AdoptOptions(stockade::AdoptOptions);
 
 #[pymethods]
 impl AdoptOptions {
-    /// What of the cgroups cannot be understood is left out: the jailer refuses it, and makes none.
+    /// Creates the options. Invalid cgroup settings are ignored, because the jailer refuses them and creates nothing.
     #[new]
     #[pyo3(signature = (*, netns=None, ramfs=None, cgroups=Vec::new(), parent_cgroup=None))]
     fn new(
@@ -46,14 +46,14 @@ impl AdoptOptions {
     }
 }
 
-/// A jail that another program makes.
+/// A jail that another program creates.
 #[pyclass(frozen, module = "stockade._stockade")]
 pub(crate) struct Adopted(Handle<stockade::Adopted>);
 
 /// Adopts a jail.
 ///
 /// # Arguments
-/// `jail` is the executable's name and the jail's; with None nothing but the base is made.
+/// `jail`: the names of the executable and the jail; with None only the base is created.
 #[pyfunction]
 pub(crate) fn adopt(
     py: Python<'_>,
@@ -61,7 +61,7 @@ pub(crate) fn adopt(
     name: String,
     base: PathBuf,
     jail: Option<(String, String)>,
-    wants: AdoptOptions,
+    options: AdoptOptions,
 ) -> PyResult<Adopted> {
     let name: JailId = name.parse().of_argument("jailer_id")?;
     py.detach(|| {
@@ -69,12 +69,12 @@ pub(crate) fn adopt(
         let base = HostPath::future_directory(&base).of_argument("chroot_base")?;
         let jail = jail.map(|(exec_name, id)| Layout::named(base.clone(), &exec_name, &id));
         let jail = jail.transpose().of_argument("jailer_id")?;
-        let adopted = store.adopt(&AdoptSpec { name, base, jail, wants: wants.0 }).or_raise()?;
+        let adopted = store.adopt(&AdoptSpec { name, base, jail, wants: options.0 }).or_raise()?;
         Ok(Adopted(Handle::new(adopted)))
     })
 }
 
-/// Whether a jail may be called so.
+/// Whether a name is a valid jail id.
 #[pyfunction]
 pub(crate) fn is_jail_id(name: &str) -> bool {
     name.parse::<JailId>().is_ok()
@@ -82,8 +82,8 @@ pub(crate) fn is_jail_id(name: &str) -> bool {
 
 #[pymethods]
 impl Adopted {
-    fn want(&self, py: Python<'_>, wants: AdoptOptions) -> PyResult<()> {
-        self.0.with(py, |jail| jail.want(&wants.0).or_raise())
+    fn want(&self, py: Python<'_>, options: AdoptOptions) -> PyResult<()> {
+        self.0.with(py, |jail| jail.want(&options.0).or_raise())
     }
 
     fn expect_netns(&self, py: Python<'_>, name: String) -> PyResult<()> {
@@ -95,7 +95,7 @@ impl Adopted {
         self.0.with(py, |jail| jail.make_root().or_raise())
     }
 
-    /// Places a file or device: as a link where that can be, unless it is to be a copy.
+    /// A file becomes a hard link if possible, unless `copy` is set.
     fn place(
         &self,
         py: Python<'_>,
@@ -111,8 +111,8 @@ impl Adopted {
                 jail.place(placement.how(How::Copy), owner)
             } else {
                 match jail.place(placement.clone().how(How::Link), owner) {
-                    // Not its owner's, elsewhere, or a device.
-                    Err(Error::Spec(_)) => jail.place(placement, owner),
+                    // The file has another owner, is on another file system, or is a device.
+                    Err(Error::Placement(_)) => jail.place(placement, owner),
                     placed => placed,
                 }
             };
@@ -120,7 +120,7 @@ impl Adopted {
         })
     }
 
-    fn teardown(&self, py: Python<'_>) -> PyResult<Left> {
-        self.0.consume(py, |jail| Ok(left(jail.teardown().or_raise()?)))
+    fn teardown(&self, py: Python<'_>) -> PyResult<Leftovers> {
+        self.0.consume(py, |jail| Ok(leftovers(jail.teardown().or_raise()?)))
     }
 }

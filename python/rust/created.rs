@@ -1,4 +1,4 @@
-//! A jail that waits for its VMM.
+//! A created jail, whose VMM was not started.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -11,24 +11,24 @@ use stockade::spec::{JailBuilder, JailSpec};
 use stockade::{Store, Streams};
 
 use crate::errors::Raise;
-use crate::handle::{Handle, Left, left};
+use crate::handle::{Handle, Leftovers, leftovers};
 use crate::running::Running;
 
-/// A jail that waits for its VMM. It is removed with this object.
+/// A created jail, whose VMM was not started. Dropping this object removes the jail.
 #[pyclass(frozen, module = "stockade._stockade")]
 pub(crate) struct Created {
     jail: Handle<stockade::Created>,
     store: Store,
 }
 
-/// Makes a jail.
+/// Creates a jail.
 #[pyfunction]
 #[pyo3(signature = (
     state_dir, id, exec_file, *, chroot_base, uid, gid, closure, bind_executable, new_netns, new_pid_ns,
     netns=None, cgroups=Vec::new(), cgroup_version=None, parent_cgroup=None, resource_limits=Vec::new(), ramfs=None,
     profile=None, arguments=Vec::new(),
 ))]
-// As many as a jail has properties.
+// One for each property of a jail.
 #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub(crate) fn create(
     py: Python<'_>,
@@ -75,12 +75,13 @@ pub(crate) fn create(
     })
 }
 
-/// A copy of one of the caller's descriptors, by its number.
-fn copy_of(number: i32) -> PyResult<OwnedFd> {
+/// Duplicates a file descriptor of the caller.
+fn duplicate(number: i32) -> PyResult<OwnedFd> {
     let copied = pidfd_open(getpid(), PidfdFlags::empty())
-        .and_then(|myself| pidfd_getfd(&myself, number, PidfdGetfdFlags::empty()));
-    copied
-        .map_err(|cause| PyOSError::new_err((cause.raw_os_error(), format!("descriptor {number}: {cause}"))))
+        .and_then(|process| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()));
+    copied.map_err(|cause| {
+        PyOSError::new_err((cause.raw_os_error(), format!("file descriptor {number}: {cause}")))
+    })
 }
 
 #[pymethods]
@@ -116,7 +117,7 @@ impl Created {
         })
     }
 
-    /// Starts the VMM as a child of this process, with its standard streams or the caller's.
+    /// Starts the VMM as a child of this process, with these standard streams; None means this process's own.
     fn launch(
         &self,
         py: Python<'_>,
@@ -124,24 +125,27 @@ impl Created {
         stdout: Option<i32>,
         stderr: Option<i32>,
     ) -> PyResult<Running> {
-        let stream = |number: Option<i32>| number.map(copy_of).transpose();
+        let stream = |number: Option<i32>| number.map(duplicate).transpose();
         let streams = Streams { stdin: stream(stdin)?, stdout: stream(stdout)?, stderr: stream(stderr)? };
         self.jail.consume(py, |jail| Ok(Running::new(jail.launch(streams).or_raise()?, self.store.clone())))
     }
 
     /// Starts the VMM as a child of a monitor, which keeps its log.
+    ///
+    /// # Arguments
+    /// `log_bytes`: the maximum size of the log in bytes.
     fn launch_watched(&self, py: Python<'_>, log_bytes: u64) -> PyResult<Running> {
         self.jail.consume(py, |jail| {
             Ok(Running::new(jail.launch_watched(log_bytes).or_raise()?, self.store.clone()))
         })
     }
 
-    /// Leaves the jail standing by itself.
-    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+    /// Makes the jail persist: it is no longer removed with this object.
+    fn persist(&self, py: Python<'_>) -> PyResult<()> {
         self.jail.consume(py, |jail| jail.persist().or_raise())
     }
 
-    fn teardown(&self, py: Python<'_>) -> PyResult<Left> {
-        self.jail.consume(py, |jail| Ok(left(jail.teardown().or_raise()?)))
+    fn teardown(&self, py: Python<'_>) -> PyResult<Leftovers> {
+        self.jail.consume(py, |jail| Ok(leftovers(jail.teardown().or_raise()?)))
     }
 }

@@ -1,4 +1,4 @@
-//! The library's one error as an exception of Python's hierarchy, which `stockade/errors.py` holds.
+//! Converts the library's error into an exception of the hierarchy in `stockade/errors.py`.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use rustix::io::Errno;
 use stockade::spec::SpecError;
 use stockade::{Error, ErrorKind};
 
-/// What the library's result is turned into.
+/// Converts a result of the library into one with an exception.
 pub(crate) trait Raise<T> {
-    /// Raises the error, if it is one.
+    /// Converts an error into an exception.
     fn or_raise(self) -> PyResult<T>;
 
-    /// The same, for what was said in one argument.
+    /// Converts an error about an argument into an exception that names the argument.
     fn of_argument(self, name: &str) -> PyResult<T>;
 }
 
@@ -26,10 +26,10 @@ impl<T, E: Into<Error>> Raise<T> for Result<T, E> {
     }
 }
 
-/// The Python exception for an error.
+/// Creates the Python exception for an error.
 ///
 /// # Arguments
-/// `argument` is the name of what the caller may have given wrongly.
+/// `argument`: the name of the argument that may be invalid.
 fn exception(error: &Error, argument: Option<&str>) -> PyErr {
     let part;
     let (argument, error) = match error {
@@ -39,22 +39,22 @@ fn exception(error: &Error, argument: Option<&str>) -> PyErr {
         }
         error => (argument.map(str::to_owned), error),
     };
-    let said = |name: &String| error.kind() == ErrorKind::InvalidSpec && !name.is_empty();
-    let text = match argument.filter(said) {
+    let is_about = |name: &String| error.kind() == ErrorKind::InvalidSpec && !name.is_empty();
+    let text = match argument.filter(is_about) {
         Some(name) => format!("{name}: {error}"),
         None => error.to_string(),
     };
     let (operation, path, cause) = parts(error);
     Python::attach(|py| {
-        let made = py.import("stockade.errors").and_then(|errors| {
+        let exception = py.import("stockade.errors").and_then(|errors| {
             let number = cause.map(Errno::raw_os_error);
             errors.call_method1("_of", (kind(error.kind()), text, operation, path, number))
         });
-        made.map_or_else(|failure| failure, PyErr::from_value)
+        exception.map_or_else(|failure| failure, PyErr::from_value)
     })
 }
 
-/// What Python calls the part that the command line has a flag for.
+/// The name of the Python parameter for a flag of the command line.
 fn parameter(flag: &str) -> String {
     match flag {
         "chroot-base-dir" => "chroot_base".to_owned(),
@@ -77,7 +77,7 @@ fn kind(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Which operation failed, on which path, and what the kernel said.
+/// The failed operation, its path and its errno.
 fn parts(error: &Error) -> (Option<String>, Option<PathBuf>, Option<Errno>) {
     match error {
         Error::Operation { operation, argument, cause } => {

@@ -1,4 +1,4 @@
-//! A value of the library's that a Python object holds, until it is taken out.
+//! A value of the library in a Python object, until it is consumed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,10 +6,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use stockade::Report;
 
-/// What a jail left, as pairs of what and why.
-pub(crate) type Left = Vec<(String, String)>;
+/// The objects that a teardown left: pairs of object and reason.
+pub(crate) type Leftovers = Vec<(String, String)>;
 
-/// A value that one thread works on at a time, and that belongs to the process that made it.
+/// A value that one thread uses at a time, and that belongs to the process that created it.
 pub(crate) struct Handle<T> {
     value: Mutex<Option<T>>,
     process: u32,
@@ -24,31 +24,31 @@ impl<T: Send> Handle<T> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the value, without the interpreter's lock.
+    /// Calls `action` with the value, without the interpreter's lock.
     pub(crate) fn with<R: Send>(
         &self,
         py: Python<'_>,
-        what: impl FnOnce(&mut T) -> PyResult<R> + Send,
+        action: impl FnOnce(&mut T) -> PyResult<R> + Send,
     ) -> PyResult<R> {
-        py.detach(|| what(self.lock().as_mut().ok_or_else(gone)?))
+        py.detach(|| action(self.lock().as_mut().ok_or_else(consumed)?))
     }
 
-    /// Takes the value out, to do something with it without the interpreter's lock.
+    /// Takes the value and calls `action` with it, without the interpreter's lock.
     pub(crate) fn consume<R: Send>(
         &self,
         py: Python<'_>,
-        what: impl FnOnce(T) -> PyResult<R> + Send,
+        action: impl FnOnce(T) -> PyResult<R> + Send,
     ) -> PyResult<R> {
         py.detach(|| {
-            let value = self.lock().take().ok_or_else(gone)?;
-            what(value)
+            let value = self.lock().take().ok_or_else(consumed)?;
+            action(value)
         })
     }
 }
 
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
-        // A forked copy of the process has a copy of the value, and nothing of its own to remove.
+        // A forked copy of the process must not remove the owning process's objects.
         if self.process != std::process::id() {
             let value = self.value.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(value.take());
@@ -56,10 +56,10 @@ impl<T> Drop for Handle<T> {
     }
 }
 
-fn gone() -> PyErr {
-    PyRuntimeError::new_err("the jail is gone, or was launched")
+fn consumed() -> PyErr {
+    PyRuntimeError::new_err("the jail was launched or removed")
 }
 
-pub(crate) fn left(report: Report) -> Left {
+pub(crate) fn leftovers(report: Report) -> Leftovers {
     report.left.into_iter().map(|left| (left.what, left.reason)).collect()
 }

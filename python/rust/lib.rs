@@ -1,5 +1,5 @@
-//! The compiled part of the Python package `stockade`: the library's calls as Python sees them, the
-//! interpreter's lock let go of while they run. What is comfortable is written in Python, on top of this.
+//! The compiled part of the Python package `stockade`: the library's calls, which release the interpreter's lock while
+//! they run. The public classes are written in Python on top of it.
 
 mod adopted;
 mod created;

@@ -1,4 +1,4 @@
-//! What a jail can do whether its VMM runs yet or not: have things placed into it, and tell what it is made of.
+//! The common operations of created and running jails: placement, and the list of steps.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use stockade::{Created, How, Placed, Placement, Receipt, Result, Running};
 use crate::errors::Raise;
 use crate::handle::Handle;
 
-/// A jail of the library's, prepared or running.
+/// A created or running jail.
 pub(crate) trait Jail: Send {
     fn place(&mut self, placement: Placement) -> Result<Placed>;
     fn unplace(&mut self, path: &JailPath) -> Result<()>;
@@ -35,7 +35,7 @@ macro_rules! jails {
 jails!(Created, Running);
 
 impl<T: Jail> Handle<T> {
-    /// Places something; where the jail sees it, and how it got there.
+    /// Returns the path in the jail and the method.
     pub(crate) fn place(
         &self,
         py: Python<'_>,
@@ -51,27 +51,26 @@ impl<T: Jail> Handle<T> {
         })
     }
 
-    /// Takes out what was placed.
+    /// Removes a placement.
     pub(crate) fn unplace(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let path = JailPath::new(path).of_argument("path")?;
         self.with(py, |jail| jail.unplace(&path).of_argument("path"))
     }
 
-    /// What was made for the jail, in words.
+    /// Describes the jail's steps.
     pub(crate) fn steps(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.with(py, |jail| Ok(jail.receipt().steps.iter().map(ToString::to_string).collect()))
     }
 }
 
-/// What is to be placed.
 fn placement(source: PathBuf, name: Option<PathBuf>, how: &str, read_only: bool) -> PyResult<Placement> {
-    let known = |way: &How| way.to_string() == how;
-    let way = [How::Auto].into_iter().chain(How::NAMED).find(known);
-    let way = way.ok_or_else(|| {
+    let is_it = |method: &How| method.to_string() == how;
+    let method = [How::Auto].into_iter().chain(How::NAMED).find(is_it);
+    let method = method.ok_or_else(|| {
         let text = format!("how must be auto, link, copy, reflink, bind or node, not {how:?}");
         pyo3::exceptions::PyValueError::new_err(text)
     })?;
-    let placement = Placement::new(source).how(way);
+    let placement = Placement::new(source).how(method);
     let placement = name.into_iter().fold(placement, Placement::named);
     Ok(if read_only { placement.read_only() } else { placement })
 }

@@ -11,9 +11,9 @@ use stockade::spec::JailPath;
 use stockade::{ExitStatus, Store};
 
 use crate::errors::Raise;
-use crate::handle::{Handle, Left, left};
+use crate::handle::{Handle, Leftovers, leftovers};
 
-/// A jail whose VMM was started. The VMM runs on without this object.
+/// A jail whose VMM was started. Dropping this object does not stop the VMM.
 #[pyclass(frozen, module = "stockade._stockade")]
 pub(crate) struct Running {
     jail: Handle<stockade::Running>,
@@ -34,12 +34,12 @@ impl Running {
         self.pid
     }
 
-    /// A new descriptor of the VMM's process, which is the caller's to close.
+    /// A new pidfd of the VMM, which the caller closes.
     fn pidfd(&self, py: Python<'_>) -> PyResult<i32> {
         self.jail.with(py, |jail| Ok(jail.as_fd().try_clone_to_owned()?.into_raw_fd()))
     }
 
-    /// A new descriptor to wait at next for the VMM's end, which is the caller's to close; None once that is
+    /// A new file descriptor to wait at for the VMM's exit status, which the caller closes; None once the status is
     /// known.
     fn waits_at(&self, py: Python<'_>) -> PyResult<Option<i32>> {
         self.jail.with(py, |jail| {
@@ -48,12 +48,12 @@ impl Running {
         })
     }
 
-    /// How the VMM ended, as its exit code and its signal, waiting so long for it.
-    fn ended(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(Option<i32>, Option<i32>)>> {
+    /// Waits up to this time for the VMM's exit, and returns its exit code and its signal.
+    fn wait_timeout(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(Option<i32>, Option<i32>)>> {
         let timeout = duration(seconds)?;
         self.jail.with(py, |jail| {
-            let ended = jail.wait_timeout(timeout).or_raise()?;
-            Ok(ended.map(|ended| match ended {
+            let status = jail.wait_timeout(timeout).or_raise()?;
+            Ok(status.map(|status| match status {
                 ExitStatus::Exited(code) => (Some(code), None),
                 ExitStatus::Killed(signal) => (None, Some(signal)),
                 ExitStatus::Unknown => (None, None),
@@ -62,18 +62,19 @@ impl Running {
     }
 
     fn signal(&self, py: Python<'_>, number: i32) -> PyResult<()> {
-        let unknown = || PyValueError::new_err(format!("signal must be the number of one, not {number}"));
+        let unknown = || PyValueError::new_err(format!("signal must be a signal number, not {number}"));
         let signal = Signal::from_named_raw(number).ok_or_else(unknown)?;
         self.jail.with(py, |jail| jail.signal(signal).or_raise())
     }
 
-    /// Waits until the VMM accepts connections at a socket, its own unless one is named.
+    /// Waits until the VMM accepts connections at this socket, by default the profile's.
     fn wait_ready(&self, py: Python<'_>, socket: Option<PathBuf>, seconds: f64) -> PyResult<()> {
         let timeout = duration(seconds)?;
         let socket = socket.map(|path| JailPath::new(path).of_argument("socket")).transpose()?;
         self.jail.with(py, |jail| {
             let known = socket.or_else(|| jail.receipt().spec.socket());
-            let unknown = || PyValueError::new_err("socket must be given: this VMM's is not known");
+            let unknown =
+                || PyValueError::new_err("socket must be given: the profile names none for this VMM");
             jail.wait_ready(&known.ok_or_else(unknown)?, timeout).or_raise()
         })
     }
@@ -101,7 +102,7 @@ impl Running {
         self.jail.steps(py)
     }
 
-    /// What the VMM has written, if its monitor keeps that.
+    /// The VMM's output, if a monitor keeps a log.
     fn log(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         self.jail.with(py, |jail| {
             let parts = self.store.logs(&jail.receipt().id);
@@ -109,20 +110,20 @@ impl Running {
         })
     }
 
-    /// Lets go of the jail: it stays, with its VMM.
-    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+    /// Detaches the jail: it remains with its VMM.
+    fn detach(&self, py: Python<'_>) -> PyResult<()> {
         self.jail.consume(py, |jail| {
             drop(jail);
             Ok(())
         })
     }
 
-    fn teardown(&self, py: Python<'_>) -> PyResult<Left> {
-        self.jail.consume(py, |jail| Ok(left(jail.teardown().or_raise()?)))
+    fn teardown(&self, py: Python<'_>) -> PyResult<Leftovers> {
+        self.jail.consume(py, |jail| Ok(leftovers(jail.teardown().or_raise()?)))
     }
 }
 
 fn duration(seconds: f64) -> PyResult<Duration> {
-    let wrong = || PyValueError::new_err(format!("timeout must be a number of seconds, not {seconds}"));
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    let invalid = || PyValueError::new_err(format!("timeout must be a number of seconds, not {seconds}"));
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }

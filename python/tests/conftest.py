@@ -1,4 +1,4 @@
-"""What the tests share: a guard that finds leaks, unique names, and the programs that they run."""
+"""Shared test code: leak checks, unique names, and the programs under test."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _COUNT = itertools.count()
 
 
 def program(name: str) -> Path:
-    """A program of the workspace, the one built last."""
+    """The path of a program of the workspace, the one built last."""
     built = sorted(ROOT.glob(f"target/*/debug/{name}"), key=lambda path: path.stat().st_mtime)
     assert built, f"{name} is missing: build it with cargo build --workspace"
     return built[-1]
 
 
 def cgroup_mounts() -> Dict[str, Path]:
-    """Where each controller of version 1 is mounted, and the unified hierarchy as ``unified``."""
+    """The mount points of the cgroup v1 controllers, and of the unified hierarchy as ``unified``."""
     mounts: Dict[str, Path] = {}
     for line in Path("/proc/mounts").read_text().splitlines():
         _, at, kind, options, *_ = line.split(" ")
@@ -43,23 +43,23 @@ def cgroup_mounts() -> Dict[str, Path]:
 
 
 def needs_v1(controller: str) -> Path:
-    """Where a controller of version 1 is; elsewhere the test is skipped."""
+    """The mount point of a cgroup v1 controller; without it the test is skipped."""
     mounts = cgroup_mounts()
     if controller not in mounts:
-        pytest.skip(f"needs cgroup version 1 with {controller}")
+        pytest.skip(f"needs cgroup v1 with {controller}")
     return mounts[controller]
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and does not merely wait for its parent to look at it."""
+    """Whether a process exists and is no zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
 
 
-def living() -> Set[int]:
-    """The processes that tests run in jails."""
+def running_probes() -> Set[int]:
+    """The running probes, which tests use as VMMs."""
     found = set()
     for entry in os.listdir("/proc"):
         try:
@@ -71,7 +71,7 @@ def living() -> Set[int]:
 
 
 class Guard:
-    """A test that touches the host, from its beginning to the comparison at its end."""
+    """A test that changes the host, with a snapshot of the host from its start."""
 
     def __init__(self) -> None:
         self.name = f"stk{os.getpid()}py{next(_COUNT)}"
@@ -82,21 +82,21 @@ class Guard:
         self.jailer = program("jailer")
         self.processes: List["subprocess.Popen[str]"] = []
         self.directory.mkdir()
-        self.before = self.look()
+        self.before = self.snapshot()
 
-    def look(self) -> Set[str]:
-        seen = {f"process {pid}" for pid in living()}
+    def snapshot(self) -> Set[str]:
+        seen = {f"process {pid}" for pid in running_probes()}
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             seen.add("mount " + line.split(" ")[4])
         for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
             seen.add(f"network namespace {name}")
         for mount in set(cgroup_mounts().values()):
-            for folder, below, _ in os.walk(mount):
-                seen.update(os.path.join(folder, name) for name in below if self.name in name)
+            for directory, below, _ in os.walk(mount):
+                seen.update(os.path.join(directory, name) for name in below if self.name in name)
         for task in os.listdir("/proc/self/task"):
             listed = Path(f"/proc/self/task/{task}/children").read_text().split()
             seen.update(f"child {pid}" for pid in listed)
-        # Made with the first namespace and the first jail after boot, and left so.
+        # The first namespace and the first jail after boot create these mounts, which remain.
         return seen - {"mount /run/netns", "mount /run/stockade", "mount /run/stockade/mounts"}
 
     def named(self, suffix: str) -> str:
@@ -112,11 +112,11 @@ class Guard:
         exec_file = fields.pop("exec_file", str(self.vmm))
         return JailerContext(self.named(suffix), exec_file, **fields)
 
-    def start(self, context: JailerContext, *words: str) -> int:
-        """Has the jailer start the VMM, as a test author would; its pid."""
+    def start(self, context: JailerContext, *arguments: str) -> int:
+        """Starts the jailer, as a test author would, and returns the pid of the VMM or the jailer."""
         parameters = context.construct_param_list()
         separator = [] if "--" in parameters else ["--"]
-        command = [str(self.jailer), *parameters, *separator, *(words or ["sleep"])]
+        command = [str(self.jailer), *parameters, *separator, *(arguments or ["sleep"])]
         if context.daemonize:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=20)
             return self.pid(context)
@@ -140,10 +140,10 @@ class Guard:
             process.kill()
             process.communicate()
         for mount in set(cgroup_mounts().values()):
-            # Parent cgroups outlive their jails on purpose; those of this test go with it.
-            for folder, _, _ in os.walk(mount / self.name, topdown=False):
-                os.rmdir(folder)
-        leaks = self.look() - self.before
+            # By design parent cgroups outlive their jails, but not the test.
+            for directory, _, _ in os.walk(mount / self.name, topdown=False):
+                os.rmdir(directory)
+        leaks = self.snapshot() - self.before
         leaks |= {str(path) for path in (self.base, self.state) if path.exists()}
         for leak in leaks:
             if leak.startswith("process "):
@@ -154,9 +154,9 @@ class Guard:
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[None]:
-    """Waits for the turn of a module's tests on this machine: others compare the host before and after too."""
+    """Holds the tests' lock of this machine for a module: other tests compare the host too."""
     if os.geteuid() != 0:
-        assert os.environ.get("CI") != "true", "CI has to run every test, and these need root"
+        assert os.environ.get("CI") != "true", "CI must run every test, and these need root"
         pytest.skip("needs root")
     with open(Path(tempfile.gettempdir()) / "stockade-tests.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -166,10 +166,10 @@ def machine() -> Iterator[None]:
 @pytest.fixture
 def guard(machine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
     """Compares the host before and after a test."""
-    made = Guard()
-    monkeypatch.setenv("STOCKADE_STATE_DIR", str(made.state))
-    yield made
-    made.finish()
+    guard = Guard()
+    monkeypatch.setenv("STOCKADE_STATE_DIR", str(guard.state))
+    yield guard
+    guard.finish()
 
 
 def owner(path: "os.PathLike[str] | str", follow: bool = False) -> "tuple[int, int]":

@@ -1,4 +1,4 @@
-"""The same jails for asyncio."""
+"""Tests of AsyncJail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_whole_life(guard: Guard) -> None:
     run(live())
 
 
-def test_many_are_awaited_without_a_thread_each(guard: Guard) -> None:
+def test_waits_need_no_threads(guard: Guard) -> None:
     async def one(number: int) -> Any:
         async with make(guard, f"vm{number}") as jail:
             vm = await jail.launch("sleep")
@@ -55,10 +55,10 @@ def test_many_are_awaited_without_a_thread_each(guard: Guard) -> None:
         before = threading.active_count()
         waiting = [asyncio.ensure_future(vm.wait()) for vm in vms]
         await asyncio.sleep(0.01)
-        assert threading.active_count() == before, "waiting takes no thread"
+        assert threading.active_count() == before, "a wait needs no thread"
         for vm in vms:
             vm.kill()
-        assert {ended.signal for ended in await asyncio.gather(*waiting)} == {9}
+        assert {status.signal for status in await asyncio.gather(*waiting)} == {9}
         for jail in jails:
             await jail.__aexit__(None, None, None)
 
@@ -69,7 +69,7 @@ def test_many_are_awaited_without_a_thread_each(guard: Guard) -> None:
     run(wait_for_all())
 
 
-def test_a_vmm_that_ends_before_it_is_ready(guard: Guard) -> None:
+def test_a_vmm_that_exits_before_it_is_ready_is_an_error(guard: Guard) -> None:
     async def live() -> None:
         async with make(guard) as jail:
             vm = await jail.launch("exit=3")
@@ -83,7 +83,7 @@ def test_a_vmm_that_ends_before_it_is_ready(guard: Guard) -> None:
     run(live())
 
 
-def test_cancelled_it_leaves_nothing(guard: Guard) -> None:
+def test_a_cancelled_task_leaves_nothing(guard: Guard) -> None:
     async def hang() -> None:
         async with make(guard) as jail:
             vm = await jail.launch("sleep")

@@ -1,4 +1,4 @@
-"""The nine faults of the original class: none of them is here. The ninth is in test_context_values.py."""
+"""The nine faults of Firecracker's class, which JailerContext does not have. The ninth is in test_context_values.py."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_fault_1_a_running_vmm_does_not_survive_cleanup(guard: Guard) -> None:
     assert not is_running(pid)
 
 
-def test_fault_1_nor_do_the_processes_it_has_started(guard: Guard) -> None:
+def test_fault_1_its_processes_do_not_survive_cleanup(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     before = set(os.listdir("/proc"))
     guard.start(context, "spawn=3", "daemon=2", "write=/up=1", "sleep")
-    wait_until_there(Path(context.chroot_path(), "up"))
+    wait_for_path(Path(context.chroot_path(), "up"))
     context.cleanup()
     rest = [int(p) for p in set(os.listdir("/proc")) - before if p.isdigit()]
     assert not [p for p in rest if is_running(p) and comm(p) == "stockade-probe"]
@@ -45,17 +45,17 @@ def comm(pid: int) -> str:
         return ""
 
 
-def wait_until_there(path: Path) -> None:
+def wait_for_path(path: Path) -> None:
     import time
 
     deadline = time.monotonic() + 20
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
+        assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize("parent", [None, "NAME", "NAME/deep/er"])
-def test_fault_2_cgroups_of_version_1_go_below_any_parent(guard: Guard, parent: "str | None") -> None:
+def test_fault_2_cgroups_v1_are_removed_below_any_parent(guard: Guard, parent: "str | None") -> None:
     pids, cpu = needs_v1("pids"), needs_v1("cpu")
     exec_file = guard.directory / f"{guard.name}-vmm"
     exec_file.write_bytes(guard.vmm.read_bytes())
@@ -75,11 +75,11 @@ def test_fault_2_cgroups_of_version_1_go_below_any_parent(guard: Guard, parent: 
             (mount / exec_file.name).rmdir()
 
 
-def test_fault_2_cgroups_of_version_2_go_too(guard: Guard) -> None:
+def test_fault_2_cgroups_v2_are_removed(guard: Guard) -> None:
     unified = cgroup_mounts().get("unified")
     if unified is None:
-        pytest.skip("needs cgroup version 2")
-    # As the jailer makes it; that it does is tested where there is nothing but version 2.
+        pytest.skip("needs cgroup v2")
+    # Created here instead of by the jailer, whose cgroups v2 are tested on hosts with cgroup v2 only.
     own = unified / guard.name / guard.named("vm")
     own.mkdir(parents=True)
     context = guard.context(cgroups=["pids.max=50"], cgroup_ver=2, parent_cgroup=guard.name)
@@ -101,7 +101,7 @@ def test_fault_3_a_longer_name_is_another_namespace(guard: Guard) -> None:
     longer.cleanup()
 
 
-def test_fault_4_a_link_in_the_jail_is_replaced_and_not_followed(guard: Guard) -> None:
+def test_fault_4_a_symlink_in_the_jail_is_replaced(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image", "new\n")
     victim = guard.file("victim", "untouched\n")
     context.setup()
@@ -114,13 +114,13 @@ def test_fault_4_a_link_in_the_jail_is_replaced_and_not_followed(guard: Guard) -
     context.cleanup()
 
 
-def test_fault_4_a_link_on_the_way_is_not_followed(guard: Guard) -> None:
+def test_fault_4_a_symlink_on_the_way_is_not_followed(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image")
     outside = guard.directory / "outside"
     outside.mkdir()
     context.setup()
     guard.start(context)
-    # The first folder on the way to the copy leads out of the jail.
+    # The first directory on the way is a symbolic link out of the jail.
     Path(context.chroot_path(), image.parts[1]).symlink_to(outside)
     with pytest.raises(StockadeError):
         context.copy_into_root(str(image))
@@ -162,7 +162,7 @@ def test_fault_6_removal_does_not_cross_into_a_mount(guard: Guard) -> None:
 
 def test_fault_7_no_program_is_run(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     context, image = guard.context(cgroups=["pids.max=9"], parent_cgroup=guard.name), guard.file("image")
-    # Whatever is looked for on the path is not found, and no process comes of it.
+    # No program can be found on this PATH.
     monkeypatch.setenv("PATH", "/nowhere")
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     last = last_pid()
@@ -171,7 +171,7 @@ def test_fault_7_no_program_is_run(guard: Guard, monkeypatch: pytest.MonkeyPatch
     context.copy_into_root(str(image))
     context.cleanup()
     assert children.read_text() == ""
-    # Nothing else starts processes while this test has the machine; if something did, it is no child.
+    # Other processes of the host may fork too, but not often.
     assert last_pid() - last < 50
 
 
@@ -179,7 +179,7 @@ def last_pid() -> int:
     return int(Path("/proc/loadavg").read_text().split()[4])
 
 
-def test_fault_8_a_killed_interpreter_leaves_what_gc_finds(guard: Guard) -> None:
+def test_fault_8_gc_removes_the_jail_of_a_killed_interpreter(guard: Guard) -> None:
     more = "sys.stdin.read()"
     with subprocess.Popen(
         interpreter(guard, more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -194,7 +194,7 @@ def test_fault_8_a_killed_interpreter_leaves_what_gc_finds(guard: Guard) -> None
     assert not is_running(pid) and not guard.netns(guard.named("vm")) and not guard.base.exists()
 
 
-def test_fault_8_a_new_context_of_the_same_id_removes_what_a_killed_one_left(guard: Guard) -> None:
+def test_fault_8_a_new_context_of_the_id_removes_the_remains(guard: Guard) -> None:
     more = "import os; os.kill(os.getpid(), 9)"
     killed = subprocess.run(interpreter(guard, more), stdout=subprocess.PIPE, text=True, timeout=30)
     assert killed.returncode == -9
@@ -206,7 +206,7 @@ def test_fault_8_a_new_context_of_the_same_id_removes_what_a_killed_one_left(gua
     context.cleanup()
 
 
-def test_a_forked_copy_leaves_the_jail_alone(guard: Guard) -> None:
+def test_a_forked_copy_does_not_remove_the_jail(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     vmm = guard.start(context)
@@ -231,14 +231,14 @@ def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
     contexts = [guard.context(f"vm{number}") for number in range(64)]
     failures: List[BaseException] = []
 
-    def live(mine: list) -> None:  # type: ignore[type-arg]
+    def live(own: list) -> None:  # type: ignore[type-arg]
         try:
-            for context in mine:
+            for context in own:
                 context.setup()
                 context.jailed_path(image, create=True, create_jail=True)
                 guard.start(context)
             together.wait(timeout=60)
-            for context in mine:
+            for context in own:
                 context.cleanup()
         except BaseException as failure:  # noqa: BLE001
             failures.append(failure)
@@ -264,8 +264,8 @@ def test_the_jails_owner_is_the_contexts(guard: Guard) -> None:
     context = guard.context(daemonize=False)
     context.setup()
     guard.start(context, "report")
-    said, _ = guard.processes[0].communicate(timeout=20)
-    assert f'"uid":{UID}' in said.replace(" ", "") and f'"gid":{GID}' in said.replace(" ", "")
+    output, _ = guard.processes[0].communicate(timeout=20)
+    assert f'"uid":{UID}' in output.replace(" ", "") and f'"gid":{GID}' in output.replace(" ", "")
     context.cleanup()
 
 

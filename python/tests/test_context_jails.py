@@ -1,4 +1,4 @@
-"""What JailerContext does to the host (S6, S7, S9 to S11), with real jails."""
+"""The effects of JailerContext on the host (S6, S7, S9 to S11), with real jails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stockade import InTheWay, JailerContext
 # S9: setup
 
 
-def test_s9_setup_makes_the_base_and_the_network_namespace(guard: Guard) -> None:
+def test_s9_setup_creates_the_base_and_the_network_namespace(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     assert guard.base.is_dir()
@@ -29,7 +29,7 @@ def test_s9_setup_makes_the_base_and_the_network_namespace(guard: Guard) -> None
     assert not guard.base.exists() and not guard.netns(guard.named("vm"))
 
 
-def test_s9_the_network_namespace_is_one_of_ip(guard: Guard) -> None:
+def test_s9_ip_knows_the_network_namespace(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
@@ -40,7 +40,7 @@ def test_s9_the_network_namespace_is_one_of_ip(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("netns", [None, ""])
-def test_s9_without_a_name_no_namespace_is_made(guard: Guard, netns: Any) -> None:
+def test_s9_without_a_name_no_namespace_is_created(guard: Guard, netns: Any) -> None:
     context = guard.context()
     context.netns = netns
     before = set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set()
@@ -61,7 +61,7 @@ def test_s9_a_ramfs_of_the_jails_owner(guard: Guard) -> None:
     assert ramfs_mounts(guard.base) == []
 
 
-def test_s9_the_ramfs_is_where_its_field_says(guard: Guard) -> None:
+def test_s9_the_ramfs_has_the_fields_name(guard: Guard) -> None:
     context = guard.context()
     context.ramfs_subdir_name = "memory"
     context.setup(use_ramdisk=True)
@@ -79,12 +79,12 @@ def test_s9_a_jail_with_a_ramfs_starts(guard: Guard) -> None:
 
 
 def wait_for(path: Path) -> None:
-    """The VMM writes it as its first action; the jailer has returned already."""
+    """Waits for a file that the VMM writes after the jailer has returned."""
     import time
 
     deadline = time.monotonic() + 20
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
+        assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.002)
 
 
@@ -105,7 +105,7 @@ def test_s9_a_context_can_be_set_up_again_after_cleanup(guard: Guard) -> None:
         assert not guard.base.exists()
 
 
-def test_s9_the_default_base_is_used_if_there_is_none(guard: Guard) -> None:
+def test_s9_the_default_base_is_used_for_none(guard: Guard) -> None:
     context = guard.context(chroot_base=None)
     assert context.chroot_base_with_id().startswith("/srv/jailer/stockade-probe/")
     existed = os.path.isdir("/srv/jailer")
@@ -115,7 +115,7 @@ def test_s9_the_default_base_is_used_if_there_is_none(guard: Guard) -> None:
     assert os.path.isdir("/srv/jailer") == existed
 
 
-def test_s9_a_base_that_was_there_stays(guard: Guard) -> None:
+def test_s9_an_existing_base_remains(guard: Guard) -> None:
     kept = guard.directory / "kept"
     kept.mkdir()
     context = guard.context(chroot_base=str(kept))
@@ -126,7 +126,7 @@ def test_s9_a_base_that_was_there_stays(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("jailer_id", ["", None, "a/b", "under_score", "x" * 65, ".."])
-def test_s9_a_jailer_id_may_be_wrong_on_purpose(guard: Guard, jailer_id: Any) -> None:
+def test_s9_a_jailer_id_may_be_invalid(guard: Guard, jailer_id: Any) -> None:
     context = guard.context(netns=guard.named("net"))
     context.jailer_id = jailer_id
     context.setup()
@@ -139,7 +139,7 @@ def test_s9_a_jailer_id_may_be_wrong_on_purpose(guard: Guard, jailer_id: Any) ->
 # S10
 
 
-def test_s10_a_ramfs_is_used_once_it_is_made(guard: Guard) -> None:
+def test_s10_a_ramfs_is_used_after_setup(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     assert context.uses_ramfs is False
@@ -161,7 +161,7 @@ def test_s6_a_file_is_placed_for_the_jails_owner(guard: Guard) -> None:
     context.cleanup()
 
 
-def test_s6_a_file_that_is_the_owners_already_is_linked(guard: Guard) -> None:
+def test_s6_a_file_of_the_owner_is_hard_linked(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image")
     os.chown(image, UID, GID)
     context.jailed_path(str(image), create=True, create_jail=True)
@@ -170,7 +170,7 @@ def test_s6_a_file_that_is_the_owners_already_is_linked(guard: Guard) -> None:
     assert image.read_text() == "content\n"
 
 
-def test_s6_what_is_placed_replaces_what_was_there(guard: Guard) -> None:
+def test_s6_a_placed_file_replaces_an_existing_one(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image", "a longer content that was first\n")
     context.jailed_path(image, create=True, create_jail=True)
     guard.file("image", "new\n")
@@ -205,13 +205,13 @@ def test_s6_a_block_device_becomes_a_node(guard: Guard) -> None:
     context.cleanup()
 
 
-def test_s6_without_create_nothing_is_made(guard: Guard) -> None:
+def test_s6_without_create_nothing_is_created(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image")
     assert context.jailed_path(image) == "/image"
     assert not guard.base.exists()
 
 
-def test_s6_create_jail_alone_makes_the_root(guard: Guard) -> None:
+def test_s6_create_jail_alone_creates_the_root(guard: Guard) -> None:
     context = guard.context()
     assert context.jailed_path("/no/such/file", create_jail=True) == "/file"
     assert os.path.isdir(context.chroot_path())
@@ -224,7 +224,7 @@ def test_s6_without_a_root_creating_fails(guard: Guard) -> None:
         context.jailed_path(guard.file("image"), create=True)
 
 
-def test_s6_a_missing_file_is_told(guard: Guard) -> None:
+def test_s6_a_missing_file_is_refused(guard: Guard) -> None:
     context = guard.context()
     with pytest.raises(FileNotFoundError):
         context.jailed_path(guard.directory / "missing", create=True, create_jail=True)
@@ -238,23 +238,23 @@ def test_s6_a_directory_is_refused(guard: Guard) -> None:
     context.cleanup()
 
 
-def test_s6_a_link_places_the_file_under_the_links_name(guard: Guard) -> None:
+def test_s6_a_symlinks_target_is_placed_under_its_name(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image")
-    link = guard.directory / "latest"
-    link.symlink_to(image)
-    assert context.jailed_path(link, create=True, create_jail=True) == "/latest"
+    symlink = guard.directory / "latest"
+    symlink.symlink_to(image)
+    assert context.jailed_path(symlink, create=True, create_jail=True) == "/latest"
     placed = Path(context.chroot_path(), "latest")
     assert not placed.is_symlink() and placed.read_text() == "content\n"
     context.cleanup()
 
 
-def test_s6_the_vmm_reads_what_was_placed(guard: Guard) -> None:
+def test_s6_the_vmm_reads_a_placed_file(guard: Guard) -> None:
     context, image = guard.context(daemonize=False), guard.file("image", "seen from inside")
     context.setup()
     path = context.jailed_path(image, create=True, create_jail=True)
     guard.start(context, f"read={path}")
-    said, _ = guard.processes[0].communicate(timeout=20)
-    assert "seen from inside" in said
+    output, _ = guard.processes[0].communicate(timeout=20)
+    assert "seen from inside" in output
     context.cleanup()
 
 
@@ -281,14 +281,14 @@ def test_s7_a_file_is_copied_to_the_same_path(guard: Guard) -> None:
     context.cleanup()
 
 
-def test_s7_folders_on_the_way_are_made_without_asking(guard: Guard) -> None:
+def test_s7_missing_directories_are_created(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image")
     context.copy_into_root(str(image))
     assert os.path.isfile(context.chroot_path() + str(image))
     context.cleanup()
 
 
-def test_s7_a_relative_path_is_taken_from_here(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s7_a_relative_path_is_resolved(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     context = guard.context()
     (guard.directory / "sub").mkdir()
     guard.file("sub/image")
@@ -298,7 +298,7 @@ def test_s7_a_relative_path_is_taken_from_here(guard: Guard, monkeypatch: pytest
     context.cleanup()
 
 
-def test_s7_a_copy_replaces_what_was_there(guard: Guard) -> None:
+def test_s7_a_copy_replaces_an_existing_file(guard: Guard) -> None:
     context, image = guard.context(), guard.file("image", "old and long\n")
     context.copy_into_root(str(image))
     guard.file("image", "new\n")
@@ -345,7 +345,7 @@ def test_s11_the_destructor_cleans_up(guard: Guard) -> None:
     assert not is_running(pid) and not guard.base.exists()
 
 
-def test_s11_the_directory_of_other_jails_stays(guard: Guard) -> None:
+def test_s11_the_directory_of_other_jails_remains(guard: Guard) -> None:
     first, second = guard.context("a"), guard.context("b")
     for context in (first, second):
         context.setup()
@@ -368,16 +368,16 @@ def test_s11_a_jail_without_setup_is_cleaned_up(guard: Guard) -> None:
     guard.base.rmdir()
 
 
-def test_s11_a_copys_destructor_leaves_the_originals_jail(guard: Guard) -> None:
+def test_s11_another_context_does_not_remove_the_jail(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     pid = guard.start(context)
     guard.context().cleanup()
-    assert is_running(pid), "it is another context's"
+    assert is_running(pid), "the VMM belongs to another context"
     context.cleanup()
 
 
-def test_s11_a_vmm_that_was_not_daemonized_is_ended(guard: Guard) -> None:
+def test_s11_a_vmm_in_the_foreground_is_killed(guard: Guard) -> None:
     context = guard.context(daemonize=False)
     context.setup()
     guard.start(context, "write=/up=1", "sleep")
@@ -386,7 +386,7 @@ def test_s11_a_vmm_that_was_not_daemonized_is_ended(guard: Guard) -> None:
     assert guard.processes[0].wait(timeout=20) == -9
 
 
-def test_s11_a_vmm_in_a_pid_namespace_of_its_own_is_ended(guard: Guard) -> None:
+def test_s11_a_vmm_in_its_own_pid_namespace_is_killed(guard: Guard) -> None:
     context = guard.context(new_pid_ns=True)
     context.setup()
     pid = guard.start(context, "spawn=3", "sleep")
@@ -394,7 +394,7 @@ def test_s11_a_vmm_in_a_pid_namespace_of_its_own_is_ended(guard: Guard) -> None:
     assert not is_running(pid)
 
 
-def test_s11_fields_that_were_changed_are_cleaned_up_before_and_after(guard: Guard) -> None:
+def test_s11_old_and_new_values_of_fields_are_cleaned_up(guard: Guard) -> None:
     context = guard.context()
     context.setup()
     first = guard.start(context)
@@ -419,7 +419,7 @@ def test_s11_a_field_set_to_none_after_setup_leaves_nothing(guard: Guard, field:
     assert not is_running(pid)
 
 
-def test_s11_a_namespace_made_meanwhile_for_a_new_name_goes_too(guard: Guard) -> None:
+def test_s11_a_later_namespace_of_a_new_name_is_removed(guard: Guard) -> None:
     context, name = guard.context(), guard.named("later")
     context.setup()
     context.netns = name
@@ -428,8 +428,8 @@ def test_s11_a_namespace_made_meanwhile_for_a_new_name_goes_too(guard: Guard) ->
     assert not guard.netns(name)
 
 
-def test_s11_a_namespace_that_was_there_before_stays(guard: Guard) -> None:
-    name = guard.named("theirs")
+def test_s11_an_existing_namespace_remains(guard: Guard) -> None:
+    name = guard.named("other")
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         context = guard.context(netns=name)
@@ -442,11 +442,11 @@ def test_s11_a_namespace_that_was_there_before_stays(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("set_up", [True, False])
-def test_s11_an_executable_that_is_a_link_leaves_nothing(guard: Guard, set_up: bool) -> None:
-    # The jailer calls the jail's directory by the file that the link leads to.
-    link = guard.directory / "latest-vmm"
-    link.symlink_to(guard.vmm)
-    context = guard.context(exec_file=str(link), netns=guard.named("net") if set_up else "")
+def test_s11_a_symlink_as_executable_leaves_nothing(guard: Guard, set_up: bool) -> None:
+    # The jailer names the jail's directory after the symbolic link's target.
+    symlink = guard.directory / "latest-vmm"
+    symlink.symlink_to(guard.vmm)
+    context = guard.context(exec_file=str(symlink), netns=guard.named("net") if set_up else "")
     context.netns = context.netns or None
     if set_up:
         context.setup()
@@ -463,7 +463,7 @@ def test_s11_an_executable_that_is_a_link_leaves_nothing(guard: Guard, set_up: b
         guard.base.rmdir()
 
 
-def test_s11_the_parent_cgroup_stays(guard: Guard) -> None:
+def test_s11_the_parent_cgroup_remains(guard: Guard) -> None:
     pids = needs_v1("pids")
     context = guard.context(cgroups=["pids.max=50"], parent_cgroup=guard.name)
     context.setup()
@@ -474,7 +474,7 @@ def test_s11_the_parent_cgroup_stays(guard: Guard) -> None:
     assert list((pids / guard.name).glob("*/")) == []
 
 
-def test_s11_cgroups_below_the_jails_own_go_too(guard: Guard) -> None:
+def test_s11_cgroups_below_the_jails_cgroup_are_removed(guard: Guard) -> None:
     pids = needs_v1("pids")
     context = guard.context(cgroups=["pids.max=50"], parent_cgroup=guard.name)
     context.setup()
@@ -528,27 +528,27 @@ def run_to_the_end(guard: Guard, more: str, code: int = 0) -> None:
 
 
 def test_a_subclass_that_overrides_a_method_works(guard: Guard) -> None:
-    told: List[str] = []
+    called: List[str] = []
 
     class Mine(JailerContext):
         def chroot_base_with_id(self) -> str:
-            told.append("asked")
+            called.append("chroot_base_with_id")
             return super().chroot_base_with_id()
 
         def cleanup(self) -> None:
-            told.append("cleaned")
+            called.append("cleanup")
             super().cleanup()
 
     context = Mine(guard.named("vm"), str(guard.vmm), chroot_base=str(guard.base))
     context.setup()
     guard.start(context)
-    assert context.chroot_path() and "asked" in told
+    assert context.chroot_path() and "chroot_base_with_id" in called
     del context
     gc.collect()
-    assert "cleaned" in told and not guard.base.exists()
+    assert "cleanup" in called and not guard.base.exists()
 
 
-def test_a_subclass_that_forgot_the_constructor_can_be_destroyed() -> None:
+def test_a_subclass_without_the_constructor_can_be_destroyed() -> None:
     class Forgetful(JailerContext):
         def __init__(self) -> None:
             pass
@@ -556,7 +556,7 @@ def test_a_subclass_that_forgot_the_constructor_can_be_destroyed() -> None:
     Forgetful().cleanup()
 
 
-def test_a_jail_of_stockade_with_the_same_directory_is_left_alone(guard: Guard) -> None:
+def test_a_stockade_jail_with_the_same_directory_is_untouched(guard: Guard) -> None:
     arguments = ["--id", guard.named("vm"), "--exec-file", str(guard.vmm), "--chroot-base-dir", str(guard.base)]
     assert guard.stockade("create", *arguments).returncode == 0
     context = guard.context(netns="")

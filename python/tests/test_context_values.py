@@ -1,4 +1,4 @@
-"""What JailerContext says without touching the host (S1 to S5, S8, S10)."""
+"""The values of JailerContext, which do not need the host (S1 to S5, S8, S10)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_s1_a_field_has_its_default(field: str) -> None:
     assert getattr(context(), field) == FIELDS[field]
 
 
-def test_s1_the_signature_is_that_of_the_original() -> None:
+def test_s1_the_signature_is_firecrackers() -> None:
     parameters = list(inspect.signature(JailerContext.__init__).parameters)
     assert parameters == [
         "self", "jailer_id", "exec_file", "uid", "gid", "chroot_base", "netns", "daemonize", "new_pid_ns",
@@ -58,13 +58,13 @@ def test_s1_the_signature_is_that_of_the_original() -> None:
         "cleanup": ["self"],
     }.items(),
 )
-def test_s1_a_method_has_the_arguments_of_the_original(method: str, parameters: List[str]) -> None:
+def test_s1_a_method_has_firecrackers_arguments(method: str, parameters: List[str]) -> None:
     signature = inspect.signature(getattr(JailerContext, method))
     assert list(signature.parameters) == parameters
     assert all(p.default in (inspect.Parameter.empty, False) for p in signature.parameters.values())
 
 
-def test_s1_the_network_namespace_is_called_like_the_jail_unless_it_is_given() -> None:
+def test_s1_the_default_network_namespace_has_the_jails_name() -> None:
     assert context().netns == "vm-1"
     assert context(netns="other").netns == "other"
     assert context(netns="").netns == ""
@@ -72,12 +72,12 @@ def test_s1_the_network_namespace_is_called_like_the_jail_unless_it_is_given() -
 
 @pytest.mark.parametrize("field", ["jailer_id", "exec_file", "api_socket_name", *sorted(FIELDS)])
 def test_s1_a_field_can_be_set_to_none_and_back(field: str) -> None:
-    made = context()
-    before = getattr(made, field)
-    setattr(made, field, None)
-    assert getattr(made, field) is None
-    setattr(made, field, before)
-    assert getattr(made, field) == before
+    jailer = context()
+    before = getattr(jailer, field)
+    setattr(jailer, field, None)
+    assert getattr(jailer, field) is None
+    setattr(jailer, field, before)
+    assert getattr(jailer, field) == before
 
 
 def test_s1_the_class_itself_has_every_field_as_none() -> None:
@@ -85,16 +85,16 @@ def test_s1_the_class_itself_has_every_field_as_none() -> None:
         assert getattr(JailerContext, field) is None
 
 
-def test_s1_a_further_keyword_is_an_argument_for_the_vmm() -> None:
+def test_s1_further_keywords_are_arguments_for_the_vmm() -> None:
     assert context(no_api=None, level="Info").extra_args == {"no_api": None, "level": "Info"}
 
 
-def test_s2_every_parameter_comes_in_the_order_of_the_original() -> None:
-    made = context(
+def test_s2_parameters_have_firecrackers_order() -> None:
+    jailer = context(
         uid=1, gid=2, chroot_base="/b", netns="n", new_pid_ns=True, cgroups=["cpu.shares=2", "pids.max=9"],
         resource_limits=["no-file=1", "fsize=2"], cgroup_ver=2, parent_cgroup="a/b", **{"no-api": None, "k": "v"},
     )  # fmt: skip
-    assert made.construct_param_list() == [
+    assert jailer.construct_param_list() == [
         "--id", "vm-1", "--exec-file", "/nowhere/bin/stk-no-vmm", "--uid", "1", "--gid", "2",
         "--chroot-base-dir", "/b", "--netns", "/var/run/netns/n", "--daemonize", "--new-pid-ns",
         "--parent-cgroup", "a/b", "--cgroup-version", "2", "--cgroup", "cpu.shares=2", "--cgroup", "pids.max=9",
@@ -115,27 +115,27 @@ def test_s2_every_parameter_comes_in_the_order_of_the_original() -> None:
     ],
 )
 def test_s2_a_field_that_is_none_is_left_out(field: str, flag: str) -> None:
-    made = context()
-    assert flag in made.construct_param_list()
-    setattr(made, field, None)
-    assert flag not in made.construct_param_list()
+    jailer = context()
+    assert flag in jailer.construct_param_list()
+    setattr(jailer, field, None)
+    assert flag not in jailer.construct_param_list()
 
 
-def test_s2_what_is_wrong_on_purpose_is_passed_on() -> None:
-    made = context(uid="me", gid=-1, cgroups=["nonsense"], cgroup_ver=9)
-    made.jailer_id = "a/b c"
-    words = made.construct_param_list()
-    for word in ["a/b c", "me", "-1", "nonsense", "9"]:
-        assert word in words
+def test_s2_invalid_values_are_passed_on() -> None:
+    jailer = context(uid="me", gid=-1, cgroups=["nonsense"], cgroup_ver=9)
+    jailer.jailer_id = "a/b c"
+    parameters = jailer.construct_param_list()
+    for value in ["a/b c", "me", "-1", "nonsense", "9"]:
+        assert value in parameters
 
 
-def test_s2_an_empty_network_namespace_is_passed_on_as_the_original_does() -> None:
+def test_s2_an_empty_network_namespace_becomes_none() -> None:
     assert context(netns="").construct_param_list()[10:12] == ["--netns", "None"]
 
 
 def test_s2_the_list_is_the_same_each_time() -> None:
-    made = context(**{"api-sock": "a.sock"})
-    assert made.construct_param_list() == made.construct_param_list()
+    jailer = context(**{"api-sock": "a.sock"})
+    assert jailer.construct_param_list() == jailer.construct_param_list()
 
 
 def test_s3_the_api_socket_has_a_default() -> None:
@@ -144,23 +144,23 @@ def test_s3_the_api_socket_has_a_default() -> None:
 
 
 def test_s3_an_argument_for_the_vmm_renames_the_api_socket() -> None:
-    made = context(**{"api-sock": "a.sock"})
-    assert made.construct_param_list()[-3:] == ["--", "--api-sock", "a.sock"]
-    assert made.api_socket_name == "a.sock"
-    assert made.api_socket_path() == "/srv/jailer/stk-no-vmm/vm-1/root/a.sock"
+    jailer = context(**{"api-sock": "a.sock"})
+    assert jailer.construct_param_list()[-3:] == ["--", "--api-sock", "a.sock"]
+    assert jailer.api_socket_name == "a.sock"
+    assert jailer.api_socket_path() == "/srv/jailer/stk-no-vmm/vm-1/root/a.sock"
 
 
 def test_s3_a_socket_at_an_absolute_path_is_in_the_jail() -> None:
-    made = context(**{"api-sock": "/run/a.sock"})
-    assert made.api_socket_path() == "/srv/jailer/stk-no-vmm/vm-1/root/run/a.sock"
+    jailer = context(**{"api-sock": "/run/a.sock"})
+    assert jailer.api_socket_path() == "/srv/jailer/stk-no-vmm/vm-1/root/run/a.sock"
 
 
-def test_fault_9_the_socket_is_called_the_same_before_and_after_the_list_is_built() -> None:
-    made = context(**{"api-sock": "a.sock"})
-    before = made.api_socket_name, made.api_socket_path()
-    made.construct_param_list()
-    assert (made.api_socket_name, made.api_socket_path()) == before
-    assert made.api_socket_name == "a.sock"
+def test_fault_9_building_the_list_does_not_rename_the_socket() -> None:
+    jailer = context(**{"api-sock": "a.sock"})
+    before = jailer.api_socket_name, jailer.api_socket_path()
+    jailer.construct_param_list()
+    assert (jailer.api_socket_name, jailer.api_socket_path()) == before
+    assert jailer.api_socket_name == "a.sock"
     plain = context()
     plain.api_socket_name = "b.sock"
     plain.construct_param_list()
@@ -174,23 +174,23 @@ def test_s4_the_jails_directory_is_below_base_and_executable() -> None:
 
 
 def test_s4_paths_may_be_pathlibs() -> None:
-    made = JailerContext("vm-1", Path("/nowhere/fc"), chroot_base=Path("/b"))
-    assert made.chroot_base_with_id() == "/b/fc/vm-1"
-    assert made.construct_param_list()[2:4] == ["--exec-file", "/nowhere/fc"]
+    jailer = JailerContext("vm-1", Path("/nowhere/fc"), chroot_base=Path("/b"))
+    assert jailer.chroot_base_with_id() == "/b/fc/vm-1"
+    assert jailer.construct_param_list()[2:4] == ["--exec-file", "/nowhere/fc"]
 
 
 def test_s5_the_paths_in_the_jail() -> None:
-    made = context()
-    assert made.chroot_path() == "/srv/jailer/stk-no-vmm/vm-1/root"
-    assert made.chroot_ramfs_path() == "/srv/jailer/stk-no-vmm/vm-1/root/ramfs"
-    made.ramfs_subdir_name = "memory"
-    assert made.chroot_ramfs_path() == "/srv/jailer/stk-no-vmm/vm-1/root/memory"
+    jailer = context()
+    assert jailer.chroot_path() == "/srv/jailer/stk-no-vmm/vm-1/root"
+    assert jailer.chroot_ramfs_path() == "/srv/jailer/stk-no-vmm/vm-1/root/ramfs"
+    jailer.ramfs_subdir_name = "memory"
+    assert jailer.chroot_ramfs_path() == "/srv/jailer/stk-no-vmm/vm-1/root/memory"
 
 
 def test_s5_paths_follow_the_fields() -> None:
-    made = context()
-    made.jailer_id, made.chroot_base = "vm-2", "/c"
-    assert made.chroot_path() == "/c/stk-no-vmm/vm-2/root"
+    jailer = context()
+    jailer.jailer_id, jailer.chroot_base = "vm-2", "/c"
+    assert jailer.chroot_path() == "/c/stk-no-vmm/vm-2/root"
 
 
 def test_s6_a_path_in_the_jail_is_the_files_name_in_the_root() -> None:
@@ -205,24 +205,24 @@ def test_s8_the_network_namespaces_file_and_prefix() -> None:
 
 @pytest.mark.parametrize("netns", [None, ""])
 def test_s8_without_a_namespace_there_is_neither(netns: Any) -> None:
-    made = context()
-    made.netns = netns
-    assert made.netns_file_path() is None
-    assert made.netns_cmd_prefix() == ""
+    jailer = context()
+    jailer.netns = netns
+    assert jailer.netns_file_path() is None
+    assert jailer.netns_cmd_prefix() == ""
 
 
-def test_s10_no_ramfs_is_used_before_one_is_made() -> None:
+def test_s10_no_ramfs_is_used_before_setup() -> None:
     assert context().uses_ramfs is False
 
 
-def test_s11_cleanup_of_what_was_never_made_is_harmless() -> None:
-    made = context()
-    made.cleanup()
-    made.cleanup()
+def test_s11_cleanup_without_setup_does_nothing() -> None:
+    jailer = context()
+    jailer.cleanup()
+    jailer.cleanup()
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "ask"),
+    ("field", "value", "call"),
     [
         ("jailer_id", 5, JailerContext.chroot_path),
         ("jailer_id", None, JailerContext.chroot_path),
@@ -233,42 +233,42 @@ def test_s11_cleanup_of_what_was_never_made_is_harmless() -> None:
         ("ramfs_subdir_name", None, JailerContext.chroot_ramfs_path),
         ("cgroups", "cpu.shares=2", JailerContext.construct_param_list),
         ("resource_limits", 5, JailerContext.construct_param_list),
-        ("uid", None, lambda made: made.copy_into_root("/etc/passwd")),
-        ("gid", "1", lambda made: made.jailed_path("/etc/passwd", create=True)),
-        ("uid", True, lambda made: made.setup(use_ramdisk=True)),
+        ("uid", None, lambda jailer: jailer.copy_into_root("/etc/passwd")),
+        ("gid", "1", lambda jailer: jailer.jailed_path("/etc/passwd", create=True)),
+        ("uid", True, lambda jailer: jailer.setup(use_ramdisk=True)),
     ],
 )
-def test_a_wrong_type_is_told_with_the_fields_name(field: str, value: Any, ask: Any) -> None:
-    made = context()
-    setattr(made, field, value)
+def test_an_error_about_a_type_names_the_field(field: str, value: Any, call: Any) -> None:
+    jailer = context()
+    setattr(jailer, field, value)
     with pytest.raises(TypeError, match=rf"^{field} must be "):
-        ask(made)
+        call(jailer)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "ask"),
+    ("field", "value", "call"),
     [
-        ("uid", -1, lambda made: made.copy_into_root("/etc/passwd")),
-        ("gid", 2**32 - 1, lambda made: made.setup(use_ramdisk=True)),
-        ("jailer_id", "a/b", lambda made: made.jailed_path("/etc/passwd", create=True)),
-        ("jailer_id", "", lambda made: made.copy_into_root("/etc/passwd")),
+        ("uid", -1, lambda jailer: jailer.copy_into_root("/etc/passwd")),
+        ("gid", 2**32 - 1, lambda jailer: jailer.setup(use_ramdisk=True)),
+        ("jailer_id", "a/b", lambda jailer: jailer.jailed_path("/etc/passwd", create=True)),
+        ("jailer_id", "", lambda jailer: jailer.copy_into_root("/etc/passwd")),
     ],
 )
-def test_a_wrong_value_is_told_with_the_fields_name(field: str, value: Any, ask: Any) -> None:
-    made = context()
-    setattr(made, field, value)
+def test_an_error_about_a_value_names_the_field(field: str, value: Any, call: Any) -> None:
+    jailer = context()
+    setattr(jailer, field, value)
     with pytest.raises(ValueError, match=rf"^{field} must be "):
-        ask(made)
+        call(jailer)
 
 
-def test_a_file_path_of_a_wrong_type_is_told() -> None:
+def test_a_file_path_of_a_wrong_type_is_refused() -> None:
     with pytest.raises(TypeError, match="^file_path must be a str or a path, not int"):
         context().jailed_path(5)  # type: ignore[arg-type]
 
 
 def test_a_copy_has_the_fields() -> None:
-    made = context(level="Info")
-    made.api_socket_name = "x.sock"
-    for other in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert other.construct_param_list() == made.construct_param_list()
+    jailer = context(level="Info")
+    jailer.api_socket_name = "x.sock"
+    for other in (copy.copy(jailer), copy.deepcopy(jailer), pickle.loads(pickle.dumps(jailer))):
+        assert other.construct_param_list() == jailer.construct_param_list()
         assert other.api_socket_name == "x.sock"

@@ -1,4 +1,4 @@
-"""stockade.Jail: a whole life, and what can go wrong in it."""
+"""Tests of Jail: whole lives and errors."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def test_a_whole_life(guard: Guard) -> None:
         assert is_running(vm.pid) and vm.poll() is None
         with pytest.raises(StillRunning, match="still runs after 0.01 s"):
             vm.wait(timeout=0.01)
-        ended = vm.stop()
-        assert (ended.code, ended.signal, ended.returncode) == (None, signal.SIGTERM, -signal.SIGTERM)
+        status = vm.stop()
+        assert (status.code, status.signal, status.returncode) == (None, signal.SIGTERM, -signal.SIGTERM)
         assert "from the host" in vm.log()
     assert not guard.base.exists() and "from the host" in vm.log()
 
 
-def test_the_exit_code_is_the_vmms_own(guard: Guard) -> None:
+def test_wait_returns_the_vmms_exit_code(guard: Guard) -> None:
     with make(guard, arguments=["exit=7"]) as jail:
-        ended = jail.launch().wait(timeout=20)
-    assert (ended.code, ended.returncode, str(ended)) == (7, 7, "exit code 7")
+        status = jail.launch().wait(timeout=20)
+    assert (status.code, status.returncode, str(status)) == (7, 7, "exit code 7")
 
 
-def test_a_running_vmm_is_killed_with_the_block(guard: Guard) -> None:
+def test_the_end_of_the_block_kills_the_vmm(guard: Guard) -> None:
     with make(guard) as jail:
         vm = jail.launch("sleep")
     assert not is_running(vm.pid)
 
 
-def test_an_exception_in_the_block_goes_through(guard: Guard) -> None:
+def test_an_exception_in_the_block_propagates(guard: Guard) -> None:
     with pytest.raises(ZeroDivisionError), make(guard) as jail:
         jail.launch("sleep")
         1 / 0
     assert not guard.base.exists()
 
 
-def test_a_forgotten_jail_is_removed_and_told(guard: Guard) -> None:
+def test_a_forgotten_jail_is_removed_with_a_warning(guard: Guard) -> None:
     jail = make(guard).prepare()
     pid = jail.launch("sleep").pid
     with pytest.warns(ResourceWarning, match="was not torn down"):
@@ -74,7 +74,7 @@ def test_a_forgotten_jail_is_removed_and_told(guard: Guard) -> None:
     assert not is_running(pid) and not guard.base.exists()
 
 
-def test_teardown_twice_is_harmless_and_a_jail_can_be_made_again(guard: Guard) -> None:
+def test_teardown_is_repeatable_and_a_jail_can_be_recreated(guard: Guard) -> None:
     jail = make(guard)
     jail.teardown()
     for _ in range(2):
@@ -83,7 +83,7 @@ def test_teardown_twice_is_harmless_and_a_jail_can_be_made_again(guard: Guard) -
         jail.teardown()
 
 
-def test_its_own_streams(guard: Guard) -> None:
+def test_launch_takes_streams(guard: Guard) -> None:
     out = guard.directory / "out"
     with make(guard) as jail, open(out, "w") as stdout, open(os.devnull) as null:
         vm = jail.launch("args", stdin=null, stdout=stdout, stderr=stdout.fileno())
@@ -92,14 +92,14 @@ def test_its_own_streams(guard: Guard) -> None:
     assert "stockade-probe" in out.read_text()
 
 
-def test_placing_in_every_way(guard: Guard) -> None:
-    image, folder = guard.file("image"), guard.directory / "folder"
-    folder.mkdir()
-    (folder / "inner").write_text("inner")
+def test_place_has_every_method(guard: Guard) -> None:
+    image, directory = guard.file("image"), guard.directory / "directory"
+    directory.mkdir()
+    (directory / "inner").write_text("inner")
     with make(guard) as jail:
         assert jail.place(image, "a/copy", how="copy").how == "copy"
         assert owner(jail.host_path("/a/copy")) == (UID, GID)
-        assert jail.place(str(folder)).path == PurePosixPath("/folder")
+        assert jail.place(str(directory)).path == PurePosixPath("/directory")
         assert jail.host_path(jail.place("/dev/null", "null").path).is_char_device()
         read_only = jail.place(image, Path("ro"), read_only=True)
         assert owner(jail.host_path(read_only.path))[0] != UID
@@ -138,7 +138,7 @@ def test_placing_in_every_way(guard: Guard) -> None:
         ("state_dir", 5, TypeError),
     ],
 )
-def test_what_is_wrong_is_told_with_the_arguments_name(
+def test_an_invalid_argument_is_named(
     guard: Guard, argument: str, value: Any, kind: Any
 ) -> None:
     properties = {"id": guard.named("vm"), "exec_file": guard.vmm, "chroot_base": guard.base, argument: value}
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_told_with_the_arguments_name(
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_wrong_with_a_call_is_told_with_the_arguments_name(guard: Guard) -> None:
+def test_an_invalid_call_names_its_argument(guard: Guard) -> None:
     with make(guard) as jail:
         before: Calls = [
             (lambda: jail.place("/no/such/file"), "source: "),
@@ -158,8 +158,8 @@ def test_what_is_wrong_with_a_call_is_told_with_the_arguments_name(guard: Guard)
             (lambda: jail.launch(stdout="file"), "stdout must be"),  # type: ignore[arg-type]
             (lambda: jail.launch(log_bytes=-1), "log_bytes must be"),
         ]
-        for call, told in before:
-            with pytest.raises((TypeError, ValueError), match=f"^({told})"):
+        for call, beginning in before:
+            with pytest.raises((TypeError, ValueError), match=f"^({beginning})"):
                 call()
         vm = jail.launch("sleep")
         after: Calls = [
@@ -168,14 +168,14 @@ def test_what_is_wrong_with_a_call_is_told_with_the_arguments_name(guard: Guard)
             (lambda: vm.wait_ready(timeout=0.1), "socket must be"),
             (lambda: vm.signal(4000), "signal must be"),
         ]
-        for call, told in after:
-            with pytest.raises((TypeError, ValueError), match=f"^({told})"):
+        for call, beginning in after:
+            with pytest.raises((TypeError, ValueError), match=f"^({beginning})"):
                 call()
-        with pytest.raises(RuntimeError, match="launched already"):
+        with pytest.raises(RuntimeError, match="already launched"):
             jail.launch()
 
 
-def test_errors_are_a_hierarchy_with_particulars(guard: Guard) -> None:
+def test_errors_are_a_hierarchy_with_details(guard: Guard) -> None:
     with make(guard) as jail:
         with pytest.raises(InUse) as in_use:
             make(guard).prepare()
@@ -204,7 +204,7 @@ def test_a_bound_executable_is_not_copied(guard: Guard) -> None:
         make(guard, bind_executable=True, uid=0).prepare()
 
 
-def test_what_is_left_is_raised_and_collected_later(guard: Guard) -> None:
+def test_leftovers_are_raised_and_removed_by_gc(guard: Guard) -> None:
     jail = make(guard).prepare()
     inside = jail.root / "mnt"
     inside.mkdir()
@@ -217,7 +217,7 @@ def test_what_is_left_is_raised_and_collected_later(guard: Guard) -> None:
     assert guard.stockade("gc").returncode == 0
 
 
-def test_a_vmm_that_does_not_get_ready_in_time(guard: Guard) -> None:
+def test_a_vmm_that_is_not_ready_in_time_is_an_error(guard: Guard) -> None:
     with make(guard) as jail:
         vm = jail.launch("sleep")
         with pytest.raises(NotReady, match="after 0.2 s"):
@@ -260,7 +260,7 @@ with Jail(name, vmm, chroot_base=base) as jail:
 
 
 @pytest.mark.parametrize("how", ["wait", "ready"])
-def test_a_keyboard_interrupt_is_honoured(guard: Guard, how: str) -> None:
+def test_a_keyboard_interrupt_ends_a_wait(guard: Guard, how: str) -> None:
     arguments = [guard.named("vm"), str(guard.vmm), str(guard.base), how]
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -268,17 +268,17 @@ def test_a_keyboard_interrupt_is_honoured(guard: Guard, how: str) -> None:
         assert python.stdout is not None
         pid = int(python.stdout.readline())
         python.send_signal(signal.SIGINT)
-        _, said = python.communicate(timeout=20)
-    assert "KeyboardInterrupt" in said and not is_running(pid)
+        _, errors = python.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors and not is_running(pid)
 
 
 def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
     jails = [make(guard, f"vm{number}") for number in range(64)]
     failures = []
 
-    def launch(mine: Any) -> None:
+    def launch(own: Any) -> None:
         try:
-            for jail in mine:
+            for jail in own:
                 jail.prepare().launch("sleep")
         except BaseException as failure:  # noqa: BLE001
             failures.append(failure)
@@ -292,7 +292,7 @@ def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
 
     in_threads(launch)
     alive = sum(jail.vm is not None and jail.vm.poll() is None for jail in jails)
-    in_threads(lambda mine: [jail.teardown() for jail in mine])
+    in_threads(lambda own: [jail.teardown() for jail in own])
     assert (failures, alive) == ([], 64)
 
 
@@ -316,25 +316,25 @@ def test_launching_is_safe_while_other_threads_allocate(guard: Guard) -> None:
             thread.join()
 
 
-def test_a_jail_that_is_left_stands(guard: Guard) -> None:
+def test_leave_detaches_the_jail(guard: Guard) -> None:
     jail = make(guard).prepare()
     jail.launch("sleep")
     jail.leave()
     assert "running" in guard.stockade("ps").stdout
     assert guard.stockade("rm", "--force", jail.id).returncode == 0
-    # The monitor was this process's child, and nobody here waits for it any more.
+    # The monitor is a child of this process, which must reap it.
     os.waitpid(-1, 0)
 
 
-def test_it_describes_itself(guard: Guard) -> None:
+def test_describe_shows_state_steps_and_output(guard: Guard) -> None:
     with make(guard) as jail:
-        assert "prepared" in jail.describe() and "jail directory" in jail.describe()
+        assert ": created" in jail.describe() and "jail directory" in jail.describe()
         vm = jail.launch("args", "sleep")
         assert f"running as pid {vm.pid}" in jail.describe()
         vm.kill()
         vm.wait(20)
-        assert "ended, killed by signal 9" in jail.describe()
-    assert "gone" in jail.describe() or "ended" in jail.describe()
+        assert "exited, killed by signal 9" in jail.describe()
+    assert "exited" in jail.describe()
 
 
 def test_deadlines_are_kept_across_signals(guard: Guard) -> None:

@@ -1,4 +1,4 @@
-"""The pytest plugin, in suites of tests that are written and run here."""
+"""Tests of the pytest plugin, with generated suites."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.jail(exec_file=VMM, chroot_base=BASE)
 
 @pytest.fixture
 def suite(guard: Guard, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a file of tests in a process of its own, with its machine to itself."""
+    """Runs a file of tests in its own process, under the tests' lock."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(tests: str, *arguments: str) -> pytest.RunResult:
@@ -32,7 +32,7 @@ def suite(guard: Guard, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def test_a_jail_is_there_and_goes_with_the_test(guard: Guard, suite: Any) -> None:
+def test_a_jail_exists_until_the_end_of_its_test(guard: Guard, suite: Any) -> None:
     result = suite(
         """
 def test_one(jail):
@@ -48,7 +48,7 @@ def test_two(jail_factory):
     assert not guard.base.exists()
 
 
-def test_without_a_vmm_it_says_what_is_missing(suite: Any) -> None:
+def test_a_missing_vmm_is_reported(suite: Any) -> None:
     result = suite("def test_one(jail_factory):\n    jail_factory(chroot_base=BASE)\n")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*a jail needs an exec_file*"])
@@ -79,13 +79,13 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("what", LEAKS)
-def test_a_leak_fails_the_test_that_leaked_by_name(
+def test_a_leak_fails_its_test_with_the_objects_name(
     guard: Guard, suite: Any, pytester: pytest.Pytester, what: str
 ) -> None:
-    code, told = LEAKS[what]
+    code, expected = LEAKS[what]
     result = suite(f"KEPT = []\ndef test_one(jail):\n    {code}\n    KEPT.append(left)\n\ndef test_two(jail): pass\n")
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines([f"*::test_one leaked: {told}*"])
+    result.stdout.fnmatch_lines([f"*::test_one leaked: {expected}*"])
     assert "test_two leaked" not in result.stdout.str()
     clean_up_after(what, guard, result)
 
@@ -109,7 +109,7 @@ def clean_up_after(what: str, guard: Guard, result: pytest.RunResult) -> None:
         assert guard.stockade("gc").returncode == 0
 
 
-def test_a_failing_tests_report_has_the_jails_log_and_state(suite: Any) -> None:
+def test_the_report_of_a_failed_test_has_its_jails_log_and_state(suite: Any) -> None:
     result = suite(
         """
 def test_one(jail):
@@ -119,11 +119,11 @@ def test_one(jail):
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*- stockade jail test-one-* -*", "jail test-one-*: ended, exit code 3", "what the VMM wrote:", "*args*"]
+        ["*- stockade jail test-one-* -*", "jail test-one-*: exited, exit code 3", "output of the VMM:", "*args*"]
     )
 
 
-def test_keep_keeps_a_failing_tests_jail_and_tells_how_to_enter_it(guard: Guard, suite: Any) -> None:
+def test_keep_keeps_a_failed_tests_jail_and_prints_how_to_enter(guard: Guard, suite: Any) -> None:
     tests = """
 def test_one(jail):
     jail.launch("sleep")
@@ -135,21 +135,21 @@ def test_two(jail):
     for arguments in ([], ["-n", "2"]):
         result = suite(tests, "--stockade-keep", *arguments)
         result.assert_outcomes(failed=1, passed=1)
-        told = re.search(r"jail (test-one-\S+) runs as pid (\d+)", result.stdout.str())
-        assert told, result.stdout.str()
-        id, pid = told.group(1), int(told.group(2))
+        kept = re.search(r"jail (test-one-\S+) runs as pid (\d+)", result.stdout.str())
+        assert kept, result.stdout.str()
+        id, pid = kept.group(1), int(kept.group(2))
         assert is_running(pid)
         result.stdout.fnmatch_lines(["*enter it: *nsenter --target*", f"*remove it: *stockade rm --force {id}"])
         assert guard.stockade("rm", "--force", id).returncode == 0
         assert not guard.base.exists()
 
 
-def test_keep_keeps_nothing_of_a_test_that_passes(guard: Guard, suite: Any) -> None:
+def test_keep_keeps_no_jail_of_a_passed_test(guard: Guard, suite: Any) -> None:
     suite("def test_one(jail): jail.launch('sleep')\n", "--stockade-keep").assert_outcomes(passed=1)
     assert not guard.base.exists()
 
 
-def test_it_works_with_4_workers(guard: Guard, suite: Any) -> None:
+def test_the_plugin_works_with_4_workers(guard: Guard, suite: Any) -> None:
     result = suite(
         """
 @pytest.mark.parametrize("number", range(16))
@@ -170,7 +170,7 @@ def test_that_leaks(jail):
     assert not guard.base.exists()
 
 
-def test_a_suite_without_jails_is_left_alone(suite: Any) -> None:
+def test_a_suite_without_jails_is_unaffected(suite: Any) -> None:
     suite("def test_one(): pass\n").assert_outcomes(passed=1)
 
 

@@ -1,17 +1,17 @@
-//! The benches, built as they are measured: for release.
+//! Builds the benches for release and runs them.
 
 use crate::command::{Done, built, cache, cargo, run};
 
-/// Where the tables, the plot and all figures go, below what tasks keep.
+/// The directory of the tables, the plot and all samples, in the tasks' cache.
 const FIGURES: &str = "bench";
 
-/// The benches that run in a machine with cgroup v2 alone.
-const IN_THE_MACHINE: &[&str] = &["--only", "version 2"];
+/// The flags of the bench in the virtual machine, which has cgroup v2 only.
+const IN_THE_MACHINE: &[&str] = &["--only", "cgroup v2"];
 
-/// Runs the benches with these flags of theirs (`--quick`, `--smoke`, `--only WORD`); with `--vm` alone, that of
-/// cgroup v2 in a machine that has no other.
+/// Runs the benches with their flags (`--quick`, `--smoke`, `--only WORD`). With `--vm` alone, runs the bench of
+/// cgroup v2 in the virtual machine.
 pub(crate) fn bench(flags: &[&str]) -> Done {
-    // One after the other: built together, the drop-in would include code that only the others need.
+    // Separate builds: in one build the drop-in would contain features that only the others need.
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     run(&mut cargo(&["build", "--release", "--package", "stockade-bench"]))?;
     if flags == ["--vm"] {
@@ -23,6 +23,6 @@ pub(crate) fn bench(flags: &[&str]) -> Done {
     let figures = cache()?.join(FIGURES);
     let mut bench = std::process::Command::new(built("release/stockade-bench")?);
     run(bench.args(flags).arg(&figures))?;
-    eprintln!("tables, plot and figures: {}", figures.display());
+    eprintln!("tables, plot and samples: {}", figures.display());
     Ok(())
 }

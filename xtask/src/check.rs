@@ -1,4 +1,4 @@
-//! Everything that is checked without running the programs.
+//! The checks that run no program of the workspace.
 
 use crate::command::{Done, cargo, run};
 use crate::{guide, python, rooms, setup, words};

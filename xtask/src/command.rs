@@ -1,4 +1,4 @@
-//! Runs other programs and prints their command lines.
+//! Running other programs, with their command lines on stderr.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -6,46 +6,46 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// The outcome of a task; an error is one line for a person.
+/// The result of a task; the error is a message for a person.
 pub(crate) type Done<T = ()> = Result<T, String>;
 
-/// A command in the workspace's root.
+/// Prepares a command in the workspace's root.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root());
     command
 }
 
-/// Cargo, the one that runs this task.
+/// Prepares a command of the cargo that runs this task.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
 }
 
-/// Prints a command line, runs it, and returns an error unless it succeeds.
+/// Prints and runs a command, which must succeed.
 pub(crate) fn run(command: &mut Command) -> Done {
     run_named(&line_of(command), command)
 }
 
-/// The command line of a command.
+/// The command line as text.
 fn line_of(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let arguments: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    arguments.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// The same; what the command writes to stdout and stderr is shown at once, and handed to `read` line by line without
-/// colours.
+/// Prints and runs a command, which must succeed. Forwards its output to stderr, and passes each line to `read`
+/// without colours.
 pub(crate) fn run_reading(mut command: Command, mut read: impl FnMut(&str)) -> Done {
     let name = line_of(&command);
     eprintln!("+ {name}");
     let error = |e| format!("{name}: {e}");
-    // One pipe for both, so that their order is kept.
+    // One pipe for both streams keeps their order.
     let (mut output, stderr) = std::io::pipe().map_err(error)?;
     let stdout = stderr.try_clone().map_err(error)?;
     if std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     let mut child = command.stdout(stdout).stderr(stderr).spawn().map_err(error)?;
-    // It has the pipe open too.
+    // The command holds the pipe open too.
     drop(command);
     let (to, chunks) = channel();
     std::thread::spawn(move || {
@@ -68,7 +68,7 @@ pub(crate) fn run_reading(mut command: Command, mut read: impl FnMut(&str)) -> D
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
-            // A process that outlives the command keeps the pipe open.
+            // A process that outlives the command holds the pipe open.
             Err(RecvTimeoutError::Timeout) => {
                 if child.try_wait().map_err(error)?.is_some() {
                     break;
@@ -80,7 +80,7 @@ pub(crate) fn run_reading(mut command: Command, mut read: impl FnMut(&str)) -> D
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
 }
 
-/// A line without the sequences that colour it: `ESC [ … LETTER`.
+/// Removes the escape sequences `ESC [ … LETTER` from a line.
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -91,14 +91,14 @@ fn without_colours(line: &str) -> String {
     plain
 }
 
-/// The same for a command line that is too long to be read.
+/// Runs a command, which must succeed, and prints `name` instead of its long command line.
 pub(crate) fn run_named(name: &str, command: &mut Command) -> Done {
     eprintln!("+ {name}");
     let status = command.status().map_err(|e| format!("{name}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
 }
 
-/// Runs a command silently; returns its stdout.
+/// Runs a command silently, and returns its stdout.
 pub(crate) fn output(command: &mut Command) -> Done<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("run {program}: {e}"))?;
@@ -113,10 +113,10 @@ pub(crate) fn is_installed(program: &str) -> bool {
     find_installed(program).is_some()
 }
 
-/// Where on the PATH a program is.
+/// The path of a program on the PATH.
 pub(crate) fn find_installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // As a user's PATH often lacks what root installs.
+    // A user's PATH often lacks these directories.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(more)
@@ -130,21 +130,21 @@ pub(crate) fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
-/// A file that cargo has built, whichever target it is for.
+/// Finds a file that cargo built, for any target.
 ///
 /// # Arguments
-/// `path` below the target's directory, such as `release/jailer`.
+/// `path`: below the target's directory, such as `release/jailer`.
 pub(crate) fn built(path: &str) -> Done<PathBuf> {
     let target = root().join("target");
     let targets = std::fs::read_dir(&target).map_err(|e| format!("read {}: {e}", target.display()))?;
     let mut files = targets.flatten().map(|entry| entry.path().join(path));
-    files.find(|path| path.is_file()).ok_or(format!("the build made no {path}"))
+    files.find(|path| path.is_file()).ok_or(format!("the build created no {path}"))
 }
 
-/// The directory for files that tasks keep.
+/// The tasks' cache of created and downloaded files.
 pub(crate) fn cache() -> Done<PathBuf> {
     let cache = root().join("target").join("xtask");
-    std::fs::create_dir_all(&cache).map_err(|e| format!("make {}: {e}", cache.display()))?;
+    std::fs::create_dir_all(&cache).map_err(|e| format!("create {}: {e}", cache.display()))?;
     Ok(cache)
 }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn both_streams_are_read_in_order_and_without_colours() {
+    fn both_streams_are_read_in_order_without_colours() {
         let (done, lines) =
             shell("echo one; printf '\\033[1mt\\033[32mwo\\033[0m\\n' >&2; echo three; exit 3");
         assert_eq!(lines, ["one", "two", "three"]);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_outlives_the_command_is_not_waited_for() {
+    fn run_reading_does_not_wait_for_processes_left_behind() {
         let started = Instant::now();
         assert_eq!(shell("sleep 10 & echo one"), (Ok(()), vec!["one".to_owned()]));
         assert!(started.elapsed() < Duration::from_secs(8));

@@ -1,4 +1,4 @@
-//! Builds the guide, an mdBook, and checks its references.
+//! Builds the guide, an mdBook, and checks its hyperlinks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::command::{Done, command, root, run};
 use crate::setup;
 
-/// Builds the guide to `target/guide` without the network, and checks that the target of each reference exists.
+/// Builds the guide to `target/guide` without the network, and checks that its hyperlinks have targets.
 pub(crate) fn guide() -> Done {
     setup::mdbook()?;
     run(&mut command("mdbook", &["build", "docs/guide"]))?;
@@ -16,34 +16,34 @@ pub(crate) fn guide() -> Done {
     let mut broken = BTreeSet::new();
     for page in &pages {
         let html = read(page)?;
-        let links = ["href=\"", "src=\""].iter().flat_map(|attribute| html.split(attribute).skip(1));
-        for link in links.filter_map(|rest| rest.split('"').next()) {
-            if !leads_somewhere(page, link) {
+        let hyperlinks = ["href=\"", "src=\""].iter().flat_map(|attribute| html.split(attribute).skip(1));
+        for hyperlink in hyperlinks.filter_map(|rest| rest.split('"').next()) {
+            if !has_target(page, hyperlink) {
                 let name = page.strip_prefix(&book).unwrap_or(page);
-                broken.insert(format!("{}: {link}", name.display()));
+                broken.insert(format!("{}: {hyperlink}", name.display()));
             }
         }
     }
     if !broken.is_empty() {
         let lines: Vec<String> = broken.into_iter().collect();
-        return Err(format!("the guide has links that lead nowhere:\n{}", lines.join("\n")));
+        return Err(format!("hyperlinks of the guide without a target:\n{}", lines.join("\n")));
     }
     eprintln!("guide: {} pages in {}", pages.len(), book.display());
     Ok(())
 }
 
-/// Whether a file is a page for readers; `print.html` repeats all pages with references of its own.
+/// Whether a file is a page of the guide. `print.html` repeats all pages with other hyperlinks.
 fn is_page(path: &Path) -> bool {
     let own = ["print.html", "404.html", "toc.html"];
     path.extension().is_some_and(|kind| kind == "html") && !own.iter().any(|name| path.ends_with(name))
 }
 
-/// Whether a reference is to another site, or to an existing file and heading of the book.
-fn leads_somewhere(page: &Path, link: &str) -> bool {
-    if link.is_empty() || link.contains("://") || link.starts_with("data:") {
+/// Whether a hyperlink is external, or has a file and a heading in the book.
+fn has_target(page: &Path, hyperlink: &str) -> bool {
+    if hyperlink.is_empty() || hyperlink.contains("://") || hyperlink.starts_with("data:") {
         return true;
     }
-    let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let (file, anchor) = hyperlink.split_once('#').unwrap_or((hyperlink, ""));
     let target = if file.is_empty() { page.to_owned() } else { page.with_file_name(file) };
     let id = format!("id=\"{anchor}\"");
     fs::read(&target).is_ok_and(|bytes| anchor.is_empty() || String::from_utf8_lossy(&bytes).contains(&id))

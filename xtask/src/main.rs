@@ -1,4 +1,4 @@
-//! Development tasks, as `cargo xtask COMMAND`.
+//! Repeated tasks, run as `cargo xtask COMMAND`.
 
 mod bench;
 mod check;
@@ -21,29 +21,29 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup         install what the tests need (Debian packages, as root)
-  test          the same, then run every test; print the time of each suite and the skipped tests
-  vm-test       of these, those that need a machine with pure cgroup v2, in a virtual one
+  setup         install the Debian packages that the tests need (as root)
+  test          run setup, then all tests; print the time of each suite and the skipped tests
+  vm-test       run the tests that need cgroup v2 only, in a virtual machine
   python-test   install the Python package, check its types and run its tests
-  python-bench  compare it with a class that runs programs
-  vm-shell      a shell in that machine
-  qemu          boot a kernel under QEMU in a jail (the example examples/qemu.sh)
-  dist          the archive and the Debian package, in target/packages (--twice: and again elsewhere, for the same bytes)
-  package-test  install the Debian package in a Debian of its own, try it, and purge it
-  bench         how fast jails are, next to their floors and peers (--quick a minute, --smoke seconds);
-                --vm cgroup v2 in that machine
-  check         formatting, rooms, words, lints, documentation, dependencies, the guide's links
-  rooms         draw docs/img/rooms.svg, then check which room of the source imports which
-  words         list the words to avoid in documents, comments and messages, with their replacements (PATH...)
+  python-bench  compare the Python package with a class that runs programs
+  vm-shell      open a shell in the virtual machine
+  qemu          boot a kernel under QEMU in a jail (examples/qemu.sh)
+  dist          build the archive and the Debian package in target/packages (--twice: build again elsewhere and compare)
+  package-test  install, try and purge the Debian package in a separate Debian
+  bench         measure jails, their floors and their peers (--quick: a minute, --smoke: seconds, --vm: cgroup v2 in the
+                virtual machine)
+  check         check formatting, rooms, words, lints, documentation, dependencies and the guide's hyperlinks
+  rooms         draw docs/img/rooms.svg, then check the imports between the rooms of the source
+  words         print the words to replace in documents, comments and messages (PATH...: in these files)
   guide         build the guide (docs/guide) to target/guide
-  pictures      recreate the pictures of terminals in docs/img (as root)
-  ci            check, then test, then package-test
+  pictures      draw the README's pictures of terminals in docs/img (as root)
+  ci            run check, test and package-test
 ";
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words[..] {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
         ["setup"] => setup::setup(),
         ["test"] => summary::summarised(test::test),
         ["vm-test"] => summary::summarised(vm::test),

@@ -1,4 +1,4 @@
-//! The pictures of the terminal in the README, from what the commands print here and now.
+//! The README's pictures of terminals, drawn from the commands' output on this host.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::setup;
 
 mod terminal;
 
-/// The jails that `top` shows.
+/// The jail file of the jails that `top` shows.
 const JAILS: &str = r#"
 [defaults]
 exec-file = "/usr/bin/busybox"
@@ -36,10 +36,10 @@ new-pid-ns = true
 arguments = ["sleep", "1000"]
 "#;
 
-/// Lines and columns of the terminal that `top` is shown in.
+/// The lines and columns of the terminal of `top`.
 const SIZE: (usize, usize) = (11, 84);
 
-/// Recreates the pictures of terminals in `docs/img`; as root, with tmux.
+/// Draws `docs/img/*.svg`. Needs root; installs tmux.
 pub(crate) fn pictures() -> Done {
     setup::tmux()?;
     run(&mut cargo(&["build", "--release", "--bin", "stockade"]))?;
@@ -49,9 +49,9 @@ pub(crate) fn pictures() -> Done {
     draw("top", &top(&stockade)?)
 }
 
-/// The output of a command below its prompt, without the local part of the kernel's version.
-fn plain(stockade: &Path, word: &str) -> Done<String> {
-    let printed = said(Command::new(stockade).arg(word))?;
+/// The output of a subcommand, below its prompt. The local part of the kernel's version is removed.
+fn plain(stockade: &Path, subcommand: &str) -> Done<String> {
+    let printed = stdout_of(Command::new(stockade).arg(subcommand))?;
     let lines = printed.lines().map(|line| match line.split_once("Linux ") {
         Some((before, release)) => {
             format!("{before}Linux {}", release.split('-').next().unwrap_or(release))
@@ -59,32 +59,33 @@ fn plain(stockade: &Path, word: &str) -> Done<String> {
         None => line.to_owned(),
     });
     let lines: Vec<String> = lines.collect();
-    Ok(format!("\x1b[1m$ stockade {word}\x1b[0m\n{}\n", lines.join("\n")))
+    Ok(format!("\x1b[1m$ stockade {subcommand}\x1b[0m\n{}\n", lines.join("\n")))
 }
 
-/// The screen of `top`, with jails that do something.
+/// The screen of `top` with busy jails.
 fn top(stockade: &Path) -> Done<String> {
     let work = cache()?.join("pictures");
-    fs::create_dir_all(&work).map_err(|e| format!("make {}: {e}", work.display()))?;
+    fs::create_dir_all(&work).map_err(|e| format!("create {}: {e}", work.display()))?;
     let file = work.join("jails.toml");
     let jails = JAILS.replace("{work}", &work.display().to_string());
     fs::write(&file, jails).map_err(|e| format!("write {}: {e}", file.display()))?;
-    let ours = |words: &[&str]| {
+    let stockade = |arguments: &[&str]| {
         let mut command = Command::new(stockade);
-        command.args(words).env("STOCKADE_STATE_DIR", work.join("state"));
+        command.args(arguments).env("STOCKADE_STATE_DIR", work.join("state"));
         command
     };
-    let outcome = said(ours(&["run", "--detach", "--file"]).arg(&file)).and_then(|_| screen(&ours(&["top"])));
-    let removed = said(&mut ours(&["rm", "--all", "--force"]));
+    let outcome = stdout_of(stockade(&["run", "--detach", "--file"]).arg(&file))
+        .and_then(|_| screen(&stockade(&["top"])));
+    let removed = stdout_of(&mut stockade(&["rm", "--all", "--force"]));
     let _ = fs::remove_dir_all(&work);
     removed.and(outcome)
 }
 
-/// The screen of a command after a few seconds, with its attributes.
+/// The screen of a command after a few seconds, with text attributes.
 fn screen(shown: &Command) -> Done<String> {
-    let tmux = |words: &[&str]| {
+    let tmux = |arguments: &[&str]| {
         let mut tmux = command("tmux", &["-L", "stockade-pictures", "-f", "/dev/null"]);
-        tmux.args(words);
+        tmux.args(arguments);
         tmux
     };
     let (lines, columns) = (SIZE.0.to_string(), SIZE.1.to_string());
@@ -94,25 +95,25 @@ fn screen(shown: &Command) -> Done<String> {
         session.arg("-e").arg(format!("{}={}", name.display(), value.display()));
     }
     session.arg(shown.get_program()).args(shown.get_args());
-    said(&mut session)?;
-    // Rates take two looks.
+    stdout_of(&mut session)?;
+    // `top` needs two samples to show rates.
     sleep(Duration::from_secs(4));
-    let seen = said(&mut tmux(&["capture-pane", "-p", "-e", "-N"]));
-    said(&mut tmux(&["kill-server"]))?;
+    let seen = stdout_of(&mut tmux(&["capture-pane", "-p", "-e", "-N"]));
+    stdout_of(&mut tmux(&["kill-server"]))?;
     seen
 }
 
 fn draw(name: &str, text: &str) -> Done {
     let path = root().join(format!("docs/img/{name}.svg"));
-    fs::create_dir_all(root().join("docs/img")).map_err(|e| format!("make docs/img: {e}"))?;
+    fs::create_dir_all(root().join("docs/img")).map_err(|e| format!("create docs/img: {e}"))?;
     fs::write(&path, terminal::svg(&format!("stockade {name}"), text))
         .map_err(|e| format!("write {}: {e}", path.display()))?;
-    eprintln!("made {}", path.display());
+    eprintln!("created {}", path.display());
     Ok(())
 }
 
-/// The stdout of a program, if it succeeds.
-fn said(command: &mut Command) -> Done<String> {
+/// The stdout of a command that must succeed.
+fn stdout_of(command: &mut Command) -> Done<String> {
     let program = command.get_program().display().to_string();
     let Output { status, stdout, stderr } = command.output().map_err(|e| format!("{program}: {e}"))?;
     if !status.success() {

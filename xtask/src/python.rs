@@ -1,4 +1,4 @@
-//! The Python package: a workspace of its own, with its own linters and tests.
+//! The Python package, which has its own workspace, linters and tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::command::{Done, built, cargo, root, run, run_reading};
 use crate::setup;
 use crate::summary::{Reader, Summary};
 
-/// Formatting, lints and dependencies of the compiled part.
+/// Checks formatting, lints and dependencies of the compiled part.
 pub(crate) fn check() -> Done {
     run(inside(&mut cargo(&["fmt", "--check"])))?;
     run(inside(&mut cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])))?;
@@ -17,14 +17,14 @@ pub(crate) fn check() -> Done {
 /// Installs the package from this tree, checks its types, and runs its tests.
 pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
-    // What the tests run: the drop-in, the command, and what is jailed.
+    // The tests run the drop-in, the command and the probe.
     run(&mut cargo(&["build", "--workspace"]))?;
     install()?;
     run(&mut python(&["-m", "mypy"])?)?;
     run(&mut python(&["-m", "mypy.stubtest", "stockade"])?)?;
     let vmm = built("debug/stockade-probe")?;
-    let words = ["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-r", "s"];
-    let mut tests = python(&words)?;
+    let arguments = ["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-r", "s"];
+    let mut tests = python(&arguments)?;
     tests.env("STOCKADE_EXAMPLE_VMM", vmm);
     let mut reader = Reader::for_suite("python");
     let outcome = run_reading(tests, |line| reader.read(line));
@@ -32,7 +32,7 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     outcome
 }
 
-/// Compares a life through the package with one that runs programs.
+/// Compares a jail's whole life in the package with a class that runs programs.
 pub(crate) fn bench() -> Done {
     setup::setup()?;
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
@@ -40,12 +40,12 @@ pub(crate) fn bench() -> Done {
     run(python(&["benches/context.py"])?.arg(built("release/jailer")?))
 }
 
-/// Makes the environment, with the tools at the versions that were tried, and the package in it.
+/// Creates the environment, and installs the tools in tested versions and the package.
 fn install() -> Done {
     if !environment().join("bin/pip").exists() {
         run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(environment()))?;
     }
-    let pip = |words: &[&str]| python(&[&["-m", "pip", "install", "--quiet"], words].concat());
+    let pip = |arguments: &[&str]| python(&[&["-m", "pip", "install", "--quiet"], arguments].concat());
     run(&mut pip(&["--requirement", "requirements-dev.txt"])?)?;
     run(&mut pip(&["--no-build-isolation", "--no-deps", "--force-reinstall", "."])?)
 }
@@ -54,18 +54,18 @@ fn environment() -> PathBuf {
     root().join("target/python/venv")
 }
 
-/// Python in the environment, whose programs are found first, maturin among them.
-fn python(words: &[&str]) -> Done<Command> {
+/// Prepares Python in the environment. The environment's programs, such as maturin, come first on the PATH.
+fn python(arguments: &[&str]) -> Done<Command> {
     let programs = environment().join("bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::iter::once(programs.clone()).chain(std::env::split_paths(&path));
     let path = std::env::join_paths(path).map_err(|e| format!("PATH: {e}"))?;
     let mut command = Command::new(programs.join("python"));
-    inside(command.args(words).env("PATH", path));
+    inside(command.args(arguments).env("PATH", path));
     Ok(command)
 }
 
-/// The command in the package's directory, where cargo finds its settings.
+/// Sets the package's directory, where cargo finds its settings.
 fn inside(command: &mut Command) -> &mut Command {
     command.current_dir(root().join("python"))
 }

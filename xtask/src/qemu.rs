@@ -1,4 +1,4 @@
-//! QEMU in a jail: everything that the example needs, and then the example.
+//! Prepares and runs the example of QEMU in a jail.
 
 use crate::command::{Done, built, cargo, command, run};
 use crate::{setup, vm};

@@ -4,28 +4,28 @@ use std::fs;
 
 use crate::command::{Done, cargo, command, find_installed, is_installed, run};
 
-/// A program and the Debian package it comes in.
+/// Programs with their Debian packages.
 const PROGRAMS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("ip", "iproute2"),
     ("strace", "strace"),
     ("strip", "binutils"),
-    // Debian's own, whatever else is called so.
+    // Debian's Python, not another one on the PATH.
     ("/usr/bin/python3", "python3"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("cpio", "cpio"),
     ("busybox", "busybox-static"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
-    // To build the Debian package, to check its units, and to try it in a Debian of its own.
+    // For building the Debian package, checking its units and testing it in a separate Debian.
     ("dpkg-deb", "dpkg"),
     ("systemd-analyze", "systemd"),
     ("debootstrap", "debootstrap"),
 ];
 
-/// The version that checks were written for.
+/// The tested version.
 const CARGO_DENY: &str = "0.20.2";
-/// The version that the guide was written for.
+/// The tested version.
 const MDBOOK: &str = "0.5.4";
 
 /// Installs the Debian packages whose programs are missing.
@@ -47,17 +47,17 @@ pub(crate) fn setup() -> Done {
         })
 }
 
-/// Whether Debian's Python can make environments, which it has in a package of its own.
+/// Whether Debian's Python can create environments, which needs the package python3-venv.
 fn has_venv() -> bool {
     let mut python = std::process::Command::new("/usr/bin/python3");
     python.args(["-c", "import ensurepip"]).stderr(std::process::Stdio::null());
     python.status().is_ok_and(|status| status.success())
 }
 
-/// Whether a program is installed; from a package called static, one that needs no dynamic loader.
+/// Whether a program is installed. If its package is a static one, the program must not need a dynamic loader.
 fn is_present(program: &str, package: &str) -> bool {
     let Some(path) = find_installed(program) else { return false };
-    // A program that needs a dynamic loader contains its path; a static one at most its name.
+    // A dynamic program contains the loader's path; a static one at most its name.
     let loader = b"/ld-linux";
     let needs_loader = |bytes: Vec<u8>| bytes.windows(loader.len()).any(|window| window == loader);
     !package.ends_with("-static") || fs::read(path).is_ok_and(|bytes| !needs_loader(bytes))
@@ -67,7 +67,7 @@ fn apt(arguments: &[&str]) -> std::process::Command {
     command("apt-get", arguments)
 }
 
-/// Installs what the pictures of terminals are taken with.
+/// Installs tmux, with which the pictures of terminals are drawn.
 pub(crate) fn tmux() -> Done {
     if is_installed("tmux") {
         return Ok(());
@@ -75,12 +75,12 @@ pub(crate) fn tmux() -> Done {
     run(&mut apt(&["install", "--yes", "--no-install-recommends", "tmux"]))
 }
 
-/// Builds the dependency checker, unless it is there.
+/// Builds cargo-deny, unless it is installed.
 pub(crate) fn cargo_deny() -> Done {
     program_of("cargo-deny", CARGO_DENY, &[])
 }
 
-/// Builds the program that makes the guide, unless it is there.
+/// Builds mdBook, unless it is installed.
 pub(crate) fn mdbook() -> Done {
     program_of("mdbook", MDBOOK, &["--no-default-features", "--features", "search"])
 }

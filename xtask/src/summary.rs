@@ -1,4 +1,4 @@
-//! The end of a test run: each suite with its time, and each test that was skipped with the reason.
+//! The summary of a test run: the time of each suite, and the skipped tests with their reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::Done;
 
-/// A suite of tests: one test binary, the documentation of a crate, or another program that tests.
+/// A suite of tests: a test binary, the documentation of a crate, or another testing program.
 #[derive(Debug)]
 struct Suite {
     name: String,
@@ -31,11 +31,11 @@ pub(crate) struct Summary {
     passed_in_machine: BTreeSet<String>,
 }
 
-/// Machines that tests are skipped on.
+// The machines in the summary.
 pub(crate) const HERE: &str = "here";
 pub(crate) const IN_MACHINE: &str = "in the virtual machine";
 
-/// Runs tests, then prints the time of each suite and the skipped tests, also if a test failed.
+/// Runs tests, then prints the time of each suite and the skipped tests, also after a failure.
 pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
     let mut summary = Summary::default();
     let outcome = tests(&mut summary);
@@ -44,7 +44,7 @@ pub(crate) fn summarised(tests: impl FnOnce(&mut Summary) -> Done) -> Done {
 }
 
 impl Summary {
-    /// Adds a suite that is a single program.
+    /// Runs a program as a suite.
     pub(crate) fn time<T>(&mut self, name: &str, program: impl FnOnce() -> Done<T>) -> Done<T> {
         let mut reader = Reader::for_suite(name);
         let outcome = program();
@@ -57,7 +57,7 @@ impl Summary {
         self.skipped.entry((machine, reason.to_owned())).or_default().insert(test.to_owned());
     }
 
-    /// Takes note of the tests that are listed in a file, one line each: `TEST (needs SOMETHING)`.
+    /// Records the skipped tests of a list with the lines `TEST (needs SOMETHING)`.
     pub(crate) fn skip_listed(&mut self, list: &str) {
         for line in list.lines() {
             if let Some((test, reason)) = line.strip_suffix(')').and_then(|line| line.split_once(" (needs "))
@@ -67,7 +67,7 @@ impl Summary {
         }
     }
 
-    /// Adds a test of the virtual machine, `SUITE::TEST`, with what it wrote.
+    /// Records a test of the virtual machine, `SUITE::TEST`, with its output.
     pub(crate) fn test_in_machine(&mut self, test: &str, passed: bool, output: &str, time: Duration) {
         let (suite, _) = test.split_once("::").unwrap_or((test, ""));
         let name = format!("virtual machine: {suite}");
@@ -115,35 +115,35 @@ impl Summary {
     }
 }
 
-/// Reads what `cargo test` and pytest print.
+/// Parses the output of `cargo test` and pytest.
 #[derive(Default)]
 pub(crate) struct Reader {
-    /// Name and beginning of the suite that runs.
+    /// The name, the start and the counts of the current suite.
     current: Option<(String, Instant, Counts)>,
     suites: Vec<Suite>,
     ignored: Vec<(String, String)>,
     /// Packages by the paths of their test binaries.
     packages: BTreeMap<String, String>,
-    /// Text to append to the names of suites.
+    /// Appended to the names of suites.
     suffix: &'static str,
 }
 
 impl Reader {
     /// # Arguments
     /// * `packages`: the packages by the paths of their test binaries, relative to the workspace.
-    /// * `suffix`: what is appended to the names of suites.
+    /// * `suffix`: appended to the names of suites.
     pub(crate) fn new(packages: BTreeMap<String, String>, suffix: &'static str) -> Self {
         Self { packages, suffix, ..Self::default() }
     }
 
-    /// For a program that is one suite.
+    /// Creates a reader for a program that is one suite.
     pub(crate) fn for_suite(name: &str) -> Self {
         let mut reader = Self::default();
         reader.begin(name.to_owned());
         reader
     }
 
-    /// Takes in a line.
+    /// Parses a line.
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some((source, binary)) = line.strip_prefix("Running ").and_then(|rest| rest.split_once(" (")) {
@@ -154,7 +154,7 @@ impl Reader {
         } else if let Some(name) = line.strip_prefix("Doc-tests ") {
             self.begin(format!("{name} documentation"));
         } else if let Some(result) = line.strip_prefix("test result: ") {
-            let count = |what| number_before(result, what);
+            let count = |label| number_before(result, label);
             self.add(Counts {
                 passed: count(" passed"),
                 failed: count(" failed"),
@@ -167,13 +167,13 @@ impl Reader {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() { "ignored".to_owned() } else { format!("ignored: {reason}") };
             self.ignored.push((format!("{suite}: {test}"), reason));
-        } else if let Some((place, reason)) =
+        } else if let Some((position, reason)) =
             line.strip_prefix("SKIPPED [").and_then(|rest| rest.split_once(": "))
         {
-            let (count, place) = place.split_once("] ").unwrap_or(("1", place));
-            self.ignored.push((format!("{count} of python, {place}"), reason.to_owned()));
+            let (count, position) = position.split_once("] ").unwrap_or(("1", position));
+            self.ignored.push((format!("{count} of python, {position}"), reason.to_owned()));
         } else if line.contains(" passed") && line.contains(" in ") && !line.contains("; ") {
-            let count = |what| number_before(line, what);
+            let count = |label| number_before(line, label);
             self.add(Counts {
                 passed: count(" passed"),
                 failed: count(" failed"),
@@ -187,7 +187,7 @@ impl Reader {
         self.current = Some((name, Instant::now(), Counts::default()));
     }
 
-    /// Counts a suite that is one test.
+    /// Counts the suite as one test.
     fn count(&mut self, passed: bool) {
         self.add(Counts { passed: usize::from(passed), failed: usize::from(!passed), skipped: 0 });
     }
@@ -208,7 +208,7 @@ impl Reader {
         }));
     }
 
-    /// Adds the suites to the results.
+    /// Adds the parsed results to a summary.
     pub(crate) fn finish(mut self, summary: &mut Summary) {
         self.end();
         // A binary without tests is no suite.
@@ -225,14 +225,14 @@ fn crate_of(binary: &str) -> &str {
     file.rsplit_once('-').map_or(file, |(name, _)| name)
 }
 
-/// The number before this text; 0 if there is none.
-fn number_before(line: &str, words: &str) -> usize {
-    let before = line.split(words).next().filter(|before| before.len() < line.len());
+/// The number before a label; 0 if there is none.
+fn number_before(line: &str, label: &str) -> usize {
+    let before = line.split(label).next().filter(|before| before.len() < line.len());
     let digits = before.and_then(|before| before.rsplit(|c: char| !c.is_ascii_digit()).next());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The test that a line reports as skipped, and its need.
+/// The skipped test in a line, and its need.
 fn skipped(line: &str) -> Option<(String, String)> {
     let (test, need) = line.split_once("skipped: ")?.1.split_once(" needs ")?;
     Some((test.to_owned(), format!("needs {need}")))
@@ -259,7 +259,7 @@ mod tests {
             "     Running unittests src/lib.rs (target/deps/a_b-1f)",
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "     Running tests/life.rs (target/deps/life-0a)",
-            "test keeper ... ignored, another test runs it",
+            "test owner ... ignored, another test runs it",
             "test a_life ... ok",
             "test result: ok. 21 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.30s",
             "   Doc-tests stockade",
@@ -277,14 +277,14 @@ mod tests {
         let text = summary.text();
         assert!(
             text.contains(
-                "here: ignored: another test runs it (1 tests)\n    stockade tests/life.rs: keeper\n"
+                "here: ignored: another test runs it (1 tests)\n    stockade tests/life.rs: owner\n"
             ),
             "{text}"
         );
     }
 
     #[test]
-    fn what_pytest_skips_is_told_with_its_reason() {
+    fn tests_that_pytest_skips_have_their_reason() {
         let mut reader = Reader::for_suite("python");
         reader.read("SKIPPED [2] tests/conftest.py:160: needs root");
         reader.read("115 passed, 2 skipped in 12.34s");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_ran_in_the_machine_are_counted() {
+    fn tests_that_ran_in_the_virtual_machine_are_counted() {
         let mut summary = Summary::default();
         summary.skip_listed("v2::a (needs v2)\nv2::b (needs v2)\n");
         let second = Duration::from_secs(1);
@@ -320,10 +320,10 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_a_suite_too() {
+    fn a_failed_program_is_a_suite_too() {
         let mut summary = Summary::default();
-        let failed: Result<(), String> = summary.time("smoke", || Err("why".to_owned()));
-        assert_eq!(failed, Err("why".to_owned()));
+        let failed: Result<(), String> = summary.time("smoke", || Err("cause".to_owned()));
+        assert_eq!(failed, Err("cause".to_owned()));
         assert_eq!(summary.suites[0].counts, Counts { passed: 0, failed: 1, skipped: 0 });
         assert!(summary.text().ends_with("nothing was skipped\n"));
     }

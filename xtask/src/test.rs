@@ -1,4 +1,4 @@
-//! Every test, after what they need is installed.
+//! Installs the tests' requirements and runs all tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::command::{Done, built, cache, cargo, output, root, run, run_reading};
 use crate::summary::{Reader, Summary};
 use crate::{bench, python, setup, vm};
 
-/// How large the drop-in may be, in bytes.
+/// The maximum size of the drop-in, in bytes.
 const LARGEST_JAILER: u64 = 1_500_000;
 
 pub(crate) fn test(summary: &mut Summary) -> Done {
@@ -18,9 +18,9 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     jailer_is_small_and_static()?;
     // For the test of QEMU in a jail.
     vm::fetch_kernel()?;
-    // Everything is built first: tests of one crate run the programs of others.
+    // Built first: tests of one crate run the programs of others.
     run(&mut cargo(&["build", "--workspace"]))?;
-    // Whether jails start by it decides which of two ways the tests go; they go both.
+    // The tests run without and with the template namespace.
     host_setup(&["--remove"])?;
     cargo_test(&["--workspace", "--no-fail-fast"], "", summary)?;
     host_setup(&[])?;
@@ -31,7 +31,7 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     );
     host_setup(&["--remove"])?;
     again?;
-    // That it works, not how fast it is.
+    // A functional test of the benches, not a measurement.
     summary.time("benches --smoke", || bench::bench(&["--smoke"]))?;
     python::test(summary)?;
     vm::test(summary)
@@ -40,12 +40,12 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
 /// Runs tests of the workspace.
 ///
 /// # Arguments
-/// `suffix`: what is appended to the names of the suites.
-fn cargo_test(words: &[&str], suffix: &'static str, summary: &mut Summary) -> Done {
+/// `suffix`: appended to the names of the suites.
+fn cargo_test(arguments: &[&str], suffix: &'static str, summary: &mut Summary) -> Done {
     let skipped = cache()?.join("skipped");
     let _ = fs::remove_file(&skipped);
-    let mut reader = Reader::new(test_binaries(words)?, suffix);
-    let mut tests = cargo(&[&["test"], words].concat());
+    let mut reader = Reader::new(test_binaries(arguments)?, suffix);
+    let mut tests = cargo(&[&["test"], arguments].concat());
     tests.env("STOCKADE_SKIPPED", &skipped);
     let outcome = run_reading(tests, |line| reader.read(line));
     reader.finish(summary);
@@ -53,10 +53,10 @@ fn cargo_test(words: &[&str], suffix: &'static str, summary: &mut Summary) -> Do
     outcome
 }
 
-/// Builds test binaries; returns their packages by their paths in the workspace.
-fn test_binaries(words: &[&str]) -> Done<BTreeMap<String, String>> {
+/// Builds test binaries, and returns their packages by their paths in the workspace.
+fn test_binaries(arguments: &[&str]) -> Done<BTreeMap<String, String>> {
     let built = output(&mut cargo(
-        &[&["test", "--no-run", "--message-format=json-render-diagnostics"], words].concat(),
+        &[&["test", "--no-run", "--message-format=json-render-diagnostics"], arguments].concat(),
     ))?;
     let artifacts = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let binaries = artifacts.filter_map(|artifact| {
@@ -67,7 +67,7 @@ fn test_binaries(words: &[&str]) -> Done<BTreeMap<String, String>> {
     Ok(binaries.collect())
 }
 
-/// The name of a package by its id: `path+file:///DIRECTORY#NAME@VERSION`, or without the name if that is the directory's.
+/// The name of a package by its id: `path+file:///DIRECTORY#NAME@VERSION`, without the name if it is the directory's.
 fn package_of(id: &str) -> &str {
     let (directory, name) = id.rsplit_once('#').unwrap_or((id, ""));
     let directory = directory.rsplit('/').next().unwrap_or(directory);
@@ -79,7 +79,7 @@ fn host_setup(flags: &[&str]) -> Done {
     run(std::process::Command::new(built("debug/stockade")?).arg("host-setup").args(flags))
 }
 
-/// Checks the drop-in: a host starts it most often, so it contains nothing that it does not need.
+/// Checks that the drop-in is small, static and free of unneeded crates: hosts start it most often.
 fn jailer_is_small_and_static() -> Done {
     run(&mut cargo(&["build", "--release", "--package", "jailer"]))?;
     let path = built("release/jailer")?;
@@ -89,11 +89,11 @@ fn jailer_is_small_and_static() -> Done {
     if size > LARGEST_JAILER {
         return Err(format!("{} is too large", path.display()));
     }
-    // The path of a dynamic loader; its bare name is in every program with glibc.
+    // The path of a dynamic loader; its name alone is in every program with glibc.
     let unwanted = ["/ld-linux", "clap_builder", "kvm_ioctls", "Invalid ELF dynamic segment"];
     let found =
-        unwanted.iter().find(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()));
-    found.map_or(Ok(()), |word| Err(format!("{} links {word}", path.display())))
+        unwanted.iter().find(|text| bytes.windows(text.len()).any(|window| window == text.as_bytes()));
+    found.map_or(Ok(()), |text| Err(format!("{} contains {text}", path.display())))
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
     use super::package_of;
 
     #[test]
-    fn a_package_has_its_directorys_name_unless_it_says_another() {
+    fn a_package_has_its_own_name_or_its_directorys() {
         assert_eq!(package_of("path+file:///a/crates/jailer#0.1.0"), "jailer");
         assert_eq!(package_of("path+file:///a/crates/probe#stockade-probe@0.1.0"), "stockade-probe");
     }

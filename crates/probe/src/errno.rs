@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_without_a_name_is_a_number() {
+    fn an_errno_without_a_name_is_a_number() {
         assert_eq!(name(Errno::from_raw_os_error(4095)), "errno 4095");
     }
 

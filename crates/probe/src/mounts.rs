@@ -11,11 +11,11 @@ pub(crate) struct Mount {
     point: String,
     #[serde(rename = "type")]
     fs_type: String,
-    /// `null` where the kernel does not report it.
+    /// `null` if the kernel does not report it.
     source: Option<String>,
 }
 
-/// The mounts of this process: by `/proc`, or by system calls where it is not mounted.
+/// The mounts of this process: from `/proc`, or by system calls without `/proc`.
 pub(crate) fn read() -> Known<Vec<Mount>> {
     let mounts = mount_table::own().map(|mounts| mounts.into_iter().map(Mount::from).collect());
     mounts.map_err(|error| format!("listmount: {}", errno::name_of(&error))).into()

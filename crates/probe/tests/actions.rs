@@ -92,7 +92,7 @@ fn limits_prints_the_probes_limits() {
 #[test]
 fn an_unlimited_resource_is_null() {
     if line_of(Command::new(PROBE).arg("limits"))["limits"]["fsize"][1] != Value::Null {
-        return testkit::skip("no_limit_is_null", "a process without a limit on file sizes");
+        return testkit::skip("an_unlimited_resource_is_null", "a process without a limit on file sizes");
     }
     let line = line_of(Command::new("sh").args(["-c", r#"ulimit -f unlimited; exec "$0" limits"#, PROBE]));
     assert_eq!(line["limits"]["fsize"], json!([null, null]));

@@ -47,7 +47,7 @@ fn the_report_has_all_its_keys() {
 }
 
 #[test]
-fn the_process_is_described_as_proc_describes_it() {
+fn the_report_agrees_with_proc_about_the_process() {
     let script = r#"trap '' PIPE USR1; umask 027; cd /usr; exec "$0" report hold"#;
     let mut running = Running::start_command(Command::new("sh").args(["-c", script, PROBE]));
     let report = running.next_line();

@@ -144,7 +144,7 @@ fn a_failed_start_does_not_change_the_jail() {
         let failed = stockade(&guard, &["start", &id]);
         assert_eq!(failed.code, 1);
         assert!(
-            failed.stderr.starts_with("stockade: failed to execute in the jail: /stockade-probe"),
+            failed.stderr.starts_with("stockade: cannot execute in the jail: /stockade-probe"),
             "{failed:?}"
         );
         assert_eq!(state(&guard, &id), "created");
@@ -164,8 +164,8 @@ fn a_running_jail_takes_files_and_is_removed_only_by_force() {
         assert_eq!(said(&guard, &["place", &id, "/etc/passwd=hot"]), "/hot\n");
         let inside = std::fs::read(format!("/proc/{pid}/root/hot")).unwrap();
         assert_eq!(inside, std::fs::read("/etc/passwd").unwrap());
-        refused(&guard, &["start", &id], &format!("jail {id} is running as pid {pid}"));
-        let line = format!("jail {id} is running as pid {pid}; stop it first or use --force");
+        refused(&guard, &["start", &id], &format!("jail '{id}' is running as pid {pid}"));
+        let line = format!("jail '{id}' is running as pid {pid}; stop it first or use --force");
         refused(&guard, &["rm", &id], &line);
         assert_eq!(said(&guard, &["rm", "--force", &id]), format!("{id}\n"));
         nothing_left(&guard);
@@ -181,7 +181,7 @@ fn an_exited_jail_can_only_be_removed() {
         let line = format!("jail '{id}' is exited; remove it with `stockade rm {id}`");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
-        refused(&guard, &["kill", &id], &format!("jail {id} does not run"));
+        refused(&guard, &["kill", &id], &format!("jail '{id}' is not running"));
         said(&guard, &["rm", &id]);
     });
 }
@@ -209,7 +209,7 @@ fn a_missing_jail_is_named() {
         refused(
             &guard,
             &["rm", "a/b"],
-            "invalid value 'a/b' for '[ID]...': Invalid instance ID: Invalid char (/) at position 1",
+            "invalid value 'a/b' for '[ID]...': invalid character '/' at position 1; use letters, digits and '-'",
         );
     });
 }
@@ -245,7 +245,7 @@ fn an_exit_before_ready_is_reported_with_the_last_lines() {
         let id = create(&guard, "early", &[]);
         let arguments = ["start", &id, "--ready=/run/api.sock", "--", "read=/no/kernel", "exit=148"];
         let line = format!(
-            "the VMM of jail {id} ended before it was ready: exit code 148: \
+            "the VMM of jail '{id}' exited before it was ready: exit code 148: \
              {{\"read_error\":\"ENOENT\"}}"
         );
         refused(&guard, &arguments, &line);
@@ -262,7 +262,7 @@ fn a_vmm_that_is_not_ready_in_time_runs_on() {
         refused(
             &guard,
             &arguments,
-            &format!("the VMM of jail {id} accepts no connection at /run/api.sock after 0 s"),
+            &format!("the VMM of jail '{id}' accepts no connection at '/run/api.sock' after 0 s"),
         );
         assert_eq!(state(&guard, &id), "running");
         said(&guard, &["rm", "--force", &id]);

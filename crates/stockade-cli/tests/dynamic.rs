@@ -35,9 +35,8 @@ fn run_places_shared_libraries_except_with_no_closure() {
         assert_eq!((output.code, output.stderr.as_str()), (7, ""));
         arguments.push("--no-closure".into());
         let output = run("stockade", &arguments);
-        let said = "stockade: failed to execute in the jail: /vmm: No such file or directory (os error 2); \
-                    the file is in the jail, so its interpreter is not: \
-                    link it statically, or place its closure too\n";
+        let said = "stockade: cannot execute in the jail: /vmm: no such file or directory; the file is in the jail, \
+                    so its interpreter is missing: link it statically or place its shared libraries\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
     });
 }
@@ -119,8 +118,8 @@ fn a_bound_program_and_its_libraries_are_read_only() {
             ["--bind-exec", "--uid", "0"].map(String::from),
         );
         let output = run("stockade", &arguments);
-        let said = "stockade: --bind-exec: 0:1234 cannot own what is read-only: uid 0 is the jail's own, and could \
-                    make it writable\n";
+        let said = "stockade: --bind-exec: 0:1234 cannot own a read-only file: uid 0 is the jail's own and could make \
+                    it writable; use another owner\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
         assert!(vmm.exists());
     });
@@ -137,8 +136,8 @@ fn a_file_that_the_vmms_user_cannot_execute_is_not_bound() {
         arguments.push("--bind-exec".into());
         let output = run("stockade", &arguments);
         let said = format!(
-            "stockade: --exec-file: {} may not be executed by 1234:1234, and bound it stays as it is: have it \
-             copied, or chmod it\n",
+            "stockade: --exec-file: 1234:1234 cannot execute '{}', and --bind-exec does not change its mode; make it \
+             executable or drop --bind-exec\n",
             vmm.display()
         );
         assert_eq!((output.code, output.stderr), (125, said));

@@ -200,19 +200,16 @@ fn a_start_without_keyrings_never_keeps_the_launchers() {
         assert_eq!(run("keyctl:error=EPERM").code, 7);
         for (inject, line) in [
             // A filter that forbids only `KEYCTL_JOIN_SESSION_KEYRING`.
-            (
-                "keyctl:error=EPERM:when=1",
-                "failed to reset session keyring: Operation not permitted (os error 1)",
-            ),
+            ("keyctl:error=EPERM:when=1", "cannot reset session keyring: operation not permitted"),
             (
                 "keyctl:error=EDQUOT:when=1",
-                "failed to reset session keyring: Disk quota exceeded (os error 122); raise kernel.keys.root_maxkeys \
-                 and kernel.keys.root_maxbytes",
+                "cannot reset session keyring: disk quota exceeded; raise kernel.keys.root_maxkeys and \
+                 kernel.keys.root_maxbytes",
             ),
             (
                 "sched_setattr:error=EPERM",
-                "failed to reset scheduling policy and nice value: Operation not permitted (os error 1); it takes \
-                 CAP_SYS_NICE, or a launcher with SCHED_OTHER and nice value 0",
+                "cannot reset scheduling policy and nice value: operation not permitted; run stockade with \
+                 CAP_SYS_NICE, or with SCHED_OTHER and nice value 0",
             ),
         ] {
             let output = run(inject);

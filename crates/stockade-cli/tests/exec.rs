@@ -222,24 +222,30 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
         let no_jail = format!("no jail '{}'; list the jails with `stockade ps`", guard.name());
         refused(&guard, &["exec", guard.name(), "x"], 125, &no_jail);
         let (id, _) = sleeper(&guard, "wrong", &[]);
-        let gone = "No such file or directory (os error 2)";
+        let gone = "no such file or directory";
         let none = format!(
-            "failed to execute in the jail: sh: {gone}; the jail has no such program, or not its interpreter: \
-             a static one of the host's can be run; use --host-program for a static program of the host"
+            "cannot execute in the jail: sh: {gone}; the jail has no such program, or not its interpreter: \
+             use a static program of the host with --host-program"
         );
         refused(&guard, &["shell", &id], 127, &none);
-        let file = "failed to execute in the jail: /stockade-probe.pid: Permission denied (os error 13); \
-                    may the jail's uid execute it?";
+        let file = "cannot execute in the jail: /stockade-probe.pid: permission denied; make it executable for the \
+                    jail's uid";
         refused(&guard, &["exec", &id, "/stockade-probe.pid"], 126, file);
-        refused(&guard, &["exec", &id, "../x"], 125, "\"../x\" is not a path inside a jail");
+        refused(
+            &guard,
+            &["exec", &id, "../x"],
+            125,
+            "\"../x\" is not a path inside a jail; use one without '..'",
+        );
         refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: 'A' is not NAME=VALUE");
-        let missing = format!("--host-program: failed to open /no/such: {gone}");
+        let missing = format!("--host-program: cannot open '/no/such': {gone}");
         refused(&guard, &["exec", "--host-program", "/no/such", &id], 125, &missing);
-        refused(&guard, &["exec", "--host-program", "/etc", &id], 125, "--host-program: /etc is not a file");
+        let directory = "--host-program: '/etc' is not a regular file";
+        refused(&guard, &["exec", "--host-program", "/etc", &id], 125, directory);
         let script = guard.file("script", "#!/bin/sh\n").display().to_string();
         let interpreted = format!(
-            "failed to execute in the jail: script: {gone}; it needs an interpreter that the jail has not: \
-             choose a static one"
+            "cannot execute in the jail: script: {gone}; it needs an interpreter that the jail does not have: \
+             use a static program"
         );
         refused(&guard, &["exec", "--host-program", &script, &id], 127, &interpreted);
         refused(
@@ -250,7 +256,7 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
         );
         said(&guard, &["kill", &id]);
         said(&guard, &["wait", &id]);
-        refused(&guard, &["exec", &id, "x"], 125, &format!("jail {id} does not run"));
+        refused(&guard, &["exec", &id, "x"], 125, &format!("jail '{id}' is not running"));
         said(&guard, &["rm", &id]);
     });
 }

@@ -251,10 +251,7 @@ fn all_jails_are_created_or_none() {
         assert_eq!(said(&guard, &["create", "-f", &taken]), format!("{}\n", guard.named("3")));
         let before = guard.snapshot();
         let many = file(&guard, "[[jail]]\nid = 'vm-{index}'\ncount = 4\nnetns = '{id}'\n");
-        let line = format!(
-            "stockade: jail {} exists already; remove it first, or choose another id\n",
-            guard.named("3")
-        );
+        let line = format!("stockade: jail '{}' exists; remove it or use another id\n", guard.named("3"));
         for (arguments, code) in [(&["create"][..], 1), (&["run"], 125), (&["run", "--detach"], 125)] {
             let output = stockade(&guard, &[arguments, &["-f", &many]].concat());
             assert_eq!(
@@ -301,7 +298,7 @@ fn a_vmm_that_cannot_start_removes_all_jails() {
         for arguments in [&["run"][..], &["run", "--detach"]] {
             let output = stockade(&guard, &[arguments, &["-f", &many]].concat());
             let notification =
-                format!("stockade: jail '{}': failed to execute in the jail: /script", guard.named("2"));
+                format!("stockade: jail '{}': cannot execute in the jail: /script", guard.named("2"));
             assert!(output.stderr.starts_with(&notification), "{}", output.stderr);
             assert_eq!((output.code, output.stderr.lines().count()), (125, 1));
             nothing_left(&guard);
@@ -346,10 +343,10 @@ fn a_detached_jail_that_is_not_ready_is_removed() {
             nothing_left(&guard);
         };
         let ready = ["--ready=run/x", "--timeout", "0"];
-        let line = format!("the VMM of jail {id} accepts no connection at /run/x after 0 s");
+        let line = format!("the VMM of jail '{id}' accepts no connection at '/run/x' after 0 s");
         refused("['sleep']", &ready, &line);
         let line = format!(
-            "the VMM of jail {id} ended before it was ready: exit code 2: stockade-probe: unknown action 'oh'"
+            "the VMM of jail '{id}' exited before it was ready: exit code 2: stockade-probe: unknown action 'oh'"
         );
         refused("['oh']", &ready[..1], &line);
         refused(
@@ -455,10 +452,13 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nid = 'vm'\narguments = [\"a\\u0000\"]", "6: `arguments` contains a NUL character"),
             ("[[jail]]\nid = x", "5: string values must be quoted, expected literal string"),
             ("[[jail]]\nuid = 4", "4: the jail needs `id`"),
-            ("[[jail]]\nid = 'v_m'", "5: id: Invalid instance ID: Invalid char (_) at position 1"),
+            (
+                "[[jail]]\nid = 'v_m'",
+                "5: id: invalid character '_' at position 1; use letters, digits and '-'",
+            ),
             (
                 "[[jail]]\nid = 'vm'\ncgroup = [\n'pids.max=1',\n'pids']",
-                "8: cgroup: Invalid format for cgroups: pids",
+                "8: cgroup: 'pids' is not FILE=VALUE",
             ),
             (
                 "[[jail]]\nid = 'vm'\nnetns = 'a'\nnew-net-ns = true",
@@ -475,7 +475,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image', 'none=x']",
-                "6: place DIR/none: Failed to canonicalize path DIR/none: No such file or directory (os error 2)",
+                "6: place DIR/none: cannot open 'DIR/none': no such file or directory",
             ),
             (
                 "[[jail]]\nid = 'vm'\ncount = 3",
@@ -488,7 +488,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\n[[jail]]\nid = 'vmb'\nready = '../x'",
-                "8: ready: \"../x\" is not a path inside a jail",
+                "8: ready: \"../x\" is not a path inside a jail; use one without '..'",
             ),
         ] {
             let path = file(&guard, text);

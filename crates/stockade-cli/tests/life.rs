@@ -198,7 +198,7 @@ fn a_running_jail_is_listed_and_its_id_refused() {
 
         let refused = run("stockade", &arguments(&guard, "run", "busy", &[], &[]));
         let said = format!(
-            "stockade: jail {} is running as pid {pid}; stop it first, or choose another id\n",
+            "stockade: jail '{}' is running as pid {pid}; stop it first or use another id\n",
             guard.named("busy")
         );
         assert_eq!((refused.code, refused.stderr), (125, said));

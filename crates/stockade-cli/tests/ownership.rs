@@ -87,7 +87,8 @@ fn a_cgroup_of_another_jail_is_in_the_way() {
         let refused = stockade(&other, &run);
         assert_eq!(refused.code, 125);
         assert!(
-            refused.stderr.contains("cgroup") && refused.stderr.contains("exists already"),
+            refused.stderr.contains("cgroup")
+                && refused.stderr.contains("exists and was not created by stockade"),
             "{refused:?}"
         );
         assert!(Path::new("/sys/fs/cgroup/pids").join(guard.name()).join(&id).exists());
@@ -104,7 +105,8 @@ fn a_file_never_replaces_a_directory_or_part_of_the_jail() {
             let before = guard.snapshot();
             let refused = stockade(&state, &["place", &id, &format!("/etc/passwd={name}")]);
             let line = format!(
-                "stockade: /etc/passwd: /{name} in the jail is a folder, or part of the jail itself\n"
+                "stockade: /etc/passwd: '/{name}' in the jail is a directory, or part of the jail itself; use another \
+                 name\n"
             );
             assert_eq!((refused.code, refused.stderr), (1, line));
             assert_eq!(guard.snapshot(), before);
@@ -202,9 +204,8 @@ fn an_exited_jail_waits_to_be_removed() {
         let arguments = arguments(&guard, "run", &["--", "exit=0"]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let refused = stockade(&state, &arguments);
-        let line = format!(
-            "stockade: the VMM of jail {id} has ended; remove the jail first, or choose another id\n"
-        );
+        let line =
+            format!("stockade: the VMM of jail '{id}' has exited; remove the jail or use another id\n");
         assert_eq!((refused.code, refused.stderr), (125, line));
         assert_eq!(said(&state, &["wait", &id]), "3\n");
         said(&state, &["rm", &id]);

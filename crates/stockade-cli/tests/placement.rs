@@ -99,8 +99,9 @@ fn json_has_the_path_and_method_of_each_placement() {
         ];
         assert_eq!(placements, json!(wanted));
         assert_eq!(said(&guard, &["unplace", &id, "/a/copy", "share"]), "/a/copy\n/share\n");
-        refused(&guard, &["unplace", &id, "share"], "/share was not placed into the jail");
-        refused(&guard, &["unplace", &id, "../x"], "\"../x\" is not a path inside a jail");
+        refused(&guard, &["unplace", &id, "share"], "'/share' was not placed into the jail");
+        let line = "\"../x\" is not a path inside a jail; use one without '..'";
+        refused(&guard, &["unplace", &id, "../x"], line);
         said(&guard, &["rm", &id]);
         assert!(guard.directory().join("share/file").exists());
         nothing_left(&guard);
@@ -137,7 +138,7 @@ fn a_wrong_placement_is_refused_before_the_jail_is_created() {
             (&["image:bind:copy"], "--place image:bind:copy: options 'copy' and 'bind' exclude each other; use one".to_owned()),
             (&["image", "share/file=image"], "--place share/file: '/image' is already the path of 'image' in the jail; choose another name".to_owned()),
             (&["image=a/x", "share/file=/a//x"], "--place share/file: '/a/x' is already the path of 'image' in the jail; choose another name".to_owned()),
-            (&["no:such"], "--place no:such: Failed to canonicalize path no:such: No such file or directory (os error 2)".to_owned()),
+            (&["no:such"], "--place no:such: cannot open 'no:such': no such file or directory".to_owned()),
         ];
         for (places, line) in &cases {
             let flags: Vec<&str> = places.iter().flat_map(|place| ["--place", *place]).collect();
@@ -283,7 +284,7 @@ fn removed_privileges_are_reported_once_by_each_command() {
         let output = stockade(&guard, &["--quiet", "place", &id, "tool=quietly"]);
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         let line = format!(
-            "tool: {tool} cannot be linked into the jail: a link would keep its set-uid bit: use :copy"
+            "tool: '{tool}' cannot be a hard link in the jail, which would keep its set-uid bit; copy it instead"
         );
         refused(&guard, &["place", &id, "tool=link:link:ro"], &line);
         said(&guard, &["rm", &id]);

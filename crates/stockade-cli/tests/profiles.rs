@@ -83,10 +83,10 @@ fn an_unusable_profile_is_one_line() {
             assert!(output.stderr.starts_with(&format!("stockade: --profile: {line}")), "{}", output.stderr);
             assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
         };
-        refused(&bad, &format!("profile {bad}: line 3: unknown field `argument`"));
-        refused("./no/such.toml", "profile ./no/such.toml: No such file or directory");
+        refused(&bad, &format!("profile '{bad}': line 3: unknown field `argument`"));
+        refused("./no/such.toml", "profile './no/such.toml': no such file or directory");
         std::fs::remove_file(&bad).unwrap();
-        refused("qmeu", "there is no profile qmeu: there are firecracker, qemu, cloud-hypervisor, plain");
+        refused("qmeu", "there is no profile 'qmeu'; use one of firecracker, qemu, cloud-hypervisor, plain");
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }

@@ -146,10 +146,7 @@ fn a_full_state_directory_is_one_line_and_leaves_nothing() {
                 let output = with_state_on(&guard, "size=4k", &script);
                 assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
                 let at = guard.state().join("vm/receipt.json");
-                let line = format!(
-                    "stockade: failed to write {}: No space left on device (os error 28)\n",
-                    at.display()
-                );
+                let line = format!("stockade: cannot write '{}': no space left on device\n", at.display());
                 assert_eq!(output.stderr, line);
                 assert!(!guard.base().exists(), "{command}");
             }
@@ -180,8 +177,8 @@ fn a_read_only_state_directory_is_one_line_and_leaves_nothing() {
             let output = with_state_on(&guard, "ro", &format!("exec $stockade {command} --id vm {flags}"));
             assert_eq!((output.code, output.stderr.lines().count()), (code, 1), "{output:?}");
             assert!(
-                output.stderr.starts_with("stockade: failed to ")
-                    && output.stderr.contains("Read-only file system")
+                output.stderr.starts_with("stockade: cannot ")
+                    && output.stderr.contains(": read-only file system")
             );
             assert!(!guard.base().exists(), "{command}");
         }

@@ -67,7 +67,7 @@ fn rm_all_skips_running_jails_and_reports_them() {
         assert_eq!((left.code, lines(&left.stdout)), (1, vec!["sel-made", "sel-over"]));
         let reported = lines(&left.stderr);
         assert_eq!(reported.len(), 2, "{reported:?}");
-        assert!(reported[0].starts_with("stockade: jail sel-run-1 is running as pid "), "{reported:?}");
+        assert!(reported[0].starts_with("stockade: jail 'sel-run-1' is running as pid "), "{reported:?}");
         assert!(reported[1].ends_with("; stop it first or use --force"), "{reported:?}");
         // `stop` with a filter skips jails without a running VMM.
         assert_eq!(said(&guard, &["stop", "--filter", "uid=4321"]), "sel-run-2\n");
@@ -114,7 +114,7 @@ fn kill_signals_the_other_jails_despite_an_unknown_id() {
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
-        assert_eq!((late.code, late.stderr.as_str()), (1, "stockade: jail sel-a does not run\n"));
+        assert_eq!((late.code, late.stderr.as_str()), (1, "stockade: jail 'sel-a' is not running\n"));
         assert_eq!(lines(&said(&guard, &["rm", "sel-a", "sel-b"])), ["sel-a", "sel-b"]);
     });
 }
@@ -187,7 +187,7 @@ fn a_command_without_a_jail_names_the_selecting_flags() {
         assert_eq!((both.code, both.stderr.as_str()), (1, line), "{command}");
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);
-    let line = "stockade: invalid value 'vm-*' for '[ID]...': Invalid instance ID: Invalid char (*) at position 3; \
+    let line = "stockade: invalid value 'vm-*' for '[ID]...': invalid character '*' at position 3; use letters, digits and '-'; \
                 use --filter 'id=vm-*' for a pattern\n";
     assert_eq!((pattern.code, pattern.stderr.as_str()), (1, line));
     let wrong = testkit::run("stockade", &["ps", "--filter", "name=x"]);

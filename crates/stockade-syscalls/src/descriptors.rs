@@ -24,10 +24,10 @@ pub fn copy_above_standard(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST)
 }
 
-/// `/dev/null` to read and to write, above 2, until the exec.
+/// Opens `/dev/null` for reading and writing, at a number above 2 and close-on-exec.
 ///
 /// # Errors
-/// Those of `open`.
+/// Returns the errors of `open`.
 pub fn null() -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open("/dev/null", flags, Mode::empty()).and_then(above_standard)

@@ -85,8 +85,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_feature_is_probed_and_nothing_is_closed() {
-        // At low numbers and at high ones; other tests of this process open and close their own.
+    fn probes_find_every_feature_and_close_nothing() {
+        // Low and high numbers; other tests of this process open and close files concurrently.
         let null = std::fs::File::open("/dev/null").expect("open /dev/null");
         let held =
             [200, 900].map(|least| rustix::io::fcntl_dupfd_cloexec(&null, least).expect("a duplicate"));

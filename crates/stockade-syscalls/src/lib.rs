@@ -7,18 +7,18 @@
 //! * [`program`]: the actions of a process between `clone` and `exec`, as data
 //! * `capabilities`: dropping capabilities irrevocably
 //! * [`descriptors`]: file descriptors above the standard streams
-//! * [`execute`]: becoming another program than the jail's own
-//! * [`features`]: whether the kernel has the features that jails need
-//! * [`filter`]: a filter of system calls for a process that is root in a jail
-//! * [`inherited`]: what a process inherits, put to a documented state
-//! * [`spawn`]: `clone3` of a child that carries out a program
-//! * [`monitor`]: the same through a small process that stays behind as the parent
+//! * [`execute`]: executing any program in a jail through the executor
+//! * [`features`]: probes for the system calls that jails need
+//! * [`filter`]: a seccomp filter for a process that is root in a jail
+//! * [`inherited`]: resetting inherited state to documented values
+//! * [`spawn`]: `clone3` of a child that runs a program
+//! * [`monitor`]: the same with the monitor as the child's parent
 //! * [`mount_table`]: the mounts that a process sees
-//! * [`mounts`]: a mount that is attached nowhere yet, and the mount namespace of another process
-//! * [`namespace`]: a new network namespace for a process that stays in its own
-//! * [`sealed`]: programs in memory that are executed and never read
-//! * [`signals`]: signals as a file descriptor that can be polled
-//! * [`mod@start`]: the beginning of a program without the standard library's runtime
+//! * [`mounts`]: detached mounts, and the mount namespaces of other processes
+//! * [`namespace`]: creating namespaces without entering them
+//! * [`sealed`]: programs in memory that can be executed and not read
+//! * [`signals`]: signals as a pollable file descriptor
+//! * [`mod@start`]: the start of a program without the standard library's runtime
 
 pub mod call;
 mod capabilities;

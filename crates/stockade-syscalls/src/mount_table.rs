@@ -1,9 +1,8 @@
-//! The mounts that a process sees: the one parser of mount tables.
+//! The mounts that a process sees: the only parser of mount tables.
 //!
-//! A whole table is one file, `/proc/PID/mountinfo`, which costs a read. A question about one mount is answered by
-//! `statmount` and `listmount` (Linux 6.8), which cost a call whatever the host has mounted, and need no `/proc`.
-//! Their structures are written by hand here: C libraries and header packages that know them are newer than the
-//! machines on which this has to build.
+//! A whole table is one file, `/proc/PID/mountinfo`. For a single mount, `statmount` and `listmount` (Linux 6.8) take
+//! one call regardless of the number of mounts, and need no `/proc`. This module defines their structures by hand:
+//! the C libraries and headers of supported build machines are too old for them.
 
 use std::ffi::{OsStr, OsString, c_long};
 use std::io;
@@ -17,15 +16,15 @@ use rustix::io::Errno;
 /// The mount table of this process.
 pub const OWN_TABLE: &str = "/proc/self/mountinfo";
 
-/// `__NR_statmount`; the two numbers are the same on every architecture that Rust's std runs on with KVM.
+/// `__NR_statmount`; both numbers are the same on every architecture with KVM and Rust's std.
 const STATMOUNT: c_long = 457;
 /// `__NR_listmount`.
 const LISTMOUNT: c_long = 458;
 
-/// `LSMT_ROOT`: list from the root of the caller.
+/// `LSMT_ROOT`: the list starts at the caller's root.
 const FROM_ROOT: u64 = u64::MAX;
 
-/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): the number by which `statmount` knows a mount, and which no other gets.
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): the number of a mount for `statmount`, which is never reused.
 const UNIQUE_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// `STATMOUNT_MNT_BASIC`.
@@ -34,10 +33,10 @@ const WANT_BASIC: u64 = 0x2;
 const WANT_POINT: u64 = 0x10;
 /// `STATMOUNT_FS_TYPE`.
 const WANT_TYPE: u64 = 0x20;
-/// `STATMOUNT_SB_SOURCE`, since Linux 6.13; an older kernel leaves it out of the answer's mask.
+/// `STATMOUNT_SB_SOURCE`, since Linux 6.13; an older kernel leaves it out of the returned mask.
 const WANT_SOURCE: u64 = 0x200;
 
-/// Offset in `struct statmount` of `mask`, the set of what was answered.
+/// Offset of `mask` in `struct statmount`, the set of returned fields.
 const MASK_AT: usize = 8;
 /// Offset of `fs_type`; this, `mnt_point` and `sb_source` are offsets into the strings.
 const TYPE_AT: usize = 36;
@@ -61,7 +60,7 @@ const READ_ONLY: u64 = 1;
 /// `MS_SHARED`.
 const SHARED: u64 = 1 << 20;
 
-/// How many mounts are listed in one call.
+/// The number of mounts in one call.
 const LIST_CHUNK: usize = 128;
 /// The path of a mount is at most a page long, so three strings fit into this. A larger answer is an error.
 const LARGEST_ANSWER: usize = 1 << 20;
@@ -87,11 +86,11 @@ impl Request {
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number in `mountinfo`, which a later mount may get again.
+    /// Its number in `mountinfo`, which the kernel may reuse.
     pub id: u64,
-    /// The number of the mount that it is in.
+    /// The number of its parent mount.
     pub parent: u64,
-    /// Its path below the root of the process whose table this is.
+    /// Its mount point, below the root of the table's process.
     pub point: PathBuf,
     /// The type of its file system.
     pub fs_type: String,
@@ -106,13 +105,13 @@ pub struct Mount {
     pub fs_options: Vec<String>,
 }
 
-/// The mounts of this process, in the order of creation: from `mountinfo`, or by `listmount` where there is no `/proc`.
+/// The mounts of this process, in the order of creation: from `mountinfo`, or by `listmount` without `/proc`.
 ///
-/// A root that is not itself a mount point, such as that of a plain `chroot`, is not in the table.
+/// A root that is no mount point, such as that of a plain `chroot`, is not in the table.
 ///
 /// # Errors
-/// The error of `listmount` if both ways fail: ENOSYS before Linux 6.8, EPERM for an unreachable root. `InvalidData` for
-/// a line that is no mount.
+/// Returns the error of `listmount` if both ways fail: ENOSYS before Linux 6.8, EPERM for an unreachable root. Returns
+/// `InvalidData` for an invalid line.
 pub fn own() -> io::Result<Vec<Mount>> {
     match std::fs::read(OWN_TABLE) {
         Ok(table) => parse(&table),
@@ -123,7 +122,7 @@ pub fn own() -> io::Result<Vec<Mount>> {
 /// The mounts of a process by its `mountinfo` file, [`OWN_TABLE`] or `/proc/PID/mountinfo`.
 ///
 /// # Errors
-/// The error of reading the file. `InvalidData` for a line that is no mount.
+/// Returns the error of reading the file, and `InvalidData` for an invalid line.
 pub fn read(file: impl AsRef<Path>) -> io::Result<Vec<Mount>> {
     parse(&std::fs::read(file)?)
 }
@@ -131,7 +130,7 @@ pub fn read(file: impl AsRef<Path>) -> io::Result<Vec<Mount>> {
 /// The number in `mountinfo` of the mount that an open file is on, and whether the file is its root.
 ///
 /// # Errors
-/// Those of `statx`.
+/// Returns the errors of `statx`.
 pub fn id_of(file: BorrowedFd<'_>) -> Result<(u64, bool), Errno> {
     let facts =
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
@@ -141,7 +140,7 @@ pub fn id_of(file: BorrowedFd<'_>) -> Result<(u64, bool), Errno> {
 /// The mount that an open file is on; `None` if it is not in this process's table.
 ///
 /// # Errors
-/// Those of `statx`, and of [`read`] on kernels without `statmount`.
+/// Returns the errors of `statx`, and of [`read`] on kernels without `statmount`.
 pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
     if let Some(Ok(mount)) = unique_id(file).map(describe)
         && mount.source.is_some()
@@ -152,10 +151,10 @@ pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
     Ok(read(OWN_TABLE)?.into_iter().find(|mount| mount.id == id))
 }
 
-/// Whether anything is mounted in the mount that an open file is on.
+/// Whether the mount that an open file is on has child mounts.
 ///
 /// # Errors
-/// Those of `statx`, and of [`read`] on kernels without `listmount`.
+/// Returns the errors of `statx`, and of [`read`] on kernels without `listmount`.
 pub fn has_children(file: BorrowedFd<'_>) -> io::Result<bool> {
     if let Some(Ok(children)) = unique_id(file).map(|id| list(id, 0, &mut [0; 1])) {
         return Ok(children > 0);
@@ -175,7 +174,7 @@ fn listed() -> io::Result<Vec<Mount>> {
     for mount in identities()? {
         match describe(mount) {
             Ok(mount) => found.push(mount),
-            // It was unmounted since it was listed.
+            // ENOENT: unmounted since it was listed.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => return Err(error),
         }
@@ -195,11 +194,11 @@ fn identities() -> io::Result<Vec<u64>> {
     }
 }
 
-/// Lists mounts below `mount` that come after `last`; returns how many.
+/// Lists the mounts below `mount` after `last`, and returns their number.
 fn list(mount: u64, last: u64, found: &mut [u64]) -> io::Result<usize> {
     let request = Request::new(mount, last);
-    // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most as many identities of
-    // 8 bytes as `found` has room for. Both outlive the call.
+    // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most `found.len()`
+    // identities of 8 bytes to `found`. Both outlive the call.
     let count = unsafe { libc::syscall(LISTMOUNT, &raw const request, found.as_mut_ptr(), found.len(), 0) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     Ok(count.min(found.len()))
@@ -209,8 +208,8 @@ fn describe(mount: u64) -> io::Result<Mount> {
     let request = Request::new(mount, WANT_BASIC | WANT_POINT | WANT_TYPE | WANT_SOURCE);
     let mut answer = vec![0_u8; 4096];
     loop {
-        // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most as
-        // many bytes as `answer` has. Both outlive the call.
+        // SAFETY: the request is a whole `mnt_id_req` of the size it states; the kernel writes at most
+        // `answer.len()` bytes to `answer`. Both outlive the call.
         let done =
             unsafe { libc::syscall(STATMOUNT, &raw const request, answer.as_mut_ptr(), answer.len(), 0) };
         if done == 0 {
@@ -257,7 +256,7 @@ fn string(answer: &[u8], at: usize) -> Option<Vec<u8>> {
     Some(rest[..end].to_vec())
 }
 
-/// Reads the text of a `mountinfo` file.
+/// Parses the text of a `mountinfo` file.
 fn parse(table: &[u8]) -> io::Result<Vec<Mount>> {
     let lines = table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let invalid = |line: &[u8]| {
@@ -267,7 +266,7 @@ fn parse(table: &[u8]) -> io::Result<Vec<Mount>> {
     lines.map(|line| parse_line(line).ok_or_else(|| invalid(line))).collect()
 }
 
-/// Reads a line: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE FS_OPTIONS`.
+/// Parses a line: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE FS_OPTIONS`.
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let number = |field: &[u8]| str::from_utf8(field).ok()?.parse().ok();
@@ -276,7 +275,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.nth(2)?);
     let read_only = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
     let mut shared = false;
-    // The tags vary in number; a lone dash ends them.
+    // A lone dash ends the tags.
     loop {
         match fields.next()? {
             b"-" => break,
@@ -289,7 +288,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, parent, point: point.into(), fs_type, source, read_only, shared, fs_options })
 }
 
-/// Undoes the escapes of `mountinfo`: a blank, tab, newline or backslash is a backslash and three octal digits.
+/// Decodes the escapes of `mountinfo`: a backslash and three octal digits for blank, tab, newline and backslash.
 fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -326,7 +325,7 @@ mod tests {
     const ALL: u64 = WANT_BASIC | WANT_POINT | WANT_TYPE | WANT_SOURCE;
 
     #[test]
-    fn statmount_is_read_at_the_kernels_offsets() {
+    fn statmount_is_parsed_at_the_kernels_offsets() {
         let whole = answer(ALL, b"/run\0tmpfs\0none\0");
         let expected = Mount {
             id: 30,
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn mountinfo_is_read_with_and_without_tags() {
+    fn mountinfo_is_parsed_with_and_without_tags() {
         let text = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/ro\\134ot rw,errors=continue\n\
                      37 36 0:23 /sub /\xff ro,nosuid - cgroup none rw,cpu,cpuacct\n";
         let [first, second] = &parse(text).unwrap()[..] else { panic!("two mounts") };
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn mountinfo_with_a_line_that_is_no_mount_is_an_error() {
+    fn an_invalid_line_of_mountinfo_is_an_error() {
         for line in
             ["36 35 98:0 /\n", "24 1 0:22 / / rw,relatime shared:1\n", "x 1 0:22 / / rw - tmpfs t rw\n"]
         {
@@ -387,8 +386,8 @@ mod tests {
         };
         let after = points();
         let listed: Vec<PathBuf> = listed.into_iter().map(|mount| mount.point).collect();
-        // Others may mount and unmount at the same time. A mount that was there before and after was there in between,
-        // and one in between was there before or after.
+        // Other processes may mount and unmount concurrently. A mount in both tables must be in the list; a mount in
+        // the list must be in one of the tables.
         for point in before.iter().filter(|point| after.contains(point)) {
             assert!(listed.contains(point), "{} is missing in {listed:?}", point.display());
         }

@@ -1,9 +1,9 @@
 //! stockade creates, watches and tears down jails for microVM monitors, and leaves no trace.
 //!
 //! Its central idea: *the plan is the receipt*. [`plan()`] computes a jail's steps before anything happens.
-//! [`Store::create`] writes that list to disk as the [`Receipt`], then applies it without further decisions. The printed
-//! list is the dry run. Undone from its end, it is the teardown ([`Report`]). After a crash, [`Store::collect`] finds it
-//! on disk and undoes it.
+//! [`Store::create`] writes that list to disk as the [`Receipt`], then applies it without further decisions. The
+//! printed list is the dry run. Undone from its end, it is the teardown ([`Report`]). After a crash, [`Store::collect`]
+//! finds it on disk and undoes it.
 //!
 //! ```no_run
 //! use stockade::spec::JailSpec;

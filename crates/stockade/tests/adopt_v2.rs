@@ -1,5 +1,5 @@
-//! Adopted jails on a host with cgroup v2 alone. On other hosts these tests are skipped; `cargo xtask vm-test` runs them
-//! in a virtual machine.
+//! Adopted jails on a host with cgroup v2 alone. On other hosts these tests are skipped; `cargo xtask vm-test` runs
+//! them in a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::Path;

@@ -98,7 +98,8 @@ impl Canaries {
 enum Attack {
     /// Rename it away and back.
     Rename,
-    /// Replace it by a symbolic link to a directory outside: by its path, by `..`, through `/proc`, and to the tree itself.
+    /// Replace it by a symbolic link to a directory outside: by its path, by `..`, through `/proc`, and to the tree
+    /// itself.
     Link,
     /// Replace it by a hard link to a file outside.
     HardLink,

@@ -170,8 +170,8 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Reports that a test was skipped, and what it needs: on stderr, and in the file that `cargo xtask test` prints at its
-/// end. The name begins with that of the test binary.
+/// Reports a skipped test and its need on stderr, and in the file that `cargo xtask test` summarises. The reported
+/// name begins with that of the test binary.
 pub fn skip(test: &str, needs: &str) {
     let binary = test_binary();
     let test = test.trim_end_matches("::{{closure}}");
@@ -186,14 +186,14 @@ pub fn skip(test: &str, needs: &str) {
     }
 }
 
-/// The name of this test binary without the hash that cargo appends.
+/// The name of this test binary without cargo's hash.
 fn test_binary() -> String {
     let binary = std::env::current_exe().unwrap_or_default();
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     name.rsplit_once('-').map_or(&*name, |(name, _)| name).to_owned()
 }
 
-/// Reaps the children that have exited. A child that still lives is a leak.
+/// Reaps exited children. A running child is a leak.
 fn living_child() -> Option<String> {
     let _no_program_runs = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
     loop {

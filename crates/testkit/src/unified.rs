@@ -20,7 +20,7 @@ pub fn has_unified(test: &str) -> bool {
         std::env::var("STOCKADE_VM").as_deref() != Ok("1"),
         "{test} needs cgroup v2 only, and the virtual machine must run every test"
     );
-    skip(test, "a host with nothing but cgroup v2: cargo xtask vm-test");
+    skip(test, "a host with cgroup v2 only: cargo xtask vm-test");
     false
 }
 

@@ -1,7 +1,7 @@
-"""Jails for microVM monitors that leave no trace.
+"""Jails for microVM monitors, which leave no trace on the host.
 
-:class:`JailerContext` is the class of Firecracker's test framework. :class:`Jail` is what to use in new code, and
-:class:`AsyncJail` its counterpart for asyncio.
+:class:`JailerContext` is the class of Firecracker's test framework. :class:`Jail` is for new code, and
+:class:`AsyncJail` is its counterpart for asyncio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What callers give, checked: what is wrong is told with the argument's name."""
+"""Checks of arguments. Each error begins with the argument's name."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def descriptor_of(argument: str, stream: Any) -> Optional[int]:
         return None
     number = stream if isinstance(stream, int) and not isinstance(stream, bool) else None
     if number is None and not hasattr(stream, "fileno"):
-        raise TypeError(f"{argument} must be a file or a descriptor, not {type(stream).__name__}")
+        raise TypeError(f"{argument} must be a file or a file descriptor, not {type(stream).__name__}")
     return stream.fileno() if number is None else number

@@ -1,4 +1,4 @@
-"""Where receipts are kept."""
+"""The directory of receipts."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def default_state_dir() -> str:
-    """The state directory: that of the environment, or the command's default."""
+    """The state directory: the value of ``STOCKADE_STATE_DIR``, or the command's default."""
     return os.environ.get("STOCKADE_STATE_DIR") or "/var/lib/stockade"

@@ -1,4 +1,4 @@
-"""The same jails for asyncio: the event loop waits at the VMM's pidfd, with no thread for it."""
+"""Jails for asyncio. The event loop waits at the VMM's pidfd, without a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["AsyncJail", "AsyncVm"]
 
 _T = TypeVar("_T")
 
-# How soon a socket at which nobody listens yet is tried again.
+# The pause between two attempts to connect to a socket, in seconds.
 _TRY_AGAIN_AFTER = 0.005
 
 
@@ -33,13 +33,13 @@ class AsyncJail:
 
     def __init__(self, id: str, exec_file: StrPath, **properties: Any) -> None:
         self.jail = Jail(id, exec_file, **properties)
-        """The jail itself, for what does not take long."""
+        """The jail itself, for calls that do not block."""
 
     async def __aenter__(self) -> AsyncJail:
         try:
-            await _to_its_end(self.jail.prepare)
+            await _complete(self.jail.prepare)
         except asyncio.CancelledError:
-            await _to_its_end(self.jail.teardown)
+            await _complete(self.jail.teardown)
             raise
         return self
 
@@ -49,7 +49,7 @@ class AsyncJail:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        await _to_its_end(self.jail.__exit__, kind, error, traceback)
+        await _complete(self.jail.__exit__, kind, error, traceback)
 
     async def place(
         self,
@@ -59,20 +59,20 @@ class AsyncJail:
         how: str = "auto",
         read_only: bool = False,
     ) -> Placed:
-        """As :meth:`stockade.Jail.place`."""
-        return await _to_its_end(lambda: self.jail.place(source, name, how=how, read_only=read_only))
+        """See :meth:`stockade.Jail.place`."""
+        return await _complete(lambda: self.jail.place(source, name, how=how, read_only=read_only))
 
     async def launch(self, *arguments: StrPath, **streams: Any) -> AsyncVm:
-        """As :meth:`stockade.Jail.launch`."""
-        return AsyncVm(await _to_its_end(lambda: self.jail.launch(*arguments, **streams)))
+        """See :meth:`stockade.Jail.launch`."""
+        return AsyncVm(await _complete(lambda: self.jail.launch(*arguments, **streams)))
 
 
 class AsyncVm:
-    """A :class:`stockade.Vm` whose end can be awaited."""
+    """A :class:`stockade.Vm` whose exit can be awaited."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
-        """The VMM itself, for what does not wait."""
+        """The VMM itself, for calls that do not block."""
 
     @property
     def pid(self) -> int:
@@ -80,27 +80,27 @@ class AsyncVm:
         return self.vm.pid
 
     async def wait(self, timeout: Optional[float] = None) -> ExitStatus:
-        """As :meth:`stockade.Vm.wait`."""
+        """See :meth:`stockade.Vm.wait`."""
         deadline = deadline_of(timeout)
-        while (ended := self.vm.poll()) is None:
-            # The VMM's pidfd, and then that of the monitor, which writes down how it ended.
+        while (status := self.vm.poll()) is None:
+            # First the VMM's pidfd, then that of the monitor, which records the exit status.
             descriptor = self.vm._running.waits_at()
             left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
             if descriptor is not None and not await _readable(descriptor, left):
                 raise StillRunning(f"the VMM of jail {self.vm._id} still runs after {timeout} s")
-        return ended
+        return status
 
     async def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
-        """As :meth:`stockade.Vm.wait_ready`."""
+        """See :meth:`stockade.Vm.wait_ready`."""
         deadline = deadline_of(timeout)
         named = None if socket is None else path_of("socket", socket)
         while not self.vm._is_ready(named, 0.0, deadline, timeout):
-            # The VMM's end is noticed at once.
+            # The wait ends at once if the VMM exits.
             pidfd = os.dup(self.vm.fileno())
             await _readable(pidfd, min(_TRY_AGAIN_AFTER, max(0.0, deadline - time.monotonic())))
 
     def signal(self, signal: int) -> None:
-        """As :meth:`stockade.Vm.signal`."""
+        """See :meth:`stockade.Vm.signal`."""
         self.vm.signal(signal)
 
     def kill(self) -> None:
@@ -108,7 +108,7 @@ class AsyncVm:
         self.vm.kill()
 
     async def stop(self, grace: float = 5.0) -> ExitStatus:
-        """As :meth:`stockade.Vm.stop`."""
+        """See :meth:`stockade.Vm.stop`."""
         self.vm.signal(15)
         try:
             return await self.wait(grace)
@@ -117,24 +117,27 @@ class AsyncVm:
             return await self.wait()
 
     def log(self) -> str:
-        """What the VMM wrote, unless it was given streams."""
+        """See :meth:`stockade.Vm.log`."""
         return self.vm.log()
 
 
 async def _readable(descriptor: int, timeout: Optional[float]) -> bool:
-    """Waits until a descriptor, which is closed then, is readable; False if that takes too long.
+    """Waits until a file descriptor is readable, and closes it.
 
-    It has to be one of this call's own: the loop has one reader for each, and several tasks may wait.
+    No other call may use it: the loop has one reader for each, and several tasks may wait.
+
+    :param timeout: in seconds; None for no limit
+    :returns: False after the timeout
     """
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
 
-    def tell() -> None:
+    def set_readable() -> None:
         if not readable.done():
             readable.set_result(None)
 
     try:
-        loop.add_reader(descriptor, tell)
+        loop.add_reader(descriptor, set_readable)
         done, _ = await asyncio.wait([readable], timeout=timeout)
         return bool(done)
     finally:
@@ -142,9 +145,11 @@ async def _readable(descriptor: int, timeout: Optional[float]) -> bool:
         os.close(descriptor)
 
 
-async def _to_its_end(call: Callable[..., _T], *arguments: Any) -> _T:
-    """Runs what takes a moment in the loop's pool of threads. Cancelled, it is still waited for: a jail that
-    is half made belongs to nobody."""
+async def _complete(call: Callable[..., _T], *arguments: Any) -> _T:
+    """Runs a blocking call in the loop's pool of threads.
+
+    A cancelled task still waits for the call: otherwise no task would own a jail in creation.
+    """
     future = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
     try:
         return await asyncio.shield(future)

@@ -1,4 +1,4 @@
-"""What can go wrong, as a hierarchy: catch what you can do something about."""
+"""The hierarchy of exceptions."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ __all__ = [
 
 
 class StockadeError(Exception):
-    """Whatever stockade raises. Its text is one line for a person."""
+    """The base class of all exceptions of this package. The text is one line."""
 
     kind: str = "system"
-    """What a program may want to tell apart, such as ``"in-use"``."""
+    """The kind of error for programs, such as ``"in-use"``."""
 
     operation: Optional[str] = None
-    """What was tried, such as ``"mount"``, if the host refused something."""
+    """The operation that the host refused, such as ``"mount"``; None for other errors."""
 
     path: Optional[Path] = None
-    """On which path, if it was one."""
+    """The path of the operation; None if it has none."""
 
     errno: Optional[int] = None
-    """What the kernel said, as a number of the module ``errno``."""
+    """The kernel's error number, as in the module ``errno``; None if it is not the kernel's error."""
 
 
 class InvalidSpec(StockadeError, ValueError):
-    """What was asked for cannot be; nothing was made. The text names the argument."""
+    """An argument is invalid, and nothing was created. The text names the argument."""
 
     kind = "invalid-spec"
 
@@ -49,7 +49,7 @@ class InUse(StockadeError):
 
 
 class InTheWay(StockadeError):
-    """Something that stockade did not make is in the way."""
+    """A foreign object has the name that the jail needs."""
 
     kind = "in-the-way"
 
@@ -61,37 +61,37 @@ class PermissionDenied(StockadeError, PermissionError):
 
 
 class NotFound(StockadeError, FileNotFoundError):
-    """Something that should be there is not."""
+    """A required object does not exist."""
 
     kind = "not-found"
 
 
 class BadReceipt(StockadeError):
-    """A receipt is damaged or foreign."""
+    """A receipt is corrupt."""
 
     kind = "bad-receipt"
 
 
 class NotReady(StockadeError, TimeoutError):
-    """The VMM ended, or did not get ready in time."""
+    """The VMM exited, or was not ready in time."""
 
     kind = "not-ready"
 
 
 class StillRunning(StockadeError, TimeoutError):
-    """The VMM still runs after the time that was given to it."""
+    """The VMM still runs after the timeout."""
 
     kind = "still-running"
 
 
 class LeftBehind(StockadeError):
-    """Something of a jail could not be removed. It stays on the receipt, for ``stockade gc``."""
+    """A part of a jail could not be removed. It remains on the receipt for ``stockade gc``."""
 
     kind = "left-behind"
 
 
 class SystemFailure(StockadeError, OSError):
-    """Anything else that the kernel refused."""
+    """Any other error of the kernel."""
 
     kind = "system"
 
@@ -105,7 +105,7 @@ _BY_KIND = {
 def _of(
     kind: str, text: str, operation: Optional[str], path: Optional[Path], errno: Optional[int]
 ) -> StockadeError:
-    """The exception for an error of the compiled part."""
+    """Creates the exception for an error of the compiled part."""
     error = _BY_KIND.get(kind, SystemFailure)(text)
     error.operation = operation
     error.path = path

@@ -1,4 +1,4 @@
-"""Jails for new code: made, launched, waited for and removed."""
+"""Jails for new code."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ Stream = Union[int, IO[Any]]
 
 _LOG_BYTES = 1 << 20
 
+
 @dataclass(frozen=True)
 class Placed:
-    """What was placed: where the jail sees it, and which way was taken."""
+    """A placement.
+
+    :ivar path: the path in the jail
+    :ivar how: the method: ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
+    """
 
     path: PurePosixPath
     how: str
@@ -47,27 +52,30 @@ class Jail:
             vm.wait_ready()
             vm.wait(timeout=60)
 
-    When the block ends the VMM is killed if it still runs, and the jail is removed.
+    The end of the block kills the VMM if it still runs, and removes the jail.
 
-    :param id: 1 to 64 letters, digits and dashes
-    :param exec_file: the VMM; it is copied into the jail, with the libraries that it needs
-    :param uid: who the VMM runs as, and owns its files
-    :param gid: the group that it runs as
-    :param chroot_base: the directory that jails are made in
-    :param netns: a network namespace: a name, made and removed with the jail unless it exists; or the path of
-        one to join
-    :param new_netns: a network namespace without a name, which ends with the VMM
-    :param new_pid_ns: the VMM as first process of its own pid namespace
-    :param cgroups: settings, such as ``"pids.max=64"``
-    :param cgroup_version: 1 or 2; the one that has the controllers unless given
-    :param parent_cgroup: the cgroup that the jail's own is made in; the executable's name unless given
-    :param resource_limits: limits of the process, ``"no-file=N"`` or ``"fsize=N"``
-    :param ramfs: a ramfs on ``/ramfs``, of nominally so many bytes
-    :param profile: what is known of the VMM, by name or TOML file; chosen by the executable unless given
-    :param closure: whether the libraries of a dynamically linked VMM are placed
-    :param bind_executable: whether executable and libraries are the host's own, bound read-only, and not copies
-    :param arguments: the VMM's own arguments, unless :meth:`launch` has others
-    :param state_dir: where the receipt is kept, for ``stockade ps`` and ``stockade gc``
+    :param id: the jail's name: 1 to 64 letters, digits and dashes
+    :param exec_file: the path of the VMM, which is copied into the jail with its shared libraries
+    :param uid: the user that the VMM runs as, and that owns the jail's files
+    :param gid: the group that the VMM runs as
+    :param chroot_base: the directory that holds jails
+    :param netns: a network namespace: a name, which is created and removed with the jail unless it exists; or the
+        path of an existing one to join
+    :param new_netns: whether to create a network namespace without a name, which ends with the VMM
+    :param new_pid_ns: whether the VMM is the first process of its own pid namespace
+    :param cgroups: cgroup settings, such as ``"pids.max=64"``
+    :param cgroup_version: 1 or 2; by default the version that has the controllers
+    :param parent_cgroup: the parent of the jail's cgroup; by default the executable's name
+    :param resource_limits: resource limits, ``"no-file=COUNT"`` or ``"fsize=BYTES"``
+    :param ramfs: the nominal size of a ramfs on ``/ramfs``, in bytes
+    :param profile: the VMM's profile, by name or TOML file; by default chosen by the executable
+    :param closure: whether to place the shared libraries of a dynamically linked VMM
+    :param bind_executable: whether to bind the host's executable and libraries read-only instead of copying them
+    :param arguments: the VMM's arguments, unless :meth:`launch` gets others
+    :param state_dir: the directory of the receipt, for ``stockade ps`` and ``stockade gc``; by default
+        ``STOCKADE_STATE_DIR`` or ``/var/lib/stockade``
+    :raises TypeError: if an argument has a wrong type
+    :raises ValueError: if an argument is invalid; :meth:`prepare` checks the others
     """
 
     def __init__(
@@ -114,20 +122,26 @@ class Jail:
             ],
             "ramfs": None if ramfs is None else size_of("ramfs", ramfs),
             "profile": None if profile is None else os.fspath(path_of("profile", profile)),
-            "arguments": [os.fspath(path_of("arguments", word)) for word in each("arguments", arguments)],
+            "arguments": [os.fspath(path_of("arguments", value)) for value in each("arguments", arguments)],
         }
-        self._prepared: Optional[_stockade.Created] = None
+        self._created: Optional[_stockade.Created] = None
         self._vm: Optional[Vm] = None
         self._root: Optional[Path] = None
-        self._keeper = 0
+        # The pid of the owning process.
+        self._owner = 0
 
     def prepare(self) -> Jail:
-        """Makes the jail; the context manager does so by itself."""
-        if self._is_there():
-            raise RuntimeError(f"jail {self._id} is prepared already")
-        self._prepared = _stockade.create(self._state_dir, self._id, self._exec_file, **self._properties)
-        self._root, self._vm = self._prepared.root(), None
-        self._keeper = os.getpid()
+        """Creates the jail. The context manager calls this.
+
+        :raises InvalidSpec: if an argument is invalid
+        :raises InUse: if the id is in use
+        :raises StockadeError: if the jail cannot be created; then no part of it remains
+        """
+        if self._exists():
+            raise RuntimeError(f"jail {self._id} already exists")
+        self._created = _stockade.create(self._state_dir, self._id, self._exec_file, **self._properties)
+        self._root, self._vm = self._created.root(), None
+        self._owner = os.getpid()
         ALIVE.add(self)
         return self
 
@@ -145,11 +159,11 @@ class Jail:
         except LeftBehind as left:
             if error is None:
                 raise
-            # What happened first is what is told.
+            # The first exception must propagate.
             warnings.warn(str(left), ResourceWarning, stacklevel=2)
 
     def __del__(self) -> None:
-        if getattr(self, "_keeper", 0) == os.getpid() and self._is_there():
+        if getattr(self, "_owner", 0) == os.getpid() and self._exists():
             with contextlib.suppress(Exception):
                 warnings.warn(f"jail {self._id} was not torn down", ResourceWarning, stacklevel=2)
                 self.teardown()
@@ -163,16 +177,16 @@ class Jail:
     def root(self) -> Path:
         """The jail's root on the host."""
         if self._root is None:
-            raise RuntimeError(f"jail {self._id} is not prepared yet")
+            raise RuntimeError(f"jail {self._id} does not exist yet")
         return self._root
 
     @property
     def vm(self) -> Optional[Vm]:
-        """The VMM, once it was launched."""
+        """The VMM; None before the launch."""
         return self._vm
 
     def host_path(self, path: StrPath) -> Path:
-        """Where on the host a path of the jail is."""
+        """The host's path of a path in the jail."""
         return self.root / os.fspath(path_of("path", path)).lstrip("/")
 
     def place(
@@ -183,11 +197,13 @@ class Jail:
         how: str = "auto",
         read_only: bool = False,
     ) -> Placed:
-        """Places a file, directory or device of the host, before the launch or after.
+        """Places a file, directory or device of the host, before or after the launch.
 
-        :param name: where in the jail; the source's own name in the root unless given
-        :param how: ``auto``, ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
-        :param read_only: for the jail to read only
+        :param source: the path on the host
+        :param name: the path in the jail; by default the source's name in the root
+        :param how: the method: ``auto``, ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
+        :param read_only: whether the jail can only read it
+        :raises InvalidSpec: if the source does not exist, or the method is impossible
         """
         named = None if name is None else path_of("name", name)
         source, how = path_of("source", source), text_of("how", how)
@@ -195,7 +211,11 @@ class Jail:
         return Placed(PurePosixPath(path), way)
 
     def unplace(self, path: StrPath) -> None:
-        """Takes out what was placed; the host's file stays as it is."""
+        """Removes a placement from the jail. The host's file does not change.
+
+        :param path: the path in the jail
+        :raises InvalidSpec: if the path is no placement
+        """
         self._jail().unplace(path_of("path", path))
 
     def launch(
@@ -208,19 +228,23 @@ class Jail:
     ) -> Vm:
         """Starts the VMM in the jail.
 
-        What it writes is kept (:meth:`Vm.log`), the last `log_bytes` of it, unless it is given streams: files
-        or descriptors, in the place of this process's own.
+        Without streams a monitor keeps the end of the VMM's output (:meth:`Vm.log`). With any stream, the streams
+        that are None are those of this process.
 
-        :param arguments: the VMM's, in the place of those that the jail was made with
+        :param arguments: the VMM's arguments; by default those of the constructor
+        :param stdin: a file or a file descriptor
+        :param stdout: a file or a file descriptor
+        :param stderr: a file or a file descriptor
+        :param log_bytes: the maximum size of the log in bytes
+        :raises StockadeError: if the VMM cannot be started
         """
-        if self._prepared is None:
+        if self._created is None:
             self._jail()
-            raise RuntimeError(f"jail {self._id} is launched already")
+            raise RuntimeError(f"jail {self._id} is already launched")
         log_bytes = size_of("log_bytes", log_bytes)
         streams = [descriptor_of(n, s) for n, s in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))]
         if arguments:
-            words = [os.fspath(path_of("arguments", word)) for word in arguments]
-            self._prepared.set_arguments(words)
+            self._created.set_arguments([os.fspath(path_of("arguments", value)) for value in arguments])
         if any(stream is not None for stream in streams):
             running = self._take().launch(*streams)
         else:
@@ -229,64 +253,64 @@ class Jail:
         return self._vm
 
     def teardown(self) -> None:
-        """Kills the VMM if it runs, and removes the jail. Harmless when run again.
+        """Kills the VMM if it runs, and removes the jail. A second call does nothing.
 
-        :raises LeftBehind: what could not be removed; it stays on the receipt, for ``stockade gc``
+        :raises LeftBehind: if a part of the jail could not be removed; it remains on the receipt for ``stockade gc``
         """
-        if self._keeper != os.getpid():
-            # A forked copy of the process that made it, or it was never made.
+        if self._owner != os.getpid():
+            # The jail was never created, or this is a forked copy of its owning process.
             return
         ALIVE.discard(self)
         left = []
-        if self._prepared is not None:
+        if self._created is not None:
             left = self._take().teardown()
         elif self._vm is not None:
             left = self._vm._teardown()
         if left:
-            told = "; ".join(f"{what}: {why}" for what, why in left)
-            raise LeftBehind(f"jail {self._id} left {told}")
+            text = "; ".join(f"{what}: {reason}" for what, reason in left)
+            raise LeftBehind(f"jail {self._id} left {text}")
 
     def leave(self) -> None:
-        """Leaves the jail standing, with its VMM if that runs: it is no longer removed with this object."""
-        if self._keeper == os.getpid():
+        """Makes the jail persist, or detaches it if its VMM runs: it is no longer removed with this object."""
+        if self._owner == os.getpid():
             ALIVE.discard(self)
-            if self._prepared is not None:
-                self._take().leave()
+            if self._created is not None:
+                self._take().persist()
             elif self._vm is not None:
-                self._vm._leave()
+                self._vm._detach()
 
     def describe(self) -> str:
-        """The jail's state, for a person: its processes, its steps, and the end of what the VMM wrote."""
+        """Describes the jail as text: its state, its steps, and the end of the VMM's output."""
         vm = self._vm
-        state = "created" if self._prepared is not None else "gone"
+        state = "created" if self._created is not None else "removed"
         if vm is not None:
-            ended = vm._ended if vm._is_gone else vm.poll()
-            state = f"ended, {ended}" if ended else f"running as pid {vm.pid}"
+            status = vm._status if vm._is_released else vm.poll()
+            state = f"exited, {status}" if status else f"running as pid {vm.pid}"
         lines = [f"jail {self._id} in {self._root}: {state}", *(f"  {step}" for step in self._steps())]
         if vm is not None:
-            lines += ["what the VMM wrote:", *(f"  {line}" for line in vm.log().splitlines()[-50:])]
+            lines += ["output of the VMM:", *(f"  {line}" for line in vm.log().splitlines()[-50:])]
         return "\n".join(lines)
 
     def _steps(self) -> List[str]:
-        return self._jail().steps() if self._is_there() else []
+        return self._jail().steps() if self._exists() else []
 
-    def _is_there(self) -> bool:
-        return self._prepared is not None or (self._vm is not None and not self._vm._is_gone)
+    def _exists(self) -> bool:
+        return self._created is not None or (self._vm is not None and not self._vm._is_released)
 
     def _jail(self) -> Union[_stockade.Created, _stockade.Running]:
-        if self._prepared is not None:
-            return self._prepared
-        if self._vm is None or self._vm._is_gone:
-            raise RuntimeError(f"jail {self._id} is gone, or not prepared yet")
+        if self._created is not None:
+            return self._created
+        if self._vm is None or self._vm._is_released:
+            raise RuntimeError(f"jail {self._id} does not exist")
         return self._vm._running
 
     def _take(self) -> _stockade.Created:
-        prepared, self._prepared = self._prepared, None
-        assert prepared is not None
-        return prepared
+        created, self._created = self._created, None
+        assert created is not None
+        return created
 
 
-# Jails that were prepared and not yet torn down.
+# The existing jails, for their removal at the interpreter's exit.
 ALIVE: weakref.WeakSet[Jail] = weakref.WeakSet()
 
 

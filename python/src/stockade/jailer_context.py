@@ -1,4 +1,4 @@
-"""The class of Firecracker's test framework with which a test makes a jail for each microVM."""
+"""The class of Firecracker's test framework that creates a jail for each microVM."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _StrPath = Union[str, "os.PathLike[str]"]
 
 
 class _ApiSocketName:
-    """The name of the API socket: what the VMM is told, otherwise what the field was set to.
+    """The name of the API socket: the VMM's argument, otherwise the value of the field.
 
-    One value with one origin, whether the parameter list was built already or not.
+    The value does not depend on whether the parameter list was built before.
     """
 
     def __get__(self, context: Optional[JailerContext], _: object = None) -> Any:
         if context is None:
             return None
-        told = (context.extra_args or {}).get("api-sock")
-        return context.__dict__.get("api_socket_name") if told is None else told
+        argument = (context.extra_args or {}).get("api-sock")
+        return context.__dict__.get("api_socket_name") if argument is None else argument
 
     def __set__(self, context: JailerContext, name: Any) -> None:
         context.__dict__["api_socket_name"] = name
@@ -48,19 +48,22 @@ class _ApiSocketName:
 
 @dataclass
 class _Adopted:
-    """A jail that was adopted, where it is by the fields of then, and what is on its receipt."""
+    """An adopted jail, with the values that the fields had.
+
+    ``names`` are those of the executable and the jail, ``written`` the cgroups on the receipt.
+    """
 
     jail: _stockade.Adopted
     base: str
-    place: Optional[Tuple[str, str]]
+    names: Optional[Tuple[str, str]]
     written: Tuple[List[str], Optional[str]]
 
 
 class JailerContext:
-    """Represents jailer configuration and contains jailer helper functions.
+    """The jailer configuration of a microVM, with helper functions.
 
-    Each microvm will have a jailer configuration associated with it. Every field can be set at any time, to
-    None too: what was made is removed by :meth:`cleanup` whatever the fields say then.
+    Every field can be set at any time, also to None. :meth:`cleanup` removes everything that was created, regardless of
+    the current fields.
     """
 
     # In the order of the jailer's parameters.
@@ -84,10 +87,10 @@ class JailerContext:
     ramfs_subdir_name: Any = "ramfs"
 
     _uses_ramfs = False
-    # The jails that were adopted by this context, and by which process.
+    # The jails that this context adopted, and the pid of the owning process.
     _adopted: Tuple[_Adopted, ...] = ()
-    _keeper = 0
-    # The network namespaces that were there when this context was set up: those are others'.
+    _owning_pid = 0
+    # The network namespaces that existed before the set-up, which cleanup must not remove.
     _foreign_netns: Optional[Set[str]] = None
 
     def __init__(
@@ -106,10 +109,21 @@ class JailerContext:
         parent_cgroup: Any = None,
         **extra_args: Any,
     ) -> None:
-        """Set up jailer fields.
+        """Set the fields.
 
-        Any further keyword is an argument for the VMM: ``--key value``, or ``--key`` alone for None. Each
-        field can be further adjusted by each test even with None values.
+        :param jailer_id: the jail's name
+        :param exec_file: the path of the VMM
+        :param uid: the user that the VMM runs as
+        :param gid: the group that the VMM runs as
+        :param chroot_base: the directory that holds jails
+        :param netns: the name of the network namespace; by default the jail's name
+        :param daemonize: whether the VMM runs in the background
+        :param new_pid_ns: whether the VMM gets a new pid namespace
+        :param cgroups: cgroup settings, ``"FILE=VALUE"``
+        :param resource_limits: resource limits, ``"no-file=COUNT"`` or ``"fsize=BYTES"``
+        :param cgroup_ver: the cgroup version, 1 or 2
+        :param parent_cgroup: the parent of the jail's cgroup
+        :param extra_args: further arguments for the VMM: ``--key value``, or ``--key`` for the value None
         """
         self.jailer_id = jailer_id
         self.exec_file = exec_file
@@ -128,27 +142,28 @@ class JailerContext:
         self.ramfs_subdir_name = "ramfs"
 
     def __del__(self) -> None:
-        """Cleanup this jailer context."""
-        # Nobody hears of a failure here, and at the end of the interpreter half of it is gone; the receipt
-        # stays for `stockade gc` then.
+        """Clean up this context."""
+        # A destructor cannot report errors, and at the interpreter's exit modules may be missing. The receipt
+        # then remains for `stockade gc`.
         with contextlib.suppress(Exception):
             self.cleanup()
 
     def __getstate__(self) -> Dict[str, Any]:
-        """A copy has the fields; what was made stays the original's."""
-        own = ("_adopted", "_keeper", "_foreign_netns", "_uses_ramfs")
+        """A copy has the fields, but does not own the created jails."""
+        own = ("_adopted", "_owning_pid", "_foreign_netns", "_uses_ramfs")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def construct_param_list(self) -> List[str]:
-        """Create the list of parameters we want the jailer to start with.
+        """Return the jailer's arguments for the current fields.
 
-        We want to be able to vary any parameter even the required ones as we might want to add integration
-        tests that validate the enforcement of mandatory arguments.
+        A field that is None adds no argument, even if the jailer requires it, so that tests can check the refusal.
+
+        :raises TypeError: if ``cgroups`` or ``resource_limits`` is no list
         """
-        # Written down before the jailer can make it.
+        # On the receipt before the jailer can create anything.
         self._update_receipt()
         parameters: List[str] = []
-        # Pretty please, try to keep the same order as in the code base.
+        # The same order as in Firecracker's class.
         if self.jailer_id is not None:
             parameters += ["--id", str(self.jailer_id)]
         if self.exec_file is not None:
@@ -173,7 +188,6 @@ class JailerContext:
             parameters += ["--cgroup", str(cgroup)]
         for limit in each("resource_limits", self.resource_limits):
             parameters += ["--resource-limit", str(limit)]
-        # applying necessary extra args if needed
         if self.extra_args:
             parameters.append("--")
             for key, value in self.extra_args.items():
@@ -183,79 +197,88 @@ class JailerContext:
         return parameters
 
     def chroot_base_with_id(self) -> str:
-        """Return the MicroVM chroot base + MicroVM ID."""
+        """Return the jail's directory, ``BASE/EXECUTABLE/ID``."""
         return os.path.join(
             self._base(), path_of("exec_file", self.exec_file).name, text_of("jailer_id", self.jailer_id)
         )
 
     def api_socket_path(self) -> str:
-        """Return the MicroVM API socket path."""
-        # The VMM's root is the jail's, so a socket at an absolute path is in there too.
+        """Return the host's path of the API socket."""
+        # The VMM's root is the jail's, so a socket at an absolute path is in the jail too.
         name = os.fspath(path_of("api_socket_name", self.api_socket_name))
         return os.path.join(self.chroot_path(), name.lstrip(os.path.sep))
 
     def chroot_path(self) -> str:
-        """Return the MicroVM chroot path."""
+        """Return the host's path of the jail's root."""
         return os.path.join(self.chroot_base_with_id(), "root")
 
     def chroot_ramfs_path(self) -> str:
-        """Return the MicroVM chroot ramfs subfolder path."""
+        """Return the host's path of the ramfs in the jail."""
         return os.path.join(self.chroot_path(), text_of("ramfs_subdir_name", self.ramfs_subdir_name))
 
     @property
     def uses_ramfs(self) -> bool:
-        """Is this jailer using ramfs?"""
+        """Whether :meth:`setup` created a ramfs."""
         return self._uses_ramfs
 
     def jailed_path(self, file_path: _StrPath, create: bool = False, create_jail: bool = False) -> str:
-        """Return the path to a file which is valid within the jail; with `create` put the file there.
+        """Return the path of a file in the jail.
 
-        A block device becomes a device node, a file on the same filesystem a hard link, if it belongs to
-        uid:gid already and has no set-uid bits and no capabilities, and everything else a copy; what was there is replaced. It belongs to uid:gid, and
-        the host's file stays as it is.
+        With ``create`` the file is placed there and replaces an existing one. A block device becomes a device node. A
+        file becomes a hard link if it is on the same file system, belongs to uid:gid and has no set-uid or set-gid bits
+        and no capabilities. Other files are copied. The placed file belongs to uid:gid, and the host's file does not
+        change.
+
+        :param file_path: the path on the host
+        :param create: whether to place the file
+        :param create_jail: whether to create the jail's root
+        :raises OSError: if the file does not exist or is a directory
         """
         source = path_of("file_path", file_path)
         if create_jail:
-            self._need_place()
+            self._ensure_names()
             self._current().make_root()
         if create:
-            self._need_place()
+            self._ensure_names()
             uid, gid = self._owner()
-            _demand_file(source)
+            _ensure_file(source)
             os.stat(self.chroot_path())
             self._current().place(source, source.name, False, uid, gid)
         return str(Path("/") / source.name)
 
     def copy_into_root(self, file_path: _StrPath, create_jail: bool = False) -> None:
-        """Copy a file in the jail root, owned by uid:gid.
+        """Copy a file into the jail, owned by uid:gid.
 
-        It gets the same path there as here; folders on the way are made.
+        The copy has the same path as on the host. Missing directories, the root among them, are created.
+
+        :param file_path: the path on the host
+        :param create_jail: without effect, since the root is always created
+        :raises OSError: if the file does not exist or is a directory
         """
-        self._need_place()
+        self._ensure_names()
         uid, gid = self._owner()
         source = path_of("file_path", file_path)
-        _demand_file(source)
+        _ensure_file(source)
         adopted = self._current()
-        # The folders on the way are made whether it is asked for or not, the root among them.
+        # Regardless of create_jail, as in Firecracker's class.
         adopted.make_root()
         adopted.place(source, os.fspath(source).strip(os.path.sep), True, uid, gid)
 
     def netns_file_path(self) -> Optional[str]:
-        """Get the host netns file path for a jailer context.
-
-        Returns the path on the host to the file which represents the netns, and which must be passed to the
-        jailer as the value of the --netns parameter, when in use.
-        """
+        """Return the host's path of the network namespace, for the jailer's ``--netns``; None without a name."""
         return f"{_NETNS_DIRECTORY}/{self.netns}" if self.netns else None
 
     def netns_cmd_prefix(self) -> str:
-        """Return the jailer context netns file prefix."""
+        """Return the prefix of a command that runs in the network namespace; empty without a name."""
         return f"ip netns exec {self.netns} " if self.netns else ""
 
     def setup(self, use_ramdisk: bool = False) -> None:
-        """Set up this jailer context: its base, its network namespace, and a ramfs of 1 MiB if asked for.
+        """Create the base, the network namespace, and optionally a ramfs of 1 MiB.
 
-        From here on a jail that this process cannot clean up is found by ``stockade gc``.
+        From now on ``stockade gc`` finds the jail if this process cannot clean up.
+
+        :param use_ramdisk: whether to create the ramfs
+        :raises StockadeError: if an object cannot be created
         """
         if self._foreign_netns is None:
             self._foreign_netns = _netns_names()
@@ -269,26 +292,25 @@ class JailerContext:
         self._uses_ramfs = self._uses_ramfs or use_ramdisk
 
     def cleanup(self) -> None:
-        """Clean up this jailer context.
+        """Kill all processes of the jail, and remove everything that this context or the jailer created for it.
 
-        Ends whatever runs in the jail, and removes what was made for it, by this context or by the jailer:
-        of what was set up, and of what the fields name now. Harmless when run again. What cannot be removed
-        is warned of, and stays on the receipt for ``stockade gc``.
+        This covers the values that the fields had at the set-up, and the current ones. A second call does nothing.
+        Objects that cannot be removed remain on the receipt for ``stockade gc``, with a ``ResourceWarning``.
         """
-        if self._adopted and self._keeper != os.getpid():
-            # A forked copy of the process that set it up.
+        if self._adopted and self._owning_pid != os.getpid():
+            # A forked copy of the owning process.
             return
         try:
-            self._adopt_what_is_there()
+            self._adopt_existing()
         finally:
             adopted, self._adopted = self._adopted, ()
             self._foreign_netns = None
             ALIVE.discard(self)
             for one in reversed(adopted):
-                for what, why in one.jail.teardown():
-                    warnings.warn(f"{what}: {why}; it is left to stockade gc", ResourceWarning, stacklevel=2)
+                for what, reason in one.jail.teardown():
+                    warnings.warn(f"{what}: {reason}; run stockade gc later", ResourceWarning, stacklevel=2)
 
-    # What follows is not of the original.
+    # The following members are not in Firecracker's class.
 
     def _base(self) -> str:
         base = self.chroot_base
@@ -297,17 +319,17 @@ class JailerContext:
     def _owner(self) -> Tuple[int, int]:
         return number_of("uid", self.uid), number_of("gid", self.gid)
 
-    def _place(self) -> Optional[Tuple[str, str]]:
-        """The names of the executable and of the jail, if the fields have both."""
+    def _names(self) -> Optional[Tuple[str, str]]:
+        """The names of the executable and the jail, if both fields are set."""
         if not self.jailer_id or self.exec_file is None:
             return None
         names = path_of("exec_file", self.exec_file).name, text_of("jailer_id", self.jailer_id)
-        # With any other the jailer makes nothing.
+        # With other names the jailer creates nothing.
         return names if all(is_component(name) for name in names) else None
 
-    def _need_place(self) -> None:
+    def _ensure_names(self) -> None:
         self.chroot_base_with_id()
-        if self._place() is None:
+        if self._names() is None:
             raise ValueError(f"jailer_id must be the name of a directory, not {self.jailer_id!r}")
 
     def _cgroups(self) -> Tuple[List[str], Optional[str]]:
@@ -315,17 +337,17 @@ class JailerContext:
         return settings, str(self.parent_cgroup) if self.parent_cgroup else None
 
     def _current(self, netns: Optional[str] = None, ramfs: Any = None) -> _stockade.Adopted:
-        """The adopted jail that the fields name now, with what they want."""
+        """The adopted jail of the current fields, with their options on its receipt."""
         found = self._find()
         if found is None:
             try:
                 return self._adopt(self._receipt_name(), netns, ramfs)
             except InUse:
-                # By a jail elsewhere that is called the same, or another context of this one.
+                # A jail with the same id elsewhere, or another context of this jail.
                 return self._adopt(_unused_name(), netns, ramfs)
         cgroups = self._cgroups()
         if cgroups != found.written or netns is not None or ramfs is not None:
-            found.jail.want(_wants(cgroups, netns, ramfs))
+            found.jail.want(_options(cgroups, netns, ramfs))
             found.written = cgroups
         return found.jail
 
@@ -334,66 +356,66 @@ class JailerContext:
         return self.jailer_id if is_id else _unused_name()
 
     def _find(self) -> Optional[_Adopted]:
-        place = self._place()
-        if not self._adopted or place is None:
+        names = self._names()
+        if not self._adopted or names is None:
             return self._adopted[-1] if self._adopted else None
         base = self._base()
-        return next((one for one in self._adopted if (one.base, one.place) == (base, place)), None)
+        return next((one for one in self._adopted if (one.base, one.names) == (base, names)), None)
 
-    def _resolved_place(self) -> Optional[Tuple[str, str]]:
-        """The names that the jailer will use, if they are others: it follows links to the executable."""
-        place = self._place()
-        resolved = os.path.basename(os.path.realpath(self.exec_file)) if place else ""
-        return (resolved, place[1]) if place and is_component(resolved) and resolved != place[0] else None
+    def _resolved_names(self) -> Optional[Tuple[str, str]]:
+        """The names that the jailer uses, if they differ: it resolves symbolic links to the executable."""
+        names = self._names()
+        resolved = os.path.basename(os.path.realpath(self.exec_file)) if names else ""
+        return (resolved, names[1]) if names and is_component(resolved) and resolved != names[0] else None
 
     def _expect_resolved(self) -> None:
-        base, place = self._base(), self._resolved_place()
-        if place and not any((one.base, one.place) == (base, place) for one in self._adopted):
-            self._adopt(_unused_name(), place=place)
+        base, names = self._base(), self._resolved_names()
+        if names and not any((one.base, one.names) == (base, names) for one in self._adopted):
+            self._adopt(_unused_name(), names=names)
 
     def _adopt(
         self,
         name: str,
         netns: Optional[str] = None,
         ramfs: Any = None,
-        place: Optional[Tuple[str, str]] = None,
+        names: Optional[Tuple[str, str]] = None,
     ) -> _stockade.Adopted:
-        base, place, cgroups = self._base(), place or self._place(), self._cgroups()
-        jail = _stockade.adopt(default_state_dir(), name, base, place, _wants(cgroups, netns, ramfs))
-        self._adopted += (_Adopted(jail, base, place, cgroups),)
-        self._keeper = os.getpid()
+        base, names, cgroups = self._base(), names or self._names(), self._cgroups()
+        jail = _stockade.adopt(default_state_dir(), name, base, names, _options(cgroups, netns, ramfs))
+        self._adopted += (_Adopted(jail, base, names, cgroups),)
+        self._owning_pid = os.getpid()
         ALIVE.add(self)
         return jail
 
     def _update_receipt(self) -> None:
-        """Writes down what the jailer may make of the fields as they are now, if this context was set up."""
-        if self._adopted and self._keeper == os.getpid():
+        """Writes the objects that the jailer may create for the current fields to the receipt, after a set-up."""
+        if self._adopted and self._owning_pid == os.getpid():
             with contextlib.suppress(StockadeError, TypeError, ValueError):
-                # Parameters may be wrong on purpose; with those the jailer makes nothing.
+                # Errors are ignored: tests may use invalid parameters, and the jailer then creates nothing.
                 self._current()
                 self._expect_resolved()
 
-    def _adopt_what_is_there(self) -> None:
-        """Has what the fields name now removed too, though it was not set up by this context."""
+    def _adopt_existing(self) -> None:
+        """Adopts the objects of the current fields that this context did not set up, so that they are removed too."""
         with contextlib.suppress(StockadeError, TypeError, ValueError):
             if self._adopted:
                 jail = self._current()
                 if self.netns and self._foreign_netns is not None:
-                    came_since = _netns_names() - self._foreign_netns
-                    if self.netns in came_since:
+                    created_since = _netns_names() - self._foreign_netns
+                    if self.netns in created_since:
                         jail.expect_netns(self.netns)
                 self._expect_resolved()
-            elif self._place() and self._is_anything_there():
-                # One that is in use is another context's to clean up.
+            elif self._names() and self._may_exist():
+                # InUse is ignored: another context cleans up the jail.
                 self._adopt(self._receipt_name())
                 self._expect_resolved()
 
-    def _is_anything_there(self) -> bool:
-        places = [place for place in (self._place(), self._resolved_place()) if place]
-        return bool(self.cgroups) or any(os.path.lexists(os.path.join(self._base(), *p)) for p in places)
+    def _may_exist(self) -> bool:
+        both = [names for names in (self._names(), self._resolved_names()) if names]
+        return bool(self.cgroups) or any(os.path.lexists(os.path.join(self._base(), *names)) for names in both)
 
 
-# Contexts that have something to clean up when the interpreter ends.
+# The contexts to clean up at the interpreter's exit.
 ALIVE: weakref.WeakSet[JailerContext] = weakref.WeakSet()
 
 
@@ -404,7 +426,7 @@ def _cleanup_all() -> None:
             context.cleanup()
 
 
-def _wants(cgroups: Tuple[List[str], Optional[str]], netns: Optional[str], ramfs: Any) -> _stockade.AdoptOptions:
+def _options(cgroups: Tuple[List[str], Optional[str]], netns: Optional[str], ramfs: Any) -> _stockade.AdoptOptions:
     settings, parent = cgroups
     return _stockade.AdoptOptions(netns=netns, ramfs=ramfs, cgroups=settings, parent_cgroup=parent)
 
@@ -416,8 +438,8 @@ def _netns_names() -> Set[str]:
         return set()
 
 
-def _demand_file(source: Path) -> None:
-    # What is missing is told of in the operating system's words.
+def _ensure_file(source: Path) -> None:
+    # For a missing file, `stat` raises the operating system's error.
     if stat.S_ISDIR(os.stat(source).st_mode):
         raise IsADirectoryError(errno.EISDIR, "file_path: is a directory", str(source))
 

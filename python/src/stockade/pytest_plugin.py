@@ -1,4 +1,4 @@
-"""Jails as pytest fixtures: removed after each test, with a check that the test left nothing."""
+"""Jails as pytest fixtures. They are removed after each test, and a leak fails the test."""
 
 from __future__ import annotations
 
@@ -29,49 +29,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep the jails of a failing test, and print how to enter them",
     )
-    parser.addini("stockade_exec_file", "the VMM of jails whose test names none")
-    parser.addini("stockade_chroot_base", "the directory that jails are made in", default="/srv/jailer")
+    parser.addini("stockade_exec_file", "default VMM of jails")
+    parser.addini("stockade_chroot_base", "directory that holds jails", default="/srv/jailer")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "jail(**properties): what the test's jail is made with")
+    config.addinivalue_line("markers", "jail(**properties): the parameters of the test's jail")
 
 
 @pytest.fixture
 def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
-    """Makes jails: ``jail_factory(exec_file="/usr/local/bin/firecracker", netns="vm-1")``.
+    """Creates jails: ``jail_factory(exec_file="/usr/local/bin/firecracker", netns="vm-1")``.
 
-    They have the parameters of :class:`stockade.Jail`, and ids of their own unless given. When the test ends
-    they are removed, and it fails if it left anything of them, or any other jail, context or process.
+    The parameters are those of :class:`stockade.Jail`; the default id is unique. At the end of the test the jails are
+    removed. The test fails if it leaked a part of them, or another jail, context or process.
     """
-    item, made = request.node, list[Jail]()
-    item.stash[_JAILS] = made
+    item, created = request.node, list[Jail]()
+    item.stash[_JAILS] = created
     name = _unique_name(item.name)
     jails, contexts, children = set(JAILS), set(CONTEXTS), _children()
 
-    def make(**properties: Any) -> Jail:
+    def create(**properties: Any) -> Jail:
         given: Dict[str, Any] = {
-            "id": f"{name}-{len(made)}",
+            "id": f"{name}-{len(created)}",
             "exec_file": request.config.getini("stockade_exec_file"),
             "chroot_base": request.config.getini("stockade_chroot_base"),
             **properties,
         }
         if not given["exec_file"]:
-            raise pytest.UsageError("a jail needs an exec_file: give it one, or set stockade_exec_file")
+            raise pytest.UsageError("a jail needs an exec_file; pass it, or set stockade_exec_file")
         jail = Jail(given.pop("id"), given.pop("exec_file"), **given)
-        made.append(jail)
+        created.append(jail)
         return jail.prepare()
 
-    yield make
+    yield create
     leaks: List[str] = []
     keep = request.config.getoption("--stockade-keep") and item.stash.get(_FAILED, False)
-    for jail in reversed(made):
+    for jail in reversed(created):
         if keep and jail in JAILS:
             item.user_properties.append((_KEPT, _how_to_enter(jail)))
             jail.leave()
         else:
             leaks += _leaks_of(jail.teardown)
-    # What a failed test could not come to is no leak of its own.
+    # A failed test may have had no chance to remove these.
     failed = item.stash.get(_FAILED, False)
     for other in set(JAILS) - jails:
         leaks += [] if failed else [f"jail {other.id}"]
@@ -88,7 +88,7 @@ def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
 
 @pytest.fixture
 def jail(request: pytest.FixtureRequest, jail_factory: JailFactory) -> Jail:
-    """A jail that is prepared, with the properties of the marker ``jail`` if the test has one."""
+    """A created jail with the parameters of the test's marker ``jail``."""
     marker = request.node.get_closest_marker("jail")
     return jail_factory(**(marker.kwargs if marker else {}))
 
@@ -105,15 +105,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    told = {
+    kept = {
         text
         for report in reports
         for name, text in getattr(report, "user_properties", [])
         if name == _KEPT
     }
-    if told:
+    if kept:
         terminalreporter.section("kept jails")
-        for text in sorted(told):
+        for text in sorted(kept):
             terminalreporter.write_line(text)
 
 
@@ -138,7 +138,7 @@ def _how_to_enter(jail: Jail) -> str:
         pid = jail.vm.pid
         enter = f"nsenter --target {pid} --net --pid -- sh -c 'cd /proc/{pid}/root && exec sh'"
         return f"jail {jail.id} runs as pid {pid}\n  enter it:   {enter}\n  {remove}"
-    return f"jail {jail.id} stands\n  enter it:   cd {jail.root}\n  {remove}"
+    return f"jail {jail.id} is not running\n  enter it:   cd {jail.root}\n  {remove}"
 
 
 def _unique_name(test: str) -> str:
@@ -147,7 +147,7 @@ def _unique_name(test: str) -> str:
 
 
 def _traces(name: str) -> List[str]:
-    """What the host has with the test's name in it."""
+    """The objects of the host with the test's name in their names."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
@@ -162,11 +162,11 @@ def _traces(name: str) -> List[str]:
 
 
 def _below(directory: str, name: str) -> List[str]:
-    return [os.path.join(at, below) for at, folders, _ in os.walk(directory) for below in folders if name in below]
+    return [os.path.join(at, below) for at, names, _ in os.walk(directory) for below in names if name in below]
 
 
 def _children() -> Set[int]:
-    """The processes that this one has started and that still live, whichever thread did."""
+    """The running children of this process, of any thread."""
     found: Set[int] = set()
     for task in os.listdir("/proc/self/task"):
         try:
@@ -178,7 +178,7 @@ def _children() -> Set[int]:
 
 
 def _comm(pid: int) -> str:
-    """What a living process is called; nothing for one that only waits for its parent to look at it."""
+    """The name of a running process; empty for a zombie or a missing process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The VMM of a jail, and how it ended."""
+"""The VMM of a jail, and its exit status."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["Ended", "ExitStatus", "Vm"]
 
 StrPath = Union[str, "os.PathLike[str]"]
 
-# A call into the library is cut into pieces of so many seconds, between which Python sees to its signals.
+# Calls into the library take at most this time in seconds, so that Python can handle signals between them.
 _PIECE = 0.1
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a VMM ended: by an exit code or by a signal; neither if nobody knows."""
+    """The exit status of a VMM: an exit code or a signal. Both are None if the status is unknown."""
 
     code: Optional[int]
     signal: Optional[int]
 
     @property
     def returncode(self) -> Optional[int]:
-        """As :mod:`subprocess` has it: a signal's number is negative."""
+        """The return code in the form of :mod:`subprocess`: a signal has a negative number."""
         return -self.signal if self.signal is not None else self.code
 
     def __str__(self) -> str:
         if self.signal is not None:
             return f"killed by signal {self.signal}"
-        return "how is not known" if self.code is None else f"exit code {self.code}"
+        return "unknown exit status" if self.code is None else f"exit code {self.code}"
 
 
 # The name of this class before 0.2.
@@ -45,15 +45,15 @@ Ended = ExitStatus
 
 
 class Vm:
-    """The VMM of a jail. :meth:`Jail.launch` makes it."""
+    """The VMM of a jail, as returned by :meth:`Jail.launch`."""
 
     def __init__(self, id: str, running: _stockade.Running) -> None:
         self._id = id
         self._running = running
         self._pidfd = running.pidfd()
-        self._ended: Optional[ExitStatus] = None
+        self._status: Optional[ExitStatus] = None
         self._log = ""
-        self._is_gone = False
+        self._is_released = False
 
     def __del__(self) -> None:
         pidfd, self._pidfd = getattr(self, "_pidfd", -1), -1
@@ -66,32 +66,34 @@ class Vm:
         return self._running.pid
 
     def fileno(self) -> int:
-        """The VMM's pidfd, which is readable once the VMM has ended: for :mod:`select` and its like."""
+        """The VMM's pidfd, which is readable after the VMM's exit, for :mod:`select` and similar modules."""
         return self._pidfd
 
     def poll(self) -> Optional[ExitStatus]:
-        """How the VMM ended; None while it runs."""
-        if self._ended is None and not self._is_gone:
-            self._note(self._running.ended(0))
-        return self._ended
+        """The VMM's exit status; None while it runs."""
+        if self._status is None and not self._is_released:
+            self._set_status(self._running.wait_timeout(0))
+        return self._status
 
     def wait(self, timeout: Optional[float] = None) -> ExitStatus:
-        """Waits for the VMM's end.
+        """Waits for the VMM's exit.
 
-        :raises StillRunning: if it does not come within so many seconds
+        :param timeout: in seconds; None for no limit
+        :raises StillRunning: if the VMM still runs after the timeout
         """
         deadline = deadline_of(timeout)
         while self.poll() is None:
-            if not self._wait_for_news(deadline):
+            if not self._wait_until(deadline):
                 raise StillRunning(f"the VMM of jail {self._id} still runs after {timeout} s")
-        assert self._ended is not None
-        return self._ended
+        assert self._status is not None
+        return self._status
 
     def wait_ready(self, socket: Optional[StrPath] = None, timeout: float = 10.0) -> None:
         """Waits until the VMM accepts connections at a Unix socket in its jail.
 
-        :param socket: the socket's path in the jail; what the profile knows unless given
-        :raises NotReady: if it ends first, with the end of its log, or does not get ready in time
+        :param socket: the socket's path in the jail; by default the profile's
+        :param timeout: in seconds
+        :raises NotReady: if the VMM exits first (the text contains the end of its log), or is not ready in time
         """
         named = None if socket is None else path_of("socket", socket)
         deadline = deadline_of(timeout)
@@ -99,22 +101,25 @@ class Vm:
             pass
 
     def _is_ready(self, socket: Optional[StrPath], piece: float, deadline: float, timeout: float) -> bool:
-        """Whether it is ready within a piece of the time; raises if it ended or the deadline is over."""
-        had_ended = self.poll() is not None
+        """Whether the VMM gets ready within ``piece`` seconds.
+
+        :raises NotReady: if the VMM has exited, or the deadline has passed
+        """
+        had_exited = self.poll() is not None
         try:
             self._running.wait_ready(socket, piece)
         except NotReady as error:
-            if had_ended:
-                # It tells how.
+            if had_exited:
+                # The error contains the exit status.
                 raise
             if self.poll() is None and time.monotonic() >= deadline:
-                told = str(error).rpartition(" after ")[0]
-                raise NotReady(f"{told} after {timeout} s") from None
+                text = str(error).rpartition(" after ")[0]
+                raise NotReady(f"{text} after {timeout} s") from None
             return False
         return True
 
     def signal(self, signal: int) -> None:
-        """Sends the VMM a signal; one that has ended needs none."""
+        """Sends a signal to the VMM. Does nothing after its exit."""
         self._running.signal(int(signal))
 
     def kill(self) -> None:
@@ -122,7 +127,10 @@ class Vm:
         self.signal(signals.SIGKILL)
 
     def stop(self, grace: float = 5.0) -> ExitStatus:
-        """Asks the VMM to end, and kills it if it has not within so many seconds."""
+        """Sends SIGTERM to the VMM, and kills it after a grace period.
+
+        :param grace: the grace period in seconds
+        """
         self.signal(signals.SIGTERM)
         try:
             return self.wait(grace)
@@ -131,13 +139,13 @@ class Vm:
             return self.wait()
 
     def log(self) -> str:
-        """What the VMM wrote, unless it was given streams."""
-        if not self._is_gone:
+        """The end of the VMM's output; empty if :meth:`Jail.launch` got streams."""
+        if not self._is_released:
             self._log = self._running.log().decode(errors="replace")
         return self._log
 
-    def _wait_for_news(self, deadline: float) -> bool:
-        """Waits at the VMM's pidfd, then at its monitor's; False if the deadline comes first."""
+    def _wait_until(self, deadline: float) -> bool:
+        """Waits at the VMM's pidfd, or at its monitor's after the VMM's exit; False after the deadline."""
         descriptor = self._running.waits_at()
         if descriptor is None:
             return True
@@ -149,21 +157,21 @@ class Vm:
         finally:
             os.close(descriptor)
 
-    def _note(self, ended: Any) -> None:
-        if ended is not None:
-            self._ended = ExitStatus(*ended)
+    def _set_status(self, status: Any) -> None:
+        if status is not None:
+            self._status = ExitStatus(*status)
 
     def _teardown(self) -> Any:
-        if self._is_gone:
+        if self._is_released:
             return []
         self.log()
-        self._is_gone = True
+        self._is_released = True
         return self._running.teardown()
 
-    def _leave(self) -> None:
+    def _detach(self) -> None:
         self.log()
-        self._is_gone = True
-        self._running.leave()
+        self._is_released = True
+        self._running.detach()
 
 
 def deadline_of(timeout: Any) -> float:

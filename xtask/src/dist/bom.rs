@@ -1,4 +1,4 @@
-//! The bill of materials of the programs in CycloneDX, and the licenses of all linked crates.
+//! The components of the programs: a bill of materials in CycloneDX, and the licenses of all linked crates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,34 +12,34 @@ use crate::command::{Done, cargo, command, output, root};
 
 /// The two documents.
 pub(crate) struct Bom {
-    /// For programs: CycloneDX, as JSON.
+    /// The bill of materials: CycloneDX as JSON.
     pub(crate) document: String,
-    /// For people: the texts of the licenses, and which crates are under which.
+    /// The texts of the licenses, each with its crates.
     pub(crate) licenses: String,
 }
 
-/// Of the programs that come from these packages of the workspace.
+/// Creates the documents of the programs of these workspace packages.
 pub(crate) fn of(packages: &[&str], release: &Release) -> Done<Bom> {
     let linked = Linked::into(packages)?;
     Ok(Bom { document: document(&linked, packages, release)?, licenses: licenses(&linked)? })
 }
 
-/// The crates whose code is in the programs.
+/// The crates with code in the programs.
 struct Linked {
-    /// Cargo's metadata of each crate, by its id.
+    /// The metadata of each crate, by its id.
     crates: BTreeMap<String, Value>,
-    /// The crates that each crate is linked with.
+    /// The linked dependencies of each crate, by its id.
     edges: BTreeMap<String, BTreeSet<String>>,
-    /// The checksum of each that comes from a registry, by name and version.
+    /// The checksum of each crate from a registry, by name and version.
     checksums: BTreeMap<(String, String), String>,
 }
 
 impl Linked {
     fn into(packages: &[&str]) -> Done<Self> {
         let target = output(&mut command("rustc", &["--print", "host-tuple"]))?;
-        let words = ["metadata", "--format-version=1", "--locked", "--filter-platform", target.trim()];
-        let metadata: Value =
-            serde_json::from_str(&output(&mut cargo(&words))?).map_err(|e| format!("cargo metadata: {e}"))?;
+        let arguments = ["metadata", "--format-version=1", "--locked", "--filter-platform", target.trim()];
+        let metadata: Value = serde_json::from_str(&output(&mut cargo(&arguments))?)
+            .map_err(|e| format!("cargo metadata: {e}"))?;
         let known: BTreeMap<&str, &Value> =
             list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), package)).collect();
         let nodes: BTreeMap<&str, &Value> =
@@ -62,7 +62,7 @@ impl Linked {
         Ok(linked)
     }
 
-    /// All that are not this workspace's.
+    /// The crates of other projects.
     fn foreign(&self) -> impl Iterator<Item = &Value> {
         self.crates.values().filter(|package| !package["source"].is_null())
     }
@@ -72,19 +72,19 @@ impl Linked {
     }
 }
 
-/// Neither for tests nor for building: those are not in the program.
+/// Whether a dependency is in the program: those for tests and builds are not.
 fn is_linked(dependency: &Value) -> bool {
     list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null())
 }
 
-/// A macro runs in the compiler.
+/// Whether a package is a procedural macro, which runs in the compiler.
 fn is_macro(package: &Value) -> bool {
     list(&package["targets"])
         .iter()
         .any(|target| list(&target["kind"]).iter().any(|kind| kind == "proc-macro"))
 }
 
-/// The checksums that cargo holds downloads to.
+/// The checksums in `Cargo.lock`.
 fn checksums() -> Done<BTreeMap<(String, String), String>> {
     let lock: toml::Table =
         read(&root().join("Cargo.lock"))?.parse().map_err(|e| format!("read Cargo.lock: {e}"))?;
@@ -135,7 +135,7 @@ fn component(package: &Value, linked: &Linked) -> Value {
         "bom-ref": reference(package),
         "name": name,
         "version": version,
-        // Some crates still have the slash of old.
+        // Some crates still use the old separator.
         "licenses": [{ "expression": text(&package["license"]).replace('/', " OR ") }],
     });
     if let Some(sum) = linked.checksums.get(&(name.to_owned(), version.to_owned())) {
@@ -145,7 +145,7 @@ fn component(package: &Value, linked: &Linked) -> Value {
     component
 }
 
-/// The libraries that every program is linked with besides: Rust's standard library and the C library.
+/// The components of every program besides its crates: Rust's standard library and the C library.
 fn runtime() -> Done<[Value; 2]> {
     let rust = output(&mut command("rustc", &["--version"]))?;
     let libc = output(&mut command("getconf", &["GNU_LIBC_VERSION"]))?;
@@ -158,10 +158,10 @@ fn runtime() -> Done<[Value; 2]> {
             "licenses": [{ "expression": license }],
         })
     };
-    let word = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    let version = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
     Ok([
-        component("rust-std", &word(&rust), "MIT OR Apache-2.0"),
-        component("glibc", &word(&libc), "LGPL-2.1-or-later"),
+        component("rust-std", &version(&rust), "MIT OR Apache-2.0"),
+        component("glibc", &version(&libc), "LGPL-2.1-or-later"),
     ])
 }
 
@@ -169,7 +169,7 @@ fn reference(package: &Value) -> Value {
     format!("{}@{}", text(&package["name"]), text(&package["version"])).into()
 }
 
-/// Each text once, below the names of the crates that come with it.
+/// Each license text once, below the names of its crates.
 fn licenses(linked: &Linked) -> Done<String> {
     let mut under: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in linked.foreign() {
@@ -191,7 +191,7 @@ fn licenses(linked: &Linked) -> Done<String> {
     Ok(under.into_iter().map(chapter).collect())
 }
 
-/// The texts beside a manifest.
+/// The license texts in a manifest's directory.
 fn license_texts(manifest: &Path) -> Done<Vec<String>> {
     let directory = manifest.parent().unwrap_or(manifest);
     let entries = fs::read_dir(directory).map_err(|e| format!("read {}: {e}", directory.display()))?;
@@ -200,7 +200,7 @@ fn license_texts(manifest: &Path) -> Done<Vec<String>> {
         path.is_file()
             && ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"]
                 .iter()
-                .any(|word| name.starts_with(word))
+                .any(|beginning| name.starts_with(beginning))
     };
     let mut files: Vec<_> =
         entries.flatten().map(|entry| entry.path()).filter(|path| is_license(path)).collect();

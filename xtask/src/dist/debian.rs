@@ -1,4 +1,4 @@
-//! The Debian package, built by `dpkg-deb` from the same tree as the archive.
+//! The Debian package, which `dpkg-deb` builds from the same tree as the archive.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,36 +6,36 @@ use std::path::{Path, PathBuf};
 
 use super::release::Release;
 use super::tree::{DOCUMENTS, MANUAL, ZSH, filled};
-use super::{files_below, make_anew, write};
+use super::{files_below, recreate, write};
 use crate::command::{Done, command, output, root, run};
 
-/// The scripts that dpkg runs before and after.
+/// The maintainer scripts.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Packs the tree.
 pub(crate) fn pack(tree: &Path, directory: &Path, release: &Release) -> Done<PathBuf> {
     let stage = directory.with_extension("debian");
-    make_anew(&stage)?;
+    recreate(&stage)?;
     let usr = stage.join("usr");
     output(command("cp", &["--archive"]).args([tree, &usr]))?;
-    as_debian_has_it(&usr, release)?;
-    // For the jails that systemd keeps.
+    arrange_for_debian(&usr, release)?;
+    // For the jail files of systemd's units.
     let jails = stage.join("etc/stockade/jails");
-    fs::create_dir_all(&jails).map_err(|e| format!("make {}: {e}", jails.display()))?;
+    fs::create_dir_all(&jails).map_err(|e| format!("create {}: {e}", jails.display()))?;
     control(&stage, release)?;
     output(command("chmod", &["--recursive", "u=rwX,go=rX"]).arg(&stage))?;
     let package = directory.join(format!("stockade_{}_{}.deb", release.version, release.architecture()));
     let mut pack = command("dpkg-deb", &["--root-owner-group", "--build"]);
     pack.args([&stage, &package]);
-    // As many threads as processors would be as many different files.
+    // The number of threads changes the bytes of the package.
     pack.env("SOURCE_DATE_EPOCH", release.time.to_string()).env("DPKG_DEB_THREADS_MAX", "1");
     run(&mut pack)?;
     fs::remove_dir_all(&stage).map_err(|e| format!("remove {}: {e}", stage.display()))?;
     Ok(package)
 }
 
-/// Moves and compresses what Debian has elsewhere or compressed.
-fn as_debian_has_it(usr: &Path, release: &Release) -> Done {
+/// Moves and compresses files as Debian requires.
+fn arrange_for_debian(usr: &Path, release: &Release) -> Done {
     let (site, vendor) = (usr.join(ZSH), usr.join("share/zsh/vendor-completions"));
     fs::rename(&site, &vendor).map_err(|e| format!("move {}: {e}", site.display()))?;
     let documents = usr.join(DOCUMENTS);
@@ -47,7 +47,7 @@ fn as_debian_has_it(usr: &Path, release: &Release) -> Done {
         &usr.join("share/lintian/overrides/stockade"),
         filled("debian/lintian-overrides", &[])?.as_bytes(),
     )?;
-    // Every Debian has its text.
+    // Every Debian has the license's text.
     let license = documents.join("LICENSE");
     fs::remove_file(&license).map_err(|e| format!("remove {}: {e}", license.display()))?;
     let manual = usr.join(MANUAL);
@@ -56,23 +56,23 @@ fn as_debian_has_it(usr: &Path, release: &Release) -> Done {
     output(command("gzip", &["-9", "--no-name"]).args(pages).args(long)).map(drop)
 }
 
-/// The package's control file.
+/// Writes the control files.
 fn control(stage: &Path, release: &Release) -> Done {
     let files = files_below(stage)?;
     let sums = output(command("md5sum", &["--"]).args(&files).current_dir(stage))?;
     let sizes =
         files.iter().map(|file| fs::metadata(stage.join(file)).map(|facts| facts.len().div_ceil(1024)));
     let size = sizes.sum::<std::io::Result<u64>>().map_err(|e| format!("measure the package: {e}"))?;
-    let words = [
+    let values = [
         ("@VERSION@", release.version),
         ("@ARCHITECTURE@", release.architecture()),
         ("@SIZE@", &size.to_string()),
     ];
-    let about = stage.join("DEBIAN");
-    write(&about.join("control"), filled("debian/control", &words)?.as_bytes())?;
-    write(&about.join("md5sums"), sums.as_bytes())?;
+    let control = stage.join("DEBIAN");
+    write(&control.join("control"), filled("debian/control", &values)?.as_bytes())?;
+    write(&control.join("md5sums"), sums.as_bytes())?;
     for name in SCRIPTS {
-        let script = about.join(name);
+        let script = control.join(name);
         fs::copy(root().join("packaging/debian").join(name), &script)
             .and_then(|_| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
             .map_err(|e| format!("copy {name}: {e}"))?;

@@ -1,7 +1,6 @@
-//! The distribution: an archive, a Debian package, their bill of materials and their checksums.
+//! The release files: an archive, a Debian package, a bill of materials, and checksums.
 //!
-//! The same sources give the same bytes, wherever and whenever they are built by the same tools; `dist --twice`
-//! holds that.
+//! The same sources and tools give the same bytes at any place and time; `dist --twice` checks that.
 
 mod archive;
 mod bom;
@@ -19,32 +18,32 @@ use build::Programs;
 use release::Release;
 pub(crate) use twice::twice;
 
-/// The finished files, in a directory of their own.
+/// The created files, in a directory of their own.
 pub(crate) struct Dist {
     pub(crate) directory: PathBuf,
     /// The Debian package.
     pub(crate) package: PathBuf,
-    /// All that is in it, as it is laid out there.
+    /// The tree of packed files.
     pub(crate) tree: PathBuf,
 }
 
 /// Builds the programs and packs them into `target/packages`.
 pub(crate) fn dist() -> Done {
-    // Not target/dist, which is cargo's for the profile.
+    // Not target/dist, which is cargo's directory for the profile.
     let dist = pack(&root().join("target/packages"))?;
     eprintln!("{}", fs::read_to_string(dist.directory.join(SUMS)).unwrap_or_default().trim_end());
     eprintln!("all in {}", dist.directory.display());
     Ok(())
 }
 
-/// Builds the programs if necessary and packs them into a new directory.
+/// Builds the programs and packs them into a recreated directory.
 ///
 /// # Arguments
-/// `directory` whose name with `.tree` behind it is that of the directory in which everything is laid out first.
+/// `directory`: the directory of the results. The tree of packed files is created beside it, with the suffix `.tree`.
 pub(crate) fn pack(directory: &Path) -> Done<Dist> {
     let programs = Programs::build()?;
     let release = Release::of_this_tree()?;
-    make_anew(directory)?;
+    recreate(directory)?;
     let bom = bom::of(&build::PACKAGES, &release)?;
     write(&directory.join(format!("{}.cdx.json", release.name())), bom.document.as_bytes())?;
     let tree = directory.with_extension("tree");
@@ -55,7 +54,7 @@ pub(crate) fn pack(directory: &Path) -> Done<Dist> {
     Ok(Dist { directory: directory.to_owned(), package, tree })
 }
 
-/// The file of the checksums.
+/// The name of the file of checksums.
 const SUMS: &str = "SHA256SUMS";
 
 fn write_sums(directory: &Path) -> Done {
@@ -64,27 +63,26 @@ fn write_sums(directory: &Path) -> Done {
     write(&directory.join(SUMS), sums.as_bytes())
 }
 
-/// A directory with nothing in it.
-fn make_anew(directory: &Path) -> Done {
+/// Creates an empty directory, and removes an existing one first.
+fn recreate(directory: &Path) -> Done {
     if directory.exists() {
         fs::remove_dir_all(directory).map_err(|e| format!("remove {}: {e}", directory.display()))?;
     }
-    fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))
+    fs::create_dir_all(directory).map_err(|e| format!("create {}: {e}", directory.display()))
 }
 
-/// Writes a file and creates its directory if it is missing.
+/// Writes a file, and creates its directory if necessary.
 fn write(path: &Path, content: &[u8]) -> Done {
     let failed = |e| format!("write {}: {e}", path.display());
     path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
     fs::write(path, content).map_err(failed)
 }
 
-/// The file's text.
 fn read(path: &Path) -> Done<String> {
     fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))
 }
 
-/// The files below a directory, by their paths from there, sorted.
+/// The relative paths of the files below a directory, sorted.
 fn files_below(directory: &Path) -> Done<Vec<PathBuf>> {
     let found = output(command("find", &["-type", "f", "-printf", "%P\\n"]).current_dir(directory))?;
     let mut files: Vec<PathBuf> = found.lines().map(PathBuf::from).collect();

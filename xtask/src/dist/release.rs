@@ -1,25 +1,25 @@
-//! The facts of a release: name, version, machine, date.
+//! The release: name, version, architecture, date.
 
 use crate::command::{Done, command, output};
 
-/// The facts that stand in names and documents.
+/// The facts in names and documents.
 pub(crate) struct Release {
     pub(crate) version: &'static str,
-    /// The machine as compilers call it.
+    /// The architecture in Rust's terms.
     pub(crate) machine: &'static str,
-    /// Seconds since 1970: the time of everything that is packed.
+    /// The time of all packed files, in seconds since 1970.
     pub(crate) time: u64,
 }
 
 impl Release {
-    /// This tree: the time is that of `SOURCE_DATE_EPOCH`, or of the last commit.
+    /// The release of this tree. Its time is `SOURCE_DATE_EPOCH`, or the time of the last commit.
     pub(crate) fn of_this_tree() -> Done<Self> {
         let time = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(given) => given,
-            // The clone may belong to another user: its programs are trusted already.
+            // For any owner of the clone: this task already runs its code.
             Err(_) => output(&mut command("git", &["-c", "safe.directory=*", "log", "-1", "--format=%ct"]))
                 .map_err(|e| {
-                format!("{e}: without git, SOURCE_DATE_EPOCH has to tell the time of the sources")
+                format!("{e}; without git, set SOURCE_DATE_EPOCH to the time of the sources")
             })?,
         };
         let time = time.trim().parse().map_err(|_| {
@@ -28,12 +28,12 @@ impl Release {
         Ok(Self { version: env!("CARGO_PKG_VERSION"), machine: std::env::consts::ARCH, time })
     }
 
-    /// The name that files begin with.
+    /// The beginning of the files' names.
     pub(crate) fn name(&self) -> String {
         format!("stockade-{}-{}-linux", self.version, self.machine)
     }
 
-    /// The machine as Debian calls it.
+    /// The architecture in Debian's terms.
     pub(crate) fn architecture(&self) -> &'static str {
         match self.machine {
             "x86_64" => "amd64",

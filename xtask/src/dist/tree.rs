@@ -1,4 +1,4 @@
-//! Everything laid out as below `/usr` or `/usr/local`.
+//! The tree of packed files, laid out as below `/usr` or `/usr/local`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,23 +6,23 @@ use std::path::Path;
 
 use super::bom::Bom;
 use super::build::Programs;
-use super::{files_below, make_anew, read, write};
+use super::{files_below, read, recreate, write};
 use crate::command::{Done, output, root};
 
-/// Where the manual pages are.
+/// The directory of manual pages.
 pub(crate) const MANUAL: &str = "share/man/man1";
 
-/// Where the documents are.
+/// The directory of documents.
 pub(crate) const DOCUMENTS: &str = "share/doc/stockade";
 
-/// Where zsh looks for completions; Debian's looks elsewhere.
+/// The directory of zsh's completions; Debian has another.
 pub(crate) const ZSH: &str = "share/zsh/site-functions";
 
-/// Lays everything out in a new directory.
+/// Lays out the files in a recreated directory.
 pub(crate) fn lay_out(tree: &Path, programs: &Programs, bom: &Bom) -> Done {
-    make_anew(tree)?;
+    recreate(tree)?;
     copy(&programs.stockade, &tree.join("bin/stockade"))?;
-    // Not in bin: there it might be in the way of Firecracker's own.
+    // Not in bin, where it could replace Firecracker's jailer.
     copy(&programs.jailer, &tree.join("lib/stockade/jailer"))?;
     completions(tree, &programs.stockade)?;
     output(
@@ -44,7 +44,7 @@ pub(crate) fn lay_out(tree: &Path, programs: &Programs, bom: &Bom) -> Done {
     set_modes(tree)
 }
 
-/// Each shell's script, where the shell looks for it.
+/// Writes each shell's completions into the shell's directory.
 fn completions(tree: &Path, stockade: &Path) -> Done {
     for (shell, path) in [
         ("bash", "share/bash-completion/completions/stockade".to_owned()),
@@ -66,7 +66,7 @@ fn copy_all(from: &Path, to: &Path) -> Done {
     files_below(from)?.iter().try_for_each(|file| copy(&from.join(file), &to.join(file)))
 }
 
-/// The same for everyone who builds, whatever their umask: only programs can be executed.
+/// Sets fixed modes, regardless of the builder's umask: only programs are executable.
 fn set_modes(tree: &Path) -> Done {
     output(std::process::Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(tree))?;
     for file in files_below(tree)? {
@@ -78,8 +78,8 @@ fn set_modes(tree: &Path) -> Done {
     Ok(())
 }
 
-/// A template of `packaging` with its variables filled in.
-pub(crate) fn filled(template: &str, words: &[(&str, &str)]) -> Done<String> {
+/// A template of `packaging` with its values filled in.
+pub(crate) fn filled(template: &str, values: &[(&str, &str)]) -> Done<String> {
     let text = read(&root().join("packaging").join(template))?;
-    Ok(words.iter().fold(text, |text, (name, value)| text.replace(name, value)))
+    Ok(values.iter().fold(text, |text, (name, value)| text.replace(name, value)))
 }

@@ -1,18 +1,18 @@
-# Packs the base system into an initramfs that boots it, with what is to be tried in it.
-# Arguments: the base system, a directory to work in, busybox, the first program, the archive, and what goes to /root.
+# Packs the base system with the files of the test into a bootable initramfs.
+# Arguments: the base system, a working directory, busybox, the init program, the archive, and the files for /root.
 base=$1 tree=$2 busybox=$3 init=$4 archive=$5
 shift 5
 
 rm -rf "$tree"
 mkdir -p "$tree/bin"
-# By links: it is only read from. What is not needed to boot would only cost memory.
+# Hard links suffice, because the base is only read. Files that the boot does not need would cost memory.
 cp --archive --link "$base" "$tree/system"
 cd "$tree/system"
 rm -rf usr/share/locale usr/share/doc usr/share/info usr/share/man var/cache/* var/lib/apt/lists/* dev
 mkdir -p dev var/cache/apt
 cp "$@" root/
 
-# On a console that nobody looks at nobody logs in; a file that is a link to another's is replaced, not written to.
+# No login on the console. A hard-linked file is replaced, never written to, because it is the base's file.
 ln -sf /dev/null etc/systemd/system/getty.target
 rm -f etc/hostname
 echo stockade >etc/hostname

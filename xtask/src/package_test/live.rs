@@ -1,14 +1,14 @@
-//! The package in a machine of its own, where systemd runs its units.
+//! Tests the package in a virtual machine where systemd runs its units.
 
 use std::path::Path;
 
 use crate::command::{Done, cache, command, find_installed, run_named};
 use crate::vm::{fetch_kernel, machine};
 
-/// Boots the base system, and has the package installed and its units run in it.
+/// Boots the base system, which installs the package and runs its units.
 ///
 /// # Arguments
-/// `base` is a Debian with systemd.
+/// `base`: a Debian with systemd.
 pub(super) fn test(base: &Path, package: &Path) -> Done {
     let (kernel, image) = (fetch_kernel()?, image(base, package)?);
     let mut complete = false;

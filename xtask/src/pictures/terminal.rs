@@ -1,8 +1,8 @@
-//! A terminal's text with its attributes, as a picture.
+//! Draws terminal text with its attributes as an SVG picture.
 
 use std::fmt::Write;
 
-/// The grid, in pixels.
+/// The size of a character, in pixels.
 const CELL: (f64, f64) = (7.83, 18.0);
 const MARGIN: (f64, f64) = (16.0, 40.0);
 
@@ -10,16 +10,16 @@ const STYLE: &str = "<style>text{font:13px ui-monospace,SFMono-Regular,Menlo,Con
     fill:#d7dce2;white-space:pre}.b{font-weight:700;fill:#fff}.d{fill:#8b949e}.r{fill:#0d1117}.i{fill:#d7dce2}</style>";
 
 #[derive(Clone, Copy, Default, PartialEq)]
-struct Look {
+struct Style {
     bold: bool,
     dim: bool,
     reversed: bool,
 }
 
-/// Draws text in which `ESC [ … m` makes bold, dim and reversed.
+/// Draws text. `ESC [ … m` sets bold, dim and reversed.
 pub(super) fn svg(title: &str, text: &str) -> String {
-    let lines: Vec<Vec<(Look, String)>> =
-        text.trim_end().lines().scan(Look::default(), |look, line| Some(spans(look, line))).collect();
+    let lines: Vec<Vec<(Style, String)>> =
+        text.trim_end().lines().scan(Style::default(), |style, line| Some(spans(style, line))).collect();
     let widest = lines.iter().map(|line| width(line)).max().unwrap_or(0);
     let size = (MARGIN.0 * 2.0 + cells(widest), MARGIN.1 + MARGIN.0 + CELL.1 * cells_of(lines.len()));
     let mut picture = format!(
@@ -41,13 +41,13 @@ pub(super) fn svg(title: &str, text: &str) -> String {
     picture
 }
 
-/// Draws one line with its upper edge at `top`. Each span has its width, so that columns stay aligned in every font.
-fn draw(picture: &mut String, top: f64, line: &[(Look, String)]) {
+/// Draws one line with its upper edge at `top`. Each span has a fixed width, so that columns align in every font.
+fn draw(picture: &mut String, top: f64, line: &[(Style, String)]) {
     let mut column = 0;
-    for (look, text) in line {
+    for (style, text) in line {
         let (left, wide) = (MARGIN.0 + cells(column), cells(text.chars().count()));
         column += text.chars().count();
-        if look.reversed {
+        if style.reversed {
             let _ = writeln!(
                 picture,
                 "<rect class=\"i\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{wide:.1}\" height=\"{:.0}\"/>",
@@ -57,10 +57,10 @@ fn draw(picture: &mut String, top: f64, line: &[(Look, String)]) {
         if text.trim().is_empty() {
             continue;
         }
-        let class = match look {
-            Look { reversed: true, .. } => " class=\"r\"",
-            Look { bold: true, .. } => " class=\"b\"",
-            Look { dim: true, .. } => " class=\"d\"",
+        let class = match style {
+            Style { reversed: true, .. } => " class=\"r\"",
+            Style { bold: true, .. } => " class=\"b\"",
+            Style { dim: true, .. } => " class=\"d\"",
             _ => "",
         };
         let shown = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -72,28 +72,28 @@ fn draw(picture: &mut String, top: f64, line: &[(Look, String)]) {
     }
 }
 
-/// A line's pieces of one look each; `look` is what the next line begins with.
-fn spans(look: &mut Look, line: &str) -> Vec<(Look, String)> {
+/// Splits a line into spans of one style. `style` holds the style at the beginning, and then at the end of the line.
+fn spans(style: &mut Style, line: &str) -> Vec<(Style, String)> {
     let mut pieces = line.split("\x1b[");
-    let mut spans = vec![(*look, pieces.next().unwrap_or_default().to_owned())];
+    let mut spans = vec![(*style, pieces.next().unwrap_or_default().to_owned())];
     for piece in pieces {
         let (codes, text) = piece.split_once('m').unwrap_or(("", piece));
         for code in codes.split(';') {
             match code {
-                "1" => look.bold = true,
-                "2" => look.dim = true,
-                "7" => look.reversed = true,
-                "" | "0" => *look = Look::default(),
+                "1" => style.bold = true,
+                "2" => style.dim = true,
+                "7" => style.reversed = true,
+                "" | "0" => *style = Style::default(),
                 _ => (),
             }
         }
-        spans.push((*look, text.to_owned()));
+        spans.push((*style, text.to_owned()));
     }
     spans.retain(|(_, text)| !text.is_empty());
     spans
 }
 
-fn width(line: &[(Look, String)]) -> usize {
+fn width(line: &[(Style, String)]) -> usize {
     line.iter().map(|(_, text)| text.chars().count()).sum()
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_hold_until_a_reset_and_markup_is_escaped() {
+    fn attributes_last_until_their_reset_and_markup_is_escaped() {
         let picture = svg("a", "\x1b[1mbold\n<still>\x1b[0m plain\x1b[7m back \x1b[m");
         for part in [">bold</text>", ">&lt;still&gt;</text>", "<text x=", "<rect class=\"i\"", "class=\"r\""]
         {

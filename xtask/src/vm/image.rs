@@ -1,4 +1,4 @@
-//! The machine's initramfs: busybox, the programs under test, and the list of tests.
+//! The initramfs of the virtual machine: busybox, the programs under test, and the list of tests.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::command::{Done, cache, cargo, command, find_installed, run};
 
-/// The first program of an image: it moves the system to a root that it can change.
+/// The init script of every image. It moves the system to a tmpfs, from which `pivot_root` works.
 pub(crate) const INIT: &str = include_str!("init.sh");
 
 /// A test binary and its tests.
@@ -18,21 +18,22 @@ pub(crate) const INIT: &str = include_str!("init.sh");
 pub(crate) struct Suite {
     /// Its test target.
     pub(crate) target: String,
-    /// Where it was built.
+    /// The path of the built binary.
     pub(crate) binary: PathBuf,
-    /// Each test, as `TARGET::TEST`.
+    /// The tests, as `TARGET::TEST`.
     pub(crate) tests: Vec<String>,
 }
 
-/// Builds the workspace's programs and the suites' binaries, and asks each binary for its tests.
+/// Builds the workspace's programs and the suites' binaries, and lists each binary's tests.
 pub(crate) fn build_suites(suites: &[(&str, &str)]) -> Done<Vec<Suite>> {
     run(&mut cargo(&["build", "--workspace"]))?;
-    // For the whole workspace as everywhere else: other features would be other builds.
-    let mut words = vec!["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
-    words.extend(suites.iter().flat_map(|(_, target)| ["--test", target]));
-    let output = cargo(&words).stderr(Stdio::inherit()).output().map_err(|e| format!("run cargo: {e}"))?;
+    // For the whole workspace, as in other tasks: other features would need another build.
+    let mut arguments = vec!["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
+    arguments.extend(suites.iter().flat_map(|(_, target)| ["--test", target]));
+    let output =
+        cargo(&arguments).stderr(Stdio::inherit()).output().map_err(|e| format!("run cargo: {e}"))?;
     if !output.status.success() {
-        return Err(format!("cargo {}: {}", words.join(" "), output.status));
+        return Err(format!("cargo {}: {}", arguments.join(" "), output.status));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let built: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -62,7 +63,8 @@ fn suite(built: &[Value], package: &str, target: &str) -> Done<Suite> {
     Ok(Suite { target: target.to_owned(), binary, tests })
 }
 
-/// Makes the initramfs. Tests find the programs where cargo puts them: in the directory above their own.
+/// Creates the initramfs of the suites. Tests find the programs in the directory above their own, as in cargo's target
+/// directory.
 pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
     let mut list = String::new();
@@ -78,18 +80,18 @@ pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
     image.packed()
 }
 
-/// Creates an image whose only test is to run the first of these programs with these arguments.
-pub(crate) fn make_for(programs: &[PathBuf], words: &[&str]) -> Done<PathBuf> {
+/// Creates an initramfs that runs the first of these programs with these arguments.
+pub(crate) fn make_for(programs: &[PathBuf], arguments: &[&str]) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
     let names: Vec<_> = programs.iter().filter_map(|program| program.file_name()?.to_str()).collect();
     for (program, name) in programs.iter().zip(&names) {
         image.program(program, &format!("system/target/{name}"))?;
     }
-    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
     let first = names.first().ok_or("no program")?;
     image.script(
         "system/target/deps/run",
-        &format!("#!/bin/sh\nexec /target/{first} {}\n", words.join(" ")),
+        &format!("#!/bin/sh\nexec /target/{first} {}\n", arguments.join(" ")),
     )?;
     image.file("system/tests", "run it\n")?;
     image.packed()
@@ -102,7 +104,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// An image with busybox and its first program.
+    /// Creates the common part of all images: busybox and the init scripts.
     fn with_a_system() -> Done<Self> {
         let root = cache()?.join("initramfs");
         let _ = fs::remove_dir_all(&root);
@@ -114,7 +116,7 @@ impl Tree {
         Ok(image)
     }
 
-    /// The image as one file; what it was made of is removed.
+    /// Packs the image into one file, and removes its tree.
     fn packed(self) -> Done<PathBuf> {
         let archive = cache()?.join("initramfs.cpio");
         self.pack(&archive)?;
@@ -126,28 +128,28 @@ impl Tree {
         self.file(name, text)?;
         let path = self.root.join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-            .map_err(|e| format!("make {} executable: {e}", path.display()))
+            .map_err(|e| format!("set the mode of {}: {e}", path.display()))
     }
 
     fn file(&mut self, name: &str, text: &str) -> Done {
-        let path = self.place(name)?;
+        let path = self.prepare(name)?;
         fs::write(&path, text).map_err(|e| format!("write {}: {e}", path.display()))
     }
 
-    /// Takes a program over, without what only a debugger reads: the guest's processor is slow.
+    /// Adds a program without debug information, because the emulated processor is slow.
     fn program(&mut self, from: &Path, name: &str) -> Done {
         if self.files.iter().any(|file| file == name) {
             return Ok(());
         }
-        let path = self.place(name)?;
+        let path = self.prepare(name)?;
         run(command("strip", &["-o"]).args([&path, from]))
     }
 
-    /// The path for a new file. Creates its directories and lists them before it, as cpio requires.
-    fn place(&mut self, name: &str) -> Done<PathBuf> {
+    /// Prepares the path of a new file: creates its directories, and lists them before it, as cpio requires.
+    fn prepare(&mut self, name: &str) -> Done<PathBuf> {
         let path = self.root.join(name);
         let directory = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(directory).map_err(|e| format!("make {}: {e}", directory.display()))?;
+        fs::create_dir_all(directory).map_err(|e| format!("create {}: {e}", directory.display()))?;
         let mut above: Vec<_> = Path::new(name).ancestors().map(|part| part.display().to_string()).collect();
         above.retain(|part| !part.is_empty() && !self.files.contains(part));
         self.files.extend(above.into_iter().rev());

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# pivot_root refuses to leave the kernel's first root, so the system moves to a tmpfs before all else.
+# pivot_root refuses to leave the initial root, so the system moves to a tmpfs first.
 set -e
 /bin/busybox mkdir /new
 /bin/busybox mount -t tmpfs -o mode=755 system /new

@@ -1,4 +1,4 @@
-//! Debian's kernel, fetched once and never installed.
+//! Debian's kernel, downloaded once and never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::command::{Done, cache, run};
 
-/// The package that depends on the newest small kernel for virtual machines.
+/// The metapackage of the newest kernel for virtual machines, which is small.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// The kernel's image, from the cache or from Debian.
@@ -20,8 +20,8 @@ pub(crate) fn fetch() -> Done<PathBuf> {
     }
     let scratch = cache()?.join("kernel");
     let _ = fs::remove_dir_all(&scratch);
-    fs::create_dir_all(&scratch).map_err(|e| format!("make {}: {e}", scratch.display()))?;
-    // The lists may be missing or name a version that the archive no longer has.
+    fs::create_dir_all(&scratch).map_err(|e| format!("create {}: {e}", scratch.display()))?;
+    // The package lists may be missing or outdated.
     let package = download(&scratch).or_else(|_| {
         run(Command::new("apt-get").args(["update", "--quiet"]))?;
         download(&scratch)
@@ -29,13 +29,13 @@ pub(crate) fn fetch() -> Done<PathBuf> {
     let tree = scratch.join("tree");
     run(Command::new("dpkg").arg("-x").args([&package, &tree]))?;
     let unpacked = find(&tree.join("boot"), "vmlinuz-")?;
-    // Last, so that an interrupted fetch leaves nothing that looks like a kernel.
-    fs::rename(&unpacked, &image).map_err(|e| format!("keep {}: {e}", unpacked.display()))?;
+    // Renamed last, so that an interrupted run leaves no incomplete kernel under this name.
+    fs::rename(&unpacked, &image).map_err(|e| format!("rename {}: {e}", unpacked.display()))?;
     let _ = fs::remove_dir_all(&scratch);
     Ok(image)
 }
 
-/// Downloads the package with the kernel itself.
+/// Downloads the package of the kernel itself.
 fn download(to: &Path) -> Done<PathBuf> {
     let depends = Command::new("apt-cache").args(["depends", PACKAGE]).output();
     let depends = depends.map_err(|e| format!("run apt-cache: {e}"))?.stdout;
@@ -48,7 +48,7 @@ fn download(to: &Path) -> Done<PathBuf> {
     find(to, "linux-image-")
 }
 
-/// The one entry of a directory whose name begins so.
+/// Finds the entry of a directory with this beginning of its name.
 fn find(directory: &Path, beginning: &str) -> Done<PathBuf> {
     let entries = fs::read_dir(directory).map_err(|e| format!("read {}: {e}", directory.display()))?;
     let mut found =

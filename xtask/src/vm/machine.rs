@@ -1,4 +1,4 @@
-//! The machine itself: QEMU, its console, and its end.
+//! The virtual machine: QEMU, its console and its exit.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Done, cache};
 
-/// Time limit of a whole run: 96 to 293 seconds were measured, the latter on a busy machine.
+/// The time limit of a run. Measured: 96 to 293 seconds, the latter on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// How much of the console is worth showing.
+/// The number of the console's last lines to show.
 const LAST_LINES: usize = 60;
 
-/// QEMU without any device but serial ports. It dies with this program, however that ends.
+/// QEMU with serial ports and no other device. The kernel kills it when this program exits.
 fn qemu(kernel: &Path, image: &Path, append: &str) -> Command {
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-M", "q35", "-m", "1024", "-smp", "2"]);
     qemu.args(["-nodefaults", "-nic", "none", "-vga", "none", "-display", "none", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    // No cgroup v1 at all, and a panic ends the machine at once.
+    // Without cgroup v1; a panic ends the machine at once.
     let append = format!("console=ttyS0 quiet panic=-1 cgroup_no_v1=all {append}");
     qemu.args(["-append", &append]);
     qemu
 }
 
-/// Boots, hands each line of the second serial port to `read`, and sees the machine's end.
+/// Boots, passes each line of the second serial port to `read`, and waits for the machine's end.
 ///
-/// The first port is the console, which goes to a file. `append` goes to the kernel's command line.
+/// The first port is the console, which is written to a file. `append` is added to the kernel's command line.
 pub(crate) fn run(kernel: &Path, image: &Path, append: &str, read: impl FnMut(&str)) -> Done {
     let mut qemu = qemu(kernel, image, append);
     qemu.arg("-serial").arg(format!("file:{}", console()?.display())).args(["-serial", "stdio"]);
@@ -49,12 +49,12 @@ fn console() -> Done<PathBuf> {
     Ok(cache()?.join("console.log"))
 }
 
-/// Passes each line of the child's output on, until its end or for as long as patience lasts.
+/// Passes each line of the child's output to `read` until the child exits, or kills it after the time limit.
 fn listen(child: &mut Child, patience: Duration, mut read: impl FnMut(&str)) -> Done {
     let started = Instant::now();
     let stdout = child.stdout.take().ok_or("QEMU has no output")?;
     let (to, lines) = channel();
-    // Its end is QEMU's: the pipe closes.
+    // Ends with QEMU, which closes the pipe.
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
             let _ = to.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
@@ -73,7 +73,7 @@ fn listen(child: &mut Child, patience: Duration, mut read: impl FnMut(&str)) -> 
     let status = child.wait().map_err(|e| format!("wait for QEMU: {e}"))?;
     let _ = reader.join();
     if timed_out {
-        return Err(format!("the machine was not done after {patience:?}"));
+        return Err(format!("the machine timed out after {patience:?}"));
     }
     eprintln!("the machine ran for {:.1} s", started.elapsed().as_secs_f64());
     if status.success() { Ok(()) } else { Err(format!("QEMU: {status}")) }
@@ -81,7 +81,7 @@ fn listen(child: &mut Child, patience: Duration, mut read: impl FnMut(&str)) -> 
 
 /// Boots with a shell on this terminal.
 pub(crate) fn shell(kernel: &Path, image: &Path) -> Done {
-    // The kernel hands what it does not know to init, as environment.
+    // The kernel passes unknown parameters to init as environment.
     let mut qemu = qemu(kernel, image, "STOCKADE_SHELL=1");
     let status = qemu.args(["-serial", "mon:stdio"]).status().map_err(|e| format!("run QEMU: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("QEMU: {status}")) }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_read_without_carriage_returns() {
+    fn lines_are_read_without_carriage_returns() {
         let (outcome, lines, _) = listen_to("printf 'one\\r\\ntwo\\n'", PATIENCE);
         assert_eq!((outcome, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
     }
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_hangs_is_ended_and_what_it_said_is_kept() {
+    fn a_machine_that_hangs_is_killed_and_its_lines_are_kept() {
         let started = Instant::now();
         let (outcome, lines, mut child) = listen_to("echo one; exec sleep 1000", Duration::from_millis(500));
-        assert_eq!(outcome, Err("the machine was not done after 500ms".to_owned()));
+        assert_eq!(outcome, Err("the machine timed out after 500ms".to_owned()));
         assert_eq!(lines, ["one"]);
         assert!(started.elapsed() < PATIENCE);
-        assert!(child.try_wait().is_ok_and(|ended| ended.is_some()), "it is gone");
+        assert!(child.try_wait().is_ok_and(|status| status.is_some()), "the child has exited");
     }
 }

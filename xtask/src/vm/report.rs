@@ -1,7 +1,6 @@
-//! The machine's report of its tests: `@begin TEST`, the test's output, `@end CODE`; `@done` last.
+//! Parses the machine's report: `@begin TEST`, the test's output and `@end CODE` for each test, then `@done`.
 
-/// How libtest closes when it ran one test, and that passed: an exit code of 0 alone may mean that it found
-/// none of that name.
+/// libtest's last line after one passed test. The exit code is also 0 if no test has the name.
 const ONE_PASSED: &str = "test result: ok. 1 passed; 0 failed; 0 ignored;";
 
 /// A finished test.
@@ -10,22 +9,22 @@ pub(crate) struct Test {
     pub(crate) name: String,
     /// Whether it ran and passed.
     pub(crate) passed: bool,
-    /// Its stdout and stderr.
+    /// The test's output.
     pub(crate) output: String,
 }
 
-/// The report, as far as it was read.
+/// The report so far.
 #[derive(Default)]
 pub(crate) struct Report {
     /// The finished tests.
     pub(crate) tests: Vec<Test>,
-    /// Whether the machine came to the end of its list.
+    /// Whether the machine finished its list.
     pub(crate) complete: bool,
     current: Option<(String, String)>,
 }
 
 impl Report {
-    /// Reads a line; returns the test that finished with it.
+    /// Parses a line, and returns the test that it finishes.
     pub(crate) fn read(&mut self, line: &str) -> Option<&Test> {
         if let Some(name) = line.strip_prefix("@begin ") {
             self.current = Some((name.to_owned(), String::new()));
@@ -44,7 +43,7 @@ impl Report {
         None
     }
 
-    /// The test that has begun and not finished.
+    /// The running test.
     pub(crate) fn current(&self) -> Option<&str> {
         self.current.as_ref().map(|(name, _)| name.as_str())
     }
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_passes_by_its_summary_and_its_exit_code_together() {
+    fn a_test_passes_only_with_its_summary_and_exit_code() {
         let summary = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 8 filtered out";
         let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
         for (summary, end, passed) in
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_writes_is_kept_with_it() {
+    fn the_output_of_a_test_is_kept() {
         let report = read(&["@begin s::a", "one", "two", "@end 101", "@begin s::b", "three", "@end 139"]);
         assert_eq!(report.tests[0].output, "one\ntwo\nexit code 101\n");
         assert_eq!(

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The machine's only process besides the tests: sets up what a host has, runs each test of the list in a
-# process of its own, and tells the second serial port how each one ended.
+# The machine's only process besides the tests. It sets up the mounts and the network of a host, runs each test of the
+# list in its own process, and prints each result to the second serial port.
 set -e
 export PATH=/bin HOME=/ STOCKADE_VM=1 CI=true RUST_BACKTRACE=0
 /bin/busybox --install -s /bin
@@ -29,10 +29,10 @@ set +e
 stty -F /dev/ttyS1 raw -echo
 while read -r suite test; do
     echo "@begin $suite::$test"
-    # One that hangs is not to take the results of those after it along.
+    # A time limit, so that a test that hangs does not prevent the results of later tests.
     timeout -s KILL 100 "/target/deps/$suite" --exact "$test" --include-ignored --test-threads=1 </dev/null
     code=$?
-    # The test may have ended in the middle of a line.
+    # The test's output may end without a newline.
     printf '\n@end %s\n' "$code"
 done </tests >/dev/ttyS1 2>&1
 echo "@done" >/dev/ttyS1

@@ -187,7 +187,7 @@ fn a_host_with_v2_only_refuses_the_default_with_a_hint() {
         shell.args(["-m", "sh", "-c", hide]).arg(jailer());
         let output = testkit::run_with(shell.args(fixture.arguments(&["--cgroup", "pids.max=64"], &[])));
         let text = "Hierarchy not found: No hierarchy found for this cgroup version.";
-        let hint = "Hint: This host has cgroup v2 only, pass --cgroup-version 2.";
+        let hint = "Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
         refuses(&output, &drop_in_or_firecracker(format!("{text}\n{hint}"), text.to_owned()));
     });
 }

@@ -178,8 +178,8 @@ fn symlinks_to_the_executable_and_the_base_are_followed() {
 #[test]
 fn the_default_base_is_srv_jailer() {
     if Path::new("/srv/jailer").exists() {
-        // Then this test would leave a jail among others.
-        return testkit::skip("tree::the_base_is_srv_jailer_unless_given", "a host without /srv/jailer");
+        // The test would leave a jail there.
+        return testkit::skip("tree::the_default_base_is_srv_jailer", "a host without /srv/jailer");
     }
     conforms!(fixture, {
         let mut arguments = fixture.arguments(&[], &[]);

@@ -133,7 +133,7 @@ impl Drop for TestRoot {
     }
 }
 
-/// Whether this process is root. If not, the test is reported as skipped.
+/// Whether this process is root. If not, reports the test as skipped.
 pub(crate) fn is_root(test: &str) -> bool {
     testkit::has(rustix::process::geteuid().is_root(), test, "root")
 }

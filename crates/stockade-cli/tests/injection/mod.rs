@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -75,7 +76,18 @@ pub(crate) fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
 
 /// Waits for all processes of the killed command: orphans become children of this process.
 pub(crate) fn wait_for_orphans() {
-    while !matches!(waitid(WaitId::All, WaitIdOptions::EXITED), Err(Errno::CHILD)) {}
+    // The VMM of a test that failed in another thread is a child too, and may never exit.
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Err(Errno::CHILD) => return,
+            Ok(Some(_)) => (),
+            _ => {
+                assert!(Instant::now() < deadline, "a process of the killed command still runs");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
 }
 
 pub(crate) fn leftovers(guard: &Guard) -> Vec<&'static str> {

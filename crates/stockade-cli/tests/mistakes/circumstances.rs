@@ -9,23 +9,22 @@ fn a_vmm_that_cannot_be_executed_is_named_with_the_reason() {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let line = Line::good(&guard).with("--exec-file", script.display().to_string());
         let said = format!(
-            "--exec-file: {} is a script for /no/such/interpreter: \
-             jail that program, and place the script as a file; use --no-closure to place no shared libraries",
+            "--exec-file: '{}' is a script for '/no/such/interpreter'; jail that program and place the script as a \
+             file; use --no-closure to place no shared libraries",
             script.display()
         );
         refused(&guard, &line, &said);
         let mut arguments = line.arguments("run");
         arguments.push("--no-closure".into());
         let output = run("stockade", &arguments);
-        let said = "stockade: failed to execute in the jail: /script: No such file or directory (os error 2); \
-                    the file is in the jail, so its interpreter is not: \
-                    link it statically, or place its closure too\n";
+        let said = "stockade: cannot execute in the jail: /script: no such file or directory; the file is in the \
+                    jail, so its interpreter is missing: link it statically or place its shared libraries\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
         nothing_created(&guard);
         let plain = guard.file("plain", "no program");
         let line = Line::good(&guard).with("--exec-file", plain.display().to_string());
-        let said = "failed to execute in the jail: /plain: Permission denied (os error 13); \
-                    is it executable, and its filesystem mounted without noexec?";
+        let said = "cannot execute in the jail: /plain: permission denied; make it executable, and mount its \
+                    filesystem without noexec";
         refused(&guard, &line, said);
     });
 }
@@ -66,11 +65,11 @@ fn an_id_in_use_is_refused_with_the_fix() {
         let id = guard.named("jail");
         let made = run("stockade", &line.arguments("create"));
         assert_eq!((made.code, made.stderr.as_str()), (0, ""));
-        let exists = format!("stockade: jail {id} exists already; remove it first, or choose another id\n");
+        let exists = format!("stockade: jail '{id}' exists; remove it or use another id\n");
         assert_eq!((line.run().code, line.run().stderr), (125, exists));
         let pid = said(&guard, &["start", &id, "--", "sleep"]);
         let runs = format!(
-            "stockade: jail {id} is running as pid {}; stop it first, or choose another id\n",
+            "stockade: jail '{id}' is running as pid {}; stop it first or use another id\n",
             pid.trim()
         );
         assert_eq!((line.run().code, line.run().stderr), (125, runs));
@@ -85,7 +84,7 @@ fn a_vmm_that_exits_at_once_is_reported_with_its_last_lines() {
         assert_eq!(run("stockade", &Line::good(&guard).arguments("create")).code, 0);
         let died = stockade(&guard, &["start", &id, "--ready=run/api.sock", "--", "non\x1b[2J\nsense"]);
         let said_last = format!(
-            "stockade: the VMM of jail {id} ended before it was ready: exit code 2: stockade-probe: unknown action \
+            "stockade: the VMM of jail '{id}' exited before it was ready: exit code 2: stockade-probe: unknown action \
              'non\\u{{1b}}[2J | sense'\n"
         );
         assert_eq!((died.code, died.stdout.as_str(), died.stderr), (1, "", said_last));

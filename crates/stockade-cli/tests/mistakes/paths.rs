@@ -16,9 +16,7 @@ fn a_name_after_a_colon_is_refused_with_the_right_form() {
 fn a_missing_executable_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--exec-file", "/no/such/vmm");
-        let said =
-            "--exec-file: Failed to canonicalize path /no/such/vmm: No such file or directory (os error 2)";
-        refused(&guard, &line, said);
+        refused(&guard, &line, "--exec-file: cannot open '/no/such/vmm': no such file or directory");
     });
 }
 
@@ -28,7 +26,7 @@ fn a_directory_is_no_executable() {
         refused(
             &guard,
             &Line::good(&guard).with("--exec-file", "/usr/bin"),
-            "--exec-file: /usr/bin is not a file",
+            "--exec-file: '/usr/bin' is not a regular file",
         );
     });
 }
@@ -38,13 +36,13 @@ fn an_unusable_base_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--chroot-base-dir", file.display().to_string());
-        refused(&guard, &line, &format!("--chroot-base-dir: {} is not a directory", file.display()));
+        refused(&guard, &line, &format!("--chroot-base-dir: '{}' is not a directory", file.display()));
         // Not even root can create directories in /proc.
         let line = Line::good(&guard).with("--chroot-base-dir", "/proc/jails");
         let output = line.run();
         assert_eq!(output.code, 125);
         assert!(
-            output.stderr.starts_with("stockade: failed to create directory /proc/jails"),
+            output.stderr.starts_with("stockade: cannot create directory '/proc/jails"),
             "{}",
             output.stderr
         );
@@ -58,7 +56,7 @@ fn an_unusable_state_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--state-dir", file.display().to_string());
-        refused(&guard, &line, &format!("--state-dir: {} is not a directory", file.display()));
+        refused(&guard, &line, &format!("--state-dir: '{}' is not a directory", file.display()));
     });
 }
 
@@ -66,21 +64,22 @@ fn an_unusable_state_directory_is_named() {
 fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--place", "/no/such/image");
-        let said = "--place /no/such/image: Failed to canonicalize path /no/such/image: No such file or directory (os error 2)";
+        let said = "--place /no/such/image: cannot open '/no/such/image': no such file or directory";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
-        refused(&guard, &line, "--place /etc/passwd: \"../escape\" is not a path inside a jail");
+        let said = "--place /etc/passwd: \"../escape\" is not a path inside a jail; use one without '..'";
+        refused(&guard, &line, said);
         let name = OsString::from_vec(b"/etc/passwd=p\xff".to_vec());
         let arguments =
             Line::good(&guard).arguments("run").into_iter().map(Into::into).chain(["--place".into(), name]);
         let output = run("stockade", &arguments.collect::<Vec<OsString>>());
-        let said = "stockade: --place /etc/passwd: p\u{fffd} is not UTF-8, as a jail's receipt is\n";
+        let said = "stockade: --place /etc/passwd: 'p\u{fffd}' is not UTF-8; rename it\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
         nothing_created(&guard);
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let line = Line::good(&guard).with("--place", socket.display().to_string());
-        refused(&guard, &line, &format!("--place {0}: {0} is not a file", socket.display()));
+        refused(&guard, &line, &format!("--place {0}: '{0}' is not a regular file", socket.display()));
         drop(listener);
         let directory = guard.directory().join("directory");
         std::fs::create_dir(&directory).unwrap();
@@ -88,7 +87,8 @@ fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         let line = Line::good(&guard).with("--place", directory.display().to_string());
         let said = format!(
-            "--place {}: {} is a link to /etc/passwd, which is not in the directory that is placed",
+            "--place {}: '{}' is a symbolic link to '/etc/passwd', which is not in the placed directory; replace it \
+             with the file",
             directory.display(),
             link.display()
         );
@@ -110,8 +110,8 @@ fn a_noexec_base_directory_is_named() {
         );
         let output = run_with(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
         let said = format!(
-            "stockade: failed to execute in the jail: /stockade-probe: Permission denied (os error 13): \
-             '{}' is mounted noexec; use another --chroot-base-dir or remount it with exec\n",
+            "stockade: cannot execute in the jail: /stockade-probe: permission denied: '{}' is mounted noexec; use \
+             another --chroot-base-dir or remount it with exec\n",
             base.display()
         );
         assert_eq!((output.code, output.stderr), (125, said));
@@ -127,15 +127,13 @@ fn a_path_that_is_too_long_is_refused_before_creation() {
         let line = Line::good(&guard).with("--chroot-base-dir", &*deep);
         let length = deep.len() + "/stockade-probe/".len() + guard.named("jail").len() + "/root".len();
         let said = format!(
-            "--chroot-base-dir: the jail's root would have a path of {length} bytes, and no more than 3839 can be: \
-             choose a shorter directory"
+            "--chroot-base-dir: the path of the jail's root would have {length} bytes, more than the limit of 3839; use \
+             a shorter directory"
         );
         refused(&guard, &line, &said);
         let wide = format!("/{}", "x".repeat(256));
         let line = Line::good(&guard).with("--chroot-base-dir", &*wide);
-        let said = format!(
-            "--chroot-base-dir: Failed to canonicalize path {wide}: File name too long (os error 36)"
-        );
+        let said = format!("--chroot-base-dir: cannot open '{wide}': file name too long");
         refused(&guard, &line, &said);
     });
 }

@@ -6,9 +6,9 @@ use super::*;
 fn ids_are_checked() {
     privileged!(guard, {
         let cases = [
-            ("a/b".to_owned(), "Invalid instance ID: Invalid char (/) at position 1"),
-            (String::new(), "Invalid instance ID: Invalid len (0);  the length must be between 1 and 64"),
-            ("x".repeat(65), "Invalid instance ID: Invalid len (65);  the length must be between 1 and 64"),
+            ("a/b".to_owned(), "invalid character '/' at position 1; use letters, digits and '-'"),
+            (String::new(), "the id has 0 characters; use 1 to 64"),
+            ("x".repeat(65), "the id has 65 characters; use 1 to 64"),
         ];
         for (id, said) in cases {
             refused(&guard, &Line::good(&guard).with("--id", id), &format!("--id: {said}"));
@@ -20,26 +20,34 @@ fn ids_are_checked() {
 fn numbers_and_settings_are_checked() {
     privileged!(guard, {
         let cases = [
-            ("--uid", "root", "Invalid uid: root"),
-            ("--uid", "4294967296", "Invalid uid: 4294967296"),
-            ("--uid", "4294967295", "Invalid uid: 4294967295"),
-            ("--gid", "-1", "Invalid gid: -1"),
-            ("--resource-limit", "cores=1", "Invalid resource argument: cores"),
-            ("--resource-limit", "no-file", "Invalid format for resources limits: no-file"),
-            ("--cgroup", "cpu.shares", "Invalid format for cgroups: cpu.shares"),
-            ("--cgroup", "../cpu.shares=1", "Cgroup invalid file: ../cpu.shares=1"),
-            ("--cgroup-version", "3", "3 is an invalid cgroup version specifier"),
+            ("--uid", "root", "'root' is not a numeric user ID"),
+            ("--uid", "4294967296", "'4294967296' is not a numeric user ID"),
+            ("--uid", "4294967295", "'4294967295' is not a numeric user ID"),
+            ("--gid", "-1", "'-1' is not a numeric group ID"),
+            ("--resource-limit", "cores=1", "'cores' is not a resource limit; use no-file or fsize"),
+            ("--resource-limit", "no-file", "'no-file' is not NAME=VALUE"),
+            ("--cgroup", "cpu.shares", "'cpu.shares' is not FILE=VALUE"),
+            (
+                "--cgroup",
+                "../cpu.shares=1",
+                "'../cpu.shares=1' is not a cgroup file; use CONTROLLER.NAME, for example pids.max",
+            ),
+            ("--cgroup-version", "3", "'3' is not a cgroup version; use 1 or 2"),
             (
                 "--parent-cgroup",
                 "/a",
-                "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'",
+                "'/a' is absolute, or has '.' or '..' in it; use a path relative to the hierarchy",
             ),
             ("--ramfs", "lots", "'lots' is not a size, such as 1M"),
-            ("--netns", "..", "Invalid network namespace name: \"..\""),
+            (
+                "--netns",
+                "..",
+                "\"..\" cannot name a network namespace; use one path component that does not begin with '.'",
+            ),
             (
                 "--netns",
                 "/run/netns/no-such",
-                "Failed to canonicalize path /run/netns/no-such: No such file or directory (os error 2); \
+                "cannot open '/run/netns/no-such': no such file or directory; \
                  use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists",
             ),
         ];
@@ -59,8 +67,8 @@ fn numbers_and_settings_are_checked() {
 fn a_missing_controller_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--cgroup", "nosuch.max=1");
-        let said =
-            "--cgroup: Controller nosuch is unavailable; run `stockade doctor` for the available controllers";
+        let said = "--cgroup: this host has no cgroup controller 'nosuch'; run `stockade doctor` for the available \
+                    controllers";
         refused(&guard, &line, said);
     });
 }
@@ -72,9 +80,9 @@ fn a_missing_cgroup_file_is_named_with_its_flag() {
         let line = Line::good(&guard).with("--cgroup", "pids.maximum=1").with("--parent-cgroup", &parent);
         let output = line.run();
         assert_eq!(output.code, 125);
-        assert!(output.stderr.starts_with("stockade: --cgroup: failed to open /"), "{output:?}");
-        let end = "/pids.maximum: No such file or directory (os error 2): the controller has no such file on this \
-                   host\n";
+        assert!(output.stderr.starts_with("stockade: --cgroup: cannot open '/"), "{output:?}");
+        let end =
+            "/pids.maximum': no such file or directory; use a file that the controller has on this host\n";
         assert!(output.stderr.ends_with(end), "{output:?}");
         nothing_created(&guard);
     });
@@ -91,10 +99,10 @@ fn a_cgroup_file_of_the_other_version_is_named_with_its_flag() {
             output
         };
         let said = [
-            "stockade: --cgroup: memory.max is a file of cgroup version 2, and the jail's cgroup is of version 1: \
-             there it is memory.limit_in_bytes\n",
-            "stockade: --cgroup: memory.limit_in_bytes is a file of cgroup version 1, and the jail's cgroup is of \
-             version 2: there it is memory.max\n",
+            "stockade: --cgroup: 'memory.max' exists only in cgroup v2, but this jail uses v1; use \
+             'memory.limit_in_bytes'\n",
+            "stockade: --cgroup: 'memory.limit_in_bytes' exists only in cgroup v1, but this jail uses v2; use \
+             'memory.max'\n",
         ];
         assert!(said.contains(&output.stderr.as_str()), "{}", output.stderr);
         assert_eq!(output.code, 125);
@@ -111,7 +119,7 @@ fn a_controller_of_the_other_version_is_named_with_the_fix() {
             return testkit::skip(test, "cgroup v1");
         }
         let line = Line::good(&guard).with("--cgroup", "pids.max=5").with("--cgroup-version", "2");
-        let said = "--cgroup: Controller pids is unavailable in cgroup v2, but this host has it in v1; \
+        let said = "--cgroup: this host has no cgroup controller 'pids' in cgroup v2, but one in v1; \
                     remove --cgroup-version or set it to 1";
         refused(&guard, &line, said);
     });
@@ -122,18 +130,20 @@ fn a_value_that_the_kernel_rejects_is_named_with_its_flag() {
     privileged!(guard, {
         let parent = guard.named("parent");
         let line = Line::good(&guard).with("--cgroup", "pids.max=many").with("--parent-cgroup", &parent);
-        refused(
-            &guard,
-            &line,
-            "--cgroup: the kernel rejects 'pids.max=many': Invalid argument (os error 22)",
-        );
+        let output = line.run();
+        assert_eq!(output.code, 125);
+        assert!(output.stderr.starts_with("stockade: --cgroup: cannot write '/"), "{output:?}");
+        let end = "/pids.max': invalid argument: the kernel rejects 'pids.max=many'\n";
+        assert!(output.stderr.ends_with(end), "{output:?}");
+        assert_eq!((output.stdout.as_str(), output.stderr.lines().count()), ("", 1));
+        nothing_created(&guard);
         let line = Line::good(&guard).with("--resource-limit", "no-file=99999999999");
-        let said = "--resource-limit: failed to limit the number of open files to 99999999999: Operation not \
-                    permitted (os error 1): the limit exceeds stockade's own hard limit (ulimit -H)";
+        let said = "--resource-limit: cannot limit the number of open files to 99999999999: operation not permitted: \
+                    the limit exceeds stockade's own hard limit (ulimit -H)";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--netns", "/etc/passwd");
-        let said = "--netns: failed to join network namespace /etc/passwd: Invalid argument (os error 22): the file \
-                    is not a network namespace";
+        let said = "--netns: cannot join network namespace /etc/passwd: invalid argument: the file is not a network \
+                    namespace";
         refused(&guard, &line, said);
     });
 }

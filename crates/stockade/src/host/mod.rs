@@ -51,8 +51,8 @@ impl Host {
         Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
     }
 
-    /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is compared
-    /// with another boot.
+    /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
+    /// compared with another boot.
     ///
     /// # Errors
     /// Returns an error if `/proc/misc` cannot be read.

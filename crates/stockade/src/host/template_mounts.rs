@@ -1,8 +1,8 @@
 //! The template mount namespace: almost empty, to be copied by a VMM's process instead of the host's.
 //!
-//! A process gets its own mount namespace as a copy of its current one, with all mounts in it. The copy takes the longer
-//! the more mounts the host has. So a mount in the runtime directory pins a namespace with a single empty directory. A
-//! process on its way into a jail copies the jail's tree, joins the template namespace, and copies that.
+//! A process gets its own mount namespace as a copy of its current one, with all mounts in it. The copy takes the
+//! longer the more mounts the host has. So a mount in the runtime directory pins a namespace with a single empty
+//! directory. A process on its way into a jail copies the jail's tree, joins the template namespace, and copies that.
 //!
 //! The template namespace belongs to the host and to no jail. [`TemplateMounts::make`] creates it,
 //! [`TemplateMounts::remove`] removes it, and it does not survive a reboot. Without it the host's namespace is copied.

@@ -23,8 +23,8 @@ pub struct TrackingPoint {
 }
 
 impl TrackingPoint {
-    /// Finds the position in the unified hierarchy, which can kill a cgroup as a whole, or else in the freezer, which can
-    /// stop one. `None` if this process may not create cgroups below its own.
+    /// Finds the position in the unified hierarchy, which can kill a cgroup as a whole, or else in the freezer, which
+    /// can stop one. `None` if this process may not create cgroups below its own.
     pub(crate) fn find(cgroups: &CgroupLayout) -> Option<Self> {
         let own = read("/proc/self/cgroup").ok()?;
         let unified = cgroups.v2.as_ref().map(|unified| (&unified.mount, true));

@@ -1,7 +1,7 @@
 //! The plan: the ordered list of a jail's steps, computed without effects.
 //!
-//! A plan depends on the specification and the host's facts alone, and makes no system call. The printed plan is the dry
-//! run, the plan on disk is the receipt, and the plan undone from its end is the teardown.
+//! A plan depends on the specification and the host's facts alone, and makes no system call. The printed plan is the
+//! dry run, the plan on disk is the receipt, and the plan undone from its end is the teardown.
 
 mod cgroups;
 mod placement;

@@ -118,7 +118,8 @@ impl Decision<'_> {
         FilePrivileges::at(self.source.as_path(), self.facts.st_mode)
     }
 
-    /// Whether a hard link would have the right owner and mode, since the jail must not change those of the host's file.
+    /// Whether a hard link would have the right owner and mode, since the jail must not change those of the host's
+    /// file.
     fn owner_fits(&self) -> bool {
         let (uid, gid, mode) = (self.facts.st_uid, self.facts.st_gid, self.facts.st_mode);
         if !self.read_only {
@@ -148,7 +149,8 @@ impl Decision<'_> {
         rustix::fs::ioctl_ficlone(trial.as_fd(), source.as_fd())
     }
 
-    /// Refuses a bind with an owner, which would change the host's file, and a bind of a directory that contains the jail.
+    /// Refuses a bind with an owner, which would change the host's file, and a bind of a directory that contains the
+    /// jail.
     fn check_bind(&self, owner: Option<Owner>) -> Result<()> {
         if owner.is_some() {
             return Err(PlacementError::BindOwner(self.path()).into());

@@ -18,8 +18,8 @@ pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
     }
 }
 
-/// The name of a jail's tracking cgroup, from the jail's id and a hash of its directory: another state directory may have
-/// a jail with the same id.
+/// The name of a jail's tracking cgroup, from the jail's id and a hash of its directory: another state directory may
+/// have a jail with the same id.
 pub(crate) fn name(jail: &Layout) -> String {
     // FNV-1a: stable between versions, and no secret.
     let directory = jail.jail_dir();

@@ -295,8 +295,8 @@ step!(cgroup_v1, |ground: &Ground<'_>| {
 });
 
 step!(cgroup_v2, |ground: &Ground<'_>| {
-    // Without controllers: on a host that uses cgroup v1 they are not available here. The virtual machine with cgroup v2
-    // alone has its own tests.
+    // Without controllers: on a host that uses cgroup v1 they are not available here. The virtual machine with cgroup
+    // v2 alone has its own tests.
     let unified = unified_mount();
     let path = Path::new(ground.guard.name()).join("jail");
     let step = CgroupV2 { hierarchy: unified, path, controllers: vec![], settings: vec![], exclusive: true };
