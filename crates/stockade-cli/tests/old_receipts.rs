@@ -175,7 +175,7 @@ fn a_created_jail_of_0_1_is_filled_started_and_removed() {
         let jail = Jail::create(&guard);
         jail.replace_receipt(&jail.old_receipt());
         assert_eq!(jail.listed()["state"], "created");
-        assert_eq!(said(&guard, &["gc", "--json"]), "[]\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         let facts = jail.inspected();
         assert_eq!((&facts["state"], &facts["problem"]), (&json!("created"), &Value::Null));
         assert_eq!(facts["steps"].as_array().unwrap().len(), 18);
@@ -222,7 +222,7 @@ fn an_exited_jail_of_0_1_keeps_its_status_and_log() {
         jail.replace_receipt(&jail.old_receipt());
         let listed = jail.listed();
         assert_eq!((&listed["state"], &listed["ended"]), (&json!("exited"), &json!({ "exited": 7 })));
-        assert_eq!(said(&guard, &["gc", "--json"]), "[]\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         assert_eq!(jail.said(&["logs"], &[]), "{\"read\":\"an image\"}\n");
         jail.remove();
     });
@@ -249,6 +249,20 @@ fn gc_removes_abandoned_jails_of_0_1() {
 }
 
 #[test]
+fn gc_removes_tombstones_of_0_1() {
+    privileged!(guard, {
+        for status in ["exited0", "killed9", "unknown", "none"] {
+            let tombstone = guard.state().join(format!(".gone.0123456789abcdef.42.{status}.vm-1"));
+            std::fs::create_dir_all(&tombstone).unwrap();
+            said(&guard, &["gc"]);
+            assert!(!tombstone.exists(), "{status}");
+        }
+        // The test created it without stockade's mark, so it remains.
+        std::fs::remove_dir(guard.state()).unwrap();
+    });
+}
+
+#[test]
 fn a_jail_of_0_1_in_another_pid_namespace_is_left_alone() {
     privileged_v1!(guard, {
         let jail = Jail::create(&guard);
@@ -257,7 +271,7 @@ fn a_jail_of_0_1_in_another_pid_namespace_is_left_alone() {
         foreign["pid_namespace"] = json!(old["pid_namespace"].as_u64().unwrap() + 1);
         jail.replace_receipt(&foreign);
         assert_eq!(jail.listed()["state"], "foreign");
-        assert_eq!(said(&guard, &["gc", "--json"]), "[]\n");
+        assert_eq!(said(&guard, &["gc"]), "no abandoned jails\n");
         assert_eq!(stockade(&guard, &["rm", &jail.id]).code, 1);
         jail.replace_receipt(&old);
         jail.remove();

@@ -35,7 +35,7 @@ impl FindingsStyle {
     /// The fact, effect and fix of each finding.
     pub(crate) fn findings(self, findings: &[Finding]) -> String {
         let more = |finding: &Finding| {
-            let lines = [("effect", finding.breaks), ("fix", finding.mend.as_deref())];
+            let lines = [("effect", finding.effect), ("fix", finding.fix.as_deref())];
             let lines = lines.map(|(title, line)| {
                 let before = format!("{:8} {title:>18} ", "");
                 line.map(|line| format!("{before}{}\n", self.wrapped(line, before.len())))
@@ -87,8 +87,8 @@ mod tests {
             check: "cgroups",
             grade: Grade::Note,
             fact: "version 1 with cpu and memory and a_name_that_is_too_long_for_any_line".to_owned(),
-            breaks: Some("one two three four five"),
-            mend: None,
+            effect: Some("one two three four five"),
+            fix: None,
         }
     }
 

@@ -39,14 +39,16 @@ pub struct Finding {
     /// The fact.
     pub fact: String,
     /// The effect of the fact; `None` if it is good.
-    pub breaks: Option<&'static str>,
+    #[serde(rename = "breaks")]
+    pub effect: Option<&'static str>,
     /// The fix: a command or advice; `None` if the fact is good.
-    pub mend: Option<String>,
+    #[serde(rename = "mend")]
+    pub fix: Option<String>,
 }
 
 impl Finding {
     pub(crate) fn good(check: &'static str, fact: impl Into<String>) -> Self {
-        Self { check, grade: Grade::Good, fact: fact.into(), breaks: None, mend: None }
+        Self { check, grade: Grade::Good, fact: fact.into(), effect: None, fix: None }
     }
 
     pub(crate) fn bad(
@@ -56,6 +58,6 @@ impl Finding {
         effect: &'static str,
         fix: impl Into<String>,
     ) -> Self {
-        Self { check, grade, fact: fact.into(), breaks: Some(effect), mend: Some(fix.into()) }
+        Self { check, grade, fact: fact.into(), effect: Some(effect), fix: Some(fix.into()) }
     }
 }

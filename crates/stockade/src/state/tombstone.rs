@@ -60,6 +60,18 @@ mod tests {
     }
 
     #[test]
+    fn tombstones_of_version_0_1_are_parsed() {
+        let status = |text| {
+            let name = format!(".gone.0123456789abcdef.42.{text}.vm-1");
+            Tombstone::parse(&name).map(|tombstone| tombstone.vmm)
+        };
+        assert_eq!(status("exited0"), Some(Some((42, ExitStatus::Exited(0)))));
+        assert_eq!(status("killed15"), Some(Some((42, ExitStatus::Killed(15)))));
+        assert_eq!(status("unknown"), Some(Some((42, ExitStatus::Unknown))));
+        assert_eq!(status("none"), Some(None));
+    }
+
+    #[test]
     fn other_names_are_not_tombstones() {
         for name in
             ["vm-1", ".gone", ".gone.x.1.exited0.vm-1", ".gone.0123456789abcdef.1.lost5.vm-1", ".stockade-1"]

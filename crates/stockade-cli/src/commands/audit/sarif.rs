@@ -30,7 +30,7 @@ fn result(id: &JailId, finding: &Finding) -> Value {
         Grade::Warning => ("fail", "warning"),
         Grade::Broken => ("fail", "error"),
     };
-    let parts = [Some(finding.fact.as_str()), finding.breaks, finding.mend.as_deref()];
+    let parts = [Some(finding.fact.as_str()), finding.effect, finding.fix.as_deref()];
     let text: Vec<&str> = parts.into_iter().flatten().collect();
     json!({
         "ruleId": finding.check,

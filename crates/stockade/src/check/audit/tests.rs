@@ -35,8 +35,8 @@ fn found(change: impl FnOnce(&mut AuditFacts)) -> Vec<(&'static str, Grade)> {
     let mut facts = tight();
     change(&mut facts);
     let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
-    bad.map(|Finding { check, grade, breaks, mend, .. }| {
-        assert!(breaks.is_some() && mend.is_some(), "{check} has no effect or fix");
+    bad.map(|Finding { check, grade, effect, fix, .. }| {
+        assert!(effect.is_some() && fix.is_some(), "{check} has no effect or fix");
         (check, grade)
     })
     .collect()

@@ -37,7 +37,7 @@ fn found(change: impl FnOnce(&mut HostFacts)) -> Vec<(&'static str, Grade, Strin
     change(&mut facts);
     let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
     bad.map(|finding| {
-        assert!(finding.breaks.is_some() && finding.mend.is_some(), "{finding:?} has no effect or fix");
+        assert!(finding.effect.is_some() && finding.fix.is_some(), "{finding:?} has no effect or fix");
         (finding.check, finding.grade, finding.fact)
     })
     .collect()
@@ -196,6 +196,6 @@ fn cgroups_are_listed_with_their_enabled_controllers() {
 fn the_fix_names_the_mount_point_to_remount() {
     let mut facts = healthy();
     facts.base.options = vec!["noexec"];
-    let fix = finding(&facts, "base").mend.expect("a fix");
+    let fix = finding(&facts, "base").fix.expect("a fix");
     assert_eq!(fix, "run 'mount -o remount,exec /srv', or use another --chroot-base-dir");
 }
