@@ -36,7 +36,7 @@ fn run_places_shared_libraries_except_with_no_closure() {
         arguments.push("--no-closure".into());
         let output = run("stockade", &arguments);
         let said = "stockade: cannot execute in the jail: /vmm: no such file or directory; the file is in the jail, \
-                    so its interpreter is missing: link it statically or place its shared libraries\n";
+                    so its interpreter is missing: use a static executable or place its shared libraries\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
     });
 }
@@ -60,7 +60,8 @@ fn a_created_jail_has_its_libraries_and_takes_directories() {
         assert_eq!((placed.code, placed.stdout.as_str()), (0, "/usr/share/roms\n"), "{placed:?}");
         let again = place("usr/share/roms");
         let said = format!(
-            "stockade: {}: /usr/share/roms is in the jail already, and a directory is placed only where nothing is\n",
+            "stockade: {}: '/usr/share/roms' exists in the jail, and a directory is never placed over something; use \
+             another name\n",
             directory.display()
         );
         assert_eq!((again.code, again.stderr), (1, said));

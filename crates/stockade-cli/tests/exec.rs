@@ -346,7 +346,7 @@ fn a_file_size_limit_applies_to_the_program_not_its_copy() {
                 .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
         {
             assert_eq!(output.code, 126, "{}", output.stderr);
-            assert!(output.stderr.contains("File too large"), "{}", output.stderr);
+            assert!(output.stderr.contains("file too large"), "{}", output.stderr);
         }
         said(&guard, &["rm", "--force", &id]);
     });

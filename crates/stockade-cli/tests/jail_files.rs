@@ -507,10 +507,7 @@ fn an_unreadable_file_is_one_line() {
     privileged!(guard, {
         let empty = guard.file("empty.toml", "").display().to_string();
         for (path, said) in [
-            (
-                "/no/such.toml",
-                "--file: cannot read '/no/such.toml': no such file or directory".to_owned(),
-            ),
+            ("/no/such.toml", "--file: cannot read '/no/such.toml': no such file or directory".to_owned()),
             ("/", "--file: cannot read '/': is a directory".to_owned()),
             (&empty, format!("{empty}: the file describes no jail; add a table [[jail]]")),
         ] {

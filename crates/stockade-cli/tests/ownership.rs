@@ -53,7 +53,7 @@ fn a_crash_never_touches_a_jail_of_another_state_directory() {
         };
         let refused = traced(&[]);
         assert_eq!(refused.code, 125);
-        assert!(refused.stderr.contains("was not made by stockade for this jail"), "{refused:?}");
+        assert!(refused.stderr.contains("was not created by stockade for this jail"), "{refused:?}");
         let trace = std::fs::read_to_string(guard.directory().join("trace")).unwrap();
         let mut counts = std::collections::BTreeMap::<&str, usize>::new();
         for name in trace.lines().filter_map(|line| Some(line.split_once('(')?.0)) {
@@ -187,7 +187,7 @@ fn a_jail_of_another_pid_namespace_is_left_alone() {
         let refused = stockade(&state, &["rm", "--force", &id]);
         assert_eq!(
             refused.stderr,
-            format!("stockade: jail {id} was made in another pid namespace; work on it there\n")
+            format!("stockade: jail '{id}' belongs to another pid namespace; run the command there\n")
         );
         drop(inside.stdin.take());
         assert_eq!(inside.wait().unwrap().code(), Some(0));

@@ -309,7 +309,7 @@ fn unreadable_capabilities_count_as_capabilities() {
         let unknown = "file capabilities (which cannot be read)";
         let output = place("image=link:link:ro");
         let line = format!(
-            "stockade: image: {file} cannot be linked into the jail: a link would keep its {unknown}: use :copy\n"
+            "stockade: image: '{file}' cannot be a hard link in the jail, which would keep its {unknown}; copy it instead\n"
         );
         assert_eq!((output.code, output.stderr), (1, line), "is strace installed?");
         let output = place("image:ro");

@@ -10,7 +10,7 @@ use crate::terminal::output::{Failure, in_flag};
 /// The flag of the state directory.
 #[derive(Debug, Args)]
 pub(crate) struct StateArgs {
-    /// State directory.
+    /// Jail state.
     #[arg(long, value_name = "DIR", env = "STOCKADE_STATE_DIR", hide_env_values = true)]
     #[arg(default_value = DEFAULT_STATE_DIRECTORY)]
     state_dir: PathBuf,

@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<Profile, SpecError> {
 }
 
 fn problem(path: &Path, problem: &dyn std::fmt::Display) -> SpecError {
-    SpecError::ProfileFile(path.to_owned(), problem.to_string())
+    SpecError::ProfileFile(path.to_owned(), super::reason(&problem))
 }
 
 #[cfg(test)]
