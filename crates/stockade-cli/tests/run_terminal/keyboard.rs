@@ -99,7 +99,7 @@ fn signal_keys_reach_a_vmm_that_wants_them_as_bytes() {
         operator.line("fg");
         operator.waits_for_echo(false);
         operator.types("\x03");
-        operator.sees("once more kills it");
+        operator.sees("repeat to kill it");
         operator.prompt();
         assert_eq!(operator.code(), 143);
         nothing_is_left(guard);
@@ -116,7 +116,7 @@ fn ctrl_c_asks_the_vmm_to_exit_and_a_second_one_kills_it() {
             operator.line(&run(guard, "--grace 600", script));
             operator.sees("up\r\n");
             operator.types(key);
-            operator.sees("once more kills it\r\n");
+            operator.sees("repeat to kill it\r\n");
             operator.types(key);
             operator.prompt();
             assert_eq!(operator.code(), 137);
@@ -171,7 +171,7 @@ fn a_vmm_that_floods_or_never_reads_is_stopped_by_ctrl_c() {
         operator.types(&lines);
         operator.watches(Duration::from_secs(2));
         assert_eq!(operator.types("\x03"), 1, "the terminal has room for the key");
-        operator.sees("once more kills it\r\n");
+        operator.sees("repeat to kill it\r\n");
         operator.prompt();
         assert_eq!(operator.code(), 143);
         nothing_is_left(guard);
