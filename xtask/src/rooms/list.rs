@@ -67,7 +67,7 @@ pub(crate) const HOUSES: &[House] = &[
             &[
                 room("check", "doctor, audit, host snapshots"),
                 room("watch", "events, log, inspect, usage"),
-                room("jail", "a jail's life: prepare to teardown"),
+                room("jail", "a jail's life: create to teardown"),
             ],
             &[room("state", "the state directory: receipts, locks, listings")],
             &[room("plan", "decisions: from specification and host facts to steps")],
