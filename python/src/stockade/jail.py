@@ -248,7 +248,7 @@ class Jail:
         if any(stream is not None for stream in streams):
             running = self._take().launch(*streams)
         else:
-            running = self._take().launch_watched(log_bytes)
+            running = self._take().launch_monitored(log_bytes)
         self._vm = Vm(self._id, running)
         return self._vm
 
