@@ -1,0 +1,203 @@
+//! The context in which the steps of one jail are applied and undone.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
+
+use crate::error::{Context, Operation, Result};
+use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
+use crate::sys::jail_root::{JailRoot, set_mode_and_owner};
+use crate::sys::owned_dir::own_name;
+use crate::sys::remove_tree::Removal;
+
+/// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
+#[derive(Debug)]
+pub struct StepContext {
+    /// The jail's paths.
+    pub(crate) layout: Layout,
+    /// The nonce of the jail's receipt, which marks everything created for it; `None` without a receipt.
+    pub(crate) mark: Option<Nonce>,
+    /// Whether the receipt is of this boot. Otherwise its processes have exited, and its pids are those of others.
+    pub(crate) this_boot: bool,
+    /// The VMM's mount namespace, if a bind has to be attached there at once.
+    pub(crate) mounts: Option<OwnedFd>,
+    /// The exit status of the VMM, if the teardown or a failed launch has obtained it.
+    exit_status: Cell<Option<ExitStatus>>,
+    /// The cgroups above the jail's own that this process created.
+    parents: RefCell<Vec<HostPath>>,
+    /// A network namespace that another thread is creating.
+    network: RefCell<Option<PendingNamespace>>,
+    /// Paths that are removed with the jail's directory, and whether they were removed.
+    tracked: RefCell<BTreeMap<PathBuf, bool>>,
+    /// The privileges that placed files have lost.
+    stripped: RefCell<Vec<Stripped>>,
+    tree: OnceCell<JailRoot>,
+}
+
+impl StepContext {
+    /// The context of the jail with this layout.
+    ///
+    /// # Arguments
+    /// `mark` is the nonce of the jail's receipt. Everything is marked with it, and only objects with this mark are
+    /// removed.
+    pub fn new(layout: Layout, mark: Option<Nonce>) -> Self {
+        Self {
+            layout,
+            mark,
+            this_boot: true,
+            mounts: None,
+            exit_status: Cell::new(None),
+            parents: RefCell::default(),
+            network: RefCell::default(),
+            tracked: RefCell::default(),
+            stripped: RefCell::default(),
+            tree: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn of_boot(self, this_boot: bool) -> Self {
+        Self { this_boot, ..self }
+    }
+
+    /// Whether the jail has a receipt. Without one it is created as Firecracker's jailer does, and never undone.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.mark.is_some()
+    }
+
+    /// Records a new cgroup above the jail's own.
+    pub(crate) fn note_parent(&self, cgroup: HostPath) {
+        self.parents.borrow_mut().push(cgroup);
+    }
+
+    /// Removes the recorded cgroups above that of a jail in which no VMM has run. The kernel keeps those that others
+    /// use.
+    pub(crate) fn remove_parents(&self) {
+        for cgroup in self.parents.take().iter().rev() {
+            let _ = rustix::fs::rmdir(cgroup.as_path());
+        }
+    }
+
+    pub(super) fn note_stripped(&self, stripped: Option<Stripped>) {
+        self.stripped.borrow_mut().extend(stripped);
+    }
+
+    /// The privileges that placed files have lost since the last call.
+    pub(crate) fn take_stripped(&self) -> Vec<Stripped> {
+        self.stripped.take()
+    }
+
+    /// Keeps the exit status of the VMM, for the tombstone. `None` changes nothing.
+    pub(crate) fn set_exit_status(&self, status: Option<ExitStatus>) {
+        self.exit_status.set(status.or(self.exit_status.get()));
+    }
+
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        self.exit_status.get()
+    }
+
+    /// Begins to create a network namespace, for the step that gives it its name.
+    pub(crate) fn begin_network(&self) {
+        // If no thread can be started, the step creates it.
+        self.network.replace(begin_network().ok());
+    }
+
+    pub(super) fn network(&self) -> std::io::Result<OwnedFd> {
+        self.network.take().map_or_else(new_network, PendingNamespace::wait)
+    }
+
+    /// Records whether the path is removed with the jail's directory (see [`Self::was_removed`]).
+    pub(crate) fn track_removal(&self, path: &JailPath) {
+        self.tracked
+            .borrow_mut()
+            .insert(self.layout.root().join(path.relative()).as_path().to_owned(), false);
+    }
+
+    pub(super) fn note_removed(&self, path: &HostPath) {
+        if let Some(removed) = self.tracked.borrow_mut().get_mut(path.as_path()) {
+            *removed = true;
+        }
+    }
+
+    /// Whether a tracked path was removed.
+    pub(crate) fn was_removed(&self, path: &JailPath) -> bool {
+        let path = self.layout.root().join(path.relative());
+        self.tracked.borrow().get(path.as_path()) == Some(&true)
+    }
+
+    /// The jail's tree.
+    ///
+    /// # Errors
+    /// Returns an error if the tree does not exist or cannot be opened.
+    pub(crate) fn tree(&self) -> Result<&JailRoot> {
+        self.find_tree()?.ok_or(Errno::NOENT).context(Operation::Open, self.layout.root())
+    }
+
+    /// The jail's tree, if it exists.
+    pub(crate) fn find_tree(&self) -> Result<Option<&JailRoot>> {
+        if self.tree.get().is_none()
+            && let Some(tree) =
+                JailRoot::open(self.layout.base(), &self.layout.root_below_base(), self.is_recorded())?
+        {
+            return Ok(Some(self.tree.get_or_init(|| tree)));
+        }
+        Ok(self.tree.get())
+    }
+
+    /// The jail's tree, if it exists and was created for this receipt.
+    ///
+    /// Every undo uses this one: a jail of the same name may belong to another receipt.
+    pub(crate) fn own_tree(&self) -> Result<Option<&JailRoot>> {
+        if self.is_own()? { self.find_tree() } else { Ok(None) }
+    }
+
+    /// Closes the jail's tree to all but root, so that no process replaces anything in it during the removal.
+    ///
+    /// A process with an open directory of the tree can still act in it. The removal tolerates that.
+    pub(crate) fn close(&self) {
+        // If it cannot be closed, it is removed without that.
+        if let Ok(Some(tree)) = self.own_tree() {
+            let _ = set_mode_and_owner(tree.root(), 0o700, Owner { uid: 0, gid: 0 }, &self.layout.root());
+        }
+    }
+
+    /// Whether the jail's directory was created for this receipt. Without a receipt any directory counts.
+    pub(crate) fn is_own(&self) -> Result<bool> {
+        let Some(marker) = self.marker() else { return Ok(true) };
+        let marker = self.layout.jail_dir().join(marker);
+        match rustix::fs::lstat(marker.as_path()) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(false),
+            Err(cause) => Err(cause).context(Operation::Inspect, marker),
+        }
+    }
+
+    /// The name of the file beside the jail's root that marks the directory for its receipt.
+    ///
+    /// The file and the directory belong to root, so the jail's uid cannot change them.
+    pub(crate) fn marker(&self) -> Option<String> {
+        self.mark.as_ref().map(own_name)
+    }
+
+    /// Keeps the jail's tree, as opened by the step that created its root.
+    pub(crate) fn set_tree(&self, tree: JailRoot) {
+        // A tree that is already set is the same.
+        let _ = self.tree.set(tree);
+    }
+
+    /// Removes a path in the jail's own tree.
+    pub(super) fn remove(&self, path: &JailPath) -> Result<Removal> {
+        match self.own_tree()? {
+            Some(tree) => Ok(tree.remove(path)?),
+            None => Ok(Removal::NeverThere),
+        }
+    }
+
+    /// A unique name for temporary files in the jail's tree.
+    pub(crate) fn temporary_name(&self) -> String {
+        self.marker().unwrap_or_else(|| format!(".stockade-{}", std::process::id()))
+    }
+}
