@@ -164,7 +164,16 @@ impl Step {
             Self::PlacedTree(tree) => Some(&tree.path),
             Self::DeviceNode(node) => Some(&node.path),
             Self::Bind(bind) => Some(&bind.path),
-            _ => None,
+            Self::SharedDirectory(_)
+            | Self::JailDirectory(_)
+            | Self::Directory(_)
+            | Self::CpuInfo(_)
+            | Self::Ramfs(_)
+            | Self::NamedNetns(_)
+            | Self::CgroupV1(_)
+            | Self::CgroupV2(_)
+            | Self::External(_)
+            | Self::Vmm(_) => None,
         }
     }
 
@@ -174,7 +183,18 @@ impl Step {
             // The root is part of the directory's own step.
             Self::Directory(directory) => Some(&directory.path).filter(|path| **path != JailPath::root()),
             Self::CpuInfo(cpu_info) => Some(&cpu_info.target),
-            other => other.placed_at(),
+            Self::PlacedFile(_) | Self::PlacedTree(_) | Self::DeviceNode(_) | Self::Bind(_) => {
+                self.placed_at()
+            }
+            // A ramfs has to be unmounted.
+            Self::Ramfs(_)
+            | Self::SharedDirectory(_)
+            | Self::JailDirectory(_)
+            | Self::NamedNetns(_)
+            | Self::CgroupV1(_)
+            | Self::CgroupV2(_)
+            | Self::External(_)
+            | Self::Vmm(_) => None,
         }
     }
 
@@ -183,8 +203,21 @@ impl Step {
         match self {
             Self::CgroupV1(cgroup) => Some(cgroup.directory()),
             Self::CgroupV2(cgroup) => Some(cgroup.directory()),
-            Self::External(External { what: ExternalKind::Cgroup, path }) => Some(path.clone()),
-            _ => None,
+            Self::External(external) => match external.what {
+                ExternalKind::Cgroup => Some(external.path.clone()),
+                ExternalKind::Directory | ExternalKind::Processes | ExternalKind::Netns => None,
+            },
+            Self::SharedDirectory(_)
+            | Self::JailDirectory(_)
+            | Self::Directory(_)
+            | Self::DeviceNode(_)
+            | Self::PlacedFile(_)
+            | Self::PlacedTree(_)
+            | Self::Bind(_)
+            | Self::CpuInfo(_)
+            | Self::Ramfs(_)
+            | Self::NamedNetns(_)
+            | Self::Vmm(_) => None,
         }
     }
 
@@ -200,7 +233,19 @@ impl Step {
         match self {
             Self::PlacedFile(file) => file.strips(),
             Self::PlacedTree(tree) => tree.strips(),
-            _ => None,
+            // A device node is created without privileges, and a bind and the processor's description lose none.
+            Self::DeviceNode(_)
+            | Self::Bind(_)
+            | Self::CpuInfo(_)
+            | Self::SharedDirectory(_)
+            | Self::JailDirectory(_)
+            | Self::Directory(_)
+            | Self::Ramfs(_)
+            | Self::NamedNetns(_)
+            | Self::CgroupV1(_)
+            | Self::CgroupV2(_)
+            | Self::External(_)
+            | Self::Vmm(_) => None,
         }
     }
 
