@@ -9,7 +9,9 @@ use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
 
 use crate::entry::EnterStep;
 use crate::error::{Context, Operation, Result};
+use crate::sys::file_id::FileId;
 use crate::sys::process::PidFd;
+use crate::sys::procfs::namespace_file;
 
 /// The VMM's namespaces that are not the caller's.
 ///
@@ -64,12 +66,11 @@ fn open_unless_own(vmm: &PidFd, kind: &str) -> Result<Option<OwnedFd>> {
 }
 
 fn open(process: &str, kind: &str) -> Result<OwnedFd> {
-    let at = format!("/proc/{process}/ns/{kind}");
+    let at = namespace_file(process, kind);
     let opened = rustix::fs::open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     opened.and_then(above_standard).context(Operation::Open, at)
 }
 
-fn identity(namespace: &OwnedFd) -> Result<(u64, u64)> {
-    let facts = rustix::fs::fstat(namespace).context(Operation::Inspect, "a namespace")?;
-    Ok((facts.st_dev, facts.st_ino))
+fn identity(namespace: &OwnedFd) -> Result<FileId> {
+    Ok(FileId::of(namespace).context(Operation::Inspect, "a namespace")?)
 }

@@ -17,6 +17,7 @@ use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
 use crate::sys::directory_names::names;
+use crate::sys::file_id::FileId;
 use crate::sys::jail_root::{INSIDE, NEW_FILE, change_owner, open_directory, set_mode_and_owner};
 use crate::sys::{OnProgress, Progress};
 
@@ -47,7 +48,7 @@ impl PlacedTree {
         let top = open_directory(CWD, self.source.as_path(), ResolveFlags::NO_SYMLINKS)
             .context(Operation::Open, &self.source)?;
         let mode = inspect(&top, &self.source)?.st_mode;
-        let root = rustix::fs::fstat(tree.root()).context(Operation::Inspect, ctx.layout.root())?;
+        let root = FileId::of(tree.root()).context(Operation::Inspect, ctx.layout.root())?;
         let total = if count { bytes_below(top.as_fd()) } else { 0 };
         let stripped = Stripped::of(&self.source, FilePrivileges::of_mode(mode));
         let mut copying = Copying {
@@ -109,7 +110,7 @@ struct Copying<'a> {
     step: &'a PlacedTree,
     source: &'a HostPath,
     /// The jail's own root, which must not be in the directory.
-    root: Stat,
+    root: FileId,
     /// The privileges that the copies do not have.
     stripped: Option<Stripped>,
     /// The bytes of all copied files.
@@ -149,7 +150,7 @@ impl Copying<'_> {
         let at = self.source.join(below);
         let source = open(from, name, OFlags::DIRECTORY).context(Operation::Open, &at)?;
         let facts = inspect(&source, &at)?;
-        if (facts.st_dev, facts.st_ino) == (self.root.st_dev, self.root.st_ino) {
+        if FileId::from(&facts) == self.root {
             return Err(PlacementError::TreeHoldsJail(self.source.as_path().to_owned()).into());
         }
         Stripped::add(&mut self.stripped, Stripped::of(&at, FilePrivileges::of_mode(facts.st_mode)));

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use crate::sys::error::Result;
 use crate::sys::process::ProcessRef;
-use crate::sys::procfs::read;
+use crate::sys::procfs::{namespace_file, read};
 
 /// A value that is computed once.
 ///
@@ -43,7 +43,7 @@ pub(crate) fn pid_namespace() -> u64 {
     static KNOWN: Cached<(i32, u64)> = Cached::new();
     // A cloned child may be in another namespace.
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let read = || (pid, rustix::fs::stat("/proc/self/ns/pid").map_or(0, |facts| facts.st_ino));
+    let read = || (pid, rustix::fs::stat(namespace_file("self", "pid")).map_or(0, |facts| facts.st_ino));
     KNOWN.get().filter(|known| known.0 == pid).unwrap_or_else(|| KNOWN.keep(read())).1
 }
 

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::error::{Context, Operation, Result};
 use crate::spec::HostPath;
+use crate::sys::file_id::FileId;
 use crate::sys::jail_root::open_directory;
 
 /// The result of an attempt to lock a directory.
@@ -35,7 +36,11 @@ pub(crate) fn try_lock(path: &HostPath) -> Result<DirLock> {
         Err(Errno::WOULDBLOCK) => return Ok(DirLock::Busy(directory)),
         Err(cause) => return Err(cause).context(Operation::Lock, path),
     }
-    let (held, named) = (rustix::fs::fstat(&directory), rustix::fs::lstat(path.as_path()));
-    let same = matches!((held, named), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-    Ok(if same { DirLock::Held(directory) } else { DirLock::Missing })
+    let held = FileId::of(&directory).context(Operation::Inspect, path)?;
+    let named = match FileId::of_name(path.as_path()) {
+        Ok(named) => Some(named),
+        Err(Errno::NOENT) => None,
+        Err(cause) => return Err(cause).context(Operation::Inspect, path),
+    };
+    Ok(if named == Some(held) { DirLock::Held(directory) } else { DirLock::Missing })
 }

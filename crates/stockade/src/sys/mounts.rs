@@ -14,7 +14,7 @@ pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 use super::error::{Context, Operation, Result};
 use super::jail_root::{open_directory, open_path};
 use crate::spec::HostPath;
-use crate::sys::procfs::fd_path;
+use crate::sys::procfs::{fd_path, process_file};
 
 /// All mounts that this process sees, in the order of creation.
 pub(crate) fn table() -> Result<Vec<Mount>> {
@@ -23,7 +23,7 @@ pub(crate) fn table() -> Result<Vec<Mount>> {
 
 /// All mounts that a process sees.
 pub(crate) fn of_process(pid: i32) -> Result<Vec<Mount>> {
-    let table = format!("/proc/{pid}/mountinfo");
+    let table = process_file(pid, "mountinfo");
     mount_table::read(&table).context(Operation::Read, table)
 }
 

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{ExitStatus, JailPath};
 use crate::sys::error::{Context, Operation, Result};
-use crate::sys::procfs::read_file;
+use crate::sys::file_id::FileId;
+use crate::sys::procfs::{process_file, read_file};
 use crate::sys::{cache, mounts};
 
 /// The time that killed processes have to exit.
@@ -116,7 +117,7 @@ pub(crate) struct StatLine(String);
 
 impl StatLine {
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        let mut text = read_file(format!("/proc/{pid}/stat")).ok()?;
+        let mut text = read_file(process_file(pid, "stat")).ok()?;
         // The command's name is in parentheses and may itself contain parentheses.
         let after_name = text.rfind(") ")? + 2;
         text.drain(..after_name);
@@ -225,11 +226,11 @@ pub(crate) fn remaining(deadline: Instant) -> Timespec {
 
 /// The processes whose root directory is `root`.
 pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
-    let Ok(root) = rustix::fs::fstat(root) else { return Vec::new() };
+    let Ok(root) = FileId::of(root) else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let kernel_threads = kernel_threads();
-    pids.filter(|pid| kernel_threads.binary_search(pid).is_err() && is_rooted_at(*pid, &root)).collect()
+    pids.filter(|pid| kernel_threads.binary_search(pid).is_err() && is_rooted_at(*pid, root)).collect()
 }
 
 /// The pids of the kernel's threads, sorted; empty if they cannot be identified.
@@ -248,17 +249,16 @@ fn kernel_threads() -> Vec<i32> {
     threads
 }
 
-fn is_rooted_at(pid: i32, root: &rustix::fs::Stat) -> bool {
-    let facts = rustix::fs::stat(format!("/proc/{pid}/root"));
-    facts.is_ok_and(|facts| (facts.st_dev, facts.st_ino) == (root.st_dev, root.st_ino))
+fn is_rooted_at(pid: i32, root: FileId) -> bool {
+    FileId::at(process_file(pid, "root")) == Ok(root)
 }
 
 /// Kills the process with this pid if its root directory is `root`, and waits until it exits.
 pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instant) -> Result<bool> {
-    let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
+    let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
     let Some(process) = PidFd::open(pid)? else { return Ok(false) };
     // Checked with the pidfd held: while the process exists, its pid is not reused.
-    if !is_rooted_at(pid, &facts) || has_exited(pid) {
+    if !is_rooted_at(pid, facts) || has_exited(pid) {
         return Ok(false);
     }
     process.signal(Signal::KILL)?;
@@ -268,14 +268,14 @@ pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instan
 /// Kills the processes whose root directory is `root`, until there is none or the time is up.
 pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, timeout: Duration) -> Result<usize> {
     let deadline = Instant::now() + timeout;
-    let facts = rustix::fs::fstat(root).context(Operation::Inspect, "a jail's root")?;
+    let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
     let mut killed = 0;
     loop {
         let mut exiting = Vec::new();
         for pid in rooted_at(root) {
             let Some(process) = PidFd::open(pid)? else { continue };
             // Checked again with the pidfd held: the pid may have been reused before.
-            if is_rooted_at(pid, &facts) && !has_exited(pid) {
+            if is_rooted_at(pid, facts) && !has_exited(pid) {
                 process.signal(Signal::KILL)?;
                 exiting.push(process);
             }

@@ -1,5 +1,6 @@
 //! Files of the kernel: `/proc`, `/sys` and cgroups.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -21,6 +22,16 @@ pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
     let mut text = String::with_capacity(4096);
     // Through `take`, which does not query the size: files of the kernel have none.
     File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
+}
+
+/// The path of a file that the kernel has for each process. `process` is a pid, or `self`.
+pub(crate) fn process_file(process: impl Display, file: &str) -> String {
+    format!("/proc/{process}/{file}")
+}
+
+/// The path of a process's namespace of this kind. `process` is a pid, or `self`.
+pub(crate) fn namespace_file(process: impl Display, kind: &str) -> String {
+    format!("/proc/{process}/ns/{kind}")
 }
 
 /// A path of an open file or directory, for system calls that take no file descriptor.

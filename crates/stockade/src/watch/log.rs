@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
 use crate::state::entry::read_receipt;
+use crate::sys::file_id::FileId;
 use crate::sys::jail_root::open_directory;
 use crate::sys::process::{PidFd, remaining};
 use crate::sys::procfs::fd_path;
@@ -125,8 +125,8 @@ impl Log {
     /// Opens the file after the current one; `None` if the current one is the last.
     fn next_file(&self) -> Result<Option<File>> {
         let same = |file: &File| {
-            let (Some(current), Ok(facts)) = (&self.current, file.metadata()) else { return false };
-            current.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (facts.dev(), facts.ino()))
+            let current = self.current.as_ref().map(FileId::of);
+            current.is_some_and(|current| current.is_ok() && current == FileId::of(file))
         };
         let newer = self.open("log")?;
         if newer.as_ref().is_some_and(same) {

@@ -11,7 +11,10 @@ use super::tree::TreeFacts;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::JailId;
 use crate::state::{JailState, Receipt, Store};
+use crate::sys::file_id::FileId;
 use crate::sys::mounts::{self, Mount};
+use crate::sys::procfs::{namespace_file, process_file};
+use std::fmt::Display;
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -118,7 +121,7 @@ impl AuditFacts {
 
     fn of(receipt: &Receipt, store: &Store, pid: i32) -> Result<Self> {
         let read = |file: &str| {
-            let at = format!("/proc/{pid}/{file}");
+            let at = process_file(pid, file);
             std::fs::read(&at)
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 .context(Operation::Read, at)
@@ -128,9 +131,8 @@ impl AuditFacts {
             field(&status, name).split_whitespace().filter_map(|number| number.parse().ok()).collect()
         };
         let (mounts, ctx) = (mounts::of_process(pid)?, receipt.step_context());
-        let root = |whose: &str| rustix::fs::stat(format!("/proc/{whose}/root"));
-        let same_root = matches!((root(&pid.to_string()), root("self")),
-            (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
+        let root = FileId::at(process_file(pid, "root"));
+        let same_root = root.is_ok() && root == FileId::at(process_file("self", "root"));
         let (settings, limited) = limits::in_force(receipt);
         Ok(Self {
             uids: numbers("Uid"),
@@ -178,7 +180,7 @@ fn field<'t>(status: &'t str, name: &str) -> &'t str {
 
 /// Counts the threads with `no_new_privs`, which each thread has for itself.
 fn no_new_privs_threads(pid: i32) -> usize {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = std::fs::read_dir(process_file(pid, "task")).into_iter().flatten().flatten();
     let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
     threads
         .filter_map(|thread| status(thread).ok())
@@ -187,10 +189,9 @@ fn no_new_privs_threads(pid: i32) -> usize {
 }
 
 fn shared_namespaces(pid: i32) -> Vec<String> {
-    let inode =
-        |whose: &str, kind: &str| rustix::fs::stat(format!("/proc/{whose}/ns/{kind}")).ok().map(|f| f.st_ino);
+    let namespace = |whose: &dyn Display, kind: &str| FileId::at(namespace_file(whose, kind));
     let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-    let shared = kinds.into_iter().filter(|kind| inode(&pid.to_string(), kind) == inode("self", kind));
+    let shared = kinds.into_iter().filter(|kind| namespace(&pid, kind) == namespace(&"self", kind));
     shared.map(str::to_owned).collect()
 }
 
@@ -203,14 +204,15 @@ fn limit(line: &str) -> Option<(String, Option<u64>)> {
 /// Reads the open file descriptors. One leads out of the jail if it was opened on a mount outside the jail.
 fn descriptors(pid: i32, mounts: &[Mount]) -> Result<Vec<Descriptor>> {
     let mounts: BTreeSet<String> = mounts.iter().map(|mount| mount.id.to_string()).collect();
-    let directory = format!("/proc/{pid}/fd");
+    let directory = process_file(pid, "fd");
     let entries = std::fs::read_dir(&directory).context(Operation::Read, &directory)?;
     let mut found = Vec::new();
     for number in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         let at = format!("{directory}/{number}");
         // The VMM may have closed it since it was listed.
         let Ok(target) = std::fs::read_link(&at) else { continue };
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        let info =
+            std::fs::read_to_string(process_file(pid, &format!("fdinfo/{number}"))).unwrap_or_default();
         let is_directory = std::fs::metadata(&at).is_ok_and(|facts| facts.is_dir());
         let reach = match (
             target.is_absolute() && !target.starts_with("/memfd:"),

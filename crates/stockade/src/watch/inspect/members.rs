@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::state::Receipt;
 use crate::sys::process::StatLine;
-use crate::sys::procfs::read_file;
+use crate::sys::procfs::{process_file, read_file};
 use crate::sys::{cgroup, mounts};
 
 /// A process of a jail.
@@ -46,7 +46,7 @@ pub(super) fn members(receipt: &Receipt) -> Vec<Member> {
 fn member(pid: i32) -> Option<Member> {
     let stat = StatLine::of(pid)?;
     let parent = stat.field(4)?.parse().ok()?;
-    let name = read_file(format!("/proc/{pid}/comm")).ok()?.trim_end_matches('\n').to_owned();
+    let name = read_file(process_file(pid, "comm")).ok()?.trim_end_matches('\n').to_owned();
     Some(Member { pid, parent, name })
 }
 
