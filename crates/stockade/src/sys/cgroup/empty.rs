@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -10,37 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use super::{children, for_each_below, processes, write_existing};
 use crate::spec::HostPath;
-use crate::sys::error::{Context, Operation, Result, errno};
+use crate::sys::error::{Context, Operation, Result};
 use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
-use crate::sys::procfs::read_file;
 use crate::sys::remove_tree::Removal;
-
-/// The processes in a cgroup, without those in its child cgroups.
-pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
-    let file = cgroup.join("cgroup.procs");
-    match read_file(&file) {
-        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-        // ENODEV: the cgroup was removed between opening and reading.
-        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
-        Err(e) => Err(e).context(Operation::Read, file),
-    }
-}
-
-/// Moves this process into a cgroup.
-pub(crate) fn move_self(cgroup: &HostPath) -> std::io::Result<()> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0")
-}
-
-/// Whether a process is in a cgroup or in one below it.
-pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
-    let mut used = false;
-    for_each_below(cgroup, &mut |below| {
-        used |= !processes(below)?.is_empty();
-        Ok(())
-    })?;
-    Ok(used)
-}
 
 /// Kills the processes in a cgroup and below, and removes the cgroups bottom up.
 ///
@@ -134,12 +107,6 @@ fn set_freezer(cgroup: &HostPath, state: &str) -> Result<bool> {
     }
 }
 
-/// Writes a file of a cgroup, without creating it.
-fn write_existing(file: &HostPath, value: &str) -> std::result::Result<(), Errno> {
-    let opened = std::fs::OpenOptions::new().write(true).open(file);
-    opened.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|e| errno(&e))
-}
-
 /// Kills until no process is left: a later round catches the children of a process that forks.
 fn kill_one_by_one(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     while Instant::now() < deadline {
@@ -220,15 +187,4 @@ fn remove_bottom_up(cgroup: &HostPath) -> std::result::Result<(), Errno> {
         }
     }
     rustix::fs::rmdir(cgroup.as_path())
-}
-
-fn for_each_below(cgroup: &HostPath, action: &mut dyn FnMut(&HostPath) -> Result<()>) -> Result<()> {
-    action(cgroup)?;
-    children(cgroup).iter().try_for_each(|below| for_each_below(below, action))
-}
-
-fn children(cgroup: &HostPath) -> Vec<HostPath> {
-    let Ok(entries) = std::fs::read_dir(cgroup) else { return Vec::new() };
-    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories.map(|entry| entry.path().into()).collect()
 }
