@@ -3,6 +3,7 @@
 mod placement;
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use crate::entry::{EnterStep, EntryError};
 pub(crate) use crate::spec::errno;
 use crate::spec::{CgroupVersion, ExitStatus, HostPath, JailId, JailPath, Reason, SpecError};
 use crate::sys;
+use crate::sys::cgroup::SUBTREE_CONTROL;
 use crate::sys::error::Cause;
 pub use crate::sys::error::Operation;
 
@@ -292,7 +294,7 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
 }
 
 fn cgroup_hint(argument: &str, cause: Errno) -> &'static str {
-    if cause == Errno::BUSY && argument.ends_with("/cgroup.subtree_control") {
+    if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
         "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
          them out"
     } else {

@@ -7,7 +7,7 @@ use rustix::fs::getxattr;
 use crate::error::{Context, Operation, Result};
 use crate::host::{CgroupLayout, TrackingPoint, controllers_of};
 use crate::spec::{CgroupSetting, ParentCgroup};
-use crate::sys::cgroup::{move_self, processes};
+use crate::sys::cgroup::{join_file_v2, move_self, processes};
 use crate::sys::modes::{PUBLIC, make_directory};
 
 /// Extended attributes that systemd sets to `1` on a delegated cgroup: the first since version 236 if it has the
@@ -58,7 +58,7 @@ impl DelegatedCgroup {
     pub fn settle(self) -> Result<ParentCgroup> {
         let launcher = self.point.directory().join(LAUNCHER);
         make_directory(launcher.as_path(), PUBLIC).context(Operation::CreateDirectory, &launcher)?;
-        move_self(&launcher).context(Operation::Write, launcher.join("cgroup.procs"))?;
+        move_self(&launcher).context(Operation::Write, join_file_v2(&launcher))?;
         Ok(self.parent)
     }
 }

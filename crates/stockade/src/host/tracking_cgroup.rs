@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{CgroupLayout, cache};
 use crate::spec::HostPath;
+use crate::sys::cgroup::{is_threaded, processes};
 use crate::sys::procfs::read;
 
 /// The position of tracking cgroups on this host: below the cgroup of this process.
@@ -46,12 +47,9 @@ impl TrackingPoint {
         let directory = self.directory();
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
-        let holds_me = || crate::sys::cgroup::processes(&directory).is_ok_and(|pids| pids.contains(&myself));
+        let holds_me = || processes(&directory).is_ok_and(|pids| pids.contains(&myself));
         let holds_me = || cache::holds_me(self, holds_me);
-        // A threaded cgroup has no child cgroups for processes. The root has no type, nor have cgroups v1.
-        let kind = std::fs::read_to_string(directory.join("cgroup.type"));
-        let whole = kind.map_or(true, |kind| kind.trim() == "domain");
-        writable.is_ok() && whole && holds_me()
+        writable.is_ok() && !is_threaded(&directory) && holds_me()
     }
 }
 

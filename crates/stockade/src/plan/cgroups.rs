@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, Layout};
 use crate::steps::{CgroupV1, CgroupV2, Step};
+use crate::sys::cgroup::join_file_v1;
 
 /// The jail's cgroups, and the files by which its process joins them.
 #[derive(Default)]
@@ -43,7 +44,7 @@ pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, mode: Launc
     match &step {
         Step::CgroupV2(unified) => cgroups.unified = Some(unified.directory()),
         Step::CgroupV1(freezer) if cgroups.has_hierarchy(&freezer.hierarchy) => return Ok(cgroups),
-        Step::CgroupV1(freezer) => cgroups.join.push(freezer.directory().join("tasks")),
+        Step::CgroupV1(freezer) => cgroups.join.push(join_file_v1(&freezer.directory())),
         _ => (),
     }
     cgroups.steps.push(step);
@@ -96,7 +97,7 @@ fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: b
     for (controller, settings) in by_controller(settings) {
         let hierarchy = host.cgroups.v1_with(controller);
         let hierarchy = hierarchy.ok_or_else(|| Error::NoController(controller.to_owned()))?.mount.clone();
-        cgroups.join.push(hierarchy.join(path).join("tasks"));
+        cgroups.join.push(join_file_v1(&hierarchy.join(path)));
         cgroups.steps.push(CgroupV1 { hierarchy, path: path.to_owned(), settings, exclusive }.into());
     }
     Ok(cgroups)

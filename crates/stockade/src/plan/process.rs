@@ -7,6 +7,7 @@ use super::cgroups::Cgroups;
 use crate::entry::{Argument, Bind, EnterStep};
 use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns, Owner, ProfileArgument};
+use crate::sys::cgroup::join_file_v2;
 
 /// Adds binds to enter steps, directly after the change to the jail's root.
 pub(crate) fn with_binds<'b>(
@@ -53,7 +54,7 @@ pub(super) fn enter(
     if mode == LaunchMode::BecomeVmm
         && let Some(unified) = &cgroups.unified
     {
-        steps.push(EnterStep::JoinCgroup { file: unified.join("cgroup.procs") });
+        steps.push(EnterStep::JoinCgroup { file: join_file_v2(unified) });
     }
     steps.extend(change_root(layout, host));
     steps.extend(detach(spec, layout, mode));

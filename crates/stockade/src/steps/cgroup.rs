@@ -152,7 +152,7 @@ impl CgroupV2 {
     /// the controllers that support threads. With these alone it would turn the cgroup, which may belong to
     /// anyone, into the root of threaded cgroups, and no jail can be below that. So this function refuses it.
     fn enable_controllers(&self, cgroup: &HostPath) -> Result<()> {
-        let file = cgroup.join("cgroup.subtree_control");
+        let file = cgroup::subtree_control(cgroup);
         let enabled = read_line(&file)?;
         let missing =
             self.controllers.iter().filter(|wanted| !enabled.split(' ').any(|name| name == *wanted));
@@ -160,9 +160,7 @@ impl CgroupV2 {
         if missing.is_empty() {
             return Ok(());
         }
-        // Only the root has no cgroup.type.
-        let is_root = !cgroup.join("cgroup.type").as_path().exists();
-        if !is_root && !cgroup::processes(cgroup)?.is_empty() {
+        if !cgroup::is_root_v2(cgroup) && !cgroup::processes(cgroup)?.is_empty() {
             return Err(Errno::BUSY).context(Operation::Write, file);
         }
         write_line(&file, &missing.join(" "))

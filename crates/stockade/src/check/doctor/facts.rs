@@ -10,6 +10,7 @@ use stockade_syscalls::features::Feature;
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
 use crate::spec::{HostPath, NETNS_DIRECTORY, Reason};
 use crate::state::{JailState, Store};
+use crate::sys::cgroup::{has_kill, subtree_control};
 use crate::sys::mounts;
 
 /// The jails for which a host is checked.
@@ -152,7 +153,7 @@ impl HostFacts {
                 .map(|(name, _)| name)
                 .collect(),
             delegated: unified.as_ref().map_or_else(Vec::new, |mount| {
-                let file = mount.join("cgroup.subtree_control");
+                let file = subtree_control(mount);
                 text(&file.to_string()).split_whitespace().map(str::to_owned).collect()
             }),
             cgroup_kill: unified.as_ref().and_then(|mount| can_kill(mount.as_path())),
@@ -254,7 +255,7 @@ fn try_open(device: &str) -> Result<(), String> {
 /// Whether child cgroups have `cgroup.kill`; the root never has it.
 fn can_kill(mount: &Path) -> Option<bool> {
     let child = std::fs::read_dir(mount).ok()?.flatten().find(|entry| entry.path().is_dir())?;
-    Some(child.path().join("cgroup.kill").exists())
+    Some(has_kill(&child.path().into()))
 }
 
 /// Whether the mount at this path is shared; `None` if the path is not a mount point.

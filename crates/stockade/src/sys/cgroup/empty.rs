@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::{children, for_each_below, processes, write_existing};
+use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, write_existing};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result};
 use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
@@ -61,7 +61,7 @@ pub(crate) fn kill_members(cgroup: &HostPath) -> Result<()> {
 ///
 /// Returns false if the kernel has no `cgroup.kill` (before Linux 5.14, or cgroup v1).
 fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
-    let file = cgroup.join("cgroup.kill");
+    let file = cgroup.join(KILL);
     match write_existing(&file, "1") {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
@@ -99,7 +99,7 @@ fn kill_until_none_is_new(cgroup: &HostPath) -> Result<()> {
 
 /// Sets the freezer state of a cgroup and of all below it; false in other hierarchies.
 fn set_freezer(cgroup: &HostPath, state: &str) -> Result<bool> {
-    let file = cgroup.join("freezer.state");
+    let file = cgroup.join(FREEZER_STATE);
     match write_existing(&file, state) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT | Errno::NODEV) => Ok(false),
@@ -157,7 +157,7 @@ fn pause() {
 
 /// Waits until a cgroup v2 and all below it are empty. In cgroup v1, which has no such file, it returns at once.
 fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
-    let file = cgroup.join("cgroup.events");
+    let file = cgroup.join(EVENTS);
     let Ok(events) = File::open(&file) else { return Ok(()) };
     let events = OwnedFd::from(events);
     loop {

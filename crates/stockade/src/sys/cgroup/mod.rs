@@ -1,4 +1,4 @@
-//! Cgroups: their processes, and how they are emptied and removed.
+//! Cgroups: their files, their processes, and how they are emptied and removed.
 
 mod empty;
 
@@ -12,9 +12,61 @@ use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};
 use crate::sys::procfs::read_file;
 
+/// The processes of a cgroup; one that writes its pid there joins it.
+const PROCESSES: &str = "cgroup.procs";
+
+/// The threads of a cgroup v1; one that writes its id there joins it.
+const TASKS: &str = "tasks";
+
+/// In cgroup v2, the controllers that a cgroup enables for its child cgroups.
+pub(crate) const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+
+/// In cgroup v2, whether a cgroup can hold processes. The root has none.
+const TYPE: &str = "cgroup.type";
+
+/// In cgroup v2, whether a process is in a cgroup or below it.
+const EVENTS: &str = "cgroup.events";
+
+/// In cgroup v2, a write kills everything in a cgroup. Linux has it since 5.14; the root has none.
+const KILL: &str = "cgroup.kill";
+
+/// The state of a cgroup in the freezer of cgroup v1.
+const FREEZER_STATE: &str = "freezer.state";
+
+/// The file by which the VMM's process joins a cgroup v1.
+pub(crate) fn join_file_v1(cgroup: &HostPath) -> HostPath {
+    cgroup.join(TASKS)
+}
+
+/// The file by which a process joins a cgroup v2.
+pub(crate) fn join_file_v2(cgroup: &HostPath) -> HostPath {
+    cgroup.join(PROCESSES)
+}
+
+/// The file that lists the controllers which a cgroup v2 enables for its child cgroups.
+pub(crate) fn subtree_control(cgroup: &HostPath) -> HostPath {
+    cgroup.join(SUBTREE_CONTROL)
+}
+
+/// Whether a cgroup is the root of the unified hierarchy, in which the rules for processes do not apply.
+pub(crate) fn is_root_v2(cgroup: &HostPath) -> bool {
+    !cgroup.join(TYPE).as_path().exists()
+}
+
+/// Whether a cgroup v2 is part of a threaded subtree: no process can be in a child cgroup.
+pub(crate) fn is_threaded(cgroup: &HostPath) -> bool {
+    // The root has no type, nor have cgroups v1.
+    read_file(cgroup.join(TYPE)).is_ok_and(|kind| kind.trim() != "domain")
+}
+
+/// Whether the kernel can kill this cgroup as a whole.
+pub(crate) fn has_kill(cgroup: &HostPath) -> bool {
+    cgroup.join(KILL).as_path().exists()
+}
+
 /// The processes in a cgroup, without those in its child cgroups.
 pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
-    let file = cgroup.join("cgroup.procs");
+    let file = cgroup.join(PROCESSES);
     match read_file(&file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         // ENODEV: the cgroup was removed between opening and reading.
@@ -25,7 +77,7 @@ pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
 
 /// Moves this process into a cgroup.
 pub(crate) fn move_self(cgroup: &HostPath) -> std::io::Result<()> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0")
+    std::fs::write(join_file_v2(cgroup), "0")
 }
 
 /// Whether a process is in a cgroup or in one below it.
