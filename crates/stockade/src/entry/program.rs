@@ -13,7 +13,8 @@ use stockade_syscalls::program::Program;
 use super::{EnterStep, EntryError};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation};
-use crate::sys::jail_root::{JailRoot, open_directory};
+use crate::sys::jail_root::JailRoot;
+use crate::sys::open::open_directory;
 
 /// A child's program, with the cgroup for its clone.
 pub(crate) struct Entry {

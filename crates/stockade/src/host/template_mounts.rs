@@ -19,8 +19,8 @@ use stockade_syscalls::namespace::new_mounts;
 
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, Reason};
-use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{PRIVATE, make_directory};
+use crate::sys::open::open_directory;
 use crate::sys::procfs::fd_path;
 
 /// The directory for objects that serve all jails until the next boot.

@@ -29,7 +29,7 @@ use crate::jail::launch::Streams;
 use crate::jail::namespaces::Namespaces;
 use crate::spec::{HostPath, JailPath, SpecError};
 use crate::state::Receipt;
-use crate::sys::jail_root::open_directory;
+use crate::sys::open::open_directory;
 use crate::sys::process::PidFd;
 
 /// The directories in which a program without a slash in its name is searched. The last is the jail's root,

@@ -14,9 +14,9 @@ use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::sys::directory_names::names;
-use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes;
+use crate::sys::open::open_directory;
 use crate::sys::owned_dir::remove_if_marked_and_empty;
 
 pub(crate) const RECEIPT: &str = "receipt.json";

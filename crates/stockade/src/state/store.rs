@@ -16,9 +16,9 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::dir_lock::{DirLock, try_lock};
-use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
+use crate::sys::open::open_directory;
 use crate::sys::owned_dir::{ATTEMPTS, make_marked, make_with_mark};
 
 /// The default state directory.

@@ -14,9 +14,9 @@ use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::spec::{CgroupSetting, HostPath};
 use crate::sys::cgroup;
-use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{PUBLIC, make_directory};
+use crate::sys::open::open_directory;
 
 /// How often a cgroup is created again after another jail has removed its parent.
 const ROUNDS: u32 = 100;

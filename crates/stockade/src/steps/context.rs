@@ -10,7 +10,8 @@ use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network}
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
-use crate::sys::jail_root::{JailRoot, set_mode_and_owner};
+use crate::sys::jail_root::JailRoot;
+use crate::sys::modes::set_mode_and_owner;
 use crate::sys::owned_dir::own_name;
 use crate::sys::remove_tree::Removal;
 

@@ -13,9 +13,10 @@ use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, 
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Layout};
 use crate::sys::cgroup;
-use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
+use crate::sys::jail_root::JailRoot;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::owned_dir::is_own_name;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 

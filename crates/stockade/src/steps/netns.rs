@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
-use crate::sys::jail_root::open_directory;
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::open::open_directory;
 use crate::sys::procfs::fd_path;
 
 /// A network namespace mounted on a file of [`NETNS_DIRECTORY`].

@@ -18,7 +18,8 @@ use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
 use crate::sys::directory_names::names;
 use crate::sys::file_id::FileId;
-use crate::sys::jail_root::{INSIDE, NEW_FILE, change_owner, open_directory, set_mode_and_owner};
+use crate::sys::modes::{change_owner, set_mode_and_owner};
+use crate::sys::open::{INSIDE, NEW_FILE, open_directory};
 use crate::sys::{OnProgress, Progress};
 
 /// A directory of the host that is copied into the jail.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
-use crate::sys::jail_root::{JailRoot, change_owner};
+use crate::sys::jail_root::JailRoot;
+use crate::sys::modes::change_owner;
 use crate::sys::mounts;
 use crate::sys::procfs::fd_path;
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::error::{Context, Operation, Result};
 use crate::spec::HostPath;
 use crate::sys::file_id::FileId;
-use crate::sys::jail_root::open_directory;
+use crate::sys::open::open_directory;
 
 /// The result of an attempt to lock a directory.
 #[derive(Debug)]

@@ -1,15 +1,17 @@
-//! Modes that do not depend on the umask of the process.
+//! Modes that do not depend on the umask of the process, and owners.
 //!
 //! The umask belongs to the whole process, and other threads create files at the same moment, so it is never changed.
 //! Each file is created with at most its mode, and its file descriptor then sets the bits that the umask removed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use crate::sys::jail_root::open_directory;
+use crate::spec::{HostPath, Owner};
+use crate::sys::error::{self, Context, Operation};
+use crate::sys::open::open_directory;
 
 /// The mode of directories that all users may enter: those on the way to a jail, and cgroups.
 pub(crate) const PUBLIC: u32 = 0o755;
@@ -20,6 +22,22 @@ pub(crate) const PRIVATE: u32 = 0o700;
 /// Gives an open file exactly this mode. With mode 0 the umask cannot have removed anything.
 pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> Result<(), Errno> {
     if mode == 0 { Ok(()) } else { rustix::fs::fchmod(file, Mode::from_raw_mode(mode)) }
+}
+
+/// Changes the owner of an open file; the file descriptor may be an `O_PATH` one.
+pub(crate) fn change_owner(file: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
+pub(crate) fn set_mode_and_owner(
+    directory: BorrowedFd<'_>,
+    mode: u32,
+    owner: Owner,
+    at: &HostPath,
+) -> error::Result<()> {
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
+    change_owner(directory, owner).context(Operation::ChangeOwner, at)
 }
 
 /// Creates a directory of the host with exactly this mode; `None` if the name exists.

@@ -12,7 +12,7 @@ use stockade_syscalls::mount_table::{self, OWN_TABLE};
 pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 
 use super::error::{Context, Operation, Result};
-use super::jail_root::{open_directory, open_path};
+use super::open::{open_directory, open_path};
 use crate::spec::HostPath;
 use crate::sys::procfs::{fd_path, process_file};
 

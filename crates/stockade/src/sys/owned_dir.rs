@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::error::{Context, Operation, Result};
 use crate::spec::{HostPath, Nonce};
-use crate::sys::jail_root::open_directory;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::open::open_directory;
 use crate::sys::remove_tree::Removal;
 
 /// The name of something that belongs to the jail with this nonce.

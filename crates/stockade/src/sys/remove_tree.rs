@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::spec::HostPath;
 use crate::sys::directory_names::is_dots;
-use crate::sys::jail_root::{INSIDE, open_directory};
+use crate::sys::open::{INSIDE, open_directory};
 
 /// The outcome of a removal.
 #[derive(Debug, PartialEq, Eq)]

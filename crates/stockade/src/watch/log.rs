@@ -19,7 +19,7 @@ use crate::spec::{HostPath, JailId};
 use crate::state::Store;
 use crate::state::entry::read_receipt;
 use crate::sys::file_id::FileId;
-use crate::sys::jail_root::open_directory;
+use crate::sys::open::open_directory;
 use crate::sys::process::{PidFd, remaining};
 use crate::sys::procfs::fd_path;
 

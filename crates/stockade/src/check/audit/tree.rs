@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType};
 use serde::Serialize;
 
-use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
+use crate::sys::jail_root::JailRoot;
+use crate::sys::open::{INSIDE, open_directory};
 
 /// The most entries to examine: the jail's uid can create any number.
 const MOST: usize = 20_000;

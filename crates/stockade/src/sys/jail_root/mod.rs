@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 pub(crate) use device_node::Node;
@@ -20,16 +20,10 @@ use stockade_syscalls::descriptors::{FIRST, copy_above_standard};
 
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::error::{Context, Error, Operation, Result};
+use crate::sys::modes::{change_owner, set_mode_and_owner};
+use crate::sys::open::{INSIDE, NEW_FILE, open_directory, open_path};
 use crate::sys::remove_tree::{Removal, remove};
 use crate::sys::{modes, mounts};
-
-/// The flags with which everything in a jail is opened.
-pub(crate) const INSIDE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
-/// The flags with which a new file is opened.
-pub(crate) const NEW_FILE: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The open root of a jail.
 #[derive(Debug)]
@@ -318,22 +312,6 @@ impl JailRoot {
     }
 }
 
-/// Changes the owner of an open file; the file descriptor may be an `O_PATH` one.
-pub(crate) fn change_owner(file: BorrowedFd<'_>, owner: Owner) -> std::result::Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-}
-
-pub(crate) fn set_mode_and_owner(
-    directory: BorrowedFd<'_>,
-    mode: u32,
-    owner: Owner,
-    at: &HostPath,
-) -> Result<()> {
-    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).context(Operation::ChangeMode, at)?;
-    change_owner(directory, owner).context(Operation::ChangeOwner, at)
-}
-
 /// Creates something under a temporary name. A file of that name was left by a killed process.
 fn create_temporary<T>(
     parent: &OwnedFd,
@@ -347,23 +325,4 @@ fn create_temporary<T>(
         }
         created => created,
     }
-}
-
-/// Opens something of any kind but a symbolic link, to inspect it (`O_PATH`).
-pub(crate) fn open_path(
-    from: BorrowedFd<'_>,
-    path: impl rustix::path::Arg,
-) -> std::result::Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(from, path, flags, Mode::empty(), INSIDE)
-}
-
-/// Opens a directory, to read it or to open paths from it.
-pub(crate) fn open_directory(
-    from: BorrowedFd<'_>,
-    path: &Path,
-    resolve: ResolveFlags,
-) -> std::result::Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat2(from, path, flags, Mode::empty(), resolve)
 }

@@ -14,7 +14,8 @@ use crate::state::entry::{RECEIPT, lock_holder};
 use crate::state::{JailState, Receipt, Store};
 use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
-use crate::sys::jail_root::{INSIDE, JailRoot, open_directory};
+use crate::sys::jail_root::JailRoot;
+use crate::sys::open::{INSIDE, open_directory};
 
 pub use members::{Member, Mount};
 
