@@ -8,6 +8,11 @@ use rustix::io::Errno;
 /// The first number above the standard streams.
 pub const FIRST: RawFd = 3;
 
+/// A path of an open file or directory, for system calls that take no file descriptor.
+pub fn fd_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
 /// Returns the file descriptor itself if its number is above 2, otherwise a close-on-exec duplicate above 2.
 ///
 /// # Errors

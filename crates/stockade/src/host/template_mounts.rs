@@ -15,13 +15,13 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, Statx
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, CpuSet};
+use stockade_syscalls::descriptors::fd_path;
 use stockade_syscalls::namespace::new_mounts;
 
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, Reason};
 use crate::sys::modes::{PRIVATE, make_directory};
 use crate::sys::open::open_directory;
-use crate::sys::procfs::fd_path;
 
 /// The directory for objects that serve all jails until the next boot.
 pub const RUNTIME_DIRECTORY: &str = "/run/stockade";

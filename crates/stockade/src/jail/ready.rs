@@ -7,13 +7,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, inotify};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use stockade_syscalls::descriptors::fd_path;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::jail::running::Running;
 use crate::spec::JailPath;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::remaining;
-use crate::sys::procfs::fd_path;
 
 /// The delay before the next attempt at a socket that refuses connections. inotify reports the socket's
 /// creation, but not the `listen` after it.

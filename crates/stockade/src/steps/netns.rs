@@ -9,13 +9,13 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Resolv
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::descriptors::fd_path;
 
 use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::open_directory;
-use crate::sys::procfs::fd_path;
 
 /// A network namespace mounted on a file of [`NETNS_DIRECTORY`].
 ///

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::descriptors::fd_path;
 
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Operation, Result};
@@ -13,7 +14,6 @@ use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::change_owner;
 use crate::sys::mounts;
-use crate::sys::procfs::fd_path;
 
 /// A ramfs on a directory of the jail: memory that is never swapped out.
 ///

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use stockade_syscalls::descriptors::fd_path;
 use stockade_syscalls::mount_table::{self, OWN_TABLE};
 
 pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
@@ -14,7 +15,7 @@ pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 use super::error::{Context, Operation, Result};
 use super::open::{open_directory, open_path};
 use crate::spec::HostPath;
-use crate::sys::procfs::{fd_path, process_file};
+use crate::sys::procfs::process_file;
 
 /// All mounts that this process sees, in the order of creation.
 pub(crate) fn table() -> Result<Vec<Mount>> {

@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::error::{Context, Operation, Result};
@@ -32,9 +31,4 @@ pub(crate) fn process_file(process: impl Display, file: &str) -> String {
 /// The path of a process's namespace of this kind. `process` is a pid, or `self`.
 pub(crate) fn namespace_file(process: impl Display, kind: &str) -> String {
     format!("/proc/{process}/ns/{kind}")
-}
-
-/// A path of an open file or directory, for system calls that take no file descriptor.
-pub(crate) fn fd_path(fd: &impl AsRawFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

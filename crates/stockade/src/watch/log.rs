@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use stockade_syscalls::descriptors::fd_path;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
@@ -21,7 +22,6 @@ use crate::state::entry::read_receipt;
 use crate::sys::file_id::FileId;
 use crate::sys::open::open_directory;
 use crate::sys::process::{PidFd, remaining};
-use crate::sys::procfs::fd_path;
 
 /// The output of a VMM that was launched with a log.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{InputModes, OptionalActions, OutputModes, SpecialCodeIndex, tcgetattr, tcsetattr};
 use stockade::Streams;
 use stockade::spec::reason;
+use stockade_syscalls::descriptors::fd_path;
 use stockade_syscalls::signals::{Arrived, SignalFd, is_ignored, let_through, unblock};
 
 use super::carrier::Carrier;
@@ -317,10 +318,10 @@ fn prepare(pty: &Pty) -> std::io::Result<()> {
 fn screen(terminals: [bool; 3]) -> std::io::Result<OwnedFd> {
     let [stdin, stdout, stderr] = streams();
     let [is_in, is_out, is_err] = terminals;
-    let found =
-        [(stdout, 1, is_out), (stderr, 2, is_err), (stdin, 0, is_in)].into_iter().find(|found| found.2);
-    let (stream, number, _) = found.ok_or(Errno::NOTTY)?;
+    let found = [(stdout, is_out), (stderr, is_err), (stdin, is_in)]
+        .into_iter()
+        .find(|(_, is_terminal)| *is_terminal);
+    let (stream, _) = found.ok_or(Errno::NOTTY)?;
     let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty())
-        .map_or_else(|_| stream.try_clone_to_owned(), Ok)
+    rustix::fs::open(fd_path(&stream), flags, Mode::empty()).map_or_else(|_| stream.try_clone_to_owned(), Ok)
 }

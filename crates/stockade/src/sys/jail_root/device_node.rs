@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::path::Arg;
+use stockade_syscalls::descriptors::fd_path;
 
 use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
 use crate::sys::error::{Context, Operation, Result};
-use crate::sys::procfs::fd_path;
 
 /// A device node to be created.
 #[derive(Clone, Copy)]
