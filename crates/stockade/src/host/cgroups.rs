@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use super::cache;
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
+use crate::sys::cache::Cached;
 use crate::sys::cgroup::move_self;
 use crate::sys::mounts::{self, Mount};
 use crate::sys::procfs::read_file;
+
+/// `statfs` types of cgroup filesystems.
+const CGROUP_MAGIC: u64 = 0x0027_e0eb;
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The mounted cgroup hierarchies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +63,17 @@ impl CgroupLayout {
             let versions = requested.is_none_or(|version| layout.has(version).is_ok());
             versions && spec.cgroups.iter().all(|setting| has(layout, setting))
         };
-        cache::cgroup_mounts(suffices)?.with_unified(spec.parent_cgroup())
+        known_mounts(suffices)?.with_unified(spec.parent_cgroup())
+    }
+
+    /// Whether a plan of this specification looks at the hierarchies.
+    pub(super) fn is_needed_by(spec: &JailSpec) -> bool {
+        // Also without a setting the jail may join a parent: a named one, or the default one of cgroup v2.
+        let may_join = match spec.cgroup_version {
+            Some(version) => version == CgroupVersion::V2,
+            None => spec.parent_cgroup.is_some(),
+        };
+        may_join || !spec.cgroups.is_empty()
     }
 
     /// Reads the unified hierarchy's controllers, and whether the cgroup `parent` exists.
@@ -89,6 +103,16 @@ impl CgroupLayout {
             }
         }
         layout
+    }
+
+    /// Whether every hierarchy is still mounted at its path.
+    fn is_mounted(&self) -> bool {
+        let v1 = self.v1.iter().map(|hierarchy| (&hierarchy.mount, CGROUP_MAGIC));
+        let v2 = self.v2.iter().map(|unified| (&unified.mount, CGROUP2_MAGIC));
+        v1.chain(v2).all(|(mount, magic)| {
+            let facts = rustix::fs::statfs(mount.as_path());
+            facts.is_ok_and(|facts| u64::try_from(facts.f_type) == Ok(magic))
+        })
     }
 
     /// Checks that a hierarchy of this version is mounted.
@@ -149,6 +173,16 @@ impl CgroupLayout {
     pub fn v2_with(&self, controller: &str) -> Option<&Unified> {
         self.v2.as_ref().filter(|unified| unified.controllers.iter().any(|known| known == controller))
     }
+}
+
+/// The mounts of cgroup hierarchies. The mount table, which can be long, is read again only if one of them is no longer
+/// mounted, or if `suffices` is false for them.
+fn known_mounts(suffices: impl Fn(&CgroupLayout) -> bool) -> Result<CgroupLayout> {
+    static KNOWN: Cached<CgroupLayout> = Cached::new();
+    if let Some(known) = KNOWN.get().filter(|known| known.is_mounted() && suffices(known)) {
+        return Ok(known);
+    }
+    Ok(KNOWN.keep(CgroupLayout::read_mounts()?))
 }
 
 /// The controllers that a cgroup v2 can enable for child cgroups.

@@ -2,7 +2,6 @@
 //!
 //! [`Host`] is plain data. A plan depends on it and on the specification alone, so a test can write one by hand.
 
-mod cache;
 mod cgroups;
 mod delegated_cgroup;
 mod template_mounts;
@@ -15,7 +14,7 @@ pub use delegated_cgroup::DelegatedCgroup;
 pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
-use crate::spec::{CgroupVersion, JailSpec};
+use crate::spec::JailSpec;
 use crate::sys::procfs::read;
 
 /// The facts about the host on which a plan depends.
@@ -42,12 +41,7 @@ impl Host {
         let layout = CgroupLayout::cached_for(spec);
         // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
-        // Also without a setting the jail may join a parent: a named one, or the default one of cgroup v2.
-        let may_join = match spec.cgroup_version {
-            Some(version) => version == CgroupVersion::V2,
-            None => spec.parent_cgroup.is_some(),
-        };
-        let cgroups = if spec.cgroups.is_empty() && !may_join { CgroupLayout::default() } else { layout? };
+        let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
         Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
     }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::{CgroupLayout, cache};
+use super::CgroupLayout;
 use crate::spec::HostPath;
+use crate::sys::cache::Cached;
 use crate::sys::cgroup::{is_threaded, processes};
 use crate::sys::procfs::read;
 
@@ -48,8 +49,22 @@ impl TrackingPoint {
         let writable = rustix::fs::accessat(CWD, directory.as_path(), Access::WRITE_OK, AtFlags::EACCESS);
         let myself = rustix::process::getpid().as_raw_nonzero().get();
         let holds_me = || processes(&directory).is_ok_and(|pids| pids.contains(&myself));
-        let holds_me = || cache::holds_me(self, holds_me);
+        let holds_me = || self.is_own(holds_me);
         writable.is_ok() && !is_threaded(&directory) && holds_me()
+    }
+
+    /// Whether this process is in this cgroup. The list of processes, which can be long, is read once: a process that
+    /// moves has another path, and so another point.
+    fn is_own(&self, look: impl FnOnce() -> bool) -> bool {
+        static KNOWN: Cached<TrackingPoint> = Cached::new();
+        if KNOWN.get().as_ref() == Some(self) {
+            return true;
+        }
+        let holds = look();
+        if holds {
+            KNOWN.keep(self.clone());
+        }
+        holds
     }
 }
 
