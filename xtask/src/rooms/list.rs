@@ -64,8 +64,8 @@ pub(crate) const HOUSES: &[House] = &[
         name: "stockade, the library",
         root: room("lib.rs", "re-exports, crate documentation"),
         levels: &[
+            &[room("check", "doctor, audit, host snapshots").not(&["watch"])],
             &[
-                room("check", "doctor, audit, host snapshots"),
                 room("watch", "events, log, inspect, usage"),
                 room("jail", "a jail's life: create to teardown"),
             ],
@@ -83,7 +83,10 @@ pub(crate) const HOUSES: &[House] = &[
             &[room("sys", "kernel objects: processes, cgroups, mounts, file trees")],
             &[room("spec", "typed and checked values that describe a jail")],
         ],
-        owners: &[Owner { name: "Store", rooms: &["state", "jail", "watch"] }],
+        owners: &[
+            Owner { name: "Store", rooms: &["state", "jail", "watch"] },
+            Owner { name: "Receipt", rooms: &["state", "jail", "watch"] },
+        ],
     },
 ];
 

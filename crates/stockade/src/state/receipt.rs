@@ -120,6 +120,11 @@ impl Receipt {
         })
     }
 
+    /// The jail's cgroups on this host.
+    pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
+        self.steps.iter().filter_map(Step::cgroup)
+    }
+
     /// The hard links in the jail: the path in the jail, and the path on the host.
     pub fn linked(&self) -> impl Iterator<Item = (&JailPath, &HostPath)> {
         self.steps.iter().filter_map(|step| match step {

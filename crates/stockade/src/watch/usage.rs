@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::spec::HostPath;
 use crate::state::Receipt;
-use crate::steps::Step;
 use crate::sys::cgroup;
 use crate::sys::process::StatLine;
 
@@ -54,11 +53,6 @@ impl Receipt {
             // memory.events exists in cgroup v2, memory.oom_control in cgroup v1.
             ["memory.events", "memory.oom_control"].into_iter().any(|file| killed(cgroup.join(file)))
         })
-    }
-
-    /// The jail's cgroups on this host.
-    pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
-        self.steps.iter().filter_map(Step::cgroup)
     }
 }
 
