@@ -38,6 +38,6 @@ impl Receipt {
     /// # Errors
     /// Returns an error if a cgroup cannot be read or a process cannot be killed.
     pub fn kill_members(&self) -> Result<()> {
-        self.cgroups().try_for_each(|cgroup| steps::kill_members(&cgroup, self.nonce.as_str()))
+        self.cgroups().try_for_each(|cgroup| steps::kill_members(&cgroup, &self.nonce))
     }
 }

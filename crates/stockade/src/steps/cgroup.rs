@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
-use crate::spec::{CgroupSetting, HostPath};
+use crate::spec::{CgroupSetting, HostPath, Nonce};
 use crate::sys::cgroup;
-use crate::sys::mark::{self, Mark};
+use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{PUBLIC, make_directory};
 use crate::sys::open::open_directory;
 
@@ -219,25 +219,24 @@ fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<
     if is_new {
         return mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory);
     }
-    match mark::read(opened.as_fd()).context(Operation::Inspect, directory)? {
-        Mark::Is(other) if other != nonce.as_str().as_bytes() => {
-            Err(Error::InTheWay { what: format!("cgroup '{directory}'") })
+    let found = mark::read(opened.as_fd()).context(Operation::Inspect, directory)?;
+    match found.owner(Some(nonce)) {
+        MarkOwner::Other => Err(Error::InTheWay { what: format!("cgroup '{directory}'") }),
+        MarkOwner::This | MarkOwner::Unknown => {
+            mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory)
         }
-        _ => mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory),
     }
 }
 
 /// Empties and removes the jail's own cgroup. A cgroup of another jail stays.
 fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     let Some(nonce) = &ctx.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
-    match mark_of(directory)? {
+    match owner_of(directory, nonce)? {
         None => Ok(UndoOutcome::NeverThere),
-        Some(Mark::Is(found)) if found == nonce.as_str().as_bytes() => {
-            Ok(cgroup::empty_and_remove(directory)?.into())
-        }
-        Some(Mark::Is(_)) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
+        Some(MarkOwner::This) => Ok(cgroup::empty_and_remove(directory)?.into()),
+        Some(MarkOwner::Other) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
         // If its creator was killed before it marked the cgroup, the cgroup is empty.
-        Some(Mark::None | Mark::Unsupported) => Ok(match rustix::fs::rmdir(directory.as_path()) {
+        Some(MarkOwner::Unknown) => Ok(match rustix::fs::rmdir(directory.as_path()) {
             Ok(()) => UndoOutcome::Removed,
             Err(_) => UndoOutcome::Kept(NOT_OWN.into()),
         }),
@@ -246,17 +245,20 @@ fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
 
 /// Kills the processes in a jail's own cgroup and below, and waits until they have exited. Other cgroups are
 /// not touched.
-pub(crate) fn kill_members(directory: &HostPath, nonce: &str) -> Result<()> {
-    match mark_of(directory)? {
-        Some(Mark::Is(found)) if found == nonce.as_bytes() => Ok(cgroup::kill_members(directory)?),
-        _ => Ok(()),
+pub(crate) fn kill_members(directory: &HostPath, nonce: &Nonce) -> Result<()> {
+    match owner_of(directory, nonce)? {
+        Some(MarkOwner::This) => Ok(cgroup::kill_members(directory)?),
+        Some(MarkOwner::Other | MarkOwner::Unknown) | None => Ok(()),
     }
 }
 
-/// The mark of a cgroup; `None` if the cgroup does not exist.
-fn mark_of(directory: &HostPath) -> Result<Option<Mark>> {
+/// To which jail a cgroup belongs; `None` if the cgroup does not exist.
+fn owner_of(directory: &HostPath, nonce: &Nonce) -> Result<Option<MarkOwner>> {
     match open(directory) {
-        Ok(opened) => mark::read(opened.as_fd()).map(Some).context(Operation::Inspect, directory),
+        Ok(opened) => {
+            let mark = mark::read(opened.as_fd()).context(Operation::Inspect, directory)?;
+            Ok(Some(mark.owner(Some(nonce))))
+        }
         Err(Errno::NOENT) => Ok(None),
         Err(cause) => Err(cause).context(Operation::Open, directory),
     }

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Layout};
 use crate::sys::cgroup;
 use crate::sys::jail_root::JailRoot;
-use crate::sys::mark::{self, Mark};
+use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::owned_dir::is_own_name;
@@ -181,11 +181,11 @@ fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
 
 fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     let Some(opened) = open(path)? else { return Ok(UndoOutcome::NeverThere) };
-    match mark::read(opened.as_fd()).context(Operation::Inspect, path)? {
-        Mark::Is(found) if ctx.mark.as_ref().is_none_or(|own| found != own.as_str().as_bytes()) => {
-            Ok(kept_for_another())
-        }
-        _ => Ok(cgroup::empty_and_remove(path)?.into()),
+    let found = mark::read(opened.as_fd()).context(Operation::Inspect, path)?;
+    match found.owner(ctx.mark.as_ref()) {
+        MarkOwner::Other => Ok(kept_for_another()),
+        // The program that created it sets no mark.
+        MarkOwner::This | MarkOwner::Unknown => Ok(cgroup::empty_and_remove(path)?.into()),
     }
 }
 

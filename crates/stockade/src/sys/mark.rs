@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::spec::Nonce;
+
 const NAME: &str = "trusted.stockade";
 
 /// The mark of a directory.
@@ -16,6 +18,31 @@ pub(crate) enum Mark {
     None,
     /// The filesystem does not support such attributes.
     Unsupported,
+}
+
+/// To which jail a marked object belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MarkOwner {
+    /// To the jail with this nonce.
+    This,
+    /// To another jail, or to another use of stockade.
+    Other,
+    /// It has no mark, so this cannot be known.
+    Unknown,
+}
+
+impl Mark {
+    /// To which jail the object with this mark belongs, as seen from the jail with this nonce; without a nonce every
+    /// mark is another's.
+    pub(crate) fn owner(&self, nonce: Option<&Nonce>) -> MarkOwner {
+        match self {
+            Self::Is(found) if nonce.is_some_and(|nonce| found == nonce.as_str().as_bytes()) => {
+                MarkOwner::This
+            }
+            Self::Is(_) => MarkOwner::Other,
+            Self::None | Self::Unsupported => MarkOwner::Unknown,
+        }
+    }
 }
 
 /// Marks a directory, unless its filesystem does not support marks.
