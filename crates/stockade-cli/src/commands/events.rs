@@ -52,6 +52,7 @@ enum Until {
     Started,
     Exited,
     Abandoned,
+    Corrupt,
     Removed,
 }
 
@@ -63,7 +64,8 @@ impl Until {
             EventKind::Exited { .. } => self == Self::Exited,
             EventKind::Abandoned => self == Self::Abandoned,
             EventKind::Removed => self == Self::Removed,
-            EventKind::Corrupt { .. } | EventKind::Missed => false,
+            EventKind::Corrupt { .. } => self == Self::Corrupt,
+            EventKind::Missed => false,
         }
     }
 }

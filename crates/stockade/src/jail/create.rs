@@ -100,7 +100,9 @@ impl Store {
                     // created a jail with this id.
                     removed = Some(report);
                 }
-                _ => return Err(Error::Exists(id.clone())),
+                (JailState::Created | JailState::Running | JailState::Corrupt, _) => {
+                    return Err(Error::Exists(id.clone()));
+                }
             }
         }
     }

@@ -83,7 +83,9 @@ impl Store {
                 }
             }
             (JailState::Exited, _) => Jail::Exited(Stopped(jail)),
-            _ => Jail::Abandoned(Stopped(jail)),
+            (JailState::Running, None) | (JailState::Abandoned | JailState::Corrupt, _) => {
+                Jail::Abandoned(Stopped(jail))
+            }
         }))
     }
 
@@ -95,8 +97,10 @@ impl Store {
     /// # Errors
     /// Returns [`Error::Receipt`] if the receipt cannot be understood.
     pub fn vmm(&self, id: &JailId) -> Result<Option<VmmHandle>> {
-        let is_examinable =
-            |state| !matches!(state, JailState::Abandoned | JailState::Foreign | JailState::Corrupt);
+        let is_examinable = |state| match state {
+            JailState::Created | JailState::Running | JailState::Exited => true,
+            JailState::Abandoned | JailState::Foreign | JailState::Corrupt => false,
+        };
         let receipt = self.read(id)?.filter(|receipt| is_examinable(receipt.state()));
         let Some(receipt) = receipt else { return Ok(None) };
         let Some(vmm) = receipt.vmm_step() else { return Ok(None) };

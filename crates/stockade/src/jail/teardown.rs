@@ -116,7 +116,7 @@ fn outcome_of(step: &Step, path: &JailPath, directory: &UndoOutcome, ctx: &StepC
     match directory {
         _ if ctx.was_removed(path) => UndoOutcome::Removed,
         UndoOutcome::Left(_) => step.undo(ctx),
-        _ => UndoOutcome::NeverThere,
+        UndoOutcome::Removed | UndoOutcome::NeverThere | UndoOutcome::Kept(_) => UndoOutcome::NeverThere,
     }
 }
 

@@ -47,7 +47,11 @@ impl Ends {
             let how = match event.kind {
                 EventKind::Exited { how } => how,
                 EventKind::Removed => ExitStatus::Unknown,
-                _ => continue,
+                EventKind::Created
+                | EventKind::Started { .. }
+                | EventKind::Abandoned
+                | EventKind::Corrupt { .. }
+                | EventKind::Missed => continue,
             };
             if let Some(id) = event.id.and_then(|id| self.waiting.take(&id)) {
                 return Ok(Some((id, how)));
