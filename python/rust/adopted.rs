@@ -69,7 +69,7 @@ pub(crate) fn adopt(
         let base = HostPath::future_directory(&base).of_argument("chroot_base")?;
         let jail = jail.map(|(exec_name, id)| Layout::named(base.clone(), &exec_name, &id));
         let jail = jail.transpose().of_argument("jailer_id")?;
-        let adopted = store.adopt(&AdoptSpec { name, base, jail, wants: options.0 }).or_raise()?;
+        let adopted = store.adopt(&AdoptSpec { name, base, jail, options: options.0 }).or_raise()?;
         Ok(Adopted(Handle::new(adopted)))
     })
 }
@@ -83,7 +83,7 @@ pub(crate) fn is_jail_id(name: &str) -> bool {
 #[pymethods]
 impl Adopted {
     fn want(&self, py: Python<'_>, options: AdoptOptions) -> PyResult<()> {
-        self.0.with(py, |jail| jail.want(&options.0).or_raise())
+        self.0.with(py, |jail| jail.add(&options.0).or_raise())
     }
 
     fn expect_netns(&self, py: Python<'_>, name: String) -> PyResult<()> {

@@ -66,7 +66,7 @@ def test_an_exception_in_the_block_propagates(guard: Guard) -> None:
 
 
 def test_a_forgotten_jail_is_removed_with_a_warning(guard: Guard) -> None:
-    jail = make(guard).prepare()
+    jail = make(guard).create()
     pid = jail.launch("sleep").pid
     with pytest.warns(ResourceWarning, match="was not torn down"):
         del jail
@@ -78,7 +78,7 @@ def test_teardown_is_repeatable_and_a_jail_can_be_recreated(guard: Guard) -> Non
     jail = make(guard)
     jail.teardown()
     for _ in range(2):
-        jail.prepare().launch("sleep")
+        jail.create().launch("sleep")
         jail.teardown()
         jail.teardown()
 
@@ -143,7 +143,7 @@ def test_an_invalid_argument_is_named(
 ) -> None:
     properties = {"id": guard.named("vm"), "exec_file": guard.vmm, "chroot_base": guard.base, argument: value}
     with pytest.raises(kind, match=rf"^{argument}[: ]") as caught:
-        Jail(**properties).prepare()
+        Jail(**properties).create()
     assert "\n" not in str(caught.value)
 
 
@@ -178,13 +178,13 @@ def test_an_invalid_call_names_its_argument(guard: Guard) -> None:
 def test_errors_are_a_hierarchy_with_details(guard: Guard) -> None:
     with make(guard) as jail:
         with pytest.raises(InUse) as in_use:
-            make(guard).prepare()
+            make(guard).create()
         assert in_use.value.kind == "in-use" and isinstance(in_use.value, StockadeError)
         with pytest.raises(NotReady) as not_ready:
             jail.launch("exit=3").wait_ready("run/x.socket")
         assert not_ready.value.kind == "not-ready" and "exit code 3" in str(not_ready.value)
     with pytest.raises(InvalidSpec) as invalid:
-        make(guard, exec_file="/no/such/vmm").prepare()
+        make(guard, exec_file="/no/such/vmm").create()
     assert (invalid.value.path, invalid.value.errno) == (Path("/no/such/vmm"), 2)
     guard.file("plain")
     os.chmod(guard.directory / "plain", 0o644)
@@ -201,11 +201,11 @@ def test_a_bound_executable_is_not_copied(guard: Guard) -> None:
         assert jail.launch("exit=3").wait().code == 3
         assert point.stat().st_size == 0
     with pytest.raises(InvalidSpec, match="^bind_executable: "):
-        make(guard, bind_executable=True, uid=0).prepare()
+        make(guard, bind_executable=True, uid=0).create()
 
 
 def test_leftovers_are_raised_and_removed_by_gc(guard: Guard) -> None:
-    jail = make(guard).prepare()
+    jail = make(guard).create()
     inside = jail.root / "mnt"
     inside.mkdir()
     subprocess.run(["mount", "--bind", "/usr", str(inside)], check=True)
@@ -279,7 +279,7 @@ def test_64_jails_at_once_from_4_threads(guard: Guard) -> None:
     def launch(own: Any) -> None:
         try:
             for jail in own:
-                jail.prepare().launch("sleep")
+                jail.create().launch("sleep")
         except BaseException as failure:  # noqa: BLE001
             failures.append(failure)
 
@@ -317,7 +317,7 @@ def test_launching_is_safe_while_other_threads_allocate(guard: Guard) -> None:
 
 
 def test_leave_detaches_the_jail(guard: Guard) -> None:
-    jail = make(guard).prepare()
+    jail = make(guard).create()
     jail.launch("sleep")
     jail.leave()
     assert "running" in guard.stockade("ps").stdout

@@ -61,7 +61,7 @@ def test_the_vmm_of_the_configuration_is_used(guard: Guard, suite: Any, pytester
 
 
 LEAKS = {
-    "a jail of its own": ("left = Jail(jail.id + '-own', VMM, chroot_base=BASE).prepare()", "jail test-one-*-own"),
+    "a jail of its own": ("left = Jail(jail.id + '-own', VMM, chroot_base=BASE).create()", "jail test-one-*-own"),
     "a context": (
         "left = JailerContext(jail.id + '-own', VMM, chroot_base=BASE); left.setup()",
         "JailerContext test-one-*-own",
@@ -159,7 +159,7 @@ def test_many(jail, number):
 
 def test_that_leaks(jail):
     global left
-    left = Jail(jail.id + "-own", VMM, chroot_base=BASE).prepare()
+    left = Jail(jail.id + "-own", VMM, chroot_base=BASE).create()
 """,
         "-n",
         "4",

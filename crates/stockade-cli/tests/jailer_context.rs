@@ -235,7 +235,7 @@ fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
         ramfs: Some(ramfs),
         ..AdoptOptions::default()
     };
-    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail: Some(layout), wants }
+    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail: Some(layout), options: wants }
 }
 
 #[test]

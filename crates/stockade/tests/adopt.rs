@@ -18,7 +18,7 @@ const VMM: &str = "stockade-probe";
 fn spec_in(base: &Path, id: &str) -> AdoptSpec {
     let base = HostPath::future_directory(base).unwrap();
     let jail = Some(Layout::named(base.clone(), VMM, id).unwrap());
-    AdoptSpec { name: id.parse().unwrap(), base, jail, wants: AdoptOptions::default() }
+    AdoptSpec { name: id.parse().unwrap(), base, jail, options: AdoptOptions::default() }
 }
 
 fn spec(guard: &Guard, id: &str) -> AdoptSpec {
@@ -58,7 +58,7 @@ fn hierarchy_of(controller: &str) -> Option<PathBuf> {
 fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
-        spec.wants.netns = Some(guard.named("net").parse().unwrap());
+        spec.options.netns = Some(guard.named("net").parse().unwrap());
         let adopted = guard.store().adopt(&spec).unwrap();
         let netns = format!("/run/netns/{}", guard.named("net"));
         assert!(Path::new(&netns).exists());
@@ -82,7 +82,7 @@ fn cgroups_below_any_parent_are_removed_with_their_processes() {
         let cgroups = vec!["pids.max=20".parse().unwrap()];
         let wants =
             AdoptOptions { cgroups, parent_cgroup: Some(parent.parse().unwrap()), ..AdoptOptions::default() };
-        adopted.want(&wants).unwrap();
+        adopted.add(&wants).unwrap();
         let vmm = start(&adopted, &["--cgroup", "pids.max=20", "--parent-cgroup", &parent], &["sleep"]);
         let cgroup = pids.join(&parent).join(guard.named("jail"));
         assert!(cgroup.exists());
@@ -96,8 +96,8 @@ fn cgroups_below_any_parent_are_removed_with_their_processes() {
 fn all_objects_are_on_the_receipt_before_their_creation() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
-        spec.wants.netns = Some(guard.named("net").parse().unwrap());
-        spec.wants.ramfs = Some(ramfs(&guard));
+        spec.options.netns = Some(guard.named("net").parse().unwrap());
+        spec.options.ramfs = Some(ramfs(&guard));
         let adopted = guard.store().adopt(&spec).unwrap();
         let on_disk = guard.store().read(&spec.name).unwrap().unwrap();
         assert_eq!(on_disk.state(), JailState::Created);
@@ -126,9 +126,9 @@ fn objects_requested_twice_are_created_once() {
             ..AdoptOptions::default()
         };
         let mut adopted =
-            guard.store().adopt(&AdoptSpec { wants: wants.clone(), ..spec(&guard, "jail") }).unwrap();
+            guard.store().adopt(&AdoptSpec { options: wants.clone(), ..spec(&guard, "jail") }).unwrap();
         let steps = adopted.receipt().steps.clone();
-        adopted.want(&wants).unwrap();
+        adopted.add(&wants).unwrap();
         assert_eq!(adopted.receipt().steps, steps);
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         assert_eq!(mounts.matches(&guard.named("ramfs")).count(), 1);
@@ -142,7 +142,7 @@ fn a_namespace_of_others_remains_and_a_longer_name_is_another() {
         assert_eq!(run_with(Command::new("ip").args(["netns", "add", &others])).code, 0);
         for (id, name) in [("a", &others), ("b", &own)] {
             let mut spec = spec(&guard, id);
-            spec.wants.netns = Some(name.parse().unwrap());
+            spec.options.netns = Some(name.parse().unwrap());
             let adopted = guard.store().adopt(&spec).unwrap();
             assert!(Path::new("/run/netns").join(name).exists());
             assert!(adopted.teardown().unwrap().is_clean());
@@ -211,7 +211,7 @@ fn a_jail_without_a_valid_id_is_removed_too() {
         let name = guard.named("odd").parse().unwrap();
         let mut adopted = guard
             .store()
-            .adopt(&AdoptSpec { name, base: base.clone(), jail, wants: AdoptOptions::default() })
+            .adopt(&AdoptSpec { name, base: base.clone(), jail, options: AdoptOptions::default() })
             .unwrap();
         adopted.make_root().unwrap();
         assert!(base.join(VMM).join(&odd).join("root").as_path().is_dir());
@@ -228,7 +228,7 @@ fn a_jail_without_a_valid_id_is_removed_too() {
 fn a_failure_leaves_nothing() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");
-        spec.wants.netns = Some(guard.named("net").parse().unwrap());
+        spec.options.netns = Some(guard.named("net").parse().unwrap());
         // A ramfs on a file is impossible.
         let mut ramfs = ramfs(&guard);
         ramfs.path = JailPath::new("file/ramfs").unwrap();
@@ -236,7 +236,7 @@ fn a_failure_leaves_nothing() {
         adopted.make_root().unwrap();
         fs::write(root(&adopted).join("file"), "").unwrap();
         let before = adopted.receipt().steps.clone();
-        assert!(adopted.want(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
+        assert!(adopted.add(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
         assert_eq!(adopted.receipt().steps, before);
         assert!(before.iter().any(|step| matches!(step, Step::NamedNetns(_))));
         assert!(adopted.teardown().unwrap().is_clean());
@@ -275,7 +275,7 @@ fn an_abandoned_jail_is_collected_with_its_running_vmm() {
 fn owning_process() {
     let of = |name: &str| std::env::var(name).unwrap();
     let mut spec = spec_in(Path::new(&of("ADOPT_BASE")), &of("ADOPT_ID"));
-    spec.wants.netns = Some(of("ADOPT_ID").parse().unwrap());
+    spec.options.netns = Some(of("ADOPT_ID").parse().unwrap());
     let mut adopted = Store::new(Path::new(&of("ADOPT_STATE"))).unwrap().adopt(&spec).unwrap();
     adopted.make_root().unwrap();
     println!("vmm {}", start(&adopted, &[], &["sleep"]).display());

@@ -20,7 +20,8 @@ fn adopt_and_start(guard: &Guard, parent: &str, setting: &str) -> stockade::Adop
         ..AdoptOptions::default()
     };
     let jail = Some(Layout::named(base.clone(), VMM, &id).unwrap());
-    let adopted = guard.store().adopt(&AdoptSpec { name: id.parse().unwrap(), base, jail, wants }).unwrap();
+    let adopted =
+        guard.store().adopt(&AdoptSpec { name: id.parse().unwrap(), base, jail, options: wants }).unwrap();
     let mut jailer = Command::new(program("jailer"));
     jailer.args(["--id", &id, "--exec-file"]).arg(program(VMM)).arg("--chroot-base-dir").arg(guard.base());
     jailer.args(["--uid", "12345", "--gid", "12346", "--daemonize", "--cgroup-version", "2"]);

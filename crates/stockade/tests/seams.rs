@@ -22,7 +22,7 @@ fn spec(guard: &Guard, id: &str, base: &str) -> JailSpec {
 fn adopt_spec(guard: &Guard, id: &str) -> AdoptSpec {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let jail = Some(Layout::named(base.clone(), "vmm", &guard.named(id)).unwrap());
-    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail, wants: AdoptOptions::default() }
+    AdoptSpec { name: guard.named(id).parse().unwrap(), base, jail, options: AdoptOptions::default() }
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_refused_request_leaves_an_adopted_root_to_its_owner() {
         let path = JailPath::new("file/ramfs").unwrap();
         let owner = Owner { uid: 12_345, gid: 12_346 };
         let ramfs = Ramfs { path, name: guard.named("ramfs"), size: 1 << 20, owner };
-        assert!(adopted.want(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
+        assert!(adopted.add(&AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() }).is_err());
         let facts = fs::metadata(&root).unwrap();
         assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o777), (12_345, 12_346, 0o755));
         assert!(adopted.teardown().unwrap().is_clean());
@@ -100,8 +100,8 @@ fn a_created_jail_starts_after_removal_of_template_mounts() {
 fn inspect_shows_future_paths_of_an_adopted_jail() {
     privileged!(guard, {
         let mut spec = adopt_spec(&guard, "seen");
-        spec.wants.cgroups = vec!["pids.max=20".parse().unwrap()];
-        spec.wants.parent_cgroup = Some(guard.name().parse().unwrap());
+        spec.options.cgroups = vec!["pids.max=20".parse().unwrap()];
+        spec.options.parent_cgroup = Some(guard.name().parse().unwrap());
         let mut adopted = guard.store().adopt(&spec).unwrap();
         adopted.expect_netns(&guard.named("net").parse().unwrap()).unwrap();
         let paths = guard.store().inspect(&spec.name).unwrap().unwrap().paths;

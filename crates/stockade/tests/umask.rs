@@ -217,7 +217,8 @@ fn adopted(guard: &Guard, sources: &Sources) -> stockade::Adopted {
         owner: OWNER,
     };
     let wants = AdoptOptions { ramfs: Some(ramfs), ..AdoptOptions::default() };
-    let spec = AdoptSpec { name: guard.named("adopted").parse().unwrap(), base, jail: Some(jail), wants };
+    let spec =
+        AdoptSpec { name: guard.named("adopted").parse().unwrap(), base, jail: Some(jail), options: wants };
     let mut adopted = guard.store().adopt(&spec).unwrap();
     adopted.make_root().unwrap();
     adopted.place(Placement::new(&sources.file).how(How::Copy), OWNER).unwrap();

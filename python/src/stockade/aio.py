@@ -37,7 +37,7 @@ class AsyncJail:
 
     async def __aenter__(self) -> AsyncJail:
         try:
-            await _complete(self.jail.prepare)
+            await _complete(self.jail.create)
         except asyncio.CancelledError:
             await _complete(self.jail.teardown)
             raise

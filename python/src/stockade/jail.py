@@ -75,7 +75,7 @@ class Jail:
     :param state_dir: the directory of the receipt, for ``stockade ps`` and ``stockade gc``; by default
         ``STOCKADE_STATE_DIR`` or ``/var/lib/stockade``
     :raises TypeError: if an argument has a wrong type
-    :raises ValueError: if an argument is invalid; :meth:`prepare` checks the others
+    :raises ValueError: if an argument is invalid; :meth:`create` checks the others
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Jail:
         # The pid of the owning process.
         self._owner = 0
 
-    def prepare(self) -> Jail:
+    def create(self) -> Jail:
         """Creates the jail. The context manager calls this.
 
         :raises InvalidSpec: if an argument is invalid
@@ -146,7 +146,7 @@ class Jail:
         return self
 
     def __enter__(self) -> Jail:
-        return self.prepare()
+        return self.create()
 
     def __exit__(
         self,

@@ -60,7 +60,7 @@ def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
             raise pytest.UsageError("a jail needs an exec_file; pass it, or set stockade_exec_file")
         jail = Jail(given.pop("id"), given.pop("exec_file"), **given)
         created.append(jail)
-        return jail.prepare()
+        return jail.create()
 
     yield create
     leaks: List[str] = []

@@ -84,7 +84,7 @@ impl<T: Args> JailRequest<T> {
 ///
 /// # Errors
 /// Returns the first failure, with its file and line if any. A signal is a failure too.
-pub(crate) fn prepare_all<T: Args>(
+pub(crate) fn create_all<T: Args>(
     requests: &[JailRequest<T>],
     signals: &SignalFd,
 ) -> Result<Vec<Created>, Failure> {

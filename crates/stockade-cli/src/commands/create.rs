@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use stockade::spec::{HostPath, JailId};
 
-use crate::batch::request::{persist_all, prepare_all};
+use crate::batch::request::{create_all, persist_all};
 use crate::batch::template_mounts::ensure_template_mounts;
 use crate::jail_file::Described;
 use crate::terminal::output::{Failure, print, print_json, require_root};
@@ -40,10 +40,10 @@ pub(crate) fn create(args: &Described<CreateArgs>) -> Result<ExitCode, Failure> 
     ensure_template_mounts();
     // From here on a signal waits until the jails are removed, or persist.
     let signals = stop_signals()?;
-    let prepared = prepare_all(&requests, &signals)?;
+    let created = create_all(&requests, &signals)?;
     check_no_signal(&signals, "all jails were created")?;
-    let roots: Vec<HostPath> = prepared.iter().map(|prepared| prepared.receipt().root()).collect();
-    persist_all(&requests, prepared)?;
+    let roots: Vec<HostPath> = created.iter().map(|created| created.receipt().root()).collect();
+    persist_all(&requests, created)?;
     let rows: Vec<Row<'_>> =
         requests.iter().zip(roots).map(|(request, root)| Row { id: request.id(), root }).collect();
     if requests.iter().any(|request| request.description.args.own.json) {

@@ -33,7 +33,7 @@ pub struct AdoptSpec {
     /// The jail's paths; `None` if the other program will not create a jail, for example because it reports an error.
     pub jail: Option<Layout>,
     /// The other objects of the jail.
-    pub wants: AdoptOptions,
+    pub options: AdoptOptions,
 }
 
 /// The objects that an adopted jail has besides its directory.
@@ -56,7 +56,7 @@ pub struct Adopted {
 }
 
 impl Store {
-    /// Adopts a jail: writes its receipt, and creates the objects in `spec.wants`. An abandoned jail of the
+    /// Adopts a jail: writes its receipt, and creates the objects in `spec.options`. An abandoned jail of the
     /// same name is removed first.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Store {
             steps.extend(directory_and_processes(layout).map(Step::from));
         }
         // After an error the value is dropped, which removes the jail.
-        steps.extend(requested(&adopted.jail.get().receipt.layout, &spec.wants)?);
+        steps.extend(requested(&adopted.jail.get().receipt.layout, &spec.options)?);
         adopted.apply(steps)?;
         Ok(adopted)
     }
@@ -87,8 +87,8 @@ impl Adopted {
     ///
     /// # Errors
     /// Returns the error of the first object that cannot be created, and removes the new ones.
-    pub fn want(&mut self, wants: &AdoptOptions) -> Result<()> {
-        let steps = requested(&self.jail.get().receipt.layout, wants)?;
+    pub fn add(&mut self, options: &AdoptOptions) -> Result<()> {
+        let steps = requested(&self.jail.get().receipt.layout, options)?;
         self.apply(steps)
     }
 
@@ -199,21 +199,21 @@ fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
 }
 
 /// The steps for these objects, without a network namespace that exists already.
-fn requested(layout: &Layout, wants: &AdoptOptions) -> Result<Vec<Step>> {
+fn requested(layout: &Layout, options: &AdoptOptions) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
-    steps.extend(wants.ramfs.iter().cloned().map(Step::from));
-    if let Some(name) = &wants.netns
+    steps.extend(options.ramfs.iter().cloned().map(Step::from));
+    if let Some(name) = &options.netns
         && !name.path().as_path().exists()
     {
         steps.push(NamedNetns { name: name.clone() }.into());
     }
-    if !wants.cgroups.is_empty() {
+    if !options.cgroups.is_empty() {
         let parent =
-            wants.parent_cgroup.as_ref().map_or(Path::new(layout.exec_name()), ParentCgroup::as_path);
+            options.parent_cgroup.as_ref().map_or(Path::new(layout.exec_name()), ParentCgroup::as_path);
         let below = parent.join(layout.id().as_str());
         let cgroups = CgroupLayout::read_mounts()?;
         // In every hierarchy that it may use, because the cgroup version is the choice of the other program.
-        let v1 = wants.cgroups.iter().filter_map(|setting| cgroups.v1_with(setting.controller()));
+        let v1 = options.cgroups.iter().filter_map(|setting| cgroups.v1_with(setting.controller()));
         let mut mounts: Vec<&HostPath> = v1.map(|hierarchy| &hierarchy.mount).collect();
         mounts.extend(cgroups.v2.as_ref().map(|unified| &unified.mount));
         mounts.sort();

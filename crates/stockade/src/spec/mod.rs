@@ -146,7 +146,7 @@ impl JailSpec {
         }
     }
 
-    /// The placements of a prepared jail: the binds of the executable and its libraries, and the profile's files.
+    /// The placements of a created jail: the binds of the executable and its libraries, and the profile's files.
     pub fn placements(&self) -> impl Iterator<Item = Placement> {
         let program = std::iter::once((self.exec_file.path(), self.exec_file.in_jail()));
         let libraries = self.libraries.files.iter().map(|file| (&file.source, file.path.clone()));

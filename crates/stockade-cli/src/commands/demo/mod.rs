@@ -99,12 +99,12 @@ fn act(args: &DemoArgs) -> Result<Demo, Failure> {
     let mut phases = Phases::default();
     let begin = Instant::now();
 
-    let mut prepared = timed(&mut phases.prepare_us, || store.create(&spec))?;
-    let root = prepared.root().to_string();
+    let mut created = timed(&mut phases.prepare_us, || store.create(&spec))?;
+    let root = created.root().to_string();
     let source = something_to_place()?;
-    let placed = timed(&mut phases.place_us, || prepared.place(Placement::new(source).named("placed")))?;
+    let placed = timed(&mut phases.place_us, || created.place(Placement::new(source).named("placed")))?;
     let (streams, conversation) = streams()?;
-    let mut running = timed(&mut phases.launch_us, || prepared.launch(streams))?;
+    let mut running = timed(&mut phases.launch_us, || created.launch(streams))?;
     let lived = Instant::now();
     let report = conversation.read_report(running.pid(), source);
     if report.is_err() {
