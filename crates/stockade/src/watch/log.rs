@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the jail's entry cannot be opened or watched, or if its receipt cannot be read.
     pub fn log(&self, id: &JailId) -> Result<Option<Log>> {
-        let path = self.directory().join(id.as_str());
+        let path = self.entry_path(id);
         let entry = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
             Ok(entry) => entry,
             Err(Errno::NOENT) => return Ok(None),

@@ -91,7 +91,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the receipt cannot be read.
     pub fn inspect(&self, id: &JailId) -> Result<Option<Inspection>> {
-        let entry = self.directory().join(id.as_str());
+        let entry = self.entry_path(id);
         let (receipt, problem) = match self.read(id) {
             Ok(None) => return Ok(None),
             Ok(Some(receipt)) => (Some(receipt), None),
