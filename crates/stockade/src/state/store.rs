@@ -3,7 +3,7 @@
 use std::fs::DirEntry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
@@ -108,6 +108,16 @@ impl Store {
         let resolve = ResolveFlags::NO_SYMLINKS;
         let file = rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), resolve);
         parse_receipt(file, at, id, parse)
+    }
+
+    /// The time at which the receipt of a jail was last written. An unchanged receipt need not be read again.
+    ///
+    /// # Errors
+    /// Returns an error if there is no receipt, or if it cannot be inspected.
+    pub fn receipt_written(&self, id: &JailId) -> Result<SystemTime> {
+        let receipt = self.entry_path(id).join(RECEIPT);
+        let facts = std::fs::metadata(&receipt).and_then(|facts| facts.modified());
+        facts.context(Operation::Inspect, receipt)
     }
 
     /// The time at which a VMM's exit status was written, in milliseconds since 1970.

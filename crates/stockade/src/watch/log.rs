@@ -18,7 +18,7 @@ use stockade_syscalls::descriptors::fd_path;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
-use crate::state::entry::read_receipt;
+use crate::state::entry::{LOG, OLD_LOG, read_receipt};
 use crate::sys::file_id::FileId;
 use crate::sys::open::open_directory;
 use crate::sys::process::{PidFd, remaining};
@@ -128,11 +128,11 @@ impl Log {
             let current = self.current.as_ref().map(FileId::of);
             current.is_some_and(|current| current.is_ok() && current == FileId::of(file))
         };
-        let newer = self.open("log")?;
+        let newer = self.open(LOG)?;
         if newer.as_ref().is_some_and(same) {
             return Ok(None);
         }
-        let older = self.open("log.1")?;
+        let older = self.open(OLD_LOG)?;
         Ok(older.filter(|file| !same(file)).or(newer))
     }
 
