@@ -3,7 +3,7 @@
 use std::fs::DirEntry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use super::entry::{
     read_exit_status,
 };
 use crate::error::{Context, Error, Operation, Result};
+use crate::spec::clock::unix_ms;
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::dir_lock::{DirLock, try_lock};
@@ -122,8 +123,7 @@ impl Store {
 
     /// The time at which a VMM's exit status was written, in milliseconds since 1970.
     pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
-        let written = std::fs::metadata(self.entry_path(id).join(EXIT_STATUS)).ok()?.modified().ok()?;
-        u64::try_from(written.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+        unix_ms(std::fs::metadata(self.entry_path(id).join(EXIT_STATUS)).ok()?.modified().ok()?)
     }
 
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::spec::clock::since_boot_ns;
 use crate::spec::{ExitStatus, JailPath};
 use crate::sys::error::{Context, Operation, Result};
 use crate::sys::file_id::FileId;
@@ -90,11 +90,6 @@ impl Moment {
     pub(crate) fn now() -> Self {
         Self(since_boot_ns() / Self::TICK_NS)
     }
-}
-
-fn since_boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 struct Stat {
