@@ -1,8 +1,9 @@
 //! The facts about a host.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
@@ -11,6 +12,7 @@ use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
 use crate::spec::{HostPath, NETNS_DIRECTORY, Reason};
 use crate::state::{JailState, Store};
 use crate::sys::cgroup::{has_kill, subtree_control};
+use crate::sys::modes::is_roots_own;
 use crate::sys::mounts;
 
 /// The jails for which a host is checked.
@@ -207,7 +209,7 @@ impl BaseFacts {
             ..Self::default()
         };
         if let Ok(stat) = rustix::fs::stat(existing) {
-            facts.is_root_only = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
+            facts.is_root_only = is_roots_own(&stat);
         }
         if let Ok(mount) = rustix::fs::statvfs(existing) {
             let obstructive = [
@@ -228,8 +230,8 @@ impl BaseFacts {
 }
 
 fn is_mount_point(path: &Path) -> bool {
-    let facts = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
-    facts.is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let directory = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    directory.and_then(|directory| mounts::is_mount_point(directory.as_fd())) == Ok(true)
 }
 
 /// The name of a filesystem by its magic number (`statfs`).
