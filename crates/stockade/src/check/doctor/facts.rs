@@ -9,7 +9,7 @@ use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
-use crate::spec::{HostPath, NETNS_DIRECTORY, Reason};
+use crate::spec::{HostPath, Layout, NETNS_DIRECTORY, Reason};
 use crate::state::{JailState, Store};
 use crate::sys::cgroup::{has_kill, subtree_control};
 use crate::sys::modes::is_roots_own;
@@ -170,11 +170,9 @@ impl HostFacts {
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
             netns_shared: is_shared(Path::new(NETNS_DIRECTORY)),
-            socket_path: question
-                .base
-                .join(&question.exec_name)
-                .join(&question.id)
-                .join(format!("root/run/{}.socket", question.exec_name))
+            socket_path: Layout::unchecked(question.base.clone(), &question.exec_name, &question.id)
+                .root()
+                .join(format!("run/{}.socket", question.exec_name))
                 .as_path()
                 .to_owned(),
             no_template_mounts: TemplateMounts::find().err(),
