@@ -10,10 +10,12 @@
 #![no_std]
 #![no_main]
 
+mod files;
 mod kernel;
 
 use core::mem::MaybeUninit;
 
+use files::{EXIT_STATUS, LOG, NEW_EXIT_STATUS, OLD_LOG};
 use kernel::{call, exit, number};
 
 const ENTRY: usize = 3;
@@ -127,9 +129,9 @@ impl Log {
     fn rotate(&mut self) {
         if self.file >= 0 {
             call(number::CLOSE, self.file as usize, 0, 0, 0, 0);
-            rename(c"log", c"log.1");
+            rename(LOG, OLD_LOG);
         }
-        self.file = create(c"log");
+        self.file = create(LOG);
         self.written = 0;
     }
 }
@@ -195,8 +197,8 @@ fn record((code, status): (i32, i32)) {
     }
     text[length] = b'\n';
     length += 1;
-    let file = create(c"ended.new");
+    let file = create(NEW_EXIT_STATUS);
     if file >= 0 && call(number::WRITE, file as usize, text.as_ptr() as usize, length, 0, 0) == length as isize {
-        rename(c"ended.new", c"ended");
+        rename(NEW_EXIT_STATUS, EXIT_STATUS);
     }
 }

@@ -1,5 +1,8 @@
 //! A child whose parent is the monitor, a small process that remains when this process exits.
 
+#[path = "../programs/files.rs"]
+pub mod files;
+
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -27,7 +30,7 @@ const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
 /// The files and the title of a monitor.
 #[derive(Debug)]
 pub struct MonitorConfig<'a> {
-    /// The jail's entry, where the monitor writes `log`, and `ended` after the child's exit.
+    /// The jail's entry, where the monitor writes its [`files`].
     pub entry: BorrowedFd<'a>,
     /// The reading end of the pipe with the VMM's output, and the maximum size of the log in bytes.
     pub log: Option<(BorrowedFd<'a>, u64)>,

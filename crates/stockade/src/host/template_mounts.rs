@@ -7,20 +7,20 @@
 //! The template namespace belongs to the host and to no jail. [`TemplateMounts::make`] creates it,
 //! [`TemplateMounts::remove`] removes it, and it does not survive a reboot. Without it the host's namespace is copied.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, CpuSet};
 use stockade_syscalls::descriptors::fd_path;
 use stockade_syscalls::namespace::new_mounts;
 
-use crate::error::{Context, Error, Operation, Result, errno};
+use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Reason};
-use crate::sys::modes::{PRIVATE, make_directory};
+use crate::sys::modes::{PRIVATE, is_roots_own, make_directory};
+use crate::sys::mounts::is_mount_point;
 use crate::sys::open::open_directory;
 
 /// The directory for objects that serve all jails until the next boot.
@@ -150,7 +150,7 @@ fn processors() -> impl Iterator<Item = usize> {
 
 /// Makes the directory a private mount: the kernel mounts no mount namespace on a mount that propagates to another one.
 fn private_mount(at: &HostPath) -> Result<OwnedFd> {
-    if !is_mount(open(at)?.as_fd()).context(Operation::Inspect, at)? {
+    if !is_mount_point(open(at)?.as_fd()).context(Operation::Inspect, at)? {
         rustix::mount::mount_bind(at.as_path(), at.as_path()).context(Operation::Mount, at)?;
     }
     rustix::mount::mount_change(at.as_path(), MountPropagationFlags::PRIVATE)
@@ -158,16 +158,11 @@ fn private_mount(at: &HostPath) -> Result<OwnedFd> {
     open(at)
 }
 
-fn is_mount(directory: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
-    let facts = rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    Ok(facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-}
-
 /// Refuses a directory in which another user than root may create files.
 fn check_is_roots_own(directory: &Path) -> std::result::Result<(), String> {
-    let refused = |e| format!("cannot inspect '{}': {}", directory.display(), Reason(errno(&e)));
-    let facts = std::fs::symlink_metadata(directory).map_err(refused)?;
-    if facts.is_dir() && facts.uid() == 0 && facts.permissions().mode() & 0o022 == 0 {
+    let refused = |cause| format!("cannot inspect '{}': {}", directory.display(), Reason(cause));
+    let facts = rustix::fs::lstat(directory).map_err(refused)?;
+    if FileType::from_raw_mode(facts.st_mode).is_dir() && is_roots_own(&facts) {
         return Ok(());
     }
     Err(format!("a directory '{}' that is not root's own", directory.display()))

@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use super::CgroupLayout;
 use crate::spec::HostPath;
 use crate::sys::cache::Cached;
-use crate::sys::cgroup::{is_threaded, processes};
+use crate::sys::cgroup::{is_threaded, parse_membership, processes};
 use crate::sys::procfs::read;
 
 /// The position of tracking cgroups on this host: below the cgroup of this process.
@@ -68,11 +68,10 @@ impl TrackingPoint {
     }
 }
 
-/// The path of this process's cgroup, from the text of `/proc/self/cgroup`: `NUMBER:CONTROLLERS:PATH`.
+/// The path of this process's cgroup, from the text of `/proc/self/cgroup`.
 fn own_path(text: &str, unified: bool) -> Option<PathBuf> {
     text.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
+        let (controllers, path) = parse_membership(line)?;
         let wanted = if unified { "" } else { "freezer" };
         let path = Path::new(path.strip_prefix('/')?);
         // A cgroup outside of this cgroup namespace has no usable path.

@@ -11,7 +11,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, ResolveFlags};
-use rustix::process::Signal;
 use rustix::thread::LinkNameSpaceType;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::above_standard;
@@ -191,18 +190,16 @@ pub(crate) fn start(receipt: &Receipt, vmm: &PidFd, exec: Exec) -> Result<ExecPr
     } else {
         spawn(&mut program, options).context(Operation::Spawn, "exec")?
     };
-    let pid = child.pid.as_raw_nonzero().get();
-    let (pidfd, outcome) = child.release_and_wait();
-    let process = ExecProcess::new(PidFd::new(pidfd, pid));
+    let (process, outcome) = PidFd::release(child);
     let error = match outcome {
         // A teardown under way may have searched for processes before this one existed.
-        Ok(None) if !vmm.has_exited() => return Ok(process),
+        Ok(None) if !vmm.has_exited() => return Ok(ExecProcess::new(process)),
         Ok(None) => Error::NotRunning(receipt.id.clone()),
         Ok(Some(failure)) => failed(failure.call, failure.errno),
         Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForRelease), cause },
     };
-    process.signal(Signal::KILL)?;
-    process.wait()?;
+    process.kill(None)?;
+    process.reap()?;
     Err(error)
 }
 

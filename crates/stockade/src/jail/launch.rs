@@ -200,8 +200,7 @@ fn release(
         (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno).into(),
         (_, Err(cause)) => entry.clone_error(cause).into(),
     };
-    process.signal(rustix::process::Signal::KILL)?;
-    process.wait_for_exit(None)?;
+    process.kill(None)?;
     jail.ctx.set_exit_status(process.reap()?);
     Err(failed)
 }

@@ -1,4 +1,4 @@
-//! The clocks of specifications and receipts.
+//! Clocks: of specifications, of receipts, and of processes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,8 +8,18 @@ pub(crate) fn monotonic_us() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
 }
 
-/// Milliseconds since 1970.
+/// `CLOCK_BOOTTIME` in nanoseconds.
+pub(crate) fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The present time in milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    unix_ms(SystemTime::now()).unwrap_or_default()
+}
+
+/// A time in milliseconds since 1970; `None` if it is before.
+pub(crate) fn unix_ms(time: SystemTime) -> Option<u64> {
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }

@@ -17,11 +17,7 @@ pub struct Layout {
 impl Layout {
     /// The layout of a specification.
     pub fn new(spec: &JailSpec) -> Self {
-        Self {
-            base: spec.base.clone(),
-            exec_name: spec.exec_file.name().to_owned(),
-            id: spec.id.as_str().to_owned(),
-        }
+        Self::unchecked(spec.base.clone(), spec.exec_file.name(), spec.id.as_str())
     }
 
     /// The layout of a jail that another program creates, with the names that program allows.
@@ -35,7 +31,12 @@ impl Layout {
                 return Err(SpecError::JailPath(name.into()));
             }
         }
-        Ok(Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() })
+        Ok(Self::unchecked(base, exec_name, id))
+    }
+
+    /// The layout with these names, which may be no plain path components.
+    pub(crate) fn unchecked(base: HostPath, exec_name: &str, id: &str) -> Self {
+        Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() }
     }
 
     /// The longest path of a root: PATH_MAX without its final NUL and without a name in the root or beside it.

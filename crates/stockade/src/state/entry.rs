@@ -1,5 +1,6 @@
 //! The entry of one jail in the state directory: its lock, its receipt, and the files of its monitor.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use stockade_syscalls::monitor::files;
 
 use super::receipt::Receipt;
 use super::tombstone::Tombstone;
@@ -20,20 +22,27 @@ use crate::sys::open::open_directory;
 use crate::sys::owned_dir::remove_if_marked_and_empty;
 
 pub(crate) const RECEIPT: &str = "receipt.json";
-pub(crate) const EXIT_STATUS: &str = "ended";
-
 const RECEIPT_NEW: &str = "receipt.json.new";
+
+// The files of the monitor.
+pub(crate) const EXIT_STATUS: &str = text(files::EXIT_STATUS);
+const EXIT_STATUS_NEW: &str = text(files::NEW_EXIT_STATUS);
+pub(crate) const LOG: &str = text(files::LOG);
+pub(crate) const OLD_LOG: &str = text(files::OLD_LOG);
+const MONITOR_FILES: &[&str] = &[LOG, OLD_LOG, EXIT_STATUS_NEW, EXIT_STATUS];
 
 /// The mode of the files in an entry, also of those that the monitor creates.
 const FILE_MODE: u32 = 0o600;
 
-const EXIT_STATUS_NEW: &str = "ended.new";
-
-/// The files that the monitor writes.
-const MONITOR_FILES: &[&str] = &["log", "log.1", EXIT_STATUS_NEW, EXIT_STATUS];
-
 /// The mark of a jail's entry on its directory.
 pub(super) const ENTRY_MARK: &str = "place";
+
+const fn text(name: &'static CStr) -> &'static str {
+    match name.to_str() {
+        Ok(name) => name,
+        Err(_) => panic!("the name is no UTF-8"),
+    }
+}
 
 /// The lock on a jail's entry in the state directory.
 #[derive(Debug)]
@@ -209,7 +218,7 @@ pub(super) fn parse_receipt<T>(
 
 /// The files of the log in an entry, the older first.
 pub(super) fn logs(entry: &HostPath) -> Vec<HostPath> {
-    let parts = ["log.1", "log"].into_iter().map(|name| entry.join(name));
+    let parts = [OLD_LOG, LOG].into_iter().map(|name| entry.join(name));
     parts.filter(|path| path.as_path().is_file()).collect()
 }
 

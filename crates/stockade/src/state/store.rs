@@ -3,7 +3,7 @@
 use std::fs::DirEntry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use super::entry::{
     read_exit_status,
 };
 use crate::error::{Context, Error, Operation, Result};
+use crate::spec::clock::unix_ms;
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::dir_lock::{DirLock, try_lock};
@@ -51,6 +52,11 @@ impl Store {
     /// Its path.
     pub fn directory(&self) -> &HostPath {
         &self.directory
+    }
+
+    /// The path of a jail's entry, whether it exists or not.
+    pub(crate) fn entry_path(&self, id: &JailId) -> HostPath {
+        self.directory.join(id.as_str())
     }
 
     /// The ids of all jails with an entry here, sorted.
@@ -99,32 +105,40 @@ impl Store {
     }
 
     fn read_as<T>(&self, id: &JailId, parse: Parser<T>) -> Result<Option<T>> {
-        let at = self.directory.join(id.as_str()).join(RECEIPT);
+        let at = self.entry_path(id).join(RECEIPT);
         let resolve = ResolveFlags::NO_SYMLINKS;
         let file = rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), resolve);
         parse_receipt(file, at, id, parse)
     }
 
+    /// The time at which the receipt of a jail was last written. An unchanged receipt need not be read again.
+    ///
+    /// # Errors
+    /// Returns an error if there is no receipt, or if it cannot be inspected.
+    pub fn receipt_written(&self, id: &JailId) -> Result<SystemTime> {
+        let receipt = self.entry_path(id).join(RECEIPT);
+        let facts = std::fs::metadata(&receipt).and_then(|facts| facts.modified());
+        facts.context(Operation::Inspect, receipt)
+    }
+
     /// The time at which a VMM's exit status was written, in milliseconds since 1970.
     pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
-        let written =
-            std::fs::metadata(self.directory.join(id.as_str()).join(EXIT_STATUS)).ok()?.modified().ok()?;
-        u64::try_from(written.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+        unix_ms(std::fs::metadata(self.entry_path(id).join(EXIT_STATUS)).ok()?.modified().ok()?)
     }
 
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
-        read_exit_status(&self.directory.join(id.as_str()))
+        read_exit_status(&self.entry_path(id))
     }
 
     /// The files of the log of a jail's VMM, the older first; empty if it was launched without a log.
     pub fn logs(&self, id: &JailId) -> Vec<HostPath> {
-        logs(&self.directory.join(id.as_str()))
+        logs(&self.entry_path(id))
     }
 
     /// Locks a jail, and creates its entry if it has none.
     pub(crate) fn lock(&self, id: &JailId) -> Result<Lock> {
-        let path = self.directory.join(id.as_str());
+        let path = self.entry_path(id);
         let nonce = Nonce::new();
         // Another process may remove the entry with its jail before it is locked here.
         for _ in 0..ATTEMPTS {
@@ -143,7 +157,7 @@ impl Store {
 
     /// Locks a jail; `None` if it has no entry.
     pub(crate) fn try_lock(&self, id: &JailId) -> Result<Option<Lock>> {
-        let path = self.directory.join(id.as_str());
+        let path = self.entry_path(id);
         match try_lock(&path)? {
             DirLock::Held(directory) => {
                 Ok(Some(Lock { directory, path, store: self.directory.clone(), id: id.clone() }))

@@ -65,11 +65,9 @@ impl Bind {
         let steps = [EnterStep::CloseDescriptors, EnterStep::JoinMounts, EnterStep::Attach(self.clone())];
         let failed = |call: usize, cause| Error::Enter { step: Box::new(steps[call.min(2)].clone()), cause };
         let child = spawn(&mut program, CloneOptions::default()).context(Operation::Spawn, &self.source)?;
-        let pid = child.pid.as_raw_nonzero().get();
-        let (pidfd, outcome) = child.release_and_wait();
-        let helper = PidFd::new(pidfd, pid);
+        let (helper, outcome) = PidFd::release(child);
         helper.wait_for_exit(None)?;
-        match (helper.reap()?, outcome.context(Operation::Wait, pid)?) {
+        match (helper.reap()?, outcome.context(Operation::Wait, helper.pid())?) {
             (_, Some(failure)) => Err(failed(failure.call, failure.errno)),
             (Some(ExitStatus::Killed(_)), None) => Err(failed(2, Errno::INTR)),
             _ => Ok(()),

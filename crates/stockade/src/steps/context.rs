@@ -12,7 +12,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
-use crate::sys::owned_dir::own_name;
+use crate::sys::own_name::{own_name, temporary_name};
 use crate::sys::remove_tree::Removal;
 
 /// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
@@ -199,6 +199,6 @@ impl StepContext {
 
     /// A unique name for temporary files in the jail's tree.
     pub(crate) fn temporary_name(&self) -> String {
-        self.marker().unwrap_or_else(|| format!(".stockade-{}", std::process::id()))
+        self.marker().unwrap_or_else(|| temporary_name(std::process::id()))
     }
 }

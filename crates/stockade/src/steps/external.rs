@@ -17,7 +17,7 @@ use crate::sys::jail_root::JailRoot;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::{INSIDE, open_directory};
-use crate::sys::owned_dir::is_own_name;
+use crate::sys::own_name::is_own_name;
 use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
 
 /// An object that another program, for example `jailer`, creates for the jail.

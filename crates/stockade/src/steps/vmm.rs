@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Instant;
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{StepContext, StepKind, UndoOutcome};
@@ -34,8 +33,7 @@ impl StepKind for Vmm {
             return Ok(outcome);
         }
         if let Some(process) = self.process.open()? {
-            process.signal(Signal::KILL)?;
-            if !process.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
+            if !process.kill(Some(Instant::now() + KILL_TIMEOUT))? {
                 return Ok(UndoOutcome::Left(format!("process {} does not exit", self.process.pid)));
             }
             ctx.set_exit_status(process.reap()?);
@@ -60,8 +58,7 @@ impl StepKind for Vmm {
 fn wait_for_monitor(reference: ProcessRef) -> Result<()> {
     let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
     if !monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
-        monitor.signal(Signal::KILL)?;
-        monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))?;
+        monitor.kill(Some(Instant::now() + KILL_TIMEOUT))?;
     }
     monitor.reap()?;
     Ok(())

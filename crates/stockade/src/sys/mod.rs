@@ -12,6 +12,7 @@ pub(crate) mod mark;
 pub(crate) mod modes;
 pub(crate) mod mounts;
 pub(crate) mod open;
+pub(crate) mod own_name;
 pub(crate) mod owned_dir;
 pub(crate) mod process;
 pub(crate) mod procfs;

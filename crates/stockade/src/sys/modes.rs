@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::spec::{HostPath, Owner};
@@ -18,6 +18,11 @@ pub(crate) const PUBLIC: u32 = 0o755;
 
 /// The mode of directories that only their owner may enter.
 pub(crate) const PRIVATE: u32 = 0o700;
+
+/// Whether something belongs to root, and no other user can write to it.
+pub(crate) fn is_roots_own(facts: &Stat) -> bool {
+    facts.st_uid == 0 && facts.st_mode & 0o022 == 0
+}
 
 /// Gives an open file exactly this mode. With mode 0 the umask cannot have removed anything.
 pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> Result<(), Errno> {

@@ -33,6 +33,11 @@ pub(crate) fn mount_of(file: BorrowedFd<'_>) -> Result<Option<Mount>> {
     mount_table::mount_of(file).context(Operation::Read, OWN_TABLE)
 }
 
+/// Whether an open directory is the root of a mount.
+pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
+    id_of(directory).map(|(_, is_root)| is_root)
+}
+
 /// Whether the mount that an open file is on has child mounts.
 pub(crate) fn has_children(file: BorrowedFd<'_>) -> Result<bool> {
     mount_table::has_children(file).context(Operation::Read, OWN_TABLE)

@@ -11,22 +11,11 @@ use crate::spec::{HostPath, Nonce};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::open_directory;
+use crate::sys::own_name::{is_own_name, own_name};
 use crate::sys::remove_tree::Removal;
-
-/// The name of something that belongs to the jail with this nonce.
-pub(crate) fn own_name(nonce: &Nonce) -> String {
-    format!("{PREFIX}{nonce}")
-}
-
-/// Whether this is the own name of a jail.
-pub(crate) fn is_own_name(name: &str) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(Nonce::is_one)
-}
 
 /// How often something is created again in a directory that another jail's teardown may remove.
 pub(crate) const ATTEMPTS: u32 = 1000;
-
-const PREFIX: &str = ".stockade-";
 
 /// The mark of directories that many jails use.
 const SHARED: &str = "shared";

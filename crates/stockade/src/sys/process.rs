@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::program::Failure;
+use stockade_syscalls::spawn::Child;
 
+use crate::spec::clock::since_boot_ns;
 use crate::spec::{ExitStatus, JailPath};
 use crate::sys::error::{Context, Operation, Result};
 use crate::sys::file_id::FileId;
@@ -92,11 +94,6 @@ impl Moment {
     }
 }
 
-fn since_boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
 struct Stat {
     started: u64,
     exited: bool,
@@ -142,6 +139,13 @@ impl PidFd {
         Self { fd, pid }
     }
 
+    /// Releases a child, and waits until it has executed its program (`None`) or failed.
+    pub(crate) fn release(child: Child) -> (Self, rustix::io::Result<Option<Failure>>) {
+        let pid = child.pid.as_raw_nonzero().get();
+        let (fd, outcome) = child.release_and_wait();
+        (Self { fd, pid }, outcome)
+    }
+
     /// Opens the process with this pid, at this moment; `None` if there is none.
     pub(crate) fn open(pid: i32) -> Result<Option<Self>> {
         let Some(raw) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
@@ -168,6 +172,12 @@ impl PidFd {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(cause) => Err(cause).context(Operation::Kill, self.pid),
         }
+    }
+
+    /// Kills the process and waits until it has exited; false if the deadline comes first.
+    pub(crate) fn kill(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.signal(Signal::KILL)?;
+        self.wait_for_exit(deadline)
     }
 
     pub(crate) fn has_exited(&self) -> bool {
@@ -261,8 +271,7 @@ pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instan
     if !is_rooted_at(pid, facts) || has_exited(pid) {
         return Ok(false);
     }
-    process.signal(Signal::KILL)?;
-    process.wait_for_exit(Some(deadline))
+    process.kill(Some(deadline))
 }
 
 /// Kills the processes whose root directory is `root`, until there is none or the time is up.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::spec::HostPath;
 use crate::sys::directory_names::is_dots;
 use crate::sys::open::{INSIDE, open_directory};
+use crate::sys::own_name::temporary_name;
 
 /// The outcome of a removal.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Sweep<'_> {
     /// Renames a deep directory into the top one, where the next pass finds it.
     fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, at: &HostPath) {
         self.moved_up += 1;
-        let new_name = format!(".stockade-deep-{}-{}", std::process::id(), self.moved_up);
+        let new_name = temporary_name(format_args!("deep-{}-{}", std::process::id(), self.moved_up));
         match rustix::fs::renameat_with(parent, name, top, new_name, RenameFlags::NOREPLACE) {
             // If the name exists, the next pass tries the next number.
             Ok(()) | Err(Errno::NOENT | Errno::EXIST) => (),

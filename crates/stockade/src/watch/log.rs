@@ -18,7 +18,7 @@ use stockade_syscalls::descriptors::fd_path;
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
-use crate::state::entry::read_receipt;
+use crate::state::entry::{LOG, OLD_LOG, read_receipt};
 use crate::sys::file_id::FileId;
 use crate::sys::open::open_directory;
 use crate::sys::process::{PidFd, remaining};
@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the jail's entry cannot be opened or watched, or if its receipt cannot be read.
     pub fn log(&self, id: &JailId) -> Result<Option<Log>> {
-        let path = self.directory().join(id.as_str());
+        let path = self.entry_path(id);
         let entry = match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
             Ok(entry) => entry,
             Err(Errno::NOENT) => return Ok(None),
@@ -128,11 +128,11 @@ impl Log {
             let current = self.current.as_ref().map(FileId::of);
             current.is_some_and(|current| current.is_ok() && current == FileId::of(file))
         };
-        let newer = self.open("log")?;
+        let newer = self.open(LOG)?;
         if newer.as_ref().is_some_and(same) {
             return Ok(None);
         }
-        let older = self.open("log.1")?;
+        let older = self.open(OLD_LOG)?;
         Ok(older.filter(|file| !same(file)).or(newer))
     }
 

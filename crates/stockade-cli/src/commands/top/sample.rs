@@ -125,8 +125,8 @@ impl<'a> Sampler<'a> {
     }
 
     fn sample_one(&mut self, id: JailId) -> Result<Option<Row>, Failure> {
-        let file = self.store.directory().join(id.as_str()).join("receipt.json");
-        let written = std::fs::metadata(&file).and_then(|facts| facts.modified()).ok();
+        // If the time cannot be read, the receipt is read, which reports the cause.
+        let written = self.store.receipt_written(&id).ok();
         let before = self.known.remove(&id).filter(|known| known.written.is_some());
         let (receipt, before) = match before {
             Some(known) if known.written == written => {

@@ -6,6 +6,7 @@ use super::facts::AuditFacts;
 use super::limits::Limit;
 use super::tree::TreeFacts;
 use crate::check::doctor::{Finding, Grade};
+use crate::sys::cgroup::parse_membership;
 
 /// The resources that the jail's cgroups can limit: check, resource, grade and effect of a missing limit.
 const RESOURCES: [(&str, &str, Grade, &str); 3] = [
@@ -48,9 +49,7 @@ fn advise_limit(resource: &str, version: Option<u32>) -> String {
 /// The VMM's cgroups without the root cgroups, as `PATH (CONTROLLERS)`.
 fn membership(lines: &[String]) -> String {
     let mut cgroups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for line in lines {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+    for (controllers, path) in lines.iter().filter_map(|line| parse_membership(line)) {
         if path != "/" {
             let name = if controllers.is_empty() { "cgroup v2" } else { controllers };
             cgroups.entry(path).or_default().push(name);

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::fs::{AtFlags, FileType};
 use serde::Serialize;
 
+use crate::sys::directory_names::entries;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::open::{INSIDE, open_directory};
 
@@ -73,12 +74,8 @@ impl TreeFacts {
         {
             self.writable.push(in_jail(directory));
         }
-        let Ok(entries) = Dir::read_from(opened) else { return };
-        for entry in entries.filter_map(Result::ok) {
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
+        let Ok(entries) = entries(opened.as_fd(), *left + 1) else { return };
+        for name in entries.iter().map(|entry| &entry.name) {
             if *left == 0 {
                 self.cut_off = true;
                 return;

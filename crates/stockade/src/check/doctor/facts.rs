@@ -1,16 +1,18 @@
 //! The facts about a host.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
-use crate::spec::{HostPath, NETNS_DIRECTORY, Reason};
+use crate::spec::{HostPath, Layout, NETNS_DIRECTORY, Reason};
 use crate::state::{JailState, Store};
 use crate::sys::cgroup::{has_kill, subtree_control};
+use crate::sys::modes::is_roots_own;
 use crate::sys::mounts;
 
 /// The jails for which a host is checked.
@@ -168,11 +170,9 @@ impl HostFacts {
             pid_max: number("/proc/sys/kernel/pid_max"),
             forbidden_namespaces: ["mnt", "net", "pid"].into_iter().filter(is_none_allowed).collect(),
             netns_shared: is_shared(Path::new(NETNS_DIRECTORY)),
-            socket_path: question
-                .base
-                .join(&question.exec_name)
-                .join(&question.id)
-                .join(format!("root/run/{}.socket", question.exec_name))
+            socket_path: Layout::unchecked(question.base.clone(), &question.exec_name, &question.id)
+                .root()
+                .join(format!("run/{}.socket", question.exec_name))
                 .as_path()
                 .to_owned(),
             no_template_mounts: TemplateMounts::find().err(),
@@ -207,7 +207,7 @@ impl BaseFacts {
             ..Self::default()
         };
         if let Ok(stat) = rustix::fs::stat(existing) {
-            facts.is_root_only = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
+            facts.is_root_only = is_roots_own(&stat);
         }
         if let Ok(mount) = rustix::fs::statvfs(existing) {
             let obstructive = [
@@ -228,8 +228,8 @@ impl BaseFacts {
 }
 
 fn is_mount_point(path: &Path) -> bool {
-    let facts = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
-    facts.is_ok_and(|facts| facts.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let directory = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    directory.and_then(|directory| mounts::is_mount_point(directory.as_fd())) == Ok(true)
 }
 
 /// The name of a filesystem by its magic number (`statfs`).

@@ -90,6 +90,13 @@ pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
     Ok(used)
 }
 
+/// The controllers and the path of a line of `/proc/PID/cgroup`: `NUMBER:CONTROLLERS:PATH`.
+///
+/// The controllers are separated by commas; those of cgroup v2 are empty.
+pub(crate) fn parse_membership(line: &str) -> Option<(&str, &str)> {
+    line.split_once(':')?.1.split_once(':')
+}
+
 /// Writes a file of a cgroup, without creating it.
 fn write_existing(file: &HostPath, value: &str) -> std::result::Result<(), Errno> {
     let opened = std::fs::OpenOptions::new().write(true).open(file);

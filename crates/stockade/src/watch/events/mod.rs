@@ -87,7 +87,7 @@ impl Events {
         subscriber_lock: Option<SubscriberLock>,
         only: Option<BTreeSet<JailId>>,
     ) -> Result<Self> {
-        let sources = Sources::of(store.directory())?;
+        let sources = Sources::of(store)?;
         let mut events =
             Self { store: store.clone(), sources, tracker: EventTracker::default(), subscriber_lock, only };
         let existing = events.all()?;
@@ -145,7 +145,7 @@ impl Events {
                     self.tracker.report_missed();
                     if self.subscriber_lock.is_some() {
                         self.subscriber_lock = Some(SubscriberLock::in_directory(self.store.directory())?);
-                        self.sources = Sources::of(self.store.directory())?;
+                        self.sources = Sources::of(&self.store)?;
                     }
                     changed.extend(self.all()?);
                 }
@@ -176,7 +176,7 @@ impl Events {
         // as the watch, and a receipt that is already out of date is recognised.
         self.sources.watch_entry(id)?;
         let receipt = self.store.read(id);
-        let has_entry = rustix::fs::lstat(self.store.directory().join(id.as_str()).as_path()).is_ok();
+        let has_entry = rustix::fs::lstat(self.store.entry_path(id).as_path()).is_ok();
         let notifications = self.sources.take_inotify()?;
         let changed = self.apply(notifications)?;
         match receipt {

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
-use crate::state::Tombstone;
 use crate::state::entry::{EXIT_STATUS, RECEIPT};
+use crate::state::{Store, Tombstone};
 use crate::sys::ProcessRef;
 use crate::sys::process::{PidFd, remaining};
 
@@ -33,7 +33,7 @@ pub(super) enum Notification {
 
 #[derive(Debug)]
 pub(super) struct Sources {
-    directory: HostPath,
+    store: Store,
     epoll: OwnedFd,
     inotify: OwnedFd,
     /// The inotify watch of the state directory.
@@ -51,16 +51,16 @@ pub(super) struct Sources {
 const INOTIFY: u64 = 0;
 
 impl Sources {
-    pub(super) fn of(directory: &HostPath) -> Result<Self> {
-        let (epoll, inotify, watch) = open(directory).context(Operation::Watch, directory)?;
+    pub(super) fn of(store: &Store) -> Result<Self> {
+        let (epoll, inotify, watch) = open(store.directory()).context(Operation::Watch, store.directory())?;
         let (entries, processes, tokens) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let directory = directory.clone();
-        Ok(Self { directory, epoll, inotify, watch, entries, processes, tokens, last_token: INOTIFY })
+        let store = store.clone();
+        Ok(Self { store, epoll, inotify, watch, entries, processes, tokens, last_token: INOTIFY })
     }
 
     /// Watches a jail's entry from now on, unless the entry does not exist.
     pub(super) fn watch_entry(&mut self, id: &JailId) -> Result<()> {
-        let entry = self.directory.join(id.as_str());
+        let entry = self.store.entry_path(id);
         let flags = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
         match inotify::add_watch(&self.inotify, entry.as_path(), flags) {
             Ok(watch) => {
@@ -106,7 +106,7 @@ impl Sources {
             match epoll::wait(&self.epoll, &mut ready[..], left.as_ref()) {
                 Ok((ready, _)) => return Ok(!ready.is_empty()),
                 Err(Errno::INTR) => (),
-                Err(cause) => return Err(cause).context(Operation::Watch, &self.directory),
+                Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
             }
         }
     }
@@ -117,7 +117,7 @@ impl Sources {
         let now = Instant::now();
         match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&remaining(now))) {
             Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Watch, &self.directory),
+            Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
         }
         let mut notifications = self.take_inotify()?;
         for event in ready {
@@ -139,7 +139,7 @@ impl Sources {
                 Ok(event) => event,
                 Err(Errno::AGAIN) => return Ok(notifications),
                 Err(Errno::INTR) => continue,
-                Err(cause) => return Err(cause).context(Operation::Watch, &self.directory),
+                Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
             };
             let name = event.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
             let kind = event.events();

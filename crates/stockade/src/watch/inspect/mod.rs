@@ -2,9 +2,10 @@
 
 mod members;
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Dir, FileType, ResolveFlags};
+use rustix::fs::{CWD, FileType, ResolveFlags};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use crate::state::entry::{RECEIPT, lock_holder};
 use crate::state::{JailState, Receipt, Store};
 use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
+use crate::sys::directory_names::entries;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::open::{INSIDE, open_directory};
 
@@ -91,7 +93,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the receipt cannot be read.
     pub fn inspect(&self, id: &JailId) -> Result<Option<Inspection>> {
-        let entry = self.directory().join(id.as_str());
+        let entry = self.entry_path(id);
         let (receipt, problem) = match self.read(id) {
             Ok(None) => return Ok(None),
             Ok(Some(receipt)) => (Some(receipt), None),
@@ -195,10 +197,9 @@ fn sockets(tree: &JailRoot, root: &HostPath) -> Vec<HostPath> {
     let mut sockets = Vec::new();
     for directory in [".", "run"] {
         let Ok(opened) = open_directory(tree.root(), Path::new(directory), INSIDE) else { continue };
-        let Ok(entries) = Dir::read_from(opened) else { continue };
-        let entries = entries.take(MOST).filter_map(std::result::Result::ok);
-        for entry in entries.filter(|entry| entry.file_type() == FileType::Socket) {
-            if let Ok(name) = entry.file_name().to_str() {
+        let Ok(entries) = entries(opened.as_fd(), MOST) else { continue };
+        for entry in entries.iter().filter(|entry| entry.kind == FileType::Socket) {
+            if let Ok(name) = entry.name.to_str() {
                 let parent = if directory == "." { root.clone() } else { root.join(directory) };
                 sockets.push(parent.join(name));
             }
