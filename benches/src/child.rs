@@ -6,13 +6,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::{ClockId, clock_gettime};
 use stockade_syscalls::call::{Argument, Call, Execute};
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{CloneOptions, spawn};
+use stockade_syscalls::spawn::{Child, CloneOptions, Released, spawn};
 
 use crate::{Done, text};
 
@@ -65,12 +66,23 @@ pub(crate) fn start(calls: Vec<Call>) -> Done<OwnedFd> {
 pub(crate) fn start_in(calls: Vec<Call>, cgroup: Option<BorrowedFd<'_>>) -> Done<OwnedFd> {
     let mut program = Program::new(calls);
     let child = spawn(&mut program, CloneOptions { cgroup, ..CloneOptions::default() }).map_err(text)?;
-    match child.release_and_wait() {
-        (pidfd, Ok(None)) => Ok(pidfd),
-        (_, Ok(Some(failure))) => Err(format!("call {} of the floor: {}", failure.call, failure.errno)),
+    release(child)
+}
+
+/// Releases a child and waits for its exec.
+pub(crate) fn release(child: Child) -> Done<OwnedFd> {
+    match child.release_and_wait(&mut |waited| waited >= TIMEOUT) {
+        (pidfd, Ok(Released::Executed)) => Ok(pidfd),
+        (_, Ok(Released::Failed(failure))) => {
+            Err(format!("call {} of the floor: {}", failure.call, failure.errno))
+        }
+        (_, Ok(Released::GivenUp)) => Err("the floor's child does not get to its exec".to_owned()),
         (_, Err(cause)) => Err(text(cause)),
     }
 }
+
+/// The time that a child has to get to its exec.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for a child's exit and reaps it.
 pub(crate) fn reap(pidfd: &OwnedFd) -> Done {

@@ -12,7 +12,7 @@ use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use crate::cgroups::{JailCgroups, Version};
-use crate::child::{execute, reap, start};
+use crate::child::{execute, reap, release, start};
 use crate::floor::FloorEntry;
 use crate::setup::Setup;
 use crate::{Done, peers, text};
@@ -129,8 +129,7 @@ fn attached(setup: &Setup, version: u8) -> Done<Ready> {
 fn start_attached(calls: Vec<Call>, cgroups: &JailCgroups) -> Done<OwnedFd> {
     let child = spawn(&mut Program::new(calls), CloneOptions::default()).map_err(text)?;
     cgroups.attach(child.pid.as_raw_nonzero().get())?;
-    let (pidfd, outcome) = child.release_and_wait();
-    outcome.map_err(text)?.map_or(Ok(pidfd), |failure| Err(failure.errno.to_string()))
+    release(child)
 }
 
 /// The way in which a jailer's process joins its cgroups.

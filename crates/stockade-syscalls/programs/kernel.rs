@@ -14,6 +14,7 @@ pub mod number {
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const FSTAT: usize = 5;
+    pub const IOCTL: usize = 16;
     pub const RT_SIGACTION: usize = 13;
     pub const PREAD: usize = 17;
     pub const SENDFILE: usize = 40;
@@ -34,6 +35,7 @@ pub mod number {
 #[cfg(target_arch = "aarch64")]
 pub mod number {
     pub const FCNTL: usize = 25;
+    pub const IOCTL: usize = 29;
     pub const RENAMEAT: usize = 38;
     pub const FCHMOD: usize = 52;
     pub const OPENAT: usize = 56;

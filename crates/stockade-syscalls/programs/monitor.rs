@@ -31,6 +31,7 @@ struct PollFd {
 
 const POLLIN: i16 = 1;
 const EINTR: isize = -4;
+const EAGAIN: isize = -11;
 
 extern "C" fn main(stack: *const usize) -> ! {
     const PR_SET_NAME: usize = 15;
@@ -48,19 +49,21 @@ extern "C" fn main(stack: *const usize) -> ! {
         if ready == EINTR {
             continue;
         }
-        if waiting[1].revents != 0 && !log.copy() {
-            output_open = false;
-            continue;
+        if ready < 0 {
+            exit(0);
         }
-        // Only when the pipe is empty: the VMM's last output belongs in the log.
-        if waiting[0].revents != 0 && waiting[1].revents == 0 {
+        if waiting[0].revents != 0 {
+            if output_open {
+                log.copy_rest();
+            }
             if let Some(exit_status) = status() {
                 record(exit_status);
             }
             exit(0);
         }
-        if ready < 0 {
-            exit(0);
+        // A process of the jail may have opened the pipe too, and have read it empty.
+        if waiting[1].revents != 0 && log.copy() == 0 {
+            output_open = false;
         }
     }
 }
@@ -96,17 +99,35 @@ struct Log {
 }
 
 impl Log {
-    /// Copies pending output; false at its end. Output that cannot be written is lost: a full disk must not stop
-    /// the VMM.
-    fn copy(&mut self) -> bool {
+    /// Copies what the pipe holds at this moment, to which the VMM's last output belongs. Its descendants may hold the
+    /// pipe and write on without end.
+    fn copy_rest(&mut self) {
+        const FIONREAD: usize = 0x541b;
+        let mut held = 0_i32;
+        if call(number::IOCTL, OUTPUT, FIONREAD, (&raw mut held) as usize, 0, 0) < 0 {
+            return;
+        }
+        let mut left = held as isize;
+        while left > 0 {
+            let copied = self.copy();
+            if copied <= 0 {
+                return;
+            }
+            left -= copied;
+        }
+    }
+
+    /// Copies output, and returns the number of bytes: 0 at its end, less if there is none at the moment. Output that cannot be written is lost: a full disk
+    /// must not stop the VMM.
+    fn copy(&mut self) -> isize {
         // Not zeroed: that would need `memset` from a library.
         let mut buffer = MaybeUninit::<[u8; 8192]>::uninit();
         let length = call(number::READ, OUTPUT, buffer.as_mut_ptr() as usize, size_of_val(&buffer), 0, 0);
-        if length == EINTR {
-            return true;
+        if length == EINTR || length == EAGAIN {
+            return -1;
         }
         if length <= 0 {
-            return false;
+            return 0;
         }
         // SAFETY: the kernel has written `length` bytes there, at most the size of the buffer.
         let mut rest = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
@@ -123,7 +144,7 @@ impl Log {
             self.written += done as usize;
             rest = &rest[done as usize..];
         }
-        true
+        length
     }
 
     fn rotate(&mut self) {
@@ -160,18 +181,25 @@ fn create(name: &core::ffi::CStr) -> isize {
 }
 
 /// The VMM's exit: code and status of waitid; `None` if the kernel kept none.
+///
+/// A process of the jail that traces the VMM gets the status first, and may never take it. It has a second for that.
 fn status() -> Option<(i32, i32)> {
     const P_PIDFD: usize = 3;
+    const WNOHANG: usize = 1;
     const WEXITED: usize = 4;
+    const ATTEMPTS: usize = 100;
+    // A timespec: ten milliseconds.
+    const PAUSE: [u64; 2] = [0, 10_000_000];
     // A siginfo_t: signo, errno, code, padding, pid, uid, status.
     let mut info = [0_i32; 32];
-    loop {
-        match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED, 0) {
-            0 => return Some((info[2], info[6])),
-            EINTR => (),
+    for _ in 0..ATTEMPTS {
+        match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED | WNOHANG, 0) {
+            0 if info[4] != 0 => return Some((info[2], info[6])),
+            0 | EINTR => call(number::PPOLL, 0, 0, PAUSE.as_ptr() as usize, 0, 0),
             _ => return None,
-        }
+        };
     }
+    None
 }
 
 /// Writes `exited N` or `killed N` atomically.

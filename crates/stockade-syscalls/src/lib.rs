@@ -22,6 +22,7 @@
 
 pub mod call;
 mod capabilities;
+pub mod children;
 mod copy;
 pub mod descriptors;
 pub mod execute;

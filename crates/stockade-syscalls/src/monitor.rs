@@ -7,13 +7,15 @@ use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use rustix::process::{DumpableBehavior, Pid};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::CapabilitySet;
 
 use crate::call::{default_signal, default_signals, reset_signals};
@@ -22,7 +24,7 @@ use crate::execute::put;
 use crate::inherited::Attribute;
 use crate::program::{Failure, Program, close_range, exit_now, last_errno};
 use crate::sealed::sealed_bytes;
-use crate::spawn::{Child, CloneOptions, channel, clone_with_pidfd};
+use crate::spawn::{Child, CloneOptions, GiveUp, channel, clone_with_pidfd, wait_until_readable};
 
 /// The monitor's program, compiled by the build script from `programs/monitor.rs`.
 const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
@@ -47,14 +49,22 @@ pub struct Monitor {
     pub pidfd: OwnedFd,
 }
 
+/// Whether the wait for a monitor is given up: the child's pid, once it is known, and the time waited.
+pub type GiveUpOn<'a> = &'a mut dyn FnMut(Option<Pid>, Duration) -> bool;
+
 /// Clones a monitor, which clones a child that runs `program`.
 ///
+/// # Arguments
+/// `give_up` is asked as by [`Child::release_and_wait`], with the child's pid once that is known. The monitor and the
+/// child are killed then.
+///
 /// # Errors
-/// Returns the errors of `memfd_create`, `socketpair` and both `clone3` calls.
+/// Returns the errors of `memfd_create`, `socketpair` and both `clone3` calls, and ETIMEDOUT if the wait is given up.
 pub fn spawn_monitored(
     program: &mut Program,
     options: CloneOptions<'_>,
     config: &MonitorConfig<'_>,
+    give_up: GiveUpOn<'_>,
 ) -> Result<(Child, Monitor), Errno> {
     let executable = sealed_bytes(c"stockade-monitor", ELF)?;
     let limit = CString::new(config.log.map_or(0, |(_, limit)| limit).to_string()).unwrap_or_default();
@@ -68,24 +78,52 @@ pub fn spawn_monitored(
     };
     drop((child_end, to_launcher));
     let monitor = Monitor { pid, pidfd };
-    // The end of the channel without a failure means that the monitor has executed its program, or was killed.
-    let received =
-        receive_child(&monitor_channel).and_then(|child| match Failure::receive(monitor_channel.as_fd())? {
-            None => Ok(child),
-            Some(failure) => Err(failure.errno),
-        });
-    match received {
+    let mut child = None;
+    match receive(&monitor_channel, give_up, &mut child) {
         Ok((pid, pidfd)) => Ok((Child { pid, pidfd, channel: launcher_end }, monitor)),
         Err(cause) => {
-            // Any child exits when its channel closes, and the monitor has nothing to watch.
+            // Any child exits when its channel closes, unless it is frozen, and the monitor has nothing to watch.
             drop(launcher_end);
-            let _ = rustix::process::waitid(
-                rustix::process::WaitId::PidFd(monitor.pidfd.as_fd()),
-                rustix::process::WaitIdOptions::EXITED,
-            );
+            child.iter().for_each(end);
+            end(&monitor.pidfd);
             Err(cause)
         }
     }
+}
+
+/// Receives the child, and waits until the monitor has executed its program, or was killed.
+///
+/// # Arguments
+/// `found` gets the child's pidfd if the wait for the monitor fails.
+fn receive(
+    channel: &OwnedFd,
+    give_up: GiveUpOn<'_>,
+    found: &mut Option<OwnedFd>,
+) -> Result<(Pid, OwnedFd), Errno> {
+    wait_for(channel, &mut |waited| give_up(None, waited))?;
+    let (pid, pidfd) = receive_child(channel)?;
+    // The end of the channel without a failure means that both have executed their programs: the child has a copy.
+    let ended = wait_for(channel, &mut |waited| give_up(Some(pid), waited));
+    match ended.and_then(|()| Failure::receive(channel.as_fd())) {
+        Ok(None) => Ok((pid, pidfd)),
+        Ok(Some(failure)) => Err(failure.errno),
+        Err(cause) => {
+            *found = Some(pidfd);
+            Err(cause)
+        }
+    }
+}
+
+fn wait_for(channel: &OwnedFd, give_up: GiveUp<'_>) -> Result<(), Errno> {
+    if wait_until_readable(channel.as_fd(), give_up)? { Ok(()) } else { Err(Errno::TIMEDOUT) }
+}
+
+/// Kills a child and waits for it, at most for a second: longer only a process lives that the kernel holds.
+fn end(child: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(child, Signal::KILL);
+    let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(child, PollFlags::IN)], Some(&second));
+    let _ = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
 /// Runs in the monitor's process, which only makes system calls: it may be the child of a threaded process.

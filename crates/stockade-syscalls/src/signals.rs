@@ -110,6 +110,22 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Whether a signal that asks this process to end is pending because this thread blocks it: SIGINT, SIGTERM, SIGHUP or
+/// SIGQUIT.
+pub fn is_asked_to_end() -> bool {
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is valid for writing a sigset_t, which the call initialises.
+    if unsafe { libc::sigpending(pending.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the call succeeded, so it has written the set.
+    let pending = unsafe { pending.assume_init() };
+    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT]
+        .into_iter()
+        // SAFETY: `pending` is an initialised sigset_t, and a Signal is always a valid number.
+        .any(|signal| unsafe { libc::sigismember(&raw const pending, signal.as_raw()) } == 1)
+}
+
 /// Whether this process ignores a signal.
 pub fn is_ignored(signal: Signal) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();

@@ -1,7 +1,9 @@
 //! `clone3` of a child that runs a [`Program`].
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
@@ -34,23 +36,66 @@ pub struct Child {
 }
 
 impl Child {
-    /// Releases the child from `Call::WaitForRelease`, and waits until it has executed its program (`None`) or
-    /// failed. Always returns its pidfd.
+    /// Releases the child from `Call::WaitForRelease`, and waits until it has executed its program or failed. Always
+    /// returns its pidfd.
     ///
     /// A child that is killed before the exec counts as executed: its exit status shows the signal.
-    pub fn release_and_wait(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
+    ///
+    /// # Arguments
+    /// `give_up` is asked ten times a second whether the wait ends now, with the time waited. The child lives on then.
+    pub fn release_and_wait(self, give_up: GiveUp<'_>) -> (OwnedFd, Result<Released, Errno>) {
         let outcome = match rustix::net::send(&self.channel, b"g", rustix::net::SendFlags::NOSIGNAL) {
             // A child that has already exited has sent the reason.
-            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Failure::receive(self.channel.as_fd()),
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => self.wait(give_up),
             // The child waits until the channel closes.
             Err(cause) => Err(cause),
         };
         (self.pidfd, outcome)
     }
 
-    /// Closes the channel, at which the child exits.
-    pub fn abandon(self) -> (OwnedFd, Result<Option<Failure>, Errno>) {
-        (self.pidfd, Ok(None))
+    fn wait(&self, give_up: GiveUp<'_>) -> Result<Released, Errno> {
+        if !wait_until_readable(self.channel.as_fd(), give_up)? {
+            return Ok(Released::GivenUp);
+        }
+        Ok(Failure::receive(self.channel.as_fd())?.map_or(Released::Executed, Released::Failed))
+    }
+
+    /// Closes the channel, at which the child exits, and returns its pidfd.
+    pub fn abandon(self) -> OwnedFd {
+        self.pidfd
+    }
+}
+
+/// What became of a released child.
+#[derive(Debug)]
+pub enum Released {
+    /// It has executed its program, or was killed before.
+    Executed,
+    /// One of its calls has failed.
+    Failed(Failure),
+    /// It has done neither yet, and the wait was given up.
+    GivenUp,
+}
+
+/// Whether a wait of this length is given up.
+pub type GiveUp<'a> = &'a mut dyn FnMut(Duration) -> bool;
+
+/// The time between two questions whether a wait is given up.
+const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Waits until a channel has a message or is closed; false if the wait is given up.
+pub(crate) fn wait_until_readable(channel: BorrowedFd<'_>, give_up: GiveUp<'_>) -> Result<bool, Errno> {
+    let began = Instant::now();
+    let interval = Timespec::try_from(QUESTION_INTERVAL).map_err(|_| Errno::INVAL)?;
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(channel, PollFlags::IN)], Some(&interval)) {
+            Ok(0) | Err(Errno::INTR) => (),
+            Ok(_) => return Ok(true),
+            Err(cause) => return Err(cause),
+        }
+        if give_up(began.elapsed()) {
+            return Ok(false);
+        }
     }
 }
 

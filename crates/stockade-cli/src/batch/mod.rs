@@ -3,6 +3,7 @@
 pub(crate) mod fd_limit;
 pub(crate) mod launch;
 pub(crate) mod multiplex;
+pub(crate) mod orphans;
 pub(crate) mod request;
 pub(crate) mod service_manager;
 pub(crate) mod stop;

@@ -18,8 +18,13 @@ pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Resul
             Err(error) => info(&error.to_string()),
         }
     }
-    stop_all(&running, grace)?;
-    Ok(())
+    // Every failure is reported, since each is a jail that may run on.
+    let mut failures = stop_all(&running, grace).into_iter().filter_map(Result::err).map(Failure::from);
+    let Some(first) = failures.next() else { return Ok(()) };
+    for failure in failures {
+        failure.report();
+    }
+    Err(first)
 }
 
 /// Ends the processes that survived the VMM of an exited jail.

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Signal;
+
 use stockade::spec::JailId;
 use stockade::spec::reason;
 use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
 use stockade_syscalls::signals::SignalFd;
 
+use super::orphans::Orphans;
 use super::request::JailRequest;
 use super::service_manager;
 use super::vmm_output::VmmOutput;
@@ -19,6 +20,9 @@ use crate::flags::run::RunArgs;
 use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
 use crate::terminal::poll::wait_until;
 use crate::terminal::pty::Relay;
+
+/// The time that a killed VMM has to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How far a VMM's stop has come.
 #[derive(Clone, Copy)]
@@ -28,7 +32,12 @@ enum Stop {
         /// `None` if the grace period is longer than an [`Instant`] can hold.
         kill_at: Option<Instant>,
     },
-    Killed,
+    Killed {
+        /// When the wait for its exit ends.
+        give_up_at: Instant,
+    },
+    /// It was killed and has not exited in time.
+    GivenUp,
 }
 
 struct SupervisedVmm<'w> {
@@ -67,10 +76,12 @@ impl<'w> Supervisor<'w> {
             // All VMMs outlive this command.
             return Ok(ExitCode::SUCCESS);
         }
+        let orphans = Orphans::watch()?;
         let mut first = 0;
         loop {
             self.relays().for_each(Relay::step);
             let exited = self.take_exited()?;
+            orphans.reap(|pid| self.is_own(pid));
             let is_last = self.vmms.is_empty();
             if is_last {
                 self.begin_stopping();
@@ -80,8 +91,8 @@ impl<'w> Supervisor<'w> {
             if is_last {
                 return Ok(ExitCode::from(first));
             }
-            self.wait(signals)?;
-            self.vmms.iter_mut().filter(|vmm| vmm.is_late()).try_for_each(SupervisedVmm::escalate)?;
+            self.wait(signals, &orphans)?;
+            self.vmms.iter_mut().try_for_each(SupervisedVmm::go_on)?;
             while let Ok(Some(arrived)) = signals.take_arrived() {
                 if self.relays().any(|relay| relay.is_key(arrived)) {
                     continue;
@@ -97,6 +108,13 @@ impl<'w> Supervisor<'w> {
 
     fn relays(&mut self) -> impl Iterator<Item = &mut Relay> {
         self.vmms.iter_mut().filter_map(|vmm| vmm.output.as_mut()?.relay_mut())
+    }
+
+    /// Whether this command waits for the process with this pid.
+    fn is_own(&self, pid: i32) -> bool {
+        let carrier =
+            |vmm: &SupervisedVmm<'_>| vmm.output.as_ref().and_then(|output| output.relay()?.carrier());
+        self.vmms.iter().any(|vmm| vmm.running.pid() == pid || carrier(vmm) == Some(pid))
     }
 
     /// Notifies the service manager once. Returns true if this was the first call.
@@ -122,7 +140,8 @@ impl<'w> Supervisor<'w> {
         let mut exited = Vec::new();
         let mut at = 0;
         while at < self.vmms.len() {
-            if self.vmms[at].running.wait_timeout(Duration::ZERO)?.is_some() {
+            let vmm = &mut self.vmms[at];
+            if vmm.running.wait_timeout(Duration::ZERO)?.is_some() || matches!(vmm.stop, Stop::GivenUp) {
                 exited.push(self.vmms.remove(at));
             } else {
                 at += 1;
@@ -132,15 +151,16 @@ impl<'w> Supervisor<'w> {
     }
 
     /// Waits until a VMM exits, a signal arrives, a key is typed, or a grace period expires.
-    fn wait(&self, signals: &SignalFd) -> Result<(), Failure> {
+    fn wait(&self, signals: &SignalFd, orphans: &Orphans) -> Result<(), Failure> {
         let relays = || self.vmms.iter().filter_map(|vmm| vmm.output.as_ref()?.relay());
-        let kills = self.vmms.iter().filter_map(SupervisedVmm::kill_at);
+        let kills = self.vmms.iter().filter_map(SupervisedVmm::next_at);
         let wakes =
             relays().filter_map(Relay::wait_limit).filter_map(|time| Instant::now().checked_add(time));
         let next = kills.chain(wakes).min();
         let fds = self.vmms.iter().map(|vmm| vmm.running.as_fd()).chain([signals.as_fd()]);
         let mut waiting: Vec<PollFd<'_>> =
             fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        waiting.extend(orphans.waits_for());
         waiting.extend(relays().flat_map(Relay::waits_for));
         let waited = wait_until(&mut waiting, next);
         waited.map(drop).map_err(|e| Failure::new(format!("cannot wait for the VMM: {}", reason(&e))))
@@ -148,25 +168,45 @@ impl<'w> Supervisor<'w> {
 }
 
 impl SupervisedVmm<'_> {
-    fn kill_at(&self) -> Option<Instant> {
-        if let Stop::Requested { kill_at } = self.stop { kill_at } else { None }
+    /// When the stop goes on by itself.
+    fn next_at(&self) -> Option<Instant> {
+        match self.stop {
+            Stop::Never | Stop::GivenUp => None,
+            Stop::Requested { kill_at } => kill_at,
+            Stop::Killed { give_up_at } => Some(give_up_at),
+        }
     }
 
-    fn is_late(&self) -> bool {
-        self.kill_at().is_some_and(|kill_at| kill_at <= Instant::now())
+    /// Kills a VMM at the end of its grace period, and gives up one that was killed and does not exit.
+    fn go_on(&mut self) -> Result<(), Failure> {
+        if self.next_at().is_none_or(|next| next > Instant::now()) {
+            return Ok(());
+        }
+        match self.stop {
+            Stop::Never | Stop::Requested { .. } => self.escalate(),
+            Stop::Killed { .. } | Stop::GivenUp => {
+                self.running.give_up();
+                self.stop = Stop::GivenUp;
+                Ok(())
+            }
+        }
     }
 
     fn escalate(&mut self) -> Result<(), Failure> {
         self.stop = match self.stop {
             Stop::Never => {
-                self.running.signal(Signal::TERM)?;
+                self.running.ask_to_exit()?;
                 Stop::Requested {
                     kill_at: Instant::now().checked_add(self.request.description.args.own.grace()),
                 }
             }
-            Stop::Requested { .. } | Stop::Killed => {
-                self.running.signal(Signal::KILL)?;
-                Stop::Killed
+            Stop::Requested { .. } => {
+                self.running.kill()?;
+                Stop::Killed { give_up_at: Instant::now() + KILL_TIMEOUT }
+            }
+            Stop::Killed { .. } | Stop::GivenUp => {
+                self.running.kill()?;
+                self.stop
             }
         };
         Ok(())
@@ -193,7 +233,8 @@ fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
         if let Some(relay) = output.as_mut().and_then(VmmOutput::relay_mut) {
             relay.close();
         }
-        let status = running.wait().unwrap_or(ExitStatus::Unknown);
+        // One that was given up has none; the removal reports it.
+        let status = running.wait_timeout(Duration::ZERO).ok().flatten().unwrap_or(ExitStatus::Unknown);
         if matches!(stop, Stop::Never) {
             report_exit(request.id(), status, many, running.receipt());
         }

@@ -15,9 +15,11 @@ use crate::entry::{EnterStep, EntryError};
 pub(crate) use crate::spec::errno;
 use crate::spec::{CgroupVersion, ExitStatus, HostPath, JailId, JailPath, Reason, SpecError};
 use crate::sys;
+use crate::sys::cgroup::Frozen;
 use crate::sys::cgroup::SUBTREE_CONTROL;
 use crate::sys::error::Cause;
 pub use crate::sys::error::Operation;
+use crate::sys::release::{Hindrance, START_TIMEOUT};
 
 /// The result of an operation of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -116,6 +118,37 @@ pub enum Error {
         /// The kernel's error.
         cause: Errno,
     },
+    /// A frozen cgroup keeps the VMM, or an exec process, from starting.
+    #[error("'{file}' freezes the jail's processes; write {thaw} to that file")]
+    Frozen {
+        /// The file of the jail's cgroup, or of one above it.
+        file: HostPath,
+        /// The text that thaws it.
+        thaw: &'static str,
+    },
+    /// The VMM's process, or an exec process, has not executed its program in time. It was killed.
+    #[error("process {pid} has not executed its program after {} s: {reason}", seconds(*.waited))]
+    NotStarted {
+        /// The process.
+        pid: i32,
+        /// The time waited.
+        waited: Duration,
+        /// The reason.
+        reason: String,
+    },
+    /// A signal asked this process to end while it started a VMM or an exec process, which was killed.
+    #[error("stopped by a signal before the program ran")]
+    Interrupted,
+    /// A process of a jail does not exit although it was killed.
+    #[error("process {pid} of jail '{id}' does not exit: {reason}")]
+    NotEnded {
+        /// The id.
+        id: JailId,
+        /// The process.
+        pid: i32,
+        /// The reason.
+        reason: String,
+    },
     /// The VMM exited before its socket accepted a connection.
     #[error("the VMM of jail '{id}' exited before it was ready: {status}{}", appended(.last_lines))]
     ExitedEarly {
@@ -182,7 +215,11 @@ impl Error {
             Self::NotRunning(_) => ErrorKind::NotFound,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
-            Self::NotTakenOut { .. } => ErrorKind::System,
+            Self::NotTakenOut { .. }
+            | Self::Frozen { .. }
+            | Self::NotStarted { .. }
+            | Self::Interrupted
+            | Self::NotEnded { .. } => ErrorKind::System,
             Self::ExitedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
             Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
                 match *cause {
@@ -211,6 +248,17 @@ pub(crate) trait Context<T> {
 impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
     fn context(self, operation: Operation, argument: impl fmt::Display) -> Result<T> {
         Ok(sys::error::Context::context(self, operation, argument)?)
+    }
+}
+
+impl Error {
+    /// The error of a process that was hindered on its way to its program.
+    pub(crate) fn hindered(pid: i32, hindrance: Hindrance) -> Self {
+        match hindrance {
+            Hindrance::Signal => Self::Interrupted,
+            Hindrance::Frozen(Frozen { file, thaw }) => Self::Frozen { file, thaw },
+            Hindrance::Late(reason) => Self::NotStarted { pid, waited: START_TIMEOUT, reason },
+        }
     }
 }
 

@@ -5,8 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use crate::error::Result;
 use crate::jail::create::Created;
 use crate::jail::open::Jail;
@@ -41,7 +39,7 @@ pub fn teardown_all_with_progress(
     }
     for running in jails.iter().filter_map(running) {
         // The teardown kills it once more, and then reports an error.
-        let _ = running.signal(Signal::KILL);
+        let _ = running.kill();
     }
     let rest = TeardownOptions { grace: None, ..options };
     let teardown = |jail| match jail {
@@ -60,7 +58,7 @@ fn running(jail: &Jail) -> Option<&Running> {
 fn ask_to_exit(jails: &mut [Jail], grace: Duration) {
     let deadline = Instant::now().checked_add(grace);
     for running in jails.iter().filter_map(running) {
-        let _ = running.signal(Signal::TERM);
+        let _ = running.ask_to_exit();
     }
     for jail in jails {
         if let Jail::Running(running) = jail {

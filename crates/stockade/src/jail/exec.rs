@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, ResolveFlags};
 use rustix::thread::LinkNameSpaceType;
@@ -29,7 +30,8 @@ use crate::jail::namespaces::Namespaces;
 use crate::spec::{HostPath, JailPath, SpecError};
 use crate::state::Receipt;
 use crate::sys::open::open_directory;
-use crate::sys::process::PidFd;
+use crate::sys::process::{KILL_TIMEOUT, PidFd};
+use crate::sys::release::Outcome;
 
 /// The directories in which a program without a slash in its name is searched. The last is the jail's root,
 /// which contains the VMM's executable.
@@ -164,8 +166,12 @@ fn sealed_copy(file: &Path) -> Result<OwnedFd> {
     above_standard(copy).context(Operation::Copy, file.display())
 }
 
+/// The time that a killed exec process in a frozen cgroup has to exit, as it does in cgroup v2.
+const FROZEN_KILL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Starts an exec process in the jail of this receipt, where `vmm` runs.
 pub(crate) fn start(receipt: &Receipt, vmm: &PidFd, exec: Exec) -> Result<ExecProcess> {
+    receipt.expect_thawed()?;
     let namespaces = Namespaces::of(vmm)?;
     let as_root = exec.as_root;
     let (steps, calls): (Vec<EnterStep>, Vec<Call>) =
@@ -193,12 +199,17 @@ pub(crate) fn start(receipt: &Receipt, vmm: &PidFd, exec: Exec) -> Result<ExecPr
     let (process, outcome) = PidFd::release(child);
     let error = match outcome {
         // A teardown under way may have searched for processes before this one existed.
-        Ok(None) if !vmm.has_exited() => return Ok(ExecProcess::new(process)),
-        Ok(None) => Error::NotRunning(receipt.id.clone()),
-        Ok(Some(failure)) => failed(failure.call, failure.errno),
+        Ok(Outcome::Executed) if !vmm.has_exited() => {
+            return Ok(ExecProcess::new(receipt.id.clone(), process));
+        }
+        Ok(Outcome::Executed) => Error::NotRunning(receipt.id.clone()),
+        Ok(Outcome::Failed(failure)) => failed(failure.call, failure.errno),
+        Ok(Outcome::Hindered(hindrance)) => Error::hindered(process.pid(), hindrance),
         Err(cause) => Error::Enter { step: Box::new(EnterStep::WaitForRelease), cause },
     };
-    process.kill(None)?;
+    // In a frozen cgroup v1 it exits only when that is thawed.
+    let patience = if matches!(error, Error::Frozen { .. }) { FROZEN_KILL_TIMEOUT } else { KILL_TIMEOUT };
+    process.kill(Some(Instant::now() + patience))?;
     process.reap()?;
     Err(error)
 }

@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::error::Result;
-use crate::spec::ExitStatus;
-use crate::sys::process::PidFd;
+use crate::error::{Error, Result};
+use crate::spec::{ExitStatus, JailId};
+use crate::sys::process::{KILL_TIMEOUT, PidFd};
+use crate::sys::stuck::why_alive;
 
 /// An exec process, which is a child of this process.
 ///
 /// It keeps running when the value is dropped, until it exits or the jail is removed.
 #[derive(Debug)]
 pub struct ExecProcess {
+    jail: JailId,
     process: PidFd,
     status: Cell<Option<ExitStatus>>,
 }
 
 impl ExecProcess {
-    pub(crate) fn new(process: PidFd) -> Self {
-        Self { process, status: Cell::new(None) }
+    pub(crate) fn new(jail: JailId, process: PidFd) -> Self {
+        Self { jail, process, status: Cell::new(None) }
     }
 
     /// The pid, as this process sees it.
@@ -51,6 +53,17 @@ impl ExecProcess {
     /// Returns an error if waiting fails.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Kills the process, and waits at most five seconds until it exits.
+    ///
+    /// # Errors
+    /// Returns [`Error::NotEnded`] with the reason if it does not exit, or an error if the signal cannot be sent.
+    pub fn kill(&self) -> Result<ExitStatus> {
+        self.signal(Signal::KILL)?;
+        let (jail, pid) = (&self.jail, self.pid());
+        let not_ended = || Error::NotEnded { id: jail.clone(), pid, reason: why_alive(pid) };
+        self.wait_timeout(KILL_TIMEOUT)?.ok_or_else(not_ended)
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {

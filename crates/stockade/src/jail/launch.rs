@@ -23,6 +23,7 @@ use crate::state::Receipt;
 use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
 use crate::sys::process::{Moment, PidFd};
+use crate::sys::release::{Outcome, hindrance_of};
 
 /// The standard streams of a VMM or an exec process; `None` is the caller's own.
 #[derive(Debug, Default)]
@@ -91,6 +92,7 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
     if jail.receipt.keeper.is_none() || has_lost_template_mounts(&jail.receipt.enter) {
         renew_plan(jail)?;
     }
+    jail.receipt.expect_thawed()?;
     for step in &jail.receipt.enter {
         log::debug!("the VMM's process will {step}");
     }
@@ -148,8 +150,17 @@ fn spawn_vmm(
         log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
         title: CString::new(jail.receipt.id.as_str()).unwrap_or_default(),
     };
-    let spawned = spawn_monitored(&mut entry.program, options, &config);
-    let (child, monitor) = spawned.map_err(|cause| entry.clone_error(cause))?;
+    let mut hindered = None;
+    let mut give_up = |child: Option<Pid>, waited| {
+        let pid = child.map_or(0, |pid| pid.as_raw_nonzero().get());
+        hindered = hindrance_of(pid, waited).map(|hindrance| (pid, hindrance));
+        hindered.is_some()
+    };
+    let spawned = spawn_monitored(&mut entry.program, options, &config, &mut give_up);
+    let (child, monitor) = spawned.map_err(|cause| match hindered {
+        Some((pid, hindrance)) => Error::hindered(pid, hindrance),
+        None => entry.clone_error(cause).into(),
+    })?;
     Ok((child, Some(monitor)))
 }
 
@@ -178,6 +189,8 @@ fn log_streams(log_bytes: u64) -> std::io::Result<([Option<OwnedFd>; 3], Option<
         return Ok(([Some(null), Some(stdout), Some(stderr)], None));
     }
     let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    // A process of the jail could read the pipe empty at the moment at which the monitor finds output.
+    rustix::io::ioctl_fionbio(&output, true)?;
     let stderr = stdout.try_clone()?;
     Ok(([Some(null), Some(stdout), Some(stderr)], Some(output)))
 }
@@ -191,17 +204,25 @@ fn release(
     monitor: Option<ProcessRef>,
 ) -> Result<PidFd> {
     let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
-    // A child that is not on the receipt exits when its channel closes.
-    let (pidfd, outcome) = if recorded.is_ok() { child.release_and_wait() } else { child.abandon() };
-    let process = PidFd::new(pidfd, vmm.pid);
-    let failed = match (recorded, outcome) {
-        (Ok(()), Ok(None)) => return Ok(process),
-        (Err(error), _) => error,
-        (_, Ok(Some(failure))) => entry.error(failure.call, failure.errno).into(),
-        (_, Err(cause)) => entry.clone_error(cause).into(),
+    let (process, failed) = match recorded {
+        // A child that is not on the receipt exits when its channel closes.
+        Err(error) => (PidFd::new(child.abandon(), vmm.pid), error),
+        Ok(()) => {
+            let (process, outcome) = PidFd::release(child);
+            let failed = match outcome {
+                Ok(Outcome::Executed) => return Ok(process),
+                Ok(Outcome::Failed(failure)) => entry.error(failure.call, failure.errno).into(),
+                Ok(Outcome::Hindered(hindrance)) => Error::hindered(vmm.pid, hindrance),
+                Err(cause) => entry.clone_error(cause).into(),
+            };
+            (process, failed)
+        }
     };
-    process.kill(None)?;
-    jail.ctx.set_exit_status(process.reap()?);
+    // A VMM that does not exit stays on the receipt: the jail's own cgroups may have been frozen.
+    jail.receipt.kill_now()?;
+    if jail.ctx.patience.spend(|deadline| process.kill(Some(deadline)))? {
+        jail.ctx.set_exit_status(process.reap()?);
+    }
     Err(failed)
 }
 

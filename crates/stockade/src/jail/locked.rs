@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::jail::teardown::{Report, TeardownOptions, tear_down};
 use crate::state::Receipt;
 use crate::state::entry::Lock;
-use crate::steps::{Step, StepContext};
+use crate::steps::{Step, StepContext, UndoOutcome};
 
 /// A locked jail: its lock, its receipt, and the context of its steps.
 #[derive(Debug)]
@@ -39,7 +39,12 @@ impl LockedJail {
             self.ctx.remove_parents();
             return report.map(drop);
         }
-        self.receipt.steps.retain(|step| !matches!(step, Step::Vmm(_)));
+        // A VMM that does not exit stays on the receipt.
+        let ended = |step: &Step| match step {
+            Step::Vmm(_) => !matches!(step.undo(&self.ctx), UndoOutcome::Left(_)),
+            _ => false,
+        };
+        self.receipt.steps.retain(|step| !ended(step));
         self.lock.remove_monitor_files()?;
         self.lock.write(&self.receipt)
     }

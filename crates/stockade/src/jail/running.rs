@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
 use crate::jail::locked::LockedJail;
@@ -13,7 +13,7 @@ use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::sys::jail_root::JailRoot;
-use crate::sys::process::PidFd;
+use crate::sys::process::{KILL_TIMEOUT, PidFd};
 
 /// A jail whose VMM was started.
 ///
@@ -154,16 +154,41 @@ impl Running {
         self.jail.lock.write(&self.jail.receipt)
     }
 
-    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`.
+    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`. A frozen jail is thawed first.
     ///
     /// # Errors
-    /// Returns an error if a signal cannot be sent or waiting fails.
+    /// Returns [`Error::NotEnded`] if the VMM has not exited five seconds after it was killed, or an error if a signal
+    /// cannot be sent or waiting fails.
     pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
-        if self.wait_timeout(grace)?.is_none() {
-            self.signal(Signal::KILL)?;
+        self.ask_to_exit()?;
+        if let Some(status) = self.wait_timeout(grace)? {
+            return Ok(status);
         }
-        self.wait()
+        self.kill()?;
+        self.wait_timeout(KILL_TIMEOUT)?.ok_or_else(|| self.jail.receipt.not_ended())
+    }
+
+    /// Sends SIGTERM to the VMM. A frozen jail is thawed first, so that the VMM can react.
+    ///
+    /// # Errors
+    /// Returns an error if a cgroup cannot be thawed or the signal cannot be sent.
+    pub fn ask_to_exit(&self) -> Result<()> {
+        self.jail.receipt.thaw()?;
+        self.signal(Signal::TERM)
+    }
+
+    /// Kills the VMM and the other processes in the jail's cgroups, frozen ones too, without waiting for their exit.
+    ///
+    /// # Errors
+    /// Returns an error if a cgroup cannot be read or a process cannot be killed.
+    pub fn kill(&self) -> Result<()> {
+        let killed = self.jail.receipt.kill_now();
+        self.signal(Signal::KILL).and(killed)
+    }
+
+    /// Ends the patience for processes that were killed and do not exit: a teardown waits for none of them.
+    pub fn give_up(&mut self) {
+        self.jail.ctx.patience.end();
     }
 
     /// Runs another program in the jail.
@@ -189,8 +214,11 @@ impl Running {
     /// # Errors
     /// Returns the errors of [`Running::teardown`], and of [`Running::stop`] with a grace period.
     pub fn teardown_with(mut self, options: TeardownOptions) -> Result<Report> {
-        if let Some(grace) = options.grace {
-            self.stop(grace)?;
+        match options.grace.map(|grace| self.stop(grace)) {
+            // The report names it.
+            Some(Err(Error::NotEnded { .. })) => self.give_up(),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(_)) | None => (),
         }
         self.jail.tear_down_with(options)
     }

@@ -4,40 +4,95 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jail::open::VmmHandle;
 use crate::spec::ExitStatus;
 use crate::state::Receipt;
-use crate::steps;
+use crate::steps::with_own;
+use crate::sys::cgroup::{self, Frozen};
+use crate::sys::process::KILL_TIMEOUT;
+use crate::sys::stuck::why_alive;
 
-/// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses.
+/// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses in the order of
+/// the jails.
 ///
-/// The grace period starts now for all of them. Then the other processes in the jails are killed: children of
-/// the VMM and exec processes.
+/// Frozen jails are thawed first. The grace period starts now for all of them. Then the other processes in the jails are
+/// killed: children of the VMM and exec processes. Killed processes have five seconds to exit.
 ///
 /// # Errors
-/// Returns an error if a signal cannot be sent or waiting fails.
-pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Result<Vec<ExitStatus>> {
+/// A status is [`Error::NotEnded`] if a process of that jail does not exit. It is another error if a signal cannot be
+/// sent or waiting fails.
+pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Vec<Result<ExitStatus>> {
+    let asked: Vec<Result<()>> = jails.iter().map(ask).collect();
     let deadline = Instant::now().checked_add(grace);
-    jails.iter().try_for_each(|jail| jail.signal(Signal::TERM))?;
-    for jail in jails {
-        if jail.wait_until(deadline)?.is_none() {
-            jail.signal(Signal::KILL)?;
-        }
+    let in_time = |jail: &VmmHandle| matches!(jail.wait_until(deadline), Ok(Some(_)));
+    let late: Vec<&VmmHandle> = jails.iter().filter(|jail| !in_time(jail)).collect();
+    // All of them first, so that their exits overlap. An error shows again when the jail is waited for.
+    for jail in &late {
+        let _ = jail.receipt().kill_now();
+        let _ = jail.signal(Signal::KILL);
     }
-    let statuses = jails.iter().map(|jail| Ok(jail.wait_until(None)?.unwrap_or(ExitStatus::Unknown)));
-    let statuses = statuses.collect::<Result<_>>()?;
-    jails.iter().try_for_each(|jail| jail.receipt().kill_members()).map(|()| statuses)
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    jails.iter().zip(asked).map(|(jail, asked)| asked.and_then(|()| jail.finish(deadline))).collect()
+}
+
+fn ask(jail: &VmmHandle) -> Result<()> {
+    jail.receipt().thaw()?;
+    jail.signal(Signal::TERM)
+}
+
+impl VmmHandle {
+    /// Waits for a killed VMM and for the other processes in its jail.
+    fn finish(&self, deadline: Instant) -> Result<ExitStatus> {
+        let status = self.wait_until(Some(deadline))?;
+        self.receipt().kill_members_until(deadline)?;
+        status.ok_or_else(|| self.receipt().not_ended())
+    }
 }
 
 impl Receipt {
-    /// Kills the processes in the jail's own cgroups, and waits until they have exited.
+    /// Fails if one of the jail's cgroups is frozen. In cgroup v1 a process that joins it could not even be killed.
+    pub(crate) fn expect_thawed(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| match cgroup::frozen_by(&cgroup)? {
+            Some(Frozen { file, thaw }) => Err(Error::Frozen { file, thaw }),
+            None => Ok(()),
+        })
+    }
+
+    /// Thaws the jail's own cgroups, so that its processes react to signals.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| with_own(&cgroup, &self.nonce, cgroup::thaw).map(drop))
+    }
+
+    /// Kills the processes in the jail's own cgroups, frozen ones too, without waiting for their exit.
+    pub(crate) fn kill_now(&self) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| with_own(&cgroup, &self.nonce, cgroup::kill).map(drop))
+    }
+
+    /// Kills the processes in the jail's own cgroups, and waits at most five seconds until they have exited.
     ///
     /// Children of the VMM and exec processes may outlive the VMM.
     ///
     /// # Errors
-    /// Returns an error if a cgroup cannot be read or a process cannot be killed.
+    /// Returns [`Error::NotEnded`] if a process does not exit, or an error if a cgroup cannot be read or a process cannot
+    /// be killed.
     pub fn kill_members(&self) -> Result<()> {
-        self.cgroups().try_for_each(|cgroup| steps::kill_members(&cgroup, &self.nonce))
+        self.kill_members_until(Instant::now() + KILL_TIMEOUT)
+    }
+
+    fn kill_members_until(&self, deadline: Instant) -> Result<()> {
+        self.cgroups().try_for_each(|cgroup| {
+            let survivor = with_own(&cgroup, &self.nonce, |own| cgroup::kill_members(own, deadline))?;
+            survivor.flatten().map_or(Ok(()), |pid| Err(self.process_not_ended(pid)))
+        })
+    }
+
+    /// The error of a VMM that was killed and does not exit.
+    pub(crate) fn not_ended(&self) -> Error {
+        self.process_not_ended(self.vmm().map_or(0, |vmm| vmm.pid))
+    }
+
+    fn process_not_ended(&self, pid: i32) -> Error {
+        Error::NotEnded { id: self.id.clone(), pid, reason: why_alive(pid) }
     }
 }

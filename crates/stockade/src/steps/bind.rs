@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -18,7 +19,8 @@ use super::{Bind, StepContext, StepKind, UndoOutcome};
 use crate::entry::EnterStep;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, JailPath, Owner};
-use crate::sys::process::PidFd;
+use crate::sys::process::{KILL_TIMEOUT, PidFd};
+use crate::sys::release::Outcome;
 use stockade_syscalls::descriptors::copy_above_standard;
 
 /// The mode of a mount point: without its mount it reveals nothing.
@@ -66,11 +68,17 @@ impl Bind {
         let failed = |call: usize, cause| Error::Enter { step: Box::new(steps[call.min(2)].clone()), cause };
         let child = spawn(&mut program, CloneOptions::default()).context(Operation::Spawn, &self.source)?;
         let (helper, outcome) = PidFd::release(child);
-        helper.wait_for_exit(None)?;
-        match (helper.reap()?, outcome.context(Operation::Wait, helper.pid())?) {
-            (_, Some(failure)) => Err(failed(failure.call, failure.errno)),
-            (Some(ExitStatus::Killed(_)), None) => Err(failed(2, Errno::INTR)),
-            _ => Ok(()),
+        let outcome = outcome.context(Operation::Wait, helper.pid());
+        let deadline = Some(Instant::now() + KILL_TIMEOUT);
+        match &outcome {
+            Ok(Outcome::Executed) => helper.wait_for_exit(deadline)?,
+            Ok(Outcome::Failed(_) | Outcome::Hindered(_)) | Err(_) => helper.kill(deadline)?,
+        };
+        match (helper.reap()?, outcome?) {
+            (_, Outcome::Failed(failure)) => Err(failed(failure.call, failure.errno)),
+            (_, Outcome::Hindered(hindrance)) => Err(Error::hindered(helper.pid(), hindrance)),
+            (Some(ExitStatus::Killed(_)), Outcome::Executed) => Err(failed(2, Errno::INTR)),
+            (Some(ExitStatus::Exited(_) | ExitStatus::Unknown) | None, Outcome::Executed) => Ok(()),
         }
     }
 }

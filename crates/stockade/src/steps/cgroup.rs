@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::spec::{CgroupSetting, HostPath, Nonce};
+use crate::sys;
 use crate::sys::cgroup;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{PUBLIC, make_directory};
@@ -230,10 +231,11 @@ fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<
 
 /// Empties and removes the jail's own cgroup. A cgroup of another jail stays.
 fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
-    let Some(nonce) = &ctx.mark else { return Ok(cgroup::empty_and_remove(directory)?.into()) };
+    let empty = || ctx.patience.spend(|deadline| cgroup::empty_and_remove(directory, deadline));
+    let Some(nonce) = &ctx.mark else { return Ok(empty()?.into()) };
     match owner_of(directory, nonce)? {
         None => Ok(UndoOutcome::NeverThere),
-        Some(MarkOwner::This) => Ok(cgroup::empty_and_remove(directory)?.into()),
+        Some(MarkOwner::This) => Ok(empty()?.into()),
         Some(MarkOwner::Other) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
         // If its creator was killed before it marked the cgroup, the cgroup is empty.
         Some(MarkOwner::Unknown) => Ok(match rustix::fs::rmdir(directory.as_path()) {
@@ -243,12 +245,15 @@ fn remove_own(directory: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     }
 }
 
-/// Kills the processes in a jail's own cgroup and below, and waits until they have exited. Other cgroups are
-/// not touched.
-pub(crate) fn kill_members(directory: &HostPath, nonce: &Nonce) -> Result<()> {
+/// Does `work` on a jail's own cgroup; `None` if the cgroup is missing, or not marked for this jail.
+pub(crate) fn with_own<T>(
+    directory: &HostPath,
+    nonce: &Nonce,
+    work: impl FnOnce(&HostPath) -> sys::error::Result<T>,
+) -> Result<Option<T>> {
     match owner_of(directory, nonce)? {
-        Some(MarkOwner::This) => Ok(cgroup::kill_members(directory)?),
-        Some(MarkOwner::Other | MarkOwner::Unknown) | None => Ok(()),
+        Some(MarkOwner::This) => Ok(Some(work(directory)?)),
+        Some(MarkOwner::Other | MarkOwner::Unknown) | None => Ok(None),
     }
 }
 

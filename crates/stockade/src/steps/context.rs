@@ -13,6 +13,7 @@ use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
 use crate::sys::own_name::{own_name, temporary_name};
+use crate::sys::process::Patience;
 use crate::sys::remove_tree::Removal;
 
 /// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
@@ -36,6 +37,8 @@ pub struct StepContext {
     tracked: RefCell<BTreeMap<PathBuf, bool>>,
     /// The privileges that placed files have lost.
     stripped: RefCell<Vec<Stripped>>,
+    /// The time that the jail's processes have to exit.
+    pub(crate) patience: Patience,
     tree: OnceCell<JailRoot>,
 }
 
@@ -56,6 +59,7 @@ impl StepContext {
             network: RefCell::default(),
             tracked: RefCell::default(),
             stripped: RefCell::default(),
+            patience: Patience::default(),
             tree: OnceCell::new(),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::directory::MARKER;
+use super::vmm::does_not_exit;
 use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, netns};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Layout};
@@ -18,7 +18,7 @@ use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::own_name::is_own_name;
-use crate::sys::process::{KILL_TIMEOUT, kill_if_rooted_at, kill_rooted_at, rooted_at};
+use crate::sys::process::{kill_if_rooted_at, kill_rooted_at};
 
 /// An object that another program, for example `jailer`, creates for the jail.
 ///
@@ -154,18 +154,17 @@ fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
         return Ok(UndoOutcome::NeverThere);
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
-    let deadline = Instant::now() + KILL_TIMEOUT;
     // The pid file saves the first search. Any process in the jail may have written it, so it is only a hint.
     let mut killed = 0;
     if let Some(pid) = read_pid(tree, &ctx.layout) {
-        killed += usize::from(kill_if_rooted_at(tree.root(), pid, deadline)?);
+        let hinted = ctx.patience.spend(|deadline| kill_if_rooted_at(tree.root(), pid, deadline))?;
+        killed += usize::from(hinted);
     }
-    killed += kill_rooted_at(tree.root(), KILL_TIMEOUT)?;
-    if Instant::now() >= deadline
-        && let Some(pid) = rooted_at(tree.root()).first()
-    {
-        return Ok(UndoOutcome::Left(format!("process {pid} in {} does not exit", ctx.layout.root())));
+    let others = ctx.patience.spend(|deadline| kill_rooted_at(tree.root(), deadline))?;
+    if let Some(survivor) = others.survivor {
+        return Ok(does_not_exit(survivor));
     }
+    killed += others.count;
     Ok(if killed == 0 { UndoOutcome::NeverThere } else { UndoOutcome::Removed })
 }
 
@@ -185,7 +184,9 @@ fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     match found.owner(ctx.mark.as_ref()) {
         MarkOwner::Other => Ok(kept_for_another()),
         // The program that created it sets no mark.
-        MarkOwner::This | MarkOwner::Unknown => Ok(cgroup::empty_and_remove(path)?.into()),
+        MarkOwner::This | MarkOwner::Unknown => {
+            Ok(ctx.patience.spend(|deadline| cgroup::empty_and_remove(path, deadline))?.into())
+        }
     }
 }
 

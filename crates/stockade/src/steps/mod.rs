@@ -21,7 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::entry::{Bind, Inode};
-pub(crate) use cgroup::kill_members;
+pub(crate) use cgroup::with_own;
 pub use cgroup::{CgroupV1, CgroupV2};
 pub use context::StepContext;
 pub use cpu_info::{CpuInfo, FIRST_CPU};

@@ -1,14 +1,18 @@
 //! The VMM's process, as a step whose undo kills it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
-use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
+use crate::sys::process::kill_rooted_at;
+use crate::sys::stuck::why_alive;
+
+/// The time that a monitor has to exit after a kill. It has nothing to clean up.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// The VMM's process. The launch starts it, and writes this step to the receipt before the VMM runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +37,8 @@ impl StepKind for Vmm {
             return Ok(outcome);
         }
         if let Some(process) = self.process.open()? {
-            if !process.kill(Some(Instant::now() + KILL_TIMEOUT))? {
-                return Ok(UndoOutcome::Left(format!("process {} does not exit", self.process.pid)));
+            if !ctx.patience.spend(|deadline| process.kill(Some(deadline)))? {
+                return Ok(does_not_exit(self.process.pid));
             }
             ctx.set_exit_status(process.reap()?);
             outcome = UndoOutcome::Removed;
@@ -42,26 +46,37 @@ impl StepKind for Vmm {
             self.process.reap()?;
         }
         if let Some(monitor) = self.monitor {
-            wait_for_monitor(monitor)?;
+            wait_for_monitor(monitor, ctx)?;
         }
         if self.search
             && let Some(tree) = ctx.own_tree()?
-            && kill_rooted_at(tree.root(), KILL_TIMEOUT)? > 0
         {
-            outcome = UndoOutcome::Removed;
+            let killed = ctx.patience.spend(|deadline| kill_rooted_at(tree.root(), deadline))?;
+            if let Some(survivor) = killed.survivor {
+                return Ok(does_not_exit(survivor));
+            }
+            if killed.count > 0 {
+                outcome = UndoOutcome::Removed;
+            }
         }
         Ok(outcome)
     }
 }
 
 /// Waits for the monitor, which writes the exit status and exits once the VMM has exited.
-fn wait_for_monitor(reference: ProcessRef) -> Result<()> {
+fn wait_for_monitor(reference: ProcessRef, ctx: &StepContext) -> Result<()> {
     let Some(monitor) = reference.open()? else { return Ok(reference.reap()?) };
-    if !monitor.wait_for_exit(Some(Instant::now() + KILL_TIMEOUT))? {
-        monitor.kill(Some(Instant::now() + KILL_TIMEOUT))?;
+    if !ctx.patience.spend(|deadline| monitor.wait_for_exit(Some(deadline)))? {
+        // A stopped monitor wakes to die.
+        monitor.kill(Some(Instant::now() + LAST_WAIT))?;
     }
     monitor.reap()?;
     Ok(())
+}
+
+/// The outcome of a teardown that cannot end a process.
+pub(super) fn does_not_exit(pid: i32) -> UndoOutcome {
+    UndoOutcome::Left(format!("process {pid} does not exit: {}", why_alive(pid)))
 }
 
 impl fmt::Display for Vmm {

@@ -16,7 +16,9 @@ pub(crate) mod own_name;
 pub(crate) mod owned_dir;
 pub(crate) mod process;
 pub(crate) mod procfs;
+pub(crate) mod release;
 pub(crate) mod remove_tree;
+pub(crate) mod stuck;
 
 pub use copy::{OnProgress, Progress};
 pub use process::ProcessRef;

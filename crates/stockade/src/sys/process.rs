@@ -1,5 +1,6 @@
 //! Processes, identified by pid and start time, because the kernel reuses pids.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
-use stockade_syscalls::program::Failure;
-use stockade_syscalls::spawn::Child;
 
 use crate::spec::clock::since_boot_ns;
 use crate::spec::{ExitStatus, JailPath};
@@ -19,6 +18,31 @@ use crate::sys::{cache, mounts};
 
 /// The time that killed processes have to exit.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time that the killed processes of one jail have to exit, all waits together.
+#[derive(Debug)]
+pub(crate) struct Patience(Cell<Duration>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Cell::new(KILL_TIMEOUT))
+    }
+}
+
+impl Patience {
+    /// Waits until a deadline. The time waited is subtracted from what is left for later waits.
+    pub(crate) fn spend<R>(&self, wait: impl FnOnce(Instant) -> R) -> R {
+        let began = Instant::now();
+        let waited = wait(began + self.0.get());
+        self.0.set(self.0.get().saturating_sub(began.elapsed()));
+        waited
+    }
+
+    /// Leaves no time for later waits.
+    pub(crate) fn end(&self) {
+        self.0.set(Duration::ZERO);
+    }
+}
 
 /// A process by its pid and its start time, which together are unique within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,13 +163,6 @@ impl PidFd {
         Self { fd, pid }
     }
 
-    /// Releases a child, and waits until it has executed its program (`None`) or failed.
-    pub(crate) fn release(child: Child) -> (Self, rustix::io::Result<Option<Failure>>) {
-        let pid = child.pid.as_raw_nonzero().get();
-        let (fd, outcome) = child.release_and_wait();
-        (Self { fd, pid }, outcome)
-    }
-
     /// Opens the process with this pid, at this moment; `None` if there is none.
     pub(crate) fn open(pid: i32) -> Result<Option<Self>> {
         let Some(raw) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
@@ -215,9 +232,11 @@ impl PidFd {
         Ok(table.into_iter().filter_map(|mount| JailPath::try_from(mount.point).ok()).collect())
     }
 
-    /// Waits for the process, so that no zombie stays; `None` unless it is a child of this process.
+    /// Waits for the process, which has exited, so that no zombie stays; `None` unless it is a child of this process.
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
-        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
+        // NOHANG: a process that another one traces has to be waited for by that one first, which may never do so.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
             Ok(Some(status)) => {
                 let code = status.exit_status().map(ExitStatus::Exited);
                 Ok(code.or_else(|| status.terminating_signal().map(ExitStatus::Killed)))
@@ -274,11 +293,19 @@ pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instan
     process.kill(Some(deadline))
 }
 
+/// What became of killed processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Killed {
+    /// How many were killed.
+    pub(crate) count: usize,
+    /// One that has not exited in time.
+    pub(crate) survivor: Option<i32>,
+}
+
 /// Kills the processes whose root directory is `root`, until there is none or the time is up.
-pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, timeout: Duration) -> Result<usize> {
-    let deadline = Instant::now() + timeout;
+pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, deadline: Instant) -> Result<Killed> {
     let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    let mut killed = 0;
+    let mut killed = Killed::default();
     loop {
         let mut exiting = Vec::new();
         for pid in rooted_at(root) {
@@ -289,12 +316,15 @@ pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, timeout: Duration) -> Result<
                 exiting.push(process);
             }
         }
-        if exiting.is_empty() || Instant::now() >= deadline {
+        if exiting.is_empty() {
             return Ok(killed);
         }
-        killed += exiting.len();
+        killed.count += exiting.len();
         for process in exiting {
-            process.wait_for_exit(Some(deadline))?;
+            if !process.wait_for_exit(Some(deadline))? {
+                killed.survivor = Some(process.pid());
+                return Ok(killed);
+            }
         }
     }
 }

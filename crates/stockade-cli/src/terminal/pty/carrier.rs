@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::{copy_above_standard, null};
 use stockade_syscalls::program::Program;
-use stockade_syscalls::spawn::{CloneOptions, spawn};
+use stockade_syscalls::spawn::{CloneOptions, Released, spawn};
 
 use crate::terminal::poll::wait_for;
 
@@ -24,8 +25,15 @@ const OPEN_TERMINAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for the operator's terminal to accept the rest of the output.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Time limit for the process to start.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time limit for the killed process to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A child process that copies a VMM's terminal output.
 pub(super) struct Carrier {
+    pid: Pid,
     process: OwnedFd,
     from: OwnedFd,
     to: OwnedFd,
@@ -38,7 +46,8 @@ impl Carrier {
     /// `from`: the command's side of the VMM's terminal. `to`: the operator's terminal.
     pub(super) fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Self> {
         let (from, to) = (from.try_clone_to_owned()?, to.try_clone_to_owned()?);
-        Ok(Self { process: start(&from, &to)?, from, to })
+        let (pid, process) = start(&from, &to)?;
+        Ok(Self { pid, process, from, to })
     }
 
     /// Whether the output is still shown. A killed process is replaced, so that the VMM does not block.
@@ -49,8 +58,13 @@ impl Carrier {
         if self.reap() == Some(0) {
             return Ok(false);
         }
-        self.process = start(&self.from, &self.to)?;
+        (self.pid, self.process) = start(&self.from, &self.to)?;
         Ok(true)
+    }
+
+    /// The pid of the process.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
     }
 
     /// Waits until all output is shown, at most for this time.
@@ -58,10 +72,10 @@ impl Carrier {
         is_ready(&self.process, PollFlags::IN, time)
     }
 
-    /// Waits for the process and returns its exit code, if it was not killed.
+    /// Takes the exit code of the process, if it has exited and was not killed.
     fn reap(&self) -> Option<i32> {
         let status = WaitId::PidFd(self.process.as_fd());
-        rustix::process::waitid(status, WaitIdOptions::EXITED).ok()??.exit_status()
+        rustix::process::waitid(status, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??.exit_status()
     }
 }
 
@@ -72,6 +86,7 @@ impl Drop for Carrier {
         let is_done = self.wait(OPEN_TERMINAL_TIMEOUT) || (is_closed() && self.wait(SLOW_READER_TIMEOUT));
         if !is_done {
             let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+            self.wait(KILL_TIMEOUT);
         }
         self.reap();
     }
@@ -88,7 +103,7 @@ impl AsFd for Carrier {
 ///
 /// No process can trace it, not even uid 0 in a jail. It inherits this process's blocked signals: it exits with its
 /// input, or is killed.
-fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
+fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<(Pid, OwnedFd)> {
     let mut program = Program::new(vec![
         Call::WaitForRelease,
         Call::CloseOthers,
@@ -101,11 +116,13 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
         Call::Copy { from: copy_above_standard(from)?, to: copy_above_standard(to)? },
         Call::End,
     ]);
-    let (process, outcome) = spawn(&mut program, CloneOptions::default())?.release_and_wait();
-    match outcome {
-        Ok(None) => Ok(process),
-        Ok(Some(failure)) => Err(failure.errno.into()),
-        Err(cause) => Err(cause.into()),
+    let child = spawn(&mut program, CloneOptions::default())?;
+    let pid = child.pid;
+    match child.release_and_wait(&mut |waited| waited >= START_TIMEOUT) {
+        (process, Ok(Released::Executed)) => Ok((pid, process)),
+        (_, Ok(Released::Failed(failure))) => Err(failure.errno.into()),
+        (_, Ok(Released::GivenUp)) => Err(Errno::TIMEDOUT.into()),
+        (_, Err(cause)) => Err(cause.into()),
     }
 }
 

@@ -83,6 +83,11 @@ impl Relay {
         Ok((Some(Self { front: Some(front), carrier }), streams))
     }
 
+    /// The pid of the process that shows the output.
+    pub(crate) fn carrier(&self) -> Option<i32> {
+        self.carrier.as_ref().map(Carrier::pid)
+    }
+
     /// The file descriptors to wait for besides the VMM.
     pub(crate) fn waits_for(&self) -> Vec<PollFd<'_>> {
         let Some(front) = &self.front else { return Vec::new() };
@@ -315,7 +320,7 @@ fn prepare(pty: &Pty) -> std::io::Result<()> {
 ///
 /// It is one of the command's streams, opened again so that it is writable and non-blocking. If that fails, it is the
 /// stream itself.
-fn screen(terminals: [bool; 3]) -> std::io::Result<OwnedFd> {
+pub(super) fn screen(terminals: [bool; 3]) -> std::io::Result<OwnedFd> {
     let [stdin, stdout, stderr] = streams();
     let [is_in, is_out, is_err] = terminals;
     let found = [(stdout, is_out), (stderr, is_err), (stdin, is_in)]

@@ -9,52 +9,73 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, write_existing};
+use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, thaw, write_existing};
 use crate::spec::HostPath;
-use crate::sys::error::{Context, Operation, Result};
-use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
+use crate::sys::error::{Context, Operation, Result, errno};
+use crate::sys::process::{PidFd, remaining};
 use crate::sys::remove_tree::Removal;
+use crate::sys::stuck::why_alive;
 
 /// Kills the processes in a cgroup and below, and removes the cgroups bottom up.
 ///
 /// The parent stays: other jails may be in it.
-pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
+pub(crate) fn empty_and_remove(cgroup: &HostPath, deadline: Instant) -> Result<Removal> {
     // An empty cgroup, for example after a normal exit, can be removed at once.
     match rustix::fs::rmdir(cgroup.as_path()) {
         Ok(()) => return Ok(Removal::Removed),
         Err(Errno::NOENT) => return Ok(Removal::NeverThere),
         Err(_) => (),
     }
-    let deadline = Instant::now() + KILL_TIMEOUT;
-    empty(cgroup, deadline)?;
+    kill_members(cgroup, deadline)?;
     loop {
         match remove_bottom_up(cgroup) {
             Ok(()) => return Ok(Removal::Removed),
-            Err(Errno::NOENT) => return Ok(Removal::NeverThere),
-            Err(Errno::BUSY) if Instant::now() < deadline => {
-                pause();
-                kill_one_by_one(cgroup, deadline)?;
-            }
-            Err(Errno::BUSY) => {
-                return Ok(Removal::Left(cgroup.clone(), "its processes do not exit".to_owned()));
-            }
-            Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
+            Err(error) => match error.cause {
+                Errno::NOENT => return Ok(Removal::NeverThere),
+                Errno::BUSY if Instant::now() < deadline => {
+                    pause();
+                    kill_one_by_one(cgroup, deadline)?;
+                }
+                Errno::BUSY => return Ok(Removal::Left(cgroup.clone(), held_by(cgroup)?)),
+                _ => return Err(error),
+            },
         }
     }
 }
 
-/// Kills the processes in a cgroup and below, and waits until they have exited.
-fn empty(cgroup: &HostPath, deadline: Instant) -> Result<()> {
-    if !kill_at_once(cgroup)? {
-        kill_frozen(cgroup)?;
-        kill_one_by_one(cgroup, deadline)?;
-    }
-    wait_until_unpopulated(cgroup, deadline)
+/// Why a cgroup cannot be removed although its processes were killed.
+fn held_by(cgroup: &HostPath) -> Result<String> {
+    Ok(match member_of(cgroup)? {
+        Some(pid) => format!("process {pid} does not exit: {}", why_alive(pid)),
+        None => "the kernel still uses it".to_owned(),
+    })
 }
 
-/// Kills the processes in a cgroup and below, and waits at most [`KILL_TIMEOUT`] until they have exited.
-pub(crate) fn kill_members(cgroup: &HostPath) -> Result<()> {
-    empty(cgroup, Instant::now() + KILL_TIMEOUT)
+/// Kills the processes in a cgroup and below, frozen ones too, without waiting for their exit.
+pub(crate) fn kill(cgroup: &HostPath) -> Result<()> {
+    if !kill_at_once(cgroup)? {
+        kill_frozen(cgroup)?;
+        kill_all(cgroup, &mut |_| ())?;
+    }
+    Ok(())
+}
+
+/// Kills the processes in a cgroup and below, and waits until they have exited. Returns one that has not.
+pub(crate) fn kill_members(cgroup: &HostPath, deadline: Instant) -> Result<Option<i32>> {
+    kill(cgroup)?;
+    kill_one_by_one(cgroup, deadline)?;
+    wait_until_unpopulated(cgroup, deadline)?;
+    member_of(cgroup)
+}
+
+/// A process in a cgroup or below it.
+fn member_of(cgroup: &HostPath) -> Result<Option<i32>> {
+    let mut member = None;
+    for_each_below(cgroup, &mut |below| {
+        member = member.or(processes(below)?.first().copied());
+        Ok(())
+    })?;
+    Ok(member)
 }
 
 /// Kills everything in a cgroup v2 and below, including processes that fork at this moment.
@@ -78,7 +99,7 @@ fn kill_frozen(cgroup: &HostPath) -> Result<()> {
         return Ok(());
     }
     let killed = kill_until_none_is_new(cgroup);
-    set_freezer(cgroup, "THAWED")?;
+    thaw(cgroup)?;
     killed
 }
 
@@ -158,8 +179,11 @@ fn pause() {
 /// Waits until a cgroup v2 and all below it are empty. In cgroup v1, which has no such file, it returns at once.
 fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     let file = cgroup.join(EVENTS);
-    let Ok(events) = File::open(&file) else { return Ok(()) };
-    let events = OwnedFd::from(events);
+    let events = match File::open(&file) {
+        Ok(events) => OwnedFd::from(events),
+        Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => return Ok(()),
+        Err(e) => return Err(e).context(Operation::Open, file),
+    };
     loop {
         let mut text = [0; 256];
         let length = match rustix::io::pread(&events, &mut text, 0) {
@@ -179,12 +203,13 @@ fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
     }
 }
 
-fn remove_bottom_up(cgroup: &HostPath) -> std::result::Result<(), Errno> {
-    for below in children(cgroup) {
+fn remove_bottom_up(cgroup: &HostPath) -> Result<()> {
+    for below in children(cgroup)? {
         match remove_bottom_up(&below) {
-            Ok(()) | Err(Errno::NOENT) => (),
-            Err(cause) => return Err(cause),
+            Ok(()) => (),
+            Err(error) if error.cause == Errno::NOENT => (),
+            Err(error) => return Err(error),
         }
     }
-    rustix::fs::rmdir(cgroup.as_path())
+    rustix::fs::rmdir(cgroup.as_path()).context(Operation::Remove, cgroup)
 }

@@ -1,12 +1,14 @@
 //! Cgroups: their files, their processes, and how they are emptied and removed.
 
 mod empty;
+mod freeze;
 
 use std::io::Write;
 
 use rustix::io::Errno;
 
-pub(crate) use empty::{empty_and_remove, kill_members};
+pub(crate) use empty::{empty_and_remove, kill, kill_members};
+pub(crate) use freeze::{Frozen, frozen_by, thaw};
 
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};
@@ -105,11 +107,25 @@ fn write_existing(file: &HostPath, value: &str) -> std::result::Result<(), Errno
 
 fn for_each_below(cgroup: &HostPath, action: &mut dyn FnMut(&HostPath) -> Result<()>) -> Result<()> {
     action(cgroup)?;
-    children(cgroup).iter().try_for_each(|below| for_each_below(below, action))
+    children(cgroup)?.iter().try_for_each(|below| for_each_below(below, action))
 }
 
-fn children(cgroup: &HostPath) -> Vec<HostPath> {
-    let Ok(entries) = std::fs::read_dir(cgroup) else { return Vec::new() };
-    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories.map(|entry| entry.path().into()).collect()
+/// The child cgroups; none if the cgroup does not exist.
+fn children(cgroup: &HostPath) -> Result<Vec<HostPath>> {
+    let gone = |cause| matches!(cause, Errno::NOENT | Errno::NODEV);
+    let entries = match std::fs::read_dir(cgroup) {
+        Ok(entries) => entries,
+        Err(e) if gone(errno(&e)) => return Ok(Vec::new()),
+        Err(e) => return Err(e).context(Operation::Read, cgroup),
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        match entry.and_then(|entry| Ok((entry.file_type()?.is_dir(), entry.path()))) {
+            Ok((true, path)) => children.push(path.into()),
+            Ok((false, _)) => (),
+            Err(e) if gone(errno(&e)) => (),
+            Err(e) => return Err(e).context(Operation::Read, cgroup),
+        }
+    }
+    Ok(children)
 }

@@ -1,0 +1,313 @@
+//! Every command ends within the time that it states, whatever a jail does to hold it up, and names what is left.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use serde_json::Value;
+use stockade_syscalls::mount_table;
+use testkit::{Guard, Output, command, has, privileged, program, said, stockade};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// The time that killed processes have, as `stop` documents it.
+const KILL: Duration = Duration::from_secs(5);
+
+/// What a command may need beyond its waits.
+const WORK: Duration = Duration::from_secs(1);
+
+/// Runs a command, which has to end within its patience.
+fn within(patience: Duration, guard: &Guard, arguments: &[&str]) -> Output {
+    let began = Instant::now();
+    let output = stockade(guard, arguments);
+    let (took, limit) = (began.elapsed(), patience + WORK);
+    assert!(took <= limit, "{arguments:?} took {took:?}, stated are {limit:?}: {}", output.stderr);
+    output
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A command line that runs a busybox script as the detached VMM of jail `vm`.
+fn detached(guard: &Guard, flags: &[&str], script: &str) -> Vec<String> {
+    let (id, base) = (guard.named("vm"), guard.base().display().to_string());
+    let fixed = ["run", "--detach", "--id", &id, "--exec-file", BUSYBOX, "--chroot-base-dir", &base];
+    [&fixed[..], flags, &["--", "sh", "-c", script]].concat().into_iter().map(str::to_owned).collect()
+}
+
+fn start(guard: &Guard, flags: &[&str], script: &str) -> String {
+    let line = detached(guard, flags, script);
+    said(guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
+    guard.named("vm")
+}
+
+/// Starts it where no unified hierarchy is mounted: its processes are then in the freezer of cgroup v1.
+fn start_in_freezer(guard: &Guard, script: &str) -> Option<(String, PathBuf)> {
+    let unified = mount_of(|mount| mount.fs_type == "cgroup2")?;
+    mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"))?;
+    let line = detached(guard, &[], script);
+    let shell = format!("umount {} && exec \"$@\"", unified.display());
+    let status = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &shell, "sh"])
+        .arg(program("stockade"))
+        .args(line)
+        .env("STOCKADE_STATE_DIR", guard.state())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let id = guard.named("vm");
+    let cgroup = cgroups(guard, &id).into_iter().find(|cgroup| cgroup.join("freezer.state").exists());
+    Some((id, cgroup.expect("the jail has a cgroup in the freezer")))
+}
+
+fn mount_of(wanted: impl Fn(&mount_table::Mount) -> bool) -> Option<PathBuf> {
+    let mounts = mount_table::read(mount_table::OWN_TABLE).unwrap();
+    mounts.into_iter().find(wanted).map(|mount| mount.point)
+}
+
+fn inspect(guard: &Guard, id: &str) -> Value {
+    serde_json::from_str::<Value>(&said(guard, &["inspect", "--json", id])).unwrap()
+}
+
+fn cgroups(guard: &Guard, id: &str) -> Vec<PathBuf> {
+    let inspected = inspect(guard, id);
+    let list = inspected["paths"]["cgroups"].as_array().or(inspected["cgroups"].as_array());
+    list.unwrap_or_else(|| panic!("{inspected}")).iter().map(|path| path.as_str().unwrap().into()).collect()
+}
+
+fn pid(guard: &Guard, id: &str) -> i32 {
+    let jails: Value = serde_json::from_str(&said(guard, &["ps", "--json"])).unwrap();
+    let jail = jails.as_array().unwrap().iter().find(|jail| jail["id"] == id).expect("the jail");
+    jail["pid"].as_i64().unwrap().try_into().unwrap()
+}
+
+fn eventually(what: &str, is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + seconds(20);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The first child of a process.
+fn child_of(pid: u32) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// Runs `exec` of busybox in the background, and waits until it runs.
+fn background_exec(mut exec: Command) -> Child {
+    let exec = exec.spawn().unwrap();
+    let command_line = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let started = || child_of(exec.id()).is_some_and(|child| command_line(child).starts_with(b"busybox\0"));
+    eventually("the exec process runs", started);
+    exec
+}
+
+fn removed(guard: &Guard, id: &str) {
+    assert_eq!(within(KILL, guard, &["rm", "--force", id]).code, 0);
+    assert!(!guard.base().exists() && !guard.state().exists());
+}
+
+#[test]
+fn output_of_descendants_does_not_hold_up_a_stop() {
+    privileged!(guard, {
+        // Two of them, so that the pipe is never empty while the log is written.
+        let script = "/busybox yes & /busybox yes & exec /busybox sleep 1000";
+        for command in [&["stop", "--timeout", "1"][..], &["rm", "--force", "--timeout", "1"]] {
+            let id = start(&guard, &[], script);
+            let output = within(seconds(1) + KILL, &guard, &[command, &[&id]].concat());
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+            if command[0] == "stop" {
+                assert_eq!(said(&guard, &["wait", &id]), "143\n");
+                removed(&guard, &id);
+            }
+        }
+    });
+}
+
+#[test]
+fn zombie_of_a_stopped_exec_is_named() {
+    privileged!(guard, {
+        let id = start(&guard, &["--new-pid-ns"], "exec /busybox sleep 1000");
+        let exec = command(&guard, &["exec", "--host-program", BUSYBOX, &id, "sleep", "1000"]);
+        let mut exec = background_exec(exec);
+        let launcher = Pid::from_child(&exec);
+        kill_process(launcher, Signal::STOP).unwrap();
+        let vmm = pid(&guard, &id);
+        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let line = format!(
+            "stockade: process {vmm} of jail '{id}' does not exit: the first process of its pid namespace waits for \
+             process "
+        );
+        assert_eq!((output.code, output.stderr.starts_with(&line)), (1, true), "{}", output.stderr);
+        let parent = format!("a zombie of process {} (stockade, state T)", exec.id());
+        assert!(output.stderr.contains(&parent), "{}", output.stderr);
+        let output = within(KILL, &guard, &["rm", "--force", &id]);
+        assert_eq!((output.code, output.stderr.contains(&parent)), (1, true), "{}", output.stderr);
+        kill_process(launcher, Signal::CONT).unwrap();
+        exec.wait().unwrap();
+        removed(&guard, &id);
+    });
+}
+
+#[test]
+fn unread_terminal_of_an_exec_does_not_hold_up_a_stop() {
+    privileged!(guard, {
+        let id = start(&guard, &["--new-pid-ns"], "exec /busybox sleep 1000");
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let hands = openpt(flags).unwrap();
+        unlockpt(&hands).unwrap();
+        let terminal = ioctl_tiocgptpeer(&hands, flags).unwrap();
+        let mut exec = command(&guard, &["exec", "--host-program", BUSYBOX, &id, "yes"]);
+        let streams = [0, 1, 2].map(|_| Stdio::from(terminal.try_clone().unwrap()));
+        let [stdin, stdout, stderr] = streams;
+        exec.stdin(stdin).stdout(stdout).stderr(stderr);
+        let mut exec = background_exec(exec);
+        drop(terminal);
+        // Long enough for the terminal to be full.
+        std::thread::sleep(seconds(1));
+        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        exec.wait().unwrap();
+        removed(&guard, &id);
+    });
+}
+
+#[test]
+fn jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped() {
+    privileged!(guard, {
+        for sub in [false, true] {
+            let Some((id, cgroup)) = start_in_freezer(&guard, "exec /busybox sleep 1000") else {
+                has(false, "jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped", "the freezer and cgroup v2");
+                return;
+            };
+            let frozen = if sub { cgroup.join("sub") } else { cgroup };
+            if sub {
+                fs::create_dir(&frozen).unwrap();
+                fs::write(frozen.join("cgroup.procs"), pid(&guard, &id).to_string()).unwrap();
+            }
+            freeze(&frozen);
+            let exec = within(seconds(2), &guard, &["exec", "--host-program", BUSYBOX, &id, "true"]);
+            if !sub {
+                let file = frozen.join("freezer.state");
+                let line = format!(
+                    "stockade: '{}' freezes the jail's processes; write THAWED to that file\n",
+                    file.display()
+                );
+                assert_eq!((exec.code, exec.stderr), (125, line));
+            }
+            let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+            assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+            removed(&guard, &id);
+        }
+    });
+}
+
+#[test]
+fn frozen_jail_in_cgroup_v1_is_removed_at_once() {
+    privileged!(guard, {
+        let Some((id, cgroup)) = start_in_freezer(&guard, "exec /busybox sleep 1000") else {
+            has(false, "frozen_jail_in_cgroup_v1_is_removed_at_once", "the freezer and cgroup v2");
+            return;
+        };
+        freeze(&cgroup);
+        removed(&guard, &id);
+    });
+}
+
+fn freeze(cgroup: &Path) {
+    fs::write(cgroup.join("freezer.state"), "FROZEN").unwrap();
+    let is_frozen = || fs::read_to_string(cgroup.join("freezer.state")).unwrap() == "FROZEN\n";
+    eventually("the cgroup is frozen", is_frozen);
+}
+
+#[test]
+fn foreign_freezer_of_a_vmm_is_named() {
+    privileged!(guard, {
+        let freezer = mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"));
+        if !has(freezer.is_some(), "foreign_freezer_of_a_vmm_is_named", "the freezer of cgroup v1") {
+            return;
+        }
+        let cgroup = freezer.unwrap().join(guard.name());
+        let id = start(&guard, &[], "exec /busybox sleep 1000");
+        let vmm = pid(&guard, &id);
+        fs::create_dir(&cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), vmm.to_string()).unwrap();
+        freeze(&cgroup);
+        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let removal = within(KILL, &guard, &["rm", "--force", &id]);
+        fs::write(cgroup.join("freezer.state"), "THAWED").unwrap();
+        eventually("the VMM exits", || !fs::exists(format!("/proc/{vmm}/root/.")).unwrap_or(false));
+        let reason = format!("'{}/freezer.state' freezes it; write THAWED to that file", cgroup.display());
+        let line = format!("stockade: process {vmm} of jail '{id}' does not exit: {reason}\n");
+        assert_eq!((output.code, output.stderr), (1, line));
+        assert_eq!((removal.code, removal.stderr.contains(&reason)), (1, true), "{}", removal.stderr);
+        removed(&guard, &id);
+        eventually("the cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
+    });
+}
+
+#[test]
+fn exec_into_a_frozen_cgroup_v2_names_it() {
+    privileged!(guard, {
+        let id = start(&guard, &[], "exec /busybox sleep 1000");
+        let cgroup = cgroups(&guard, &id).into_iter().find(|cgroup| cgroup.join("cgroup.freeze").exists());
+        if !has(cgroup.is_some(), "exec_into_a_frozen_cgroup_v2_names_it", "cgroup v2") {
+            removed(&guard, &id);
+            return;
+        }
+        let file = cgroup.unwrap().join("cgroup.freeze");
+        fs::write(&file, "1").unwrap();
+        let line =
+            format!("stockade: '{}' freezes the jail's processes; write 0 to that file\n", file.display());
+        for arguments in
+            [&["exec", "--host-program", BUSYBOX, &id, "true"][..], &["exec", &id, "/busybox", "true"]]
+        {
+            let exec = within(seconds(2), &guard, arguments);
+            assert_eq!((exec.code, &exec.stderr), (125, &line), "{arguments:?}");
+        }
+        let output = within(seconds(1), &guard, &["stop", "--timeout", "1", &id]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        removed(&guard, &id);
+    });
+}
+
+#[test]
+fn run_below_a_frozen_cgroup_names_it_and_leaves_nothing() {
+    privileged!(guard, {
+        let unified = mount_of(|mount| mount.fs_type == "cgroup2");
+        if !has(unified.is_some(), "run_below_a_frozen_cgroup_names_it_and_leaves_nothing", "cgroup v2") {
+            return;
+        }
+        let parent = unified.unwrap().join(guard.name());
+        fs::create_dir(&parent).unwrap();
+        let file = parent.join("cgroup.freeze");
+        fs::write(&file, "1").unwrap();
+        let flags = ["--cgroup-version", "2", "--parent-cgroup", guard.name()];
+        let line = detached(&guard, &flags, "exec /busybox sleep 1000");
+        let run = within(seconds(2), &guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
+        let text =
+            format!("stockade: '{}' freezes the jail's processes; write 0 to that file\n", file.display());
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr), (125, "", text));
+        fs::remove_dir(&parent).unwrap();
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn vmm_that_ignores_sigterm_is_killed_in_time() {
+    privileged!(guard, {
+        let id = start(&guard, &[], "trap '' TERM; while :; do /busybox sleep 1; done");
+        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        assert_eq!(said(&guard, &["wait", &id]), "137\n");
+        removed(&guard, &id);
+    });
+}
