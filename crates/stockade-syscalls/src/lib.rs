@@ -15,7 +15,7 @@
 //! * [`monitor`]: the same with the monitor as the child's parent
 //! * [`mount_table`]: the mounts that a process sees
 //! * [`mounts`]: detached mounts, and the mount namespaces of other processes
-//! * [`namespace`]: creating namespaces without entering them
+//! * [`namespace`]: the files of namespaces, and creating namespaces without entering them
 //! * [`sealed`]: programs in memory that can be executed and not read
 //! * [`signals`]: signals as a pollable file descriptor
 //! * [`mod@start`]: the start of a program without the standard library's runtime

@@ -27,8 +27,3 @@ pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
 pub(crate) fn process_file(process: impl Display, file: &str) -> String {
     format!("/proc/{process}/{file}")
 }
-
-/// The path of a process's namespace of this kind. `process` is a pid, or `self`.
-pub(crate) fn namespace_file(process: impl Display, kind: &str) -> String {
-    format!("/proc/{process}/ns/{kind}")
-}

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use stockade_syscalls::features;
+use stockade_syscalls::namespace::{KINDS, namespace_file};
 
 use super::limits;
 use super::tree::TreeFacts;
@@ -13,7 +14,7 @@ use crate::spec::JailId;
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::file_id::FileId;
 use crate::sys::mounts::{self, Mount};
-use crate::sys::procfs::{namespace_file, process_file};
+use crate::sys::procfs::process_file;
 use std::fmt::Display;
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
@@ -190,8 +191,7 @@ fn no_new_privs_threads(pid: i32) -> usize {
 
 fn shared_namespaces(pid: i32) -> Vec<String> {
     let namespace = |whose: &dyn Display, kind: &str| FileId::at(namespace_file(whose, kind));
-    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-    let shared = kinds.into_iter().filter(|kind| namespace(&pid, kind) == namespace(&"self", kind));
+    let shared = KINDS.into_iter().filter(|kind| namespace(&pid, kind) == namespace(&"self", kind));
     shared.map(str::to_owned).collect()
 }
 
