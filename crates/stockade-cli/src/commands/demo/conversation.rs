@@ -10,9 +10,9 @@ use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 use stockade::spec::reason;
 use stockade_syscalls::namespace::{KINDS, namespace_file};
+use stockade_syscalls::poll::wait_until;
 
 use crate::terminal::output::Failure;
-use crate::terminal::poll::wait_until;
 
 /// The demo's ends of the probe's standard streams.
 pub(crate) struct Conversation {

@@ -13,10 +13,9 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::{copy_above_standard, null};
+use stockade_syscalls::poll::wait_for;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
-
-use crate::terminal::poll::wait_for;
 
 /// Time limit for the terminal of a removed jail. Only a process that escaped from the jail still holds it.
 const OPEN_TERMINAL_TIMEOUT: Duration = Duration::from_secs(1);
