@@ -3,17 +3,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, inotify};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_syscalls::descriptors::fd_path;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::jail::running::Running;
 use crate::spec::JailPath;
 use crate::sys::jail_root::JailRoot;
-use crate::sys::process::remaining;
 
 /// The delay before the next attempt at a socket that refuses connections. inotify reports the socket's
 /// creation, but not the `listen` after it.
@@ -79,10 +79,7 @@ impl Running {
     fn wait_for_change(&self, changes: &OwnedFd, again: Instant) -> Result<()> {
         let mut waiting =
             [PollFd::new(changes, PollFlags::IN), PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
-        match poll(&mut waiting, Some(&remaining(again))) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Wait, self.pid()),
-        }
+        wait_until(&mut waiting, Some(again)).context(Operation::Wait, self.pid())?;
         // The events are discarded, because the caller checks the socket again.
         let mut events = [0_u8; 4096];
         while rustix::io::read(changes, &mut events).is_ok() {}

@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::program::Failure;
 use stockade_syscalls::spawn::Child;
 
@@ -186,16 +187,7 @@ impl PidFd {
 
     /// Waits until the process exits; false if the deadline comes first.
     pub(crate) fn wait_for_exit(&self, deadline: Option<Instant>) -> Result<bool> {
-        loop {
-            let mut wait = [PollFd::new(&self.fd, PollFlags::IN)];
-            let timeout = deadline.map(remaining);
-            match poll(&mut wait, timeout.as_ref()) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return Ok(true),
-                Err(Errno::INTR) => (),
-                Err(cause) => return Err(cause).context(Operation::Wait, self.pid),
-            }
-        }
+        wait_until(&mut [PollFd::new(&self.fd, PollFlags::IN)], deadline).context(Operation::Wait, self.pid)
     }
 
     /// Opens its mount namespace.
@@ -226,12 +218,6 @@ impl PidFd {
             Err(cause) => Err(cause).context(Operation::Wait, self.pid),
         }
     }
-}
-
-/// The time left until a deadline, not below zero.
-pub(crate) fn remaining(deadline: Instant) -> Timespec {
-    let left = deadline.saturating_duration_since(Instant::now());
-    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
 /// The processes whose root directory is `root`.

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stockade_syscalls::descriptors::fd_path;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
@@ -21,7 +22,7 @@ use crate::state::Store;
 use crate::state::entry::{LOG, OLD_LOG, read_receipt};
 use crate::sys::file_id::FileId;
 use crate::sys::open::open_directory;
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::process::PidFd;
 
 /// The output of a VMM that was launched with a log.
 #[derive(Debug)]
@@ -93,10 +94,7 @@ impl Log {
         let writer = self.writer.as_ref().map_or(self.changes.as_fd(), PidFd::as_fd);
         let mut waiting =
             [PollFd::new(&self.changes, PollFlags::IN), PollFd::from_borrowed_fd(writer, PollFlags::IN)];
-        match poll(&mut waiting, deadline.map(remaining).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Wait, &self.path),
-        }
+        wait_until(&mut waiting, deadline).context(Operation::Wait, &self.path)?;
         if !waiting[1].revents().is_empty() && self.writer.is_some() {
             self.writer = None;
         }

@@ -13,7 +13,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::{copy_above_standard, null};
-use stockade_syscalls::poll::wait_for;
+use stockade_syscalls::poll::{is_ready, wait_for};
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
@@ -42,7 +42,7 @@ impl Carrier {
 
     /// Whether the output is still shown. A killed process is replaced, so that the VMM does not block.
     pub(super) fn is_running(&mut self) -> io::Result<bool> {
-        if !is_ready(&self.process, PollFlags::IN, Duration::ZERO) {
+        if !self.wait(Duration::ZERO) {
             return Ok(true);
         }
         if self.reap() == Some(0) {
@@ -54,7 +54,7 @@ impl Carrier {
 
     /// Waits until all output is shown, at most for this time.
     pub(super) fn wait(&self, time: Duration) -> bool {
-        is_ready(&self.process, PollFlags::IN, time)
+        wait_for(&mut [PollFd::new(&self.process, PollFlags::IN)], time).unwrap_or(false)
     }
 
     /// Waits for the process and returns its exit code, if it was not killed.
@@ -67,7 +67,7 @@ impl Carrier {
 impl Drop for Carrier {
     /// Waits until all output is shown, within time limits, and then kills the process.
     fn drop(&mut self) {
-        let is_closed = || is_ready(&self.from, PollFlags::empty(), Duration::ZERO);
+        let is_closed = || is_ready(&mut [PollFd::new(&self.from, PollFlags::empty())]).unwrap_or(false);
         let is_done = self.wait(OPEN_TERMINAL_TIMEOUT) || (is_closed() && self.wait(SLOW_READER_TIMEOUT));
         if !is_done {
             let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
@@ -106,9 +106,4 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<OwnedFd> {
         Ok(Some(failure)) => Err(failure.errno.into()),
         Err(cause) => Err(cause.into()),
     }
-}
-
-/// Waits for an event, hang-up or error on a file descriptor, at most for this time.
-fn is_ready(fd: &impl AsFd, what: PollFlags, time: Duration) -> bool {
-    wait_for(&mut [PollFd::new(fd, what)], time).unwrap_or(false)
 }

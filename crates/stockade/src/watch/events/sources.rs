@@ -7,16 +7,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::io::Errno;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::entry::{EXIT_STATUS, RECEIPT};
 use crate::state::{Store, Tombstone};
 use crate::sys::ProcessRef;
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::process::PidFd;
 
 /// A hint that a jail has to be examined, or that it was removed.
 #[derive(Debug)]
@@ -100,22 +101,14 @@ impl Sources {
 
     /// Waits for a notification, at most until `deadline`; false if there is none.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<bool> {
-        let mut ready = [MaybeUninit::uninit(); 1];
-        loop {
-            let left = deadline.map(remaining);
-            match epoll::wait(&self.epoll, &mut ready[..], left.as_ref()) {
-                Ok((ready, _)) => return Ok(!ready.is_empty()),
-                Err(Errno::INTR) => (),
-                Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
-            }
-        }
+        let ready = wait_until(&mut [PollFd::new(&self.epoll, PollFlags::IN)], deadline);
+        ready.context(Operation::Watch, self.store.directory())
     }
 
     /// Takes all notifications, without waiting.
     pub(super) fn take(&mut self) -> Result<Vec<Notification>> {
         let mut ready = Vec::with_capacity(64);
-        let now = Instant::now();
-        match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&remaining(now))) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&Timespec::default())) {
             Ok(_) | Err(Errno::INTR) => (),
             Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
         }
