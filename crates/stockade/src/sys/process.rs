@@ -239,7 +239,7 @@ fn kernel_threads() -> Vec<i32> {
     if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
         return Vec::new();
     }
-    let children = std::fs::read_to_string("/proc/2/task/2/children").unwrap_or_default();
+    let children = read_file("/proc/2/task/2/children").unwrap_or_default();
     let mut threads: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
     threads.sort_unstable();
     threads
