@@ -72,5 +72,5 @@ fn open(process: &str, kind: &str) -> Result<OwnedFd> {
 }
 
 fn identity(namespace: &OwnedFd) -> Result<FileId> {
-    Ok(FileId::of(namespace).context(Operation::Inspect, "a namespace")?)
+    FileId::of(namespace).context(Operation::Inspect, "a namespace")
 }
