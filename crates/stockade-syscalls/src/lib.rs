@@ -15,7 +15,8 @@
 //! * [`monitor`]: the same with the monitor as the child's parent
 //! * [`mount_table`]: the mounts that a process sees
 //! * [`mounts`]: detached mounts, and the mount namespaces of other processes
-//! * [`namespace`]: creating namespaces without entering them
+//! * [`namespace`]: the files of namespaces, and creating namespaces without entering them
+//! * [`poll`]: waiting for file descriptors until a deadline
 //! * [`sealed`]: programs in memory that can be executed and not read
 //! * [`signals`]: signals as a pollable file descriptor
 //! * [`mod@start`]: the start of a program without the standard library's runtime
@@ -33,6 +34,7 @@ pub mod monitor;
 pub mod mount_table;
 pub mod mounts;
 pub mod namespace;
+pub mod poll;
 pub mod program;
 pub mod sealed;
 pub mod signals;

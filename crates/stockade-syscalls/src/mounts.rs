@@ -3,10 +3,11 @@
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags};
 
+use crate::namespace::namespace_file;
 use crate::program::last_errno;
 
 /// `struct mount_attr`.
@@ -109,8 +110,8 @@ fn set_attributes(from: RawFd, path: &CStr, flags: c_int, attributes: &MountAttr
 /// remount a read-only mount as writable there.
 pub fn mount_namespace(pid: i32) -> Result<OwnedFd, Errno> {
     let open = |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let namespace = open(format!("/proc/{pid}/ns/mnt"))?;
-    let own = rustix::fs::statat(CWD, "/proc/self/ns/user", rustix::fs::AtFlags::empty())?;
+    let namespace = open(namespace_file(pid, "mnt"))?;
+    let own = rustix::fs::stat(namespace_file("self", "user"))?;
     let owner = rustix::fs::fstat(owner(namespace.as_fd())?)?;
     if (owner.st_dev, owner.st_ino) == (own.st_dev, own.st_ino) { Ok(namespace) } else { Err(Errno::PERM) }
 }

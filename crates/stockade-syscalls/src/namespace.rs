@@ -1,5 +1,6 @@
-//! Creates namespaces while the caller stays in its own.
+//! Namespaces: their kinds and files, and their creation while the caller stays in its own.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread::JoinHandle;
@@ -12,6 +13,17 @@ use rustix::thread::{CpuSet, ThreadNameSpaceType, UnshareFlags};
 use crate::call::{Call, State};
 use crate::program::Program;
 use crate::spawn::{Child, CloneOptions, spawn};
+
+/// The kinds of namespaces, by the names of their files in `/proc/PID/ns`.
+pub const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+
+/// The path of a process's namespace of this kind.
+///
+/// # Arguments
+/// `process` is a pid, `self` or `thread-self`.
+pub fn namespace_file(process: impl Display, kind: &str) -> String {
+    format!("/proc/{process}/ns/{kind}")
+}
 
 /// Creates a network namespace without entering it.
 ///
@@ -34,7 +46,7 @@ pub fn begin_network() -> io::Result<PendingNamespace> {
         // SAFETY: only CLONE_FILES makes unshare unsafe (file descriptors would mean different files in
         // different threads); CLONE_NEWNET changes no file descriptor.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
-        Ok(open("/proc/thread-self/ns/net")?)
+        Ok(open(&namespace_file("thread-self", "net"))?)
     };
     std::thread::Builder::new()
         .name("namespace".into())
@@ -90,7 +102,7 @@ pub fn new_mounts(root: OwnedFd, processor: Option<usize>) -> io::Result<OwnedFd
         let mut state = State::default();
         Call::UnshareMounts.perform(&mut state)?;
         // Before the pivot hides /proc.
-        let mounts = open("/proc/thread-self/ns/mnt")?;
+        let mounts = open(&namespace_file("thread-self", "mnt"))?;
         for mut call in [
             Call::MakeMountsSlaves,
             Call::CloneTree,

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use stockade::spec::JailId;
 use stockade::spec::reason;
 use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
+use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
 use super::orphans::Orphans;
@@ -18,7 +19,6 @@ use super::service_manager;
 use super::vmm_output::VmmOutput;
 use crate::flags::run::RunArgs;
 use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
-use crate::terminal::poll::wait_until;
 use crate::terminal::pty::Relay;
 
 /// The time that a killed VMM has to exit.

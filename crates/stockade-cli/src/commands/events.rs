@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags};
 use stockade::spec::JailId;
 use stockade::spec::reason;
 use stockade::{Event, EventKind, Events};
+use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{Code, Failure, print, print_json_line, require_root_to_look};
-use crate::terminal::poll::wait_until;
 use crate::terminal::signals::stop_signals;
 use crate::terminal::time::{timestamp, until};
 

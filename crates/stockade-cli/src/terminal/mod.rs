@@ -3,7 +3,6 @@
 pub(crate) mod findings;
 pub(crate) mod logger;
 pub(crate) mod output;
-pub(crate) mod poll;
 pub(crate) mod progress;
 pub(crate) mod pty;
 pub(crate) mod signal_names;

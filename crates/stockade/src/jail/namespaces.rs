@@ -6,12 +6,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::{above_standard, copy_above_standard};
+use stockade_syscalls::namespace::namespace_file;
 
 use crate::entry::EnterStep;
 use crate::error::{Context, Operation, Result};
 use crate::sys::file_id::FileId;
 use crate::sys::process::PidFd;
-use crate::sys::procfs::namespace_file;
 
 /// The VMM's namespaces that are not the caller's.
 ///
@@ -72,5 +72,5 @@ fn open(process: &str, kind: &str) -> Result<OwnedFd> {
 }
 
 fn identity(namespace: &OwnedFd) -> Result<FileId> {
-    Ok(FileId::of(namespace).context(Operation::Inspect, "a namespace")?)
+    FileId::of(namespace).context(Operation::Inspect, "a namespace")
 }

@@ -1,19 +1,21 @@
 //! Waiting until a VMM accepts connections.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FileType, inotify};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::FileType;
+use rustix::fs::inotify::WatchFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use stockade_syscalls::descriptors::fd_path;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::jail::running::Running;
 use crate::spec::JailPath;
+use crate::sys::inotify::Inotify;
 use crate::sys::jail_root::JailRoot;
-use crate::sys::process::remaining;
 
 /// The delay before the next attempt at a socket that refuses connections. inotify reports the socket's
 /// creation, but not the `listen` after it.
@@ -62,31 +64,25 @@ impl Running {
         }
     }
 
-    /// Watches the socket's directory for new files, and returns the inotify file descriptor.
-    fn watch_directory_of(&self, socket: &JailPath) -> Result<OwnedFd> {
+    /// Watches the socket's directory for new files.
+    fn watch_directory_of(&self, socket: &JailPath) -> Result<Inotify> {
         let tree = self.tree()?;
         let directory = tree.directory_of(socket)?;
         let at = tree.host_path(socket);
-        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
-            .context(Operation::Open, &at)?;
-        let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        let changes = Inotify::new().context(Operation::Open, &at)?;
+        let events = WatchFlags::CREATE | WatchFlags::MOVED_TO;
         // By file descriptor, because its path may lead elsewhere now.
-        inotify::add_watch(&changes, fd_path(&directory), events).context(Operation::Open, &at)?;
+        changes.watch(fd_path(&directory), events).context(Operation::Open, &at)?;
         Ok(changes)
     }
 
     /// Waits until the directory changes, the VMM exits, or the time `again` is reached.
-    fn wait_for_change(&self, changes: &OwnedFd, again: Instant) -> Result<()> {
+    fn wait_for_change(&self, changes: &Inotify, again: Instant) -> Result<()> {
         let mut waiting =
             [PollFd::new(changes, PollFlags::IN), PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
-        match poll(&mut waiting, Some(&remaining(again))) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Wait, self.pid()),
-        }
-        // The events are discarded, because the caller checks the socket again.
-        let mut events = [0_u8; 4096];
-        while rustix::io::read(changes, &mut events).is_ok() {}
-        Ok(())
+        wait_until(&mut waiting, Some(again)).context(Operation::Wait, self.pid())?;
+        // The caller checks the socket again.
+        changes.discard().context(Operation::Wait, self.pid())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::sys::mark::{self, Mark};
 use crate::sys::modes;
 use crate::sys::open::open_directory;
 use crate::sys::owned_dir::remove_if_marked_and_empty;
+use crate::sys::procfs::read_file;
 
 pub(crate) const RECEIPT: &str = "receipt.json";
 const RECEIPT_NEW: &str = "receipt.json.new";
@@ -233,7 +234,7 @@ pub(crate) fn lock_holder(directory: &OwnedFd) -> Option<i32> {
     let facts = rustix::fs::fstat(directory.as_fd()).ok()?;
     let (major, minor) = (rustix::fs::major(facts.st_dev), rustix::fs::minor(facts.st_dev));
     let wanted = format!("{major:02x}:{minor:02x}:{}", facts.st_ino);
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let locks = read_file("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip_while(|field| *field != "FLOCK").skip(3);
         let pid = fields.next()?.parse().ok()?;

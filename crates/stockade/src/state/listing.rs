@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::spec::{ExitStatus, HostPath, JailId};
-use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
+use crate::state::receipt::{Head, JailState, Receipt};
 use crate::state::store::Store;
 
 /// A jail in a list.
@@ -35,31 +35,20 @@ pub struct Listing {
 impl Listing {
     /// The jail of a receipt, without its exit status.
     pub fn of(receipt: &Receipt) -> Self {
-        let state = receipt.state();
-        Self {
-            id: receipt.id.clone(),
-            pid: receipt.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
-            state,
-            ended: None,
-            age: Some(receipt.age().as_secs()),
-            vmm: Some(receipt.spec.exec_file.name().to_owned()),
-            base: Some(receipt.spec.base.clone()),
-            uid: Some(receipt.spec.owner.uid),
-            problem: None,
-        }
+        Self::with_head(&receipt.head())
     }
 
-    fn from_summary(summary: ReceiptSummary) -> Self {
-        let state = summary.state();
+    fn with_head(head: &Head<'_>) -> Self {
+        let state = head.state();
         Self {
-            pid: summary.vmm().filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
+            id: head.id.clone(),
+            pid: head.vmm.filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
             ended: None,
-            age: Some(summary.age().as_secs()),
-            vmm: Some(summary.spec.exec_file.name().to_owned()),
-            base: Some(summary.spec.base),
-            uid: Some(summary.spec.owner.uid),
-            id: summary.id,
+            age: Some(head.age().as_secs()),
+            vmm: Some(head.exec_name.to_owned()),
+            base: Some(head.base.clone()),
+            uid: Some(head.owner.uid),
             problem: None,
         }
     }
@@ -83,7 +72,7 @@ impl Store {
     /// Returns an error if the state directory cannot be read. A jail with a corrupt receipt is in the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
         let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
-            Ok(summary) => summary.map(|summary| Listing::from_summary(summary).with_exit_status(self)),
+            Ok(summary) => summary.map(|summary| Listing::with_head(&summary.head()).with_exit_status(self)),
             Err(e) => Some(Listing::corrupt(id, e.to_string())),
         });
         Ok(listings.collect())

@@ -150,8 +150,21 @@ impl Receipt {
 
     /// The present state of the jail.
     pub fn state(&self) -> JailState {
-        let origin = (self.boot_id.as_str(), self.pid_namespace);
-        state(origin, self.over, self.keeper, self.vmm())
+        self.head().state()
+    }
+
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head {
+            id: &self.id,
+            origin: (&self.boot_id, self.pid_namespace),
+            exec_name: self.spec.exec_file.name(),
+            base: &self.spec.base,
+            owner: self.spec.owner,
+            keeper: self.keeper,
+            over: self.over,
+            created_ms: self.created_ms,
+            vmm: self.vmm(),
+        }
     }
 
     /// The tombstone of the jail.
@@ -162,7 +175,7 @@ impl Receipt {
 
     /// The time since its creation.
     pub fn age(&self) -> Duration {
-        age(self.created_ms)
+        self.head().age()
     }
 
     /// The start time of its VMM, in milliseconds since 1970. In another boot it is the time of the jail's creation.
@@ -186,10 +199,10 @@ impl Receipt {
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReceiptSummary {
     version: u32,
-    pub(crate) id: JailId,
+    id: JailId,
     boot_id: String,
     pid_namespace: u64,
-    pub(crate) spec: SpecSummary,
+    spec: SpecSummary,
     keeper: Option<ProcessRef>,
     over: bool,
     created_ms: u64,
@@ -198,10 +211,10 @@ pub(crate) struct ReceiptSummary {
 
 /// The part of a specification that a list shows.
 #[derive(Debug, Deserialize)]
-pub(crate) struct SpecSummary {
-    pub(crate) exec_file: ExecFile,
-    pub(crate) base: HostPath,
-    pub(crate) owner: Owner,
+struct SpecSummary {
+    exec_file: ExecFile,
+    base: HostPath,
+    owner: Owner,
 }
 
 /// The process of a step. Of all kinds of steps only the VMM's has one.
@@ -217,16 +230,45 @@ impl ReceiptSummary {
         parse(text, id, |summary: &Self| (summary.version, &summary.id))
     }
 
-    pub(crate) fn vmm(&self) -> Option<ProcessRef> {
-        self.steps.iter().rev().find_map(|step| step.process)
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head {
+            id: &self.id,
+            origin: (&self.boot_id, self.pid_namespace),
+            exec_name: self.spec.exec_file.name(),
+            base: &self.spec.base,
+            owner: self.spec.owner,
+            keeper: self.keeper,
+            over: self.over,
+            created_ms: self.created_ms,
+            vmm: self.steps.iter().rev().find_map(|step| step.process),
+        }
+    }
+}
+
+/// The facts of a receipt that a list shows, from the whole receipt or from its summary.
+///
+/// It borrows them, because a part of both structures would change the order of the keys in the file.
+#[derive(Debug)]
+pub(crate) struct Head<'r> {
+    pub(super) id: &'r JailId,
+    /// The boot and the pid namespace in which the jail was created.
+    origin: (&'r str, u64),
+    pub(super) exec_name: &'r str,
+    pub(super) base: &'r HostPath,
+    pub(super) owner: Owner,
+    keeper: Option<ProcessRef>,
+    over: bool,
+    created_ms: u64,
+    pub(super) vmm: Option<ProcessRef>,
+}
+
+impl Head<'_> {
+    pub(super) fn state(&self) -> JailState {
+        state(self.origin, self.over, self.keeper, self.vmm)
     }
 
-    pub(crate) fn state(&self) -> JailState {
-        state((&self.boot_id, self.pid_namespace), self.over, self.keeper, self.vmm())
-    }
-
-    pub(crate) fn age(&self) -> Duration {
-        age(self.created_ms)
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(now_ms().saturating_sub(self.created_ms))
     }
 }
 
@@ -274,10 +316,6 @@ fn state(origin: (&str, u64), over: bool, keeper: Option<ProcessRef>, vmm: Optio
         None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Created,
         _ => JailState::Abandoned,
     }
-}
-
-fn age(created_ms: u64) -> Duration {
-    Duration::from_millis(now_ms().saturating_sub(created_ms))
 }
 
 fn is_boot(boot_id: &str) -> bool {

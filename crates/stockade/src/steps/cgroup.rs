@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use crate::sys::cgroup;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{PUBLIC, make_directory};
 use crate::sys::open::open_directory;
+use crate::sys::procfs::{first_line, read_open};
 
 /// How often a cgroup is created again after another jail has removed its parent.
 const ROUNDS: u32 = 100;
@@ -307,10 +307,9 @@ fn make_parent(directory: &HostPath, ctx: &StepContext) -> std::result::Result<(
 }
 
 fn read_line(file: &HostPath) -> Result<String> {
-    let mut opened = File::open(file).context(Operation::Open, file)?;
-    let mut text = String::with_capacity(256);
-    opened.read_to_string(&mut text).context(Operation::ReadLine, file)?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let opened = File::open(file).context(Operation::Open, file)?;
+    let text = read_open(opened).context(Operation::ReadLine, file)?;
+    Ok(first_line(&text).to_owned())
 }
 
 fn write_line(file: &HostPath, value: &str) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
+use crate::sys::procfs::{first_line, read_file};
 
 /// The kernel's directory of the first processor.
 pub const FIRST_CPU: &str = "/sys/devices/system/cpu/cpu0";
@@ -39,8 +40,8 @@ impl CpuInfo {
     /// Copies the first line of a file.
     fn copy(&self, ctx: &StepContext, file: &Path) -> Result<()> {
         let source = self.source.join(file);
-        let text = std::fs::read_to_string(&source).context(Operation::ReadLine, &source)?;
-        let line = format!("{}\n", text.lines().next().unwrap_or_default());
+        let text = read_file(&source).context(Operation::ReadLine, &source)?;
+        let line = format!("{}\n", first_line(&text));
         let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
         tree.write_file(&path, &ctx.temporary_name(), 0o600, Some(self.owner), |target| {

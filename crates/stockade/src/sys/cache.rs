@@ -2,9 +2,11 @@
 
 use std::sync::Mutex;
 
+use stockade_syscalls::namespace::namespace_file;
+
 use crate::sys::error::Result;
 use crate::sys::process::ProcessRef;
-use crate::sys::procfs::{namespace_file, read};
+use crate::sys::procfs::read;
 
 /// A value that is computed once.
 ///

@@ -7,6 +7,7 @@ pub(crate) mod dir_lock;
 pub(crate) mod directory_names;
 pub(crate) mod error;
 pub(crate) mod file_id;
+pub(crate) mod inotify;
 pub(crate) mod jail_root;
 pub(crate) mod mark;
 pub(crate) mod modes;

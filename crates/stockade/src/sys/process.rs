@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::poll::wait_until;
 
 use crate::spec::clock::since_boot_ns;
 use crate::spec::{ExitStatus, JailPath};
@@ -203,16 +204,7 @@ impl PidFd {
 
     /// Waits until the process exits; false if the deadline comes first.
     pub(crate) fn wait_for_exit(&self, deadline: Option<Instant>) -> Result<bool> {
-        loop {
-            let mut wait = [PollFd::new(&self.fd, PollFlags::IN)];
-            let timeout = deadline.map(remaining);
-            match poll(&mut wait, timeout.as_ref()) {
-                Ok(0) => return Ok(false),
-                Ok(_) => return Ok(true),
-                Err(Errno::INTR) => (),
-                Err(cause) => return Err(cause).context(Operation::Wait, self.pid),
-            }
-        }
+        wait_until(&mut [PollFd::new(&self.fd, PollFlags::IN)], deadline).context(Operation::Wait, self.pid)
     }
 
     /// Opens its mount namespace.
@@ -247,12 +239,6 @@ impl PidFd {
     }
 }
 
-/// The time left until a deadline, not below zero.
-pub(crate) fn remaining(deadline: Instant) -> Timespec {
-    let left = deadline.saturating_duration_since(Instant::now());
-    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
-}
-
 /// The processes whose root directory is `root`.
 pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Vec<i32> {
     let Ok(root) = FileId::of(root) else { return Vec::new() };
@@ -272,7 +258,7 @@ fn kernel_threads() -> Vec<i32> {
     if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
         return Vec::new();
     }
-    let children = std::fs::read_to_string("/proc/2/task/2/children").unwrap_or_default();
+    let children = read_file("/proc/2/task/2/children").unwrap_or_default();
     let mut threads: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
     threads.sort_unstable();
     threads

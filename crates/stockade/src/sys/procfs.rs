@@ -17,10 +17,26 @@ pub(crate) fn read(path: &str) -> Result<String> {
 
 /// Reads a file of the kernel.
 pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
+    File::open(path).and_then(read_open)
+}
+
+/// Reads an open file of the kernel.
+pub(crate) fn read_open(file: File) -> std::io::Result<String> {
     // Large enough to read most of these files with one call.
     let mut text = String::with_capacity(4096);
     // Through `take`, which does not query the size: files of the kernel have none.
-    File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text)).map(|_| text)
+    file.take(LONGEST).read_to_string(&mut text).map(|_| text)
+}
+
+/// The first line of a text, without its newline.
+pub(crate) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// The value of a field in a text of lines `NAME: VALUE`, as in `/proc/PID/status`; empty if there is none.
+pub(crate) fn field<'t>(text: &'t str, name: &str) -> &'t str {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    rest.unwrap_or_default().trim()
 }
 
 /// The path of a file that the kernel has for each process. `process` is a pid, or `self`.
@@ -28,7 +44,20 @@ pub(crate) fn process_file(process: impl Display, file: &str) -> String {
     format!("/proc/{process}/{file}")
 }
 
-/// The path of a process's namespace of this kind. `process` is a pid, or `self`.
-pub(crate) fn namespace_file(process: impl Display, kind: &str) -> String {
-    format!("/proc/{process}/ns/{kind}")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_whole_name() {
+        let text = "UidX:\t3\nUid:\t1\t2\n";
+        assert_eq!(field(text, "Uid"), "1\t2");
+        assert_eq!(field(text, "Gid"), "");
+    }
+
+    #[test]
+    fn the_first_line_has_no_newline() {
+        assert_eq!(first_line("a b\nc\n"), "a b");
+        assert_eq!(first_line(""), "");
+    }
 }

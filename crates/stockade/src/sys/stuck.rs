@@ -1,11 +1,13 @@
 //! Why a process does not go on: it does not exit although it was killed, or does not get to its exec.
 
+use stockade_syscalls::namespace::namespace_file;
+
 use crate::spec::HostPath;
 use crate::sys::cgroup::{Frozen, frozen_by, parse_membership};
 use crate::sys::file_id::FileId;
 use crate::sys::mounts;
 use crate::sys::process::StatLine;
-use crate::sys::procfs::{namespace_file, process_file, read_file};
+use crate::sys::procfs::{process_file, read_file};
 
 /// Why a process that was killed has not exited, for a message behind its pid.
 pub(crate) fn why_alive(pid: i32) -> String {

@@ -9,19 +9,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify::{self, WatchFlags};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stockade_syscalls::descriptors::fd_path;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
 use crate::state::entry::{LOG, OLD_LOG, read_receipt};
 use crate::sys::file_id::FileId;
+use crate::sys::inotify::Inotify;
 use crate::sys::open::open_directory;
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::process::PidFd;
 
 /// The output of a VMM that was launched with a log.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub struct Log {
     path: HostPath,
     /// The file that was read last.
     current: Option<File>,
-    changes: OwnedFd,
+    changes: Inotify,
     /// The process whose exit completes the log, once it is known.
     writer: Option<PidFd>,
     complete: bool,
@@ -93,16 +95,12 @@ impl Log {
         let writer = self.writer.as_ref().map_or(self.changes.as_fd(), PidFd::as_fd);
         let mut waiting =
             [PollFd::new(&self.changes, PollFlags::IN), PollFd::from_borrowed_fd(writer, PollFlags::IN)];
-        match poll(&mut waiting, deadline.map(remaining).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Wait, &self.path),
-        }
+        wait_until(&mut waiting, deadline).context(Operation::Wait, &self.path)?;
         if !waiting[1].revents().is_empty() && self.writer.is_some() {
             self.writer = None;
         }
-        // The content of the notifications is irrelevant, because the next read examines both files.
-        let mut notifications = [0_u8; 4096];
-        while rustix::io::read(&self.changes, &mut notifications).is_ok() {}
+        // The next read examines both files.
+        self.changes.discard().context(Operation::Wait, &self.path)?;
         Ok(true)
     }
 
@@ -146,9 +144,9 @@ impl Log {
     }
 }
 
-fn watch(entry: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
-    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+fn watch(entry: &OwnedFd) -> std::result::Result<Inotify, Errno> {
+    let changes = Inotify::new()?;
     let events = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-    inotify::add_watch(&changes, fd_path(entry), events)?;
+    changes.watch(fd_path(entry), events)?;
     Ok(changes)
 }

@@ -1,13 +1,12 @@
 //! The resource usage of a jail: from its cgroups, and from its processes where the cgroups have no number.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::spec::HostPath;
 use crate::state::Receipt;
 use crate::sys::cgroup;
 use crate::sys::process::StatLine;
+use crate::sys::procfs::{field, process_file, read_file};
 
 /// The resource usage of a jail since its start, and at this moment. A number that this host does not count is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,7 +45,7 @@ impl Receipt {
     /// Whether the kernel killed a process of the jail because memory ran out, according to the jail's existing cgroups.
     pub fn ran_out_of_memory(&self) -> bool {
         let killed = |file: HostPath| {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let text = read_file(file).unwrap_or_default();
             value(&text, "oom_kill").is_some_and(|count| count > 0)
         };
         self.cgroups().any(|cgroup| {
@@ -79,7 +78,7 @@ impl Usage {
 
 /// Reads the numbers of a cgroup, of either version and with any controllers.
 fn of_cgroup(directory: &HostPath) -> Usage {
-    let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
+    let read = |name: &str| read_file(directory.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse().ok();
     let stat = read("cpu.stat");
     let stat = |key: &str| value(stat.as_deref()?, key);
@@ -126,20 +125,18 @@ fn of_processes(pids: &[i32]) -> Usage {
 }
 
 fn of_process(pid: i32) -> Option<Usage> {
-    let directory = Path::new("/proc").join(pid.to_string());
-    let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
     let stat = StatLine::of(pid)?;
-    let field = |number| stat.field(number)?.parse::<u64>().ok();
-    let ticks = field(14)? + field(15)?;
-    let io = read("io");
-    let io = |key: &str| value(io.as_deref()?, key);
+    let number = |at| stat.field(at)?.parse::<u64>().ok();
+    let ticks = number(14)? + number(15)?;
+    let io = read_file(process_file(pid, "io")).ok();
+    let io = |name: &str| field(io.as_deref()?, name).parse().ok();
     Some(Usage {
         cpu_us: Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()),
         throttled_us: None,
-        memory_bytes: Some(field(24)? * rustix::param::page_size() as u64),
-        read_bytes: io("read_bytes:"),
-        written_bytes: io("write_bytes:"),
-        tasks: field(20),
+        memory_bytes: Some(number(24)? * rustix::param::page_size() as u64),
+        read_bytes: io("read_bytes"),
+        written_bytes: io("write_bytes"),
+        tasks: number(20),
     })
 }
 

@@ -14,9 +14,9 @@ use stockade::spec::JailId;
 use stockade::spec::reason;
 use stockade::{Error, Exec, Store, Streams};
 use stockade_syscalls::descriptors::null;
+use stockade_syscalls::poll::wait_until;
 
 use crate::terminal::output::Failure;
-use crate::terminal::poll::wait_until;
 
 /// The longest wait for the probe: it shares its cgroup with a VMM that may use all of the cgroup's limits.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,7 +1,6 @@
 //! The conversation with the probe in the jail, which answers in lines of JSON.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
+use stockade::spec::reason;
+use stockade_syscalls::namespace::{KINDS, namespace_file};
+use stockade_syscalls::poll::wait_until;
 
 use crate::terminal::output::Failure;
-use crate::terminal::poll::wait_until;
-use stockade::spec::reason;
 
 /// The demo's ends of the probe's standard streams.
 pub(crate) struct Conversation {
@@ -90,13 +90,10 @@ impl Conversation {
 /// Each namespace of a process, and whether it is the host's.
 fn namespaces(pid: i32) -> Value {
     let inode = |whose: &str, kind: &str| {
-        File::open(format!("/proc/{whose}/ns/{kind}"))
-            .and_then(|file| file.metadata())
-            .map(|facts| facts.ino())
-            .ok()
+        std::fs::metadata(namespace_file(whose, kind)).map(|facts| facts.ino()).ok()
     };
     let mut kinds = BTreeMap::new();
-    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+    for kind in KINDS {
         let (of_probe, of_host) = (inode(&pid.to_string(), kind), inode("self", kind));
         kinds.insert(kind, json!({ "inode": of_probe, "own": of_probe.is_some() && of_probe != of_host }));
     }

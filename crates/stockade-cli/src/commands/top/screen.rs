@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use stockade::spec::JailId;
 use stockade::spec::reason;
+use stockade_syscalls::poll::{is_ready, wait_until};
 use stockade_syscalls::signals::SignalFd;
 
 use super::keys::{self, Action, Mode, action, help};
@@ -21,7 +22,6 @@ use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, CPU, cells, fitting, id_width};
 use crate::flags::lookup::send_signal;
 use crate::terminal::output::{Failure, escape_control};
-use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 use crate::terminal::{signal_names, width};
 

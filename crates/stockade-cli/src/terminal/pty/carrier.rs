@@ -14,10 +14,9 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::call::Call;
 use stockade_syscalls::descriptors::{copy_above_standard, null};
+use stockade_syscalls::poll::{is_ready, wait_for};
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, Released, spawn};
-
-use crate::terminal::poll::wait_for;
 
 /// Time limit for the terminal of a removed jail. Only a process that escaped from the jail still holds it.
 const OPEN_TERMINAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,7 +51,7 @@ impl Carrier {
 
     /// Whether the output is still shown. A killed process is replaced, so that the VMM does not block.
     pub(super) fn is_running(&mut self) -> io::Result<bool> {
-        if !is_ready(&self.process, PollFlags::IN, Duration::ZERO) {
+        if !self.wait(Duration::ZERO) {
             return Ok(true);
         }
         if self.reap() == Some(0) {
@@ -69,7 +68,7 @@ impl Carrier {
 
     /// Waits until all output is shown, at most for this time.
     pub(super) fn wait(&self, time: Duration) -> bool {
-        is_ready(&self.process, PollFlags::IN, time)
+        wait_for(&mut [PollFd::new(&self.process, PollFlags::IN)], time).unwrap_or(false)
     }
 
     /// Takes the exit code of the process, if it has exited and was not killed.
@@ -82,7 +81,7 @@ impl Carrier {
 impl Drop for Carrier {
     /// Waits until all output is shown, within time limits, and then kills the process.
     fn drop(&mut self) {
-        let is_closed = || is_ready(&self.from, PollFlags::empty(), Duration::ZERO);
+        let is_closed = || is_ready(&mut [PollFd::new(&self.from, PollFlags::empty())]).unwrap_or(false);
         let is_done = self.wait(OPEN_TERMINAL_TIMEOUT) || (is_closed() && self.wait(SLOW_READER_TIMEOUT));
         if !is_done {
             let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
@@ -124,9 +123,4 @@ fn start(from: &OwnedFd, to: &OwnedFd) -> io::Result<(Pid, OwnedFd)> {
         (_, Ok(Released::GivenUp)) => Err(Errno::TIMEDOUT.into()),
         (_, Err(cause)) => Err(cause.into()),
     }
-}
-
-/// Waits for an event, hang-up or error on a file descriptor, at most for this time.
-fn is_ready(fd: &impl AsFd, what: PollFlags, time: Duration) -> bool {
-    wait_for(&mut [PollFd::new(fd, what)], time).unwrap_or(false)
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use stockade::spec::reason;
 use stockade::{Exec, ExecProcess, ExitStatus};
+use stockade_syscalls::poll::{is_ready, wait_until};
 use stockade_syscalls::signals::SignalFd;
 
 use super::keyboard::RawStdin;
@@ -16,7 +17,6 @@ use super::pair::{Pty, resize};
 use super::relay::screen;
 use super::{no_terminal, streams, terminals};
 use crate::terminal::output::Failure;
-use crate::terminal::poll::{is_ready, wait_until};
 use crate::terminal::signals::stop_signals_and;
 
 /// The most bytes that are read at once.

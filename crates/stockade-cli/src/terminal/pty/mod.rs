@@ -14,9 +14,9 @@ use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::isatty;
+use stockade_syscalls::poll::is_ready;
 
 use crate::terminal::output::Failure;
-use crate::terminal::poll::is_ready;
 use stockade::spec::reason;
 
 pub(crate) use exec::run_exec;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use stockade_syscalls::features;
+use stockade_syscalls::namespace::{KINDS, namespace_file};
 
 use super::limits;
 use super::tree::TreeFacts;
@@ -13,7 +14,7 @@ use crate::spec::JailId;
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::file_id::FileId;
 use crate::sys::mounts::{self, Mount};
-use crate::sys::procfs::{namespace_file, process_file};
+use crate::sys::procfs::{field, process_file, read_file};
 use std::fmt::Display;
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
@@ -172,16 +173,10 @@ impl AuditFacts {
     }
 }
 
-/// The value of a field of `/proc/PID/status`, or of a file of that form.
-fn field<'t>(status: &'t str, name: &str) -> &'t str {
-    let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    rest.unwrap_or_default().trim()
-}
-
 /// Counts the threads with `no_new_privs`, which each thread has for itself.
 fn no_new_privs_threads(pid: i32) -> usize {
     let threads = std::fs::read_dir(process_file(pid, "task")).into_iter().flatten().flatten();
-    let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+    let status = |thread: std::fs::DirEntry| read_file(thread.path().join("status"));
     threads
         .filter_map(|thread| status(thread).ok())
         .filter(|status| field(status, "NoNewPrivs") == "1")
@@ -190,8 +185,7 @@ fn no_new_privs_threads(pid: i32) -> usize {
 
 fn shared_namespaces(pid: i32) -> Vec<String> {
     let namespace = |whose: &dyn Display, kind: &str| FileId::at(namespace_file(whose, kind));
-    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-    let shared = kinds.into_iter().filter(|kind| namespace(&pid, kind) == namespace(&"self", kind));
+    let shared = KINDS.into_iter().filter(|kind| namespace(&pid, kind) == namespace(&"self", kind));
     shared.map(str::to_owned).collect()
 }
 
@@ -211,8 +205,7 @@ fn descriptors(pid: i32, mounts: &[Mount]) -> Result<Vec<Descriptor>> {
         let at = format!("{directory}/{number}");
         // The VMM may have closed it since it was listed.
         let Ok(target) = std::fs::read_link(&at) else { continue };
-        let info =
-            std::fs::read_to_string(process_file(pid, &format!("fdinfo/{number}"))).unwrap_or_default();
+        let info = read_file(process_file(pid, &format!("fdinfo/{number}"))).unwrap_or_default();
         let is_directory = std::fs::metadata(&at).is_ok_and(|facts| facts.is_dir());
         let reach = match (
             target.is_absolute() && !target.starts_with("/memfd:"),
@@ -246,11 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_of_the_kernel_are_read() {
+    fn lines_of_limits_are_parsed() {
         let line = "Max open files            2048                 4096                 files     ";
         assert_eq!(limit(line), Some(("Max open files".into(), Some(2048))));
         let line = "Max core file size        unlimited            unlimited            bytes     ";
         assert_eq!(limit(line), Some(("Max core file size".into(), None)));
-        assert_eq!(field("Uid:\t1\t2\nUidX:\t3\n", "Uid"), "1\t2");
     }
 }

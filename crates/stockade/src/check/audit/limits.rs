@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::host::CgroupLayout;
 use crate::state::Receipt;
 use crate::steps::Step;
+use crate::sys::procfs::read_file;
 
 /// A cgroup file that limits a resource.
 pub(super) struct Limit {
@@ -68,9 +69,8 @@ pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, Vec
             Step::CgroupV2(cgroup) => (cgroup.directory(), &cgroup.settings),
             _ => continue,
         };
-        let found = |file: &str| {
-            std::fs::read_to_string(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned())
-        };
+        let found =
+            |file: &str| read_file(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned());
         for Limit { resource, file, none, .. } in LIMITS {
             let value = found(file).filter(|value| value != none);
             if let Some(value) = value.filter(|_| asked.iter().any(|setting| setting.file == file)) {

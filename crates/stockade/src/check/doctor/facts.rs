@@ -14,6 +14,7 @@ use crate::state::{JailState, Store};
 use crate::sys::cgroup::{has_kill, subtree_control};
 use crate::sys::modes::is_roots_own;
 use crate::sys::mounts;
+use crate::sys::procfs::read_file;
 
 /// The jails for which a host is checked.
 #[derive(Clone, Debug)]
@@ -128,7 +129,7 @@ const CAPABILITIES: [(&str, CapabilitySet); 10] = [
 impl HostFacts {
     /// Reads the facts. A fact that cannot be read counts as absent.
     pub fn read(question: &Question) -> Self {
-        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let text = |path: &str| read_file(path).unwrap_or_default();
         let number = |path: &str| text(path).trim().parse::<u64>().ok();
         let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
         let capabilities = capabilities.unwrap_or(CapabilitySet::empty());

@@ -8,11 +8,12 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
+use stockade_syscalls::poll::wait_until;
 
 use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, thaw, write_existing};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::process::PidFd;
 use crate::sys::remove_tree::Removal;
 use crate::sys::stuck::why_alive;
 
@@ -195,11 +196,8 @@ fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
         if !populated || Instant::now() >= deadline {
             return Ok(());
         }
-        let mut wait = [PollFd::new(&events, PollFlags::PRI)];
-        match poll(&mut wait, Some(&remaining(deadline))) {
-            Ok(_) | Err(Errno::INTR) => (),
-            Err(cause) => return Err(cause).context(Operation::Wait, file),
-        }
+        wait_until(&mut [PollFd::new(&events, PollFlags::PRI)], Some(deadline))
+            .context(Operation::Wait, &file)?;
     }
 }
 

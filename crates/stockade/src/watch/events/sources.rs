@@ -2,21 +2,22 @@
 //! the exits of processes. One epoll instance covers all of them.
 
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll;
-use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+use rustix::fs::inotify::{ReadFlags, WatchFlags};
 use rustix::io::Errno;
+use stockade_syscalls::poll::wait_until;
 
 use crate::error::{Context, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::entry::{EXIT_STATUS, RECEIPT};
 use crate::state::{Store, Tombstone};
 use crate::sys::ProcessRef;
-use crate::sys::process::{PidFd, remaining};
+use crate::sys::inotify::Inotify;
+use crate::sys::process::PidFd;
 
 /// A hint that a jail has to be examined, or that it was removed.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) enum Notification {
 pub(super) struct Sources {
     store: Store,
     epoll: OwnedFd,
-    inotify: OwnedFd,
+    inotify: Inotify,
     /// The inotify watch of the state directory.
     watch: i32,
     /// The jails by the inotify watches of their entries.
@@ -62,7 +63,7 @@ impl Sources {
     pub(super) fn watch_entry(&mut self, id: &JailId) -> Result<()> {
         let entry = self.store.entry_path(id);
         let flags = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
-        match inotify::add_watch(&self.inotify, entry.as_path(), flags) {
+        match self.inotify.watch(entry.as_path(), flags) {
             Ok(watch) => {
                 self.entries.insert(watch, id.clone());
                 Ok(())
@@ -100,22 +101,14 @@ impl Sources {
 
     /// Waits for a notification, at most until `deadline`; false if there is none.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<bool> {
-        let mut ready = [MaybeUninit::uninit(); 1];
-        loop {
-            let left = deadline.map(remaining);
-            match epoll::wait(&self.epoll, &mut ready[..], left.as_ref()) {
-                Ok((ready, _)) => return Ok(!ready.is_empty()),
-                Err(Errno::INTR) => (),
-                Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
-            }
-        }
+        let ready = wait_until(&mut [PollFd::new(&self.epoll, PollFlags::IN)], deadline);
+        ready.context(Operation::Watch, self.store.directory())
     }
 
     /// Takes all notifications, without waiting.
     pub(super) fn take(&mut self) -> Result<Vec<Notification>> {
         let mut ready = Vec::with_capacity(64);
-        let now = Instant::now();
-        match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&remaining(now))) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&Timespec::default())) {
             Ok(_) | Err(Errno::INTR) => (),
             Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
         }
@@ -131,21 +124,14 @@ impl Sources {
 
     /// Takes the notifications of inotify, in the order of the changes.
     pub(super) fn take_inotify(&mut self) -> Result<Vec<Notification>> {
+        let Self { store, inotify, watch, entries, .. } = self;
         let mut notifications = Vec::new();
-        let mut buffer = vec![MaybeUninit::uninit(); 1 << 16];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        loop {
-            let event = match reader.next() {
-                Ok(event) => event,
-                Err(Errno::AGAIN) => return Ok(notifications),
-                Err(Errno::INTR) => continue,
-                Err(cause) => return Err(cause).context(Operation::Watch, self.store.directory()),
-            };
+        let taken = inotify.take(|event| {
             let name = event.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
             let kind = event.events();
             if kind.contains(ReadFlags::QUEUE_OVERFLOW) {
                 notifications.push(Notification::Overflow);
-            } else if event.wd() == self.watch {
+            } else if event.wd() == *watch {
                 if kind.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
                     notifications.push(Notification::DirectoryRemoved);
                 } else if let Some(tombstone) =
@@ -156,24 +142,26 @@ impl Sources {
                     notifications.push(Notification::Changed(id));
                 }
             } else if kind.contains(ReadFlags::IGNORED) {
-                self.entries.remove(&event.wd());
+                entries.remove(&event.wd());
             } else if let Some(id) =
-                self.entries.get(&event.wd()).filter(|_| [RECEIPT, EXIT_STATUS].contains(&name))
+                entries.get(&event.wd()).filter(|_| [RECEIPT, EXIT_STATUS].contains(&name))
             {
                 notifications.push(Notification::Changed(id.clone()));
             }
-        }
+        });
+        taken.context(Operation::Watch, store.directory())?;
+        Ok(notifications)
     }
 }
 
 /// Opens epoll and inotify, and watches the state directory.
-fn open(directory: &HostPath) -> std::result::Result<(OwnedFd, OwnedFd, i32), Errno> {
+fn open(directory: &HostPath) -> std::result::Result<(OwnedFd, Inotify, i32), Errno> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    let inotify = Inotify::new()?;
     epoll::add(&epoll, &inotify, epoll::EventData::new_u64(INOTIFY), epoll::EventFlags::IN)?;
     let entries = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
     let flags = entries | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
-    let watch = inotify::add_watch(&inotify, directory.as_path(), flags)?;
+    let watch = inotify.watch(directory.as_path(), flags)?;
     Ok((epoll, inotify, watch))
 }
 
