@@ -343,7 +343,9 @@ fn a_detached_jail_that_is_not_ready_is_removed() {
             nothing_left(&guard);
         };
         let ready = ["--ready=run/x", "--timeout", "0"];
-        let line = format!("the VMM of jail '{id}' accepts no connection at '/run/x' after 0 s");
+        let line = format!(
+            "the VMM of jail '{id}' accepts no connection at '/run/x' after 0 s; give the VMM's socket to --ready, or raise --timeout"
+        );
         refused("['sleep']", &ready, &line);
         let line = format!(
             "the VMM of jail '{id}' exited before it was ready: exit code 2: stockade-probe: unknown action 'oh'"

@@ -114,7 +114,10 @@ fn kill_signals_the_other_jails_despite_an_unknown_id() {
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
-        assert_eq!((late.code, late.stderr.as_str()), (1, "stockade: jail 'sel-a' is not running\n"));
+        assert_eq!(
+            (late.code, late.stderr.as_str()),
+            (1, "stockade: jail 'sel-a' is not running; see its state with `stockade ps`\n")
+        );
         assert_eq!(lines(&said(&guard, &["rm", "sel-a", "sel-b"])), ["sel-a", "sel-b"]);
     });
 }

@@ -92,7 +92,7 @@ pub enum SpecError {
     #[error("'{0}' is not a resource limit; use no-file or fsize")]
     LimitName(String),
     /// A limit that is no number.
-    #[error("'{0}' is not a limit: {1}")]
+    #[error("'{0}' is not a limit: {1}; use a whole number without a unit")]
     LimitValue(String, ParseIntError),
     /// A network namespace's name that is not one plain component.
     #[error("'{}' cannot name a network namespace; use one path component that does not begin with '.'", .0.escape_debug())]
