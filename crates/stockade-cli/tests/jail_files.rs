@@ -469,7 +469,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` with its other keys"),
             (
                 "[[jail]]\nid = 'vm'\ngrace = 'x'",
-                "6: grace: invalid value 'x': invalid digit found in string",
+                "6: grace: invalid value 'x': invalid digit found in string; use a whole number without a unit",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image',\n'image=b', 'image=b']",
