@@ -456,7 +456,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nuid = 4", "4: the jail needs `id`"),
             (
                 "[[jail]]\nid = 'v_m'",
-                "5: id: invalid character '_' at position 1; use letters, digits and '-'",
+                "5: id: invalid character '_' at position 2; use letters, digits and '-'",
             ),
             (
                 "[[jail]]\nid = 'vm'\ncgroup = [\n'pids.max=1',\n'pids']",

@@ -190,7 +190,7 @@ fn a_command_without_a_jail_names_the_selecting_flags() {
         assert_eq!((both.code, both.stderr.as_str()), (1, line), "{command}");
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);
-    let line = "stockade: invalid value 'vm-*' for '[ID]...': invalid character '*' at position 3; use letters, digits and '-'; \
+    let line = "stockade: invalid value 'vm-*' for '[ID]...': invalid character '*' at position 4; use letters, digits and '-'; \
                 use --filter 'id=vm-*' for a pattern\n";
     assert_eq!((pattern.code, pattern.stderr.as_str()), (1, line));
     let wrong = testkit::run("stockade", &["ps", "--filter", "name=x"]);

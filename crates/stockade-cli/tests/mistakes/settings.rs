@@ -6,7 +6,7 @@ use super::*;
 fn ids_are_checked() {
     privileged!(guard, {
         let cases = [
-            ("a/b".to_owned(), "invalid character '/' at position 1; use letters, digits and '-'"),
+            ("a/b".to_owned(), "invalid character '/' at position 2; use letters, digits and '-'"),
             (String::new(), "the id has 0 characters; use 1 to 64"),
             ("x".repeat(65), "the id has 65 characters; use 1 to 64"),
         ];

@@ -26,8 +26,8 @@ pub enum SpecError {
     /// An id of no or too many bytes.
     #[error("the id has {0} characters; use 1 to 64")]
     IdLength(usize),
-    /// An id with a character that is no letter, digit or dash, and its position.
-    #[error("invalid character '{0}' at position {1}; use letters, digits and '-'")]
+    /// An id with a character that is no letter, digit or dash, and its index.
+    #[error("invalid character '{0}' at position {position}; use letters, digits and '-'", position = .1 + 1)]
     IdCharacter(char, usize),
     /// A path that cannot be resolved.
     #[error("cannot open '{}': {}", .0.display(), Reason(*.1))]
