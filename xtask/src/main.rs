@@ -34,7 +34,7 @@ usage: cargo xtask COMMAND
                 virtual machine)
   check         check formatting, rooms, words, lints, documentation, dependencies and the guide's hyperlinks
   rooms         draw docs/img/rooms.svg, then check the imports between the rooms of the source
-  words         print the words to replace in documents, comments and messages (PATH...: in these files)
+  words         print the words to replace in documents, pictures, comments and messages (PATH...: in these files)
   guide         build the guide (docs/guide) to target/guide
   pictures      draw the README's pictures of terminals in docs/img (as root)
   ci            run check, test and package-test

@@ -182,7 +182,7 @@ fn only_a_running_jail_is_audited() {
         let none = guard.named("none");
         refused(&none, format!("stockade: no jail '{none}'; list the jails with `stockade ps`\n"));
         let id = create(&guard, "idle", &[]);
-        refused(&id, format!("stockade: jail '{id}' is not running\n"));
+        refused(&id, format!("stockade: jail '{id}' is not running; see its state with `stockade ps`\n"));
         said(&guard, &["rm", &id]);
     });
 }

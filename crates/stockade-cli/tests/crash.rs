@@ -141,7 +141,9 @@ fn unharmed(guard: &Guard) {
 fn place_again_and_remove(guard: &Guard, id: &str, sources: &[String]) -> Output {
     for path in ["a/share", "a/bound", "copy"] {
         let output = stockade(guard, &["unplace", id, path]);
-        let never_there = format!("stockade: '/{path}' was not placed into the jail\n");
+        let never_there = format!(
+            "stockade: '/{path}' was not placed into the jail; list the placed paths with `stockade inspect`\n"
+        );
         assert!(output.code == 0 || output.stderr == never_there, "{output:?}");
     }
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();

@@ -181,7 +181,11 @@ fn an_exited_jail_can_only_be_removed() {
         let line = format!("jail '{id}' is exited; remove it with `stockade rm {id}`");
         refused(&guard, &["start", &id], &line);
         refused(&guard, &["place", &id, "/etc/passwd"], &line);
-        refused(&guard, &["kill", &id], &format!("jail '{id}' is not running"));
+        refused(
+            &guard,
+            &["kill", &id],
+            &format!("jail '{id}' is not running; see its state with `stockade ps`"),
+        );
         said(&guard, &["rm", &id]);
     });
 }
@@ -209,7 +213,7 @@ fn a_missing_jail_is_named() {
         refused(
             &guard,
             &["rm", "a/b"],
-            "invalid value 'a/b' for '[ID]...': invalid character '/' at position 1; use letters, digits and '-'",
+            "invalid value 'a/b' for '[ID]...': invalid character '/' at position 2; use letters, digits and '-'",
         );
     });
 }
@@ -262,7 +266,9 @@ fn a_vmm_that_is_not_ready_in_time_runs_on() {
         refused(
             &guard,
             &arguments,
-            &format!("the VMM of jail '{id}' accepts no connection at '/run/api.sock' after 0 s"),
+            &format!(
+                "the VMM of jail '{id}' accepts no connection at '/run/api.sock' after 0 s; give the VMM's socket to --ready, or raise --timeout"
+            ),
         );
         assert_eq!(state(&guard, &id), "running");
         said(&guard, &["rm", "--force", &id]);

@@ -42,6 +42,24 @@ fn run_places_shared_libraries_except_with_no_closure() {
 }
 
 #[test]
+fn a_missing_dynamic_loader_is_named_with_the_ways_out() {
+    privileged!(guard, {
+        let (source, vmm) =
+            (guard.file("vmm.c", "int main(void) { return 7; }\n"), guard.directory().join("vmm"));
+        let flags = ["-Wl,--dynamic-linker=/no/such/loader", "-o"];
+        assert_eq!(run_with(Command::new("gcc").args(flags).arg(&vmm).arg(source)).code, 0);
+        let output = run("stockade", &arguments(&guard, "run", &vmm));
+        let said = format!(
+            "stockade: --exec-file: '{}' needs the dynamic loader '/no/such/loader', which is not on this host; \
+             install it or use a static executable, or --no-closure with --place for each library\n",
+            vmm.display()
+        );
+        assert_eq!((output.code, output.stderr), (125, said));
+        assert!(!guard.base().exists());
+    });
+}
+
+#[test]
 fn a_created_jail_has_its_libraries_and_takes_directories() {
     privileged!(guard, {
         let vmm = vmm(&guard);

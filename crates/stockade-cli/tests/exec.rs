@@ -256,7 +256,12 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
         );
         said(&guard, &["kill", &id]);
         said(&guard, &["wait", &id]);
-        refused(&guard, &["exec", &id, "x"], 125, &format!("jail '{id}' is not running"));
+        refused(
+            &guard,
+            &["exec", &id, "x"],
+            125,
+            &format!("jail '{id}' is not running; see its state with `stockade ps`"),
+        );
         said(&guard, &["rm", &id]);
     });
 }

@@ -343,7 +343,9 @@ fn a_detached_jail_that_is_not_ready_is_removed() {
             nothing_left(&guard);
         };
         let ready = ["--ready=run/x", "--timeout", "0"];
-        let line = format!("the VMM of jail '{id}' accepts no connection at '/run/x' after 0 s");
+        let line = format!(
+            "the VMM of jail '{id}' accepts no connection at '/run/x' after 0 s; give the VMM's socket to --ready, or raise --timeout"
+        );
         refused("['sleep']", &ready, &line);
         let line = format!(
             "the VMM of jail '{id}' exited before it was ready: exit code 2: stockade-probe: unknown action 'oh'"
@@ -454,7 +456,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nuid = 4", "4: the jail needs `id`"),
             (
                 "[[jail]]\nid = 'v_m'",
-                "5: id: invalid character '_' at position 1; use letters, digits and '-'",
+                "5: id: invalid character '_' at position 2; use letters, digits and '-'",
             ),
             (
                 "[[jail]]\nid = 'vm'\ncgroup = [\n'pids.max=1',\n'pids']",
@@ -467,7 +469,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` with its other keys"),
             (
                 "[[jail]]\nid = 'vm'\ngrace = 'x'",
-                "6: grace: invalid value 'x': invalid digit found in string",
+                "6: grace: invalid value 'x': invalid digit found in string; use a whole number without a unit",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image',\n'image=b', 'image=b']",

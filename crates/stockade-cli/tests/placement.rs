@@ -99,7 +99,11 @@ fn json_has_the_path_and_method_of_each_placement() {
         ];
         assert_eq!(placements, json!(wanted));
         assert_eq!(said(&guard, &["unplace", &id, "/a/copy", "share"]), "/a/copy\n/share\n");
-        refused(&guard, &["unplace", &id, "share"], "'/share' was not placed into the jail");
+        refused(
+            &guard,
+            &["unplace", &id, "share"],
+            "'/share' was not placed into the jail; list the placed paths with `stockade inspect`",
+        );
         let line = "'../x' is not a path inside a jail; use one without '..'";
         refused(&guard, &["unplace", &id, "../x"], line);
         said(&guard, &["rm", &id]);

@@ -114,7 +114,10 @@ fn kill_signals_the_other_jails_despite_an_unknown_id() {
         assert_eq!((killed.code, killed.stderr.as_str()), (1, none));
         assert_eq!(said(&guard, &["wait", "sel-a", "sel-b"]), "143\n143\n");
         let late = stockade(&guard, &["kill", "sel-a"]);
-        assert_eq!((late.code, late.stderr.as_str()), (1, "stockade: jail 'sel-a' is not running\n"));
+        assert_eq!(
+            (late.code, late.stderr.as_str()),
+            (1, "stockade: jail 'sel-a' is not running; see its state with `stockade ps`\n")
+        );
         assert_eq!(lines(&said(&guard, &["rm", "sel-a", "sel-b"])), ["sel-a", "sel-b"]);
     });
 }
@@ -187,7 +190,7 @@ fn a_command_without_a_jail_names_the_selecting_flags() {
         assert_eq!((both.code, both.stderr.as_str()), (1, line), "{command}");
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);
-    let line = "stockade: invalid value 'vm-*' for '[ID]...': invalid character '*' at position 3; use letters, digits and '-'; \
+    let line = "stockade: invalid value 'vm-*' for '[ID]...': invalid character '*' at position 4; use letters, digits and '-'; \
                 use --filter 'id=vm-*' for a pattern\n";
     assert_eq!((pattern.code, pattern.stderr.as_str()), (1, line));
     let wrong = testkit::run("stockade", &["ps", "--filter", "name=x"]);

@@ -130,7 +130,11 @@ fn an_id_in_use_is_refused_with_the_pid_of_its_process() {
         };
         let created = guard.store().create(&spec).unwrap();
         let refused = run();
-        let line = format!("stockade: jail '{}' is locked by pid {}\n", spec.id, std::process::id());
+        let line = format!(
+            "stockade: jail '{}' is locked by pid {}; try again when that has finished\n",
+            spec.id,
+            std::process::id()
+        );
         assert_eq!((refused.code, refused.stderr), (125, line));
         assert!(created.teardown().unwrap().is_clean());
         assert_eq!(run().code, 6);

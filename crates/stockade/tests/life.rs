@@ -303,7 +303,14 @@ fn an_id_in_use_is_refused_with_the_reason() {
         let spec = spec(&guard, "twice", &["sleep"]);
         let created = store.create(&spec).unwrap();
         let error = store.create(&spec).unwrap_err();
-        assert_eq!(error.to_string(), format!("jail '{}' is locked by pid {}", spec.id, std::process::id()));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "jail '{}' is locked by pid {}; try again when that has finished",
+                spec.id,
+                std::process::id()
+            )
+        );
         let running = created.launch(Streams::default()).unwrap();
         let error = store.create(&spec).unwrap_err();
         assert_eq!(error.to_string(), format!("jail '{}' is running as pid {}", spec.id, running.pid()));

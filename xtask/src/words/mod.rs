@@ -1,4 +1,4 @@
-//! Checks the words of documents, comments and messages against a list.
+//! Checks the words of documents, pictures, comments and messages against a list.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,7 @@ mod phrase;
 mod python;
 mod rust;
 mod sentences;
+mod svg;
 mod text;
 
 /// At most one sentence in so many words begins with a relative clause.
@@ -165,7 +166,7 @@ fn list_files(path: &Path, files: &mut Vec<PathBuf>) -> Done {
         let name = name.to_string_lossy();
         let is_of_tools =
             name.starts_with('.') || ["target", "corpus", "__pycache__", "venv"].contains(&&*name);
-        let is_text = ["md", "rs", "py", "pyi", "json"]
+        let is_text = ["md", "rs", "py", "pyi", "json", "svg"]
             .iter()
             .any(|kind| Path::new(&*name).extension().is_some_and(|e| e == *kind));
         if !is_of_tools && (is_text || entry.path().is_dir()) {
@@ -182,6 +183,7 @@ fn texts(name: &str, source: &str) -> Done<Vec<Text>> {
     match Path::new(name).extension().and_then(|kind| kind.to_str()) {
         Some("rs") => rust::texts(source, has_messages),
         Some("json") => Ok(schema(source)),
+        Some("svg") => Ok(svg::texts(source)),
         Some("py" | "pyi") => Ok(python::texts(source, has_messages)),
         _ => {
             let lines = source.lines().enumerate().map(|(number, line)| (number + 1, line));
@@ -364,6 +366,13 @@ mod tests {
         assert_eq!(few.found[0].to_string(), "docs/a.md:1: \"What it is. …\" -> begin with a noun");
         let comment = check("crates/a/src/b.rs", "/// Whoever reads this.\nstruct A;\n");
         assert!(comment.doc_comments.are_too_many() && comment.documents.found.is_empty());
+    }
+
+    #[test]
+    fn the_text_of_pictures_is_read_but_not_their_style() {
+        let picture =
+            "<svg>\n<style>.folder{}</style>\n<text class=\"folder\">a <tspan>folder</tspan></text>\n</svg>";
+        assert_eq!(words("docs/img/a.svg", picture), [(3, "folder".to_owned())]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 /// Where prose stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
-    /// A Markdown file.
+    /// A Markdown file, or a picture.
     Document,
     /// `///`, `//!`, or a docstring of Python.
     DocComment,

@@ -16,7 +16,7 @@ use crate::terminal::signals::{check_no_signal, stop_signals};
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade create [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
-       stockade create [OPTIONS] -f <FILE>... [--only <ID>...]",
+       stockade create [OPTIONS] -f <FILE> [--only <ID>] [-- <VMM ARGUMENTS>...]",
     after_help = "Examples:
   stockade create --id vm-1 --exec-file /usr/local/bin/firecracker --netns vm-1
   stockade create -f jails.toml"

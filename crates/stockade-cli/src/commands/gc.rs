@@ -20,7 +20,7 @@ pub(crate) struct GcArgs {
     /// Print what would be removed, and remove nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Unmount other programs' mounts in the directories of abandoned jails; their files stay.
+    /// Unmount other programs' mounts in the directories of abandoned jails; the mounted files stay.
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) force: bool,
     /// Print a JSON report.

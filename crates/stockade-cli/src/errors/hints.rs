@@ -6,8 +6,9 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
+use stockade::spec::libraries::LibraryError;
 use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
-use stockade::{CgroupLayout, Error, ErrorKind, Layout};
+use stockade::{CgroupLayout, Error, ErrorKind, Layout, PlacementError};
 
 use crate::terminal::output::{Code, Failure};
 
@@ -35,13 +36,31 @@ fn failure(error: &Error) -> Failure {
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
+        Error::NotRunning(_) => Failure::new(format!("{error}; see its state with `stockade ps`")),
+        Error::NotReady { .. } => {
+            Failure::new(format!("{error}; give the VMM's socket to --ready, or raise --timeout"))
+        }
+        Error::Placement(PlacementError::NotPlaced(_)) => {
+            Failure::new(format!("{error}; list the placed paths with `stockade inspect`"))
+        }
         _ => Failure::new(error.to_string()),
     }
 }
 
 fn fix(flag: &str, cause: &SpecError) -> &'static str {
     match (flag, cause) {
-        (_, SpecError::Libraries(_)) => "; use --no-closure to place no shared libraries",
+        (
+            _,
+            SpecError::Libraries(
+                LibraryError::NoLoader { .. }
+                | LibraryError::UnknownLoader { .. }
+                | LibraryError::NoLibrary { .. }
+                | LibraryError::NoPath { .. },
+            ),
+        ) => ", or --no-closure with --place for each library",
+        ("exec-file", SpecError::NotFound(path, Errno::NOENT)) if path.components().count() == 1 => {
+            "; use a path, because the executable is not searched for in PATH"
+        }
         ("netns", SpecError::NotFound(..)) => {
             "; use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
         }
@@ -59,7 +78,10 @@ pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
                     "cgroup",
                     format!("{error}; use a file that the controller has on this host"),
                 ),
-                _ => Failure::flag("cgroup", format!("{error}: the kernel rejects '{setting}'")),
+                _ => Failure::flag(
+                    "cgroup",
+                    format!("{error}: the kernel rejects '{setting}'; use a value that this file takes"),
+                ),
             }
         }
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
@@ -104,12 +126,15 @@ pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
         }
         Error::Enter { step, cause } => match &**step {
             EnterStep::LimitFileSize { .. } | EnterStep::LimitOpenFiles { .. } => {
-                let text = format!("{error}: the limit exceeds stockade's own hard limit (ulimit -H)");
+                let text = format!(
+                    "{error}: the limit exceeds stockade's own hard limit (ulimit -H); use a lower one or raise the hard limit"
+                );
                 Failure::flag("resource-limit", text)
             }
-            EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => {
-                Failure::flag("netns", format!("{error}: the file is not a network namespace"))
-            }
+            EnterStep::JoinNetns { .. } if *cause == Errno::INVAL => Failure::flag(
+                "netns",
+                format!("{error}: the file is not a network namespace; use one of /run/netns"),
+            ),
             _ => failure(error),
         },
         _ => failure(error),

@@ -87,7 +87,9 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
         ErrorKind::InvalidSubcommand => {
             let wrong = context(error, ContextKind::InvalidSubcommand)?;
             let known = other_tools::command(wrong).map(str::to_owned);
-            known.or_else(|| suggestion(error, ContextKind::SuggestedSubcommand, wrong))
+            known
+                .or_else(|| suggestion(error, ContextKind::SuggestedSubcommand, wrong))
+                .or_else(|| Some("list the commands with `stockade help`".to_owned()))
         }
         ErrorKind::UnknownArgument => {
             let wrong = context(error, ContextKind::InvalidArg)?;
@@ -97,8 +99,13 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
                 .or_else(|| of_another_command(cli, &command, wrong))
                 .or_else(|| {
                     let takes_vmm = other_tools::TAKES_VMM_ARGUMENTS.contains(&command.as_str());
-                    takes_vmm.then(|| "put the VMM's arguments after --".to_owned())
+                    takes_vmm.then(|| stray_argument(&command, &arguments).to_owned())
                 })
+                .or_else(|| Some(format!("see `{} --help`", ["stockade", &command].join(" ").trim_end())))
+        }
+        // `--timeout` without the flag that it limits.
+        ErrorKind::MissingRequiredArgument if cause.ends_with(": --ready[=<SOCKET>]") => {
+            Some("--timeout limits the wait of --ready".into())
         }
         // A command that takes several jails.
         ErrorKind::MissingRequiredArgument if cause.ends_with(": <ID>...") => {
@@ -118,8 +125,30 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
             let flag = context(error, ContextKind::InvalidArg).unwrap_or_default();
             renamed_states::hint(flag, wrong)
                 .or_else(|| suggestion(error, ContextKind::SuggestedValue, wrong))
+                .or_else(|| is_no_number(cause).then(|| "use a whole number without a unit".to_owned()))
         }
     }
+}
+
+/// The hint for an argument that a command with a VMM's arguments does not have.
+///
+/// Without `--id`, `--exec-file` and `--file`, the jail itself was written as a positional argument.
+fn stray_argument(command: &str, arguments: &[String]) -> &'static str {
+    let describes_jail = |argument: &String| {
+        ["--id", "--exec-file", "--file", "-f"].iter().any(|flag| argument.starts_with(flag))
+    };
+    if command == "start" || arguments.iter().any(describes_jail) {
+        "put the VMM's arguments after --"
+    } else {
+        "name the jail with --id and the VMM with --exec-file"
+    }
+}
+
+/// Whether clap's message ends with an error of the standard library's parser of integers.
+fn is_no_number(cause: &str) -> bool {
+    ["invalid digit found in string", "number too large to fit in target type"]
+        .iter()
+        .any(|end| cause.ends_with(end))
 }
 
 /// The closest of clap's suggestions, if it is close enough.

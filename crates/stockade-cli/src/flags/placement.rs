@@ -30,6 +30,7 @@ pub(crate) fn parse(argument: &OsStr, base: &impl Fn(&Path) -> Placement) -> Res
     let (rest, options) = split_options(argument.as_bytes())?;
     let (source, name) = split_name(rest);
     check_no_colon(source)?;
+    name.map_or(Ok(()), |name| check_not_directory(source, name))?;
     let mut placement = base(source);
     if let Some(name) = name {
         placement = placement.named(name);
@@ -91,6 +92,15 @@ fn check_no_colon(source: &Path) -> Result<(), String> {
     let Some(at) = colon.filter(|at| path(&bytes[..*at]).exists()) else { return Ok(()) };
     let (before, after) = (path(&bytes[..at]).display(), path(&bytes[at + 1..]).display());
     Err(format!("no such file; a name in the jail follows '=', as in '{before}={after}'"))
+}
+
+/// Refuses a name that ends with a slash for a file, which would not go into that directory but take its name.
+fn check_not_directory(source: &Path, name: &Path) -> Result<(), String> {
+    if !name.as_os_str().as_bytes().ends_with(b"/") || source.is_dir() {
+        return Ok(());
+    }
+    let file = name.join(source.file_name().unwrap_or_default());
+    Err(format!("'{}' names a directory; name the file, as in '{}'", name.display(), file.display()))
 }
 
 fn path(bytes: &[u8]) -> &Path {
@@ -202,6 +212,13 @@ mod tests {
         assert_eq!(whole, Ok(Placement::new(&file)));
         assert_eq!(bound, Ok(Placement::new(&file).how(How::Bind)));
         assert_eq!(named, Ok(Placement::new(&file).named("x").read_only()));
+    }
+
+    #[test]
+    fn a_name_with_a_slash_at_its_end_is_for_directories() {
+        let directory = "'/data/' names a directory; name the file, as in '/data/passwd'";
+        assert_eq!(parsed("/etc/passwd=/data/:ro"), Err(directory.into()));
+        assert_eq!(parsed("/etc=/data/"), Ok(Placement::new("/etc").named("/data/")));
     }
 
     #[test]

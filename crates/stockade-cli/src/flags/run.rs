@@ -10,7 +10,7 @@ use super::ready::ReadyArgs;
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade run [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
-       stockade run [OPTIONS] -f <FILE>... [--only <ID>...]",
+       stockade run [OPTIONS] -f <FILE> [--only <ID>] [-- <VMM ARGUMENTS>...]",
     after_help = "Example:
   stockade run --id vm-1 --exec-file /usr/bin/busybox --place disk.img -- sh -c 'ls -l /'"
 )]

@@ -57,7 +57,7 @@ fn a_stray_argument_is_taken_for_the_vmms() {
             nothing_created(&guard);
         }
         let output = run("stockade", &["ps", "boot"]);
-        assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found\n");
+        assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found; see `stockade ps --help`\n");
     });
 }
 
@@ -91,10 +91,18 @@ fn suggestions_are_limited_to_close_matches() {
     for (line, end) in [
         ("stopp", "'stopp'; did you mean 'stop'?"),
         ("logz", "'logz'; did you mean 'logs'?"),
-        ("bogus", "unrecognized subcommand 'bogus'"),
-        ("logs --since 1h vm", "unexpected argument '--since' found"),
+        ("bogus", "unrecognized subcommand 'bogus'; list the commands with `stockade help`"),
+        ("logs --since 1h vm", "unexpected argument '--since' found; see `stockade logs --help`"),
         ("stop --time 5 vm", "did you mean '--timeout'?"),
+        ("run vm-1 /usr/bin/busybox", "'vm-1' found; name the jail with --id and the VMM with --exec-file"),
+        ("start vm-1 --boot", "'--boot' found; put the VMM's arguments after --"),
+        (
+            "run --id vm --exec-file /bin/true --timeout 5",
+            "were not provided: --ready[=<SOCKET>]; --timeout limits the wait of --ready",
+        ),
         ("completions bsh", "did you mean 'bash'?"),
+        ("--bogus", "unexpected argument '--bogus' found; see `stockade --help`"),
+        ("stop vm --timeout 5s", "invalid digit found in string; use a whole number without a unit"),
     ] {
         fails_with(line, end);
     }

@@ -10,7 +10,7 @@ fn a_vmm_that_cannot_be_executed_is_named_with_the_reason() {
         let line = Line::good(&guard).with("--exec-file", script.display().to_string());
         let said = format!(
             "--exec-file: '{}' is a script for '/no/such/interpreter'; jail that program and place the script as a \
-             file; use --no-closure to place no shared libraries",
+             file",
             script.display()
         );
         refused(&guard, &line, &said);

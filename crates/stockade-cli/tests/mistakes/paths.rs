@@ -17,6 +17,10 @@ fn a_missing_executable_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--exec-file", "/no/such/vmm");
         refused(&guard, &line, "--exec-file: cannot open '/no/such/vmm': no such file or directory");
+        let line = Line::good(&guard).with("--exec-file", "no-such-vmm");
+        let said = "--exec-file: cannot open 'no-such-vmm': no such file or directory; use a path, because the \
+                    executable is not searched for in PATH";
+        refused(&guard, &line, said);
     });
 }
 

@@ -6,7 +6,7 @@ use super::*;
 fn ids_are_checked() {
     privileged!(guard, {
         let cases = [
-            ("a/b".to_owned(), "invalid character '/' at position 1; use letters, digits and '-'"),
+            ("a/b".to_owned(), "invalid character '/' at position 2; use letters, digits and '-'"),
             (String::new(), "the id has 0 characters; use 1 to 64"),
             ("x".repeat(65), "the id has 65 characters; use 1 to 64"),
         ];
@@ -26,6 +26,11 @@ fn numbers_and_settings_are_checked() {
             ("--gid", "-1", "'-1' is not a numeric group ID"),
             ("--resource-limit", "cores=1", "'cores' is not a resource limit; use no-file or fsize"),
             ("--resource-limit", "no-file", "'no-file' is not NAME=VALUE"),
+            (
+                "--resource-limit",
+                "fsize=10M",
+                "'10M' is not a limit: invalid digit found in string; use a whole number without a unit",
+            ),
             ("--cgroup", "cpu.shares", "'cpu.shares' is not FILE=VALUE"),
             (
                 "--cgroup",
@@ -133,17 +138,18 @@ fn a_value_that_the_kernel_rejects_is_named_with_its_flag() {
         let output = line.run();
         assert_eq!(output.code, 125);
         assert!(output.stderr.starts_with("stockade: --cgroup: cannot write '/"), "{output:?}");
-        let end = "/pids.max': invalid argument: the kernel rejects 'pids.max=many'\n";
+        let end = "/pids.max': invalid argument: the kernel rejects 'pids.max=many'; use a value that this \
+                   file takes\n";
         assert!(output.stderr.ends_with(end), "{output:?}");
         assert_eq!((output.stdout.as_str(), output.stderr.lines().count()), ("", 1));
         nothing_created(&guard);
         let line = Line::good(&guard).with("--resource-limit", "no-file=99999999999");
         let said = "--resource-limit: cannot limit the number of open files to 99999999999: operation not permitted: \
-                    the limit exceeds stockade's own hard limit (ulimit -H)";
+                    the limit exceeds stockade's own hard limit (ulimit -H); use a lower one or raise the hard limit";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--netns", "/etc/passwd");
         let said = "--netns: cannot join network namespace /etc/passwd: invalid argument: the file is not a network \
-                    namespace";
+                    namespace; use one of /run/netns";
         refused(&guard, &line, said);
     });
 }

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("jail '{0}' is not running")]
     NotRunning(JailId),
     /// Another process is working on the jail.
-    #[error("jail '{id}' is locked by {}", locked_by(*.pid))]
+    #[error("jail '{id}' is locked by {}; try again when that has finished", locked_by(*.pid))]
     Locked {
         /// The id.
         id: JailId,
@@ -280,7 +280,7 @@ impl From<sys::error::Error> for Error {
 }
 
 fn other_version(other: Option<CgroupVersion>) -> String {
-    other.map(|other| format!("; use {other}")).unwrap_or_default()
+    other.map_or_else(|| "; mount one".to_owned(), |other| format!("; use {other}"))
 }
 
 /// Puts a path in quotes. Other objects, for example a pid, have none.
@@ -317,6 +317,9 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
         }
         (EnterStep::ExecuteProgram { of_host: false, .. }, Errno::NOENT) => {
             "; the jail has no such program, or not its interpreter: use a static program of the host"
+        }
+        (EnterStep::Execute { .. } | EnterStep::ExecuteProgram { .. }, Errno::NOEXEC) => {
+            "; use a static executable of this architecture"
         }
         (EnterStep::ExecuteProgram { .. }, Errno::ACCESS) => "; make it executable for the jail's uid",
         (EnterStep::EmptyBoundingSet | EnterStep::KeepFileCapabilities, Errno::PERM) => {

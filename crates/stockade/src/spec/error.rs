@@ -26,8 +26,8 @@ pub enum SpecError {
     /// An id of no or too many bytes.
     #[error("the id has {0} characters; use 1 to 64")]
     IdLength(usize),
-    /// An id with a character that is no letter, digit or dash, and its position.
-    #[error("invalid character '{0}' at position {1}; use letters, digits and '-'")]
+    /// An id with a character that is no letter, digit or dash, and its index.
+    #[error("invalid character '{0}' at position {position}; use letters, digits and '-'", position = .1 + 1)]
     IdCharacter(char, usize),
     /// A path that cannot be resolved.
     #[error("cannot open '{}': {}", .0.display(), Reason(*.1))]
@@ -92,7 +92,7 @@ pub enum SpecError {
     #[error("'{0}' is not a resource limit; use no-file or fsize")]
     LimitName(String),
     /// A limit that is no number.
-    #[error("'{0}' is not a limit: {1}")]
+    #[error("'{0}' is not a limit: {1}; use a whole number without a unit")]
     LimitValue(String, ParseIntError),
     /// A network namespace's name that is not one plain component.
     #[error("'{}' cannot name a network namespace; use one path component that does not begin with '.'", .0.escape_debug())]

@@ -292,9 +292,12 @@ fn parse<T: DeserializeOwned>(
         Err(_) => serde_json::from_slice(text).ok().map(|version: Version| version.version),
     };
     if let Some(version) = version.filter(|version| *version != VERSION) {
-        return Err(format!("has version {version}, but this stockade supports version {VERSION}"));
+        return Err(format!(
+            "has version {version}, but this stockade supports version {VERSION}; use the one that wrote it"
+        ));
     }
-    let read = read.map_err(|e| format!("is corrupt: {e}"))?;
+    let read =
+        read.map_err(|e| format!("is corrupt: {e}; remove the objects that it names, then its directory"))?;
     match head(&read).1 {
         its if its == id => Ok(read),
         other => Err(format!("belongs to jail '{other}'")),

@@ -54,7 +54,7 @@ struct Planned<'a> {
 #[derive(Debug, Args)]
 #[command(
     override_usage = "stockade plan [OPTIONS] --id <ID> --exec-file <FILE> [-- <VMM ARGUMENTS>...]
-       stockade plan [OPTIONS] -f <FILE>... [--only <ID>...]",
+       stockade plan [OPTIONS] -f <FILE> [--only <ID>] [-- <VMM ARGUMENTS>...]",
     after_help = "If a jail with this ID exists, its differences from the plan are printed too, and the exit code is 2. It is 0 without differences, and 1 if the command fails.
 
 Examples:

@@ -39,7 +39,10 @@ pub enum LibraryError {
         interpreter: PathBuf,
     },
     /// An executable whose dynamic loader this host does not have.
-    #[error("'{}' needs the dynamic loader '{}', which is not on this host", .path.display(), .loader.display())]
+    #[error(
+        "'{}' needs the dynamic loader '{}', which is not on this host; install it or use a static executable",
+        .path.display(), .loader.display()
+    )]
     NoLoader {
         /// The executable.
         path: PathBuf,
@@ -48,7 +51,8 @@ pub enum LibraryError {
     },
     /// An executable whose dynamic loader finds libraries in another way than glibc's.
     #[error(
-        "'{}' needs the dynamic loader '{}', which is not glibc's: where it looks for libraries is unknown",
+        "'{}' needs the dynamic loader '{}', which is not glibc's, so its search path is unknown; use a static \
+         executable",
         .path.display(), .loader.display()
     )]
     UnknownLoader {
@@ -59,7 +63,8 @@ pub enum LibraryError {
     },
     /// A library that was not found.
     #[error(
-        "shared library '{}' of '{}' was not found in {}", .library.display(), .needed_by.display(), List(.searched)
+        "shared library '{}' of '{}' was not found in {}; install it or use a static executable",
+        .library.display(), .needed_by.display(), List(.searched)
     )]
     NoLibrary {
         /// The requested name.
@@ -71,7 +76,8 @@ pub enum LibraryError {
     },
     /// A library that the host has and that cannot be where the dynamic loader in the jail looks.
     #[error(
-        "shared library '{}' ('{}') of '{}' has no path in the jail: the dynamic loader there would search {}",
+        "shared library '{}' ('{}') of '{}' has no path in the jail: the dynamic loader there would search {}; use an absolute \
+         RPATH or a static executable",
         .library.display(), .found.display(), .needed_by.display(), Nowhere(.searched)
     )]
     NoPath {

@@ -163,7 +163,8 @@ fn the_loader_is_placed_at_the_path_that_the_program_names() {
     bench.program("main", &["-Wl,--dynamic-linker=/no/such/loader"]);
     let error = bench.libraries("main").expect_err("there is no such loader");
     let line = format!(
-        "'{}' needs the dynamic loader '/no/such/loader', which is not on this host",
+        "'{}' needs the dynamic loader '/no/such/loader', which is not on this host; install it or use a static \
+         executable",
         bench.path("main").display()
     );
     assert_eq!(error.to_string(), line);
@@ -177,7 +178,8 @@ fn a_loader_of_another_c_library_is_refused() {
     bench.program("main", &[&format!("-Wl,--dynamic-linker={}", loader.display())]);
     let error = bench.libraries("main").expect_err("its directories are unknown");
     let line = format!(
-        "'{}' needs the dynamic loader '{}', which is not glibc's: where it looks for libraries is unknown",
+        "'{}' needs the dynamic loader '{}', which is not glibc's, so its search path is unknown; use a static \
+         executable",
         bench.path("main").display(),
         loader.display()
     );
@@ -264,6 +266,7 @@ fn a_missing_library_is_named_with_its_search_path() {
     );
     assert!(error.starts_with(&begins), "{error}");
     assert!(error.contains(&format!(", {}", built_in())), "{error}");
+    assert!(error.ends_with("; install it or use a static executable"), "{error}");
 }
 
 #[test]
@@ -329,7 +332,7 @@ fn a_library_may_have_no_path_without_default_directories() {
     let error = bench.libraries("main").expect_err("its loader in the jail searches nowhere");
     let line = format!(
         "shared library 'liba.so' ('{}') of '{}' has no path in the jail: the dynamic loader there would search \
-         nowhere",
+         nowhere; use an absolute RPATH or a static executable",
         bench.path("lib/liba.so").display(),
         bench.path("main").display()
     );
