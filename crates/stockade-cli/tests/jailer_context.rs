@@ -15,7 +15,7 @@ use stockade::steps::Ramfs;
 use stockade::{
     AdoptOptions, AdoptSpec, Created, ExitStatus, How, Jail, JailState, Layout, Placement, Streams,
 };
-use testkit::{Guard, privileged, program, run_with};
+use testkit::{Guard, cgroup_v1_mount, cgroup_v2_mount, mount_lines_with, privileged, program, run_with};
 
 const VMM: &str = "stockade-probe";
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -48,20 +48,13 @@ fn texts(arguments: &[std::ffi::OsString]) -> Vec<&str> {
 
 /// The mount point and the version of the hierarchy that has this controller.
 fn hierarchy(controller: &str) -> (PathBuf, u32) {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    for line in mounts.lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let version = match fields[2] {
-            "cgroup" if fields[3].split(',').any(|option| option == controller) => 1,
-            "cgroup2" => 2,
-            _ => continue,
-        };
-        let offered = fs::read_to_string(Path::new(fields[1]).join("cgroup.controllers")).unwrap_or_default();
-        if version == 1 || offered.split_whitespace().any(|name| name == controller) {
-            return (fields[1].into(), version);
-        }
+    if let Some(mount) = cgroup_v1_mount(controller) {
+        return (mount, 1);
     }
-    panic!("no hierarchy has {controller}");
+    let mount = cgroup_v2_mount().unwrap_or_else(|| panic!("no hierarchy has {controller}"));
+    let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap();
+    assert!(offered.split_whitespace().any(|name| name == controller), "no hierarchy has {controller}");
+    (mount, 2)
 }
 
 fn is_gone(pid: i32) -> bool {
@@ -264,8 +257,7 @@ fn s10_whether_a_jail_has_a_ramfs() {
         for (builder, has) in [(builder(&guard, "r"), false), (builder(&guard, "r").ramfs(1 << 20), true)] {
             let prepared = prepare(&guard, &builder);
             assert_eq!(prepared.receipt().spec.ramfs.is_some(), has);
-            let mounts = fs::read_to_string("/proc/mounts").unwrap();
-            assert_eq!(mounts.contains(&format!("ramfs-{}", guard.named("r"))), has);
+            assert_eq!(!mount_lines_with(&format!("ramfs-{}", guard.named("r"))).is_empty(), has);
             prepared.teardown().unwrap();
         }
     });

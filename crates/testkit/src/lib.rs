@@ -6,6 +6,7 @@
 
 mod command;
 mod guard;
+mod mounts;
 mod operator;
 mod powers;
 mod programs;
@@ -14,6 +15,10 @@ mod unified;
 
 pub use command::{command, commands, said, stockade};
 pub use guard::{Guard, has, remove_cgroup, skip, tell};
+pub use mounts::{
+    Mount, cgroup_mounts, cgroup_v1_mount, cgroup_v2_mount, mount_lines_of, mount_lines_with, mounts,
+    mounts_of,
+};
 pub use operator::Operator;
 pub use powers::{Powerful, attributes, give_access_list, give_capability, set_mode};
 pub use programs::{Output, program, run, run_with};
