@@ -24,7 +24,7 @@ const LEAST_PLACED: usize = 30;
 /// The least number of successful placements against an attack by which most are refused. Measured are 125 and more.
 const FEW_PLACED: usize = 20;
 
-fn prepare(guard: &Guard, attack: Attack) -> Created {
+fn create(guard: &Guard, attack: Attack) -> Created {
     let base = HostPath::future_directory(&guard.base()).unwrap();
     let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
     let mut spec = JailSpec::new(guard.named(attack.name()).parse().unwrap(), vmm, base);
@@ -248,7 +248,7 @@ fn placing_and_removing_have_no_outside_effect_in_a_race() {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
             let counts = against_a_racer(&guard, &canaries, attack, || {
-                let mut created = prepare(&guard, attack);
+                let mut created = create(&guard, attack);
                 let (tried, placed) = place(&mut created, &canaries);
                 let report = created.teardown().unwrap();
                 assert!(report.is_clean(), "{report:?}");
@@ -266,7 +266,7 @@ fn placing_into_one_jail_has_no_outside_effect_in_a_race() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
-            let mut created = prepare(&guard, attack);
+            let mut created = create(&guard, attack);
             let counts = against_a_racer(&guard, &canaries, attack, || {
                 let (tried, placed) = place(&mut created, &canaries);
                 for name in &placed {
@@ -289,7 +289,7 @@ fn binding_into_a_running_jail_has_no_outside_effect_in_a_race() {
     privileged!(guard, {
         let canaries = Canaries::new(&guard);
         let live = |attack: Attack| {
-            let mut created = prepare(&guard, attack);
+            let mut created = create(&guard, attack);
             created.set_arguments(vec!["sleep".into()]);
             let mut running = created.launch(Streams::default()).unwrap();
             let counts = against_a_racer(&guard, &canaries, attack, || {

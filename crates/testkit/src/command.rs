@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{Guard, Output, program, run_with};
 
-/// Prepares the command with these arguments.
+/// The command with these arguments.
 pub fn command(guard: &Guard, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("stockade"));
     command.args(arguments).env("STOCKADE_STATE_DIR", guard.state());

@@ -8,7 +8,7 @@ mod command;
 mod guard;
 mod mounts;
 mod operator;
-mod powers;
+mod privileges;
 mod programs;
 mod specs;
 mod unified;
@@ -20,7 +20,7 @@ pub use mounts::{
     mounts_of,
 };
 pub use operator::Operator;
-pub use powers::{Powerful, attributes, give_access_list, give_capability, set_mode};
+pub use privileges::{Privilege, attributes, give_access_list, give_capability, set_mode};
 pub use programs::{Output, program, run, run_with};
 pub use specs::with_everything;
 pub use unified::{has_unified, unified_mount};

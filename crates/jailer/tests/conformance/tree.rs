@@ -136,15 +136,15 @@ fn a_umask_of_0_makes_nothing_more_writable_than_022() {
 fn the_executables_privileges_do_not_come_along() {
     conforms!(fixture, {
         let bytes = fs::read(&fixture.exec).unwrap();
-        for power in testkit::Powerful::ALL {
+        for privilege in testkit::Privilege::ALL {
             fs::remove_file(&fixture.exec).unwrap();
             fs::write(&fixture.exec, &bytes).unwrap();
-            power.give_to(&fixture.exec);
+            privilege.give_to(&fixture.exec);
             let report = fixture.report(&[]);
-            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{power:?}");
-            assert_eq!(report["capabilities"]["effective"], "0x0", "{power:?}");
-            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID), "{power:?}");
-            assert_eq!(testkit::attributes(&fixture.copy()), [""; 0], "{power:?}");
+            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{privilege:?}");
+            assert_eq!(report["capabilities"]["effective"], "0x0", "{privilege:?}");
+            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID), "{privilege:?}");
+            assert_eq!(testkit::attributes(&fixture.copy()), [""; 0], "{privilege:?}");
             fs::remove_dir_all(fixture.exec_dir()).unwrap();
         }
     });
