@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use testkit::{Guard, Output, privileged, program, run_with, tell};
+use testkit::{Guard, Output, privileged, program, run_with, stdout_of, tell};
+
+/// The command, run in the test's directory.
+fn command(guard: &Guard, arguments: &[&str]) -> Command {
+    let mut command = testkit::command(guard, arguments);
+    command.current_dir(guard.directory());
+    command
+}
 
 fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program("stockade"));
-    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state()).current_dir(guard.directory());
-    run_with(&mut command)
+    run_with(&mut command(guard, arguments))
 }
 
 /// The output of a command that must succeed.
 fn said(guard: &Guard, arguments: &[&str]) -> String {
-    let output = stockade(guard, arguments);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
-    output.stdout
+    stdout_of(&mut command(guard, arguments))
 }
 
 fn refused(guard: &Guard, arguments: &[&str], line: &str) {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use stockade::spec::{HostPath, JailPath, Owner};
 use stockade::steps::{Ramfs, Step};
 use stockade::{AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Store};
-use testkit::{Guard, cgroup_v1_mount, has, mount_lines_with, privileged, program, run_with};
+use testkit::{Guard, cgroup_v1_mount, has, mount_lines_with, privileged, probe_spec, program, run_with};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 const VMM: &str = "stockade-probe";
@@ -152,9 +152,7 @@ fn a_namespace_of_others_remains_and_a_longer_name_is_another() {
 #[test]
 fn objects_marked_for_another_receipt_remain() {
     privileged!(guard, {
-        let vmm = stockade::spec::ExecFile::new(&program(VMM)).unwrap();
-        let base = HostPath::future_directory(&guard.base()).unwrap();
-        let mut other = stockade::spec::JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
+        let mut other = probe_spec(&guard, "jail", &[]);
         other.netns = stockade::spec::Netns::Make(guard.named("net").parse().unwrap());
         let created = guard.store().create(&other).unwrap();
         let mut same = spec(&guard, "jail");

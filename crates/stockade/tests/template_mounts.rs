@@ -8,16 +8,12 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::Value;
-use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
+use stockade::spec::{JailSpec, Owner};
 use stockade::{Error, ExitStatus, Jail, RUNTIME_DIRECTORY, Streams, TemplateMounts};
-use testkit::{Guard, mount_lines_of, mount_lines_with, privileged, program};
+use testkit::{Guard, mount_lines_of, mount_lines_with, privileged, probe_spec};
 
 fn spec(guard: &Guard, id: &str) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = vec!["sleep".into()];
-    spec
+    probe_spec(guard, id, &["sleep"])
 }
 
 /// The mounts of a jail's VMM, without their IDs.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use testkit::{Guard, Output, mount_lines_with, program, run_with};
+use testkit::{Guard, Output, mount_lines_with, program, run_with, stockade};
 
 /// A command under strace with further options.
 pub(crate) fn traced(guard: &Guard, options: &[String], arguments: &[String]) -> Output {
@@ -68,10 +68,6 @@ pub(crate) fn calls(guard: &Guard, arguments: &[String]) -> Vec<(String, usize)>
             (name, *count)
         })
         .collect()
-}
-
-pub(crate) fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", guard.state()))
 }
 
 /// Waits for all processes of the killed command: orphans become children of this process.
