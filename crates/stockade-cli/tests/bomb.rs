@@ -2,35 +2,22 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::{Guard, privileged, program, skip, tell};
-
-/// The mount point of the cgroup v1 pids controller. Without it nothing limits a fork bomb here.
-fn pids() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (at, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup" && options.split(',').any(|option| option == "pids")).then(|| at.into())
-    })
-}
+use testkit::{Guard, Mount, cgroup_mounts, cgroup_v1_mount, privileged, program, skip, tell};
 
 /// Commands that unmount these hierarchies, as on a host without them.
 fn unmount(hierarchies: &[&str]) -> String {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    let without = |line: &&str| {
-        let fields: Vec<&str> = line.split(' ').collect();
+    let without = |mount: &Mount| {
         hierarchies
             .iter()
-            .any(|name| fields[2] == *name || fields[3].split(',').any(|option| option == *name))
+            .any(|name| mount.fs_type == *name || mount.fs_options.iter().any(|option| option == name))
     };
-    let points = mounts.lines().filter(|line| line.contains(" cgroup")).filter(without);
-    let points = points.filter_map(|line| line.split(' ').nth(1));
-    points.map(|at| format!("umount {at}; ")).collect::<Vec<_>>().concat()
+    let points = cgroup_mounts().into_iter().filter(without).map(|mount| mount.point);
+    points.map(|at| format!("umount {}; ", at.display())).collect::<Vec<_>>().concat()
 }
 
 fn torn_down(guard: &Guard, pids: &Path, missing: &[&str]) {
@@ -61,7 +48,8 @@ fn torn_down(guard: &Guard, pids: &Path, missing: &[&str]) {
 #[test]
 fn a_fork_bomb_is_torn_down_by_each_method() {
     privileged!(guard, {
-        let Some(pids) = pids() else {
+        // Without the pids controller of cgroup v1 nothing limits a fork bomb here.
+        let Some(pids) = cgroup_v1_mount("pids") else {
             return skip("a_fork_bomb_is_torn_down_by_each_method", "the pids controller of cgroup v1");
         };
         // With `cgroup.kill` in the unified hierarchy; with the freezer first; one process after the other.

@@ -5,10 +5,8 @@ mod injection;
 
 use std::process::{Command, Stdio};
 
-use injection::{
-    calls, create, flags, leave_a_dead_jail, leftovers, refusable, stockade, traced, wait_for_orphans,
-};
-use testkit::{Guard, Output, privileged, program, run_with, tell};
+use injection::{calls, create, flags, leave_a_dead_jail, leftovers, refusable, traced, wait_for_orphans};
+use testkit::{Guard, Output, privileged, program, run_with, stockade, tell};
 
 /// Kills a command at each of its system calls. `before` runs before it, and `after` has to remove everything.
 fn killed_everywhere(guard: &Guard, arguments: &[String], before: &dyn Fn(), after: &dyn Fn() -> Output) {

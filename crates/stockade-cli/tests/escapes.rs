@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Guard, privileged, program, run_with, said, stockade};
+use testkit::{Guard, mount_lines_of, privileged, program, run_with, said, stockade};
 
 /// Starts a jail with a sleeping probe. Returns its id, its root and its VMM's pid.
 fn sleeper(guard: &Guard, name: &str, flags: &[&str]) -> (String, PathBuf, i32) {
@@ -30,10 +30,8 @@ fn put(root: &Path, name: &str, content: &[u8]) {
 
 /// Mount points that a process sees without `nosuid`.
 fn suid_mounts(pid: i32) -> Vec<String> {
-    let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    assert!(!table.is_empty());
-    let honours = |line: &&str| !line.split(' ').nth(5).unwrap().split(',').any(|flag| flag == "nosuid");
-    table.lines().filter(honours).map(str::to_owned).collect()
+    let honours = |line: &String| !line.split(' ').nth(5).unwrap().split(',').any(|flag| flag == "nosuid");
+    mount_lines_of(pid).into_iter().filter(honours).collect()
 }
 
 #[test]

@@ -10,11 +10,11 @@ use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
-use testkit::{Guard, Output, has, privileged, program, run_with};
+use testkit::{Guard, Output, has, privileged, program, run_with, stdout_of};
 
 fn command(guard: &Guard, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("stockade"));
-    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state()).env_remove("TERM");
+    let mut command = testkit::command(guard, arguments);
+    command.env_remove("TERM");
     command
 }
 
@@ -23,9 +23,7 @@ fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
 }
 
 fn said(guard: &Guard, arguments: &[&str]) -> String {
-    let output = stockade(guard, arguments);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
-    output.stdout
+    stdout_of(&mut command(guard, arguments))
 }
 
 /// Starts a jail with a sleeping probe. Returns its id and its VMM's pid.

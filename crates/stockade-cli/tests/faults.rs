@@ -5,10 +5,9 @@
 mod injection;
 
 use injection::{
-    calls, create, flags, leave_a_dead_jail, leftovers, refusable, stockade, traced, wait_for_orphans,
-    was_injected,
+    calls, create, flags, leave_a_dead_jail, leftovers, refusable, traced, wait_for_orphans, was_injected,
 };
-use testkit::{Guard, privileged, tell};
+use testkit::{Guard, privileged, stockade, tell};
 
 /// Faults that are tried of each command, evenly chosen; all of them with `STOCKADE_FAULTS=all`.
 const MOST: usize = 150;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use testkit::{Guard, Output, privileged, program, run_with};
+use testkit::{Guard, privileged, program, run_with, stdout_of};
 
 /// The columns of the table.
 const VMM: usize = 0;
@@ -44,9 +44,7 @@ fn odd(guard: &Guard, program_name: &str, arguments: &[&str]) -> Command {
 }
 
 fn said(mut command: Command) -> String {
-    let output: Output = run_with(&mut command);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{command:?}");
-    output.stdout
+    stdout_of(&mut command)
 }
 
 fn state_in(text: &str) -> State {

@@ -15,7 +15,7 @@ use stockade::steps::Ramfs;
 use stockade::{
     AdoptOptions, AdoptSpec, Created, ExitStatus, How, Jail, JailState, Layout, Placement, Streams,
 };
-use testkit::{Guard, privileged, program, run_with};
+use testkit::{Guard, cgroup_v1_mount, cgroup_v2_mount, mount_lines_with, privileged, program, run_with};
 
 const VMM: &str = "stockade-probe";
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -25,12 +25,12 @@ fn builder(guard: &Guard, id: &str) -> JailBuilder {
     builder.uid(OWNER.uid).gid(OWNER.gid)
 }
 
-fn prepare(guard: &Guard, builder: &JailBuilder) -> Created {
+fn create(guard: &Guard, builder: &JailBuilder) -> Created {
     guard.store().create(&builder.build().unwrap()).unwrap()
 }
 
-fn on_host(prepared: &Created, inside: impl AsRef<Path>) -> PathBuf {
-    prepared.root().join(inside).as_path().to_owned()
+fn on_host(created: &Created, inside: impl AsRef<Path>) -> PathBuf {
+    created.root().join(inside).as_path().to_owned()
 }
 
 fn owner(path: &Path) -> (u32, u32) {
@@ -48,20 +48,13 @@ fn texts(arguments: &[std::ffi::OsString]) -> Vec<&str> {
 
 /// The mount point and the version of the hierarchy that has this controller.
 fn hierarchy(controller: &str) -> (PathBuf, u32) {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    for line in mounts.lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let version = match fields[2] {
-            "cgroup" if fields[3].split(',').any(|option| option == controller) => 1,
-            "cgroup2" => 2,
-            _ => continue,
-        };
-        let offered = fs::read_to_string(Path::new(fields[1]).join("cgroup.controllers")).unwrap_or_default();
-        if version == 1 || offered.split_whitespace().any(|name| name == controller) {
-            return (fields[1].into(), version);
-        }
+    if let Some(mount) = cgroup_v1_mount(controller) {
+        return (mount, 1);
     }
-    panic!("no hierarchy has {controller}");
+    let mount = cgroup_v2_mount().unwrap_or_else(|| panic!("no hierarchy has {controller}"));
+    let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap();
+    assert!(offered.split_whitespace().any(|name| name == controller), "no hierarchy has {controller}");
+    (mount, 2)
 }
 
 fn is_gone(pid: i32) -> bool {
@@ -152,25 +145,25 @@ fn s05_the_paths_in_the_jails_directory() {
     privileged!(guard, {
         let builder = builder(&guard, "paths").profile("firecracker").ramfs(1 << 20);
         let root = guard.base().join(VMM).join(guard.named("paths")).join("root");
-        let prepared = prepare(&guard, &builder);
-        assert_eq!(prepared.root().as_path(), root);
-        let socket = prepared.receipt().spec.socket().unwrap();
-        assert_eq!(prepared.receipt().layout.on_host(&socket).as_path(), root.join("run/firecracker.socket"));
+        let created = create(&guard, &builder);
+        assert_eq!(created.root().as_path(), root);
+        let socket = created.receipt().spec.socket().unwrap();
+        assert_eq!(created.receipt().layout.on_host(&socket).as_path(), root.join("run/firecracker.socket"));
         assert!(root.join("ramfs").is_dir());
-        prepared.teardown().unwrap();
+        created.teardown().unwrap();
     });
 }
 
 #[test]
 fn s06_a_file_is_placed_under_its_name() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &builder(&guard, "place"));
+        let mut created = create(&guard, &builder(&guard, "place"));
         // A device becomes a node that the jail's owner may read and write.
         let disk = guard.directory().join("disk");
         let device = rustix::fs::makedev(7, 250);
         rustix::fs::mknodat(rustix::fs::CWD, &disk, FileType::BlockDevice, Mode::empty(), device).unwrap();
-        assert_eq!(prepared.place(&disk).unwrap().to_string(), "/disk");
-        let node = on_host(&prepared, "disk");
+        assert_eq!(created.place(&disk).unwrap().to_string(), "/disk");
+        let node = on_host(&created, "disk");
         let facts = fs::symlink_metadata(&node).unwrap();
         assert!(facts.file_type().is_block_device());
         assert_eq!((facts.rdev(), facts.permissions().mode() & 0o777), (device, 0o600));
@@ -180,30 +173,30 @@ fn s06_a_file_is_placed_under_its_name() {
         let image = guard.file("image", "one");
         std::os::unix::fs::chown(&image, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         for _ in 0..2 {
-            let placed = prepared.place(&image).unwrap();
+            let placed = created.place(&image).unwrap();
             assert_eq!((placed.to_string().as_str(), placed.how), ("/image", How::Link));
         }
-        let linked = fs::metadata(on_host(&prepared, "image")).unwrap();
+        let linked = fs::metadata(on_host(&created, "image")).unwrap();
         assert_eq!(linked.ino(), fs::metadata(&image).unwrap().ino());
         // A file of another filesystem is copied.
-        let placed = prepared.place("/proc/version").unwrap();
+        let placed = created.place("/proc/version").unwrap();
         assert_eq!((placed.to_string().as_str(), placed.how), ("/version", How::Copy));
-        assert_eq!(owner(&on_host(&prepared, "version")), (OWNER.uid, OWNER.gid));
-        prepared.teardown().unwrap();
+        assert_eq!(owner(&on_host(&created, "version")), (OWNER.uid, OWNER.gid));
+        created.teardown().unwrap();
     });
 }
 
 #[test]
 fn s07_a_file_is_copied_to_its_own_path() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &builder(&guard, "copy"));
+        let mut created = create(&guard, &builder(&guard, "copy"));
         let placed =
-            prepared.place(Placement::new("/etc/passwd").named("/etc/passwd").how(How::Copy)).unwrap();
+            created.place(Placement::new("/etc/passwd").named("/etc/passwd").how(How::Copy)).unwrap();
         assert_eq!(placed.to_string(), "/etc/passwd");
-        let copy = on_host(&prepared, "etc/passwd");
+        let copy = on_host(&created, "etc/passwd");
         assert_eq!(fs::read(&copy).unwrap(), fs::read("/etc/passwd").unwrap());
         assert_eq!(owner(&copy), (OWNER.uid, OWNER.gid));
-        prepared.teardown().unwrap();
+        created.teardown().unwrap();
     });
 }
 
@@ -212,10 +205,10 @@ fn s08_a_network_namespace_has_a_path_and_a_name_for_ip() {
     privileged!(guard, {
         let name = guard.named("net");
         assert_eq!(netns_file(&name).to_str().unwrap(), format!("/run/netns/{name}"));
-        let prepared = prepare(&guard, &builder(&guard, "net").netns(&name));
+        let created = create(&guard, &builder(&guard, "net").netns(&name));
         let inside = run_with(Command::new("ip").args(["netns", "exec", &name, "ip", "-o", "link"]));
         assert_eq!((inside.code, inside.stdout.lines().count()), (0, 1), "loopback alone: {inside:?}");
-        prepared.teardown().unwrap();
+        created.teardown().unwrap();
         let spec = builder(&guard, "none").build().unwrap();
         assert_eq!(spec.netns, Netns::Host, "none unless asked for");
     });
@@ -262,11 +255,10 @@ fn s09_objects_for_jailer_are_created_before_it_runs() {
 fn s10_whether_a_jail_has_a_ramfs() {
     privileged!(guard, {
         for (builder, has) in [(builder(&guard, "r"), false), (builder(&guard, "r").ramfs(1 << 20), true)] {
-            let prepared = prepare(&guard, &builder);
-            assert_eq!(prepared.receipt().spec.ramfs.is_some(), has);
-            let mounts = fs::read_to_string("/proc/mounts").unwrap();
-            assert_eq!(mounts.contains(&format!("ramfs-{}", guard.named("r"))), has);
-            prepared.teardown().unwrap();
+            let created = create(&guard, &builder);
+            assert_eq!(created.receipt().spec.ramfs.is_some(), has);
+            assert_eq!(!mount_lines_with(&format!("ramfs-{}", guard.named("r"))).is_empty(), has);
+            created.teardown().unwrap();
         }
     });
 }
@@ -278,13 +270,13 @@ fn s11_teardown_removes_everything_by_drop_too_and_twice() {
         let builder = builder(&guard, "all").netns(&name).ramfs(1 << 20).cgroup("pids.max=9");
         let builder = builder.parent_cgroup(guard.name()).arguments(["exit=0"]);
         for by_drop in [false, true] {
-            let prepared = prepare(&guard, &builder);
+            let created = create(&guard, &builder);
             let cgroup = mount.join(guard.name()).join(&name);
             assert!(cgroup.is_dir() && netns_file(&name).exists());
             if by_drop {
-                drop(prepared);
+                drop(created);
             } else {
-                let mut running = prepared.launch(Streams::default()).unwrap();
+                let mut running = created.launch(Streams::default()).unwrap();
                 running.wait().unwrap();
                 assert!(running.teardown().unwrap().is_clean());
                 assert!(mount.join(guard.name()).is_dir(), "the parent, which others may share, stays");
@@ -301,7 +293,7 @@ fn s11_teardown_removes_everything_by_drop_too_and_twice() {
 fn fault_1_a_vmm_and_its_children_do_not_survive_teardown() {
     privileged!(guard, {
         for builder in [builder(&guard, "kill"), builder(&guard, "kill").new_pid_ns(true)] {
-            let running = prepare(&guard, &builder.arguments(["spawn=2", "sleep"]));
+            let running = create(&guard, &builder.arguments(["spawn=2", "sleep"]));
             let running = running.launch(Streams::default()).unwrap();
             let pid = running.pid();
             assert!(running.teardown().unwrap().is_clean());
@@ -316,7 +308,7 @@ fn fault_2_cgroups_of_any_version_and_parent_are_removed() {
         let (mount, version) = hierarchy("pids");
         for parent in [guard.name().to_owned(), format!("{}/deep/er", guard.name())] {
             let builder = builder(&guard, "cg").cgroup("pids.max=9").cgroup_version(version);
-            let running = prepare(&guard, &builder.parent_cgroup(&parent).arguments(["sleep"]));
+            let running = create(&guard, &builder.parent_cgroup(&parent).arguments(["sleep"]));
             let running = running.launch(Streams::default()).unwrap();
             let cgroup = mount.join(&parent).join(guard.named("cg"));
             let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
@@ -332,9 +324,9 @@ fn fault_3_a_namespace_with_a_longer_name_is_another() {
     privileged!(guard, {
         let (short, long) = (guard.named("vm-1"), guard.named("vm-10"));
         assert_eq!(run_with(Command::new("ip").args(["netns", "add", &long])).code, 0);
-        let prepared = prepare(&guard, &builder(&guard, "exact").netns(&short));
+        let created = create(&guard, &builder(&guard, "exact").netns(&short));
         assert!(netns_file(&short).exists(), "it was made though the longer one was there");
-        prepared.teardown().unwrap();
+        created.teardown().unwrap();
         assert!(!netns_file(&short).exists() && netns_file(&long).exists());
         assert_eq!(run_with(Command::new("ip").args(["netns", "del", &long])).code, 0);
     });
@@ -343,16 +335,16 @@ fn fault_3_a_namespace_with_a_longer_name_is_another() {
 #[test]
 fn fault_4_symbolic_links_in_the_tree_are_not_followed() {
     privileged!(guard, {
-        let mut prepared = prepare(&guard, &builder(&guard, "links"));
+        let mut created = create(&guard, &builder(&guard, "links"));
         let canary = guard.file("canary", "untouched");
         let (image, before) = (guard.file("image", "new"), owner(&canary));
         // As the jail's uid could: a symbolic link in place of the file, and one in place of a directory.
-        std::os::unix::fs::symlink(&canary, on_host(&prepared, "image")).unwrap();
-        std::os::unix::fs::symlink(guard.directory(), on_host(&prepared, "way")).unwrap();
-        prepared.place(&image).unwrap();
-        assert!(prepared.place(Placement::new(&image).named("way/canary")).is_err());
+        std::os::unix::fs::symlink(&canary, on_host(&created, "image")).unwrap();
+        std::os::unix::fs::symlink(guard.directory(), on_host(&created, "way")).unwrap();
+        created.place(&image).unwrap();
+        assert!(created.place(Placement::new(&image).named("way/canary")).is_err());
         assert_eq!((fs::read_to_string(&canary).unwrap().as_str(), owner(&canary)), ("untouched", before));
-        assert!(prepared.teardown().unwrap().is_clean());
+        assert!(created.teardown().unwrap().is_clean());
         assert!(canary.exists());
     });
 }
@@ -361,8 +353,8 @@ fn fault_4_symbolic_links_in_the_tree_are_not_followed() {
 fn fault_5_the_hosts_file_keeps_its_owner() {
     privileged!(guard, {
         let image = guard.file("image", "shared by two");
-        let mut one = prepare(&guard, &builder(&guard, "one"));
-        let mut two = prepare(&guard, &builder(&guard, "two").uid(22_222));
+        let mut one = create(&guard, &builder(&guard, "one"));
+        let mut two = create(&guard, &builder(&guard, "two").uid(22_222));
         for jail in [&mut one, &mut two] {
             assert_ne!(jail.place(&image).unwrap().how, How::Link);
         }
@@ -380,11 +372,11 @@ fn fault_6_removal_does_not_cross_into_a_mount() {
         let images = guard.directory().join("images");
         fs::create_dir(&images).unwrap();
         fs::write(images.join("root.img"), "precious").unwrap();
-        let prepared = prepare(&guard, &builder(&guard, "mount"));
-        let (id, inside) = (guard.named("mount"), on_host(&prepared, "images"));
+        let created = create(&guard, &builder(&guard, "mount"));
+        let (id, inside) = (guard.named("mount"), on_host(&created, "images"));
         fs::create_dir(&inside).unwrap();
         rustix::mount::mount_bind(&images, &inside).unwrap();
-        let report = prepared.teardown().unwrap();
+        let report = created.teardown().unwrap();
         assert!(report.left.iter().any(|left| left.reason.contains("mounted")), "{report:?}");
         assert_eq!(fs::read_to_string(images.join("root.img")).unwrap(), "precious");
         rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty()).unwrap();

@@ -6,9 +6,9 @@ mod injection;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use injection::{create, leftovers, stockade, wait_for_orphans};
+use injection::{create, leftovers, wait_for_orphans};
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::{Guard, privileged, program, run_with, tell};
+use testkit::{Guard, privileged, program, run_with, stockade, tell};
 
 /// The state of the jail in `ps`.
 fn state(guard: &Guard) -> String {

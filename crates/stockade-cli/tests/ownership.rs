@@ -4,16 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use testkit::{Guard, Output, privileged, program, run_with};
+use testkit::{Guard, Output, privileged, program, run_with, stdout_of};
+
+fn command(state: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("stockade"));
+    command.args(arguments).env("STOCKADE_STATE_DIR", state);
+    command
+}
 
 fn stockade(state: &Path, arguments: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", state))
+    run_with(&mut command(state, arguments))
 }
 
 fn said(state: &Path, arguments: &[&str]) -> String {
-    let output = stockade(state, arguments);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
-    output.stdout
+    stdout_of(&mut command(state, arguments))
 }
 
 fn arguments<'w>(guard: &Guard, command: &'w str, more: &[&'w str]) -> Vec<String> {

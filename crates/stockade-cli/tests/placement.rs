@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use testkit::{Guard, Output, privileged, program, run_with, tell};
+use testkit::{Guard, Output, privileged, program, run_with, stdout_of, tell};
+
+/// The command, run in the test's directory.
+fn command(guard: &Guard, arguments: &[&str]) -> Command {
+    let mut command = testkit::command(guard, arguments);
+    command.current_dir(guard.directory());
+    command
+}
 
 fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program("stockade"));
-    command.args(arguments).env("STOCKADE_STATE_DIR", guard.state()).current_dir(guard.directory());
-    run_with(&mut command)
+    run_with(&mut command(guard, arguments))
 }
 
 /// The output of a command that must succeed.
 fn said(guard: &Guard, arguments: &[&str]) -> String {
-    let output = stockade(guard, arguments);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}");
-    output.stdout
+    stdout_of(&mut command(guard, arguments))
 }
 
 fn refused(guard: &Guard, arguments: &[&str], line: &str) {
@@ -240,7 +243,7 @@ fn holes_of_sparse_files_are_not_read() {
 }
 
 /// A world-readable set-uid file of root.
-fn powerful(guard: &Guard, name: &str) -> PathBuf {
+fn set_uid_file(guard: &Guard, name: &str) -> PathBuf {
     let file = guard.file(name, "");
     testkit::set_mode(&file, 0o4755);
     file
@@ -249,7 +252,7 @@ fn powerful(guard: &Guard, name: &str) -> PathBuf {
 #[test]
 fn removed_privileges_are_reported_once_by_each_command() {
     privileged!(guard, {
-        let tool = powerful(&guard, "tool").display().to_string();
+        let tool = set_uid_file(&guard, "tool").display().to_string();
         let vmm = guard.directory().join("vmm");
         std::fs::copy(program("stockade-probe"), &vmm).unwrap();
         testkit::set_mode(&vmm, 0o2755);
@@ -275,7 +278,7 @@ fn removed_privileges_are_reported_once_by_each_command() {
             serde_json::from_str(&said(&guard, &[&["plan", "--json"], &jail[..]].concat())).unwrap();
         let stripped: Vec<_> =
             steps.as_array().unwrap().iter().filter_map(|row| row.get("stripped")).cloned().collect();
-        let of = |path: &str, powers: &[&str]| json!({"path": path, "powers": powers, "count": 1});
+        let of = |path: &str, privileges: &[&str]| json!({"path": path, "powers": privileges, "count": 1});
         assert_eq!(stripped, [of(&vmm, &["set-gid", "capabilities"]), of(&tool, &["set-uid"])]);
         let output = stockade(&guard, &[&["create"], &jail[..]].concat());
         assert_eq!((output.code, &output.stderr), (0, &notes));

@@ -9,7 +9,7 @@ use testkit::{privileged, program, run_with, tell};
 /// The limits are slightly above the measured numbers, because kernels and hosts differ.
 const PHASES: [(&str, &str, usize); 4] = [
     ("begin, look at the host, plan", "receipt.json.new", 160),
-    ("prepare", "clone3(", 80),
+    ("create", "clone3(", 80),
     ("launch and wait", "waitid(", 45),
     ("tear down", "exit_group(", 120),
 ];

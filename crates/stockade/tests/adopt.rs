@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use stockade::spec::{HostPath, JailPath, Owner};
 use stockade::steps::{Ramfs, Step};
 use stockade::{AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Store};
-use testkit::{Guard, has, privileged, program, run_with};
+use testkit::{Guard, cgroup_v1_mount, has, mount_lines_with, privileged, probe_spec, program, run_with};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 const VMM: &str = "stockade-probe";
@@ -47,13 +47,6 @@ fn has_exited(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).is_ok_and(|stat| stat.contains(") Z ")) || !process.exists()
 }
 
-fn hierarchy_of(controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let mut mounts = mounts.lines().map(|line| line.split(' ').skip(1).take(3).collect::<Vec<_>>());
-    let found = mounts.find(|mount| mount[1] == "cgroup" && mount[2].split(',').any(|o| o == controller));
-    found.map(|mount| mount[0].into())
-}
-
 #[test]
 fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
     privileged!(guard, {
@@ -73,7 +66,7 @@ fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
 #[test]
 fn cgroups_below_any_parent_are_removed_with_their_processes() {
     privileged!(guard, {
-        let Some(pids) = hierarchy_of("pids") else {
+        let Some(pids) = cgroup_v1_mount("pids") else {
             has(false, "cgroups_below_any_parent_are_removed_with_their_processes", "cgroup v1");
             return;
         };
@@ -130,8 +123,7 @@ fn objects_requested_twice_are_created_once() {
         let steps = adopted.receipt().steps.clone();
         adopted.add(&wants).unwrap();
         assert_eq!(adopted.receipt().steps, steps);
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        assert_eq!(mounts.matches(&guard.named("ramfs")).count(), 1);
+        assert_eq!(mount_lines_with(&guard.named("ramfs")).len(), 1);
     });
 }
 
@@ -160,9 +152,7 @@ fn a_namespace_of_others_remains_and_a_longer_name_is_another() {
 #[test]
 fn objects_marked_for_another_receipt_remain() {
     privileged!(guard, {
-        let vmm = stockade::spec::ExecFile::new(&program(VMM)).unwrap();
-        let base = HostPath::future_directory(&guard.base()).unwrap();
-        let mut other = stockade::spec::JailSpec::new(guard.named("jail").parse().unwrap(), vmm, base);
+        let mut other = probe_spec(&guard, "jail", &[]);
         other.netns = stockade::spec::Netns::Make(guard.named("net").parse().unwrap());
         let created = guard.store().create(&other).unwrap();
         let mut same = spec(&guard, "jail");

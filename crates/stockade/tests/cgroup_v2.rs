@@ -12,17 +12,14 @@ use std::sync::Barrier;
 use rustix::io::Errno;
 use serde_json::Value;
 use stockade::entry::EnterStep;
-use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
+use stockade::spec::{CgroupVersion, JailSpec};
 use stockade::steps::Step;
 use stockade::{Created, Error, ErrorKind, Running, Streams};
-use testkit::{Guard, program, unified};
+use testkit::{Guard, probe_spec, program, unified};
 
 /// A jail with the test's own parent cgroup.
 fn spec(guard: &Guard, id: &str, arguments: &[&str], settings: &[&str]) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = arguments.iter().map(Into::into).collect();
+    let mut spec = probe_spec(guard, id, arguments);
     spec.cgroups = settings.iter().map(|setting| setting.parse().unwrap()).collect();
     spec.parent_cgroup = Some(guard.name().parse().unwrap());
     spec

@@ -11,7 +11,7 @@ use stockade::spec::libraries::Libraries;
 use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::steps::Step;
 use stockade::{Created, ErrorKind, ExitStatus, How, Placement, Streams};
-use testkit::{Guard, Powerful, privileged};
+use testkit::{Guard, Privilege, privileged};
 
 /// A jail for a program, with its shared libraries.
 fn spec(guard: &Guard, program: &Path, arguments: &[&str]) -> JailSpec {
@@ -82,7 +82,7 @@ fn libraries_have_no_privileges_in_the_jail_and_are_reported() {
     privileged!(guard, {
         let program = layered(&guard);
         let libraries = ["lib/libfirst.so.1", "lib/deep/libmiddle.so.2", "full/liblast.so.3"];
-        let privileged = libraries.map(|file| guard.directory().join(file)).into_iter().zip(Powerful::ALL);
+        let privileged = libraries.map(|file| guard.directory().join(file)).into_iter().zip(Privilege::ALL);
         let privileged: Vec<_> = privileged.collect();
         for (file, privilege) in &privileged {
             privilege.give_to(file);
@@ -93,7 +93,7 @@ fn libraries_have_no_privileges_in_the_jail_and_are_reported() {
         for (file, privilege) in &privileged {
             let stripped =
                 created.stripped().iter().find(|stripped| stripped.path.as_path() == file).unwrap();
-            assert_eq!(stripped.to_string(), format!("the {} of {}", privilege.words(), file.display()));
+            assert_eq!(stripped.to_string(), format!("the {} of {}", privilege.text(), file.display()));
             let placed = spec.libraries.files.iter().find(|placed| placed.source.as_path() == file).unwrap();
             let copy = created.root().join(placed.path.absolute().strip_prefix("/").unwrap());
             assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o7000, 0);

@@ -8,17 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec};
+use stockade::spec::JailSpec;
 use stockade::{Event, EventKind, Events, ExitStatus, Jail, Store, Streams};
-use testkit::{Guard, privileged, program, run_with};
-
-fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = arguments.iter().map(Into::into).collect();
-    spec
-}
+use testkit::{privileged, probe_spec, program, run_with};
 
 /// All pending events.
 fn pending(events: &mut Events) -> Vec<Event> {
@@ -94,10 +86,10 @@ fn an_idle_subscriber_gets_all_events_later() {
         let store = guard.store();
         let mut events = store.events().unwrap();
         for round in 0..20 {
-            live(&store, &spec(&guard, &format!("jail{round}"), &["exit=5"]));
-            live(&store, &spec(&guard, "same", &["signal=9"]));
+            live(&store, &probe_spec(&guard, &format!("jail{round}"), &["exit=5"]));
+            live(&store, &probe_spec(&guard, "same", &["signal=9"]));
         }
-        drop(store.create(&spec(&guard, "never-started", &[])).unwrap());
+        drop(store.create(&probe_spec(&guard, "never-started", &[])).unwrap());
         let mut lives = by_jail(&pending(&mut events));
         assert_eq!(lives.len(), 22);
         let never = lives.remove(&guard.named("never-started")).unwrap();
@@ -115,10 +107,13 @@ fn an_idle_subscriber_gets_all_events_later() {
 fn a_late_subscriber_gets_the_current_states() {
     privileged!(guard, {
         let store = guard.store();
-        let created = store.create(&spec(&guard, "a-created", &[])).unwrap();
-        let running =
-            store.create(&spec(&guard, "b-running", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
-        store.create(&spec(&guard, "c-exited", &["exit=3"])).unwrap().persist().unwrap();
+        let created = store.create(&probe_spec(&guard, "a-created", &[])).unwrap();
+        let running = store
+            .create(&probe_spec(&guard, "b-running", &["sleep"]))
+            .unwrap()
+            .launch(Streams::default())
+            .unwrap();
+        store.create(&probe_spec(&guard, "c-exited", &["exit=3"])).unwrap().persist().unwrap();
         let id = guard.named("c-exited").parse().unwrap();
         let Jail::Created(persistent) = store.open(&id).unwrap().unwrap() else { panic!("it persists") };
         let mut exited = persistent.launch_monitored(0).unwrap();
@@ -183,8 +178,11 @@ fn the_exit_of_an_unreaped_vmm_is_reported() {
     privileged!(guard, {
         let store = guard.store();
         let mut events = store.events().unwrap();
-        let mut running =
-            store.create(&spec(&guard, "zombie", &["exit=7"])).unwrap().launch(Streams::default()).unwrap();
+        let mut running = store
+            .create(&probe_spec(&guard, "zombie", &["exit=7"]))
+            .unwrap()
+            .launch(Streams::default())
+            .unwrap();
         let [_, _, end] = std::array::from_fn(|_| next(&mut events));
         assert_eq!(end.kind, EventKind::Exited { how: ExitStatus::Exited(7) });
         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(7), "the status remains for its parent");
@@ -242,7 +240,7 @@ fn a_callback_is_called_until_it_breaks() {
             }
             // It may just be beginning. It may miss events of the first jails, but not of all.
             while !subscriber.is_finished() {
-                live(&store, &spec(&guard, "jail", &[]));
+                live(&store, &probe_spec(&guard, "jail", &[]));
             }
             assert!((1..=4).contains(&subscriber.join().unwrap().unwrap()));
         });
@@ -255,7 +253,7 @@ fn an_overflow_of_the_kernels_queue_is_reported_as_missed() {
     privileged!(guard, {
         let store = guard.store();
         let mut events = store.events().unwrap();
-        let before = store.create(&spec(&guard, "before", &["sleep"])).unwrap();
+        let before = store.create(&probe_spec(&guard, "before", &["sleep"])).unwrap();
         assert_eq!(kinds(&pending(&mut events)), [EventKind::Created]);
         let most: u32 =
             fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
@@ -266,12 +264,12 @@ fn an_overflow_of_the_kernels_queue_is_reported_as_missed() {
         }
         // All events are lost. The subscriber gets the states at the end.
         let running = before.launch(Streams::default()).unwrap();
-        live(&store, &spec(&guard, "lost", &["exit=5"]));
+        live(&store, &probe_spec(&guard, "lost", &["exit=5"]));
         let events_then = pending(&mut events);
         let started = EventKind::Started { pid: running.pid() };
         assert_eq!(kinds(&events_then), [EventKind::Missed, started]);
         assert!(running.teardown().unwrap().is_clean());
-        live(&store, &spec(&guard, "after", &["exit=5"]));
+        live(&store, &probe_spec(&guard, "after", &["exit=5"]));
         let lives = by_jail(&pending(&mut events));
         assert_eq!(
             lives[&guard.named("before")],
@@ -297,7 +295,7 @@ fn gc_removes_the_lock_of_a_killed_subscriber() {
             std::thread::yield_now();
         }
         assert!(guard.store().collect(false).unwrap().is_clean());
-        live(&guard.store(), &spec(&guard, "jail", &[]));
+        live(&guard.store(), &probe_spec(&guard, "jail", &[]));
         assert!(subscribed(), "a live subscriber is not disturbed");
         subscriber.kill().unwrap();
         subscriber.wait().unwrap();
@@ -324,7 +322,7 @@ fn events_of_five_hundred_short_jails_are_consistent() {
                             return;
                         }
                         let created =
-                            store.create(&spec(&guard, &format!("jail{number}"), &["exit=5"])).unwrap();
+                            store.create(&probe_spec(&guard, &format!("jail{number}"), &["exit=5"])).unwrap();
                         let mut running = match number % 3 {
                             0 => created.launch_monitored(1 << 12).unwrap(),
                             _ => created.launch(Streams::default()).unwrap(),

@@ -8,17 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use stockade::spec::{ExecFile, HostPath, JailSpec, Netns, Owner, Profile};
+use stockade::spec::{ExecFile, HostPath, Netns, Owner, Profile};
 use stockade::{Created, Error, ErrorKind, ExitStatus, How, JailState, Placement, Streams, TeardownOptions};
-use testkit::{Guard, privileged, program};
-
-fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = arguments.iter().map(Into::into).collect();
-    spec
-}
+use testkit::{privileged, probe_spec};
 
 /// Runs a jail to its end and tears it down. Returns the lines of the VMM's output, and its exit status.
 fn live(created: Created) -> (Vec<Value>, ExitStatus) {
@@ -40,7 +32,7 @@ fn is_sorted_list(value: &Value, wanted: &[&str]) {
 #[test]
 fn a_vmm_sees_its_jail_and_nothing_else() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "seen", &["report"]);
+        let mut spec = probe_spec(&guard, "seen", &["report"]);
         spec.owner = Owner { uid: 12_345, gid: 12_346 };
         let (lines, status) = live(guard.store().create(&spec).unwrap());
         assert_eq!(status, ExitStatus::Exited(0));
@@ -80,7 +72,7 @@ fn files_that_the_caller_holds_open_do_not_reach_the_vmm() {
         for fd in &held {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
         }
-        let (lines, _) = live(guard.store().create(&spec(&guard, "fds", &["report"])).unwrap());
+        let (lines, _) = live(guard.store().create(&probe_spec(&guard, "fds", &["report"])).unwrap());
         assert_eq!(lines[0]["descriptors"], serde_json::json!([0, 1, 2]));
         drop(held);
     });
@@ -89,7 +81,7 @@ fn files_that_the_caller_holds_open_do_not_reach_the_vmm() {
 #[test]
 fn limits_and_firecrackers_arguments_reach_the_vmm() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "limits", &["limits", "args"]);
+        let mut spec = probe_spec(&guard, "limits", &["limits", "args"]);
         spec.limits.extend(["no-file=100", "fsize=5000"].map(|limit| limit.parse().unwrap()));
         spec.profile = Profile::firecracker();
         let (lines, _) = live(guard.store().create(&spec).unwrap());
@@ -126,7 +118,7 @@ fn the_exit_status_of_a_vmm_is_returned() {
             ("exit=7", ExitStatus::Exited(7), 7),
             ("signal=9", ExitStatus::Killed(9), 137),
         ] {
-            let (_, status) = live(guard.store().create(&spec(&guard, "end", &[argument])).unwrap());
+            let (_, status) = live(guard.store().create(&probe_spec(&guard, "end", &[argument])).unwrap());
             assert_eq!((status, status.shell_code()), (expected, code), "{argument}");
         }
     });
@@ -135,7 +127,7 @@ fn the_exit_status_of_a_vmm_is_returned() {
 #[test]
 fn all_parts_of_a_jail_are_removed_with_it() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "all", &["report", "listen=/run/api.sock", "write=/ramfs/x=y"]);
+        let mut spec = probe_spec(&guard, "all", &["report", "listen=/run/api.sock", "write=/ramfs/x=y"]);
         spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
         spec.ramfs = Some(1 << 20);
         spec.new_pid_ns = true;
@@ -154,7 +146,7 @@ fn all_parts_of_a_jail_are_removed_with_it() {
 #[test]
 fn the_vmm_is_in_its_cgroup_from_its_first_instruction() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "cg", &["sleep"]);
+        let mut spec = probe_spec(&guard, "cg", &["sleep"]);
         spec.cgroups = vec!["pids.max=64".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
         let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
@@ -174,7 +166,7 @@ fn a_joined_namespace_remains_unchanged() {
         };
         assert_eq!(ip("add"), 0);
         for argument in [name.clone(), format!("/run/netns/{name}")] {
-            let mut spec = spec(&guard, "join", &["report"]);
+            let mut spec = probe_spec(&guard, "join", &["report"]);
             spec.netns = Netns::from_argument(&argument).unwrap();
             let (lines, _) = live(guard.store().create(&spec).unwrap());
             assert_eq!(lines[0]["network"], serde_json::json!(["lo"]));
@@ -186,7 +178,7 @@ fn a_joined_namespace_remains_unchanged() {
 #[test]
 fn placed_files_are_found_by_the_vmm() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "place", &["read=/image", "read=/deep/er/name", "read=/own"]);
+        let mut spec = probe_spec(&guard, "place", &["read=/image", "read=/deep/er/name", "read=/own"]);
         spec.owner = Owner { uid: 12_345, gid: 12_346 };
         let image = guard.file("image", "an image");
         let own = guard.file("own", "the jail's own");
@@ -216,7 +208,7 @@ fn placed_files_are_found_by_the_vmm() {
 #[test]
 fn a_device_is_placed_as_a_node() {
     privileged!(guard, {
-        let mut created = guard.store().create(&spec(&guard, "node", &[])).unwrap();
+        let mut created = guard.store().create(&probe_spec(&guard, "node", &[])).unwrap();
         created.place(Placement::new("/dev/null").named("nothing")).unwrap();
         let facts = fs::metadata(created.root().join("nothing")).unwrap();
         assert_eq!(
@@ -230,7 +222,7 @@ fn a_device_is_placed_as_a_node() {
 #[test]
 fn a_refused_placement_leaves_the_jail_usable() {
     privileged!(guard, {
-        let mut created = guard.store().create(&spec(&guard, "refuse", &["exit=3"])).unwrap();
+        let mut created = guard.store().create(&probe_spec(&guard, "refuse", &["exit=3"])).unwrap();
         let file = guard.file("file", "");
         let refused = |error: Error| assert_eq!(error.kind(), ErrorKind::InvalidSpec, "{error}");
         refused(created.place("/no/such/file").unwrap_err());
@@ -247,7 +239,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
     privileged!(guard, {
         let script = guard.file("script", "#!/no/such/interpreter\n");
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let mut spec = spec(&guard, "exec", &[]);
+        let mut spec = probe_spec(&guard, "exec", &[]);
         spec.exec_file = ExecFile::new(&script).unwrap();
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let text = error.to_string();
@@ -257,7 +249,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
 
-        let mut spec = self::spec(&guard, "netns", &[]);
+        let mut spec = probe_spec(&guard, "netns", &[]);
         spec.netns = Netns::Join(HostPath::existing(&guard.file("no-netns", "")).unwrap());
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         assert!(
@@ -271,7 +263,7 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
 #[test]
 fn a_failed_step_undoes_the_steps_before_it() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "undo", &[]);
+        let mut spec = probe_spec(&guard, "undo", &[]);
         spec.netns = Netns::from_argument(&guard.named("net")).unwrap();
         spec.cgroups = vec!["pids.max=no-number".parse().unwrap()];
         spec.parent_cgroup = Some(guard.name().parse().unwrap());
@@ -285,7 +277,7 @@ fn a_failed_step_undoes_the_steps_before_it() {
 #[test]
 fn an_impossible_cgroup_is_refused_before_any_step() {
     privileged!(guard, {
-        let mut spec = spec(&guard, "nocg", &[]);
+        let mut spec = probe_spec(&guard, "nocg", &[]);
         spec.cgroups = vec!["nosuch.thing=1".parse().unwrap()];
         let error = guard.store().create(&spec).unwrap_err();
         assert_eq!(
@@ -300,7 +292,7 @@ fn an_impossible_cgroup_is_refused_before_any_step() {
 fn an_id_in_use_is_refused_with_the_reason() {
     privileged!(guard, {
         let store = guard.store();
-        let spec = spec(&guard, "twice", &["sleep"]);
+        let spec = probe_spec(&guard, "twice", &["sleep"]);
         let created = store.create(&spec).unwrap();
         let error = store.create(&spec).unwrap_err();
         assert_eq!(
@@ -338,9 +330,9 @@ fn a_listing_contains_states_and_pids() {
     privileged!(guard, {
         let store = guard.store();
         assert_eq!(store.list().unwrap(), vec![], "no directory, no jails");
-        let created = store.create(&spec(&guard, "a", &["sleep"])).unwrap();
+        let created = store.create(&probe_spec(&guard, "a", &["sleep"])).unwrap();
         let running =
-            store.create(&spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
+            store.create(&probe_spec(&guard, "b", &["sleep"])).unwrap().launch(Streams::default()).unwrap();
         let states: Vec<_> = store.list().unwrap().into_iter().map(|jail| (jail.state, jail.pid)).collect();
         assert_eq!(states, [(JailState::Created, None), (JailState::Running, Some(running.pid()))]);
         assert!(running.teardown().unwrap().is_clean());
@@ -355,7 +347,7 @@ fn a_listing_contains_states_and_pids() {
 #[test]
 fn a_stubborn_vmm_is_killed_after_its_grace() {
     privileged!(guard, {
-        let mut polite = spec(&guard, "polite", &["sleep"]);
+        let mut polite = probe_spec(&guard, "polite", &["sleep"]);
         polite.new_pid_ns = false;
         let mut running = guard.store().create(&polite).unwrap().launch(Streams::default()).unwrap();
         assert_eq!(running.stop(Duration::from_secs(20)).unwrap(), ExitStatus::Killed(15));
@@ -363,7 +355,7 @@ fn a_stubborn_vmm_is_killed_after_its_grace() {
 
         let (from, to) = std::io::pipe().unwrap();
         let streams = Streams { stdout: Some(to.into()), ..Streams::default() };
-        let stubborn = spec(&guard, "stubborn", &["ignore=15", "clock", "sleep"]);
+        let stubborn = probe_spec(&guard, "stubborn", &["ignore=15", "clock", "sleep"]);
         let mut running = guard.store().create(&stubborn).unwrap().launch(streams).unwrap();
         // After its first line it ignores SIGTERM.
         std::io::BufRead::read_line(&mut std::io::BufReader::new(from), &mut String::new()).unwrap();
@@ -378,7 +370,7 @@ fn descendants_die_with_the_jail() {
         for (id, pid_ns, cgroup) in [("plain", false, false), ("pidns", true, false), ("cgroup", false, true)]
         {
             for argument in ["spawn=3", "daemon=3", "outcast=3"] {
-                let mut spec = spec(&guard, &format!("{id}-{}", &argument[..5]), &[argument, "sleep"]);
+                let mut spec = probe_spec(&guard, &format!("{id}-{}", &argument[..5]), &[argument, "sleep"]);
                 spec.new_pid_ns = pid_ns;
                 if cgroup {
                     spec.cgroups = vec!["pids.max=64".parse().unwrap()];
@@ -402,7 +394,7 @@ fn descendants_die_with_the_jail() {
 #[test]
 fn a_dropped_created_jail_is_removed() {
     privileged!(guard, {
-        drop(guard.store().create(&spec(&guard, "drop", &[])).unwrap());
+        drop(guard.store().create(&probe_spec(&guard, "drop", &[])).unwrap());
         assert!(!guard.base().exists() && !guard.state().exists());
     });
 }
@@ -411,7 +403,7 @@ fn a_dropped_created_jail_is_removed() {
 fn corrupt_receipts_are_reported_and_never_acted_on() {
     privileged!(guard, {
         let store = guard.store();
-        let good = store.create(&spec(&guard, "good", &[])).unwrap();
+        let good = store.create(&probe_spec(&guard, "good", &[])).unwrap();
         let receipt =
             fs::read_to_string(store.directory().join(good.receipt().id.as_str()).join("receipt.json"))
                 .unwrap();
@@ -467,7 +459,7 @@ fn many_jails_run_in_parallel() {
                 let (store, guard) = (&store, &guard);
                 scope.spawn(move || {
                     for round in 0..5 {
-                        let mut spec = spec(guard, &format!("{thread}-{round}"), &["exit=5"]);
+                        let mut spec = probe_spec(guard, &format!("{thread}-{round}"), &["exit=5"]);
                         spec.new_pid_ns = round % 2 == 0;
                         let mut running = store.create(&spec).unwrap().launch(Streams::default()).unwrap();
                         assert_eq!(running.wait().unwrap(), ExitStatus::Exited(5));
@@ -491,7 +483,7 @@ fn a_teardown_can_give_the_vmm_time_to_exit() {
         for (arguments, grace) in
             [(&["sleep"][..], Duration::MAX), (&["ignore=15", "sleep"], Duration::from_millis(20))]
         {
-            let running = guard.store().create(&spec(&guard, "grace", arguments)).unwrap();
+            let running = guard.store().create(&probe_spec(&guard, "grace", arguments)).unwrap();
             let running = running.launch(Streams::default()).unwrap();
             let options = TeardownOptions { grace: Some(grace), ..TeardownOptions::default() };
             let report = running.teardown_with(options).unwrap();

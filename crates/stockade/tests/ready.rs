@@ -4,18 +4,15 @@
 use std::io::Read;
 use std::time::Duration;
 
-use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec};
+use stockade::spec::JailPath;
 use stockade::{Error, ExitStatus, Running, Streams};
-use testkit::{Guard, privileged, program};
+use testkit::{Guard, privileged, probe_spec};
 
 /// Longer than any expected event takes.
 const LONG: Duration = Duration::from_mins(1);
 
 fn launch(guard: &Guard, arguments: &[&str], streams: Streams) -> Running {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named("vm").parse().unwrap(), vmm, base);
-    spec.arguments = arguments.iter().map(Into::into).collect();
+    let spec = probe_spec(guard, "vm", arguments);
     guard.store().create(&spec).unwrap().launch(streams).unwrap()
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use stockade::{How, Placement};
-use testkit::{Guard, Powerful, privileged};
+use testkit::{Guard, Privilege, privileged};
 
 use common::*;
 
@@ -81,7 +81,7 @@ fn shares_blocks(guard: &Guard, kind: &str) {
     let line = "' cannot be reflinked into the jail: it is on another filesystem; copy it instead";
     assert!(error.ends_with(line), "{error}");
     assert_eq!(created.place(Placement::new(&elsewhere)).unwrap().how, How::Copy);
-    for privilege in Powerful::ALL {
+    for privilege in Privilege::ALL {
         let source = directory.join(privilege.name());
         fs::write(&source, &content).unwrap();
         privilege.give_to(&source);

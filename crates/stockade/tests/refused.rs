@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec};
+use stockade::spec::{ExecFile, JailSpec};
 use stockade::{ErrorKind, ExitStatus, Streams};
-use testkit::{Guard, privileged, program};
+use testkit::{Guard, privileged, probe_spec};
 
 /// The parent cgroup of the test's jails, in the host's hierarchy for pids.
 fn parent(guard: &Guard) -> PathBuf {
@@ -18,12 +18,9 @@ fn parent(guard: &Guard) -> PathBuf {
 }
 
 fn spec(guard: &Guard, id: &str, setting: &str) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
+    let mut spec = probe_spec(guard, id, &["exit=5"]);
     spec.cgroups = vec![setting.parse().unwrap()];
     spec.parent_cgroup = Some(format!("{}/a/b", guard.name()).parse().unwrap());
-    spec.arguments = vec!["exit=5".into()];
     spec
 }
 

@@ -8,16 +8,12 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::Value;
-use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
+use stockade::spec::{JailSpec, Owner};
 use stockade::{Error, ExitStatus, Jail, RUNTIME_DIRECTORY, Streams, TemplateMounts};
-use testkit::{Guard, privileged, program};
+use testkit::{Guard, mount_lines_of, mount_lines_with, privileged, probe_spec};
 
 fn spec(guard: &Guard, id: &str) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = vec!["sleep".into()];
-    spec
+    probe_spec(guard, id, &["sleep"])
 }
 
 /// The mounts of a jail's VMM, without their IDs.
@@ -25,10 +21,10 @@ fn mounts(guard: &Guard, id: &str) -> Vec<String> {
     let mut spec = spec(guard, id);
     spec.ramfs = Some(1 << 20);
     let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
-    let table = fs::read_to_string(format!("/proc/{}/mountinfo", running.pid())).unwrap();
+    let lines = mount_lines_of(running.pid());
     assert!(running.teardown().unwrap().is_clean());
-    let table = table.replace(guard.named(id).as_str(), "ID");
-    table.lines().map(|line| line.splitn(3, ' ').last().unwrap().to_owned()).collect()
+    let without_ids = |line: String| line.splitn(3, ' ').last().unwrap().replace(&guard.named(id), "ID");
+    lines.into_iter().map(without_ids).collect()
 }
 
 /// The escapes through the root directory that a VMM of uid 0 found.
@@ -141,8 +137,8 @@ fn make_uses_the_remains_of_a_killed_call() {
             }
             assert!(TemplateMounts::find().is_err());
             TemplateMounts::make().unwrap();
-            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            assert_eq!(table.lines().filter(|line| line.contains(RUNTIME_DIRECTORY)).count(), 2, "{table}");
+            let own = mount_lines_with(RUNTIME_DIRECTORY);
+            assert_eq!(own.len(), 2, "{own:#?}");
         }
     });
 }
@@ -155,8 +151,8 @@ fn sixteen_parallel_calls_make_one_namespace() {
             let all: Vec<_> = (0..16).map(|_| scope.spawn(TemplateMounts::make)).collect();
             assert!(all.into_iter().all(|one| one.join().unwrap().is_ok()));
         });
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert_eq!(table.lines().filter(|line| line.contains(RUNTIME_DIRECTORY)).count(), 2, "{table}");
+        let own = mount_lines_with(RUNTIME_DIRECTORY);
+        assert_eq!(own.len(), 2, "{own:#?}");
     });
 }
 

@@ -4,9 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::{EventKind, Events, ExitStatus, Running, Streams};
-use testkit::{Guard, privileged, program};
+use testkit::{Guard, privileged, probe_spec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
@@ -15,16 +14,8 @@ use tokio::time::timeout;
 /// Longer than any expected event takes. Events that come too early fail by their order.
 const LONG: Duration = Duration::from_mins(1);
 
-fn spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
-    let base = HostPath::future_directory(&guard.base()).unwrap();
-    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
-    let mut spec = JailSpec::new(guard.named(id).parse().unwrap(), vmm, base);
-    spec.arguments = arguments.iter().map(Into::into).collect();
-    spec
-}
-
 fn launch(guard: &Guard, id: &str, arguments: &[&str], monitor: bool) -> Running {
-    let created = guard.store().create(&spec(guard, id, arguments)).unwrap();
+    let created = guard.store().create(&probe_spec(guard, id, arguments)).unwrap();
     if monitor { created.launch_monitored(1 << 12) } else { created.launch(Streams::default()) }.unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{Guard, Output, program, run_with};
 
-/// Prepares the command with these arguments.
+/// The command with these arguments.
 pub fn command(guard: &Guard, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("stockade"));
     command.args(arguments).env("STOCKADE_STATE_DIR", guard.state());
@@ -26,12 +26,20 @@ pub fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
     run_with(&mut command(guard, arguments))
 }
 
-/// Runs the command and returns its stdout.
+/// Runs the command with these arguments and returns its stdout.
 ///
 /// # Panics
 /// Panics if the command fails or writes to stderr.
 pub fn said(guard: &Guard, arguments: &[&str]) -> String {
-    let output = stockade(guard, arguments);
-    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{arguments:?}: {}", output.stdout);
+    stdout_of(&mut command(guard, arguments))
+}
+
+/// Runs any command and returns its stdout.
+///
+/// # Panics
+/// Panics if the command fails or writes to stderr.
+pub fn stdout_of(command: &mut Command) -> String {
+    let output = run_with(command);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{command:?}: {}", output.stdout);
     output.stdout
 }

@@ -13,6 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use stockade::Store;
 use stockade::snapshot::Snapshot;
 
+use crate::mounts::cgroup_mounts;
 use crate::programs::RUNNING;
 
 /// Privileged tests run one at a time in this process.
@@ -208,13 +209,12 @@ fn living_child() -> Option<String> {
 
 /// Removes a parent cgroup from every hierarchy. By design it outlives its jails. A cgroup with a process stays, and
 /// is a leak.
+///
+/// # Panics
+/// Panics if the mount table cannot be read.
 pub fn remove_cgroup(name: &str) {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(1);
-        if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            remove_bottom_up(&Path::new(point).join(name));
-        }
+    for mount in cgroup_mounts() {
+        remove_bottom_up(&mount.point.join(name));
     }
 }
 

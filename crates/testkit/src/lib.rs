@@ -6,18 +6,23 @@
 
 mod command;
 mod guard;
+mod mounts;
 mod operator;
-mod powers;
+mod privileges;
 mod programs;
 mod specs;
 mod unified;
 
-pub use command::{command, commands, said, stockade};
+pub use command::{command, commands, said, stdout_of, stockade};
 pub use guard::{Guard, has, remove_cgroup, skip, tell};
+pub use mounts::{
+    Mount, cgroup_mounts, cgroup_v1_mount, cgroup_v2_mount, mount_lines_of, mount_lines_with, mounts,
+    mounts_of,
+};
 pub use operator::Operator;
-pub use powers::{Powerful, attributes, give_access_list, give_capability, set_mode};
+pub use privileges::{Privilege, attributes, give_access_list, give_capability, set_mode};
 pub use programs::{Output, program, run, run_with};
-pub use specs::with_everything;
+pub use specs::{probe_spec, with_everything};
 pub use unified::{has_unified, unified_mount};
 
 /// The body of a test that needs root: `privileged!(guard, { … })`. Without root the test is reported as skipped; with

@@ -1,8 +1,20 @@
 //! Specifications for several tests.
 
-use stockade::spec::JailSpec;
+use stockade::spec::{ExecFile, HostPath, JailSpec};
 
 use crate::{Guard, program};
+
+/// The specification of a jail below the test's base, whose VMM is the probe with these arguments.
+///
+/// # Panics
+/// Panics if `id` is invalid in an id.
+pub fn probe_spec(guard: &Guard, id: &str, arguments: &[&str]) -> JailSpec {
+    let base = HostPath::future_directory(&guard.base()).expect("the test's base");
+    let vmm = ExecFile::new(&program("stockade-probe")).expect("the probe");
+    let mut spec = JailSpec::new(guard.named(id).parse().expect("a valid id"), vmm, base);
+    spec.arguments = arguments.iter().map(Into::into).collect();
+    spec
+}
 
 /// The specification of a jail with a network namespace, a cgroup, a ramfs, and a pid namespace if `number` is even.
 /// Its VMM is the probe, which exits with code 5.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::guard::skip;
+use crate::mounts::{cgroup_mounts, cgroup_v2_mount};
 
 /// The controllers that the tests need.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
@@ -27,17 +28,11 @@ pub fn has_unified(test: &str) -> bool {
 /// The mount point of the unified hierarchy; `None` if cgroup v1 is mounted too, or a controller for the tests is
 /// missing.
 pub fn unified_mount() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
-    let mut unified = None;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(1);
-        match (fields.next(), fields.next()) {
-            (Some(at), Some("cgroup2")) => unified = Some(PathBuf::from(at)),
-            (_, Some("cgroup")) => return None,
-            _ => (),
-        }
+    if cgroup_mounts().iter().any(|mount| mount.fs_type == "cgroup") {
+        return None;
     }
-    let controllers = std::fs::read_to_string(unified.as_ref()?.join("cgroup.controllers")).ok()?;
+    let unified = cgroup_v2_mount()?;
+    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers")).ok()?;
     let has = |wanted: &str| controllers.split_whitespace().any(|controller| controller == wanted);
-    unified.filter(|_| CONTROLLERS.iter().all(|wanted| has(wanted)))
+    CONTROLLERS.iter().all(|wanted| has(wanted)).then_some(unified)
 }

@@ -8,15 +8,12 @@ use crate::fixture::{Fixture, Live, conforms, drop_in_or_firecracker, jailer, re
 
 /// The mount point of a controller's hierarchy. A machine without cgroup v1 skips the test.
 fn hierarchy(test: &str, controller: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let first = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mut first = first.filter(|fields| fields[2] == "cgroup").peekable();
-    if first.peek().is_none() {
+    if testkit::cgroup_mounts().iter().all(|mount| mount.fs_type != "cgroup") {
         testkit::skip(&format!("cgroup_v1::{test}"), "cgroup v1");
         return None;
     }
-    let found = first.find(|fields| fields[3].split(',').any(|option| option == controller));
-    Some(found.unwrap_or_else(|| panic!("{controller} is mounted"))[1].into())
+    let found = testkit::cgroup_v1_mount(controller);
+    Some(found.unwrap_or_else(|| panic!("{controller} is not mounted")))
 }
 
 macro_rules! cgroup_v1 {

@@ -28,11 +28,7 @@ struct Unified {
 
 impl Unified {
     fn find(test: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount =
-            mount.filter(|fields| fields[2] == "cgroup2").map(|fields| PathBuf::from(fields[1])).next();
-        let found = mount.and_then(|mount| {
+        let found = testkit::cgroup_v2_mount().and_then(|mount| {
             let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap();
             let enabled = fs::read_to_string(mount.join("cgroup.subtree_control")).unwrap();
             let has = |name: &str| controllers.split_whitespace().any(|controller| controller == name);

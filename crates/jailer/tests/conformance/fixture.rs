@@ -186,8 +186,8 @@ impl Drop for Fixture<'_> {
         for pid in processes_below(&self.base) {
             kill(pid);
         }
-        for mount in cgroup_mounts() {
-            remove_cgroups(&mount.join(self.guard.name()));
+        for mount in testkit::cgroup_mounts() {
+            remove_cgroups(&mount.point.join(self.guard.name()));
         }
         let _ = fs::remove_dir_all(&self.base);
     }
@@ -262,12 +262,6 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<i32> {
         }
     }
     found
-}
-
-pub(crate) fn cgroup_mounts() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    lines.filter(|fields| fields[2].starts_with("cgroup")).map(|fields| fields[1].into()).collect()
 }
 
 /// Removes a cgroup and its descendants once their processes have exited.

@@ -137,8 +137,7 @@ fn an_unavailable_controller_is_refused() {
 
 /// The setting, with a cgroup version that this host has.
 fn any_version(setting: &str) -> Vec<(&'static str, &str)> {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    let first = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup"));
+    let first = testkit::cgroup_mounts().iter().any(|mount| mount.fs_type == "cgroup");
     vec![("cgroup-version", if first { "1" } else { "2" }), ("cgroup", setting)]
 }
 

@@ -88,12 +88,11 @@ fn modes_under(umask: &str, fixture: &Fixture<'_>) -> BTreeMap<PathBuf, u32> {
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &script]).arg(crate::fixture::jailer());
     // The same code creates cgroups in cgroup v2, whose tests disable enabled controllers again.
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let pids = mounts.lines().any(|line| line.starts_with("cgroup ") && line.contains(",pids"));
+    let pids = testkit::cgroup_v1_mount("pids").is_some();
     let cgroup = ["--cgroup-version", "1", "--cgroup", "pids.max=64"];
     let arguments = fixture.arguments(if pids { &cgroup } else { &[] }, &["exit=3"]);
     assert_eq!(testkit::run_with(shell.args(arguments)).code, 3);
-    let cgroups = crate::fixture::cgroup_mounts().into_iter().map(|mount| mount.join(fixture.guard.name()));
+    let cgroups = testkit::cgroup_mounts().into_iter().map(|mount| mount.point.join(fixture.guard.name()));
     let mut found = BTreeMap::new();
     for top in cgroups.filter(|cgroup| cgroup.exists()).chain([fixture.exec_dir()]) {
         let is_cgroup = top != fixture.exec_dir();
@@ -137,15 +136,15 @@ fn a_umask_of_0_makes_nothing_more_writable_than_022() {
 fn the_executables_privileges_do_not_come_along() {
     conforms!(fixture, {
         let bytes = fs::read(&fixture.exec).unwrap();
-        for power in testkit::Powerful::ALL {
+        for privilege in testkit::Privilege::ALL {
             fs::remove_file(&fixture.exec).unwrap();
             fs::write(&fixture.exec, &bytes).unwrap();
-            power.give_to(&fixture.exec);
+            privilege.give_to(&fixture.exec);
             let report = fixture.report(&[]);
-            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{power:?}");
-            assert_eq!(report["capabilities"]["effective"], "0x0", "{power:?}");
-            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID), "{power:?}");
-            assert_eq!(testkit::attributes(&fixture.copy()), [""; 0], "{power:?}");
+            assert_eq!((&report["euid"], &report["egid"]), (&UID.into(), &GID.into()), "{privilege:?}");
+            assert_eq!(report["capabilities"]["effective"], "0x0", "{privilege:?}");
+            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID), "{privilege:?}");
+            assert_eq!(testkit::attributes(&fixture.copy()), [""; 0], "{privilege:?}");
             fs::remove_dir_all(fixture.exec_dir()).unwrap();
         }
     });
@@ -198,8 +197,9 @@ fn the_vmm_sees_its_tree_and_nothing_else() {
         wanted.sort();
         assert_eq!(report["root_entries"], serde_json::json!(wanted));
         fixture.id = "jail-2".to_owned();
-        let mounts = fixture.start(&[]).proc("mountinfo");
-        assert_eq!(mounts.lines().count(), 1, "{mounts}");
+        let live = fixture.start(&[]);
+        let mounts = testkit::mounts_of(live.pid());
+        assert_eq!(mounts.len(), 1, "{mounts:?}");
     });
 }
 
@@ -229,10 +229,10 @@ fn mounts_before_and_after_the_start_reach_the_vmm() {
         let outcome = std::panic::catch_unwind(|| {
             let live = fixture.start(&[]);
             rustix::mount::mount_bind(&images, fixture.inside("after")).unwrap();
-            let mounts = live.proc("mountinfo");
+            let mounts = testkit::mounts_of(live.pid());
             rustix::mount::unmount(fixture.inside("after"), UnmountFlags::DETACH).unwrap();
             for at in ["/before", "/after"] {
-                assert!(mounts.lines().any(|line| line.split(' ').nth(4) == Some(at)), "{at} in {mounts}");
+                assert!(mounts.iter().any(|mount| mount.point == Path::new(at)), "{at} in {mounts:?}");
             }
         });
         rustix::mount::unmount(fixture.inside("before"), UnmountFlags::DETACH).unwrap();
@@ -247,8 +247,7 @@ fn mounts_before_and_after_the_start_reach_the_vmm() {
 fn mounts_of_the_jail_do_not_reach_the_host() {
     conforms!(fixture, {
         let live = fixture.start(&[]);
-        let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!host.contains(fixture.guard.name()), "{host}");
+        assert_eq!(testkit::mount_lines_with(fixture.guard.name()), [""; 0]);
         assert_ne!(
             fs::read_link(format!("/proc/{}/ns/mnt", live.pid())).unwrap(),
             fs::read_link("/proc/self/ns/mnt").unwrap()

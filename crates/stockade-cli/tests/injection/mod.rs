@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use testkit::{Guard, Output, program, run_with};
+use testkit::{Guard, Output, mount_lines_with, program, run_with, stockade};
 
 /// A command under strace with further options.
 pub(crate) fn traced(guard: &Guard, options: &[String], arguments: &[String]) -> Output {
@@ -70,10 +70,6 @@ pub(crate) fn calls(guard: &Guard, arguments: &[String]) -> Vec<(String, usize)>
         .collect()
 }
 
-pub(crate) fn stockade(guard: &Guard, arguments: &[&str]) -> Output {
-    run_with(Command::new(program("stockade")).args(arguments).env("STOCKADE_STATE_DIR", guard.state()))
-}
-
 /// Waits for all processes of the killed command: orphans become children of this process.
 pub(crate) fn wait_for_orphans() {
     // The VMM of a test that failed in another thread is a child too, and may never exit.
@@ -92,7 +88,6 @@ pub(crate) fn wait_for_orphans() {
 
 pub(crate) fn leftovers(guard: &Guard) -> Vec<&'static str> {
     let there = |path: &Path| path.symlink_metadata().is_ok();
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
     let unnamed = std::fs::read_dir(guard.directory()).unwrap().flatten();
     let unnamed =
         unnamed.filter(|entry| entry.file_name().to_string_lossy().starts_with(".stockade")).count();
@@ -101,7 +96,7 @@ pub(crate) fn leftovers(guard: &Guard) -> Vec<&'static str> {
         ("the state directory", there(&guard.state())),
         ("a directory without a name", unnamed > 0),
         ("the network namespace", there(&Path::new("/run/netns").join(guard.named("net")))),
-        ("a mount", mounts.contains(guard.name())),
+        ("a mount", !mount_lines_with(guard.name()).is_empty()),
         ("the cgroup", there(&Path::new("/sys/fs/cgroup/pids").join(guard.name()).join(guard.named("jail")))),
     ];
     checks.into_iter().filter(|(_, left)| *left).map(|(what, _)| what).collect()

@@ -19,8 +19,7 @@ fn a_read_only_placement_by_any_method_is_never_written() {
             .map(|name| [format!("read=/{name}"), format!("write=/{name}=x")])
             .concat();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut created =
-            prepare(&guard, &[&arguments[..], &["write=/null=x", "write=/tree/new=x"]].concat());
+        let mut created = create(&guard, &[&arguments[..], &["write=/null=x", "write=/tree/new=x"]].concat());
         let image = guard.file("image", "an image");
         set_mode(&image, 0o644);
         let tree = guard.directory().join("tree");
@@ -57,7 +56,7 @@ fn a_read_only_placement_by_any_method_is_never_written() {
 #[test]
 fn a_read_only_placement_remains_executable() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let tool = guard.file("tool", "#!");
         set_mode(&tool, 0o4700);
         created.place(Placement::new(&tool).how(How::Copy).read_only()).unwrap();
@@ -69,7 +68,7 @@ fn a_read_only_placement_remains_executable() {
 #[test]
 fn a_read_only_link_needs_a_file_that_the_jail_can_only_read() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let image = guard.file("image", "");
         let refused = format!(
             "'{}' cannot be a read-only hard link: 12345:12346 has to be able to read it, and only its owner to write \
@@ -106,7 +105,7 @@ fn a_read_only_link_needs_a_file_that_the_jail_can_only_read() {
 #[test]
 fn a_placement_has_the_chosen_owner_and_parents_have_the_jails() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let image = guard.file("image", "");
         let other = Owner { uid: 77, gid: 78 };
         let place = |created: &mut Created, name: &str, read_only: bool| {

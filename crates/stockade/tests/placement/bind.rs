@@ -4,6 +4,7 @@ use super::*;
 
 use stockade::snapshot::Snapshot;
 use stockade::spec::Netns;
+use testkit::{Mount, mount_lines_with, mounts_of};
 
 /// A directory of the host with files in it, which the jail's user can write.
 fn share(guard: &Guard) -> PathBuf {
@@ -19,7 +20,7 @@ fn share(guard: &Guard) -> PathBuf {
 
 /// Whether the host's mount table contains the test's name.
 fn host_has_mount(guard: &Guard) -> bool {
-    fs::read_to_string("/proc/self/mountinfo").unwrap().contains(guard.name())
+    !mount_lines_with(guard.name()).is_empty()
 }
 
 fn unharmed(share: &Path) {
@@ -78,7 +79,7 @@ fn a_bind_has_no_set_uid_bits_and_no_devices() {
             null,
         )
         .unwrap();
-        let mut created = prepare(&guard, &["read=/share/null", "report"]);
+        let mut created = create(&guard, &["read=/share/null", "report"]);
         created.place(Placement::new(&share).how(How::Bind)).unwrap();
         let mut probe = Probe::launch(created);
         assert_eq!(probe.next()["read_error"], "EACCES");
@@ -127,8 +128,10 @@ fn a_running_vmm_gets_and_loses_binds() {
             for name in ["share", "ro", "single"] {
                 probe.running.unplace(&at(name)).unwrap();
             }
-            let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-            assert!(!table.contains(" /share ") && !table.contains(" /ro "), "{table}");
+            let mounts = mounts_of(pid);
+            let is_bind =
+                |mount: &Mount| mount.point == Path::new("/share") || mount.point == Path::new("/ro");
+            assert!(!mounts.iter().any(is_bind), "{mounts:?}");
             drop(held);
             probe.resume();
             assert_eq!(probe.next()["read_error"], "ENOENT");
@@ -144,7 +147,7 @@ fn a_running_vmm_gets_and_loses_binds() {
 fn a_bind_that_the_vmm_moved_is_reported_as_left() {
     privileged!(guard, {
         let share = share(&guard);
-        let mut probe = Probe::launch(prepare(&guard, &["hold"]));
+        let mut probe = Probe::launch(create(&guard, &["hold"]));
         probe.running.place(Placement::new(&share).named("parent/share").how(How::Bind)).unwrap();
         let root = PathBuf::from(format!("/proc/{}/root", probe.running.pid()));
         fs::rename(root.join("parent"), root.join("moved")).unwrap();
@@ -161,7 +164,7 @@ fn a_bind_that_the_vmm_moved_is_reported_as_left() {
 fn a_bind_is_attached_after_removal_of_its_mount_point() {
     privileged!(guard, {
         let share = share(&guard);
-        let mut created = prepare(&guard, &["read=/a/b/share/file"]);
+        let mut created = create(&guard, &["read=/a/b/share/file"]);
         created.place(Placement::new(&share).named("a/b/share").how(How::Bind)).unwrap();
         fs::remove_dir_all(created.root().as_path().join("a")).unwrap();
         let mut probe = Probe::launch(created);
@@ -175,7 +178,7 @@ fn a_bind_is_attached_after_removal_of_its_mount_point() {
 fn a_bind_with_a_replaced_source_is_refused() {
     privileged!(guard, {
         let share = share(&guard);
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         created.place(Placement::new(&share).how(How::Bind)).unwrap();
         fs::rename(&share, guard.directory().join("other")).unwrap();
         fs::create_dir(&share).unwrap();
@@ -184,7 +187,7 @@ fn a_bind_with_a_replaced_source_is_refused() {
         assert_eq!(error.to_string(), line);
         // A symbolic link at the source's path is refused as such.
         fs::remove_dir(&share).unwrap();
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         created.place(Placement::new(guard.directory().join("other")).how(How::Bind)).unwrap();
         fs::rename(guard.directory().join("other"), &share).unwrap();
         std::os::unix::fs::symlink(&share, guard.directory().join("other")).unwrap();
@@ -197,7 +200,7 @@ fn a_bind_with_a_replaced_source_is_refused() {
 fn placements_below_or_over_a_bound_directory_are_refused() {
     privileged!(guard, {
         let share = share(&guard);
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         created.place(Placement::new(&share).how(How::Bind)).unwrap();
         let below = created.place(Placement::new("/etc/passwd").named("share/x")).unwrap_err();
         assert_eq!(
@@ -246,7 +249,7 @@ fn teardown_of_a_running_jail_leaves_bound_directories() {
     privileged!(guard, {
         let share = share(&guard);
         let before = Snapshot::take(&[&share]).unwrap();
-        let mut created = prepare(&guard, &["sleep"]);
+        let mut created = create(&guard, &["sleep"]);
         created.place(Placement::new(&share).how(How::Bind)).unwrap();
         let mut running = created.launch(Streams::default()).unwrap();
         running.place(Placement::new(&share).named("later").how(How::Bind)).unwrap();

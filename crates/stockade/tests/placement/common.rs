@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use stockade::spec::{ExecFile, HostPath, JailPath, JailSpec, Owner};
 use stockade::{Created, How, Placed, Placement, Running, Streams, Stripped};
-use testkit::{Guard, Powerful, attributes, program};
+use testkit::{Guard, Privilege, attributes, program};
 
 pub(crate) const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
@@ -22,7 +22,7 @@ pub(crate) fn spec(guard: &Guard, base: &Path, arguments: &[&str]) -> JailSpec {
     spec
 }
 
-pub(crate) fn prepare(guard: &Guard, arguments: &[&str]) -> Created {
+pub(crate) fn create(guard: &Guard, arguments: &[&str]) -> Created {
     guard.store().create(&spec(guard, &guard.base(), arguments)).unwrap()
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn on_receipt(created: &Created, path: &str) -> usize {
 
 /// Checks that the host's file still has this privilege, and that its copy in the jail has neither a privilege nor an
 /// extended attribute.
-pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, privilege: Powerful) {
+pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, privilege: Privilege) {
     let copy = root.join(name);
     let (in_jail, on_host) = (copy.as_path().metadata().unwrap(), source.metadata().unwrap());
     assert_eq!(in_jail.mode() & 0o7000, 0, "{name}: {:o}", in_jail.mode());
@@ -90,14 +90,14 @@ pub(crate) fn has_lost(root: &HostPath, name: &str, source: &Path, privilege: Po
     );
     assert_eq!(attributes(copy.as_path()), [""; 0], "{name}");
     match privilege {
-        Powerful::SetUid => assert_eq!(on_host.mode() & 0o7777, 0o4755),
-        Powerful::SetGid => assert_eq!(on_host.mode() & 0o7777, 0o2755),
-        Powerful::Capability => assert_eq!(attributes(source), ["security.capability"]),
+        Privilege::SetUid => assert_eq!(on_host.mode() & 0o7777, 0o4755),
+        Privilege::SetGid => assert_eq!(on_host.mode() & 0o7777, 0o2755),
+        Privilege::Capabilities => assert_eq!(attributes(source), ["security.capability"]),
     }
 }
 
 /// Checks that this privilege and no other is reported as stripped.
-pub(crate) fn is_reported(stripped: Option<&Stripped>, source: &Path, privilege: Powerful) {
+pub(crate) fn is_reported(stripped: Option<&Stripped>, source: &Path, privilege: Privilege) {
     let reported = serde_json::to_value(stripped).unwrap();
     assert_eq!(reported, serde_json::json!({"path": source, "powers": [privilege.name()], "count": 1}));
 }

@@ -21,7 +21,7 @@ use common::*;
 #[test]
 fn a_placement_by_any_method_is_replaced_and_taken_out() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let (first, second) = (guard.file("first", "first"), guard.file("second", "second"));
         for file in [&first, &second] {
             std::os::unix::fs::chown(file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
@@ -40,7 +40,7 @@ fn a_placement_by_any_method_is_replaced_and_taken_out() {
 #[test]
 fn a_placement_replaces_one_by_another_method() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &["read=/image"]);
+        let mut created = create(&guard, &["read=/image"]);
         let (first, second) = (guard.file("first", "first"), guard.file("second", "second"));
         created.place(Placement::new(&first).named("image").how(How::Bind)).unwrap();
         created.place(Placement::new("/dev/null").named("image")).unwrap();
@@ -56,7 +56,7 @@ fn a_placement_replaces_one_by_another_method() {
 #[test]
 fn parts_of_the_jail_are_neither_replaced_nor_taken_out() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         for path in ["dev/kvm", "stockade-probe", "dev", "run"] {
             let error = created.unplace(&at(path)).unwrap_err();
             assert_eq!(error.to_string(), format!("'/{path}' was not placed into the jail"));
@@ -71,7 +71,7 @@ fn parts_of_the_jail_are_neither_replaced_nor_taken_out() {
 #[test]
 fn an_impossible_method_is_refused_with_its_reason() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let (file, steps) = (guard.file("file", ""), created.receipt().steps.len());
         let elsewhere = PathBuf::from("/dev/shm").join(guard.name());
         fs::write(&elsewhere, "").unwrap();
@@ -122,7 +122,7 @@ fn an_impossible_method_is_refused_with_its_reason() {
 #[test]
 fn the_remains_of_a_killed_placement_do_not_disturb_the_next() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let nonce = created.receipt().nonce.to_string();
         let directory = guard.directory().join("directory");
         fs::create_dir(&directory).unwrap();

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 
 use stockade::{Exec, Running};
-use testkit::{Powerful, attributes, give_access_list, give_capability, program, set_mode};
+use testkit::{Privilege, attributes, give_access_list, give_capability, program, set_mode};
 
 use super::*;
 
 /// A copy of the probe with this privilege, owned by root and executable by all.
-fn probe_with(guard: &Guard, privilege: Powerful) -> PathBuf {
+fn probe_with(guard: &Guard, privilege: Privilege) -> PathBuf {
     let file = guard.directory().join(privilege.name());
     fs::copy(program("stockade-probe"), &file).unwrap();
     privilege.give_to(&file);
@@ -37,9 +37,9 @@ fn is_unprivileged(report: &serde_json::Value) {
 #[test]
 fn privileges_of_a_file_do_not_enter_the_jail_by_any_method() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &["hold"]);
+        let mut created = create(&guard, &["hold"]);
         let root = created.root();
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             let source = probe_with(&guard, privilege);
             let request = |how| Placement::new(&source).how(how);
             let cases = [
@@ -58,14 +58,14 @@ fn privileges_of_a_file_do_not_enter_the_jail_by_any_method() {
             let line = format!(
                 "'{}' cannot be a hard link in the jail, which would keep its {}; copy it instead",
                 source.display(),
-                privilege.words()
+                privilege.text()
             );
             assert_eq!(error.to_string(), line);
             assert_eq!(error.kind(), stockade::ErrorKind::InvalidSpec);
             assert!(!root.as_path().join(privilege.name()).exists(), "nothing was placed");
         }
         let mut probe = Probe::launch(created);
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             is_unprivileged(&report_of(&probe.running, &format!("/auto-ro-{}", privilege.name())));
         }
         probe.resume();
@@ -76,12 +76,12 @@ fn privileges_of_a_file_do_not_enter_the_jail_by_any_method() {
 #[test]
 fn a_privileged_file_of_the_jails_owner_is_never_linked() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let plain = guard.file("plain", "");
         std::os::unix::fs::chown(&plain, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let placed = created.place(Placement::new(&plain)).unwrap();
         assert_eq!((placed.how, placed.stripped), (How::Link, None), "without privileges it is linked");
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             let source = guard.file(privilege.name(), "");
             // First, since a change of owner clears privileges.
             std::os::unix::fs::chown(&source, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
@@ -108,7 +108,7 @@ fn a_privileged_file_of_the_jails_owner_is_never_linked() {
 #[test]
 fn an_access_list_stays_with_the_hosts_file() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let source = guard.file("image", "");
         set_mode(&source, 0o644);
         give_access_list(&source);
@@ -130,10 +130,10 @@ fn an_access_list_stays_with_the_hosts_file() {
 #[test]
 fn a_directory_is_copied_without_privileges_of_its_files() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let source = guard.directory().join("tools");
         fs::create_dir_all(source.join("deep/er")).unwrap();
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             let file = source.join("deep").join(privilege.name());
             fs::write(&file, "").unwrap();
             privilege.give_to(&file);
@@ -147,7 +147,7 @@ fn a_directory_is_copied_without_privileges_of_its_files() {
             assert!(stripped.path.as_path().starts_with(source.join("deep")), "{stripped}");
             let end = format!("of {}, and the like of 3 more in the directory", stripped.path);
             assert!(stripped.to_string().ends_with(&end), "{stripped}");
-            for privilege in Powerful::ALL {
+            for privilege in Privilege::ALL {
                 let below = format!("deep/{}", privilege.name());
                 has_lost(&created.root(), &format!("{name}/{below}"), &source.join(&below), privilege);
             }
@@ -167,8 +167,8 @@ fn privileges_have_no_effect_through_a_bind() {
     privileged!(guard, {
         let tools = guard.directory().join("tools");
         fs::create_dir(&tools).unwrap();
-        let mut created = prepare(&guard, &["hold"]);
-        for privilege in Powerful::ALL {
+        let mut created = create(&guard, &["hold"]);
+        for privilege in Privilege::ALL {
             let file = probe_with(&guard, privilege);
             fs::hard_link(&file, tools.join(privilege.name())).unwrap();
             let placed = created.place(Placement::new(&file).how(How::Bind).read_only()).unwrap();
@@ -176,7 +176,7 @@ fn privileges_have_no_effect_through_a_bind() {
         }
         created.place(Placement::new(&tools).how(How::Bind)).unwrap();
         let mut probe = Probe::launch(created);
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             let later =
                 Placement::new(tools.join(privilege.name())).named(format!("later-{}", privilege.name()));
             probe.running.place(later.how(How::Bind)).unwrap();
@@ -192,16 +192,16 @@ fn privileges_have_no_effect_through_a_bind() {
 #[test]
 fn the_executable_has_no_privileges_in_the_jail() {
     privileged!(guard, {
-        for privilege in Powerful::ALL {
+        for privilege in Privilege::ALL {
             let vmm = probe_with(&guard, privilege);
             // The privilege has an effect on the host. Otherwise the test would show nothing.
             let mut on_the_host = std::process::Command::new(&vmm);
             let on_the_host = testkit::run_with(on_the_host.arg("report").uid(OWNER.uid).gid(OWNER.gid));
             let report: serde_json::Value = serde_json::from_str(&on_the_host.stdout).unwrap();
             let has = match privilege {
-                Powerful::SetUid => report["euid"] == 0,
-                Powerful::SetGid => report["egid"] == 0,
-                Powerful::Capability => report["capabilities"]["effective"] == "0x2",
+                Privilege::SetUid => report["euid"] == 0,
+                Privilege::SetGid => report["egid"] == 0,
+                Privilege::Capabilities => report["capabilities"]["effective"] == "0x2",
             };
             assert!(has, "{privilege:?} on the host");
             for bind_executable in [false, true] {
@@ -227,7 +227,7 @@ fn the_executable_has_no_privileges_in_the_jail() {
 #[test]
 fn a_failed_placement_reports_nothing_for_the_next() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let source = guard.file("source", "content");
         set_mode(&source, 0o4755);
         let mut break_off = |_| std::ops::ControlFlow::Break(());

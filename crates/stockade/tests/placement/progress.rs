@@ -10,7 +10,7 @@ use stockade::{Error, Operation, Progress};
 #[test]
 fn a_long_copy_reports_its_progress_many_times() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let (image, directory) = (guard.file("image", ""), guard.directory().join("images"));
         let size = 100 << 20;
         fs::write(&image, vec![7; size]).unwrap();
@@ -40,7 +40,7 @@ fn a_long_copy_reports_its_progress_many_times() {
 #[test]
 fn a_cancelled_copy_leaves_nothing() {
     privileged!(guard, {
-        let mut created = prepare(&guard, &[]);
+        let mut created = create(&guard, &[]);
         let (image, directory) = (guard.file("image", ""), guard.directory().join("images"));
         fs::write(&image, vec![7; 40 << 20]).unwrap();
         fs::create_dir(&directory).unwrap();

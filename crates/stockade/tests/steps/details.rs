@@ -326,12 +326,12 @@ fn a_link_is_refused_if_the_file_got_privileges_since_the_plan() {
         let (source, path) = (HostPath::existing(&file).unwrap(), JailPath::new("tool").unwrap());
         let link = PlacedFile { how: FileHow::Link, ..PlacedFile::copy(source.clone(), path, OWNER) };
         let step = Step::from(link);
-        for privilege in testkit::Powerful::ALL {
+        for privilege in testkit::Privilege::ALL {
             privilege.give_to(&file);
             let error = step.apply(&ground.ctx).unwrap_err().to_string();
             let line = format!(
                 "'{source}' cannot be a hard link in the jail, which would keep its {}; copy it instead",
-                privilege.words()
+                privilege.text()
             );
             assert_eq!(error, line);
             assert!(!ground.inside("tool").exists());

@@ -13,7 +13,7 @@ use stockade::steps::{
     PlacedFile, PlacedTree, Ramfs, SharedDirectory, Step, StepContext, UndoOutcome, Vmm,
 };
 use stockade::{Layout, Nonce, ProcessRef};
-use testkit::{Guard, privileged};
+use testkit::{Guard, cgroup_v1_mount, cgroup_v2_mount, mounts, privileged};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 
@@ -255,9 +255,7 @@ step!(ramfs, |ground: &Ground<'_>| {
         size: 1 << 20,
         owner: OWNER,
     };
-    let exists = move || {
-        std::fs::read_to_string("/proc/mounts").unwrap().contains(&format!(" {} ramfs ", at.display()))
-    };
+    let exists = move || mounts().iter().any(|mount| mount.point == at && mount.fs_type == "ramfs");
     Case { before: ground.jail(), step: step.into(), exists: Box::new(exists) }
 });
 
@@ -304,23 +302,14 @@ step!(cgroup_v2, |ground: &Ground<'_>| {
     path_case(vec![], step, directory)
 });
 
-fn mount_of(kind: &str, option: &str) -> HostPath {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    let line = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mut found = line.filter(|fields| {
-        fields[2] == kind && (option.is_empty() || fields[3].split(',').any(|o| o == option))
-    });
-    PathBuf::from(found.next().expect("the hierarchy is mounted")[1]).into()
-}
-
 fn unified_mount() -> HostPath {
-    mount_of("cgroup2", "")
+    cgroup_v2_mount().expect("cgroup v2 is mounted").into()
 }
 
 fn cgroup_v1(guard: &Guard, settings: &[&str]) -> CgroupV1 {
     let controller = settings[0].split('.').next().unwrap();
     CgroupV1 {
-        hierarchy: mount_of("cgroup", controller),
+        hierarchy: cgroup_v1_mount(controller).expect("the hierarchy is mounted").into(),
         path: Path::new(guard.name()).join("jail"),
         settings: settings.iter().map(|setting| setting.parse().unwrap()).collect(),
         exclusive: true,

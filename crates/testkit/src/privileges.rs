@@ -7,18 +7,18 @@ use rustix::fs::{XattrFlags, listxattr, setxattr};
 
 /// A privilege of an executable that its copy in a jail must not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Powerful {
+pub enum Privilege {
     /// Mode 4755.
     SetUid,
     /// Mode 2755.
     SetGid,
     /// `CAP_DAC_OVERRIDE`, effective.
-    Capability,
+    Capabilities,
 }
 
-impl Powerful {
+impl Privilege {
     /// All privileges.
-    pub const ALL: [Self; 3] = [Self::SetUid, Self::SetGid, Self::Capability];
+    pub const ALL: [Self; 3] = [Self::SetUid, Self::SetGid, Self::Capabilities];
 
     /// Gives a file the privilege.
     ///
@@ -28,7 +28,7 @@ impl Powerful {
         match self {
             Self::SetUid => set_mode(file, 0o4755),
             Self::SetGid => set_mode(file, 0o2755),
-            Self::Capability => {
+            Self::Capabilities => {
                 set_mode(file, 0o755);
                 give_capability(file);
             }
@@ -40,16 +40,16 @@ impl Powerful {
         match self {
             Self::SetUid => "set-uid",
             Self::SetGid => "set-gid",
-            Self::Capability => "capabilities",
+            Self::Capabilities => "capabilities",
         }
     }
 
     /// Its name in messages.
-    pub fn words(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::SetUid => "set-uid bit",
             Self::SetGid => "set-gid bit",
-            Self::Capability => "file capabilities",
+            Self::Capabilities => "file capabilities",
         }
     }
 }
