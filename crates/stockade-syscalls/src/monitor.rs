@@ -24,7 +24,7 @@ use crate::execute::put;
 use crate::inherited::Attribute;
 use crate::program::{Failure, Program, close_range, exit_now, last_errno};
 use crate::sealed::sealed_bytes;
-use crate::spawn::{Child, CloneOptions, GiveUp, channel, clone_with_pidfd, wait_until_readable};
+use crate::spawn::{Child, CloneOptions, channel, clone_with_pidfd, receive};
 
 /// The monitor's program, compiled by the build script from `programs/monitor.rs`.
 const ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor"));
@@ -79,7 +79,7 @@ pub fn spawn_monitored(
     drop((child_end, to_launcher));
     let monitor = Monitor { pid, pidfd };
     let mut child = None;
-    match receive(&monitor_channel, give_up, &mut child) {
+    match await_start(&monitor_channel, give_up, &mut child) {
         Ok((pid, pidfd)) => Ok((Child { pid, pidfd, channel: launcher_end }, monitor)),
         Err(cause) => {
             // Any child exits when its channel closes, unless it is frozen, and the monitor has nothing to watch.
@@ -95,16 +95,17 @@ pub fn spawn_monitored(
 ///
 /// # Arguments
 /// `found` gets the child's pidfd if the wait for the monitor fails.
-fn receive(
+fn await_start(
     channel: &OwnedFd,
     give_up: GiveUpOn<'_>,
     found: &mut Option<OwnedFd>,
 ) -> Result<(Pid, OwnedFd), Errno> {
-    wait_for(channel, &mut |waited| give_up(None, waited))?;
-    let (pid, pidfd) = receive_child(channel)?;
+    let fd = channel.as_fd();
+    let received = receive(fd, &mut |waited| give_up(None, waited), || receive_child(channel))?;
+    let (pid, pidfd) = received.ok_or(Errno::TIMEDOUT)?;
     // The end of the channel without a failure means that both have executed their programs: the child has a copy.
-    let ended = wait_for(channel, &mut |waited| give_up(Some(pid), waited));
-    match ended.and_then(|()| Failure::receive(channel.as_fd())) {
+    let ended = receive(fd, &mut |waited| give_up(Some(pid), waited), || Failure::receive(fd));
+    match ended.and_then(|ended| ended.ok_or(Errno::TIMEDOUT)) {
         Ok(None) => Ok((pid, pidfd)),
         Ok(Some(failure)) => Err(failure.errno),
         Err(cause) => {
@@ -112,10 +113,6 @@ fn receive(
             Err(cause)
         }
     }
-}
-
-fn wait_for(channel: &OwnedFd, give_up: GiveUp<'_>) -> Result<(), Errno> {
-    if wait_until_readable(channel.as_fd(), give_up)? { Ok(()) } else { Err(Errno::TIMEDOUT) }
 }
 
 /// Kills a child and waits for it, at most for a second: longer only a process lives that the kernel holds.

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 
@@ -54,10 +54,12 @@ impl Child {
     }
 
     fn wait(&self, give_up: GiveUp<'_>) -> Result<Released, Errno> {
-        if !wait_until_readable(self.channel.as_fd(), give_up)? {
-            return Ok(Released::GivenUp);
-        }
-        Ok(Failure::receive(self.channel.as_fd())?.map_or(Released::Executed, Released::Failed))
+        let channel = self.channel.as_fd();
+        Ok(match receive(channel, give_up, || Failure::receive(channel))? {
+            None => Released::GivenUp,
+            Some(None) => Released::Executed,
+            Some(Some(failure)) => Released::Failed(failure),
+        })
     }
 
     /// Closes the channel, at which the child exits, and returns its pidfd.
@@ -83,18 +85,19 @@ pub type GiveUp<'a> = &'a mut dyn FnMut(Duration) -> bool;
 /// The time between two questions whether a wait is given up.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Waits until a channel has a message or is closed; false if the wait is given up.
-pub(crate) fn wait_until_readable(channel: BorrowedFd<'_>, give_up: GiveUp<'_>) -> Result<bool, Errno> {
+/// Receives from a channel, once that has a message or is closed; `None` if the wait is given up.
+pub(crate) fn receive<T>(
+    channel: BorrowedFd<'_>,
+    give_up: GiveUp<'_>,
+    mut receive: impl FnMut() -> Result<T, Errno>,
+) -> Result<Option<T>, Errno> {
+    set_socket_timeout(channel, Timeout::Recv, Some(QUESTION_INTERVAL))?;
     let began = Instant::now();
-    let interval = Timespec::try_from(QUESTION_INTERVAL).map_err(|_| Errno::INVAL)?;
     loop {
-        match poll(&mut [PollFd::from_borrowed_fd(channel, PollFlags::IN)], Some(&interval)) {
-            Ok(0) | Err(Errno::INTR) => (),
-            Ok(_) => return Ok(true),
-            Err(cause) => return Err(cause),
-        }
-        if give_up(began.elapsed()) {
-            return Ok(false);
+        match receive() {
+            Err(Errno::AGAIN) if give_up(began.elapsed()) => return Ok(None),
+            Err(Errno::AGAIN) => (),
+            received => return received.map(Some),
         }
     }
 }

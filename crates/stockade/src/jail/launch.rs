@@ -218,8 +218,9 @@ fn release(
             (process, failed)
         }
     };
-    // A VMM that does not exit stays on the receipt: the jail's own cgroups may have been frozen.
-    jail.receipt.kill_now()?;
+    // It has no descendants yet, and `cgroup.kill` would make the cgroup unusable for the next start. If it does not
+    // exit, it stays on the receipt.
+    jail.receipt.thaw()?;
     if jail.ctx.patience.spend(|deadline| process.kill(Some(deadline)))? {
         jail.ctx.set_exit_status(process.reap()?);
     }

@@ -81,6 +81,8 @@ fn member_of(cgroup: &HostPath) -> Result<Option<i32>> {
 
 /// Kills everything in a cgroup v2 and below, including processes that fork at this moment.
 ///
+/// The cgroup can only be removed then: at least Linux 6.18 kills every process that is cloned into it later.
+///
 /// Returns false if the kernel has no `cgroup.kill` (before Linux 5.14, or cgroup v1).
 fn kill_at_once(cgroup: &HostPath) -> Result<bool> {
     let file = cgroup.join(KILL);
