@@ -5,21 +5,27 @@ use std::time::Duration;
 use stockade::spec::JailId;
 use stockade::{JailState, Store, VmmHandle, stop_all};
 
-use crate::terminal::output::{Failure, info};
+use crate::terminal::output::Failure;
 
-/// Stops the running VMMs of these jails, all within the same grace period.
-pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
+/// Stops the running VMMs of these jails, all within the same grace period. Returns the jails that cannot be read, of
+/// which nothing is known.
+pub(crate) fn stop_vmms(
+    store: &Store,
+    ids: &[JailId],
+    grace: Duration,
+) -> Result<Vec<(JailId, Failure)>, Failure> {
     let mut running: Vec<VmmHandle> = Vec::new();
+    let mut unread = Vec::new();
     for id in ids {
         match store.vmm(id) {
             Ok(Some(vmm)) => running.push(vmm),
             Ok(None) => end_members(store, id)?,
             // An unreadable jail must not keep the others running.
-            Err(error) => info(&error.to_string()),
+            Err(error) => unread.push((id.clone(), error.into())),
         }
     }
     stop_all(&running, grace)?;
-    Ok(())
+    Ok(unread)
 }
 
 /// Ends the processes that survived the VMM of an exited jail.

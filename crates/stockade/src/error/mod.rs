@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_syscalls::inherited::Attribute;
+use stockade_syscalls::mount_table::OWN_TABLE;
 
 pub use placement::PlacementError;
 
@@ -18,6 +19,7 @@ use crate::sys;
 use crate::sys::cgroup::SUBTREE_CONTROL;
 use crate::sys::error::Cause;
 pub use crate::sys::error::Operation;
+use crate::sys::procfs::{BOOT_ID, MISC, OWN_MOUNTS};
 
 /// The result of an operation of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -43,7 +45,7 @@ pub enum Error {
     #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), cgroup_hint(argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(argument, *.cause))]
     Operation {
         /// The operation.
         operation: Operation,
@@ -293,10 +295,12 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     }
 }
 
-fn cgroup_hint(argument: &str, cause: Errno) -> &'static str {
+fn fix(argument: &str, cause: Errno) -> &'static str {
     if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
         "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
          them out"
+    } else if cause == Errno::NOENT && [BOOT_ID, MISC, OWN_MOUNTS, OWN_TABLE].contains(&argument) {
+        "; mount a procfs at /proc, without the option subset=pid"
     } else {
         ""
     }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use crate::sys::error::Result;
 use crate::sys::process::ProcessRef;
-use crate::sys::procfs::{namespace_file, read};
+use crate::sys::procfs::{BOOT_ID, namespace_file, read};
 
 /// A value that is computed once.
 ///
@@ -34,7 +34,7 @@ pub(crate) fn boot_id() -> Result<String> {
     static KNOWN: Cached<String> = Cached::new();
     match KNOWN.get() {
         Some(known) => Ok(known),
-        None => Ok(KNOWN.keep(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())),
+        None => Ok(KNOWN.keep(read(BOOT_ID)?.trim().to_owned())),
     }
 }
 
