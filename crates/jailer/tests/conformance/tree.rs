@@ -362,6 +362,7 @@ fn a_longer_old_executable_is_replaced_as_a_whole() {
         fs::create_dir_all(fixture.root()).unwrap();
         let long = fs::metadata(&fixture.exec).unwrap().len() + 1000;
         fs::write(fixture.copy(), vec![b'x'; usize::try_from(long).unwrap()]).unwrap();
+        fs::set_permissions(fixture.copy(), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(fixture.run(&[], &["exit=3"]).code, 3);
         let copy = fs::read(fixture.copy()).unwrap();
         let source = fs::read(&fixture.exec).unwrap();
@@ -370,6 +371,24 @@ fn a_longer_old_executable_is_replaced_as_a_whole() {
             assert_eq!(fs::read_dir(fixture.root()).unwrap().count(), 4, "no other file remains");
         } else {
             assert!(copy[..source.len()] == source && copy.len() > source.len());
+        }
+    });
+}
+
+#[test]
+fn an_old_executables_mode_does_not_remain() {
+    conforms!(fixture, {
+        fs::create_dir_all(fixture.root()).unwrap();
+        fs::write(fixture.copy(), "old").unwrap();
+        fs::set_permissions(fixture.copy(), fs::Permissions::from_mode(0o644)).unwrap();
+        let output = fixture.run(&[], &["exit=3"]);
+        if drop_in_or_firecracker(true, false) {
+            assert_eq!((output.code, output.stderr.as_str()), (3, ""), "{output:?}");
+            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID));
+        } else {
+            // It writes into the file, which keeps its mode.
+            refuses(&output, "Failed to exec into Firecracker: Permission denied (os error 13)");
+            assert_eq!(facts(&fixture.copy()), (0o644, UID, GID));
         }
     });
 }

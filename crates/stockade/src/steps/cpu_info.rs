@@ -39,7 +39,7 @@ impl CpuInfo {
     /// Copies the first line of a file.
     fn copy(&self, ctx: &StepContext, file: &Path) -> Result<()> {
         let source = self.source.join(file);
-        let text = std::fs::read_to_string(&source).context(Operation::ReadLine, &source)?;
+        let text = std::fs::read_to_string(&source).context(Operation::Read, &source)?;
         let line = format!("{}\n", text.lines().next().unwrap_or_default());
         let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
@@ -55,7 +55,7 @@ impl StepKind for CpuInfo {
             for file in CACHE_FILES {
                 match self.copy(ctx, &cache.join(file)) {
                     // This kernel has no such file, or the processor no such cache.
-                    Err(Error::Operation { operation: Operation::ReadLine, .. }) => (),
+                    Err(Error::Operation { operation: Operation::Read, .. }) => (),
                     copied => copied?,
                 }
             }
