@@ -55,7 +55,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     repeatable(
         "resource-limit",
-        "Resource limit, as fsize=BYTES or no-file=COUNT. May be given several times.",
+        "Resource limit, as RESOURCE=VALUE. May be given several times. The resources are:\
+         \n\t\tfsize: the size in bytes of a file that the executable may create.\
+         \n\t\tno-file: the number of file descriptors that the executable may have open.",
     ),
     required("uid", "User that the executable runs as."),
     flag("version", "Print the version."),

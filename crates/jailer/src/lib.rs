@@ -66,7 +66,7 @@ fn check(given: &Arguments) -> Result<(JailSpec, Host), Error> {
     let limits: Vec<_> = given.values("resource-limit").map(str::parse).collect::<Result<_, _>>()?;
     spec.limits.extend(limits);
     spec.arguments = given.extra.to_vec();
-    Ok((spec, Host::with_cgroups(cgroups)?))
+    Ok((spec, Host::with_cgroups(cgroups)))
 }
 
 /// Checks each cgroup setting: its form, then its controller on this host. With cgroup v2 and no setting, moves this

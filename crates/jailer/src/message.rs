@@ -6,10 +6,10 @@ use std::path::Path;
 use stockade::entry::EnterStep;
 use stockade::spec::{CgroupVersion, JailSpec, SpecError};
 use stockade::{Error, Layout, Operation};
+use stockade_syscalls::mount_table::OWN_TABLE;
 
 /// The default is cgroup v1 also on a host that has only v2, as in Firecracker's jailer.
-const ONLY_VERSION_2: &str = "No hierarchy found for this cgroup version.
-Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
+const ONLY_VERSION_2: &str = "\nHint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
 
 /// The message for an error of the checks, which create nothing.
 pub(crate) fn of_check(error: &Error) -> String {
@@ -28,15 +28,32 @@ pub(crate) fn of_check(error: &Error) -> String {
         }
         Error::Spec(error) => of_spec(error),
         Error::NoHierarchy { version, other } => {
-            let what = match (version, other) {
-                (CgroupVersion::V2, _) => "cgroupsv2 hierarchy missing",
+            let hint = match (version, other) {
                 (CgroupVersion::V1, Some(CgroupVersion::V2)) => ONLY_VERSION_2,
-                _ => "No hierarchy found for this cgroup version.",
+                (CgroupVersion::V1 | CgroupVersion::V2 | CgroupVersion::Unknown(_), _) => "",
             };
-            format!("Hierarchy not found: {what}")
+            format!("Hierarchy not found: No hierarchy found for this cgroup version.{hint}")
         }
         Error::NoController(controller) => format!("Controller {controller} is unavailable"),
-        _ => error.to_string(),
+        // Firecracker's jailer has no message for these.
+        Error::Placement(_)
+        | Error::Running { .. }
+        | Error::NotRunning(_)
+        | Error::Locked { .. }
+        | Error::Exists(_)
+        | Error::Exited(_)
+        | Error::Foreign(_)
+        | Error::InTheWay { .. }
+        | Error::HardLink { .. }
+        | Error::NotTakenOut { .. }
+        | Error::Enter { .. }
+        | Error::Frozen { .. }
+        | Error::NotStarted { .. }
+        | Error::Interrupted
+        | Error::NotEnded { .. }
+        | Error::ExitedEarly { .. }
+        | Error::NotReady { .. }
+        | Error::Receipt { .. } => error.to_string(),
     }
 }
 
@@ -140,8 +157,9 @@ fn of_operation(operation: Operation, argument: &str, cause: &dyn Display) -> St
         Operation::CreateDirectory => format!("Failed to create directory {argument}: {cause}"),
         Operation::Open => format!("Failed to open file {argument}: {cause}"),
         Operation::OpenPlaced => format!("Failed to open {argument}: {cause}"),
+        // Firecracker's jailer reads the mounts from another file of the same table.
+        Operation::Read if argument == OWN_TABLE => format!("Failed to open file /proc/mounts: {cause}"),
         Operation::Read => format!("Failed to read file {argument} into a string: {cause}"),
-        Operation::ReadLine => format!("Failed to read line from {argument}: {cause}"),
         Operation::Write => format!("Failed to write to {argument}: {cause}"),
         Operation::Copy => format!("Failed to copy {argument}: {cause}"),
         Operation::ChangeOwner => format!("Failed to change owner for {argument}: {cause}"),
@@ -154,7 +172,20 @@ fn of_operation(operation: Operation, argument: &str, cause: &dyn Display) -> St
             let directory = path.parent().unwrap_or(path).display();
             format!("Failed to inherit cgroups configurations from file {file} in path {directory}")
         }
-        other => format!("Failed to {other} {argument}: {cause}"),
+        // Firecracker's jailer has no message for these.
+        Operation::Link
+        | Operation::Bind
+        | Operation::Mount
+        | Operation::Unmount
+        | Operation::Remove
+        | Operation::Rename
+        | Operation::CreateNetns
+        | Operation::CreateTemplateMounts
+        | Operation::Spawn
+        | Operation::Wait
+        | Operation::Watch
+        | Operation::Kill
+        | Operation::Lock => format!("Failed to {operation} {argument}: {cause}"),
     }
 }
 

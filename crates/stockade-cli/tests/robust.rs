@@ -189,6 +189,46 @@ fn a_read_only_state_directory_is_one_line_and_leaves_nothing() {
     });
 }
 
+#[test]
+fn without_the_boot_id_no_command_touches_a_jail() {
+    privileged!(guard, {
+        start(&guard, "vm");
+        let flags = flags(&guard);
+        let said_of = |file: &str| {
+            let fix = "no such file or directory; mount a procfs at /proc, without the option subset=pid\n";
+            format!("'/proc/{file}': {fix}")
+        };
+        let boot_id = said_of("sys/kernel/random/boot_id");
+        let run = format!("run --id other {flags}");
+        let commands =
+            ["ps", "gc", "stop vm", "rm --force vm", "inspect vm", "exec vm -- /bin/true", "start vm", &run];
+        for (proc, has_processes) in [("-t proc -o subset=pid proc", true), ("-t tmpfs none", false)] {
+            let within = |command: &str| {
+                let script =
+                    format!("mount -t tmpfs none /run; mount {proc} /proc; exec $stockade {command}");
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", &script]).env("stockade", program("stockade"));
+                run_with(command.env("STOCKADE_STATE_DIR", guard.state()))
+            };
+            for command in commands {
+                let output = within(command);
+                assert_ne!(output.code, 0, "{proc}: {command}: {output:?}");
+                assert!(output.stderr.ends_with(&boot_id), "{proc}: {command}: {output:?}");
+                assert_eq!(output.stderr.lines().count(), 1, "{proc}: {command}: {output:?}");
+            }
+            if !has_processes {
+                let output = within("host-setup");
+                let said = format!("stockade: cannot inspect {}", said_of("thread-self/ns/mnt"));
+                assert_eq!((output.code, output.stderr), (1, said));
+            }
+        }
+        let listed = said(&guard, &["ps"]);
+        assert!(listed.contains("running"), "{listed}");
+        assert!(!listed.contains("other"), "{listed}");
+        said(&guard, &["rm", "--force", "vm"]);
+    });
+}
+
 /// A command on its own terminal, with stderr in a file.
 struct OnTerminal {
     terminal: std::process::Child,

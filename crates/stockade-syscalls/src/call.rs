@@ -154,8 +154,8 @@ pub enum Argument {
     Text(CString),
     /// The processor time of the executing process at the exec, in microseconds.
     CpuTime,
-    /// The processor time of the earlier processes of the program, in microseconds.
-    EarlierCpuTime,
+    /// The processor time of all processes of the program until the exec, in microseconds.
+    ProgramCpuTime,
 }
 
 const SLAVES: MountPropagationFlags = MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
@@ -189,11 +189,14 @@ impl Execute {
     /// Executes the program; returns only on failure.
     pub(crate) fn run(&mut self, earlier_cpu_us: u64) -> Errno {
         let slots = self.arguments.iter().zip(&mut self.numbers).zip(&mut self.pointers);
+        // Read once, so that both times are of one moment.
+        let mut read = None;
+        let mut own_cpu_us = || *read.get_or_insert_with(cpu_time_us);
         for ((argument, number), pointer) in slots {
             *pointer = match argument {
                 Argument::Text(text) => text.as_ptr(),
-                Argument::CpuTime => number.set(cpu_time_us()).as_ptr(),
-                Argument::EarlierCpuTime => number.set(earlier_cpu_us).as_ptr(),
+                Argument::CpuTime => number.set(own_cpu_us()).as_ptr(),
+                Argument::ProgramCpuTime => number.set(earlier_cpu_us + own_cpu_us()).as_ptr(),
             };
         }
         let environment = [std::ptr::null::<c_char>()];

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::fixture::{Fixture, Live, conforms, drop_in_or_firecracker, jailer, refuses};
+use crate::fixture::{Fixture, Live, NO_PROC, conforms, drop_in_or_firecracker, refuses};
 
 /// The mount point of a controller's hierarchy. A machine without cgroup v1 skips the test.
 fn hierarchy(test: &str, controller: &str) -> Option<PathBuf> {
@@ -113,20 +113,37 @@ fn cpuset_cpus_alone_inherits_cpuset_mems() {
 fn a_file_without_a_value_to_inherit_is_refused() {
     cgroup_v1!("a_file_without_a_value_to_inherit_is_refused", blkio = "blkio"; fixture, {
         let file = "blkio.throttle.read_bps_device";
-        // The parent cgroup found nothing to inherit.
-        let parent = blkio.join(fixture.guard.name());
-        let text =
-            format!("Failed to inherit cgroups configurations from file {file} in path {}", parent.display());
-        refuses(&fixture.run(&["--cgroup", &format!("{file}=8:0 1000")], &[]), &text);
+        // The message names the jail's own cgroup, however many parents have no value.
+        for parent in [fixture.guard.name(), &format!("{}/a/b", fixture.guard.name())] {
+            let own = blkio.join(parent).join(&fixture.id);
+            let text =
+                format!("Failed to inherit cgroups configurations from file {file} in path {}", own.display());
+            let flags = ["--parent-cgroup", parent, "--cgroup", &format!("{file}=8:0 1000")];
+            refuses(&fixture.run(&flags, &[]), &text);
+            fs::remove_dir_all(fixture.exec_dir()).unwrap();
+        }
     });
 }
 
 #[test]
 fn an_unknown_file_of_a_controller_is_refused() {
     cgroup_v1!("an_unknown_file_of_a_controller_is_refused", cpu = "cpu"; fixture, {
-        let above = cpu.join(fixture.guard.name()).join("cpu.nosuch");
-        let text = format!("Failed to open file {}: No such file or directory (os error 2)", above.display());
+        let above = cpu.join(fixture.guard.name()).join("cpu.nosuch").display().to_string();
+        let text = format!("Failed to read file {above} into a string: No such file or directory (os error 2)");
         refuses(&fixture.run(&["--cgroup", "cpu.nosuch=1"], &[]), &text);
+    });
+}
+
+#[test]
+fn a_file_that_can_only_be_written_is_refused() {
+    cgroup_v1!("a_file_that_can_only_be_written_is_refused", devices = "devices", memory = "memory"; fixture, {
+        // The kernel refuses to read the parent's file, so no value can be inherited.
+        for (hierarchy, file) in [(&devices, "devices.deny"), (&memory, "memory.force_empty")] {
+            let above = hierarchy.join(fixture.guard.name()).join(file).display().to_string();
+            let text = format!("Failed to read file {above} into a string: Invalid argument (os error 22)");
+            refuses(&fixture.run(&["--cgroup", &format!("{file}=a")], &[]), &text);
+            fs::remove_dir_all(fixture.exec_dir()).unwrap();
+        }
     });
 }
 
@@ -180,9 +197,7 @@ fn a_host_with_v2_only_refuses_the_default_with_a_hint() {
         // Unmount the hierarchies of cgroup v1 in a new mount namespace.
         let hide = "awk '$3 == \"cgroup\" { print $2 }' /proc/mounts | while read at; do umount \"$at\"; done; \
                     exec \"$0\" \"$@\"";
-        let mut shell = Command::new("unshare");
-        shell.args(["-m", "sh", "-c", hide]).arg(jailer());
-        let output = testkit::run_with(shell.args(fixture.arguments(&["--cgroup", "pids.max=64"], &[])));
+        let output = fixture.run_in_mount_namespace(hide, &["--cgroup", "pids.max=64"], &[]);
         let text = "Hierarchy not found: No hierarchy found for this cgroup version.";
         let hint = "Hint: This host has version 2 of cgroups only, pass --cgroup-version 2.";
         refuses(&output, &drop_in_or_firecracker(format!("{text}\n{hint}"), text.to_owned()));
@@ -194,10 +209,20 @@ fn a_host_without_cgroup_v2_reports_that() {
     conforms!(fixture, {
         let hide = "awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts | while read at; do umount -l \"$at\"; \
                     done; exec \"$0\" \"$@\"";
-        let mut shell = Command::new("unshare");
-        shell.args(["-m", "sh", "-c", hide]).arg(jailer());
-        let flags = ["--cgroup-version", "2", "--cgroup", "pids.max=64"];
-        let output = testkit::run_with(shell.args(fixture.arguments(&flags, &[])));
-        refuses(&output, "Hierarchy not found: cgroupsv2 hierarchy missing");
+        for flags in [&["--cgroup-version", "2", "--cgroup", "pids.max=64"][..], &["--cgroup-version", "2"]] {
+            let output = fixture.run_in_mount_namespace(hide, flags, &[]);
+            refuses(&output, "Hierarchy not found: No hierarchy found for this cgroup version.");
+        }
+    });
+}
+
+#[test]
+fn a_host_without_a_mount_table_is_refused() {
+    conforms!(fixture, {
+        let text = "Failed to open file /proc/mounts: No such file or directory (os error 2)";
+        for flags in [&["--cgroup", "pids.max=64"][..], &["--cgroup-version", "2"]] {
+            refuses(&fixture.run_in_mount_namespace(NO_PROC, flags, &[]), text);
+        }
+        assert!(!fixture.exec_dir().exists(), "nothing is created");
     });
 }

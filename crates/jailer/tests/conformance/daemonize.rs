@@ -1,6 +1,7 @@
 //! Section 2, step 13: in the background.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::fixture::{Fixture, conforms, drop_in_or_firecracker, kill, refuses, session, status};
 
@@ -57,20 +58,32 @@ fn a_failure_in_the_background_reaches_the_caller() {
             refuses(&output, "Failed to exec into Firecracker: No such file or directory (os error 2)");
         } else {
             assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+            fixture.fails_in_the_background();
         }
     });
 }
 
 #[test]
-fn the_vmm_gets_the_parents_processor_time() {
+fn the_vmm_gets_the_processor_time_of_every_process() {
     conforms!(fixture, {
-        fixture.run(&["--daemonize"], &["sleep"]);
-        let pid = fixture.written_pid();
-        fixture.becomes_vmm(pid);
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-        kill(pid);
-        let arguments: Vec<&str> = line.split('\0').collect();
-        let at = arguments.iter().position(|argument| *argument == "--parent-cpu-time-us").unwrap();
-        assert!(arguments[at + 1].parse::<u64>().unwrap() > 0, "{arguments:?}");
+        for flags in [&["--daemonize"][..], &["--new-pid-ns"], &["--daemonize", "--new-pid-ns"]] {
+            let mut command = fixture.command(flags, &["sleep"]);
+            // No pipes: the VMM of a pid namespace would hold them open.
+            let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+            assert_eq!(status.code(), Some(0));
+            let pid = fixture.written_pid();
+            fixture.becomes_vmm(pid);
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+            kill(pid);
+            fs::remove_dir_all(fixture.exec_dir()).unwrap();
+            let arguments: Vec<&str> = line.split('\0').collect();
+            let value = |name| {
+                let at = arguments.iter().position(|argument| *argument == name).unwrap();
+                arguments[at + 1].parse::<u64>().unwrap()
+            };
+            // The first process did nearly all of the work, and the last one executes the VMM.
+            let (own, all) = (value("--start-time-cpu-us"), value("--parent-cpu-time-us"));
+            assert!(own < all, "{flags:?}: {arguments:?}");
+        }
     });
 }

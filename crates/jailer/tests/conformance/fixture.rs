@@ -16,6 +16,9 @@ use testkit::{Guard, Output, program};
 pub(crate) const UID: u32 = 12_345;
 pub(crate) const GID: u32 = 12_346;
 
+/// A script for [`Fixture::run_in_mount_namespace`]: an empty directory in place of `/proc`.
+pub(crate) const NO_PROC: &str = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+
 /// Longer than any wait takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,11 +44,55 @@ pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
 /// Asserts a refusal: exit code 1, nothing on stdout, this message on stderr. Firecracker's jailer adds a line that
 /// repeats the error.
 pub(crate) fn refuses(output: &Output, message: &str) {
+    refuses_with(output, &[message.to_owned()]);
+}
+
+/// Asserts a refusal with one of these messages.
+fn refuses_with(output: &Output, messages: &[String]) {
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
-    let rest = output.stderr.strip_prefix(message).and_then(|rest| rest.strip_prefix('\n'));
-    let rest = rest.unwrap_or_else(|| panic!("printed {:?}\n    not {message:?}", output.stderr));
+    let rest_of = |message: &String| output.stderr.strip_prefix(message.as_str())?.strip_prefix('\n');
+    let rest = messages.iter().find_map(rest_of);
+    let rest = rest.unwrap_or_else(|| panic!("printed {:?}\n    not {messages:?}", output.stderr));
     let is_expected = drop_in_or_firecracker(rest.is_empty(), rest.starts_with("Error: "));
     assert!(is_expected, "followed by {rest:?}");
+}
+
+/// An error of the operating system, in the texts of two C libraries. The drop-in has one of the two texts. Firecracker's
+/// jailer has that of the C library with which it was built: musl if it was released by the project.
+pub(crate) struct OsError {
+    glibc: &'static str,
+    musl: &'static str,
+    errno: i32,
+}
+
+pub(crate) const BUSY: OsError =
+    OsError { glibc: "Device or resource busy", musl: "Resource busy", errno: 16 };
+pub(crate) const LOOP: OsError =
+    OsError { glibc: "Too many levels of symbolic links", musl: "Symbolic link loop", errno: 40 };
+
+impl OsError {
+    /// The text of the drop-in, unless it keeps that of a released jailer.
+    pub(crate) fn in_glibc(&self) -> String {
+        format!("{} (os error {})", self.glibc, self.errno)
+    }
+
+    pub(crate) fn in_musl(&self) -> String {
+        format!("{} (os error {})", self.musl, self.errno)
+    }
+
+    /// Asserts a refusal with this error, of which the drop-in has the text `of_drop_in`. `message` has the error's text
+    /// as its argument.
+    pub(crate) fn refuses(&self, output: &Output, of_drop_in: String, message: impl Fn(&str) -> String) {
+        let texts = drop_in_or_firecracker(vec![of_drop_in], vec![self.in_glibc(), self.in_musl()]);
+        refuses_with(output, &texts.iter().map(|text| message(text)).collect::<Vec<_>>());
+    }
+}
+
+/// Asserts the refusal of an argument that is not UTF-8. Firecracker's jailer panics: a release build aborts, a
+/// debug build exits with 101.
+pub(crate) fn panicked(output: &Output) {
+    assert!([134, 101].contains(&output.code), "{output:?}");
+    assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
 }
 
 /// Calls `query` until it returns a value.
@@ -157,9 +204,28 @@ impl<'g> Fixture<'g> {
         format!("/{}", self.guard.name())
     }
 
-    /// The pid in the jail's pid file.
+    /// The pid in the jail's pid file, after the exit of a start in the background. Firecracker's jailer may write the
+    /// file some time after that exit, the drop-in has written it.
     pub(crate) fn written_pid(&self) -> i32 {
-        fs::read_to_string(self.pid_file()).unwrap().parse().unwrap()
+        let written = || fs::read_to_string(self.pid_file()).ok()?.parse().ok();
+        if drop_in_or_firecracker(true, false) {
+            return written().expect("the pid file exists at the exit of the drop-in");
+        }
+        wait_for("the pid file", written)
+    }
+
+    /// Waits for the end of a start in the background whose VMM cannot be executed. Firecracker's jailer works on after
+    /// its exit with 0.
+    pub(crate) fn fails_in_the_background(&self) {
+        kill(self.written_pid());
+    }
+
+    /// The jailer, started by a shell with this script in a mount namespace of its own. The script ends with
+    /// `exec "$0" "$@"`.
+    pub(crate) fn run_in_mount_namespace(&self, script: &str, flags: &[&str], vmm: &[&str]) -> Output {
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-c", script]).arg(jailer()).args(self.arguments(flags, vmm));
+        testkit::run_with(&mut shell)
     }
 
     /// Waits until the process has executed the VMM.

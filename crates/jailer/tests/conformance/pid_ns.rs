@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use crate::fixture::{
     Fixture, as_session_leader, conforms, drop_in_or_firecracker, kill, proc, refuses, session, status,
+    wait_for,
 };
 
 /// Starts a jail in a pid namespace, waits until the jailer exits, and returns the VMM's pid outside the namespace.
@@ -57,16 +58,14 @@ fn the_child_of_a_session_leader_outlives_it() {
         let mut command = as_session_leader(&fixture.command(&["--new-pid-ns"], &["sleep"]));
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(0));
-        let pid = wait_for_pid_file(&fixture);
+        // `setsid` may exit before the jailer.
+        let pid =
+            wait_for("the pid file", || fs::read_to_string(fixture.pid_file()).ok()?.parse::<i32>().ok());
         fixture.becomes_vmm(pid);
         assert_eq!(session(pid), pid, "the child leads its own session");
         assert!(proc(pid, "cmdline").starts_with(&fixture.in_jail()));
         kill(pid);
     });
-}
-
-fn wait_for_pid_file(fixture: &Fixture<'_>) -> i32 {
-    crate::fixture::wait_for("the pid file", || fs::read_to_string(fixture.pid_file()).ok()?.parse().ok())
 }
 
 #[test]
@@ -87,6 +86,7 @@ fn a_failure_in_the_namespace_reaches_the_caller() {
                 refuses(&output, "Failed to exec into Firecracker: No such file or directory (os error 2)");
             } else {
                 assert_eq!(output.code, 0);
+                fixture.fails_in_the_background();
             }
             fs::remove_dir_all(fixture.root()).unwrap();
         }

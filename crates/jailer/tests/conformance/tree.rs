@@ -9,7 +9,8 @@ use std::process::Stdio;
 use rustix::mount::UnmountFlags;
 
 use crate::fixture::{
-    Fixture, GID, UID, conforms, drop_in_or_firecracker, json_lines, refuses, run, strace, wait_for,
+    Fixture, GID, NO_PROC, UID, conforms, drop_in_or_firecracker, json_lines, processes_below, refuses, run,
+    strace, wait_for,
 };
 
 /// Mode, uid and gid of a path, without following a symbolic link.
@@ -361,6 +362,7 @@ fn a_longer_old_executable_is_replaced_as_a_whole() {
         fs::create_dir_all(fixture.root()).unwrap();
         let long = fs::metadata(&fixture.exec).unwrap().len() + 1000;
         fs::write(fixture.copy(), vec![b'x'; usize::try_from(long).unwrap()]).unwrap();
+        fs::set_permissions(fixture.copy(), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(fixture.run(&[], &["exit=3"]).code, 3);
         let copy = fs::read(fixture.copy()).unwrap();
         let source = fs::read(&fixture.exec).unwrap();
@@ -370,6 +372,54 @@ fn a_longer_old_executable_is_replaced_as_a_whole() {
         } else {
             assert!(copy[..source.len()] == source && copy.len() > source.len());
         }
+    });
+}
+
+#[test]
+fn an_old_executables_mode_does_not_remain() {
+    conforms!(fixture, {
+        fs::create_dir_all(fixture.root()).unwrap();
+        fs::write(fixture.copy(), "old").unwrap();
+        fs::set_permissions(fixture.copy(), fs::Permissions::from_mode(0o644)).unwrap();
+        let output = fixture.run(&[], &["exit=3"]);
+        if drop_in_or_firecracker(true, false) {
+            assert_eq!((output.code, output.stderr.as_str()), (3, ""), "{output:?}");
+            assert_eq!(facts(&fixture.copy()), (0o755, UID, GID));
+        } else {
+            // It writes into the file, which keeps its mode.
+            refuses(&output, "Failed to exec into Firecracker: Permission denied (os error 13)");
+            assert_eq!(facts(&fixture.copy()), (0o644, UID, GID));
+        }
+    });
+}
+
+#[test]
+fn a_proc_without_system_files_is_no_obstacle() {
+    conforms!(fixture, {
+        let only_processes = "mount -t proc -o subset=pid proc /proc && exec \"$0\" \"$@\"";
+        for script in [only_processes, NO_PROC] {
+            for flags in [&[][..], &["--daemonize"], &["--new-pid-ns"]] {
+                let output = fixture.run_in_mount_namespace(script, flags, &["exit=3"]);
+                let code = if flags.is_empty() { 3 } else { 0 };
+                assert_eq!((output.code, output.stderr.as_str()), (code, ""), "{script} {flags:?}");
+                fixture.written_pid();
+                wait_for("the end of the VMM", || processes_below(&fixture.base).is_empty().then_some(()));
+                assert!(fixture.inside("/dev/kvm").exists());
+                // Its number is in /proc/misc.
+                assert!(!fixture.inside("/dev/userfaultfd").exists(), "{script}");
+                fs::remove_dir_all(fixture.exec_dir()).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_running_jail_is_found_without_proc() {
+    conforms!(fixture, {
+        let live = fixture.start(&[]);
+        let text = format!("Failed to open {}: Text file busy (os error 26)", fixture.copy().display());
+        refuses(&fixture.run_in_mount_namespace(NO_PROC, &[], &[]), &text);
+        assert_eq!(fixture.written_pid(), live.pid(), "the pid file is unchanged");
     });
 }
 

@@ -5,26 +5,24 @@ use std::time::Duration;
 use stockade::spec::JailId;
 use stockade::{JailState, Store, VmmHandle, stop_all};
 
-use crate::terminal::output::{Failure, info};
+use crate::terminal::output::Failure;
 
-/// Stops the running VMMs of these jails, all within the same grace period.
-pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Result<(), Failure> {
+/// Stops the running VMMs of these jails, all within the same grace period. Returns the jails that may run on: a process
+/// does not exit, or nothing is known of the jail because it cannot be read.
+pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Vec<(JailId, Failure)> {
     let mut running: Vec<VmmHandle> = Vec::new();
+    let mut failed: Vec<(JailId, Failure)> = Vec::new();
     for id in ids {
         match store.vmm(id) {
             Ok(Some(vmm)) => running.push(vmm),
-            Ok(None) => end_members(store, id)?,
-            // An unreadable jail must not keep the others running.
-            Err(error) => info(&error.to_string()),
+            Ok(None) => failed.extend(end_members(store, id).err().map(|failure| (id.clone(), failure))),
+            Err(error) => failed.push((id.clone(), error.into())),
         }
     }
-    // Every failure is reported, since each is a jail that may run on.
-    let mut failures = stop_all(&running, grace).into_iter().filter_map(Result::err).map(Failure::from);
-    let Some(first) = failures.next() else { return Ok(()) };
-    for failure in failures {
-        failure.report();
-    }
-    Err(first)
+    let stopped = stop_all(&running, grace);
+    let stopped = running.iter().map(|vmm| vmm.receipt().id.clone()).zip(stopped);
+    failed.extend(stopped.filter_map(|(id, status)| Some((id, status.err()?.into()))));
+    failed
 }
 
 /// Ends the processes that survived the VMM of an exited jail.

@@ -46,7 +46,8 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
     if let Some(seconds) = args.timeout {
-        stop_vmms(&store, &ids, Duration::from_secs(seconds))?;
+        // The removal of a jail that cannot be read reports it.
+        let _ = stop_vmms(&store, &ids, Duration::from_secs(seconds))?;
     }
     let mut collection = Collection::default();
     for (named, failure) in unknown {

@@ -28,8 +28,11 @@ pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     require_root("stop")?;
     let runs = |jail: &Listing| jail.state == JailState::Running;
     let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
-    let (known, code) = selection.known();
-    stop_vmms(&store, &known, Duration::from_secs(args.timeout))?;
+    let (mut known, mut code) = selection.known();
+    for (failed, failure) in stop_vmms(&store, &known, Duration::from_secs(args.timeout)) {
+        known.retain(|id| *id != failed);
+        code = failure.report();
+    }
     known.iter().try_for_each(|id| ignore_closed_stdout(print(&format!("{id}\n"))))?;
     Ok(code)
 }

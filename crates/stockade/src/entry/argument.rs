@@ -19,15 +19,17 @@ pub enum Argument {
     Text(#[serde(with = "text")] OsString),
     /// The processor time of the process until the exec, in microseconds.
     CpuTime,
-    /// The processor time of the processes before it, in microseconds.
-    EarlierCpuTime,
+    /// The processor time of this process and those before it until the exec, in microseconds. Receipts have its name
+    /// of version 0.1.
+    #[serde(rename = "earlier-cpu-time")]
+    ProgramCpuTime,
 }
 
 impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(&text.to_string_lossy()),
-            Self::CpuTime | Self::EarlierCpuTime => f.write_str("MICROSECONDS"),
+            Self::CpuTime | Self::ProgramCpuTime => f.write_str("MICROSECONDS"),
         }
     }
 }
@@ -40,7 +42,7 @@ pub(super) fn raw_argument(argument: &Argument) -> Result<RawArgument, EntryErro
             RawArgument::Text(text.context(Operation::Spawn, argument)?)
         }
         Argument::CpuTime => RawArgument::CpuTime,
-        Argument::EarlierCpuTime => RawArgument::EarlierCpuTime,
+        Argument::ProgramCpuTime => RawArgument::ProgramCpuTime,
     })
 }
 

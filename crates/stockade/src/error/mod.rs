@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use stockade_syscalls::inherited::Attribute;
+use stockade_syscalls::mount_table::OWN_TABLE;
 
 pub use placement::PlacementError;
 
@@ -19,6 +20,7 @@ use crate::sys::cgroup::Frozen;
 use crate::sys::cgroup::SUBTREE_CONTROL;
 use crate::sys::error::Cause;
 pub use crate::sys::error::Operation;
+use crate::sys::procfs::{BOOT_ID, MISC, OWN_MOUNTS};
 use crate::sys::release::{Hindrance, START_TIMEOUT};
 
 /// The result of an operation of this library.
@@ -45,7 +47,7 @@ pub enum Error {
     #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), cgroup_hint(argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(argument, *.cause))]
     Operation {
         /// The operation.
         operation: Operation,
@@ -344,10 +346,12 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     }
 }
 
-fn cgroup_hint(argument: &str, cause: Errno) -> &'static str {
+fn fix(argument: &str, cause: Errno) -> &'static str {
     if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
         "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
          them out"
+    } else if cause == Errno::NOENT && [BOOT_ID, MISC, OWN_MOUNTS, OWN_TABLE].contains(&argument) {
+        "; mount a procfs at /proc, without the option subset=pid"
     } else {
         ""
     }

@@ -15,7 +15,7 @@ pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
 use crate::spec::JailSpec;
-use crate::sys::procfs::read;
+use crate::sys::procfs::{MISC, read};
 
 /// The facts about the host on which a plan depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,26 +36,35 @@ impl Host {
     /// Reads the facts on which a jail of this specification depends.
     ///
     /// # Errors
-    /// Returns an error if `/proc` or the cgroup mounts cannot be read.
+    /// Returns an error if `/proc/sys/kernel/random/boot_id`, `/proc/misc` or the cgroup mounts cannot be read.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
         let layout = CgroupLayout::cached_for(spec);
         // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
-        Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
+        let (boot_id, userfaultfd_minor) = (crate::sys::cache::boot_id()?, userfaultfd_minor()?);
+        Ok(Self { boot_id, userfaultfd_minor, tracking, ..Self::without_proc(cgroups) })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
     /// compared with another boot.
     ///
-    /// # Errors
-    /// Returns an error if `/proc/misc` cannot be read.
-    pub fn with_cgroups(cgroups: CgroupLayout) -> Result<Self> {
-        let misc = read("/proc/misc")?;
-        let (userfaultfd_minor, template_mounts) =
-            (minor_of(&misc, "userfaultfd"), TemplateMounts::find().ok());
-        Ok(Self { userfaultfd_minor, cgroups, template_mounts, ..Self::default() })
+    /// As in Firecracker's jailer, a `/proc/misc` that cannot be read (`/proc` is missing, or mounted with
+    /// `subset=pid`) means a jail without `/dev/userfaultfd`.
+    pub fn with_cgroups(cgroups: CgroupLayout) -> Self {
+        let userfaultfd_minor = userfaultfd_minor().unwrap_or_default();
+        Self { userfaultfd_minor, ..Self::without_proc(cgroups) }
     }
+
+    /// The facts that are not in `/proc`.
+    fn without_proc(cgroups: CgroupLayout) -> Self {
+        Self { cgroups, template_mounts: TemplateMounts::find().ok(), ..Self::default() }
+    }
+}
+
+/// The minor number of `/dev/userfaultfd`; `None` if the kernel does not offer it.
+fn userfaultfd_minor() -> Result<Option<u32>> {
+    Ok(minor_of(&read(MISC)?, "userfaultfd"))
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

@@ -22,6 +22,7 @@ use crate::spec::{HostPath, Reason};
 use crate::sys::modes::{PRIVATE, is_roots_own, make_directory};
 use crate::sys::mounts::is_mount_point;
 use crate::sys::open::open_directory;
+use crate::sys::procfs::OWN_MOUNTS;
 
 /// The directory for objects that serve all jails until the next boot.
 pub const RUNTIME_DIRECTORY: &str = "/run/stockade";
@@ -79,6 +80,8 @@ impl TemplateMounts {
         if let Ok(found) = Self::find() {
             return Ok(found);
         }
+        // The template namespace is created from it.
+        std::fs::metadata(OWN_MOUNTS).context(Operation::Inspect, OWN_MOUNTS)?;
         let at: HostPath = Path::new(RUNTIME_DIRECTORY).to_owned().into();
         make_directory(at.as_path(), PRIVATE).context(Operation::CreateDirectory, &at)?;
         check_is_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;

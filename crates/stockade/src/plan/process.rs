@@ -164,7 +164,7 @@ pub(crate) fn arguments(spec: &JailSpec) -> Vec<Argument> {
         ProfileArgument::Id => Argument::Text(spec.id.as_str().into()),
         ProfileArgument::StartTime => Argument::Text(spec.started_us.to_string().into()),
         ProfileArgument::CpuTime => Argument::CpuTime,
-        ProfileArgument::ParentCpuTime => Argument::EarlierCpuTime,
+        ProfileArgument::ParentCpuTime => Argument::ProgramCpuTime,
     };
     let mut arguments = vec![Argument::Text(spec.exec_file.in_jail().absolute().into())];
     arguments.extend(spec.profile.arguments.iter().map(of_profile));

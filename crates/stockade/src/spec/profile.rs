@@ -44,7 +44,7 @@ pub enum ProfileArgument {
     StartTime,
     /// `{cpu-time-us}`: the processor time that the VMM's process has used, in microseconds.
     CpuTime,
-    /// `{parent-cpu-time-us}`: the processor time of the processes before it, in microseconds.
+    /// `{parent-cpu-time-us}`: the processor time of that process and those before it, for the jail, in microseconds.
     ParentCpuTime,
 }
 

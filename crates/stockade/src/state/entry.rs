@@ -15,6 +15,7 @@ use super::receipt::Receipt;
 use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::sys::cache;
 use crate::sys::directory_names::names;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes;
@@ -214,7 +215,10 @@ pub(super) fn parse_receipt<T>(
     // Through `take`, which does not query the size, because that is known.
     let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
     file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
-    parse(&text, id).map(Some).map_err(|problem| Error::Receipt { path: at, problem })
+    let receipt = parse(&text, id).map_err(|problem| Error::Receipt { path: at, problem })?;
+    // Without the id of this boot every jail would look like one of an earlier boot, which has no processes.
+    cache::boot_id()?;
+    Ok(Some(receipt))
 }
 
 /// The files of the log in an entry, the older first.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::state::receipt::{Head, JailState, Receipt};
 use crate::state::store::Store;
+use crate::sys::cache;
 
 /// A jail in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,8 +70,11 @@ impl Store {
     /// Lists all jails in the order of their ids.
     ///
     /// # Errors
-    /// Returns an error if the state directory cannot be read. A jail with a corrupt receipt is in the list.
+    /// Returns an error if the state directory or the id of this boot cannot be read. A jail with a corrupt receipt is
+    /// in the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
+        // Else every jail would be in the list as corrupt.
+        cache::boot_id()?;
         let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
             Ok(summary) => summary.map(|summary| Listing::with_head(&summary.head()).with_exit_status(self)),
             Err(e) => Some(Listing::corrupt(id, e.to_string())),

@@ -1,7 +1,6 @@
 //! The jail's cgroups.
 
 use std::fmt;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use crate::sys::cgroup;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{PUBLIC, make_directory};
 use crate::sys::open::open_directory;
-use crate::sys::procfs::{first_line, read_open};
+use crate::sys::procfs::{first_line, read_file};
 
 /// How often a cgroup is created again after another jail has removed its parent.
 const ROUNDS: u32 = 100;
@@ -65,11 +64,9 @@ impl CgroupV1 {
         let above = self.hierarchy.join(parent).join(file);
         let mut value = read_line(&above)?;
         if value.is_empty() && !parent.as_os_str().is_empty() {
-            match self.inherit(parent, file) {
-                // Another jail that starts at this moment may have written a value and added processes.
-                Ok(()) | Err(Error::Operation { operation: Operation::Write, .. }) => (),
-                Err(error) => return Err(error),
-            }
+            // The value afterwards decides: another jail that starts at this moment may have written one, and added
+            // processes, so that this write failed.
+            let _ = self.inherit(parent, file);
             value = read_line(&above)?;
         }
         if value.is_empty() {
@@ -307,8 +304,7 @@ fn make_parent(directory: &HostPath, ctx: &StepContext) -> std::result::Result<(
 }
 
 fn read_line(file: &HostPath) -> Result<String> {
-    let opened = File::open(file).context(Operation::Open, file)?;
-    let text = read_open(opened).context(Operation::ReadLine, file)?;
+    let text = read_file(file).context(Operation::Read, file)?;
     Ok(first_line(&text).to_owned())
 }
 

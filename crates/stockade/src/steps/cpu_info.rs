@@ -40,7 +40,7 @@ impl CpuInfo {
     /// Copies the first line of a file.
     fn copy(&self, ctx: &StepContext, file: &Path) -> Result<()> {
         let source = self.source.join(file);
-        let text = read_file(&source).context(Operation::ReadLine, &source)?;
+        let text = read_file(&source).context(Operation::Read, &source)?;
         let line = format!("{}\n", first_line(&text));
         let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
@@ -56,7 +56,7 @@ impl StepKind for CpuInfo {
             for file in CACHE_FILES {
                 match self.copy(ctx, &cache.join(file)) {
                     // This kernel has no such file, or the processor no such cache.
-                    Err(Error::Operation { operation: Operation::ReadLine, .. }) => (),
+                    Err(Error::Operation { operation: Operation::Read, .. }) => (),
                     copied => copied?,
                 }
             }

@@ -217,6 +217,8 @@ fn ensure_vacant(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
     if let Some(&pid) = rooted_at(tree.root()).first() {
         return Err(Error::Running { id: ctx.layout.id(), pid });
     }
+    // A process that `/proc` does not show is still a process.
+    tree.expect_not_executing(&JailPath::new(ctx.layout.exec_name())?)?;
     if has_pid {
         // Its writer was in the root, and no process is there now, so that process has exited. If the file cannot be
         // removed, the write of the new one fails.

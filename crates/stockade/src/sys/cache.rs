@@ -6,7 +6,7 @@ use stockade_syscalls::namespace::namespace_file;
 
 use crate::sys::error::Result;
 use crate::sys::process::ProcessRef;
-use crate::sys::procfs::read;
+use crate::sys::procfs::{BOOT_ID, read};
 
 /// A value that is computed once.
 ///
@@ -36,7 +36,7 @@ pub(crate) fn boot_id() -> Result<String> {
     static KNOWN: Cached<String> = Cached::new();
     match KNOWN.get() {
         Some(known) => Ok(known),
-        None => Ok(KNOWN.keep(read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())),
+        None => Ok(KNOWN.keep(read(BOOT_ID)?.trim().to_owned())),
     }
 }
 

@@ -30,8 +30,6 @@ pub enum Operation {
     OpenPlaced,
     /// Read a file.
     Read,
-    /// Read the first line of a file.
-    ReadLine,
     /// Write a file.
     Write,
     /// Copy a file into the jail.
@@ -80,7 +78,6 @@ impl fmt::Display for Operation {
             Self::CreateDirectory => "create directory",
             Self::Open | Self::OpenPlaced => "open",
             Self::Read => "read",
-            Self::ReadLine => "read the first line of",
             Self::Write => "write",
             Self::Copy => "copy",
             Self::Link => "link",

@@ -7,6 +7,15 @@ use std::path::Path;
 
 use super::error::{Context, Operation, Result};
 
+/// The id of this boot.
+pub(crate) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The minor numbers of devices.
+pub(crate) const MISC: &str = "/proc/misc";
+
+/// The mount namespace of this thread.
+pub(crate) const OWN_MOUNTS: &str = "/proc/thread-self/ns/mnt";
+
 /// More bytes than any table of the kernel has.
 const LONGEST: u64 = 1 << 24;
 

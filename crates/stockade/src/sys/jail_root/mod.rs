@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 pub(crate) use device_node::Node;
@@ -214,6 +214,23 @@ impl JailRoot {
             FileType::Symlink => Err(Errno::LOOP).context(Operation::OpenPlaced, &at),
             FileType::Directory => Err(Errno::ISDIR).context(Operation::OpenPlaced, &at),
             _ => Err(Errno::EXIST).context(Operation::OpenPlaced, &at),
+        }
+    }
+
+    /// Returns ETXTBSY if a process executes the file at `path`, in whatever namespace. Nothing else than a regular file
+    /// is opened.
+    pub(crate) fn expect_not_executing(&self, path: &JailPath) -> Result<()> {
+        let at = self.host_path(path);
+        let Ok(Some(found)) = self.look(path) else { return Ok(()) };
+        let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
+        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
+            Err(Errno::TXTBSY) => Err(Errno::TXTBSY).context(Operation::OpenPlaced, &at),
+            // Whether it can be replaced is the concern of the step that replaces it.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
