@@ -45,10 +45,9 @@ pub(crate) struct RmArgs {
 pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
-    if let Some(seconds) = args.timeout {
-        // The removal of a jail that cannot be read reports it.
-        let _ = stop_vmms(&store, &ids, Duration::from_secs(seconds))?;
-    }
+    // The removal of a jail that cannot be stopped reports it again, with everything else that is left.
+    let stopped = args.timeout.map(|seconds| stop_vmms(&store, &ids, Duration::from_secs(seconds)));
+    let stuck: Vec<JailId> = stopped.into_iter().flatten().map(|(id, _)| id).collect();
     let mut collection = Collection::default();
     for (named, failure) in unknown {
         collection.problems.push(problem(&named, &failure));
@@ -58,7 +57,7 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     let (mut done, total) = (0, ids.len() as u64);
     for ids in ids.chunks(MOST_OPEN) {
         let show = |of_these: Progress| bar.show(Progress { done: done + of_these.done, total });
-        let removed = remove(&store, ids, args.force, &show);
+        let removed = remove(&store, ids, &stuck, args.force, &show);
         bar.aside(|| {
             ids.iter()
                 .zip(removed)
@@ -103,9 +102,13 @@ fn problem(id: &JailId, failure: &Failure) -> Leftover {
 const MOST_OPEN: usize = 64;
 
 /// Removes these jails together, and returns a result for each.
+///
+/// # Arguments
+/// `stuck` are jails whose processes were killed and have not exited in time. They get no more time.
 fn remove(
     store: &Store,
     ids: &[JailId],
+    stuck: &[JailId],
     force: bool,
     show: &(dyn Fn(Progress) + Sync),
 ) -> Vec<Result<Report, Failure>> {
@@ -113,6 +116,13 @@ fn remove(
     let mut jails = Vec::new();
     let opened: Vec<Result<(), Failure>> =
         ids.iter().map(|id| removable(store, id, force).map(|jail| jails.push(jail))).collect();
+    for jail in &mut jails {
+        if let Jail::Running(running) = jail
+            && stuck.contains(&running.receipt().id)
+        {
+            running.give_up();
+        }
+    }
     let mut reports = teardown_all_with_progress(jails, options, show).into_iter();
     let mut report = |()| match reports.next() {
         Some(report) => Ok(report?),
