@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,24 +47,26 @@ fn start(guard: &Guard, flags: &[&str], script: &str) -> String {
     guard.named("vm")
 }
 
-/// Starts it where no unified hierarchy is mounted: its processes are then in the freezer of cgroup v1.
-fn start_in_freezer(guard: &Guard, script: &str) -> Option<(String, PathBuf)> {
+/// The command where no unified hierarchy is mounted: the processes of its jails are then in the freezer of cgroup v1.
+fn in_freezer(guard: &Guard, line: &[String]) -> Option<Command> {
     let unified = mount_of(|mount| mount.fs_type == "cgroup2")?;
     mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"))?;
-    let line = detached(guard, &[], script);
     let shell = format!("umount {} && exec \"$@\"", unified.display());
-    let status = Command::new("unshare")
-        .args(["--mount", "sh", "-c", &shell, "sh"])
-        .arg(program("stockade"))
-        .args(line)
-        .env("STOCKADE_STATE_DIR", guard.state())
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &shell, "sh"]).arg(program("stockade")).args(line);
+    command.env("STOCKADE_STATE_DIR", guard.state()).stdout(Stdio::null());
+    Some(command)
+}
+
+fn start_in_freezer(guard: &Guard, script: &str) -> Option<(String, PathBuf)> {
+    assert!(in_freezer(guard, &detached(guard, &[], script))?.status().unwrap().success());
     let id = guard.named("vm");
-    let cgroup = cgroups(guard, &id).into_iter().find(|cgroup| cgroup.join("freezer.state").exists());
-    Some((id, cgroup.expect("the jail has a cgroup in the freezer")))
+    Some((id.clone(), freezer_of(guard, &id)))
+}
+
+fn freezer_of(guard: &Guard, id: &str) -> PathBuf {
+    let cgroup = cgroups(guard, id).into_iter().find(|cgroup| cgroup.join("freezer.state").exists());
+    cgroup.expect("the jail has a cgroup in the freezer")
 }
 
 fn mount_of(wanted: impl Fn(&mount_table::Mount) -> bool) -> Option<PathBuf> {
@@ -149,8 +152,12 @@ fn zombie_of_a_stopped_exec_is_named() {
         assert_eq!((output.code, output.stderr.starts_with(&line)), (1, true), "{}", output.stderr);
         let parent = format!("a zombie of process {} (stockade, state T)", exec.id());
         assert!(output.stderr.contains(&parent), "{}", output.stderr);
-        let output = within(KILL, &guard, &["rm", "--force", &id]);
-        assert_eq!((output.code, output.stderr.contains(&parent)), (1, true), "{}", output.stderr);
+        for (patience, flags) in
+            [(KILL, &["rm", "--force"][..]), (seconds(1) + KILL, &["rm", "-f", "-t", "1"])]
+        {
+            let output = within(patience, &guard, &[flags, &[&id]].concat());
+            assert_eq!((output.code, output.stderr.contains(&parent)), (1, true), "{}", output.stderr);
+        }
         kill_process(launcher, Signal::CONT).unwrap();
         exec.wait().unwrap();
         removed(&guard, &id);
@@ -310,4 +317,178 @@ fn vmm_that_ignores_sigterm_is_killed_in_time() {
         assert_eq!(said(&guard, &["wait", &id]), "137\n");
         removed(&guard, &id);
     });
+}
+
+/// Waits for a child, which has to exit within its patience.
+fn ends_within(patience: Duration, mut child: Child) -> i32 {
+    let (began, limit) = (Instant::now(), patience + WORK);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        assert!(began.elapsed() <= limit, "it does not end within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn one_signal_ends_a_run_whose_jail_is_frozen() {
+    privileged!(guard, {
+        let mut line = detached(&guard, &["--grace", "1"], "exec /busybox sleep 1000");
+        line.retain(|argument| argument != "--detach");
+        let Some(mut run) = in_freezer(&guard, &line) else {
+            has(false, "one_signal_ends_a_run_whose_jail_is_frozen", "the freezer and cgroup v2");
+            return;
+        };
+        let run = run.spawn().unwrap();
+        let id = guard.named("vm");
+        eventually("the VMM runs", || {
+            stockade(&guard, &["ps", "-q", "--filter", "state=running"]).stdout != ""
+        });
+        freeze(&freezer_of(&guard, &id));
+        kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+        // The VMM is asked by SIGTERM, whatever the signal was.
+        assert_eq!(ends_within(seconds(1) + KILL, run), 143);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn run_whose_vmm_cannot_be_killed_names_it_and_ends() {
+    privileged!(guard, {
+        let freezer = mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"));
+        if !has(
+            freezer.is_some(),
+            "run_whose_vmm_cannot_be_killed_names_it_and_ends",
+            "the freezer of cgroup v1",
+        ) {
+            return;
+        }
+        let cgroup = freezer.unwrap().join(guard.name());
+        let mut line = detached(&guard, &["--grace", "1"], "exec /busybox sleep 1000");
+        line.retain(|argument| argument != "--detach");
+        let mut run = command(&guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
+        let run = run.stderr(Stdio::piped()).spawn().unwrap();
+        eventually("the VMM runs", || {
+            stockade(&guard, &["ps", "-q", "--filter", "state=running"]).stdout != ""
+        });
+        let vmm = pid(&guard, &guard.named("vm"));
+        fs::create_dir(&cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), vmm.to_string()).unwrap();
+        freeze(&cgroup);
+        kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+        let began = Instant::now();
+        // A helper, since the frozen VMM has the same stderr.
+        let mut run = run;
+        let stderr = run.stderr.take().unwrap();
+        let code = ends_within(seconds(1) + KILL, run);
+        assert!(began.elapsed() > seconds(1), "it was killed after its grace");
+        fs::write(cgroup.join("freezer.state"), "THAWED").unwrap();
+        let text = std::io::read_to_string(stderr).unwrap();
+        // Its exit status is unknown.
+        assert_eq!(code, 255, "{text}");
+        assert!(
+            text.contains(&format!("process {vmm} does not exit: '{}/freezer.state'", cgroup.display())),
+            "{text}"
+        );
+        eventually("the cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
+        said(&guard, &["gc"]);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn run_as_the_first_process_of_a_container_reaps_orphans() {
+    privileged!(guard, {
+        // Each child of the script exits before its own child, which is left to the container's first process.
+        let script = "i=0; while [ $i -lt 50 ]; do (/busybox sleep 0.1 &); i=$((i+1)); done; /busybox sleep 1; \
+                      echo asleep; read -r line";
+        let mut line = detached(&guard, &[], script);
+        line.retain(|argument| argument != "--detach");
+        let mut run = Command::new("unshare");
+        run.args(["--pid", "--fork", "--mount", "sh", "-c", "mount -t proc proc /proc && exec \"$@\"", "sh"]);
+        run.arg(program("stockade")).args(line).env("STOCKADE_STATE_DIR", guard.state());
+        let mut run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(run.stdout.take().unwrap());
+        let mut asleep = String::new();
+        output.read_line(&mut asleep).unwrap();
+        assert_eq!(asleep, "asleep\n");
+        let init = child_of(run.id()).expect("unshare has a child");
+        let zombies = || {
+            let children =
+                fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+            let is_zombie = |pid: &&str| state_of(pid.parse().unwrap()) == Some('Z');
+            children.split_whitespace().filter(is_zombie).count()
+        };
+        eventually("no zombie is left", || zombies() == 0);
+        drop(run.stdin.take());
+        // The script's `read` fails at the end of its input, and the VMM's code is the command's.
+        assert_eq!(ends_within(seconds(1), run), 1);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn vmm_traced_by_another_process_is_stopped_in_time() {
+    privileged!(guard, {
+        let id = start(&guard, &[], "exec /busybox sleep 1000");
+        let vmm = pid(&guard, &id);
+        let mut strace = Command::new("strace");
+        strace.args(["-q", "-p", &vmm.to_string(), "-o", "/dev/null"]);
+        let mut strace = strace.spawn().unwrap();
+        eventually("it is traced", || {
+            let status = fs::read_to_string(format!("/proc/{vmm}/status")).unwrap();
+            !status.contains("TracerPid:\t0\n")
+        });
+        // A tracer that never looks again.
+        kill_process(Pid::from_child(&strace), Signal::STOP).unwrap();
+        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let removal = within(KILL, &guard, &["rm", "--force", &id]);
+        kill_process(Pid::from_child(&strace), Signal::KILL).unwrap();
+        let tracer = strace.id();
+        strace.wait().unwrap();
+        let reason = format!("it is traced by process {tracer} (strace, state T)");
+        let line = format!("stockade: process {vmm} of jail '{id}' does not exit: {reason}\n");
+        assert_eq!((output.code, output.stderr), (1, line));
+        assert_eq!((removal.code, removal.stderr.contains(&reason)), (1, true), "{}", removal.stderr);
+        removed(&guard, &id);
+    });
+}
+
+#[test]
+fn signal_ends_a_start_that_makes_no_progress() {
+    privileged!(guard, {
+        let mut line = detached(&guard, &[], "exec /busybox sleep 1000");
+        line.retain(|argument| argument != "--detach");
+        let mut run = command(&guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
+        // The child stops at its exec, by a tracer that holds it there.
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=execveat,execve"]);
+        strace.args(["-e", "inject=execveat,execve:delay_enter=10000000:when=2+", "--"]);
+        strace.arg(run.get_program()).args(run.get_args()).env("STOCKADE_STATE_DIR", guard.state());
+        run = strace;
+        let mut run = run.stderr(Stdio::piped()).spawn().unwrap();
+        let stockade = || child_of(run.id());
+        eventually("stockade starts its child", || {
+            stockade().and_then(|pid| child_of(pid.unsigned_abs())).is_some()
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let stockade = stockade().unwrap();
+        let began = Instant::now();
+        kill_process(Pid::from_raw(stockade).unwrap(), Signal::INT).unwrap();
+        eventually("the command ends", || state_of(stockade).is_none_or(|state| state == 'Z'));
+        // Far less than the delay of the exec.
+        let took = began.elapsed();
+        // strace waits for the end of its delay.
+        let text = std::io::read_to_string(run.stderr.take().unwrap()).unwrap();
+        run.wait().unwrap();
+        assert!(took < KILL, "{took:?}: {text}");
+        assert!(text.contains("stopped by a signal before the program ran"), "{text}");
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+fn state_of(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
