@@ -18,6 +18,7 @@
 //! * [`namespace`]: creating namespaces without entering them
 //! * [`sealed`]: programs in memory that can be executed and not read
 //! * [`signals`]: signals as a pollable file descriptor
+//! * [`subvolume`]: subvolumes of btrfs
 //! * [`mod@start`]: the start of a program without the standard library's runtime
 
 pub mod call;
@@ -37,6 +38,7 @@ pub mod sealed;
 pub mod signals;
 pub mod spawn;
 pub mod start;
+pub mod subvolume;
 
 #[cfg(feature = "probe")]
 pub mod attack;

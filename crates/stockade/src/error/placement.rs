@@ -24,6 +24,25 @@ pub enum PlacementError {
     /// A file whose blocks the jail cannot share.
     #[error("'{}' cannot be reflinked into the jail: {}; copy it instead", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),
+    /// A file that cannot be linked into a directory of the jail, although that is on the same mount.
+    #[error("'{}' cannot be a hard link there: the directory in the jail has another project quota, or is in another btrfs subvolume; copy it instead", .0.display())]
+    LinkAcross(PathBuf),
+    /// A file that cannot be linked into the jail, since it has the attribute `i` or `a`.
+    #[error("'{}' {how}, and no hard link to it can be created; copy it instead", .0.display(), how = .1)]
+    LinkUnchangeable(PathBuf, String),
+    /// A path in the jail whose directory cannot be changed: the directory or file, what it is, and the command that
+    /// changes that.
+    #[error("'{path}' cannot be placed: '{}' {obstacle}; run '{fix}'", .at.display())]
+    Obstructed {
+        /// The path in the jail.
+        path: JailPath,
+        /// The directory or file that cannot be changed.
+        at: PathBuf,
+        /// Why it cannot be changed, as a predicate.
+        obstacle: String,
+        /// The command that makes it changeable.
+        fix: String,
+    },
     /// A source that cannot be placed by this method.
     #[error("'{}' cannot be placed by {how}; use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),

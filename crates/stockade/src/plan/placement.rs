@@ -10,6 +10,7 @@ use crate::entry::{Bind, Inode};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
 use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
+use crate::sys::obstacle::Obstacle;
 
 /// Chooses the step to place a file, directory or device into a jail.
 ///
@@ -89,9 +90,7 @@ impl Decision<'_> {
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
-            How::Auto if self.owner_fits() && self.same_mount()? && !self.privileges().forbid_link() => {
-                Ok(FileHow::Link)
-            }
+            How::Auto if self.check_link().is_ok() => Ok(FileHow::Link),
             _ => Ok(FileHow::Copy),
         }
     }
@@ -110,7 +109,17 @@ impl Decision<'_> {
         if privileges.forbid_link() {
             return Err(PlacementError::LinkPrivileges(self.path(), privileges).into());
         }
+        if let Some(obstacle) = self.obstacle() {
+            return Err(PlacementError::LinkUnchangeable(self.path(), obstacle.to_string()).into());
+        }
         Ok(())
+    }
+
+    /// The attribute of the source with which the kernel creates no hard link to it.
+    fn obstacle(&self) -> Option<Obstacle> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = rustix::fs::open(self.source.as_path(), flags, Mode::empty()).ok()?;
+        Obstacle::of(source.as_fd())
     }
 
     /// The privileges that a hard link would keep. The step checks them again on the open file.

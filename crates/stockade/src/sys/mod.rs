@@ -11,6 +11,7 @@ pub(crate) mod jail_root;
 pub(crate) mod mark;
 pub(crate) mod modes;
 pub(crate) mod mounts;
+pub(crate) mod obstacle;
 pub(crate) mod open;
 pub(crate) mod owned_dir;
 pub(crate) mod process;

@@ -21,6 +21,9 @@ use stockade_syscalls::descriptors::{FIRST, copy_above_standard};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::error::{Context, Error, Operation, Result};
 use crate::sys::modes::{change_owner, set_mode_and_owner};
+use crate::sys::obstacle::{
+    Obstacle, is_in_read_only_subvolume, is_read_only_subvolume, make_subvolume_writable,
+};
 use crate::sys::open::{INSIDE, NEW_FILE, open_directory, open_path};
 use crate::sys::remove_tree::{Removal, remove};
 use crate::sys::{modes, mounts};
@@ -308,7 +311,47 @@ impl JailRoot {
         if !self.is_own(parent.as_fd())? {
             return Ok(Removal::NeverThere);
         }
-        Ok(remove(parent.as_fd(), name, &self.host_path(path)))
+        let at = self.host_path(path);
+        match remove(parent.as_fd(), name, &at) {
+            Removal::Left(..) if self.make_subvolumes_writable(path) => Ok(remove(parent.as_fd(), name, &at)),
+            removal => Ok(removal),
+        }
+    }
+
+    /// Makes the read-only subvolumes on the way to `path` writable. Returns whether there were any.
+    fn make_subvolumes_writable(&self, path: &JailPath) -> bool {
+        let directories = self.directories_above(path);
+        directories.iter().filter(|(_, directory)| make_subvolume_writable(directory.as_fd())).count() > 0
+    }
+
+    /// The existing directories on the way to `path`, from the root, each with its path on the host.
+    fn directories_above(&self, path: &JailPath) -> Vec<(HostPath, OwnedFd)> {
+        let mut above: Vec<&Path> = path.split().0.ancestors().collect();
+        above.reverse();
+        let open = |below: &Path| {
+            let directory = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+            let opened = open_directory(self.root(), directory, INSIDE).ok()?;
+            Some((self.path.join(below), opened))
+        };
+        above.into_iter().map_while(open).collect()
+    }
+
+    /// What prevents anything from being created or replaced at `path`: the path on the host that has the obstacle,
+    /// the obstacle, and the command that removes it.
+    pub(crate) fn obstacle(&self, path: &JailPath) -> Option<(HostPath, Obstacle, String)> {
+        let directories = self.directories_above(path);
+        let (parent, directory) = directories.last()?;
+        let found = |at: &HostPath, obstacle: Obstacle| Some((at.clone(), obstacle, obstacle.fix(at)));
+        if let Some(obstacle) = Obstacle::of(directory.as_fd()) {
+            return found(parent, obstacle);
+        }
+        let subvolume = directories.iter().rev().find(|(_, above)| is_read_only_subvolume(above.as_fd()));
+        if let Some((root, _)) = subvolume.filter(|_| is_in_read_only_subvolume(directory.as_fd())) {
+            let obstacle = Obstacle::ReadOnlySubvolume;
+            return Some((parent.clone(), obstacle, obstacle.fix(root)));
+        }
+        let existing = open_path(self.root(), path.relative()).ok()?;
+        found(&self.host_path(path), Obstacle::of(existing.as_fd())?)
     }
 }
 
