@@ -52,6 +52,9 @@ pub enum PlacementError {
     /// A source that is no longer the planned file or directory.
     #[error("'{}' was replaced since it was placed; place it again", .0.display())]
     Exchanged(PathBuf),
+    /// A file that the jail's uid exchanged for another one before it had its name.
+    #[error("'{0}' was exchanged by the jail's uid while it was placed; place it again")]
+    Swapped(JailPath),
     /// A path that was not placed.
     #[error("'{0}' was not placed into the jail")]
     NotPlaced(JailPath),

@@ -12,6 +12,8 @@ use crate::plan::{decide_placement, method_of, with_binds};
 use crate::spec::{How, JailPath, Placed, Placement};
 use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
+use crate::sys::jail_root::EXCHANGED;
+use crate::sys::owned_dir::is_own_name;
 use crate::sys::process::PidFd;
 
 impl Created {
@@ -170,6 +172,9 @@ impl LockedJail {
         if let Error::Operation { operation: Operation::Link, cause: Errno::XDEV, .. } = error {
             return PlacementError::LinkAcross(placement.source.clone()).into();
         }
+        if let Error::Operation { cause: EXCHANGED, .. } | Error::Enter { cause: EXCHANGED, .. } = error {
+            return PlacementError::Swapped(path.clone()).into();
+        }
         let Error::Operation { cause: Errno::PERM | Errno::ROFS, .. } = error else { return error };
         let Ok(Some(tree)) = self.ctx.find_tree() else { return error };
         let Some((at, obstacle, fix)) = tree.obstacle(path) else { return error };
@@ -197,7 +202,9 @@ impl LockedJail {
         if found.is_some() && needs_free_path {
             return Err(PlacementError::TreeTaken(path.clone()).into());
         }
-        if part_of_jail || found.is_some_and(is_directory) {
+        // Temporary names are removed with each placement beside them.
+        let is_reserved = path.split().1.to_str().is_some_and(is_own_name);
+        if part_of_jail || is_reserved || found.is_some_and(is_directory) {
             return Err(PlacementError::Taken(path.clone()).into());
         }
         Ok(())
@@ -231,12 +238,11 @@ impl LockedJail {
 
     /// Whether the VMM has a mount point at which stockade mounted nothing for it.
     fn has_moved_bind(&self, mount_points: &[JailPath]) -> bool {
-        let temporary = self.ctx.temporary_name();
         let is_known = |point: &JailPath| {
             let mounted = |step: &Step| match step {
                 Step::Ramfs(ramfs) => ramfs.path == *point,
-                // Or at the temporary name that it has until it is complete.
-                Step::Bind(bind) => bind.path == *point || bind.path.beside(&temporary) == *point,
+                // Or at a temporary name, if its placement was interrupted.
+                Step::Bind(bind) => bind.path == *point || is_temporary_of(&bind.path, point),
                 _ => false,
             };
             *point == JailPath::root() || self.receipt.steps.iter().any(mounted)
@@ -254,6 +260,12 @@ impl LockedJail {
         }
         Ok(with_binds(&self.receipt.enter, binds))
     }
+}
+
+/// Whether a path has a temporary name in the directory of a placement.
+fn is_temporary_of(placement: &JailPath, path: &JailPath) -> bool {
+    let ((directory, _), (parent, name)) = (placement.split(), path.split());
+    directory == parent && name.to_str().is_some_and(is_own_name)
 }
 
 fn as_bind(step: &Step) -> Option<&Bind> {

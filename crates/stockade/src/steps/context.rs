@@ -12,7 +12,7 @@ use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
-use crate::sys::owned_dir::own_name;
+use crate::sys::owned_dir::{own_name, temporary_name};
 use crate::sys::remove_tree::Removal;
 
 /// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
@@ -197,8 +197,16 @@ impl StepContext {
         }
     }
 
-    /// A unique name for temporary files in the jail's tree.
-    pub(crate) fn temporary_name(&self) -> String {
-        self.marker().unwrap_or_else(|| format!(".stockade-{}", std::process::id()))
+    /// Removes what interrupted placements left beside `path` in the jail's own tree.
+    pub(super) fn remove_temporaries(&self, path: &JailPath) -> Result<Removal> {
+        match self.own_tree()? {
+            Some(tree) => Ok(tree.remove_temporaries(path)?),
+            None => Ok(Removal::NeverThere),
+        }
+    }
+
+    /// The name of temporary files of this jail in directories that belong to root.
+    pub(crate) fn own_name(&self) -> String {
+        self.marker().unwrap_or_else(temporary_name)
     }
 }

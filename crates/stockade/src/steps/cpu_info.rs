@@ -43,7 +43,7 @@ impl CpuInfo {
         let line = format!("{}\n", text.lines().next().unwrap_or_default());
         let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
-        tree.write_file(&path, &ctx.temporary_name(), 0o600, Some(self.owner), |target| {
+        tree.write_file(&path, 0o600, Some(self.owner), |_, target| {
             rustix::io::write(target, line.as_bytes()).map(drop).context(Operation::Write, &path)
         })
     }

@@ -49,7 +49,7 @@ impl StepKind for DeviceNode {
             mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
             owner: self.owner,
         };
-        Ok(ctx.tree()?.make_node(&self.path, || ctx.temporary_name(), &node)?)
+        Ok(ctx.tree()?.make_node(&self.path, &node)?)
     }
 
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {

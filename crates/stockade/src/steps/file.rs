@@ -61,10 +61,10 @@ impl PlacedFile {
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
             self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
-            return Ok(tree.link_file(source.as_fd(), &self.path, &ctx.temporary_name())?);
+            return Ok(tree.link_file(source.as_fd(), &self.path)?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
-        let fill = |target: BorrowedFd<'_>| {
+        let mut fill = |target: BorrowedFd<'_>| {
             let filled = if self.how == FileHow::Reflink {
                 rustix::fs::ioctl_ficlone(target, &source).map_err(Into::into)
             } else {
@@ -86,7 +86,7 @@ impl PlacedFile {
         if self.expect_plain && !tree.expect_plain(&self.path)? {
             return Err(Error::HardLink { path: tree.host_path(&self.path) });
         }
-        tree.write_file(&self.path, &ctx.temporary_name(), mode, Some(self.owner), fill)
+        tree.write_file(&self.path, mode, Some(self.owner), |_, target| fill(target))
     }
 }
 
@@ -131,9 +131,9 @@ impl StepKind for PlacedFile {
     }
 }
 
-/// Removes a placement, and the temporary file of one that was interrupted.
+/// Removes a placement, and the temporary files of interrupted ones.
 pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome> {
-    let interrupted = ctx.remove(&path.beside(&ctx.temporary_name()))?;
+    let interrupted = ctx.remove_temporaries(path)?;
     match ctx.remove(path)? {
         Removal::NeverThere => Ok(interrupted.into()),
         removal => Ok(removal.into()),

@@ -63,7 +63,7 @@ impl PlacedTree {
             on_progress,
         };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_directory(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
+        tree.write_directory(&self.path, self.mode(mode), self.owner, |_, target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })?;
         ctx.note_stripped(copying.stripped);

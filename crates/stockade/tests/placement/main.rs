@@ -123,12 +123,11 @@ fn an_impossible_method_is_refused_with_its_reason() {
 fn the_remains_of_a_killed_placement_do_not_disturb_the_next() {
     privileged!(guard, {
         let mut created = prepare(&guard, &[]);
-        let nonce = created.receipt().nonce.to_string();
         let directory = guard.directory().join("directory");
         fs::create_dir(&directory).unwrap();
         let file = guard.file("file", "");
         std::os::unix::fs::chown(&file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
-        let cut_off = created.root().as_path().join(format!(".stockade-{nonce}"));
+        let cut_off = created.root().as_path().join(format!(".stockade-{}", stockade::Nonce::new()));
         for (source, how) in [
             (&directory, How::Copy),
             (&directory, How::Bind),
