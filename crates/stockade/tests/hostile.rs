@@ -330,7 +330,7 @@ enum Bait {
 impl Bait {
     const ALL: [Self; 4] = [Self::File, Self::Directory, Self::HardLink, Self::Link];
 
-    /// Puts it at `path`. It may be gone again at once.
+    /// Puts it at `path`. Another process may remove it at once.
     fn put(self, path: &Path, own: &Path) {
         match self {
             Self::File => drop(std::fs::write(path, "bait")),
@@ -346,7 +346,7 @@ impl Bait {
 
 /// Replaces each temporary name of stockade by a bait until `stop` is set. Returns the number of swaps.
 ///
-/// With `back`, the bait is exchanged for the original again, so that the original gets the placement's name.
+/// With `back`, the bait is exchanged for the replaced file again, so that this file gets the placement's name.
 fn swap_temporaries(directory: &Path, back: bool, stop: &AtomicBool) -> u64 {
     become_jail();
     let own = directory.join("own");

@@ -7,14 +7,15 @@ mod delegated_cgroup;
 mod template_mounts;
 mod tracking_cgroup;
 
-use crate::error::Result;
+use crate::error::{Context, Operation, Result};
 pub(crate) use cgroups::controllers_of;
 pub use cgroups::{CgroupLayout, Hierarchy, Unified};
 pub use delegated_cgroup::DelegatedCgroup;
 pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
-use crate::spec::JailSpec;
+use crate::spec::{HostPath, JailSpec, Layout};
+use crate::sys::access::unsafe_directory;
 use crate::sys::procfs::read;
 
 /// The facts about the host on which a plan depends.
@@ -28,6 +29,8 @@ pub struct Host {
     pub cgroups: CgroupLayout,
     /// The template mount namespace, to copy instead of the host's.
     pub template_mounts: Option<TemplateMounts>,
+    /// A directory on the way to the jail that its uid can change, unless that is allowed.
+    pub unsafe_directory: Option<HostPath>,
     /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
     pub tracking: Option<TrackingPoint>,
 }
@@ -42,7 +45,12 @@ impl Host {
         // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
-        Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
+        Ok(Self {
+            boot_id: crate::sys::cache::boot_id()?,
+            unsafe_directory: unsafe_directory_of(spec)?,
+            tracking,
+            ..Self::with_cgroups(cgroups)?
+        })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
@@ -56,6 +64,16 @@ impl Host {
             (minor_of(&misc, "userfaultfd"), TemplateMounts::find().ok());
         Ok(Self { userfaultfd_minor, cgroups, template_mounts, ..Self::default() })
     }
+}
+
+/// The directory on the way to the jail that its uid can change, unless that is allowed.
+fn unsafe_directory_of(spec: &JailSpec) -> Result<Option<HostPath>> {
+    // Root's directories are always root's to change.
+    if spec.allow_unsafe_base || spec.owner.uid == 0 {
+        return Ok(None);
+    }
+    unsafe_directory(&Layout::new(spec).exec_dir(), spec.owner)
+        .or_else(|(directory, cause)| Err(cause).context(Operation::Inspect, directory))
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

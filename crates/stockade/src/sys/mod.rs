@@ -1,5 +1,6 @@
 //! Kernel objects: processes, cgroups, mounts, file trees. Knows no jail, no receipt and no step.
 
+pub(crate) mod access;
 pub(crate) mod cache;
 pub(crate) mod cgroup;
 pub(crate) mod copy;

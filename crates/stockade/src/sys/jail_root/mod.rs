@@ -262,7 +262,7 @@ impl JailRoot {
     /// Creates a hard link at `path` to an open file of the same filesystem, and replaces an existing file.
     ///
     /// # Errors
-    /// Returns [`EXCHANGED`] if the jail's uid replaced the link in the meantime. Nothing has its name then.
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then.
     pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
