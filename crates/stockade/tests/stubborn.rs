@@ -340,3 +340,57 @@ fn encrypted_directories_without_a_key_are_removed() {
         run("umount", &[&directory]);
     });
 }
+
+#[test]
+fn a_device_on_a_nodev_base_is_refused() {
+    const TEST: &str = "a_device_on_a_nodev_base_is_refused";
+    if !is_alone(TEST) {
+        return;
+    }
+    privileged!(guard, {
+        let directory = guard.directory().join("nodev");
+        fs::create_dir(&directory).unwrap();
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", "nodev", "none"]
+                .map(Path::new)
+                .into_iter()
+                .chain([&*directory])
+                .collect::<Vec<_>>(),
+        );
+        let (mut created, root) = jail_on(&guard, &directory);
+        let error = created.place(Placement::new("/dev/null")).unwrap_err().to_string();
+        let line = format!(
+            "'/dev/null' cannot be opened in the jail, because '{}' is mounted nodev; use a base on another filesystem",
+            root.display()
+        );
+        assert_eq!(error, line);
+        removed(created, &directory);
+        run("umount", &[&directory]);
+    });
+}
+
+/// A source that became a named pipe after the plan: its open would wait for a writer.
+#[test]
+fn a_source_replaced_by_a_named_pipe_does_not_block() {
+    const TEST: &str = "a_source_replaced_by_a_named_pipe_does_not_block";
+    if !is_alone(TEST) {
+        return;
+    }
+    privileged!(guard, {
+        use stockade::spec::HostPath;
+        use stockade::steps::{PlacedFile, Step, StepContext};
+        let (created, root) = jail_on(&guard, guard.directory());
+        let source = guard.file("source", "content");
+        let step = Step::from(PlacedFile::copy(HostPath::existing(&source).unwrap(), at("copy"), OWNER));
+        fs::remove_file(&source).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &source, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        let receipt = created.receipt();
+        let ctx = StepContext::new(stockade::Layout::new(&receipt.spec), Some(receipt.nonce.clone()));
+        let error = step.apply(&ctx).unwrap_err().to_string();
+        assert_eq!(error, format!("'{}' was replaced since it was placed; place it again", source.display()));
+        assert!(!root.join("copy").exists());
+        removed(created, guard.directory());
+    });
+}

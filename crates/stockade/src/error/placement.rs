@@ -43,8 +43,24 @@ pub enum PlacementError {
         /// The command that makes it changeable.
         fix: String,
     },
+    /// A source that the jail's uid cannot open, placed by a method that keeps its mode.
+    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, or use another method", .path.display())]
+    Unopenable {
+        /// The file, directory, socket or named pipe.
+        path: PathBuf,
+        /// The owner of the jail.
+        by: Owner,
+        /// The method.
+        how: &'static str,
+    },
+    /// A device, and the directory of the jail, on whose mount no device can be opened.
+    #[error("'{}' cannot be opened in the jail, because '{}' is mounted nodev; use a base on another filesystem", .0.display(), .1.display())]
+    NoDevices(PathBuf, PathBuf),
+    /// A socket or named pipe, without a method.
+    #[error("'{}' is a socket or a named pipe, which can only be bound; use `bind`", .0.display())]
+    OnlyBind(PathBuf),
     /// A source that cannot be placed by this method.
-    #[error("'{}' cannot be placed by {how}; use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
+    #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),
     /// A bind with an owner.
     #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::OnProgress;
 use crate::sys::copy::{Extent, copy};
+use crate::sys::open::open_source;
 use crate::sys::remove_tree::Removal;
 
 /// A file of the host that is placed into the jail.
@@ -56,8 +57,12 @@ impl PlacedFile {
 
     fn put(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         let tree = ctx.tree()?;
-        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
+        let source = open_source(self.source.as_path()).context(Operation::OpenPlaced, &self.source)?;
+        let source = File::from(source);
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
+        if !facts.is_file() {
+            return Err(PlacementError::Exchanged(self.source.as_path().to_owned()).into());
+        }
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
             self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
