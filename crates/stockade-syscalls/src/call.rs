@@ -464,6 +464,7 @@ pub(crate) fn cpu_time_us() -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -473,5 +474,21 @@ mod tests {
         assert_eq!(number.set(0).to_bytes(), b"0");
         assert_eq!(number.set(1_234).to_bytes(), b"1234");
         assert_eq!(number.set(u64::MAX).to_bytes(), b"18446744073709551615");
+    }
+
+    #[test]
+    fn a_mount_is_attached_to_no_other_than_the_given_inode() {
+        // No mount: an attempt to attach it fails with EINVAL or EPERM, and so shows that the inode was accepted.
+        let no_mount = rustix::fs::open(c"/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let own = rustix::fs::stat(c"src").unwrap();
+        let outcome = |at, onto| attach(&no_mount, at, onto).unwrap_err();
+        assert_eq!(outcome(c"src", Some((own.st_dev, own.st_ino + 1))), Errno::STALE);
+        assert_eq!(outcome(c"src", Some((own.st_dev + 1, own.st_ino))), Errno::STALE);
+        assert_eq!(outcome(c"no-such", Some((own.st_dev, own.st_ino))), Errno::STALE);
+        assert_eq!(outcome(c"no-such", None), Errno::NOENT);
+        for onto in [None, Some((own.st_dev, own.st_ino))] {
+            let cause = outcome(c"src", onto);
+            assert!([Errno::INVAL, Errno::PERM].contains(&cause), "{cause}");
+        }
     }
 }

@@ -363,7 +363,8 @@ fn swap_temporaries(directory: &Path, back: bool, stop: &AtomicBool) -> u64 {
             Bait::ALL[usize::try_from(swaps).unwrap() % 4].put(&path, &own);
             swaps += 1;
             if back {
-                std::thread::yield_now();
+                // Long enough for the process that attaches a bind.
+                std::thread::sleep(Duration::from_millis(swaps % 4));
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
                 let _ = rustix::fs::renameat_with(rustix::fs::CWD, &path, rustix::fs::CWD, &away, flags);
             }

@@ -51,7 +51,8 @@ pub(crate) struct JailArgs {
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     chroot_base_dir: PathBuf,
     /// Use the directory even if the VMM's user can write to it.
-    #[arg(long)]
+    // The refusal names it, and help is one screen.
+    #[arg(long, hide = true)]
     allow_unsafe_base: bool,
     /// Network namespace: a name to create or join, or a path to join.
     #[arg(long, value_name = "NAME|PATH", conflicts_with = "new_net_ns")]

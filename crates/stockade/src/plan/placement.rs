@@ -107,7 +107,6 @@ impl Decision<'_> {
             let owner = if self.read_only { self.jail } else { self.owner };
             return Err(refused(self.path(), owner).into());
         }
-        self.check_access(FileType::RegularFile, "hard link")?;
         if !self.same_mount()? {
             return Err(PlacementError::LinkElsewhere(self.path()).into());
         }
@@ -118,7 +117,7 @@ impl Decision<'_> {
         if let Some(obstacle) = self.obstacle() {
             return Err(PlacementError::LinkUnchangeable(self.path(), obstacle.to_string()).into());
         }
-        Ok(())
+        self.check_access(FileType::RegularFile, "hard link")
     }
 
     /// The attribute of the source with which the kernel creates no hard link to it.

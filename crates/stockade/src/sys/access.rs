@@ -39,9 +39,14 @@ impl Permissions {
     /// # Errors
     /// Returns the errors of `getxattr`.
     pub(crate) fn new(path: &Path, facts: &Stat) -> Result<Self, Errno> {
-        // The list is at most as long as any attribute.
-        let mut list = vec![0; 1 << 16];
-        let length = match rustix::fs::getxattr(path, ACL, &mut list[..]) {
+        let mut list = vec![0; 1024];
+        let mut read = rustix::fs::getxattr(path, ACL, &mut list[..]);
+        if read == Err(Errno::RANGE) {
+            // The maximum of every attribute.
+            list = vec![0; 1 << 16];
+            read = rustix::fs::getxattr(path, ACL, &mut list[..]);
+        }
+        let length = match read {
             Ok(length) => length,
             Err(Errno::NODATA | Errno::OPNOTSUPP) => 0,
             Err(cause) => return Err(cause),
