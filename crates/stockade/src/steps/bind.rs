@@ -14,7 +14,7 @@ use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use super::file::take_out;
-use super::{Bind, StepContext, StepKind, UndoOutcome};
+use super::{Bind, StepContext, StepKind, Undo, UndoOutcome};
 use crate::entry::EnterStep;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, JailPath, Owner};
@@ -108,7 +108,9 @@ impl StepKind for Bind {
         ctx.tree()?.make_parents(&self.path, ROOT)?;
         self.make_mount_point(ctx)
     }
+}
 
+impl Undo for Bind {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
 
@@ -62,7 +62,9 @@ impl StepKind for CpuInfo {
         }
         self.copy(ctx, Path::new(IDENTIFICATION))
     }
+}
 
+impl Undo for CpuInfo {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         Ok(ctx.remove(&self.target)?.into())
     }

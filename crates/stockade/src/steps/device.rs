@@ -6,7 +6,7 @@ use rustix::fs::{FileType, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::file::take_out;
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::Node;
@@ -51,7 +51,9 @@ impl StepKind for DeviceNode {
         };
         Ok(ctx.tree()?.make_node(&self.path, &node)?)
     }
+}
 
+impl Undo for DeviceNode {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::directory_names::names;
@@ -49,7 +49,9 @@ impl StepKind for SharedDirectory {
                 .context(Operation::CreateDirectory, ctx.layout.root()),
         }
     }
+}
 
+impl Undo for SharedDirectory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if let Some(nonce) = &ctx.mark {
             // Its creator may have been killed before it renamed the directory.
@@ -144,7 +146,9 @@ impl StepKind for JailDirectory {
         ctx.set_tree(JailRoot::new(root, at, true, ctx.is_recorded()));
         Ok(())
     }
+}
 
+impl Undo for JailDirectory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let directory = match self.open() {
             Ok(directory) => directory,
@@ -245,7 +249,9 @@ impl StepKind for Directory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         Ok(ctx.tree()?.make_directory(&self.path, PRIVATE, self.owner)?)
     }
+}
 
+impl Undo for Directory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if self.path == JailPath::root() {
             // It is removed with the jail's directory.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::OnProgress;
@@ -130,7 +130,9 @@ impl StepKind for PlacedFile {
     fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, on_progress)
     }
+}
 
+impl Undo for PlacedFile {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

@@ -11,7 +11,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::descriptors::fd_path;
 
-use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::modes::{self, PUBLIC};
@@ -64,7 +64,9 @@ impl StepKind for NamedNetns {
         let by_descriptor = fd_path(&netns);
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }
+}
 
+impl Undo for NamedNetns {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         remove(self.name.as_str(), ctx, |found| found == mark(ctx))
     }

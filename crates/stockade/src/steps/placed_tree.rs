@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::file::{PERMISSIONS, read_only, take_out};
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
@@ -92,7 +92,9 @@ impl StepKind for PlacedTree {
     fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, true, on_progress)
     }
+}
 
+impl Undo for PlacedTree {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

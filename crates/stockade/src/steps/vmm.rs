@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
 use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
@@ -27,7 +27,9 @@ impl StepKind for Vmm {
     fn apply(&self, _: &StepContext) -> Result<()> {
         Ok(())
     }
+}
 
+impl Undo for Vmm {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let mut outcome = UndoOutcome::NeverThere;
         if !ctx.this_boot {
