@@ -24,7 +24,7 @@ pub(crate) struct Created {
 /// Creates a jail.
 #[pyfunction]
 #[pyo3(signature = (
-    state_dir, id, exec_file, *, chroot_base, uid, gid, closure, bind_executable, new_netns, new_pid_ns,
+    state_dir, id, exec_file, *, chroot_base, uid, gid, allow_unsafe_base, closure, bind_executable, new_netns, new_pid_ns,
     netns=None, cgroups=Vec::new(), cgroup_version=None, parent_cgroup=None, resource_limits=Vec::new(), ramfs=None,
     profile=None, arguments=Vec::new(),
 ))]
@@ -38,6 +38,7 @@ pub(crate) fn create(
     chroot_base: PathBuf,
     uid: u32,
     gid: u32,
+    allow_unsafe_base: bool,
     closure: bool,
     bind_executable: bool,
     new_netns: bool,
@@ -55,6 +56,7 @@ pub(crate) fn create(
         .base(chroot_base)
         .uid(uid)
         .gid(gid)
+        .allow_unsafe_base(allow_unsafe_base)
         .libraries(closure)
         .bind_executable(bind_executable)
         .new_pid_ns(new_pid_ns)

@@ -350,3 +350,13 @@ def test_deadlines_are_kept_across_signals(guard: Guard) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert seen
+
+
+def test_an_unsafe_base_is_refused_unless_allowed(guard: Guard) -> None:
+    guard.base.mkdir()
+    guard.base.chmod(0o777)
+    with pytest.raises(InvalidSpec, match="^chroot_base: .* can write to "):
+        make(guard).create()
+    with make(guard, allow_unsafe_base=True) as jail:
+        assert jail.root.exists()
+    guard.base.rmdir()

@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.ext4", "e2fsprogs"),
     // For building the Debian package, checking its units and testing it in a separate Debian.
     ("dpkg-deb", "dpkg"),
     ("systemd-analyze", "systemd"),

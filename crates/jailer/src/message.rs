@@ -92,6 +92,7 @@ fn of_spec(error: &SpecError) -> String {
         | SpecError::Libraries(_)
         | SpecError::NotForOwner(..)
         | SpecError::RootTooLong(..)
+        | SpecError::UnsafeBase(..)
         | SpecError::NotText(_)
         | SpecError::OtherCgroupVersion { .. }
         | SpecError::Placeholder(_)

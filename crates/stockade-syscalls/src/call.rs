@@ -13,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::capabilities;
 use crate::copy::copy;
+use crate::descriptors::above_standard;
 use crate::execute::ExecuteWith;
 use crate::filter::Filter;
 use crate::inherited::Attribute;
@@ -87,7 +88,11 @@ pub enum Call {
         mount: OwnedFd,
         /// The path, relative to the working directory.
         at: CString,
+        /// The device and inode numbers that the path must have; otherwise the call fails with ESTALE.
+        onto: Option<(u64, u64)>,
     },
+    /// Unmount an attached mount, wherever it is in this namespace (`fchdir`, `umount2`).
+    Detach(Detach),
     /// Replace the standard streams (`dup2`); `None` keeps a stream as it is.
     Redirect([Option<OwnedFd>; 3]),
     /// Make this the controlling terminal of the session that the process leads (`TIOCSCTTY`).
@@ -145,6 +150,28 @@ pub enum Call {
     },
     /// Exit with code 0.
     End,
+}
+
+/// An attached mount that is to be unmounted, in a mount namespace that may have no procfs.
+#[derive(Debug)]
+pub struct Detach {
+    mount: OwnedFd,
+    /// The procfs of the caller: `umount2` takes no file descriptor, and a mount of a file is no working directory.
+    proc: OwnedFd,
+    below_proc: CString,
+}
+
+impl Detach {
+    /// The unmounting of `mount`, a file descriptor of its root above 2.
+    ///
+    /// # Errors
+    /// Returns the errors of opening `/proc`.
+    pub fn new(mount: OwnedFd) -> Result<Self, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open(c"/proc", flags, Mode::empty()).and_then(above_standard)?;
+        let below_proc = CString::new(format!("self/fd/{}", mount.as_raw_fd())).unwrap_or_default();
+        Ok(Self { mount, proc, below_proc })
+    }
 }
 
 /// An argument of the program to execute.
@@ -296,7 +323,11 @@ impl Call {
             Self::DetachOldRoot => rustix::mount::unmount(c".", UnmountFlags::DETACH),
             Self::ChangeRoot => rustix::process::chroot(c"."),
             Self::ChangeToRoot => rustix::process::chdir(c"/"),
-            Self::Attach { mount, at } => attach(mount, at),
+            Self::Attach { mount, at, onto } => attach(mount, at, *onto),
+            Self::Detach(detach) => {
+                rustix::process::fchdir(&detach.proc)?;
+                rustix::mount::unmount(&*detach.below_proc, UnmountFlags::DETACH)
+            }
             Self::Redirect([stdin, stdout, stderr]) => {
                 stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
                 stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
@@ -333,6 +364,7 @@ impl Call {
             | Self::Attach { mount: fd, .. } => vec![fd.as_raw_fd()],
             Self::Copy { from, to } => vec![from.as_raw_fd(), to.as_raw_fd()],
             Self::ChangeDirectory(fd) => vec![fd.as_raw_fd()],
+            Self::Detach(detach) => vec![detach.mount.as_raw_fd(), detach.proc.as_raw_fd()],
             Self::Redirect(streams) => streams.iter().flatten().map(AsRawFd::as_raw_fd).collect(),
             Self::ExecuteWith(execute) => execute.descriptors(),
             _ => Vec::new(),
@@ -374,11 +406,20 @@ impl State {
 }
 
 /// Attaches a mount at `at`. The owner of the tree can exchange that path at any moment, but only for another path
-/// in the tree.
-fn attach(mount: &OwnedFd, at: &CStr) -> Result<(), Errno> {
+/// in the tree; with `onto` not even for that.
+fn attach(mount: &OwnedFd, at: &CStr, onto: Option<(u64, u64)>) -> Result<(), Errno> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let point = rustix::fs::openat2(CWD, at, flags, Mode::empty(), inside)?;
+    let point = match rustix::fs::openat2(CWD, at, flags, Mode::empty(), inside) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if onto.is_some() => return Err(Errno::STALE),
+        opened => opened?,
+    };
+    if let Some(onto) = onto {
+        let found = rustix::fs::fstat(&point)?;
+        if (found.st_dev, found.st_ino) != onto {
+            return Err(Errno::STALE);
+        }
+    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, c"", point, c"", flags)
 }
@@ -426,6 +467,7 @@ pub(crate) fn cpu_time_us() -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -435,5 +477,21 @@ mod tests {
         assert_eq!(number.set(0).to_bytes(), b"0");
         assert_eq!(number.set(1_234).to_bytes(), b"1234");
         assert_eq!(number.set(u64::MAX).to_bytes(), b"18446744073709551615");
+    }
+
+    #[test]
+    fn a_mount_is_attached_to_no_other_than_the_given_inode() {
+        // No mount: an attempt to attach it fails with EINVAL or EPERM, and so shows that the inode was accepted.
+        let no_mount = rustix::fs::open(c"/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let own = rustix::fs::stat(c"src").unwrap();
+        let outcome = |at, onto| attach(&no_mount, at, onto).unwrap_err();
+        assert_eq!(outcome(c"src", Some((own.st_dev, own.st_ino + 1))), Errno::STALE);
+        assert_eq!(outcome(c"src", Some((own.st_dev + 1, own.st_ino))), Errno::STALE);
+        assert_eq!(outcome(c"no-such", Some((own.st_dev, own.st_ino))), Errno::STALE);
+        assert_eq!(outcome(c"no-such", None), Errno::NOENT);
+        for onto in [None, Some((own.st_dev, own.st_ino))] {
+            let cause = outcome(c"src", onto);
+            assert!([Errno::INVAL, Errno::PERM].contains(&cause), "{cause}");
+        }
     }
 }

@@ -19,6 +19,7 @@
 //! * [`poll`]: waiting for file descriptors until a deadline
 //! * [`sealed`]: programs in memory that can be executed and not read
 //! * [`signals`]: signals as a pollable file descriptor
+//! * [`subvolume`]: subvolumes of btrfs
 //! * [`mod@start`]: the start of a program without the standard library's runtime
 
 pub mod call;
@@ -40,6 +41,7 @@ pub mod sealed;
 pub mod signals;
 pub mod spawn;
 pub mod start;
+pub mod subvolume;
 
 #[cfg(feature = "probe")]
 pub mod attack;

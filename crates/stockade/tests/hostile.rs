@@ -2,6 +2,7 @@
 //! outside is created, changed, given away or removed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -200,13 +201,17 @@ impl Racer {
     }
 }
 
-/// Attacks the used paths as fast as possible until the race stops.
-fn race(attack: Attack, root: &Path, canaries: &Path, racer: &Racer) {
-    // For this thread alone: the test continues as root.
+/// Takes the jail's uid, for this thread alone: the test continues as root.
+fn become_jail() {
     rustix::thread::set_thread_groups(&[]).unwrap();
     let (uid, gid) = (Uid::from_raw(OWNER.uid), Gid::from_raw(OWNER.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
     rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+}
+
+/// Attacks the used paths as fast as possible until the race stops.
+fn race(attack: Attack, root: &Path, canaries: &Path, racer: &Racer) {
+    become_jail();
     while !racer.stop.load(Ordering::Relaxed) {
         if racer.refused.load(Ordering::Relaxed) {
             racer.clean_up(root);
@@ -226,11 +231,11 @@ fn race(attack: Attack, root: &Path, canaries: &Path, racer: &Racer) {
 }
 
 /// Ends the race, also after a failure of the test.
-struct StopOnDrop<'a>(&'a Racer);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -255,7 +260,7 @@ fn against_a_racer(
     let racer = Racer::default();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| race(attack, &root, &canaries.directory, &racer));
-        let end_of_race = StopOnDrop(&racer);
+        let end_of_race = StopOnDrop(&racer.stop);
         let begin = Instant::now();
         let mut counts = Counts { swaps: 0, rounds: 0, tried: 0, placed: 0 };
         while begin.elapsed() < RACE || (counts.rounds < LEAST_ROUNDS && begin.elapsed() < LONGEST_RACE) {
@@ -364,6 +369,161 @@ fn binding_into_a_running_jail_has_no_outside_effect_in_a_race() {
         };
         against_all(live, "rounds of binds");
         canaries.unharmed();
+    });
+}
+
+/// Something that the jail's uid puts under a name in its tree.
+#[derive(Clone, Copy, Debug)]
+enum Bait {
+    File,
+    Directory,
+    HardLink,
+    Link,
+}
+
+impl Bait {
+    const ALL: [Self; 4] = [Self::File, Self::Directory, Self::HardLink, Self::Link];
+
+    /// Puts it at `path`. Another process may remove it at once.
+    fn put(self, path: &Path, own: &Path) {
+        match self {
+            Self::File => drop(std::fs::write(path, "bait")),
+            Self::Directory => {
+                let _ = std::fs::create_dir(path);
+                let _ = std::fs::write(path.join("one"), "bait");
+            }
+            Self::HardLink => drop(std::fs::hard_link(own, path)),
+            Self::Link => drop(symlink("own", path)),
+        }
+    }
+}
+
+/// Replaces each temporary name of stockade by a bait until `stop` is set. Returns the number of swaps.
+///
+/// With `back`, the bait is exchanged for the replaced file again, so that this file gets the placement's name.
+fn swap_temporaries(directory: &Path, back: bool, stop: &AtomicBool) -> u64 {
+    become_jail();
+    let own = directory.join("own");
+    std::fs::write(&own, "bait").unwrap();
+    let mut swaps = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            let is_temporary = entry.file_name().to_string_lossy().starts_with(".stockade-");
+            let away = directory.join(format!("away-{swaps}"));
+            if !is_temporary || std::fs::rename(&path, &away).is_err() {
+                continue;
+            }
+            Bait::ALL[usize::try_from(swaps).unwrap() % 4].put(&path, &own);
+            swaps += 1;
+            if back {
+                // Long enough for the process that attaches a bind.
+                std::thread::sleep(Duration::from_millis(swaps % 4));
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let _ = rustix::fs::renameat_with(rustix::fs::CWD, &path, rustix::fs::CWD, &away, flags);
+            }
+        }
+    }
+    swaps
+}
+
+/// The placements that are checked under attack, with the text that the placed file, or the file `one` in the placed
+/// directory, begins with.
+fn checked_placements(guard: &Guard) -> Vec<(Placement, &'static str, &'static str)> {
+    let image = guard.file("checked", &"image ".repeat(500_000));
+    let linked = guard.file("linked", "linked");
+    std::os::unix::fs::chown(&linked, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
+    let tree = guard.directory().join("checked-tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("one"), "tree").unwrap();
+    let named = |source: &Path, name: &str, how| Placement::new(source).named(name).how(how);
+    vec![
+        (named(&image, "a/copy", How::Copy), "a/copy", "image "),
+        (named(&linked, "a/link", How::Link), "a/link", "linked"),
+        (named(&tree, "a/tree", How::Copy), "a/tree/one", "tree"),
+        (named(&image, "a/file-bind", How::Bind), "a/file-bind", "image "),
+        (named(&tree, "a/bind", How::Bind), "a/bind/one", "tree"),
+    ]
+}
+
+/// A successful placement is the placed file, whatever the jail's uid does to temporary names.
+#[test]
+fn a_swapped_temporary_name_is_never_the_placement() {
+    privileged!(guard, {
+        let mut created = create(&guard, Attack::All);
+        created.set_arguments(vec!["sleep".into()]);
+        let placements = checked_placements(&guard);
+        created.place(Placement::new("/etc/passwd").named("a/first")).unwrap();
+        let mut running = created.launch(Streams::default()).unwrap();
+        // As the VMM sees it.
+        let root = PathBuf::from(format!("/proc/{}/root", running.pid()));
+        let table = format!("/proc/{}/mountinfo", running.pid());
+        let mounts = std::fs::read_to_string(&table).unwrap().lines().count();
+        let (mut placed, mut refused, mut swaps) = (0, 0, 0);
+        // Reported after the end of the VMM, which a failed test would leave.
+        let (mut wrong, mut causes) = (Vec::new(), BTreeSet::new());
+        for back in [false, true] {
+            let stop = AtomicBool::new(false);
+            let directory = running.receipt().root().as_path().join("a");
+            std::thread::scope(|scope| {
+                let racer = scope.spawn(|| swap_temporaries(&directory, back, &stop));
+                let end_of_race = StopOnDrop(&stop);
+                let end = Instant::now() + RACE / 2;
+                while Instant::now() < end {
+                    for (placement, name, text) in &placements {
+                        if let Err(error) = running.place(placement.clone()) {
+                            refused += 1;
+                            causes.insert(error.to_string());
+                            continue;
+                        }
+                        placed += 1;
+                        let mut begin = vec![0; text.len()];
+                        let read = std::fs::File::open(root.join(name))
+                            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin));
+                        if read.is_err() || begin != text.as_bytes() {
+                            wrong.push(format!("{name}: {read:?} {:?}", String::from_utf8_lossy(&begin)));
+                        }
+                        if let Err(error) = running.unplace(&placement_path(name)) {
+                            wrong.push(error.to_string());
+                        }
+                    }
+                }
+                drop(end_of_race);
+                swaps += racer.join().unwrap();
+            });
+        }
+        tell(&format!("{swaps} swaps, {placed} placed, {refused} refused: {causes:#?}"));
+        let table = std::fs::read_to_string(&table).unwrap();
+        let report = running.teardown().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert!(swaps > 20 && placed > 20, "the race was none: {swaps} swaps, {placed} placed");
+        assert_eq!(table.lines().count(), mounts, "a refused bind stays in the jail: {table}");
+        assert!(wrong.is_empty(), "{} placements are not what was placed: {wrong:#?}", wrong.len());
+    });
+}
+
+fn placement_path(name: &str) -> JailPath {
+    JailPath::new(name.strip_suffix("/one").unwrap_or(name)).unwrap()
+}
+
+/// A directory under the jail's own name, which its uid knows, prevents no placement.
+#[test]
+fn a_name_created_before_prevents_no_placement() {
+    privileged!(guard, {
+        let mut created = create(&guard, Attack::All);
+        created.place(Placement::new("/etc/passwd").named("a/first")).unwrap();
+        let root = created.root().as_path().to_owned();
+        let marker = std::fs::read_dir(root.parent().unwrap()).unwrap().flatten();
+        let marker = marker.map(|entry| entry.file_name()).find(|name| name != "root").unwrap();
+        let taken = root.join("a").join(&marker);
+        std::fs::create_dir_all(taken.join("full")).unwrap();
+        std::os::unix::fs::chown(&taken, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
+        for (placement, name, _) in checked_placements(&guard) {
+            created.place(placement).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        std::fs::write(root.join("a/null"), "in the way").unwrap();
+        created.place(Placement::new("/dev/null").named("a/null")).unwrap();
+        assert!(created.teardown().unwrap().is_clean());
     });
 }
 

@@ -4,52 +4,22 @@
 #[allow(dead_code, reason = "the other tests of placements need more of it")]
 #[path = "placement/common.rs"]
 mod common;
+#[path = "placement/filesystem.rs"]
+mod filesystem;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use stockade::{How, Placement};
 use testkit::{Guard, Privilege, privileged};
 
 use common::*;
-
-/// Runs a test again in its own mount namespace. Its mounts and loop devices disappear with it, also after a failure.
-/// Returns whether this is that run.
-fn is_alone(test: &str) -> bool {
-    const ALONE: &str = "STOCKADE_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() || !rustix::process::geteuid().is_root() {
-        return true;
-    }
-    let again = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(ALONE, "1")
-        .status();
-    assert!(again.unwrap().success(), "{test} failed in its own mount namespace");
-    false
-}
-
-fn run(program: &str, arguments: &[&Path]) {
-    let status = Command::new(program).args(arguments).stdout(std::process::Stdio::null()).status();
-    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?}");
-}
-
-/// A new filesystem, mounted in the test's directory.
-fn mounted(guard: &Guard, kind: &str) -> PathBuf {
-    let (image, at) = (guard.directory().join(format!("{kind}.img")), guard.directory().join(kind));
-    fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
-    run(&format!("mkfs.{kind}"), &[Path::new("-q"), &image]);
-    fs::create_dir(&at).unwrap();
-    run("mount", &[Path::new("-o"), Path::new("loop"), &image, &at]);
-    at
-}
+use filesystem::{can_make, is_alone, mounted, run};
 
 /// The test for one kind of filesystem.
 fn shares_blocks(guard: &Guard, kind: &str) {
-    let directory = mounted(guard, kind);
+    let directory = mounted(guard, kind, &[]);
     let (first, second) = (directory.join("first"), directory.join("second"));
     let content = "content ".repeat(1 << 17);
     for file in [&first, &second] {
@@ -106,8 +76,7 @@ fn on(kind: &str, test: &str, needs: &str) {
         return;
     }
     privileged!(guard, {
-        let has = Command::new(format!("mkfs.{kind}")).arg("-V").output().is_ok();
-        if testkit::has(has, test, needs) {
+        if can_make(kind, test, needs) {
             shares_blocks(&guard, kind);
         }
     });

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use stockade::spec::{ExecFile, JailSpec};
+use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
 use stockade::{ErrorKind, ExitStatus, Streams};
 use testkit::{Guard, privileged, probe_spec};
 
@@ -106,5 +106,115 @@ fn a_cgroup_file_of_the_other_version_is_refused_early() {
         assert_eq!(error.kind(), ErrorKind::InvalidSpec);
         assert!(error.to_string().ends_with(&format!("; use '{instead}'")), "{error}");
         assert!(!parent(&guard).exists() && !guard.base().exists() && !guard.state().exists());
+    });
+}
+
+const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
+
+/// A base that is `jails` in a directory of its own.
+fn in_base(guard: &Guard) -> (JailSpec, PathBuf) {
+    let base = guard.directory().join("way/jails");
+    std::fs::create_dir_all(base.join("stockade-probe")).unwrap();
+    let vmm = ExecFile::new(&program("stockade-probe")).unwrap();
+    let id = guard.named("unsafe").parse().unwrap();
+    let mut spec = JailSpec::new(id, vmm, HostPath::future_directory(&base).unwrap());
+    spec.owner = OWNER;
+    (spec, guard.directory().join("way"))
+}
+
+/// Gives the jail's uid or gid the permission to write by an access control list.
+fn grant(directory: &Path, tag: u8, id: u32, mask: u8) {
+    let entry = |tag: u8, bits: u8, id: u32| [vec![tag, 0, bits, 0], id.to_le_bytes().to_vec()].concat();
+    let none = u32::MAX;
+    let list = [
+        vec![2, 0, 0, 0],
+        entry(0x01, 7, none),
+        if tag == 0x02 { entry(tag, 7, id) } else { Vec::new() },
+        entry(0x04, 5, none),
+        if tag == 0x08 { entry(tag, 7, id) } else { Vec::new() },
+        entry(0x10, mask, none),
+        entry(0x20, 5, none),
+    ];
+    let name = "system.posix_acl_access";
+    rustix::fs::setxattr(directory, name, &list.concat(), rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+#[test]
+fn a_base_that_the_jails_uid_can_change_is_refused() {
+    privileged!(guard, {
+        let (spec, way) = in_base(&guard);
+        let base = way.join("jails");
+        let exec_dir = base.join("stockade-probe");
+        let mode = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let own = |path: &Path, uid: u32, gid: u32| {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+        };
+        let refused = |directory: &Path, what: &str| {
+            let path = directory.display();
+            let error = guard.store().create(&spec).map(drop).expect_err(what);
+            let line = format!(
+                "chroot-base-dir: 12345:12346 can write to '{path}', and so exchange jails; run 'chown root: {path}; \
+                 chmod go-w {path}', or use --allow-unsafe-base"
+            );
+            assert_eq!(error.to_string(), line, "{what}");
+            assert_eq!(error.kind(), ErrorKind::InvalidSpec);
+            assert!(!exec_dir.join(spec.id.as_str()).exists(), "{what}: something was created");
+            let mut allowed = spec.clone();
+            allowed.allow_unsafe_base = true;
+            assert!(guard.store().create(&allowed).unwrap().teardown().unwrap().is_clean(), "{what}");
+            std::fs::create_dir_all(&exec_dir).unwrap();
+        };
+        let accepted = |what: &str| {
+            let created = guard.store().create(&spec).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(created.teardown().unwrap().is_clean(), "{what}");
+            std::fs::create_dir_all(&exec_dir).unwrap();
+        };
+        accepted("every directory is root's");
+        for directory in [&exec_dir, &base, &way] {
+            for (uid, gid, bits, what) in [
+                (OWNER.uid, 0, 0o755, "its own"),
+                (OWNER.uid, 0, 0o555, "its own, which it can make writable"),
+                (0, OWNER.gid, 0o775, "of its group"),
+                (0, 0, 0o757, "of everyone"),
+            ] {
+                own(directory, uid, gid);
+                mode(directory, bits);
+                refused(directory, what);
+            }
+            own(directory, 0, 0);
+            mode(directory, 0o755);
+            for (tag, id) in [(0x02, OWNER.uid), (0x08, OWNER.gid)] {
+                grant(directory, tag, id, 7);
+                refused(directory, "by an access control list");
+                grant(directory, tag, id, 5);
+                accepted("the list's mask forbids it");
+                grant(directory, tag, 1, 7);
+                accepted("the list is for another user");
+            }
+            rustix::fs::removexattr(directory, "system.posix_acl_access").unwrap();
+            for (uid, gid, bits, what) in
+                [(1, OWNER.gid, 0o755, "of another user"), (0, OWNER.gid, 0o707, "its group may not write")]
+            {
+                own(directory, uid, gid);
+                mode(directory, bits);
+                accepted(what);
+            }
+            own(directory, 0, 0);
+            mode(directory, 0o755);
+        }
+        // As /tmp: every user may create files there, and no user can rename those of others.
+        mode(&way, 0o1777);
+        accepted("the sticky bit above");
+        own(&base, OWNER.uid, 0);
+        refused(&base, "its own in a directory as /tmp");
+        own(&base, 0, 0);
+        mode(&exec_dir, 0o1777);
+        refused(&exec_dir, "the sticky bit does not keep names of jails free");
+        mode(&exec_dir, 0o757);
+        let mut root = spec.clone();
+        root.owner = Owner { uid: 0, gid: 0 };
+        assert!(guard.store().create(&root).unwrap().teardown().unwrap().is_clean());
     });
 }

@@ -37,6 +37,7 @@ def create(
     chroot_base: _Path,
     uid: int,
     gid: int,
+    allow_unsafe_base: bool,
     closure: bool,
     bind_executable: bool,
     new_netns: bool,

@@ -59,6 +59,8 @@ class Jail:
     :param uid: the user that the VMM runs as, and that owns the jail's files
     :param gid: the group that the VMM runs as
     :param chroot_base: the directory that holds jails
+    :param allow_unsafe_base: whether to create the jail even if its user can write to that directory, to the
+        executable's directory in it, or to one above
     :param netns: a network namespace: a name, which is created and removed with the jail unless it exists; or the
         path of an existing one to join
     :param new_netns: whether to create a network namespace without a name, which ends with the VMM
@@ -86,6 +88,7 @@ class Jail:
         uid: int = 1234,
         gid: int = 1234,
         chroot_base: StrPath = "/srv/jailer",
+        allow_unsafe_base: bool = False,
         netns: Optional[str] = None,
         new_netns: bool = False,
         new_pid_ns: bool = False,
@@ -109,6 +112,7 @@ class Jail:
             "chroot_base": path_of("chroot_base", chroot_base),
             "uid": number_of("uid", uid),
             "gid": number_of("gid", gid),
+            "allow_unsafe_base": flag_of("allow_unsafe_base", allow_unsafe_base),
             "closure": flag_of("closure", closure),
             "bind_executable": flag_of("bind_executable", bind_executable),
             "new_netns": flag_of("new_netns", new_netns),

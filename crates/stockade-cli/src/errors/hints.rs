@@ -158,7 +158,20 @@ pub(crate) fn exec_failed(error: &Error) -> Failure {
 
 /// Faults that will only show once the VMM runs.
 pub(crate) fn warnings(spec: &JailSpec) -> impl Iterator<Item = String> {
-    [without_kvm(spec), socket_too_far(spec)].into_iter().flatten()
+    [without_kvm(spec), without_devices(spec), socket_too_far(spec)].into_iter().flatten()
+}
+
+fn without_devices(spec: &JailSpec) -> Option<String> {
+    let base = spec.base.as_path();
+    let existing = base.ancestors().find(|path| path.exists())?;
+    let mount = rustix::fs::statvfs(existing).ok()?;
+    mount.f_flag.contains(StatVfsMountFlags::NODEV).then(|| {
+        format!(
+            "'{}' is mounted nodev, so the VMM cannot open /dev/kvm or another device; use a --chroot-base-dir on \
+             another filesystem",
+            existing.display()
+        )
+    })
 }
 
 fn without_kvm(spec: &JailSpec) -> Option<String> {

@@ -50,6 +50,10 @@ pub(crate) struct JailArgs {
     /// Directory that holds the jails.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
     chroot_base_dir: PathBuf,
+    /// Use the directory even if the VMM's user can write to it.
+    // The refusal names it, and help is one screen.
+    #[arg(long, hide = true)]
+    allow_unsafe_base: bool,
     /// Network namespace: a name to create or join, or a path to join.
     #[arg(long, value_name = "NAME|PATH", conflicts_with = "new_net_ns")]
     netns: Option<String>,
@@ -101,6 +105,7 @@ impl JailArgs {
             .uid(&self.uid)
             .gid(&self.gid)
             .base(&self.chroot_base_dir)
+            .allow_unsafe_base(self.allow_unsafe_base)
             .new_pid_ns(self.new_pid_ns)
             .daemonize(self.daemonize)
             .profiles(Profiles::new(&self.profile_dir))

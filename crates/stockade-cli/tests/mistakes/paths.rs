@@ -83,7 +83,14 @@ fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let line = Line::good(&guard).with("--place", socket.display().to_string());
-        refused(&guard, &line, &format!("--place {0}: '{0}' is not a regular file", socket.display()));
+        refused(
+            &guard,
+            &line,
+            &format!(
+                "--place {0}: '{0}' is a socket or a named pipe, which can only be bound; use `bind`",
+                socket.display()
+            ),
+        );
         drop(listener);
         let directory = guard.directory().join("directory");
         std::fs::create_dir(&directory).unwrap();

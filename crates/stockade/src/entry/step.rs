@@ -179,7 +179,7 @@ enter_steps! {
     /// Attach a file or directory of the host in the jail.
     Attach(bind: Bind)
         => Skip, ("attach {} at {}{}", bind.source, bind.path, if bind.read_only { ", read-only" } else { "" }),
-        [Call::Attach { mount: bind.detached()?, at: bind.path.to_relative_c_string() }];
+        [Call::Attach { mount: bind.detached()?, at: bind.path.to_relative_c_string(), onto: None }];
 
     /// Join the mount namespace of a running VMM.
     JoinMounts => Skip, ("join the VMM's mount namespace"), [];

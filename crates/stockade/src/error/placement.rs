@@ -24,8 +24,43 @@ pub enum PlacementError {
     /// A file whose blocks the jail cannot share.
     #[error("'{}' cannot be reflinked into the jail: {}; copy it instead", .0.display(), no_reflink(*.1))]
     Reflink(PathBuf, Errno),
+    /// A file that cannot be linked into a directory of the jail, although that is on the same mount.
+    #[error("'{}' cannot be a hard link there: the directory in the jail has another project quota, or is in another btrfs subvolume; copy it instead", .0.display())]
+    LinkAcross(PathBuf),
+    /// A file that cannot be linked into the jail, since it has the attribute `i` or `a`.
+    #[error("'{}' {how}, and no hard link to it can be created; copy it instead", .0.display(), how = .1)]
+    LinkUnchangeable(PathBuf, String),
+    /// A path in the jail whose directory cannot be changed: the directory or file, what it is, and the command that
+    /// changes that.
+    #[error("'{path}' cannot be placed: '{}' {obstacle}; run '{fix}'", .at.display())]
+    Obstructed {
+        /// The path in the jail.
+        path: JailPath,
+        /// The directory or file that cannot be changed.
+        at: PathBuf,
+        /// Why it cannot be changed, as a predicate.
+        obstacle: String,
+        /// The command that makes it changeable.
+        fix: String,
+    },
+    /// A source that the jail's uid cannot open, placed by a method that keeps its mode.
+    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, or use another method", .path.display())]
+    Unopenable {
+        /// The file, directory, socket or named pipe.
+        path: PathBuf,
+        /// The owner of the jail.
+        by: Owner,
+        /// The method.
+        how: &'static str,
+    },
+    /// A device, and the directory of the jail, on whose mount no device can be opened.
+    #[error("'{}' cannot be opened in the jail, because '{}' is mounted nodev; use a base on another filesystem", .0.display(), .1.display())]
+    NoDevices(PathBuf, PathBuf),
+    /// A socket or named pipe, without a method.
+    #[error("'{}' is a socket or a named pipe, which can only be bound; use `bind`", .0.display())]
+    OnlyBind(PathBuf),
     /// A source that cannot be placed by this method.
-    #[error("'{}' cannot be placed by {how}; use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
+    #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),
     /// A bind with an owner.
     #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]
@@ -33,6 +68,9 @@ pub enum PlacementError {
     /// A source that is no longer the planned file or directory.
     #[error("'{}' was replaced since it was placed; place it again", .0.display())]
     Exchanged(PathBuf),
+    /// A file that the jail's uid exchanged for another one before it had its name.
+    #[error("'{0}' was exchanged by the jail's uid while it was placed; place it again")]
+    Swapped(JailPath),
     /// A path that was not placed.
     #[error("'{0}' was not placed into the jail")]
     NotPlaced(JailPath),

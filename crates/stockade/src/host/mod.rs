@@ -7,14 +7,15 @@ mod delegated_cgroup;
 mod template_mounts;
 mod tracking_cgroup;
 
-use crate::error::Result;
+use crate::error::{Context, Operation, Result};
 pub(crate) use cgroups::controllers_of;
 pub use cgroups::{CgroupLayout, Hierarchy, Unified};
 pub use delegated_cgroup::DelegatedCgroup;
 pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
-use crate::spec::JailSpec;
+use crate::spec::{HostPath, JailSpec, Layout};
+use crate::sys::access::unsafe_directory;
 use crate::sys::procfs::{MISC, read};
 
 /// The facts about the host on which a plan depends.
@@ -28,6 +29,8 @@ pub struct Host {
     pub cgroups: CgroupLayout,
     /// The template mount namespace, to copy instead of the host's.
     pub template_mounts: Option<TemplateMounts>,
+    /// A directory on the way to the jail that its uid can change, unless that is allowed.
+    pub unsafe_directory: Option<HostPath>,
     /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
     pub tracking: Option<TrackingPoint>,
 }
@@ -43,7 +46,8 @@ impl Host {
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
         let (boot_id, userfaultfd_minor) = (crate::sys::cache::boot_id()?, userfaultfd_minor()?);
-        Ok(Self { boot_id, userfaultfd_minor, tracking, ..Self::without_proc(cgroups) })
+        let unsafe_directory = unsafe_directory_of(spec)?;
+        Ok(Self { boot_id, userfaultfd_minor, unsafe_directory, tracking, ..Self::without_proc(cgroups) })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
@@ -65,6 +69,16 @@ impl Host {
 /// The minor number of `/dev/userfaultfd`; `None` if the kernel does not offer it.
 fn userfaultfd_minor() -> Result<Option<u32>> {
     Ok(minor_of(&read(MISC)?, "userfaultfd"))
+}
+
+/// The directory on the way to the jail that its uid can change, unless that is allowed.
+fn unsafe_directory_of(spec: &JailSpec) -> Result<Option<HostPath>> {
+    // Root's directories are always root's to change.
+    if spec.allow_unsafe_base || spec.owner.uid == 0 {
+        return Ok(None);
+    }
+    unsafe_directory(&Layout::new(spec).exec_dir(), spec.owner)
+        .or_else(|(directory, cause)| Err(cause).context(Operation::Inspect, directory))
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

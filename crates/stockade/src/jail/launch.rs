@@ -245,8 +245,7 @@ fn record(jail: &mut LockedJail, process: ProcessRef, monitor: Option<ProcessRef
     let search = !is_held_together(&jail.receipt);
     jail.append(Vmm { process, search, monitor }.into())?;
     let path = JailPath::new(jail.receipt.layout.pid_file()).map_err(Error::from)?;
-    let temporary = jail.ctx.temporary_name();
-    jail.ctx.tree()?.write_file(&path, &temporary, 0o644, None, |file| {
+    jail.ctx.tree()?.write_file(&path, 0o644, None, |_, file| {
         rustix::io::write(file, process.pid.to_string().as_bytes()).map(drop).context(Operation::Write, &path)
     })
 }

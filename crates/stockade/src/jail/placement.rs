@@ -1,16 +1,19 @@
 //! Placements into a created or running jail, and their removal.
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::entry::{Bind, EnterStep};
-use crate::error::{Error, PlacementError, Result};
+use crate::error::{Error, Operation, PlacementError, Result};
 use crate::jail::create::Created;
 use crate::jail::locked::LockedJail;
 use crate::jail::running::Running;
 use crate::plan::{decide_placement, method_of, with_binds};
-use crate::spec::{JailPath, Placed, Placement};
+use crate::spec::{How, JailPath, Placed, Placement};
 use crate::steps::{Step, UndoOutcome};
 use crate::sys::OnProgress;
+use crate::sys::jail_root::EXCHANGED;
+use crate::sys::own_name::is_own_name;
 use crate::sys::process::PidFd;
 
 impl Created {
@@ -115,8 +118,23 @@ impl LockedJail {
         })
     }
 
-    /// Chooses the method of a placement, writes the step to the receipt, and applies it.
+    /// Places something. If stockade chose a hard link, and the kernel cannot create one there, it is copied.
     fn place(
+        &mut self,
+        placement: &Placement,
+        mut on_progress: Option<&mut OnProgress<'_>>,
+        vmm: Option<&PidFd>,
+    ) -> Result<Placed> {
+        match self.place_once(placement, on_progress.as_deref_mut(), vmm) {
+            Err(Error::Placement(PlacementError::LinkAcross(_))) if placement.how == How::Auto => {
+                self.place_once(&placement.clone().how(How::Copy), on_progress, vmm)
+            }
+            placed => placed,
+        }
+    }
+
+    /// Chooses the method of a placement, writes the step to the receipt, and applies it.
+    fn place_once(
         &mut self,
         placement: &Placement,
         on_progress: Option<&mut OnProgress<'_>>,
@@ -142,11 +160,26 @@ impl LockedJail {
             // Nothing was placed, and an existing file stays. Only the step is removed from the receipt.
             self.receipt.steps.pop();
             self.lock.write(&self.receipt)?;
-            return Err(error);
+            return Err(self.explained(error, &placed.path, placement));
         }
         // This placement has replaced an earlier one, which is neither attached nor removed any more.
         self.forget(&placed.path, self.receipt.steps.len() - 1)?;
         Ok(placed)
+    }
+
+    /// Names the directory or file of the jail that cannot be changed, if that is the cause of an error.
+    fn explained(&self, error: Error, path: &JailPath, placement: &Placement) -> Error {
+        if let Error::Operation { operation: Operation::Link, cause: Errno::XDEV, .. } = error {
+            return PlacementError::LinkAcross(placement.source.clone()).into();
+        }
+        if let Error::Operation { cause: EXCHANGED, .. } | Error::Enter { cause: EXCHANGED, .. } = error {
+            return PlacementError::Swapped(path.clone()).into();
+        }
+        let Error::Operation { cause: Errno::PERM | Errno::ROFS, .. } = error else { return error };
+        let Ok(Some(tree)) = self.ctx.find_tree() else { return error };
+        let Some((at, obstacle, fix)) = tree.obstacle(path) else { return error };
+        let at = at.as_path().to_owned();
+        PlacementError::Obstructed { path: path.clone(), at, obstacle: obstacle.to_string(), fix }.into()
     }
 
     /// Returns an error if the path is a directory, a part of the jail itself, or below a bind, which would hide the
@@ -169,7 +202,9 @@ impl LockedJail {
         if found.is_some() && needs_free_path {
             return Err(PlacementError::TreeTaken(path.clone()).into());
         }
-        if part_of_jail || found.is_some_and(is_directory) {
+        // Temporary names are removed with each placement beside them.
+        let is_reserved = path.split().1.to_str().is_some_and(is_own_name);
+        if part_of_jail || is_reserved || found.is_some_and(is_directory) {
             return Err(PlacementError::Taken(path.clone()).into());
         }
         Ok(())
@@ -203,12 +238,11 @@ impl LockedJail {
 
     /// Whether the VMM has a mount point at which stockade mounted nothing for it.
     fn has_moved_bind(&self, mount_points: &[JailPath]) -> bool {
-        let temporary = self.ctx.temporary_name();
         let is_known = |point: &JailPath| {
             let mounted = |step: &Step| match step {
                 Step::Ramfs(ramfs) => ramfs.path == *point,
-                // Or at the temporary name that it has until it is complete.
-                Step::Bind(bind) => bind.path == *point || bind.path.beside(&temporary) == *point,
+                // Or at a temporary name, if its placement was interrupted.
+                Step::Bind(bind) => bind.path == *point || is_temporary_of(&bind.path, point),
                 _ => false,
             };
             *point == JailPath::root() || self.receipt.steps.iter().any(mounted)
@@ -226,6 +260,12 @@ impl LockedJail {
         }
         Ok(with_binds(&self.receipt.enter, binds))
     }
+}
+
+/// Whether a path has a temporary name in the directory of a placement.
+fn is_temporary_of(placement: &JailPath, path: &JailPath) -> bool {
+    let ((directory, _), (parent, name)) = (placement.split(), path.split());
+    directory == parent && name.to_str().is_some_and(is_own_name)
 }
 
 fn as_bind(step: &Step) -> Option<&Bind> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::entry::EnterStep;
 use crate::error::{PlacementError, Result};
 use crate::host::Host;
-use crate::spec::{JailPath, JailSpec, Layout, Netns};
+use crate::spec::{JailPath, JailSpec, Layout, Netns, SpecError};
 use crate::steps::{
     CpuInfo, DeviceNode, Directory, FIRST_CPU, FileHow, JailDirectory, NamedNetns, PlacedFile, Ramfs,
     SharedDirectory, Step,
@@ -60,11 +60,16 @@ impl Plan {
 /// * [`Error::NoHierarchy`](crate::Error::NoHierarchy) if this host has no hierarchy of the requested cgroup version
 /// * [`Error::NoController`](crate::Error::NoController) if this host lacks the controller of a cgroup setting
 /// * [`PlacementError::Taken`] if the executable has the name of another file in the jail's root
-/// * [`SpecError::OtherCgroupVersion`](crate::spec::SpecError::OtherCgroupVersion) if a setting's file exists only in
+/// * [`SpecError::UnsafeBase`] if the jail's uid can change a directory on the way to the jail
+/// * [`SpecError::OtherCgroupVersion`] if a setting's file exists only in
 ///   the other cgroup version
 pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     let layout = Layout::new(spec);
     check_name_is_free(spec)?;
+    if let Some(directory) = &host.unsafe_directory {
+        let cause = SpecError::UnsafeBase(directory.as_path().to_owned(), spec.owner);
+        return Err(SpecError::Argument { name: "chroot-base-dir", cause: Box::new(cause) }.into());
+    }
     let cgroups = cgroups::cgroups(spec, &layout, host, mode)?;
     let mut prepare = directories(spec, &layout, mode);
     prepare.extend(libraries(spec));

@@ -3,13 +3,16 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatVfsMountFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::entry::{Bind, Inode};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
 use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
+use crate::sys::access::{EXECUTE, Permissions, READ, WRITE};
+use crate::sys::obstacle::Obstacle;
+use crate::sys::open::open_source;
 
 /// Chooses the step to place a file, directory or device into a jail.
 ///
@@ -20,7 +23,6 @@ use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
 ///
 /// # Errors
 /// * [`SpecError::NotFound`] if the source does not exist
-/// * [`SpecError::NotAFile`] if the source is neither a file, a directory nor a device
 /// * [`SpecError::ReadOnlyOwner`] if a read-only placement would belong to the jail's own uid
 /// * [`PlacementError`] if the requested method does not fit the source
 pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
@@ -33,18 +35,22 @@ pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> 
     let kind = FileType::from_raw_mode(facts.st_mode);
     let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
     match placement.how {
-        How::Auto | How::Node if device => Ok(DeviceNode {
-            path,
-            block: kind == FileType::BlockDevice,
-            major: rustix::fs::major(facts.st_rdev),
-            minor: rustix::fs::minor(facts.st_rdev),
-            owner,
-            optional: false,
-            read_only,
+        How::Auto | How::Node if device => {
+            decision.check_devices()?;
+            Ok(DeviceNode {
+                path,
+                block: kind == FileType::BlockDevice,
+                major: rustix::fs::major(facts.st_rdev),
+                minor: rustix::fs::minor(facts.st_rdev),
+                owner,
+                optional: false,
+                read_only,
+            }
+            .into())
         }
-        .into()),
-        How::Bind if kind.is_file() || kind.is_dir() => {
+        How::Bind if !device => {
             decision.check_bind(placement.owner)?;
+            decision.check_access(kind, "bind")?;
             Ok(Bind { source, inode: Inode::of(&facts), path, read_only }.into())
         }
         How::Auto | How::Copy if kind.is_dir() => Ok(PlacedTree { source, path, owner, read_only }.into()),
@@ -52,7 +58,7 @@ pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> 
             let how = decision.file(placement.how)?;
             Ok(PlacedFile { source, path, owner, how, expect_plain: false, read_only }.into())
         }
-        How::Auto => Err(SpecError::NotAFile(source.as_path().to_owned()).into()),
+        How::Auto => Err(PlacementError::OnlyBind(source.as_path().to_owned()).into()),
         how => Err(PlacementError::UnsupportedMethod(source.as_path().to_owned(), how).into()),
     }
 }
@@ -89,9 +95,7 @@ impl Decision<'_> {
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
-            How::Auto if self.owner_fits() && self.same_mount()? && !self.privileges().forbid_link() => {
-                Ok(FileHow::Link)
-            }
+            How::Auto if self.check_link().is_ok() => Ok(FileHow::Link),
             _ => Ok(FileHow::Copy),
         }
     }
@@ -110,7 +114,17 @@ impl Decision<'_> {
         if privileges.forbid_link() {
             return Err(PlacementError::LinkPrivileges(self.path(), privileges).into());
         }
-        Ok(())
+        if let Some(obstacle) = self.obstacle() {
+            return Err(PlacementError::LinkUnchangeable(self.path(), obstacle.to_string()).into());
+        }
+        self.check_access(FileType::RegularFile, "hard link")
+    }
+
+    /// The attribute of the source with which the kernel creates no hard link to it.
+    fn obstacle(&self) -> Option<Obstacle> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = rustix::fs::open(self.source.as_path(), flags, Mode::empty()).ok()?;
+        Obstacle::of(source.as_fd())
     }
 
     /// The privileges that a hard link would keep. The step checks them again on the open file.
@@ -141,12 +155,37 @@ impl Decision<'_> {
 
     /// Tries a reflink to an unnamed file: only an attempt shows whether the filesystem shares blocks.
     fn try_reflink(&self) -> std::result::Result<(), Errno> {
-        let open = |path: &HostPath, flags| {
-            rustix::fs::open(path.as_path(), flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-        };
-        let source = open(self.source, OFlags::RDONLY)?;
-        let trial = open(self.near, OFlags::TMPFILE | OFlags::RDWR)?;
+        let source = open_source(self.source.as_path())?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let trial = rustix::fs::open(self.near.as_path(), flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::ioctl_ficlone(trial.as_fd(), source.as_fd())
+    }
+
+    /// Refuses a file or directory that the jail's uid cannot open in any way, if the placement keeps its mode.
+    ///
+    /// Directories above it do not matter: in the jail it has another path.
+    fn check_access(&self, kind: FileType, how: &'static str) -> Result<()> {
+        let wanted = match kind {
+            FileType::Directory => EXECUTE,
+            // A connection to a socket writes.
+            FileType::Socket => WRITE,
+            _ if self.read_only => READ | EXECUTE,
+            _ => READ | WRITE | EXECUTE,
+        };
+        let permissions = Permissions::new(self.source.as_path(), self.facts);
+        if permissions.context(Operation::Inspect, self.source)?.grant_any(self.jail, wanted) {
+            return Ok(());
+        }
+        Err(PlacementError::Unopenable { path: self.path(), by: self.jail, how }.into())
+    }
+
+    /// Refuses a device node on a filesystem on which no device can be opened.
+    fn check_devices(&self) -> Result<()> {
+        let mount = rustix::fs::statvfs(self.near.as_path()).context(Operation::Inspect, self.near)?;
+        if mount.f_flag.contains(StatVfsMountFlags::NODEV) {
+            return Err(PlacementError::NoDevices(self.path(), self.near.as_path().to_owned()).into());
+        }
+        Ok(())
     }
 
     /// Refuses a bind with an owner, which would change the host's file, and a bind of a directory that contains the

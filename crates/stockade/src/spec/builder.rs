@@ -37,6 +37,7 @@ pub struct JailBuilder {
     pub(super) uid: String,
     pub(super) gid: String,
     pub(super) base: PathBuf,
+    pub(super) allow_unsafe_base: bool,
     pub(super) netns: NetnsRequest,
     pub(super) daemonize: bool,
     pub(super) new_pid_ns: bool,
@@ -68,6 +69,7 @@ impl JailSpec {
             uid: DEFAULT_OWNER.uid.to_string(),
             gid: DEFAULT_OWNER.gid.to_string(),
             base: DEFAULT_BASE.into(),
+            allow_unsafe_base: false,
             netns: NetnsRequest::Host,
             daemonize: false,
             new_pid_ns: false,
@@ -101,6 +103,13 @@ impl JailBuilder {
     /// The directory in which the jail is created (default: `/srv/jailer`). A missing one is created.
     pub fn base(mut self, directory: impl Into<PathBuf>) -> Self {
         self.base = directory.into();
+        self
+    }
+
+    /// Whether the jail is created even if its uid can write to the base, to the executable's directory in it, or to a
+    /// directory above (default: false). Such a uid can exchange the directories of jails.
+    pub fn allow_unsafe_base(mut self, allow: bool) -> Self {
+        self.allow_unsafe_base = allow;
         self
     }
 
@@ -219,6 +228,7 @@ impl JailBuilder {
             spec.libraries = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
         spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
+        spec.allow_unsafe_base = self.allow_unsafe_base;
         spec.bind_executable = self.bind_executable;
         if spec.bind_executable && spec.owner.uid == 0 {
             return Err(wrong("bind-exec")(SpecError::ReadOnlyOwner(spec.owner)));

@@ -44,6 +44,12 @@ pub enum SpecError {
     /// A base that is not a directory.
     #[error("'{}' is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// A directory on the way to the jails that their uid can change.
+    #[error(
+        "{owner} can write to '{path}', and so exchange jails; run 'chown root: {path}; chmod go-w {path}', or use \
+         --allow-unsafe-base", path = .0.display(), owner = .1
+    )]
+    UnsafeBase(PathBuf, Owner),
     /// A base so long that the path of a jail's root in it exceeds the kernel's limit: the length, and the limit.
     #[error(
         "the path of the jail's root would have {0} bytes, more than the limit of {1}; use a shorter directory"

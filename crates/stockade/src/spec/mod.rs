@@ -76,6 +76,8 @@ impl Owner {
 
 /// The specification of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// One for each switch.
+#[allow(clippy::struct_excessive_bools)]
 pub struct JailSpec {
     /// The jail's name.
     pub id: JailId,
@@ -94,6 +96,10 @@ pub struct JailSpec {
     pub owner: Owner,
     /// The directory in which the jail is created.
     pub base: HostPath,
+    /// Whether the jail is created even if its uid can write to the base, to the executable's directory in it, or to a
+    /// directory above.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unsafe_base: bool,
     /// The VMM's network namespace.
     pub netns: Netns,
     /// Whether the VMM's standard streams are `/dev/null`.
@@ -132,6 +138,7 @@ impl JailSpec {
             bind_executable: false,
             owner: DEFAULT_OWNER,
             base,
+            allow_unsafe_base: false,
             netns: Netns::Host,
             daemonize: false,
             new_pid_ns: false,

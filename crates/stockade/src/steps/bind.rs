@@ -5,17 +5,17 @@
 //! When that is removed, the kernel removes the mount in every namespace.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use stockade_syscalls::call::Call;
+use stockade_syscalls::call::{Call, Detach};
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, spawn};
 
 use super::file::take_out;
-use super::{Bind, StepContext, StepKind, UndoOutcome};
+use super::{Bind, StepContext, StepKind, Undo, UndoOutcome};
 use crate::entry::EnterStep;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{ExitStatus, JailPath, Owner};
@@ -32,16 +32,24 @@ const ROOT: Owner = Owner { uid: 0, gid: 0 };
 impl Bind {
     /// Creates the mount point, with its mount if the VMM is running.
     fn make_mount_point(&self, ctx: &StepContext) -> Result<()> {
-        let (tree, temporary) = (ctx.tree()?, ctx.temporary_name());
-        let fill = |_: BorrowedFd<'_>| match &ctx.mounts {
-            Some(mounts) => self.attach(mounts.as_fd(), &self.path.beside(&temporary)),
-            None => Ok(()),
+        let (tree, mut attached) = (ctx.tree()?, None);
+        let fill = |at: &JailPath, point: BorrowedFd<'_>| {
+            if let Some(mounts) = &ctx.mounts {
+                attached = Some(self.attach(mounts.as_fd(), at, point)?);
+            }
+            Ok(())
         };
-        if self.inode.directory {
-            tree.write_directory(&self.path, &temporary, MODE, ROOT, fill)
+        let made = if self.inode.directory {
+            tree.write_directory(&self.path, MODE, ROOT, fill)
         } else {
-            tree.write_file(&self.path, &temporary, MODE, Some(ROOT), fill)
-        }
+            tree.write_file(&self.path, MODE, Some(ROOT), fill)
+        };
+        made.inspect_err(|_| {
+            // The jail's uid may have moved the mount point, which has its mount everywhere.
+            if let (Some(mounts), Some(mount)) = (&ctx.mounts, attached) {
+                let _ = self.detach(mounts.as_fd(), mount);
+            }
+        })
     }
 
     /// Creates the mount point again if the jail's uid has removed it.
@@ -57,13 +65,29 @@ impl Bind {
         Ok(is_mount_point && FileType::from_raw_mode(facts.st_mode).is_dir() == self.inode.directory)
     }
 
-    /// Attaches the bind in the mount namespace of a running VMM.
+    /// Attaches the bind in the mount namespace of a running VMM, on the mount point that is open, and returns the
+    /// mount.
+    fn attach(&self, mounts: BorrowedFd<'_>, at: &JailPath, point: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let mount = self.detached()?;
+        let copy = copy_above_standard(&mount).context(Operation::Bind, &self.source)?;
+        let point = rustix::fs::fstat(point).context(Operation::Inspect, &self.path)?;
+        let onto = Some((point.st_dev, point.st_ino));
+        let attach = Call::Attach { mount: copy, at: at.to_relative_c_string(), onto };
+        self.in_namespace(mounts, attach).map(|()| mount)
+    }
+
+    /// Unmounts the bind in the mount namespace of a running VMM.
+    fn detach(&self, mounts: BorrowedFd<'_>, mount: OwnedFd) -> Result<()> {
+        let detach = Detach::new(mount).context(Operation::Unmount, &self.path)?;
+        self.in_namespace(mounts, Call::Detach(detach))
+    }
+
+    /// Makes a call in a mount namespace.
     ///
     /// A child joins the namespace, because setns(2) refuses a process with threads, as this one may be.
-    fn attach(&self, mounts: BorrowedFd<'_>, at: &JailPath) -> Result<()> {
+    fn in_namespace(&self, mounts: BorrowedFd<'_>, call: Call) -> Result<()> {
         let mounts = copy_above_standard(mounts).context(Operation::Bind, &self.source)?;
-        let attach = Call::Attach { mount: self.detached()?, at: at.to_relative_c_string() };
-        let mut program = Program::new(vec![Call::CloseOthers, Call::JoinMounts(mounts), attach, Call::End]);
+        let mut program = Program::new(vec![Call::CloseOthers, Call::JoinMounts(mounts), call, Call::End]);
         let steps = [EnterStep::CloseDescriptors, EnterStep::JoinMounts, EnterStep::Attach(self.clone())];
         let failed = |call: usize, cause| Error::Enter { step: Box::new(steps[call.min(2)].clone()), cause };
         let child = spawn(&mut program, CloneOptions::default()).context(Operation::Spawn, &self.source)?;
@@ -90,7 +114,9 @@ impl StepKind for Bind {
         ctx.tree()?.make_parents(&self.path, ROOT)?;
         self.make_mount_point(ctx)
     }
+}
 
+impl Undo for Bind {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

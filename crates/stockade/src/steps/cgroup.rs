@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, ErrorKind, Operation, Result};
 use crate::spec::{CgroupSetting, HostPath, Nonce};
 use crate::sys;
@@ -95,7 +95,9 @@ impl StepKind for CgroupV1 {
         let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
         needed.iter().try_for_each(|file| self.inherit_if_empty(file))
     }
+}
 
+impl Undo for CgroupV1 {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         remove_own(&self.directory(), ctx)
     }
@@ -173,7 +175,9 @@ impl StepKind for CgroupV2 {
             .iter()
             .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
     }
+}
 
+impl Undo for CgroupV2 {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         remove_own(&self.directory(), ctx)
     }

@@ -201,8 +201,16 @@ impl StepContext {
         }
     }
 
-    /// A unique name for temporary files in the jail's tree.
-    pub(crate) fn temporary_name(&self) -> String {
-        self.marker().unwrap_or_else(|| temporary_name(std::process::id()))
+    /// Removes what interrupted placements left beside `path` in the jail's own tree.
+    pub(super) fn remove_temporaries(&self, path: &JailPath) -> Result<Removal> {
+        match self.own_tree()? {
+            Some(tree) => Ok(tree.remove_temporaries(path)?),
+            None => Ok(Removal::NeverThere),
+        }
+    }
+
+    /// The name of temporary files of this jail in directories that belong to root.
+    pub(crate) fn own_name(&self) -> String {
+        self.marker().unwrap_or_else(temporary_name)
     }
 }

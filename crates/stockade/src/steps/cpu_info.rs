@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailPath, Owner};
 use crate::sys::procfs::{first_line, read_file};
@@ -44,7 +44,7 @@ impl CpuInfo {
         let line = format!("{}\n", first_line(&text));
         let (tree, path) = (ctx.tree()?, JailPath::new(self.target.relative().join(file))?);
         tree.make_parents(&path, self.owner)?;
-        tree.write_file(&path, &ctx.temporary_name(), 0o600, Some(self.owner), |target| {
+        tree.write_file(&path, 0o600, Some(self.owner), |_, target| {
             rustix::io::write(target, line.as_bytes()).map(drop).context(Operation::Write, &path)
         })
     }
@@ -63,7 +63,9 @@ impl StepKind for CpuInfo {
         }
         self.copy(ctx, Path::new(IDENTIFICATION))
     }
+}
 
+impl Undo for CpuInfo {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         Ok(ctx.remove(&self.target)?.into())
     }

@@ -6,7 +6,7 @@ use rustix::fs::{FileType, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::file::take_out;
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::Node;
@@ -49,9 +49,11 @@ impl StepKind for DeviceNode {
             mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
             owner: self.owner,
         };
-        Ok(ctx.tree()?.make_node(&self.path, || ctx.temporary_name(), &node)?)
+        Ok(ctx.tree()?.make_node(&self.path, &node)?)
     }
+}
 
+impl Undo for DeviceNode {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

@@ -1,6 +1,6 @@
 //! Directories: those that jails share, a jail's own, and those in it.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,12 +12,13 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{HostPath, JailPath, Layout, Owner};
 use crate::sys::directory_names::names;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::{self, PRIVATE, PUBLIC};
+use crate::sys::obstacle::{clear, make_subvolume_writable, unlink};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::owned_dir::{ATTEMPTS, ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
 use crate::sys::process::rooted_at;
@@ -48,7 +49,9 @@ impl StepKind for SharedDirectory {
                 .context(Operation::CreateDirectory, ctx.layout.root()),
         }
     }
+}
 
+impl Undo for SharedDirectory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if let Some(nonce) = &ctx.mark {
             // Its creator may have been killed before it renamed the directory.
@@ -143,7 +146,9 @@ impl StepKind for JailDirectory {
         ctx.set_tree(JailRoot::new(root, at, true, ctx.is_recorded()));
         Ok(())
     }
+}
 
+impl Undo for JailDirectory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let directory = match self.open() {
             Ok(directory) => directory,
@@ -157,7 +162,11 @@ impl StepKind for JailDirectory {
             return Ok(UndoOutcome::Left(format!("{path}: {why}")));
         }
         // An empty one without a marker was being created or removed when its process was killed.
-        match rustix::fs::rmdir(self.path.as_path()) {
+        let removed = match rustix::fs::rmdir(self.path.as_path()) {
+            Err(Errno::PERM) if clear(directory.as_fd()) => rustix::fs::rmdir(self.path.as_path()),
+            removed => removed,
+        };
+        match removed {
             Ok(()) => Ok(UndoOutcome::Removed),
             Err(Errno::NOENT) => Ok(UndoOutcome::NeverThere),
             Err(Errno::NOTEMPTY) => Ok(UndoOutcome::Kept(NOT_OWN.into())),
@@ -171,6 +180,7 @@ impl JailDirectory {
     ///
     /// The marker is last: if this process is killed, the directory is still marked.
     fn empty(&self, directory: BorrowedFd<'_>, ctx: &StepContext) -> Result<Option<(HostPath, String)>> {
+        make_subvolume_writable(directory);
         let marker = ctx.marker();
         for name in names(directory).context(Operation::Read, &self.path)? {
             let name = OsStr::from_bytes(name.to_bytes());
@@ -184,7 +194,8 @@ impl JailDirectory {
             }
         }
         if let Some(marker) = marker {
-            match rustix::fs::unlinkat(directory, &marker, AtFlags::empty()) {
+            let name = CString::new(marker.as_str()).unwrap_or_default();
+            match unlink(directory, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => (),
                 Err(cause) => return Err(cause).context(Operation::Remove, self.path.join(marker)),
             }
@@ -240,7 +251,9 @@ impl StepKind for Directory {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         Ok(ctx.tree()?.make_directory(&self.path, PRIVATE, self.owner)?)
     }
+}
 
+impl Undo for Directory {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         if self.path == JailPath::root() {
             // It is removed with the jail's directory.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::MARKER;
 use super::vmm::does_not_exit;
-use super::{JailDirectory, SharedDirectory, StepContext, StepKind, UndoOutcome, netns};
+use super::{JailDirectory, SharedDirectory, StepContext, StepKind, Undo, UndoOutcome, netns};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Layout};
 use crate::sys::cgroup;
@@ -50,7 +50,9 @@ impl StepKind for External {
     fn apply(&self, _: &StepContext) -> Result<()> {
         Ok(())
     }
+}
 
+impl Undo for External {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         match self.what {
             // It did not outlive its boot, so an object with this name belongs to another program.

@@ -8,11 +8,12 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::OnProgress;
 use crate::sys::copy::{Extent, copy};
+use crate::sys::open::open_source;
 use crate::sys::remove_tree::Removal;
 
 /// A file of the host that is placed into the jail.
@@ -56,15 +57,19 @@ impl PlacedFile {
 
     fn put(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         let tree = ctx.tree()?;
-        let source = File::open(&self.source).context(Operation::OpenPlaced, &self.source)?;
+        let source = open_source(self.source.as_path()).context(Operation::OpenPlaced, &self.source)?;
+        let source = File::from(source);
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
+        if !facts.is_file() {
+            return Err(PlacementError::Exchanged(self.source.as_path().to_owned()).into());
+        }
         tree.make_parents(&self.path, self.owner)?;
         if self.how == FileHow::Link {
             self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
-            return Ok(tree.link_file(source.as_fd(), &self.path, &ctx.temporary_name())?);
+            return Ok(tree.link_file(source.as_fd(), &self.path)?);
         }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
-        let fill = |target: BorrowedFd<'_>| {
+        let mut fill = |target: BorrowedFd<'_>| {
             let filled = if self.how == FileHow::Reflink {
                 rustix::fs::ioctl_ficlone(target, &source).map_err(Into::into)
             } else {
@@ -86,7 +91,7 @@ impl PlacedFile {
         if self.expect_plain && !tree.expect_plain(&self.path)? {
             return Err(Error::HardLink { path: tree.host_path(&self.path) });
         }
-        tree.write_file(&self.path, &ctx.temporary_name(), mode, Some(self.owner), fill)
+        tree.write_file(&self.path, mode, Some(self.owner), |_, target| fill(target))
     }
 }
 
@@ -125,15 +130,17 @@ impl StepKind for PlacedFile {
     fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, on_progress)
     }
+}
 
+impl Undo for PlacedFile {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }
 }
 
-/// Removes a placement, and the temporary file of one that was interrupted.
+/// Removes a placement, and the temporary files of interrupted ones.
 pub(super) fn take_out(ctx: &StepContext, path: &JailPath) -> Result<UndoOutcome> {
-    let interrupted = ctx.remove(&path.beside(&ctx.temporary_name()))?;
+    let interrupted = ctx.remove_temporaries(path)?;
     match ctx.remove(path)? {
         Removal::NeverThere => Ok(interrupted.into()),
         removal => Ok(removal.into()),

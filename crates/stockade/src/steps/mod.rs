@@ -77,7 +77,11 @@ trait StepKind: fmt::Display {
     fn apply_with_progress(&self, ctx: &StepContext, _on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.apply(ctx)
     }
+}
 
+/// The removal of what a kind of step creates. It is a trait of its own because the drop-in never undoes a step: its
+/// binary does not contain the removals.
+trait Undo {
     /// Removes the object.
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome>;
 }
@@ -91,6 +95,10 @@ macro_rules! steps {
 
         impl Step {
             fn kind(&self) -> &dyn StepKind {
+                match self { $(Self::$kind(step) => step),+ }
+            }
+
+            fn undoable(&self) -> &dyn Undo {
                 match self { $(Self::$kind(step) => step),+ }
             }
         }
@@ -253,7 +261,7 @@ impl Step {
     ///
     /// An error is returned as [`UndoOutcome::Left`], with its text as the reason.
     pub fn undo(&self, ctx: &StepContext) -> UndoOutcome {
-        self.kind().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
+        self.undoable().undo(ctx).unwrap_or_else(|error| UndoOutcome::Left(error.to_string()))
     }
 }
 

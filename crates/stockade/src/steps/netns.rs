@@ -11,7 +11,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::descriptors::fd_path;
 
-use super::{NOT_OWN, StepContext, StepKind, UndoOutcome};
+use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::modes::{self, PUBLIC};
@@ -34,7 +34,7 @@ impl NamedNetns {
     /// Returns `InTheWay` if the name exists.
     fn claim(&self, ctx: &StepContext, directory: &OwnedFd) -> Result<()> {
         let path = self.name.path();
-        let temporary = ctx.temporary_name();
+        let temporary = ctx.own_name();
         // Mode 0, as with `ip netns add`: the file is only a mount point.
         let file =
             modes::create_file(directory, &temporary, OFlags::empty(), 0).context(Operation::Open, &path)?;
@@ -64,7 +64,9 @@ impl StepKind for NamedNetns {
         let by_descriptor = fd_path(&netns);
         rustix::mount::mount_bind(by_descriptor, path.as_path()).context(Operation::Mount, &path)
     }
+}
 
+impl Undo for NamedNetns {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         remove(self.name.as_str(), ctx, |found| found == mark(ctx))
     }
@@ -82,7 +84,7 @@ pub(super) fn remove(
         Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
     };
-    let _ = rustix::fs::unlinkat(&directory, ctx.temporary_name(), AtFlags::empty());
+    let _ = rustix::fs::unlinkat(&directory, ctx.own_name(), AtFlags::empty());
     match mark_below(&directory, name) {
         Ok(found) if is_removable(&found) => (),
         Ok(_) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
@@ -108,7 +110,7 @@ impl fmt::Display for NamedNetns {
 pub(super) const MARKED: &str = "stockade ";
 
 pub(super) fn mark(ctx: &StepContext) -> String {
-    format!("{MARKED}{}\n", ctx.temporary_name())
+    format!("{MARKED}{}\n", ctx.own_name())
 }
 
 /// Reads the file under the mount, through a clone of the directory without the mounts below it.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::file::{PERMISSIONS, read_only, take_out};
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, JailPath, Owner, Stripped};
 use crate::sys::copy::{Extent, copy};
@@ -63,7 +63,7 @@ impl PlacedTree {
             on_progress,
         };
         tree.make_parents(&self.path, self.owner)?;
-        tree.write_directory(&self.path, &ctx.temporary_name(), self.mode(mode), self.owner, |target| {
+        tree.write_directory(&self.path, self.mode(mode), self.owner, |_, target| {
             copying.contents(top.as_fd(), target, Path::new(""))
         })?;
         ctx.note_stripped(copying.stripped);
@@ -92,7 +92,9 @@ impl StepKind for PlacedTree {
     fn apply_with_progress(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         self.put(ctx, true, on_progress)
     }
+}
 
+impl Undo for PlacedTree {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         take_out(ctx, &self.path)
     }

@@ -8,7 +8,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, U
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::descriptors::fd_path;
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{JailPath, Owner};
 use crate::sys::jail_root::JailRoot;
@@ -51,7 +51,9 @@ impl StepKind for Ramfs {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(&ramfs, c"", &directory, c"", flags).context(Operation::Mount, &at)
     }
+}
 
+impl Undo for Ramfs {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
         let unmounted = self.unmount(tree)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepContext, StepKind, UndoOutcome};
+use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
 use crate::sys::process::kill_rooted_at;
@@ -30,7 +30,9 @@ impl StepKind for Vmm {
     fn apply(&self, _: &StepContext) -> Result<()> {
         Ok(())
     }
+}
 
+impl Undo for Vmm {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
         let mut outcome = UndoOutcome::NeverThere;
         if !ctx.this_boot {

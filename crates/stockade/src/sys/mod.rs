@@ -1,5 +1,6 @@
 //! Kernel objects: processes, cgroups, mounts, file trees. Knows no jail, no receipt and no step.
 
+pub(crate) mod access;
 pub(crate) mod cache;
 pub(crate) mod cgroup;
 pub(crate) mod copy;
@@ -12,6 +13,7 @@ pub(crate) mod jail_root;
 pub(crate) mod mark;
 pub(crate) mod modes;
 pub(crate) mod mounts;
+pub(crate) mod obstacle;
 pub(crate) mod open;
 pub(crate) mod own_name;
 pub(crate) mod owned_dir;

@@ -20,6 +20,18 @@ pub(crate) fn open_path(from: BorrowedFd<'_>, path: impl rustix::path::Arg) -> R
     rustix::fs::openat2(from, path, flags, Mode::empty(), INSIDE)
 }
 
+/// Opens a file of the host for reading.
+///
+/// If it was replaced by a named pipe, the open does not wait for a writer. It waits for the end of a lease on a file,
+/// as every open does; the kernel ends it after `/proc/sys/fs/lease-break-time`.
+pub(crate) fn open_source(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty()) {
+        Err(Errno::AGAIN) => rustix::fs::open(path, flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
 /// Opens a directory, to read it or to open paths from it.
 pub(crate) fn open_directory(
     from: BorrowedFd<'_>,

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use std::os::unix::fs::MetadataExt;
+
 use stockade::snapshot::Snapshot;
 use stockade::spec::Netns;
 use testkit::{Mount, mount_lines_with, mounts_of};
@@ -256,5 +258,99 @@ fn teardown_of_a_running_jail_leaves_bound_directories() {
         assert!(running.teardown().unwrap().is_clean());
         assert_eq!(Snapshot::take(&[&share]).unwrap(), before);
         unharmed(&share);
+    });
+}
+
+#[test]
+fn sockets_and_named_pipes_are_bound() {
+    privileged!(guard, {
+        let (pipe, socket) = (guard.directory().join("pipe"), guard.directory().join("socket"));
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RUSR, 0).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let open = |path: &Path| {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        };
+        open(&pipe);
+        open(&socket);
+        let bind = |source: &Path, name: &str| Placement::new(source).named(name).how(How::Bind);
+        let mut created = create(&guard, &["sleep"]);
+        for (source, name) in [(&pipe, "pipe"), (&socket, "run/socket")] {
+            assert_eq!(created.place(bind(source, name)).unwrap().how, How::Bind);
+        }
+        let mut running = created.launch(Streams::default()).unwrap();
+        for (source, name) in [(&pipe, "later/pipe"), (&socket, "later/socket")] {
+            running.place(bind(source, name)).unwrap();
+        }
+        let root = PathBuf::from(format!("/proc/{}/root", running.pid()));
+        for (name, source) in
+            [("pipe", &pipe), ("later/pipe", &pipe), ("run/socket", &socket), ("later/socket", &socket)]
+        {
+            let (inside, outside) = (fs::metadata(root.join(name)).unwrap(), fs::metadata(source).unwrap());
+            assert_eq!((inside.dev(), inside.ino()), (outside.dev(), outside.ino()), "{name}");
+        }
+        std::os::unix::net::UnixStream::connect(root.join("run/socket")).unwrap();
+        listener.accept().unwrap();
+        for name in ["later/pipe", "later/socket", "pipe", "run/socket"] {
+            running.unplace(&at(name)).unwrap();
+            assert!(!root.join(name).exists(), "{name}");
+        }
+        let report = running.teardown().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert!(pipe.exists() && socket.exists());
+    });
+}
+
+#[test]
+fn a_source_that_the_jail_cannot_open_is_refused() {
+    privileged!(guard, {
+        // A directory above does not matter: the jail has its own path to a bind.
+        let closed = guard.directory().join("closed");
+        fs::create_dir(&closed).unwrap();
+        let mode = |path: &Path, mode: u32| {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        mode(&closed, 0o700);
+        let (file, directory, socket) =
+            (closed.join("file"), closed.join("directory"), closed.join("socket"));
+        fs::write(&file, "content").unwrap();
+        fs::create_dir(&directory).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let own = closed.join("own");
+        fs::write(&own, "").unwrap();
+        std::os::unix::fs::chown(&own, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
+        let mut created = create(&guard, &["read=/file"]);
+        for (path, bits, how, read_only) in [
+            (&file, 0o600, How::Bind, false),
+            (&file, 0o602, How::Bind, true),
+            (&file, 0o640, How::Bind, true),
+            (&directory, 0o700, How::Bind, false),
+            (&directory, 0o744, How::Bind, true),
+            (&socket, 0o644, How::Bind, false),
+            (&own, 0o077, How::Link, false),
+        ] {
+            mode(path, bits);
+            let placement = Placement::new(path).named("x").how(how);
+            let placement = if read_only { placement.read_only() } else { placement };
+            let error = created.place(placement).unwrap_err().to_string();
+            let method = if how == How::Bind { "bind" } else { "hard link" };
+            let line = format!(
+                "12345:12346 cannot open '{}', and a {method} does not change its owner or mode; change them, or use \
+                 another method",
+                path.display()
+            );
+            assert_eq!(error, line, "{bits:o}");
+        }
+        mode(&file, 0o604);
+        created.place(Placement::new(&file).named("file").how(How::Bind)).unwrap();
+        for (path, bits) in [(&file, 0o602), (&directory, 0o711), (&socket, 0o602)] {
+            mode(path, bits);
+            created.place(Placement::new(path).named("x").how(How::Bind)).unwrap();
+            created.unplace(&at("x")).unwrap();
+        }
+        mode(&file, 0o604);
+        let mut probe = Probe::launch(created);
+        assert_eq!(probe.next()["read"], "content");
+        probe.finish();
     });
 }

@@ -78,8 +78,8 @@ fn an_impossible_method_is_refused_with_its_reason() {
         std::os::unix::fs::chown(&elsewhere, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let methods = "use `node` for devices, `link` or `reflink` for files, `bind` or `copy` for files and directories";
-        let cases: [(Placement, String); 8] = [
+        let methods = "use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories";
+        let cases: [(Placement, String); 9] = [
             (
                 Placement::new(&file).how(How::Link),
                 "does not belong to 12345:12346, and a hard link cannot change its owner; copy it instead"
@@ -94,7 +94,11 @@ fn an_impossible_method_is_refused_with_its_reason() {
                 "cannot be reflinked into the jail: it is on another filesystem; copy it instead".into(),
             ),
             (Placement::new("/dev/null").how(How::Bind), format!("cannot be placed by bind; {methods}")),
-            (Placement::new(&socket).how(How::Bind), format!("cannot be placed by bind; {methods}")),
+            (Placement::new(&socket).how(How::Copy), format!("cannot be placed by copy; {methods}")),
+            (
+                Placement::new(&socket),
+                "is a socket or a named pipe, which can only be bound; use `bind`".into(),
+            ),
             (Placement::new("/etc").how(How::Reflink), format!("cannot be placed by reflink; {methods}")),
             (
                 Placement::new(&file).how(How::Bind).owner(OWNER),
@@ -123,12 +127,11 @@ fn an_impossible_method_is_refused_with_its_reason() {
 fn the_remains_of_a_killed_placement_do_not_disturb_the_next() {
     privileged!(guard, {
         let mut created = create(&guard, &[]);
-        let nonce = created.receipt().nonce.to_string();
         let directory = guard.directory().join("directory");
         fs::create_dir(&directory).unwrap();
         let file = guard.file("file", "");
         std::os::unix::fs::chown(&file, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
-        let cut_off = created.root().as_path().join(format!(".stockade-{nonce}"));
+        let cut_off = created.root().as_path().join(format!(".stockade-{}", stockade::Nonce::new()));
         for (source, how) in [
             (&directory, How::Copy),
             (&directory, How::Bind),

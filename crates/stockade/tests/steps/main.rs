@@ -21,7 +21,6 @@ const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 struct Ground<'g> {
     guard: &'g Guard,
     spec: JailSpec,
-    nonce: Nonce,
     ctx: StepContext,
 }
 
@@ -31,9 +30,8 @@ impl<'g> Ground<'g> {
         let id: JailId = guard.named("jail").parse().unwrap();
         let mut spec = JailSpec::new(id, exec_file, HostPath::future_directory(&guard.base()).unwrap());
         spec.owner = OWNER;
-        let nonce = Nonce::new();
-        let ctx = StepContext::new(Layout::new(&spec), Some(nonce.clone()));
-        Self { guard, spec, nonce, ctx }
+        let ctx = StepContext::new(Layout::new(&spec), Some(Nonce::new()));
+        Self { guard, spec, ctx }
     }
 
     /// As [`Self::new`], with the jail's own steps applied.

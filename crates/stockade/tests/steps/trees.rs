@@ -107,7 +107,7 @@ fn a_tree_cut_off_by_a_kill_is_removed() {
         let step = Step::from(placed_tree(&firmware(&guard), "usr/share/firmware"));
         apply_all(&ground, std::slice::from_ref(&step));
         // The state after a kill before the last call: complete, under the temporary name of this receipt.
-        let cut_off = ground.inside(&format!("usr/share/.stockade-{}", ground.nonce));
+        let cut_off = ground.inside(&format!("usr/share/.stockade-{}", Nonce::new()));
         std::fs::rename(ground.inside("usr/share/firmware"), &cut_off).unwrap();
         assert_eq!(step.undo(&ground.ctx), UndoOutcome::Removed);
         assert!(!cut_off.exists());

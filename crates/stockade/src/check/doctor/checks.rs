@@ -196,7 +196,27 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
         );
         problems.push(Finding::bad("base", Grade::Broken, fact, effect, fix));
     }
-    if !base.is_root_only && base.exists {
+    match &base.unsafe_directory {
+        Ok(None) => (),
+        Ok(Some(directory)) => {
+            let directory = directory.display();
+            problems.push(Finding::bad(
+                "base",
+                Grade::Broken,
+                format!("uid {} can write to {directory}", facts.jail_uid),
+                "no jail of that uid can be created there without --allow-unsafe-base, since it could exchange jails",
+                format!("chown root:root {directory}; chmod go-w {directory}"),
+            ));
+        }
+        Err(fact) => problems.push(Finding::bad(
+            "base",
+            Grade::Broken,
+            fact,
+            "no jail can be created there",
+            "use another --chroot-base-dir",
+        )),
+    }
+    if !base.is_root_only && base.exists && base.unsafe_directory == Ok(None) {
         problems.push(Finding::bad(
             "base",
             Grade::Warning,

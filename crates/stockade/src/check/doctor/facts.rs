@@ -9,8 +9,9 @@ use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
-use crate::spec::{HostPath, Layout, NETNS_DIRECTORY, Reason};
+use crate::spec::{HostPath, Layout, NETNS_DIRECTORY, Owner, Reason};
 use crate::state::{JailState, Store};
+use crate::sys::access::unsafe_directory;
 use crate::sys::cgroup::{has_kill, subtree_control};
 use crate::sys::modes::is_roots_own;
 use crate::sys::mounts;
@@ -90,7 +91,7 @@ pub struct HostFacts {
 }
 
 /// The facts about the base, or about its deepest existing ancestor.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct BaseFacts {
     /// The base.
     pub path: PathBuf,
@@ -102,6 +103,8 @@ pub struct BaseFacts {
     pub mount: PathBuf,
     /// Whether it belongs to root, and no other user can write to it.
     pub is_root_only: bool,
+    /// The directory on the way to the jails that their uid can change, or the error of examining one.
+    pub unsafe_directory: Result<Option<PathBuf>, String>,
     /// Mount options that obstruct jails: `ro`, `noexec`, `nodev`.
     pub options: Vec<&'static str>,
     /// The type of its filesystem.
@@ -110,6 +113,23 @@ pub struct BaseFacts {
     pub free_bytes: u64,
     /// Free inodes; `None` if the filesystem does not count inodes.
     pub free_inodes: Option<u64>,
+}
+
+impl Default for BaseFacts {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            exists: false,
+            existing: PathBuf::new(),
+            mount: PathBuf::new(),
+            is_root_only: false,
+            unsafe_directory: Ok(None),
+            options: Vec::new(),
+            filesystem: "",
+            free_bytes: 0,
+            free_inodes: None,
+        }
+    }
 }
 
 /// The capabilities that creating jails requires.
@@ -163,7 +183,7 @@ impl HostFacts {
             cgroups,
             tracking,
             devices: ["/dev/kvm", "/dev/net/tun"].map(|path| (path, try_open(path).err())).to_vec(),
-            base: BaseFacts::read(&question.base),
+            base: BaseFacts::read(question),
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
             processes: rustix::process::getrlimit(Resource::Nproc).maximum,
             jail_uid: question.uid,
@@ -193,8 +213,15 @@ impl HostFacts {
 }
 
 impl BaseFacts {
-    fn read(base: &HostPath) -> Self {
-        let path = base.as_path();
+    fn read(question: &Question) -> Self {
+        let path = question.base.as_path();
+        // The usual group of a user of its own.
+        let owner = Owner { uid: question.uid, gid: question.uid };
+        let unsafe_directory = match owner.uid {
+            // Root can change every directory.
+            0 => Ok(None),
+            _ => unsafe_directory(&question.base.join(&question.exec_name), owner),
+        };
         let existing = path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         let mut facts = Self {
             path: path.to_owned(),
@@ -205,6 +232,9 @@ impl BaseFacts {
                 .find(|path| is_mount_point(path))
                 .unwrap_or(Path::new("/"))
                 .to_owned(),
+            unsafe_directory: unsafe_directory
+                .map(|found| found.map(|directory| directory.as_path().to_owned()))
+                .map_err(|(directory, cause)| format!("cannot inspect '{directory}': {}", Reason(cause))),
             ..Self::default()
         };
         if let Ok(stat) = rustix::fs::stat(existing) {

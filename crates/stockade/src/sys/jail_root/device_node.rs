@@ -1,16 +1,17 @@
 //! Device nodes in a jail's tree.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use stockade_syscalls::descriptors::fd_path;
 
+use super::temporary::Temporary;
 use super::{JailRoot, change_owner, open_path};
 use crate::spec::{JailPath, Owner};
-use crate::sys::error::{Context, Operation, Result};
+use crate::sys::error::{Context, Error, Operation, Result};
 
 /// A device node to be created.
 #[derive(Clone, Copy)]
@@ -29,24 +30,16 @@ impl Node {
 
 impl JailRoot {
     /// Creates a device node, and replaces an existing node, file or symbolic link.
-    ///
-    /// # Arguments
-    /// `temporary` returns a unique name.
-    pub(crate) fn make_node(
-        &self,
-        path: &JailPath,
-        temporary: impl FnOnce() -> String,
-        node: &Node,
-    ) -> Result<()> {
+    pub(crate) fn make_node(&self, path: &JailPath, node: &Node) -> Result<()> {
         if self.private.get() {
             return self.make_private_node(path, node);
         }
         let (parent, name) = self.parent(path)?;
         match node.make(parent.as_fd(), name) {
-            Err(Errno::EXIST) => self.replace_by_node(parent.as_fd(), path, OsStr::new(&temporary()), node),
+            Err(Errno::EXIST) => self.replace_by_node(parent.as_fd(), path, node),
             created => {
                 created.context(Operation::MakeNode, path)?;
-                self.change_node_owner(parent.as_fd(), name, node, path)
+                self.change_node_owner(parent.as_fd(), name, node, path).map(drop)
             }
         }
     }
@@ -62,25 +55,15 @@ impl JailRoot {
     }
 
     /// Creates the node under a temporary name beside the existing file, and renames it over that.
-    fn replace_by_node(
-        &self,
-        parent: BorrowedFd<'_>,
-        path: &JailPath,
-        temporary: &OsStr,
-        node: &Node,
-    ) -> Result<()> {
-        let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
-        node.make(parent, temporary).context(Operation::MakeNode, path)?;
-        let complete = || {
-            self.change_node_owner(parent, temporary, node, path)?;
-            rustix::fs::renameat(parent, temporary, parent, path.split().1)
-                // A directory is in the way.
-                .map_err(|cause| if cause == Errno::ISDIR { Errno::EXIST } else { cause })
-                .context(Operation::MakeNode, path)
-        };
-        complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(parent, temporary, AtFlags::empty());
-        })
+    fn replace_by_node(&self, parent: BorrowedFd<'_>, path: &JailPath, node: &Node) -> Result<()> {
+        let temporary = Temporary::new(parent, self.host_path(path));
+        node.make(parent, temporary.name()).context(Operation::MakeNode, path)?;
+        let created = self.change_node_owner(parent, OsStr::new(temporary.name()), node, path)?;
+        match temporary.rename(path.split().1, created.as_fd(), RenameFlags::empty()) {
+            // A directory is in the way.
+            Err(Error { cause: Errno::ISDIR, .. }) => Err(Errno::EXIST).context(Operation::MakeNode, path),
+            renamed => renamed,
+        }
     }
 
     /// Gives the new node its owner.
@@ -93,7 +76,7 @@ impl JailRoot {
         name: &OsStr,
         node: &Node,
         path: &JailPath,
-    ) -> Result<()> {
+    ) -> Result<OwnedFd> {
         let at = self.host_path(path);
         let opened = open_path(parent, name).context(Operation::Open, &at)?;
         let found = rustix::fs::fstat(&opened).context(Operation::Inspect, &at)?;
@@ -107,6 +90,7 @@ impl JailRoot {
             // The umask removed some bits. fchmod(2) does not accept an O_PATH file descriptor.
             rustix::fs::chmod(fd_path(&opened), node.mode).context(Operation::ChangeMode, &at)?;
         }
-        change_owner(opened.as_fd(), node.owner).context(Operation::ChangeOwner, &at)
+        change_owner(opened.as_fd(), node.owner).context(Operation::ChangeOwner, &at)?;
+        Ok(opened)
     }
 }

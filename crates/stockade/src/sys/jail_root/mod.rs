@@ -5,6 +5,7 @@
 //! nothing outside the tree is reached. At worst an operation fails.
 
 mod device_node;
+mod temporary;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -17,11 +18,18 @@ use rustix::io::Errno;
 
 pub(crate) use device_node::Node;
 use stockade_syscalls::descriptors::{FIRST, copy_above_standard};
+pub(crate) use temporary::EXCHANGED;
+use temporary::Temporary;
 
 use crate::spec::{HostPath, JailPath, Layout, Owner};
+use crate::sys::directory_names::names;
 use crate::sys::error::{Context, Error, Operation, Result};
 use crate::sys::modes::{change_owner, set_mode_and_owner};
+use crate::sys::obstacle::{
+    Obstacle, is_in_read_only_subvolume, is_read_only_subvolume, make_subvolume_writable,
+};
 use crate::sys::open::{INSIDE, NEW_FILE, open_directory, open_path};
+use crate::sys::own_name::is_own_name;
 use crate::sys::remove_tree::{Removal, remove};
 use crate::sys::{modes, mounts};
 
@@ -143,33 +151,29 @@ impl JailRoot {
     /// existing file.
     ///
     /// # Arguments
-    /// `temporary` is a unique name.
+    /// `fill` gets the temporary path of the file, and the open file.
+    ///
+    /// # Errors
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the file in the meantime. Nothing has its name then.
     pub(crate) fn write_file<E: From<Error>>(
         &self,
         path: &JailPath,
-        temporary: &str,
         mode: u32,
         owner: Option<Owner>,
-        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+        fill: impl FnOnce(&JailPath, BorrowedFd<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        let mode_bits = Mode::from_raw_mode(mode);
-        let target = create_temporary(&parent, temporary, || {
-            rustix::fs::openat2(&parent, temporary, NEW_FILE, mode_bits, INSIDE)
-        })
-        .context(Operation::OpenPlaced, &at)?;
-        let complete = || {
-            if let Some(owner) = owner {
-                change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
-            }
-            self.set_mode(target.as_fd(), mode, &at)?;
-            fill(target.as_fd())?;
-            Ok(rustix::fs::renameat(&parent, temporary, &parent, name).context(Operation::Rename, &at)?)
-        };
-        complete().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
-        })
+        let temporary = Temporary::new(parent.as_fd(), at.clone());
+        let flags = Mode::from_raw_mode(mode);
+        let target = rustix::fs::openat2(&parent, temporary.name(), NEW_FILE, flags, INSIDE)
+            .context(Operation::OpenPlaced, &at)?;
+        if let Some(owner) = owner {
+            change_owner(target.as_fd(), owner).context(Operation::ChangeOwner, &at)?;
+        }
+        self.set_mode(target.as_fd(), mode, &at)?;
+        fill(&path.beside(temporary.name()), target.as_fd())?;
+        Ok(temporary.rename(name, target.as_fd(), RenameFlags::empty())?)
     }
 
     /// Whether this process created the root, and no other could access it yet.
@@ -238,59 +242,51 @@ impl JailRoot {
     /// complete. Until then only root can access it.
     ///
     /// # Arguments
-    /// `temporary` is a unique name.
+    /// `fill` gets the temporary path of the directory, and the open directory.
+    ///
+    /// # Errors
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the directory in the meantime. Nothing has its name then.
     pub(crate) fn write_directory<E: From<Error>>(
         &self,
         path: &JailPath,
-        temporary: &str,
         mode: u32,
         owner: Owner,
-        fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), E>,
+        fill: impl FnOnce(&JailPath, BorrowedFd<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        match rustix::fs::mkdirat(&parent, temporary, Mode::RWXU) {
-            // A process that was killed here left it.
-            Err(Errno::EXIST) => {
-                remove(parent.as_fd(), OsStr::new(temporary), &at);
-                rustix::fs::mkdirat(&parent, temporary, Mode::RWXU)
-            }
-            created => created,
-        }
-        .context(Operation::CreateDirectory, &at)?;
+        let temporary = Temporary::new(parent.as_fd(), at.clone());
+        rustix::fs::mkdirat(&parent, temporary.name(), Mode::RWXU)
+            .context(Operation::CreateDirectory, &at)?;
         let resolve = INSIDE.union(ResolveFlags::NO_XDEV);
-        let directory = open_directory(parent.as_fd(), Path::new(temporary), resolve)
+        let directory = open_directory(parent.as_fd(), Path::new(temporary.name()), resolve)
+            .map_err(|cause| match cause {
+                Errno::NOENT | Errno::NOTDIR | Errno::LOOP => EXCHANGED,
+                cause => cause,
+            })
             .context(Operation::CreateDirectory, &at)?;
         // The jail's uid may have replaced it by a directory of its own, but cannot create one that belongs
         // to root. The umask may have removed bits, so the mode is not compared exactly.
         let found = rustix::fs::fstat(&directory).context(Operation::Inspect, &at)?;
         if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o077 != 0 {
-            return Ok(Err(Errno::EXIST).context(Operation::CreateDirectory, &at)?);
+            return Ok(Err(EXCHANGED).context(Operation::CreateDirectory, &at)?);
         }
-        let complete = || {
-            fill(directory.as_fd())?;
-            set_mode_and_owner(directory.as_fd(), mode, owner, &at)?;
-            let renamed =
-                rustix::fs::renameat_with(&parent, temporary, &parent, name, RenameFlags::NOREPLACE);
-            Ok(renamed.context(Operation::Rename, &at)?)
-        };
-        complete().inspect_err(|_| {
-            remove(parent.as_fd(), OsStr::new(temporary), &at);
-        })
+        fill(&path.beside(temporary.name()), directory.as_fd())?;
+        set_mode_and_owner(directory.as_fd(), mode, owner, &at)?;
+        Ok(temporary.rename(name, directory.as_fd(), RenameFlags::NOREPLACE)?)
     }
 
     /// Creates a hard link at `path` to an open file of the same filesystem, and replaces an existing file.
-    pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath, temporary: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then.
+    pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
-        create_temporary(&parent, temporary, || {
-            rustix::fs::linkat(file, c"", &parent, temporary, AtFlags::EMPTY_PATH)
-        })
-        .context(Operation::Link, &at)?;
-        let renamed = rustix::fs::renameat(&parent, temporary, &parent, name);
-        // A rename does nothing if both names are hard links to one file.
-        let _ = rustix::fs::unlinkat(&parent, temporary, AtFlags::empty());
-        renamed.context(Operation::Rename, &at)
+        let temporary = Temporary::new(parent.as_fd(), at.clone());
+        rustix::fs::linkat(file, c"", &parent, temporary.name(), AtFlags::EMPTY_PATH)
+            .context(Operation::Link, &at)?;
+        temporary.rename(name, file, RenameFlags::empty())
     }
 
     /// Opens something of any kind but a symbolic link, to inspect it; `None` if it does not exist.
@@ -325,21 +321,69 @@ impl JailRoot {
         if !self.is_own(parent.as_fd())? {
             return Ok(Removal::NeverThere);
         }
-        Ok(remove(parent.as_fd(), name, &self.host_path(path)))
-    }
-}
-
-/// Creates something under a temporary name. A file of that name was left by a killed process.
-fn create_temporary<T>(
-    parent: &OwnedFd,
-    temporary: &str,
-    create: impl Fn() -> std::result::Result<T, Errno>,
-) -> std::result::Result<T, Errno> {
-    match create() {
-        Err(Errno::EXIST) => {
-            rustix::fs::unlinkat(parent, temporary, AtFlags::empty())?;
-            create()
+        let at = self.host_path(path);
+        match remove(parent.as_fd(), name, &at) {
+            Removal::Left(..) if self.make_subvolumes_writable(path) => Ok(remove(parent.as_fd(), name, &at)),
+            removal => Ok(removal),
         }
-        created => created,
+    }
+
+    /// Removes everything with a temporary name from the directory that `path` is in.
+    ///
+    /// Its names are those of placements that were interrupted by a kill, or were invented by the jail's uid.
+    pub(crate) fn remove_temporaries(&self, path: &JailPath) -> Result<Removal> {
+        let parent = match self.parent(path) {
+            Ok((parent, _)) => parent,
+            Err(Error { cause: Errno::NOENT | Errno::NOTDIR | Errno::LOOP, .. }) => {
+                return Ok(Removal::NeverThere);
+            }
+            Err(e) => return Err(e),
+        };
+        let mut outcome = Removal::NeverThere;
+        for name in names(parent.as_fd()).context(Operation::Read, self.host_path(path))? {
+            let Some(name) = name.to_str().ok().filter(|name| is_own_name(name)) else { continue };
+            match self.remove(&path.beside(name))? {
+                Removal::NeverThere => (),
+                left @ Removal::Left(..) => return Ok(left),
+                removal => outcome = removal,
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Makes the read-only subvolumes on the way to `path` writable. Returns whether there were any.
+    fn make_subvolumes_writable(&self, path: &JailPath) -> bool {
+        let directories = self.directories_above(path);
+        directories.iter().filter(|(_, directory)| make_subvolume_writable(directory.as_fd())).count() > 0
+    }
+
+    /// The existing directories on the way to `path`, from the root, each with its path on the host.
+    fn directories_above(&self, path: &JailPath) -> Vec<(HostPath, OwnedFd)> {
+        let mut above: Vec<&Path> = path.split().0.ancestors().collect();
+        above.reverse();
+        let open = |below: &Path| {
+            let directory = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+            let opened = open_directory(self.root(), directory, INSIDE).ok()?;
+            Some((self.path.join(below), opened))
+        };
+        above.into_iter().map_while(open).collect()
+    }
+
+    /// What prevents anything from being created or replaced at `path`: the path on the host that has the obstacle,
+    /// the obstacle, and the command that removes it.
+    pub(crate) fn obstacle(&self, path: &JailPath) -> Option<(HostPath, Obstacle, String)> {
+        let directories = self.directories_above(path);
+        let (parent, directory) = directories.last()?;
+        let found = |at: &HostPath, obstacle: Obstacle| Some((at.clone(), obstacle, obstacle.fix(at)));
+        if let Some(obstacle) = Obstacle::of(directory.as_fd()) {
+            return found(parent, obstacle);
+        }
+        let subvolume = directories.iter().rev().find(|(_, above)| is_read_only_subvolume(above.as_fd()));
+        if let Some((root, _)) = subvolume.filter(|_| is_in_read_only_subvolume(directory.as_fd())) {
+            let obstacle = Obstacle::ReadOnlySubvolume;
+            return Some((parent.clone(), obstacle, obstacle.fix(root)));
+        }
+        let existing = open_path(self.root(), path.relative()).ok()?;
+        found(&self.host_path(path), Obstacle::of(existing.as_fd())?)
     }
 }
