@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use stockade::spec::{ExecFile, HostPath, JailSpec, Owner};
 use stockade::{ErrorKind, ExitStatus, Streams};
-use testkit::{Guard, privileged, probe_spec};
+use testkit::{Guard, privileged, probe_spec, program};
 
 /// The parent cgroup of the test's jails, in the host's hierarchy for pids.
 fn parent(guard: &Guard) -> PathBuf {
