@@ -138,7 +138,7 @@ pub(crate) fn warnings(spec: &JailSpec) -> impl Iterator<Item = String> {
 
 fn without_kvm(spec: &JailSpec) -> Option<String> {
     let name = &spec.profile.name;
-    let needs_kvm = ["firecracker", "cloud-hypervisor"].contains(&name.as_str());
+    let needs_kvm = spec.profile.devices.iter().any(|device| device.absolute() == Path::new("/dev/kvm"));
     (needs_kvm && !Path::new("/dev/kvm").exists()).then(|| {
         format!(
             "this host has no '/dev/kvm', so '{name}' cannot run a guest; run `stockade doctor` for details"

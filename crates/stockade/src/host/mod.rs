@@ -26,6 +26,8 @@ pub struct Host {
     pub userfaultfd_minor: Option<u32>,
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
+    /// The hard limit of this process's open file descriptors; `None` if there is none.
+    pub open_files: Option<u64>,
     /// The template mount namespace, to copy instead of the host's.
     pub template_mounts: Option<TemplateMounts>,
     /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
@@ -42,7 +44,8 @@ impl Host {
         // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
-        Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
+        let boot_id = crate::sys::cache::boot_id()?;
+        Ok(Self { boot_id, tracking, open_files: open_files_limit(), ..Self::with_cgroups(cgroups)? })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
@@ -56,6 +59,11 @@ impl Host {
             (minor_of(&misc, "userfaultfd"), TemplateMounts::find().ok());
         Ok(Self { userfaultfd_minor, cgroups, template_mounts, ..Self::default() })
     }
+}
+
+/// The hard limit of this process's open file descriptors; `None` if there is none.
+pub(crate) fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

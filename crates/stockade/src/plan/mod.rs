@@ -129,8 +129,11 @@ fn device_nodes(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Vec<Step> {
     nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
     let step = |(path, major, minor)| {
         JailPath::new(path).map(|path| {
-            // Firecracker's jailer continues without a source of randomness, and so does the drop-in.
-            let optional = mode == LaunchMode::BecomeVmm && (major, minor) == (1, 9);
+            let optional = match mode {
+                LaunchMode::Spawn => !spec.profile.devices.contains(&path),
+                // Firecracker's jailer continues without a source of randomness, and so does the drop-in.
+                LaunchMode::BecomeVmm => (major, minor) == (1, 9),
+            };
             DeviceNode { optional, ..DeviceNode::character(path, major, minor, spec.owner) }.into()
         })
     };
