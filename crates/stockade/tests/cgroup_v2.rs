@@ -301,18 +301,77 @@ fn a_cgroup_with_foreign_processes_is_refused_and_left_alone() {
             let mut foreign = Foreign::in_cgroup(&cgroup);
             let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InTheWay, "{below:?}: {error}");
+            let named = format!("with process {} in it", foreign.0.id());
+            assert!(error.to_string().contains(&named), "{below:?}: {error}");
             assert!(foreign.lives() && cgroup.exists(), "{below:?}");
+            // The cgroups above are unchanged too.
+            assert_eq!(read(own_cgroup(&spec).parent().unwrap().join("cgroup.subtree_control")), "");
         }
     });
 }
 
 #[test]
-fn an_existing_empty_cgroup_is_used() {
+fn a_thread_in_a_threaded_cgroup_is_named() {
+    unified!(guard, {
+        let spec = spec(&guard, "thread", &[], &["pids.max=64"]);
+        let threads = own_cgroup(&spec).join("threads");
+        fs::create_dir_all(&threads).unwrap();
+        let mut foreign = Foreign::in_cgroup(&own_cgroup(&spec));
+        fs::write(threads.join("cgroup.type"), "threaded").unwrap();
+        fs::write(threads.join("cgroup.procs"), foreign.0.id().to_string()).unwrap();
+        let error = guard.store().create(&spec).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", foreign.0.id())), "{error}");
+        assert!(foreign.lives() && threads.exists());
+    });
+}
+
+#[test]
+fn a_file_that_the_cgroup_lacks_is_named() {
+    unified!(guard, {
+        for file in ["pids.maximum", "memory.limit"] {
+            let spec = spec(&guard, "file", &[], &[&format!("{file}=1")]);
+            let error = guard.store().create(&spec).unwrap_err();
+            let at = own_cgroup(&spec).join(file);
+            let line = format!("cannot write '{}': no such file in this cgroup", at.display());
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, line));
+            assert!(!own_cgroup(&spec).exists() && !guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_disk_is_limited_by_its_number() {
+    unified!(guard, {
+        let controllers = read(cgroup("cgroup.controllers"));
+        if !controllers.split(' ').any(|name| name == "io") {
+            return testkit::skip("a_disk_is_limited_by_its_number", "io in cgroup v2");
+        }
+        let Some(device) = fs::read_dir("/sys/block").unwrap().flatten().next() else {
+            return testkit::skip("a_disk_is_limited_by_its_number", "a block device");
+        };
+        let device = read(device.path().join("dev"));
+        let setting = format!("io.max={device} rbps=1048576 wiops=120");
+        let spec = spec(&guard, "disk", &["sleep"], &[&setting]);
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
+        let line = format!("{device} rbps=1048576 wbps=max riops=max wiops=120");
+        assert_eq!(read(own_cgroup(&spec).join("io.max")), line);
+        tear_down(running);
+    });
+}
+
+#[test]
+fn an_existing_empty_cgroup_is_made_anew() {
     unified!(guard, {
         let spec = spec(&guard, "empty", &["sleep"], &["pids.max=64"]);
-        fs::create_dir_all(own_cgroup(&spec)).unwrap();
+        fs::create_dir_all(own_cgroup(&spec).join("below/it")).unwrap();
+        // Values of it that the jail does not set: of its own controller, and of a cgroup that stops its processes.
+        fs::write(own_cgroup(&spec).join("cgroup.max.depth"), "1").unwrap();
+        fs::write(own_cgroup(&spec).join("cgroup.freeze"), "1").unwrap();
         let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         assert_eq!(read(own_cgroup(&spec).join("cgroup.procs")), running.pid().to_string());
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.max.depth")), "max");
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.freeze")), "0");
+        assert!(!own_cgroup(&spec).join("below").exists());
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
     });

@@ -6,7 +6,8 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
-use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
+use stockade::spec::{CgroupVersion, JailSpec, SpecError};
+use stockade::steps::Note;
 use stockade::{CgroupLayout, Error, ErrorKind, Layout};
 
 use crate::terminal::output::{Code, Failure};
@@ -34,6 +35,10 @@ fn failure(error: &Error) -> Failure {
             Failure::flag("cgroup", format!("{error}; run `stockade doctor` for the available controllers"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
+        Error::NoParentCgroup { .. } => {
+            let text = error.to_string().replace("give the jail a cgroup setting", "add --cgroup");
+            Failure::flag("parent-cgroup", text)
+        }
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         _ => Failure::new(error.to_string()),
     }
@@ -52,15 +57,12 @@ fn fix(flag: &str, cause: &SpecError) -> &'static str {
 /// The failure of a jail's creation.
 pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
-        Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
-            match *cause {
-                // The files of a controller depend on the kernel, so no earlier check can find this.
-                Errno::NOENT => Failure::flag(
-                    "cgroup",
-                    format!("{error}; use a file that the controller has on this host"),
-                ),
-                _ => Failure::flag("cgroup", format!("{error}: the kernel rejects '{setting}'")),
-            }
+        // The files of a controller depend on the kernel, so no earlier check can find this.
+        Error::CgroupSetting { cause: Errno::NOENT, .. } => {
+            Failure::flag("cgroup", format!("{error}; use a file that the controller has on this host"))
+        }
+        Error::CgroupSetting { setting, .. } => {
+            Failure::flag("cgroup", format!("{error}: the kernel rejects '{setting}'"))
         }
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
             let text = format!("{error} in cgroup v{}, but one in v{other}", 3 - other);
@@ -69,10 +71,6 @@ pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
         Error::Running { .. } => Failure::new(format!("{error}; stop it first or use another id")),
         _ => failure(error),
     }
-}
-
-fn setting_of<'s>(spec: &'s JailSpec, file: &str) -> Option<&'s CgroupSetting> {
-    spec.cgroups.iter().find(|setting| Path::new(file).ends_with(&setting.file))
 }
 
 /// The cgroup version that has this controller, if the requested version lacks it.
@@ -129,6 +127,14 @@ pub(crate) fn exec_failed(error: &Error) -> Failure {
         _ => (Code::OwnFailure, ""),
     };
     Failure::Coded(format!("{error}{fix}"), code)
+}
+
+/// A note about a created jail, with the flag for another result.
+pub(crate) fn note(note: &Note) -> String {
+    match note {
+        Note::ReplacedCgroup(_) => format!("{note}; use --parent-cgroup for limits set beforehand"),
+        Note::WithoutDevice { .. } => note.to_string(),
+    }
 }
 
 /// Faults that will only show once the VMM runs.

@@ -148,7 +148,7 @@ impl Created {
         &self.stripped
     }
 
-    /// What a person should know about the creation: a device that the jail lacks.
+    /// What a person should know about the creation: a cgroup that was replaced, a device that the jail lacks.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }

@@ -19,6 +19,8 @@ use crate::sys::remove_tree::Removal;
 /// What a person should know about a jail that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
+    /// A cgroup with the name of the jail's was removed with its values, and created again.
+    ReplacedCgroup(HostPath),
     /// The jail lacks a device node that this process may not create, and that its profile does not need.
     WithoutDevice {
         /// The node.
@@ -31,6 +33,12 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ReplacedCgroup(cgroup) => {
+                write!(
+                    f,
+                    "replaced cgroup '{cgroup}' and its values: no process was in it, and no jail owns it"
+                )
+            }
             Self::WithoutDevice { path, cause } => {
                 write!(f, "the jail has no '{path}': cannot make device node '{path}': {}", Reason(*cause))
             }

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, write_existing};
+use super::{EVENTS, FREEZER_STATE, KILL, children, first_task, for_each_below, processes, write_existing};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result};
 use crate::sys::process::{KILL_TIMEOUT, PidFd, remaining};
@@ -41,6 +41,33 @@ pub(crate) fn empty_and_remove(cgroup: &HostPath) -> Result<Removal> {
             Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
         }
     }
+}
+
+/// Removes a cgroup without processes, and those below it. No process is killed.
+pub(crate) fn remove_unused(cgroup: &HostPath) -> Result<Removal> {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        match remove_bottom_up(cgroup) {
+            Ok(()) => return Ok(Removal::Removed),
+            Err(Errno::NOENT) => return Ok(Removal::NeverThere),
+            // A process is about to leave it, or has just joined it.
+            Err(Errno::BUSY) if Instant::now() < deadline && !is_in_use(cgroup)? => pause(),
+            Err(Errno::BUSY) => {
+                return Ok(Removal::Left(cgroup.clone(), "a process is in it".to_owned()));
+            }
+            Err(cause) => return Err(cause).context(Operation::Remove, cgroup),
+        }
+    }
+}
+
+/// Whether a process is in a cgroup or in one below it.
+fn is_in_use(cgroup: &HostPath) -> Result<bool> {
+    let mut used = false;
+    for_each_below(cgroup, &mut |below| {
+        used |= first_task(below)?.is_some();
+        Ok(())
+    })?;
+    Ok(used)
 }
 
 /// Kills the processes in a cgroup and below, and waits until they have exited.
@@ -180,7 +207,7 @@ fn wait_until_unpopulated(cgroup: &HostPath, deadline: Instant) -> Result<()> {
 }
 
 fn remove_bottom_up(cgroup: &HostPath) -> std::result::Result<(), Errno> {
-    for below in children(cgroup) {
+    for below in children(cgroup)? {
         match remove_bottom_up(&below) {
             Ok(()) | Err(Errno::NOENT) => (),
             Err(cause) => return Err(cause),
