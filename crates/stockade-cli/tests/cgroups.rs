@@ -124,3 +124,71 @@ fn a_value_may_contain_an_equals_sign() {
         refused(&output, line);
     });
 }
+
+#[test]
+fn plan_shows_the_parent_that_is_joined() {
+    let pids = needs!(v1("pids"), "cgroup v1");
+    privileged!(guard, {
+        let parent = pids.join(guard.name());
+        fs::create_dir(&parent).unwrap();
+        let arguments = arguments(&guard, "plan", &["--parent-cgroup", guard.name()], &[]);
+        let plan = run_with(&mut command(&guard, &arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+        let line = format!("move into the cgroup through {}/tasks", parent.display());
+        assert!(plan.code == 0 && plan.stdout.contains(&line), "{plan:?}");
+    });
+}
+
+#[test]
+fn a_misspelt_parent_is_refused_with_its_flag() {
+    privileged!(guard, {
+        let output = run(&guard, &["--parent-cgroup", guard.name()], &["exit=0"]);
+        let line = format!(
+            "--parent-cgroup: there is no cgroup '{}' in any hierarchy; create it, or add --cgroup, for which it is \
+             created",
+            guard.name()
+        );
+        refused(&output, &line);
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
+fn a_parent_in_the_freezer_holds_the_tracking_cgroup() {
+    let freezer = needs!(v1("freezer"), "cgroup v1");
+    privileged!(guard, {
+        fs::create_dir(freezer.join(guard.name())).unwrap();
+        // Without cgroup v2, the tracking cgroup is in the freezer.
+        let hide =
+            "awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts | while read at; do umount \"$at\"; done";
+        let flags = ["--parent-cgroup", guard.name()];
+        let plan = after(&guard, hide, &[], &arguments(&guard, "plan", &flags, &[])).stdout;
+        let parent = freezer.join(guard.name()).display().to_string();
+        assert!(plan.contains(&format!("cgroup {parent}/stockade-{}-", guard.named("jail"))), "{plan}");
+        assert!(!plan.contains(&format!("{parent}/tasks")), "it is in one cgroup of the hierarchy: {plan}");
+        let output = run_after(&guard, hide, &[], &flags, &["daemon=1", "exit=5"]);
+        assert_eq!((output.code, output.stderr.as_str()), (5, ""), "{}", output.stdout);
+        let left = fs::read_dir(freezer.join(guard.name())).unwrap().flatten();
+        assert_eq!(left.filter(|entry| entry.path().is_dir()).count(), 0);
+    });
+}
+
+#[test]
+fn a_read_only_hierarchy_does_not_hide_a_writable_one() {
+    let pids = needs!(v1("pids"), "cgroup v1");
+    let unified = needs!(hybrid(), "hugetlb in cgroup v2 beside cgroup v1");
+    privileged!(guard, {
+        let enabled = fs::read_to_string(unified.join("cgroup.subtree_control")).unwrap();
+        let (one, two) = (guard.directory().join("one"), guard.directory().join("two"));
+        let script = "mkdir -p $3 $4; mount --bind $1 $3; mount --bind $2 $4; \
+                      mount -o remount,bind,ro $1; mount -o remount,bind,ro $2";
+        let values = [&unified, &pids, &one, &two].map(|path| path.to_str().unwrap());
+        let flags =
+            ["--parent-cgroup", guard.name(), "--cgroup", "hugetlb.2MB.max=0", "--cgroup", "pids.max=9"];
+        let output = run_after(&guard, script, &values, &flags, &["exit=5"]);
+        assert_eq!((output.code, output.stderr.as_str()), (5, ""));
+        testkit::remove_cgroup(guard.name());
+        if !enabled.contains("hugetlb") {
+            fs::write(unified.join("cgroup.subtree_control"), "-hugetlb").unwrap();
+        }
+    });
+}

@@ -199,16 +199,35 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
 }
 
 #[test]
-fn a_missing_parent_without_settings_is_not_created() {
+fn a_named_parent_without_settings_has_to_exist() {
     unified!(guard, {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "absent", &["sleep"], &[]);
             spec.cgroup_version = version;
+            let error = guard.store().create(&spec).unwrap_err();
+            let place = version.map_or("any hierarchy", |_| "cgroup v2");
+            let line = format!(
+                "there is no cgroup '{}' in {place}; create it, or give the jail a cgroup setting, for which it is \
+                 created",
+                guard.name()
+            );
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, line));
+            assert!(!guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_missing_default_parent_is_not_created() {
+    unified!(guard, {
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "absent", &["sleep"], &[]);
+            (spec.cgroup_version, spec.parent_cgroup) = (version, None);
             let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             let own = read("/proc/self/cgroup").trim_end_matches('/').to_owned();
             let tracking = format!("{own}/stockade-{}-", guard.named("absent"));
             assert!(cgroup_of(running.pid()).starts_with(&tracking), "{version:?}");
-            assert!(!cgroup(guard.name()).exists());
+            assert!(!cgroup("stockade-probe").exists());
             tear_down(running);
         }
     });

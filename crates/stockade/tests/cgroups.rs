@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use stockade::spec::{ExecFile, HostPath, JailSpec};
+use stockade::spec::{CgroupVersion, ExecFile, HostPath, JailSpec};
 use stockade::{Error, ErrorKind, Running, Store, Streams};
 use testkit::{Guard, privileged, program, skip};
 
@@ -265,5 +265,99 @@ fn the_refused_one_of_two_equal_files_is_named() {
         let error = guard.store().create(&spec(&guard, "two", &["pids.max=9", "pids.max=many"])).unwrap_err();
         let Error::CgroupSetting { setting, .. } = &error else { panic!("{error}") };
         assert_eq!(setting.to_string(), "pids.max=many");
+    });
+}
+
+#[test]
+fn a_named_parent_is_joined_wherever_it_exists() {
+    cgroup_v1!(guard, pids = "pids", memory = "memory", freezer = "freezer", {
+        for hierarchy in [&pids, &memory, &freezer] {
+            fs::create_dir(hierarchy.join(guard.name())).unwrap();
+        }
+        fs::write(pids.join(guard.name()).join("pids.max"), "50").unwrap();
+        for (id, version, settings, new_pid_ns) in [
+            ("any", None, &[][..], false),
+            ("one", Some(CgroupVersion::V1), &[], false),
+            ("pidns", None, &[], true),
+            // The limits of the parent hold also where the jail has no cgroup of its own.
+            ("with", None, &["memory.limit_in_bytes=512M"], false),
+        ] {
+            let spec = JailSpec { cgroup_version: version, new_pid_ns, ..spec(&guard, id, settings) };
+            let running = launch(&guard.store(), &spec);
+            assert_eq!(cgroup_of(running.pid(), "pids"), format!("/{}", guard.name()), "{id}");
+            assert!(cgroup_of(running.pid(), "memory").contains(guard.name()), "{id}");
+            assert!(cgroup_of(running.pid(), "freezer").contains(guard.name()), "{id}");
+            assert!(!cgroup_of(running.pid(), "cpu").contains(guard.name()), "{id}: it has no such parent");
+            running.tear_down();
+            assert!(pids.join(guard.name()).exists(), "the parent outlives the jail");
+        }
+        assert_eq!(read(pids.join(guard.name()).join("pids.max")), "50");
+    });
+}
+
+#[test]
+fn a_missing_parent_without_settings_is_refused() {
+    privileged!(guard, {
+        let v1 = mounts().iter().any(|(_, kind, _)| kind == "cgroup").then_some(CgroupVersion::V1);
+        let v2 = mounts().iter().any(|(_, kind, _)| kind == "cgroup2").then_some(CgroupVersion::V2);
+        for version in [None].into_iter().chain(v1.map(Some)).chain(v2.map(Some)) {
+            let spec = JailSpec { cgroup_version: version, ..spec(&guard, "misspelt", &[]) };
+            let error = guard.store().create(&spec).unwrap_err();
+            let place = version.map_or("any hierarchy".to_owned(), |version| format!("cgroup {version}"));
+            let line = format!(
+                "there is no cgroup '{}' in {place}; create it, or give the jail a cgroup setting, for which it is \
+                 created",
+                guard.name()
+            );
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, line), "{version:?}");
+            assert!(!guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_parent_of_the_other_version_is_not_joined() {
+    cgroup_v1!(guard, pids = "pids", {
+        fs::create_dir(pids.join(guard.name())).unwrap();
+        if !mounts().iter().any(|(_, kind, _)| kind == "cgroup2") {
+            return skip(std::any::type_name_of_val(&|| ()), "both cgroup versions");
+        }
+        let version = Some(CgroupVersion::V2);
+        let error = guard.store().create(&JailSpec { cgroup_version: version, ..spec(&guard, "v2", &[]) });
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn one_jail_has_settings_of_both_versions() {
+    cgroup_v1!(guard, memory = "memory", {
+        let unified = mounts().into_iter().find(|(_, kind, _)| kind == "cgroup2").map(|mount| mount.0);
+        let huge = |at: &PathBuf| has(&read(at.join("cgroup.controllers")).replace(' ', ","), "hugetlb");
+        let Some(unified) = unified.filter(huge) else {
+            return skip(std::any::type_name_of_val(&|| ()), "hugetlb in cgroup v2 beside cgroup v1");
+        };
+        let enabled = read(unified.join("cgroup.subtree_control"));
+        let settings = ["memory.limit_in_bytes=512M", "hugetlb.2MB.max=4194304"];
+        let running = launch(&guard.store(), &spec(&guard, "both", &settings));
+        let path = format!("/{}/{}", guard.name(), guard.named("both"));
+        assert_eq!(cgroup_of(running.pid(), ""), path);
+        assert!(cgroup_of(running.pid(), "memory").ends_with(&path));
+        let (memory, unified_own) = (own(&memory, &guard, "both"), own(&unified, &guard, "both"));
+        assert_eq!(read(memory.join("memory.limit_in_bytes")), (512 << 20).to_string());
+        assert_eq!(read(unified_own.join("hugetlb.2MB.max")), "4194304");
+        running.tear_down();
+        assert!(!memory.exists() && !unified_own.exists());
+        // A requested version holds for all settings.
+        let requested = spec(&guard, "one", &settings);
+        let error = guard
+            .store()
+            .create(&JailSpec { cgroup_version: Some(CgroupVersion::V1), ..requested })
+            .unwrap_err();
+        assert_eq!(error.to_string(), "this host has no cgroup controller 'hugetlb'");
+        // The controller was enabled at the root of the hierarchy.
+        testkit::remove_cgroup(guard.name());
+        if !has(&enabled.replace(' ', ","), "hugetlb") {
+            fs::write(unified.join("cgroup.subtree_control"), "-hugetlb").unwrap();
+        }
     });
 }

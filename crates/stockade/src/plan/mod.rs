@@ -59,6 +59,8 @@ impl Plan {
 /// # Errors
 /// * [`Error::NoHierarchy`](crate::Error::NoHierarchy) if this host has no hierarchy of the requested cgroup version
 /// * [`Error::NoController`](crate::Error::NoController) if this host lacks the controller of a cgroup setting
+/// * [`Error::NoParentCgroup`](crate::Error::NoParentCgroup) if a jail without settings names a parent cgroup that does
+///   not exist
 /// * [`PlacementError::Taken`] if the executable has the name of another file in the jail's root
 /// * [`SpecError::OtherCgroupVersion`](crate::spec::SpecError::OtherCgroupVersion) if a setting's file exists only in
 ///   the other cgroup version

@@ -48,7 +48,7 @@ impl Limit {
 
 /// The cgroup version of each controller with a limit, if this host has the controller.
 pub(super) fn versions() -> Result<BTreeMap<String, u32>> {
-    let layout = CgroupLayout::read_mounts()?.with_unified(Path::new(""))?;
+    let layout = CgroupLayout::read_mounts()?.with_controllers()?;
     let version = |controller| match (layout.v2_with(controller), layout.v1_with(controller)) {
         (Some(_), _) => Some(2),
         (None, found) => found.map(|_| 1),

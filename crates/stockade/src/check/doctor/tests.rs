@@ -178,6 +178,7 @@ fn cgroups_are_listed_with_their_enabled_controllers() {
     let memory = Hierarchy {
         mount: std::path::PathBuf::from("/sys/fs/cgroup/memory").into(),
         options: vec!["rw".into(), "memory".into()],
+        has_parent: false,
     };
     facts.cgroups.v1.push(memory);
     assert_eq!(
