@@ -86,6 +86,10 @@ fn check_cgroups(
         cgroups.move_into_parent(spec)?;
     }
     for setting in given.values("cgroup") {
+        // Firecracker's jailer accepts exactly one equals sign.
+        if setting.matches('=').count() != 1 {
+            return Err(SpecError::CgroupFormat(setting.to_owned()).into());
+        }
         let setting: CgroupSetting = setting.parse()?;
         cgroups.offers(version, &setting)?;
         spec.cgroups.push(setting);

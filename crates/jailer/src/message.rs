@@ -47,6 +47,8 @@ pub(crate) fn of_check(error: &Error) -> String {
         | Error::HardLink { .. }
         | Error::NotTakenOut { .. }
         | Error::Enter { .. }
+        | Error::NoParentCgroup { .. }
+        | Error::CgroupSetting { .. }
         | Error::Frozen { .. }
         | Error::NotStarted { .. }
         | Error::Interrupted

@@ -196,16 +196,35 @@ fn a_parent_alone_is_joined_and_outlives_the_jail() {
 }
 
 #[test]
-fn a_missing_parent_without_settings_is_not_created() {
+fn a_named_parent_without_settings_has_to_exist() {
     unified!(guard, {
         for version in [None, Some(CgroupVersion::V2)] {
             let mut spec = spec(&guard, "absent", &["sleep"], &[]);
             spec.cgroup_version = version;
+            let error = guard.store().create(&spec).unwrap_err();
+            let place = version.map_or("any hierarchy", |_| "cgroup v2");
+            let line = format!(
+                "there is no cgroup '{}' in {place}; create it, or give the jail a cgroup setting, for which it is \
+                 created",
+                guard.name()
+            );
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, line));
+            assert!(!guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_missing_default_parent_is_not_created() {
+    unified!(guard, {
+        for version in [None, Some(CgroupVersion::V2)] {
+            let mut spec = spec(&guard, "absent", &["sleep"], &[]);
+            (spec.cgroup_version, spec.parent_cgroup) = (version, None);
             let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
             let own = read("/proc/self/cgroup").trim_end_matches('/').to_owned();
             let tracking = format!("{own}/stockade-{}-", guard.named("absent"));
             assert!(cgroup_of(running.pid()).starts_with(&tracking), "{version:?}");
-            assert!(!cgroup(guard.name()).exists());
+            assert!(!cgroup("stockade-probe").exists());
             tear_down(running);
         }
     });
@@ -298,18 +317,77 @@ fn a_cgroup_with_foreign_processes_is_refused_and_left_alone() {
             let mut foreign = Foreign::in_cgroup(&cgroup);
             let error = guard.store().create(&spec).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InTheWay, "{below:?}: {error}");
+            let named = format!("with process {} in it", foreign.0.id());
+            assert!(error.to_string().contains(&named), "{below:?}: {error}");
             assert!(foreign.lives() && cgroup.exists(), "{below:?}");
+            // The cgroups above are unchanged too.
+            assert_eq!(read(own_cgroup(&spec).parent().unwrap().join("cgroup.subtree_control")), "");
         }
     });
 }
 
 #[test]
-fn an_existing_empty_cgroup_is_used() {
+fn a_thread_in_a_threaded_cgroup_is_named() {
+    unified!(guard, {
+        let spec = spec(&guard, "thread", &[], &["pids.max=64"]);
+        let threads = own_cgroup(&spec).join("threads");
+        fs::create_dir_all(&threads).unwrap();
+        let mut foreign = Foreign::in_cgroup(&own_cgroup(&spec));
+        fs::write(threads.join("cgroup.type"), "threaded").unwrap();
+        fs::write(threads.join("cgroup.procs"), foreign.0.id().to_string()).unwrap();
+        let error = guard.store().create(&spec).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", foreign.0.id())), "{error}");
+        assert!(foreign.lives() && threads.exists());
+    });
+}
+
+#[test]
+fn a_file_that_the_cgroup_lacks_is_named() {
+    unified!(guard, {
+        for file in ["pids.maximum", "memory.limit"] {
+            let spec = spec(&guard, "file", &[], &[&format!("{file}=1")]);
+            let error = guard.store().create(&spec).unwrap_err();
+            let at = own_cgroup(&spec).join(file);
+            let line = format!("cannot write '{}': no such file in this cgroup", at.display());
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, line));
+            assert!(!own_cgroup(&spec).exists() && !guard.base().exists() && !guard.state().exists());
+        }
+    });
+}
+
+#[test]
+fn a_disk_is_limited_by_its_number() {
+    unified!(guard, {
+        let controllers = read(cgroup("cgroup.controllers"));
+        if !controllers.split(' ').any(|name| name == "io") {
+            return testkit::skip("a_disk_is_limited_by_its_number", "io in cgroup v2");
+        }
+        let Some(device) = fs::read_dir("/sys/block").unwrap().flatten().next() else {
+            return testkit::skip("a_disk_is_limited_by_its_number", "a block device");
+        };
+        let device = read(device.path().join("dev"));
+        let setting = format!("io.max={device} rbps=1048576 wiops=120");
+        let spec = spec(&guard, "disk", &["sleep"], &[&setting]);
+        let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
+        let line = format!("{device} rbps=1048576 wbps=max riops=max wiops=120");
+        assert_eq!(read(own_cgroup(&spec).join("io.max")), line);
+        tear_down(running);
+    });
+}
+
+#[test]
+fn an_existing_empty_cgroup_is_made_anew() {
     unified!(guard, {
         let spec = spec(&guard, "empty", &["sleep"], &["pids.max=64"]);
-        fs::create_dir_all(own_cgroup(&spec)).unwrap();
+        fs::create_dir_all(own_cgroup(&spec).join("below/it")).unwrap();
+        // Values of it that the jail does not set: of its own controller, and of a cgroup that stops its processes.
+        fs::write(own_cgroup(&spec).join("cgroup.max.depth"), "1").unwrap();
+        fs::write(own_cgroup(&spec).join("cgroup.freeze"), "1").unwrap();
         let running = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap();
         assert_eq!(read(own_cgroup(&spec).join("cgroup.procs")), running.pid().to_string());
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.max.depth")), "max");
+        assert_eq!(read(own_cgroup(&spec).join("cgroup.freeze")), "0");
+        assert!(!own_cgroup(&spec).join("below").exists());
         tear_down(running);
         assert!(!own_cgroup(&spec).exists());
     });

@@ -62,6 +62,7 @@ impl<T: Args> JailRequest<T> {
             ));
         }
         created.stripped().iter().for_each(report_stripped);
+        created.notes().iter().for_each(|note| info(&hints::note(note)));
         for placement in &self.placements {
             place_one(placement, PLACE_FLAG, signals, |what, progress| {
                 created.place_with_progress(what, progress)

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
 use stockade::spec::libraries::LibraryError;
-use stockade::spec::{CgroupSetting, CgroupVersion, JailSpec, SpecError};
+use stockade::spec::{CgroupVersion, JailSpec, SpecError};
+use stockade::steps::Note;
 use stockade::{CgroupLayout, Error, ErrorKind, Layout, PlacementError};
 
 use crate::terminal::output::{Code, Failure};
@@ -35,6 +36,10 @@ fn failure(error: &Error) -> Failure {
             Failure::flag("cgroup", format!("{error}; run `stockade doctor` for the available controllers"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
+        Error::NoParentCgroup { .. } => {
+            let text = error.to_string().replace("give the jail a cgroup setting", "add --cgroup");
+            Failure::flag("parent-cgroup", text)
+        }
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         Error::NotRunning(_) => Failure::new(format!("{error}; see its state with `stockade ps`")),
         Error::NotReady { .. } => {
@@ -71,19 +76,14 @@ fn fix(flag: &str, cause: &SpecError) -> &'static str {
 /// The failure of a jail's creation.
 pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
     match error {
-        Error::Operation { argument, cause, .. } if let Some(setting) = setting_of(spec, argument) => {
-            match *cause {
-                // The files of a controller depend on the kernel, so no earlier check can find this.
-                Errno::NOENT => Failure::flag(
-                    "cgroup",
-                    format!("{error}; use a file that the controller has on this host"),
-                ),
-                _ => Failure::flag(
-                    "cgroup",
-                    format!("{error}: the kernel rejects '{setting}'; use a value that this file takes"),
-                ),
-            }
+        // The files of a controller depend on the kernel, so no earlier check can find this.
+        Error::CgroupSetting { cause: Errno::NOENT, .. } => {
+            Failure::flag("cgroup", format!("{error}; use a file that the controller has on this host"))
         }
+        Error::CgroupSetting { setting, .. } => Failure::flag(
+            "cgroup",
+            format!("{error}: the kernel rejects '{setting}'; use a value that this file takes"),
+        ),
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
             let text = format!("{error} in cgroup v{}, but one in v{other}", 3 - other);
             Failure::flag("cgroup", format!("{text}; remove --cgroup-version or set it to {other}"))
@@ -91,10 +91,6 @@ pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
         Error::Running { .. } => Failure::new(format!("{error}; stop it first or use another id")),
         _ => failure(error),
     }
-}
-
-fn setting_of<'s>(spec: &'s JailSpec, file: &str) -> Option<&'s CgroupSetting> {
-    spec.cgroups.iter().find(|setting| Path::new(file).ends_with(&setting.file))
 }
 
 /// The cgroup version that has this controller, if the requested version lacks it.
@@ -156,6 +152,14 @@ pub(crate) fn exec_failed(error: &Error) -> Failure {
     Failure::Coded(format!("{error}{fix}"), code)
 }
 
+/// A note about a created jail, with the flag for another result.
+pub(crate) fn note(note: &Note) -> String {
+    match note {
+        Note::ReplacedCgroup(_) => format!("{note}; use --parent-cgroup for limits set beforehand"),
+        Note::WithoutDevice { .. } => note.to_string(),
+    }
+}
+
 /// Faults that will only show once the VMM runs.
 pub(crate) fn warnings(spec: &JailSpec) -> impl Iterator<Item = String> {
     [without_kvm(spec), without_devices(spec), socket_too_far(spec)].into_iter().flatten()
@@ -176,7 +180,7 @@ fn without_devices(spec: &JailSpec) -> Option<String> {
 
 fn without_kvm(spec: &JailSpec) -> Option<String> {
     let name = &spec.profile.name;
-    let needs_kvm = ["firecracker", "cloud-hypervisor"].contains(&name.as_str());
+    let needs_kvm = spec.profile.devices.iter().any(|device| device.absolute() == Path::new("/dev/kvm"));
     (needs_kvm && !Path::new("/dev/kvm").exists()).then(|| {
         format!(
             "this host has no '/dev/kvm', so '{name}' cannot run a guest; run `stockade doctor` for details"

@@ -85,9 +85,9 @@ fn a_missing_cgroup_file_is_named_with_its_flag() {
         let line = Line::good(&guard).with("--cgroup", "pids.maximum=1").with("--parent-cgroup", &parent);
         let output = line.run();
         assert_eq!(output.code, 125);
-        assert!(output.stderr.starts_with("stockade: --cgroup: cannot read '/"), "{output:?}");
+        assert!(output.stderr.starts_with("stockade: --cgroup: cannot write '/"), "{output:?}");
         let end =
-            "/pids.maximum': no such file or directory; use a file that the controller has on this host\n";
+            "/pids.maximum': no such file in this cgroup; use a file that the controller has on this host\n";
         assert!(output.stderr.ends_with(end), "{output:?}");
         nothing_created(&guard);
     });

@@ -14,7 +14,9 @@ pub use placement::PlacementError;
 
 use crate::entry::{EnterStep, EntryError};
 pub(crate) use crate::spec::errno;
-use crate::spec::{CgroupVersion, ExitStatus, HostPath, JailId, JailPath, Reason, SpecError};
+use crate::spec::{
+    CgroupSetting, CgroupVersion, ExitStatus, HostPath, JailId, JailPath, ParentCgroup, Reason, SpecError,
+};
 use crate::sys;
 use crate::sys::cgroup::Frozen;
 use crate::sys::cgroup::SUBTREE_CONTROL;
@@ -42,6 +44,27 @@ pub enum Error {
         version: CgroupVersion,
         /// The version that this host has.
         other: Option<CgroupVersion>,
+    },
+    /// The jail names a parent cgroup that does not exist, and has no setting for which it would be created.
+    #[error(
+        "there is no cgroup '{}' in {}; create it, or give the jail a cgroup setting, for which it is created",
+        .parent.as_path().display(), hierarchies(*.version)
+    )]
+    NoParentCgroup {
+        /// The parent, relative to the hierarchies.
+        parent: ParentCgroup,
+        /// The requested version; `None` for both.
+        version: Option<CgroupVersion>,
+    },
+    /// A cgroup setting cannot be written.
+    #[error("cannot write '{file}': {}", setting_refused(*.cause))]
+    CgroupSetting {
+        /// The setting.
+        setting: CgroupSetting,
+        /// Its file in the jail's cgroup.
+        file: HostPath,
+        /// The kernel's error; ENOENT if the cgroup has no such file.
+        cause: Errno,
     },
     /// This host does not offer a cgroup controller.
     #[error("this host has no cgroup controller '{0}'")]
@@ -214,7 +237,7 @@ impl Error {
             | Self::Exists(_)
             | Self::Exited(_)
             | Self::Foreign(_) => ErrorKind::InUse,
-            Self::NotRunning(_) => ErrorKind::NotFound,
+            Self::NotRunning(_) | Self::NoParentCgroup { .. } => ErrorKind::NotFound,
             Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::NotTakenOut { .. }
@@ -223,13 +246,14 @@ impl Error {
             | Self::Interrupted
             | Self::NotEnded { .. } => ErrorKind::System,
             Self::ExitedEarly { .. } | Self::NotReady { .. } => ErrorKind::NotReady,
-            Self::Operation { cause, .. } | Self::MoveToParent { cause, .. } | Self::Enter { cause, .. } => {
-                match *cause {
-                    Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
-                    Errno::NOENT => ErrorKind::NotFound,
-                    _ => ErrorKind::System,
-                }
-            }
+            Self::Operation { cause, .. }
+            | Self::CgroupSetting { cause, .. }
+            | Self::MoveToParent { cause, .. }
+            | Self::Enter { cause, .. } => match *cause {
+                Errno::PERM | Errno::ACCESS => ErrorKind::PermissionDenied,
+                Errno::NOENT => ErrorKind::NotFound,
+                _ => ErrorKind::System,
+            },
         }
     }
 }
@@ -237,7 +261,11 @@ impl Error {
 impl Error {
     /// Whether this process or the host lacks file descriptors or memory at the moment.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::Operation { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. })
+        const SHORTAGES: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        match self {
+            Self::Operation { cause, .. } | Self::CgroupSetting { cause, .. } => SHORTAGES.contains(cause),
+            _ => false,
+        }
     }
 }
 
@@ -279,6 +307,14 @@ impl From<sys::error::Error> for Error {
         let sys::error::Error { operation, argument, cause } = error;
         Self::Operation { operation, argument, cause }
     }
+}
+
+fn hierarchies(version: Option<CgroupVersion>) -> String {
+    version.map_or("any hierarchy".to_owned(), |version| format!("cgroup {version}"))
+}
+
+fn setting_refused(cause: Errno) -> String {
+    if cause == Errno::NOENT { "no such file in this cgroup".to_owned() } else { Reason(cause).to_string() }
 }
 
 fn other_version(other: Option<CgroupVersion>) -> String {
@@ -338,6 +374,9 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::BUSY) => {
             "; a cgroup that enables controllers for child cgroups takes no process: give the jail a cgroup \
              setting, and so a cgroup of its own below it"
+        }
+        (EnterStep::JoinCgroup { .. }, Errno::NOSPC) => {
+            "; a cpuset takes no process before its cpuset.cpus and cpuset.mems have values"
         }
         (EnterStep::Clone { cgroup: Some(_), .. }, Errno::OPNOTSUPP) => {
             "; a cgroup above it has processes in it: use another parent cgroup or move them out"

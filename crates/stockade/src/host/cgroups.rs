@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
 use crate::error::{Context, Error, Operation, Result, errno};
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec};
 use crate::sys::cache::Cached;
@@ -16,9 +19,9 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// The mounted cgroup hierarchies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupLayout {
-    /// The hierarchies of cgroup v1, in the order of the mount table.
+    /// The hierarchies of cgroup v1, in the order of the mount table, those mounted writable first.
     pub v1: Vec<Hierarchy>,
-    /// The unified hierarchy, if mounted.
+    /// The unified hierarchy, if mounted; the first writable mount of it, or else the first.
     pub v2: Option<Unified>,
 }
 
@@ -29,6 +32,15 @@ pub struct Hierarchy {
     pub mount: HostPath,
     /// The mount options, including the controllers.
     pub options: Vec<String>,
+    /// Whether the jail's parent cgroup exists in it.
+    pub has_parent: bool,
+}
+
+impl Hierarchy {
+    /// Whether it has a name instead of controllers, as that of systemd. It limits nothing.
+    pub(crate) fn is_named(&self) -> bool {
+        self.options.iter().any(|option| option.starts_with("name="))
+    }
 }
 
 /// The mounted unified hierarchy, cgroup v2.
@@ -43,12 +55,12 @@ pub struct Unified {
 }
 
 impl CgroupLayout {
-    /// Reads the mount table, and checks whether the specification's parent cgroup exists.
+    /// Reads the mount table, and checks where the specification's parent cgroup exists.
     ///
     /// # Errors
-    /// Returns an error if the mount table or `cgroup.controllers` cannot be read.
+    /// Returns an error if the mount table, `cgroup.controllers` or the parent cgroup cannot be read.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        Self::read_mounts()?.with_unified(spec.parent_cgroup())
+        Self::read_mounts()?.with_parent(spec.parent_cgroup())
     }
 
     /// As [`Self::read_for`], but with cached mounts.
@@ -63,24 +75,32 @@ impl CgroupLayout {
             let versions = requested.is_none_or(|version| layout.has(version).is_ok());
             versions && spec.cgroups.iter().all(|setting| has(layout, setting))
         };
-        known_mounts(suffices)?.with_unified(spec.parent_cgroup())
+        known_mounts(suffices)?.with_parent(spec.parent_cgroup())
     }
 
     /// Whether a plan of this specification looks at the hierarchies.
     pub(super) fn is_needed_by(spec: &JailSpec) -> bool {
         // Also without a setting the jail may join a parent: a named one, or the default one of cgroup v2.
-        let may_join = match spec.cgroup_version {
-            Some(version) => version == CgroupVersion::V2,
-            None => spec.parent_cgroup.is_some(),
-        };
+        let may_join = spec.parent_cgroup.is_some() || spec.cgroup_version == Some(CgroupVersion::V2);
         may_join || !spec.cgroups.is_empty()
     }
 
-    /// Reads the unified hierarchy's controllers, and whether the cgroup `parent` exists.
-    pub(crate) fn with_unified(mut self, parent: &Path) -> Result<Self> {
+    /// Reads the unified hierarchy's controllers, and in which hierarchies the cgroup `parent` exists.
+    fn with_parent(mut self, parent: &Path) -> Result<Self> {
+        self = self.with_controllers()?;
+        if let Some(unified) = &mut self.v2 {
+            unified.has_parent = exists(&unified.mount.join(parent))?;
+        }
+        for hierarchy in &mut self.v1 {
+            hierarchy.has_parent = exists(&hierarchy.mount.join(parent))?;
+        }
+        Ok(self)
+    }
+
+    /// Reads the unified hierarchy's controllers.
+    pub(crate) fn with_controllers(mut self) -> Result<Self> {
         if let Some(unified) = &mut self.v2 {
             unified.controllers = controllers_of(&unified.mount)?;
-            unified.has_parent = unified.mount.join(parent).as_path().is_dir();
         }
         Ok(self)
     }
@@ -90,12 +110,14 @@ impl CgroupLayout {
         Ok(Self::of(mounts::table()?))
     }
 
-    fn of(mounts: Vec<Mount>) -> Self {
+    fn of(mut mounts: Vec<Mount>) -> Self {
+        // A container often has a hierarchy twice: read-only, and writable at another path.
+        mounts.sort_by_key(|mount| mount.read_only || mount.fs_options.iter().any(|option| option == "ro"));
         let mut layout = Self::default();
         for Mount { point, fs_type, fs_options, .. } in mounts {
             let mount = HostPath::from(point);
             match fs_type.as_str() {
-                "cgroup" => layout.v1.push(Hierarchy { mount, options: fs_options }),
+                "cgroup" => layout.v1.push(Hierarchy { mount, options: fs_options, has_parent: false }),
                 "cgroup2" if layout.v2.is_none() => {
                     layout.v2 = Some(Unified { mount, controllers: Vec::new(), has_parent: false });
                 }
@@ -164,6 +186,12 @@ impl CgroupLayout {
         move_self(&cgroup).map_err(|cause| Error::MoveToParent { cgroup, cause: errno(&cause) })
     }
 
+    /// The version in which this host has `controller`: never both. Without the controller it is that of any hierarchy.
+    pub(crate) fn version_with(&self, controller: &str) -> CgroupVersion {
+        let unified = self.v2_with(controller).is_some() || self.v1.is_empty();
+        if unified { CgroupVersion::V2 } else { CgroupVersion::V1 }
+    }
+
     /// The first hierarchy of cgroup v1 with `controller`.
     pub fn v1_with(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|hierarchy| hierarchy.options.iter().any(|option| option == controller))
@@ -183,6 +211,15 @@ fn known_mounts(suffices: impl Fn(&CgroupLayout) -> bool) -> Result<CgroupLayout
         return Ok(known);
     }
     Ok(KNOWN.keep(CgroupLayout::read_mounts()?))
+}
+
+/// Whether a cgroup exists.
+fn exists(cgroup: &HostPath) -> Result<bool> {
+    match rustix::fs::stat(cgroup.as_path()) {
+        Ok(facts) => Ok(FileType::from_raw_mode(facts.st_mode).is_dir()),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(cause) => Err(cause).context(Operation::Inspect, cgroup),
+    }
 }
 
 /// The controllers that a cgroup v2 can enable for child cgroups.
@@ -223,5 +260,21 @@ mod tests {
         assert_eq!(layout.v1_with("cpuacct"), Some(cpu));
         assert_eq!(layout.v1_with("cpus"), None);
         assert_eq!(layout.v2.expect("a v2 hierarchy").mount.to_string(), "/sys/fs/cgroup/unified");
+    }
+
+    #[test]
+    fn a_read_only_mount_does_not_hide_a_writable_one() {
+        let read_only = |mount: Mount| Mount { read_only: true, ..mount };
+        let layout = CgroupLayout::of(vec![
+            read_only(mount("/sys/fs/cgroup/cpu", "cgroup", "rw,cpu")),
+            mount("/ro/unified", "cgroup2", "ro"),
+            mount("/rw/cpu", "cgroup", "rw,cpu"),
+            mount("/rw/unified", "cgroup2", "rw"),
+            read_only(mount("/ro/pids", "cgroup", "rw,pids")),
+        ]);
+        let of = |controller| layout.v1_with(controller).map(|found| found.mount.to_string());
+        assert_eq!(of("cpu").as_deref(), Some("/rw/cpu"));
+        assert_eq!(of("pids").as_deref(), Some("/ro/pids"), "there is no other");
+        assert_eq!(layout.v2.expect("a v2 hierarchy").mount.to_string(), "/rw/unified");
     }
 }

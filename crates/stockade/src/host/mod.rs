@@ -27,6 +27,8 @@ pub struct Host {
     pub userfaultfd_minor: Option<u32>,
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
+    /// The hard limit of this process's open file descriptors; `None` if there is none.
+    pub open_files: Option<u64>,
     /// The template mount namespace, to copy instead of the host's.
     pub template_mounts: Option<TemplateMounts>,
     /// A directory on the way to the jail that its uid can change, unless that is allowed.
@@ -46,8 +48,15 @@ impl Host {
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
         let (boot_id, userfaultfd_minor) = (crate::sys::cache::boot_id()?, userfaultfd_minor()?);
-        let unsafe_directory = unsafe_directory_of(spec)?;
-        Ok(Self { boot_id, userfaultfd_minor, unsafe_directory, tracking, ..Self::without_proc(cgroups) })
+        let (unsafe_directory, open_files) = (unsafe_directory_of(spec)?, open_files_limit());
+        Ok(Self {
+            boot_id,
+            userfaultfd_minor,
+            unsafe_directory,
+            tracking,
+            open_files,
+            ..Self::without_proc(cgroups)
+        })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
@@ -79,6 +88,11 @@ fn unsafe_directory_of(spec: &JailSpec) -> Result<Option<HostPath>> {
     }
     unsafe_directory(&Layout::new(spec).exec_dir(), spec.owner)
         .or_else(|(directory, cause)| Err(cause).context(Operation::Inspect, directory))
+}
+
+/// The hard limit of this process's open file descriptors; `None` if there is none.
+pub(crate) fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

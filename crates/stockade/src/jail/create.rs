@@ -14,7 +14,7 @@ use crate::spec::clock::monotonic_us;
 use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::Step;
+use crate::steps::{Note, Step};
 
 /// A jail whose VMM was not started yet.
 ///
@@ -24,13 +24,15 @@ pub struct Created {
     jail: Owned,
     taken_over: Option<Report>,
     stripped: Vec<Stripped>,
+    notes: Vec<Note>,
     /// The guard of the pool that the jail was taken from, until it is launched.
     pool_guard: Option<PoolGuard>,
 }
 
 impl Created {
     pub(crate) fn new(jail: LockedJail) -> Self {
-        Self { jail: Owned::new(jail), taken_over: None, stripped: Vec::new(), pool_guard: None }
+        let (stripped, notes) = (Vec::new(), jail.ctx.take_notes());
+        Self { jail: Owned::new(jail), taken_over: None, stripped, notes, pool_guard: None }
     }
 }
 
@@ -144,6 +146,11 @@ impl Created {
     /// the files of its profile. For later placements see [`Placed::stripped`](crate::Placed::stripped).
     pub fn stripped(&self) -> &[Stripped] {
         &self.stripped
+    }
+
+    /// What a person should know about the creation: a cgroup that was replaced, a device that the jail lacks.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// The jail's receipt.

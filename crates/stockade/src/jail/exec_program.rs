@@ -11,6 +11,7 @@ use stockade_syscalls::execute::{Executable, ExecuteWith};
 use crate::entry::program::{calls_of, own};
 use crate::entry::{EnterStep, InExec};
 use crate::error::{Context, Operation, Result};
+use crate::host::open_files_limit;
 use crate::jail::exec::Exec;
 use crate::jail::launch::Streams;
 use crate::jail::namespaces::Namespaces;
@@ -37,7 +38,7 @@ pub(super) fn steps_and_calls(
     let mut terminal = exec.terminal;
     for step in &receipt.enter {
         if step.in_exec() == InExec::Repeat {
-            steps.extend(calls_of(&for_user(step, exec.as_root), root)?);
+            steps.extend(calls_of(&for_exec(step, exec.as_root), root)?);
         }
         match step {
             EnterStep::NewSession => {
@@ -75,12 +76,16 @@ pub(super) fn steps_and_calls(
     Ok(steps)
 }
 
-/// The step with the user and group of the exec process. Root is root in every respect: the launcher may have another
-/// group, or real uid.
-fn for_user(step: &EnterStep, as_root: bool) -> EnterStep {
+/// The step with the user, the group and the limit of the exec process. Root is root in every respect: the launcher may
+/// have another group, or real uid.
+fn for_exec(step: &EnterStep, as_root: bool) -> EnterStep {
     match step {
         EnterStep::SetGid { .. } if as_root => EnterStep::SetGid { gid: 0 },
         EnterStep::SetUid { .. } if as_root => EnterStep::SetUid { uid: 0 },
+        // The launcher of the exec process may have a lower hard limit than that of the VMM, and cannot raise it.
+        EnterStep::LimitOpenFiles { count } => {
+            EnterStep::LimitOpenFiles { count: open_files_limit().map_or(*count, |most| most.min(*count)) }
+        }
         step => step.clone(),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{LaunchMode, tracking_cgroup};
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{Hierarchy, Host, TrackingPoint};
 use crate::spec::{CgroupSetting, CgroupVersion, HostPath, JailSpec, Layout};
 use crate::steps::{CgroupV1, CgroupV2, Step};
 use crate::sys::cgroup::join_file_v1;
@@ -23,60 +23,68 @@ impl Cgroups {
     fn has_hierarchy(&self, hierarchy: &HostPath) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::CgroupV1(own) if own.hierarchy == *hierarchy))
     }
+
+    fn has_unified(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)))
+    }
+
+    /// Adds a step, and the move of the process into its cgroup.
+    fn add(&mut self, step: Step) {
+        match &step {
+            Step::CgroupV2(unified) => self.unified = Some(unified.directory()),
+            // Two controllers of one hierarchy share a cgroup; as in Firecracker's jailer each has its step.
+            Step::CgroupV1(cgroup) => self.join.push(join_file_v1(&cgroup.directory())),
+            _ => (),
+        }
+        self.steps.push(step);
+    }
 }
 
 pub(super) fn cgroups(spec: &JailSpec, layout: &Layout, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
-    let mut cgroups = requested_cgroups(spec, host, mode)?;
-    let has_unified = cgroups.steps.iter().any(|step| matches!(step, Step::CgroupV2(_)));
-    // The drop-in has no teardown, and Firecracker's jailer creates no such cgroup.
-    let Some(point) = host.tracking.as_ref().filter(|_| mode == LaunchMode::Spawn && !has_unified) else {
-        return Ok(cgroups);
-    };
-    let joined = cgroups.unified.take();
-    let step = match (&host.cgroups.v2, joined) {
-        // Below the parent in which the process would be created without a tracking cgroup.
-        (Some(v2), Some(_)) => tracking_cgroup::unified(
-            v2.mount.clone(),
-            spec.parent_cgroup().join(tracking_cgroup::name(layout)),
-        ),
-        _ => tracking_cgroup::step_of(point, layout),
-    };
-    match &step {
-        Step::CgroupV2(unified) => cgroups.unified = Some(unified.directory()),
-        Step::CgroupV1(freezer) if cgroups.has_hierarchy(&freezer.hierarchy) => return Ok(cgroups),
-        Step::CgroupV1(freezer) => cgroups.join.push(join_file_v1(&freezer.directory())),
-        _ => (),
+    let mut cgroups = own_cgroups(spec, host, mode)?;
+    // The process of the drop-in joined a parent before, by `CgroupLayout::move_into_parent`. It has no tracking cgroup,
+    // because it has no teardown.
+    if mode == LaunchMode::Spawn {
+        join_parent(spec, host, &mut cgroups)?;
+        add_tracking_cgroup(spec, layout, host, &mut cgroups);
     }
-    cgroups.steps.push(step);
     Ok(cgroups)
 }
 
-fn requested_cgroups(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
-    let parent = spec.parent_cgroup();
-    let path = parent.join(spec.id.as_str());
-    let version = spec.cgroup_version.unwrap_or_else(|| choose_version(spec, host));
+/// The cgroups for the jail's settings.
+fn own_cgroups(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Cgroups> {
+    let mut cgroups = Cgroups::default();
+    let path = spec.parent_cgroup().join(spec.id.as_str());
     let exclusive = mode == LaunchMode::Spawn;
-    if spec.cgroups.is_empty() {
-        // The process joins an existing parent, in cgroup v2 only. A missing parent is not created. The drop-in's
-        // process is already in it, since `CgroupLayout::move_into_parent`.
-        let joins = version == CgroupVersion::V2 && mode == LaunchMode::Spawn;
-        let unified = host.cgroups.existing_parent(parent).filter(|_| joins);
-        return Ok(Cgroups { unified, ..Cgroups::default() });
+    let mut unified = Vec::new();
+    for (controller, settings) in by_controller(&spec.cgroups) {
+        // A controller is in one version only, so a jail may have settings of both.
+        let version = spec.cgroup_version.unwrap_or_else(|| host.cgroups.version_with(controller));
+        if mode == LaunchMode::Spawn {
+            settings.iter().try_for_each(|setting| setting.check_version(version))?;
+        }
+        host.cgroups.has(version)?;
+        let missing = || Error::NoController(controller.to_owned());
+        match version {
+            CgroupVersion::V1 => {
+                let hierarchy = host.cgroups.v1_with(controller).ok_or_else(missing)?.mount.clone();
+                cgroups.add(CgroupV1 { hierarchy, path: path.clone(), settings, exclusive }.into());
+            }
+            CgroupVersion::V2 => {
+                let found = host.cgroups.v2_with(controller).ok_or_else(missing)?;
+                unified.push((found.mount.clone(), controller.to_owned()));
+            }
+            // `has` has refused it.
+            CgroupVersion::Unknown(_) => (),
+        }
     }
-    if mode == LaunchMode::Spawn {
-        spec.cgroups.iter().try_for_each(|setting| setting.check_version(version))?;
+    if let Some((hierarchy, _)) = unified.first().cloned() {
+        let controllers: Vec<String> = unified.into_iter().map(|(_, controller)| controller).collect();
+        let is_in = |setting: &&CgroupSetting| controllers.iter().any(|name| name == setting.controller());
+        let settings = spec.cgroups.iter().filter(is_in).cloned().collect();
+        cgroups.add(CgroupV2 { hierarchy, path, controllers, settings, exclusive }.into());
     }
-    match version {
-        CgroupVersion::V1 => cgroups_v1(&spec.cgroups, host, &path, exclusive),
-        CgroupVersion::V2 => cgroups_v2(&spec.cgroups, host, &path, exclusive),
-        CgroupVersion::Unknown(_) => Ok(host.cgroups.has(version).map(|()| Cgroups::default())?),
-    }
-}
-
-/// cgroup v2 if it has every requested controller or if there is no v1; otherwise cgroup v1.
-fn choose_version(spec: &JailSpec, host: &Host) -> CgroupVersion {
-    let unified = spec.cgroups.iter().all(|setting| host.cgroups.v2_with(setting.controller()).is_some());
-    if unified || host.cgroups.v1.is_empty() { CgroupVersion::V2 } else { CgroupVersion::V1 }
+    Ok(cgroups)
 }
 
 /// The settings of each controller, in the order of the controllers' first appearance.
@@ -91,30 +99,56 @@ fn by_controller(settings: &[CgroupSetting]) -> Vec<(&str, Vec<CgroupSetting>)> 
     groups
 }
 
-fn cgroups_v1(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
-    host.cgroups.has(CgroupVersion::V1)?;
-    let mut cgroups = Cgroups::default();
-    for (controller, settings) in by_controller(settings) {
-        let hierarchy = host.cgroups.v1_with(controller);
-        let hierarchy = hierarchy.ok_or_else(|| Error::NoController(controller.to_owned()))?.mount.clone();
-        cgroups.join.push(join_file_v1(&hierarchy.join(path)));
-        cgroups.steps.push(CgroupV1 { hierarchy, path: path.to_owned(), settings, exclusive }.into());
+/// Joins the parent cgroup in each hierarchy in which it exists and the jail has no cgroup below it, so that the
+/// parent's limits hold.
+///
+/// That is every hierarchy for a named parent, and cgroup v2, if requested, for the default one. Without settings no
+/// parent is created, so a named one has to exist.
+fn join_parent(spec: &JailSpec, host: &Host, cgroups: &mut Cgroups) -> Result<()> {
+    let (parent, named) = (spec.parent_cgroup(), spec.parent_cgroup.as_ref());
+    let version = spec.cgroup_version;
+    let wants_v1 = named.is_some() && version != Some(CgroupVersion::V2);
+    let wants_v2 =
+        version == Some(CgroupVersion::V2) || (named.is_some() && version != Some(CgroupVersion::V1));
+    if wants_v2 && !cgroups.has_unified() {
+        cgroups.unified = host.cgroups.existing_parent(parent);
     }
-    Ok(cgroups)
+    let mut known: Vec<&[String]> = Vec::new();
+    let v1 =
+        host.cgroups.v1.iter().filter(|hierarchy| wants_v1 && hierarchy.has_parent && !hierarchy.is_named());
+    for Hierarchy { mount, options, .. } in v1 {
+        // A hierarchy may be mounted twice.
+        if !known.contains(&&**options) && !cgroups.has_hierarchy(mount) {
+            cgroups.join.push(join_file_v1(&mount.join(parent)));
+        }
+        known.push(options);
+    }
+    match named {
+        Some(parent) if cgroups.unified.is_none() && cgroups.join.is_empty() => {
+            Err(Error::NoParentCgroup { parent: parent.clone(), version })
+        }
+        _ => Ok(()),
+    }
 }
 
-fn cgroups_v2(settings: &[CgroupSetting], host: &Host, path: &Path, exclusive: bool) -> Result<Cgroups> {
-    let unified = host.cgroups.v2.as_ref().ok_or_else(|| host.cgroups.no_hierarchy(CgroupVersion::V2))?;
-    let groups = by_controller(settings);
-    if let Some((controller, _)) = groups.iter().find(|(name, _)| host.cgroups.v2_with(name).is_none()) {
-        return Err(Error::NoController((*controller).to_owned()));
-    }
-    let step = CgroupV2 {
-        hierarchy: unified.mount.clone(),
-        path: path.to_owned(),
-        controllers: groups.iter().map(|(controller, _)| (*controller).to_owned()).collect(),
-        settings: settings.to_vec(),
-        exclusive,
+/// Adds a tracking cgroup, if the jail needs one, below the cgroup in which the process would be without it.
+fn add_tracking_cgroup(spec: &JailSpec, layout: &Layout, host: &Host, cgroups: &mut Cgroups) {
+    let Some(point) = host.tracking.as_ref().filter(|_| !cgroups.has_unified()) else { return };
+    let below_parent = |hierarchy: &HostPath, unified| TrackingPoint {
+        hierarchy: hierarchy.clone(),
+        own: Path::to_owned(spec.parent_cgroup()),
+        unified,
     };
-    Ok(Cgroups { unified: Some(step.directory()), steps: vec![step.into()], join: Vec::new() })
+    let parent_file = join_file_v1(&point.hierarchy.join(spec.parent_cgroup()));
+    let point = match &host.cgroups.v2 {
+        Some(v2) if cgroups.unified.is_some() => below_parent(&v2.mount, true),
+        _ if !point.unified && cgroups.join.contains(&parent_file) => {
+            cgroups.join.retain(|file| *file != parent_file);
+            below_parent(&point.hierarchy, false)
+        }
+        // The jail's own cgroup in the freezer holds its processes.
+        _ if !point.unified && cgroups.has_hierarchy(&point.hierarchy) => return,
+        _ => point.clone(),
+    };
+    cgroups.add(tracking_cgroup::step_of(&point, layout));
 }

@@ -59,6 +59,8 @@ impl Plan {
 /// # Errors
 /// * [`Error::NoHierarchy`](crate::Error::NoHierarchy) if this host has no hierarchy of the requested cgroup version
 /// * [`Error::NoController`](crate::Error::NoController) if this host lacks the controller of a cgroup setting
+/// * [`Error::NoParentCgroup`](crate::Error::NoParentCgroup) if a jail without settings names a parent cgroup that does
+///   not exist
 /// * [`PlacementError::Taken`] if the executable has the name of another file in the jail's root
 /// * [`SpecError::UnsafeBase`] if the jail's uid can change a directory on the way to the jail
 /// * [`SpecError::OtherCgroupVersion`] if a setting's file exists only in
@@ -134,8 +136,11 @@ fn device_nodes(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Vec<Step> {
     nodes.extend(host.userfaultfd_minor.map(|minor| ("/dev/userfaultfd", 10, minor)));
     let step = |(path, major, minor)| {
         JailPath::new(path).map(|path| {
-            // Firecracker's jailer continues without a source of randomness, and so does the drop-in.
-            let optional = mode == LaunchMode::BecomeVmm && (major, minor) == (1, 9);
+            let optional = match mode {
+                LaunchMode::Spawn => !spec.profile.devices.contains(&path),
+                // Firecracker's jailer continues without a source of randomness, and so does the drop-in.
+                LaunchMode::BecomeVmm => (major, minor) == (1, 9),
+            };
             DeviceNode { optional, ..DeviceNode::character(path, major, minor, spec.owner) }.into()
         })
     };

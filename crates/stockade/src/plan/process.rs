@@ -46,7 +46,7 @@ pub(super) fn enter(
         Netns::Join(path) => steps.push(EnterStep::JoinNetns { path: path.to_owned() }),
     }
     let limits = spec.limits.file_size.map(|bytes| EnterStep::LimitFileSize { bytes });
-    let limits = limits.into_iter().chain([EnterStep::LimitOpenFiles { count: spec.limits.open_files }]);
+    let limits = limits.into_iter().chain([EnterStep::LimitOpenFiles { count: open_files(spec, host) }]);
     if mode == LaunchMode::BecomeVmm {
         steps.extend(limits.clone());
     }
@@ -78,6 +78,14 @@ pub(super) fn enter(
         EnterStep::Execute { path: spec.exec_file.in_jail(), arguments: arguments(spec) },
     ]);
     steps
+}
+
+/// The limit of open file descriptors: the requested one, or the default, lowered to the launcher's own hard limit.
+fn open_files(spec: &JailSpec, host: &Host) -> u64 {
+    match host.open_files {
+        Some(most) if !spec.limits.open_files_requested => spec.limits.open_files.min(most),
+        _ => spec.limits.open_files,
+    }
 }
 
 /// The reset of all inherited attributes to their documented state.

@@ -1,10 +1,9 @@
 //! The step of a jail's tracking cgroup.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use crate::host::TrackingPoint;
-use crate::spec::{HostPath, Layout};
+use crate::spec::Layout;
 use crate::steps::{CgroupV1, CgroupV2, Step};
 
 /// The step that creates the tracking cgroup of a jail.
@@ -12,7 +11,7 @@ pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
     let path = point.own.join(name(jail));
     let (hierarchy, settings, exclusive) = (point.hierarchy.clone(), Vec::new(), true);
     if point.unified {
-        unified(hierarchy, path)
+        CgroupV2 { hierarchy, path, controllers: Vec::new(), settings, exclusive }.into()
     } else {
         CgroupV1 { hierarchy, path, settings, exclusive }.into()
     }
@@ -20,7 +19,7 @@ pub(crate) fn step_of(point: &TrackingPoint, jail: &Layout) -> Step {
 
 /// The name of a jail's tracking cgroup, from the jail's id and a hash of its directory: another state directory may
 /// have a jail with the same id.
-pub(crate) fn name(jail: &Layout) -> String {
+fn name(jail: &Layout) -> String {
     // FNV-1a: stable between versions, and no secret.
     let directory = jail.jail_dir();
     let hash = directory
@@ -30,12 +29,6 @@ pub(crate) fn name(jail: &Layout) -> String {
         .iter()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     format!("stockade-{}-{hash:08x}", jail.id())
-}
-
-/// A tracking cgroup in the unified hierarchy.
-pub(crate) fn unified(hierarchy: HostPath, path: PathBuf) -> Step {
-    let (controllers, settings) = (Vec::new(), Vec::new());
-    CgroupV2 { hierarchy, path, controllers, settings, exclusive: true }.into()
 }
 
 /// Whether a step creates a tracking cgroup: all other cgroups have settings.

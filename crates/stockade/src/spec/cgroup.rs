@@ -61,13 +61,9 @@ impl FromStr for CgroupSetting {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        let mut parts = text.split('=');
-        let (Some(file), Some(value), None) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(SpecError::CgroupFormat(text.to_owned()));
-        };
-        if value.is_empty() {
-            return Err(SpecError::CgroupFormat(text.to_owned()));
-        }
+        // The value may contain more of them, as in `io.max=254:0 rbps=1048576`.
+        let parts = text.split_once('=').filter(|(_, value)| !value.is_empty());
+        let (file, value) = parts.ok_or_else(|| SpecError::CgroupFormat(text.to_owned()))?;
         // One plain component: the file cannot be outside the jail's cgroup.
         let mut components = Path::new(file).components();
         let plain = matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file);
@@ -159,8 +155,21 @@ mod tests {
     fn a_setting_is_a_file_an_equals_sign_and_a_value() {
         let setting: CgroupSetting = "cpuset.cpus=0-1".parse().expect("a plain setting");
         assert_eq!((setting.controller(), setting.value.as_str()), ("cpuset", "0-1"));
-        for bad in ["", "cpu.shares", "cpu.shares=", "cpu.shares=1=2"] {
+        for bad in ["", "cpu.shares", "cpu.shares="] {
             assert!(matches!(bad.parse::<CgroupSetting>(), Err(SpecError::CgroupFormat(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_contain_equals_signs() {
+        for (text, file, value) in [
+            ("io.max=254:0 rbps=1048576 wiops=120", "io.max", "254:0 rbps=1048576 wiops=120"),
+            ("io.weight==", "io.weight", "="),
+            ("io.cost.qos=8:16 enable=1 ctrl=user", "io.cost.qos", "8:16 enable=1 ctrl=user"),
+        ] {
+            let setting: CgroupSetting = text.parse().expect("a setting");
+            assert_eq!((setting.file.as_str(), setting.value.as_str()), (file, value));
+            assert_eq!(setting.to_string(), text);
         }
     }
 

@@ -39,12 +39,15 @@ pub struct Limits {
     pub file_size: Option<u64>,
     /// The largest number of open file descriptors.
     pub open_files: u64,
+    /// Whether that number was requested. The default is lowered to the launcher's hard limit, a request is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open_files_requested: bool,
 }
 
 impl Default for Limits {
     /// 2048 file descriptors and an inherited file size, as in Firecracker's jailer.
     fn default() -> Self {
-        Self { file_size: None, open_files: 2048 }
+        Self { file_size: None, open_files: 2048, open_files_requested: false }
     }
 }
 
@@ -54,7 +57,9 @@ impl Extend<ResourceLimit> for Limits {
         for limit in limits {
             match limit {
                 ResourceLimit::FileSize(bytes) => self.file_size = Some(bytes),
-                ResourceLimit::OpenFiles(count) => self.open_files = count,
+                ResourceLimit::OpenFiles(count) => {
+                    (self.open_files, self.open_files_requested) = (count, true);
+                }
             }
         }
     }
@@ -68,7 +73,7 @@ mod tests {
     fn the_last_limit_of_a_kind_counts() {
         let mut limits = Limits::default();
         limits.extend(["no-file=10", "fsize=5", "no-file=20"].map(|l| l.parse().expect("a plain limit")));
-        assert_eq!(limits, Limits { file_size: Some(5), open_files: 20 });
+        assert_eq!(limits, Limits { file_size: Some(5), open_files: 20, open_files_requested: true });
     }
 
     #[test]

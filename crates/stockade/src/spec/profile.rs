@@ -27,6 +27,10 @@ pub struct Profile {
     /// The VMM's API socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<ApiSocket>,
+    /// The device nodes without which the VMM cannot run. If this process may not create another of the jail's device
+    /// nodes, the jail is created without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<JailPath>,
     /// Files that the VMM opens at run time: firmware, modules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub place: Vec<ProfileFile>,
@@ -156,6 +160,7 @@ impl Profile {
                 without: owned(&["--no-api"]),
                 ..ApiSocket::default()
             }),
+            devices: kvm(),
             place: Vec::new(),
         }
     }
@@ -194,6 +199,7 @@ impl Profile {
                 prefixes: owned(&["path=", ""]),
                 ..ApiSocket::default()
             }),
+            devices: kvm(),
             ..Self::default()
         }
     }
@@ -251,6 +257,10 @@ impl ApiSocket {
         let path = rest.split(|byte| *byte == b',').next()?;
         JailPath::new(OsStr::from_bytes(path)).ok()
     }
+}
+
+fn kvm() -> Vec<JailPath> {
+    JailPath::new("dev/kvm").into_iter().collect()
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! The jail's cgroups.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -8,15 +10,18 @@ use rustix::fs::{CWD, Mode, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::context::Note;
 use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
-use crate::error::{Context, Error, ErrorKind, Operation, Result};
+use crate::error::{Context, Error, ErrorKind, Operation, Result, errno};
 use crate::spec::{CgroupSetting, HostPath, Nonce};
 use crate::sys;
 use crate::sys::cgroup;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{PUBLIC, make_directory};
 use crate::sys::open::open_directory;
+use crate::sys::own_name::own_name;
 use crate::sys::procfs::{first_line, read_file};
+use crate::sys::remove_tree::Removal;
 
 /// How often a cgroup is created again after another jail has removed its parent.
 const ROUNDS: u32 = 100;
@@ -30,7 +35,7 @@ pub struct CgroupV1 {
     pub path: PathBuf,
     /// The settings to write, in this order.
     pub settings: Vec<CgroupSetting>,
-    /// Whether a cgroup with processes in it is an error.
+    /// Whether an existing cgroup is an error if it is in use, and is replaced otherwise.
     pub exclusive: bool,
 }
 
@@ -45,7 +50,7 @@ pub struct CgroupV2 {
     pub controllers: Vec<String>,
     /// The settings to write, in this order.
     pub settings: Vec<CgroupSetting>,
-    /// Whether a cgroup with processes in it is an error.
+    /// Whether an existing cgroup is an error if it is in use, and is replaced otherwise.
     pub exclusive: bool,
 }
 
@@ -75,7 +80,7 @@ impl CgroupV1 {
         write_line(&own, &value)
     }
 
-    /// The same for a file that no setting names, unless it has a value.
+    /// The same, unless the file has a value.
     fn inherit_if_empty(&self, file: &str) -> Result<()> {
         let own = self.directory().join(file);
         if read_line(&own)?.is_empty() { self.inherit(&self.path, file) } else { Ok(()) }
@@ -86,13 +91,18 @@ impl StepKind for CgroupV1 {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         let directory = self.directory();
         make_own(&directory, self.exclusive, ctx)?;
+        // A cpuset accepts no process before it has both, no value that its parent lacks, and a new one has none.
+        let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
+        let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
+        if ctx.is_recorded() {
+            needed.iter().try_for_each(|file| self.inherit_if_empty(file))?;
+            return self.settings.iter().try_for_each(|setting| write_setting(&directory, setting));
+        }
+        // Firecracker's jailer copies the parent's value of every file that it sets, and fails if there is none.
         for setting in &self.settings {
             self.inherit(&self.path, &setting.file)?;
             write_line(&directory.join(&setting.file), &setting.value)?;
         }
-        // A cpuset accepts no process before it has both, and the settings may name only one.
-        let cpuset = self.settings.iter().any(|setting| setting.controller() == "cpuset");
-        let needed: &[&str] = if cpuset { &["cpuset.cpus", "cpuset.mems"] } else { &[] };
         needed.iter().try_for_each(|file| self.inherit_if_empty(file))
     }
 }
@@ -127,7 +137,8 @@ impl CgroupV2 {
         if self.controllers.is_empty() {
             return make_own(&self.directory(), self.exclusive, ctx);
         }
-        ensure_unused(&self.directory(), self.exclusive)?;
+        // Before anything is changed for it in the cgroups above.
+        check_existing(&self.directory(), self.exclusive, ctx)?;
         let mut round = 0;
         loop {
             // Level by level: below a cgroup that cannot enable them, none is created.
@@ -171,9 +182,13 @@ impl StepKind for CgroupV2 {
     fn apply(&self, ctx: &StepContext) -> Result<()> {
         self.make_below(ctx)?;
         let directory = self.directory();
-        self.settings
-            .iter()
-            .try_for_each(|setting| write_line(&directory.join(&setting.file), &setting.value))
+        self.settings.iter().try_for_each(|setting| {
+            if ctx.is_recorded() {
+                write_setting(&directory, setting)
+            } else {
+                write_line(&directory.join(&setting.file), &setting.value)
+            }
+        })
     }
 }
 
@@ -200,34 +215,81 @@ impl fmt::Display for Settings<'_> {
     }
 }
 
-/// Returns an error if the cgroup has to be exclusive and has processes in it.
-fn ensure_unused(directory: &HostPath, exclusive: bool) -> Result<()> {
-    if exclusive && cgroup::is_in_use(directory)? {
-        return Err(Error::InTheWay { what: format!("cgroup '{directory}' with processes in it") });
+/// Refuses an existing cgroup that is in use: one with a process in it or below it, or one of another jail that exists.
+///
+/// The jail's own cgroup is in use only with a process in it. A cgroup that need not be exclusive is never refused.
+fn check_existing(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
+    let Some(nonce) = ctx.mark.as_ref().filter(|_| exclusive) else { return Ok(()) };
+    for cgroup in cgroup::with_all_below(directory)? {
+        if let Some(task) = cgroup::first_task(&cgroup)? {
+            let who = if task == 0 {
+                "a process of another pid namespace".to_owned()
+            } else {
+                format!("process {task}")
+            };
+            return Err(Error::InTheWay { what: format!("cgroup '{cgroup}' with {who} in it") });
+        }
+        if let Some(jail) = other_jail_of(&cgroup, nonce)? {
+            return Err(Error::InTheWay { what: format!("cgroup '{cgroup}' of the jail in '{jail}'") });
+        }
     }
     Ok(())
 }
 
+/// The directory of another jail, if this is its cgroup and the directory exists: the jail may be started later.
+fn other_jail_of(cgroup: &HostPath, nonce: &Nonce) -> Result<Option<HostPath>> {
+    let opened = match open(cgroup) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(cause) => return Err(cause).context(Operation::Open, cgroup),
+    };
+    let owner = mark::read(opened.as_fd()).context(Operation::Inspect, cgroup)?;
+    let Some(other) = owner.nonce().filter(|owner| owner != nonce) else { return Ok(None) };
+    let jail = mark::read_jail(opened.as_fd()).context(Operation::Inspect, cgroup)?;
+    // stockade 0.1 recorded none.
+    let Some(jail) = jail.map(HostPath::from) else { return Ok(None) };
+    let marker = jail.join(own_name(&other));
+    match rustix::fs::lstat(marker.as_path()) {
+        Ok(_) => Ok(Some(jail)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(cause) => Err(cause).context(Operation::Inspect, marker),
+    }
+}
+
 /// Creates the jail's own cgroup and marks it.
 ///
-/// An existing cgroup is taken over if it is not marked for another jail. With `exclusive` it also has to be empty.
+/// With `exclusive`, an existing cgroup that is not in use is removed first, so that no old value is in force. Without,
+/// it is used as it is, as by Firecracker's jailer.
 fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<()> {
-    let is_new = make(directory, ctx)?;
-    if !is_new {
-        ensure_unused(directory, exclusive)?;
-    }
-    let Some(nonce) = &ctx.mark else { return Ok(()) };
-    let opened = open(directory).context(Operation::Open, directory)?;
-    if is_new {
-        return mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory);
-    }
-    let found = mark::read(opened.as_fd()).context(Operation::Inspect, directory)?;
-    match found.owner(Some(nonce)) {
-        MarkOwner::Other => Err(Error::InTheWay { what: format!("cgroup '{directory}'") }),
-        MarkOwner::This | MarkOwner::Unknown => {
-            mark::set(opened.as_fd(), nonce.as_str()).context(Operation::CreateDirectory, directory)
+    let Some(nonce) = ctx.mark.as_ref().filter(|_| exclusive) else { return make(directory, ctx).map(drop) };
+    for _ in 0..ROUNDS {
+        if make(directory, ctx)? {
+            match mark_own(directory, nonce, ctx) {
+                // Another jail of this name has just removed it as a left-over.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                marked => return marked,
+            }
+        }
+        check_existing(directory, exclusive, ctx)?;
+        match owner_of(directory, nonce)? {
+            Some(MarkOwner::This) => return Ok(()),
+            Some(MarkOwner::Other | MarkOwner::Unknown) => match cgroup::remove_unused(directory)? {
+                Removal::Removed => ctx.note(Note::ReplacedCgroup(directory.clone())),
+                Removal::NeverThere => (),
+                Removal::Kept(reason) | Removal::Left(_, reason) => {
+                    return Err(Error::InTheWay { what: format!("cgroup '{directory}' ({reason})") });
+                }
+            },
+            None => (),
         }
     }
+    Err(Error::InTheWay { what: format!("cgroup '{directory}'") })
+}
+
+fn mark_own(directory: &HostPath, nonce: &Nonce, ctx: &StepContext) -> Result<()> {
+    let opened = open(directory).context(Operation::Open, directory)?;
+    mark::set_of_jail(opened.as_fd(), nonce, ctx.layout.jail_dir().as_path())
+        .context(Operation::CreateDirectory, directory)
 }
 
 /// Empties and removes the jail's own cgroup. A cgroup of another jail stays.
@@ -310,6 +372,15 @@ fn make_parent(directory: &HostPath, ctx: &StepContext) -> std::result::Result<(
 fn read_line(file: &HostPath) -> Result<String> {
     let text = read_file(file).context(Operation::Read, file)?;
     Ok(first_line(&text).to_owned())
+}
+
+/// Writes a setting to its file, which has to exist.
+fn write_setting(directory: &HostPath, setting: &CgroupSetting) -> Result<()> {
+    let file = directory.join(&setting.file);
+    // Opened without O_CREAT, for which the kernel refuses a missing file with a misleading error.
+    let opened = File::options().write(true).open(&file);
+    let written = opened.and_then(|mut opened| opened.write_all(format!("{}\n", setting.value).as_bytes()));
+    written.map_err(|e| Error::CgroupSetting { setting: setting.clone(), file, cause: errno(&e) })
 }
 
 fn write_line(file: &HostPath, value: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -9,12 +10,42 @@ use rustix::io::Errno;
 use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
 
 use crate::error::{Context, Operation, Result};
-use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Stripped};
+use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Reason, Stripped};
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
 use crate::sys::own_name::{own_name, temporary_name};
 use crate::sys::process::Patience;
 use crate::sys::remove_tree::Removal;
+
+/// What a person should know about a jail that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A cgroup with the name of the jail's was removed with its values, and created again.
+    ReplacedCgroup(HostPath),
+    /// The jail lacks a device node that this process may not create, and that its profile does not need.
+    WithoutDevice {
+        /// The node.
+        path: JailPath,
+        /// The kernel's error.
+        cause: Errno,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReplacedCgroup(cgroup) => {
+                write!(
+                    f,
+                    "replaced cgroup '{cgroup}' and its values: no process was in it, and no jail owns it"
+                )
+            }
+            Self::WithoutDevice { path, cause } => {
+                write!(f, "the jail has no '{path}': cannot make device node '{path}': {}", Reason(*cause))
+            }
+        }
+    }
+}
 
 /// The context in which the steps of one jail are applied and undone. It opens the jail's tree once.
 #[derive(Debug)]
@@ -35,6 +66,8 @@ pub struct StepContext {
     network: RefCell<Option<PendingNamespace>>,
     /// Paths that are removed with the jail's directory, and whether they were removed.
     tracked: RefCell<BTreeMap<PathBuf, bool>>,
+    /// What a person should know about the steps that were applied.
+    notes: RefCell<Vec<Note>>,
     /// The privileges that placed files have lost.
     stripped: RefCell<Vec<Stripped>>,
     /// The time that the jail's processes have to exit.
@@ -58,6 +91,7 @@ impl StepContext {
             parents: RefCell::default(),
             network: RefCell::default(),
             tracked: RefCell::default(),
+            notes: RefCell::default(),
             stripped: RefCell::default(),
             patience: Patience::default(),
             tree: OnceCell::new(),
@@ -84,6 +118,17 @@ impl StepContext {
         for cgroup in self.parents.take().iter().rev() {
             let _ = rustix::fs::rmdir(cgroup.as_path());
         }
+    }
+
+    /// Records a note, for the creator of the jail.
+    pub(crate) fn note(&self, note: Note) {
+        log::info!("{note}");
+        self.notes.borrow_mut().push(note);
+    }
+
+    /// The notes since the last call.
+    pub(crate) fn take_notes(&self) -> Vec<Note> {
+        self.notes.take()
     }
 
     pub(super) fn note_stripped(&self, stripped: Option<Stripped>) {

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::file::take_out;
-use super::{StepContext, StepKind, Undo, UndoOutcome};
-use crate::error::Result;
+use super::{Note, StepContext, StepKind, Undo, UndoOutcome};
+use crate::error::{Operation, Result};
 use crate::spec::{JailPath, Owner};
+use crate::sys;
 use crate::sys::jail_root::Node;
 
 /// A device node in the jail.
@@ -49,7 +51,18 @@ impl StepKind for DeviceNode {
             mode: if self.read_only { Mode::RUSR | Mode::RGRP } else { Mode::RUSR | Mode::WUSR },
             owner: self.owner,
         };
-        Ok(ctx.tree()?.make_node(&self.path, &node)?)
+        match ctx.tree()?.make_node(&self.path, &node) {
+            // A devices cgroup or a user namespace forbids it. The drop-in has a warning of its own for this.
+            Err(sys::error::Error {
+                operation: Operation::MakeNode,
+                cause: cause @ (Errno::PERM | Errno::ACCESS),
+                ..
+            }) if self.optional && ctx.is_recorded() => {
+                ctx.note(Note::WithoutDevice { path: self.path.clone(), cause });
+                Ok(())
+            }
+            made => Ok(made?),
+        }
     }
 }
 

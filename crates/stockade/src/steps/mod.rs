@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::entry::{Bind, Inode};
 pub(crate) use cgroup::with_own;
 pub use cgroup::{CgroupV1, CgroupV2};
-pub use context::StepContext;
+pub use context::{Note, StepContext};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Directory, JailDirectory, SharedDirectory};

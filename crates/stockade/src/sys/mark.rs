@@ -1,6 +1,9 @@
 //! Marks on directories: an extended attribute that only root can set or read, and that names the creator.
 
+use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -8,6 +11,12 @@ use rustix::io::Errno;
 use crate::spec::Nonce;
 
 const NAME: &str = "trusted.stockade";
+
+/// The directory of the jail that a cgroup belongs to: without it, only the jail's receipt knows whether it exists.
+const JAIL: &str = "trusted.stockade.jail";
+
+/// The longest path of the kernel.
+const LONGEST_PATH: usize = 4096;
 
 /// The mark of a directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +41,14 @@ pub(crate) enum MarkOwner {
 }
 
 impl Mark {
+    /// The nonce of the jail that the object with this mark belongs to, if it is that of a jail.
+    pub(crate) fn nonce(&self) -> Option<Nonce> {
+        match self {
+            Self::Is(text) => Nonce::parse(str::from_utf8(text).ok()?),
+            Self::None | Self::Unsupported => None,
+        }
+    }
+
     /// To which jail the object with this mark belongs, as seen from the jail with this nonce; without a nonce every
     /// mark is another's.
     pub(crate) fn owner(&self, nonce: Option<&Nonce>) -> MarkOwner {
@@ -50,6 +67,25 @@ pub(crate) fn set(directory: BorrowedFd<'_>, text: &str) -> Result<(), Errno> {
     match rustix::fs::fsetxattr(directory, NAME, text.as_bytes(), XattrFlags::empty()) {
         Err(Errno::OPNOTSUPP) => Ok(()),
         marked => marked,
+    }
+}
+
+/// Marks an object for the jail with this nonce and this directory, unless its filesystem does not support marks.
+pub(crate) fn set_of_jail(object: BorrowedFd<'_>, nonce: &Nonce, directory: &Path) -> Result<(), Errno> {
+    // First, so that no object has a nonce without it.
+    match rustix::fs::fsetxattr(object, JAIL, directory.as_os_str().as_bytes(), XattrFlags::empty()) {
+        Ok(()) | Err(Errno::OPNOTSUPP) => set(object, nonce.as_str()),
+        failed => failed,
+    }
+}
+
+/// The directory of the jail that an object is marked for, if the mark has it.
+pub(crate) fn read_jail(object: BorrowedFd<'_>) -> Result<Option<PathBuf>, Errno> {
+    let mut text = vec![0; LONGEST_PATH];
+    match rustix::fs::fgetxattr(object, JAIL, &mut text[..]) {
+        Ok(length) => Ok(Some(OsStr::from_bytes(&text[..length]).into())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(cause) => Err(cause),
     }
 }
 

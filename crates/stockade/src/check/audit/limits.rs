@@ -49,7 +49,7 @@ impl Limit {
 
 /// The cgroup version of each controller with a limit, if this host has the controller.
 pub(super) fn versions() -> Result<BTreeMap<String, u32>> {
-    let layout = CgroupLayout::read_mounts()?.with_unified(Path::new(""))?;
+    let layout = CgroupLayout::read_mounts()?.with_controllers()?;
     let version = |controller| match (layout.v2_with(controller), layout.v1_with(controller)) {
         (Some(_), _) => Some(2),
         (None, found) => found.map(|_| 1),
@@ -90,9 +90,17 @@ impl Setting {
     /// Whether the value in force is the requested one. An omitted part, as the period of `cpu.max`, is the kernel's choice.
     pub(super) fn holds(&self) -> bool {
         let Some(found) = &self.found else { return false };
-        let mut found = found.split_whitespace();
-        let mut asked = self.asked.split_whitespace();
-        asked.all(|asked| found.next().is_some_and(|found| asked == found || is_same_number(asked, found)))
+        // A file such as `io.max` has a line for each device.
+        found.lines().any(|line| self.is_in(line))
+    }
+
+    /// Whether each requested part is at its position; one with a key, as in `io.max`, may be anywhere.
+    fn is_in(&self, found: &str) -> bool {
+        let found: Vec<&str> = found.split_whitespace().collect();
+        self.asked.split_whitespace().enumerate().all(|(at, asked)| {
+            let same = |found: &&str| asked == *found || is_same_number(asked, found);
+            if asked.contains('=') { found.iter().any(same) } else { found.get(at).is_some_and(same) }
+        })
     }
 }
 
@@ -127,12 +135,22 @@ mod tests {
             ("50000", "50000 100000"),
             ("1K 2", "1024 2"),
             ("0-1", "0-1"),
+            (
+                "8:0 wiops=9 rbps=5",
+                "7:0 rbps=1 wbps=max riops=max wiops=max\n8:0 rbps=5 wbps=max riops=max wiops=9",
+            ),
         ] {
             assert!(holds(asked, found), "{asked} {found}");
         }
-        for (asked, found) in
-            [("64M", "64"), ("1", "max"), ("M", "M1"), ("999E", "999"), ("1 2", "1"), ("1000000", "999424")]
-        {
+        for (asked, found) in [
+            ("64M", "64"),
+            ("1", "max"),
+            ("M", "M1"),
+            ("999E", "999"),
+            ("1 2", "1"),
+            ("1000000", "999424"),
+            ("8:0 rbps=5", "8:0 rbps=max\n7:0 rbps=5"),
+        ] {
             assert!(!holds(asked, found), "{asked} {found}");
         }
         assert!(!Setting { file: "f".into(), asked: "1".into(), found: None }.holds());

@@ -153,9 +153,8 @@ impl HostFacts {
         let number = |path: &str| text(path).trim().parse::<u64>().ok();
         let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
         let capabilities = capabilities.unwrap_or(CapabilitySet::empty());
-        let cgroups = CgroupLayout::read_mounts()
-            .and_then(|layout| layout.with_unified(Path::new("")))
-            .unwrap_or_default();
+        let cgroups =
+            CgroupLayout::read_mounts().and_then(CgroupLayout::with_controllers).unwrap_or_default();
         let unified = cgroups.v2.as_ref().map(|unified| unified.mount.clone());
         let tracking = TrackingPoint::find(&cgroups).is_some();
         let listings = question.store.list();

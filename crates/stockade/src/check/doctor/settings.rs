@@ -14,10 +14,10 @@ pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
     if let Some(limit) = facts.open_files.filter(|limit| *limit < OPEN_FILES) {
         findings.push(Finding::bad(
             "limits",
-            Grade::Broken,
+            Grade::Note,
             format!("a process can have {limit} open file descriptors"),
-            "a jail sets this limit to 2048 by default, and cannot raise it",
-            format!("run 'ulimit -Hn 65536', or use --resource-limit no-file={limit}"),
+            "a VMM can have this many too, instead of 2048 by default",
+            "ulimit -Hn 65536",
         ));
     }
     if let Some(limit) = facts.processes.filter(|limit| *limit < FEW_PROCESSES) {

@@ -125,7 +125,7 @@ fn each_fault_has_one_finding_of_its_grade() {
         (|f| f.base.filesystem = "ext4", one("reflink", Grade::Note, "ext4 has no reflinks")),
         (
             |f| f.open_files = Some(1024),
-            one("limits", Grade::Broken, "a process can have 1024 open file descriptors"),
+            one("limits", Grade::Note, "a process can have 1024 open file descriptors"),
         ),
         (
             |f| f.socket_path = format!("/{}", "x".repeat(107)).into(),
@@ -178,6 +178,7 @@ fn cgroups_are_listed_with_their_enabled_controllers() {
     let memory = Hierarchy {
         mount: std::path::PathBuf::from("/sys/fs/cgroup/memory").into(),
         options: vec!["rw".into(), "memory".into()],
+        has_parent: false,
     };
     facts.cgroups.v1.push(memory);
     assert_eq!(

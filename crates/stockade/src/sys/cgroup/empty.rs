@@ -10,10 +10,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use stockade_syscalls::poll::wait_until;
 
-use super::{EVENTS, FREEZER_STATE, KILL, children, for_each_below, processes, thaw, write_existing};
+use super::{
+    EVENTS, FREEZER_STATE, KILL, children, first_task, for_each_below, processes, thaw, write_existing,
+};
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};
-use crate::sys::process::PidFd;
+use crate::sys::process::{KILL_TIMEOUT, PidFd};
 use crate::sys::remove_tree::Removal;
 use crate::sys::stuck::why_alive;
 
@@ -50,6 +52,33 @@ fn held_by(cgroup: &HostPath) -> Result<String> {
         Some(pid) => format!("process {pid} does not exit: {}", why_alive(pid)),
         None => "the kernel still uses it".to_owned(),
     })
+}
+
+/// Removes a cgroup without processes, and those below it. No process is killed.
+pub(crate) fn remove_unused(cgroup: &HostPath) -> Result<Removal> {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        match remove_bottom_up(cgroup) {
+            Ok(()) => return Ok(Removal::Removed),
+            Err(error) => match error.cause {
+                Errno::NOENT => return Ok(Removal::NeverThere),
+                // A process is about to leave it, or has just joined it.
+                Errno::BUSY if Instant::now() < deadline && !is_in_use(cgroup)? => pause(),
+                Errno::BUSY => return Ok(Removal::Left(cgroup.clone(), "a process is in it".to_owned())),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// Whether a process is in a cgroup or in one below it.
+fn is_in_use(cgroup: &HostPath) -> Result<bool> {
+    let mut used = false;
+    for_each_below(cgroup, &mut |below| {
+        used |= first_task(below)?.is_some();
+        Ok(())
+    })?;
+    Ok(used)
 }
 
 /// Kills the processes in a cgroup and below, frozen ones too, without waiting for their exit.

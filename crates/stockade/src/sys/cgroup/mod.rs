@@ -7,7 +7,7 @@ use std::io::Write;
 
 use rustix::io::Errno;
 
-pub(crate) use empty::{empty_and_remove, kill, kill_members};
+pub(crate) use empty::{empty_and_remove, kill, kill_members, remove_unused};
 pub(crate) use freeze::{Frozen, frozen_by, thaw};
 
 use crate::spec::HostPath;
@@ -16,6 +16,9 @@ use crate::sys::procfs::read_file;
 
 /// The processes of a cgroup; one that writes its pid there joins it.
 const PROCESSES: &str = "cgroup.procs";
+
+/// The threads of a cgroup v2.
+const THREADS: &str = "cgroup.threads";
 
 /// The threads of a cgroup v1; one that writes its id there joins it.
 const TASKS: &str = "tasks";
@@ -68,8 +71,11 @@ pub(crate) fn has_kill(cgroup: &HostPath) -> bool {
 
 /// The processes in a cgroup, without those in its child cgroups.
 pub(crate) fn processes(cgroup: &HostPath) -> Result<Vec<i32>> {
-    let file = cgroup.join(PROCESSES);
-    match read_file(&file) {
+    ids_in(&cgroup.join(PROCESSES))
+}
+
+fn ids_in(file: &HostPath) -> Result<Vec<i32>> {
+    match read_file(file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         // ENODEV: the cgroup was removed between opening and reading.
         Err(e) if matches!(errno(&e), Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
@@ -82,14 +88,24 @@ pub(crate) fn move_self(cgroup: &HostPath) -> std::io::Result<()> {
     std::fs::write(join_file_v2(cgroup), "0")
 }
 
-/// Whether a process is in a cgroup or in one below it.
-pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
-    let mut used = false;
+/// A process in a cgroup, or a thread in one of a threaded subtree. It is 0 if it is of another pid namespace.
+pub(crate) fn first_task(cgroup: &HostPath) -> Result<Option<i32>> {
+    match processes(cgroup) {
+        // A threaded cgroup has no list of processes.
+        Err(error) if error.cause == Errno::OPNOTSUPP => ids_in(&cgroup.join(THREADS)),
+        found => found,
+    }
+    .map(|tasks| tasks.first().copied())
+}
+
+/// A cgroup and all below it, each before those below it.
+pub(crate) fn with_all_below(cgroup: &HostPath) -> Result<Vec<HostPath>> {
+    let mut all = Vec::new();
     for_each_below(cgroup, &mut |below| {
-        used |= !processes(below)?.is_empty();
+        all.push(below.clone());
         Ok(())
     })?;
-    Ok(used)
+    Ok(all)
 }
 
 /// The controllers and the path of a line of `/proc/PID/cgroup`: `NUMBER:CONTROLLERS:PATH`.
