@@ -90,6 +90,10 @@ fn pid(guard: &Guard, id: &str) -> i32 {
     jail["pid"].as_i64().unwrap().try_into().unwrap()
 }
 
+fn is_running(guard: &Guard) -> bool {
+    !stockade(guard, &["ps", "-q", "--filter", "state=running"]).stdout.is_empty()
+}
+
 fn eventually(what: &str, is_true: impl Fn() -> bool) {
     let deadline = Instant::now() + seconds(20);
     while !is_true() {
@@ -342,9 +346,7 @@ fn one_signal_ends_a_run_whose_jail_is_frozen() {
         };
         let run = run.spawn().unwrap();
         let id = guard.named("vm");
-        eventually("the VMM runs", || {
-            stockade(&guard, &["ps", "-q", "--filter", "state=running"]).stdout != ""
-        });
+        eventually("the VMM runs", || is_running(&guard));
         freeze(&freezer_of(&guard, &id));
         kill_process(Pid::from_child(&run), Signal::INT).unwrap();
         // The VMM is asked by SIGTERM, whatever the signal was.
@@ -369,9 +371,7 @@ fn run_whose_vmm_cannot_be_killed_names_it_and_ends() {
         line.retain(|argument| argument != "--detach");
         let mut run = command(&guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
         let run = run.stderr(Stdio::piped()).spawn().unwrap();
-        eventually("the VMM runs", || {
-            stockade(&guard, &["ps", "-q", "--filter", "state=running"]).stdout != ""
-        });
+        eventually("the VMM runs", || is_running(&guard));
         let vmm = pid(&guard, &guard.named("vm"));
         fs::create_dir(&cgroup).unwrap();
         fs::write(cgroup.join("cgroup.procs"), vmm.to_string()).unwrap();

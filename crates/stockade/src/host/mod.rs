@@ -52,9 +52,9 @@ impl Host {
         Ok(Self {
             boot_id,
             userfaultfd_minor,
+            open_files,
             unsafe_directory,
             tracking,
-            open_files,
             ..Self::without_proc(cgroups)
         })
     }

@@ -204,19 +204,18 @@ fn release(
     monitor: Option<ProcessRef>,
 ) -> Result<PidFd> {
     let recorded = record(jail, vmm, monitor).and_then(|()| reset(&jail.receipt.enter, child.pid));
-    let (process, failed) = match recorded {
+    let (process, failed) = if let Err(error) = recorded {
         // A child that is not on the receipt exits when its channel closes.
-        Err(error) => (PidFd::new(child.abandon(), vmm.pid), error),
-        Ok(()) => {
-            let (process, outcome) = PidFd::release(child);
-            let failed = match outcome {
-                Ok(Outcome::Executed) => return Ok(process),
-                Ok(Outcome::Failed(failure)) => entry.error(failure.call, failure.errno).into(),
-                Ok(Outcome::Hindered(hindrance)) => Error::hindered(vmm.pid, hindrance),
-                Err(cause) => entry.clone_error(cause).into(),
-            };
-            (process, failed)
-        }
+        (PidFd::new(child.abandon(), vmm.pid), error)
+    } else {
+        let (process, outcome) = PidFd::release(child);
+        let failed = match outcome {
+            Ok(Outcome::Executed) => return Ok(process),
+            Ok(Outcome::Failed(failure)) => entry.error(failure.call, failure.errno).into(),
+            Ok(Outcome::Hindered(hindrance)) => Error::hindered(vmm.pid, hindrance),
+            Err(cause) => entry.clone_error(cause).into(),
+        };
+        (process, failed)
     };
     // It has no descendants yet, and `cgroup.kill` would make the cgroup unusable for the next start. If it does not
     // exit, it stays on the receipt.

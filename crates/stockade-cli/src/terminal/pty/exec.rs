@@ -92,7 +92,7 @@ fn wait_for(entered: &Entered) -> Result<ExitStatus, Failure> {
 
 /// Waits for an exec process that has a pseudoterminal, and relays input and output.
 ///
-/// Nothing here blocks, neither at a program that does not read nor at a terminal that nobody reads: a process that has
+/// Nothing here blocks, neither at a program that does not read nor at a terminal that is not read: a process that has
 /// exited has to be waited for, because it keeps the jail's pid namespace.
 fn relay(exec: Exec, terminals: [bool; 3], enter: Enter<'_>) -> Result<ExitStatus, Failure> {
     let (master, exec) = attach_pty(exec, terminals).map_err(|e| no_terminal(&e))?;
@@ -165,7 +165,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Copies the rest of the output of a program that has exited. Its descendants may hold the terminal and write on,
-    /// and nobody may read the operator's terminal.
+    /// and the operator's terminal may not be read.
     fn finish(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + SLOW_READER_TIMEOUT;
         let mut left = MOST_IN_TERMINAL;

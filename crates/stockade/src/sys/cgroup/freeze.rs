@@ -9,7 +9,7 @@ use crate::sys::procfs::read_file;
 
 /// The file that freezes a cgroup by itself, not through a cgroup above it.
 struct Freezer {
-    /// The file that says so, with the text.
+    /// The file that shows it, with the text.
     shown_by: (&'static str, &'static str),
     /// The file to write, with the text that thaws.
     file: &'static str,
