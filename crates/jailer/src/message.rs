@@ -71,7 +71,8 @@ fn of_spec(error: &SpecError) -> String {
             format!("Invalid limit value for resource: {value}: {cause}")
         }
         SpecError::NetnsName(name) => format!("Invalid network namespace name: {name:?}"),
-        SpecError::Argument { .. }
+        SpecError::NotANetns(_)
+        | SpecError::Argument { .. }
         | SpecError::Libraries(_)
         | SpecError::NotForOwner(..)
         | SpecError::RootTooLong(..)

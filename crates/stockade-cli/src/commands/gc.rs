@@ -42,6 +42,9 @@ pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&text(&collection, args.dry_run))?;
     }
+    for kept in collection.jails.iter().flat_map(|report| &report.shared) {
+        info(&format!("kept: {}: {}", kept.what, kept.reason));
+    }
     for problem in &collection.problems {
         info(&format!("{}: {}", problem.what, problem.reason));
     }

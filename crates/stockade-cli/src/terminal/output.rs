@@ -111,6 +111,9 @@ pub(crate) fn report_leftovers(report: &Report) {
     for left in &report.left {
         info(&format!("not removed: {}: {}", left.what, left.reason));
     }
+    for kept in &report.shared {
+        info(&format!("kept: {}: {}", kept.what, kept.reason));
+    }
 }
 
 /// Prints an error on stderr, also with `--quiet`. A closed stderr is ignored.

@@ -14,7 +14,8 @@ pub use delegated_cgroup::DelegatedCgroup;
 pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
-use crate::spec::JailSpec;
+use crate::spec::{JailSpec, Netns, NetnsName};
+use crate::sys::netns_users::users_of;
 use crate::sys::procfs::read;
 
 /// The facts about the host on which a plan depends.
@@ -30,6 +31,8 @@ pub struct Host {
     pub template_mounts: Option<TemplateMounts>,
     /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
     pub tracking: Option<TrackingPoint>,
+    /// The network namespace that the jail joins, if it was created for another jail.
+    pub shared_netns: Option<NetnsName>,
 }
 
 impl Host {
@@ -42,7 +45,13 @@ impl Host {
         // When the first process of a pid namespace exits, the kernel kills all others in it.
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
-        Ok(Self { boot_id: crate::sys::cache::boot_id()?, tracking, ..Self::with_cgroups(cgroups)? })
+        let shared_netns = shared_netns(&spec.netns);
+        Ok(Self {
+            boot_id: crate::sys::cache::boot_id()?,
+            tracking,
+            shared_netns,
+            ..Self::with_cgroups(cgroups)?
+        })
     }
 
     /// Reads the facts for a jail without a receipt, with known cgroups. They have no boot id, since nothing is
@@ -56,6 +65,12 @@ impl Host {
             (minor_of(&misc, "userfaultfd"), TemplateMounts::find().ok());
         Ok(Self { userfaultfd_minor, cgroups, template_mounts, ..Self::default() })
     }
+}
+
+fn shared_netns(netns: &Netns) -> Option<NetnsName> {
+    let Netns::Join(path) = netns else { return None };
+    let name: NetnsName = path.as_path().file_name()?.to_str()?.parse().ok()?;
+    (name.path() == *path && !users_of(&name).is_empty()).then_some(name)
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

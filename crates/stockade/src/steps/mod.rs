@@ -14,6 +14,7 @@ mod file;
 mod netns;
 mod placed_tree;
 mod ramfs;
+mod shared_netns;
 mod vmm;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;
+pub use shared_netns::SharedNetns;
 pub use vmm::Vmm;
 
 use crate::error::Result;
@@ -125,6 +127,8 @@ steps! {
     Ramfs,
     /// A network namespace with a name.
     NamedNetns,
+    /// The use of a network namespace that was created for another jail.
+    SharedNetns,
     /// The jail's cgroup in one cgroup v1 hierarchy.
     CgroupV1,
     /// The jail's cgroup in the unified hierarchy.
@@ -170,6 +174,7 @@ impl Step {
             | Self::CpuInfo(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)
@@ -191,6 +196,7 @@ impl Step {
             | Self::SharedDirectory(_)
             | Self::JailDirectory(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)
@@ -217,6 +223,7 @@ impl Step {
             | Self::CpuInfo(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::Vmm(_) => None,
         }
     }
@@ -242,6 +249,7 @@ impl Step {
             | Self::Directory(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)

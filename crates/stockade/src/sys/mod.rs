@@ -12,6 +12,7 @@ pub(crate) mod jail_root;
 pub(crate) mod mark;
 pub(crate) mod modes;
 pub(crate) mod mounts;
+pub(crate) mod netns_users;
 pub(crate) mod open;
 pub(crate) mod own_name;
 pub(crate) mod owned_dir;

@@ -163,6 +163,7 @@ impl Inspection {
             root: Some(root),
             netns: receipt.steps.iter().find_map(|step| match step {
                 Step::NamedNetns(netns) => Some(netns.name.path()),
+                Step::SharedNetns(netns) => Some(netns.name.path()),
                 Step::External(External { what: ExternalKind::Netns, path }) => Some(path.clone()),
                 _ => None,
             }),
