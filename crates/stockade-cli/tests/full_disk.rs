@@ -1,4 +1,4 @@
-//! The state directory's disk fills up, or the monitor is killed: exit statuses are kept, and lost output is told.
+//! The state directory's disk fills up, or the monitor is killed: exit statuses are kept, and lost output is reported.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::{self, File};

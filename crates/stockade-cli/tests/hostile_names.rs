@@ -60,7 +60,7 @@ fn jail(guard: &Guard, name: &OsStr) -> String {
     said(guard, &[&fixed[..], &["--place", "/proc=proc:bind"]].concat());
     let placed = command(guard, &["place", &id]).arg(target).output().unwrap();
     // A name that no placement can have.
-    assert!(placed.status.success() || name.to_str().is_none(), "{name:?}: {placed:?}");
+    assert!(placed.status.success() || name.to_str().is_none(), "{}: {placed:?}", name.display());
     let root = guard.base().join("busybox").join(&id).join("root");
     let run = root.join("run");
     drop(UnixListener::bind(run.join(name)).unwrap());

@@ -16,7 +16,7 @@ const KINDS: [&str; 7] = ["FIFO", "socket", "link", "dangling link", "device", "
 /// The files of an entry in the state directory.
 const FILES: [&str; 5] = ["receipt.json", "log", "log.1", "ended", "lost"];
 
-/// The commands that read them, after the words of the jail's id.
+/// The commands that read them, with ID for the jail's id.
 const READERS: [&str; 14] = [
     "ps",
     "ps --json",
@@ -88,7 +88,7 @@ fn no_command_hangs_on_what_is_not_a_file() {
                 if there {
                     fs::rename(&at, &saved).unwrap();
                 }
-                // What a link would show of the jail.
+                // What a symbolic link would show of the jail.
                 fs::write(at.with_file_name("elsewhere"), "exited 237\n").unwrap();
                 put(kind, &at);
                 for reader in READERS {

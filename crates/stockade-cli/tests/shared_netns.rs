@@ -88,9 +88,9 @@ fn what_is_not_a_namespace_is_refused_at_create() {
             let flags = flags(&guard, &id, &net);
             let output = stockade(&guard, &flags.iter().map(String::as_str).collect::<Vec<_>>());
             if kind == "directory" {
-                fs::remove_dir(&at).unwrap()
+                fs::remove_dir(&at).unwrap();
             } else {
-                fs::remove_file(&at).unwrap()
+                fs::remove_file(&at).unwrap();
             }
             let line = format!(
                 "stockade: '{}' is not a network namespace; remove it, or name another\n",

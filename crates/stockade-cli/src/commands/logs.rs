@@ -60,7 +60,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says whether the log lacks output.
+/// Reports whether the log lacks output.
 fn report_lost(store: &Store, id: &JailId) -> Result<(), Failure> {
     let lost = store.lost_output(id);
     if lost > 0 {

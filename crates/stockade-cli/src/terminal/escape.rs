@@ -88,7 +88,7 @@ impl ShownOutput {
                 self.pending = [after, end].concat();
                 return shown;
             }
-            shown.extend(after[..invalid].iter().map(|byte| format!("\\x{byte:02x}")));
+            shown.push_str(&hexadecimal(&after[..invalid]));
             rest = &after[invalid..];
         }
     }
@@ -99,8 +99,16 @@ impl ShownOutput {
         if rest == b"\r" {
             return escape_control("\r");
         }
-        rest.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+        hexadecimal(&rest)
     }
+}
+
+/// Bytes that are not UTF-8.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut shown, byte| {
+        let _ = write!(shown, "\\x{byte:02x}");
+        shown
+    })
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ pub enum Error {
         /// The time waited.
         waited: Duration,
     },
-    /// Something else lies in the place of a file of the state directory.
+    /// Something else has the name of a file of the state directory.
     #[error("'{0}' is not a file; remove it")]
     NotAFile(HostPath),
     /// A receipt cannot be understood.

@@ -125,7 +125,7 @@ impl Store {
 /// The filesystem of namespaces (`NSFS_MAGIC` of `linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Refuses a file in the place of the namespace to join, for example one that was left without its mount.
+/// Refuses something else under the path of the namespace to join, for example one that was left without its mount.
 fn expect_namespace(netns: &Netns) -> Result<()> {
     let Netns::Join(path) = netns else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

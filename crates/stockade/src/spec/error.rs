@@ -32,7 +32,7 @@ pub enum SpecError {
     /// A path that cannot be resolved.
     #[error("cannot open '{}': {}", .0.display(), Reason(*.1))]
     NotFound(PathBuf, Errno),
-    /// Something else in the place of a network namespace.
+    /// Something else under the path of a network namespace.
     #[error("'{0}' is not a network namespace; remove it, or name another")]
     NotANetns(super::HostPath),
     /// An executable or source that is not a regular file.

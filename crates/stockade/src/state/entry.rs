@@ -116,7 +116,7 @@ impl Lock {
             .context(Operation::Rename, at)
     }
 
-    /// Reserves the room for what is written when the VMM has exited, because by then the disk may be full.
+    /// Reserves the room for what is written when the VMM has exited, because the disk may be full when it exits.
     ///
     /// # Arguments
     /// `with_log`: whether a monitor keeps a log, and counts what it cannot write.
@@ -260,7 +260,7 @@ pub(super) fn log_end(entry: &HostPath, most: u64) -> Vec<u8> {
         let size = facts.st_size.unsigned_abs();
         let mut part = Vec::new();
         let begin = SeekFrom::Start(size.saturating_sub(left));
-        // The log may grow meanwhile.
+        // The log may grow between these calls.
         if file.seek(begin).and_then(|_| file.take(left).read_to_end(&mut part)).is_ok() {
             parts.push(part);
         }

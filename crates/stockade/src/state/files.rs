@@ -1,4 +1,4 @@
-//! Reading the files of an entry: without following a link, without waiting for the writer of a FIFO, and with a limit.
+//! Reading the files of an entry: without following a symbolic link, without waiting for the writer of a FIFO, and with a limit.
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -30,7 +30,7 @@ pub(crate) fn open_file(from: BorrowedFd<'_>, path: &Path) -> Result<Found, Errn
     {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Found::Nothing),
-        // A link; a socket, or a device without a driver.
+        // A symbolic link; a socket, or a device without a driver.
         Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(Found::Other),
         Err(cause) => return Err(cause),
     };

@@ -84,7 +84,7 @@ pub(super) fn of(found: &Inspection) -> Node {
     let processes = Family::of(found).draw();
     let receipts = std::iter::once(&paths.receipt).map(|receipt| Node::leaf(format!("receipt {receipt}")));
     let logs = paths.logs.iter().map(|log| Node::leaf(format!("log {log}")));
-    let parts = root.chain(netns).chain(cgroups).chain(processes.into_iter()).chain(receipts).chain(logs);
+    let parts = root.chain(netns).chain(cgroups).chain(processes).chain(receipts).chain(logs);
     Node::new(format!("{} ({}{age}{ended})", found.id, found.state), parts.collect())
 }
 

@@ -269,7 +269,6 @@ impl<'a> Screen<'a> {
     /// The end of the selected jail's log, cut to the height of the screen.
     fn log(&self, height: usize) -> String {
         let Some(id) = &self.current else { return "no jail is selected".to_owned() };
-        const LOG_END: u64 = 64 << 10;
         let text = self.sampler.store().log_end(id, LOG_END);
         if text.is_empty() {
             return format!(
@@ -293,6 +292,9 @@ fn line(frame: &mut Frame<'_>, area: Rect, text: &str, modifier: Modifier) {
 fn latest(history: &[u64], count: usize) -> &[u64] {
     &history[history.len().saturating_sub(count)..]
 }
+
+/// The part of a log that its last lines are looked for in, in bytes.
+const LOG_END: u64 = 64 << 10;
 
 /// Draws percentages as a row of bars. A full bar is the highest value, at least one whole processor.
 fn spark(history: &[u64]) -> String {
