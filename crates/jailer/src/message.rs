@@ -45,6 +45,7 @@ pub(crate) fn of_check(error: &Error) -> String {
         | Error::Foreign(_)
         | Error::InTheWay { .. }
         | Error::HardLink { .. }
+        | Error::NotAFile(_)
         | Error::NotTakenOut { .. }
         | Error::Enter { .. }
         | Error::NoParentCgroup { .. }
@@ -90,7 +91,8 @@ fn of_spec(error: &SpecError) -> String {
             format!("Invalid limit value for resource: {value}: {cause}")
         }
         SpecError::NetnsName(name) => format!("Invalid network namespace name: {name:?}"),
-        SpecError::Argument { .. }
+        SpecError::NotANetns(_)
+        | SpecError::Argument { .. }
         | SpecError::Libraries(_)
         | SpecError::NotForOwner(..)
         | SpecError::RootTooLong(..)

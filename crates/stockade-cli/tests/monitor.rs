@@ -113,7 +113,7 @@ fn a_monitor_killed_at_any_syscall_leaves_a_removable_jail() {
             ("openat", 1, Some("log")),
             ("ppoll", 2, None),
             ("openat", 1, Some("ended.new")),
-            ("write", 1, Some("ended.new")),
+            ("pwrite64", 1, Some("ended.new")),
             ("renameat", 1, Some("ended.new")),
         ];
         let mut said = Vec::new();

@@ -13,4 +13,14 @@ pub const OLD_LOG: &CStr = c"log.1";
 pub const EXIT_STATUS: &CStr = c"ended";
 
 /// The exit status before its rename, so that a reader finds it whole or not at all.
+///
+/// The launcher creates it with [`RESERVED`] bytes, which the monitor overwrites: a disk that has filled up since
+/// then has room for it.
 pub const NEW_EXIT_STATUS: &CStr = c"ended.new";
+
+/// The number of bytes of output that could not be written to the log. The launcher creates it with [`RESERVED`]
+/// zeros, and the monitor writes as many digits.
+pub const LOST: &CStr = c"lost";
+
+/// The size of a reserved file: as many bytes as the largest number has digits.
+pub const RESERVED: usize = 20;

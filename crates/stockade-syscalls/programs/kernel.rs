@@ -17,8 +17,10 @@ pub mod number {
     pub const IOCTL: usize = 16;
     pub const RT_SIGACTION: usize = 13;
     pub const PREAD: usize = 17;
+    pub const PWRITE: usize = 18;
     pub const SENDFILE: usize = 40;
     pub const FCNTL: usize = 72;
+    pub const FTRUNCATE: usize = 77;
     pub const FCHMOD: usize = 91;
     pub const PRCTL: usize = 157;
     pub const EXIT: usize = 231;
@@ -37,12 +39,14 @@ pub mod number {
     pub const FCNTL: usize = 25;
     pub const IOCTL: usize = 29;
     pub const RENAMEAT: usize = 38;
+    pub const FTRUNCATE: usize = 46;
     pub const FCHMOD: usize = 52;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const PREAD: usize = 67;
+    pub const PWRITE: usize = 68;
     pub const SENDFILE: usize = 71;
     pub const PPOLL: usize = 73;
     pub const FSTAT: usize = 80;

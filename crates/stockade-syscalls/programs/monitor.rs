@@ -1,5 +1,6 @@
 //! The monitor: the parent of a VMM whose launcher may exit. It copies the VMM's output to a log of limited
-//! size, waits until the VMM exits, records the exit status, and exits.
+//! size, waits until the VMM exits, records the exit status, and only then takes the VMM from the kernel's table, so
+//! that a process that finds it gone finds its exit status.
 //!
 //! Every such jail has a monitor, so it is a program without a library: a few pages of memory, no thread, no
 //! timer. The build script compiles it, and the library embeds it.
@@ -15,7 +16,7 @@ mod kernel;
 
 use core::mem::MaybeUninit;
 
-use files::{EXIT_STATUS, LOG, NEW_EXIT_STATUS, OLD_LOG};
+use files::{EXIT_STATUS, LOG, LOST, NEW_EXIT_STATUS, OLD_LOG, RESERVED};
 use kernel::{call, exit, number};
 
 const ENTRY: usize = 3;
@@ -37,7 +38,7 @@ extern "C" fn main(stack: *const usize) -> ! {
     const PR_SET_NAME: usize = 15;
     call(number::PRCTL, PR_SET_NAME, c"stockade-mon".as_ptr() as usize, 0, 0, 0);
     let limit = limit(stack);
-    let mut log = Log { file: -1, written: 0, limit };
+    let mut log = Log { file: -1, written: 0, limit, lost: 0 };
     let mut output_open = limit > 0;
     loop {
         let mut waiting = [
@@ -59,6 +60,7 @@ extern "C" fn main(stack: *const usize) -> ! {
             if let Some(exit_status) = status() {
                 record(exit_status);
             }
+            reap();
             exit(0);
         }
         // A process of the jail may have opened the pipe too, and have read it empty.
@@ -96,6 +98,8 @@ struct Log {
     file: isize,
     written: usize,
     limit: usize,
+    /// The number of bytes that could not be written.
+    lost: u64,
 }
 
 impl Log {
@@ -117,8 +121,8 @@ impl Log {
         }
     }
 
-    /// Copies output, and returns the number of bytes: 0 at its end, less if there is none at the moment. Output that cannot be written is lost: a full disk
-    /// must not stop the VMM.
+    /// Copies output, and returns the number of bytes: 0 at its end, less if there is none at the moment. Output that
+    /// cannot be written is lost, and counted: a full disk must not stop the VMM.
     fn copy(&mut self) -> isize {
         // Not zeroed: that would need `memset` from a library.
         let mut buffer = MaybeUninit::<[u8; 8192]>::uninit();
@@ -139,6 +143,8 @@ impl Log {
             let part = rest.len().min(room);
             let done = call(number::WRITE, self.file as usize, rest.as_ptr() as usize, part, 0, 0);
             if done <= 0 {
+                self.lost = self.lost.saturating_add(rest.len() as u64);
+                write_lost(self.lost);
                 break;
             }
             self.written += done as usize;
@@ -152,7 +158,8 @@ impl Log {
             call(number::CLOSE, self.file as usize, 0, 0, 0, 0);
             rename(LOG, OLD_LOG);
         }
-        self.file = create(LOG);
+        const TRUNC: usize = 0o1000;
+        self.file = create(LOG, TRUNC);
         self.written = 0;
     }
 }
@@ -161,17 +168,18 @@ fn rename(from: &core::ffi::CStr, to: &core::ffi::CStr) {
     call(number::RENAMEAT, ENTRY, from.as_ptr() as usize, ENTRY, to.as_ptr() as usize, 0);
 }
 
-fn create(name: &core::ffi::CStr) -> isize {
+/// Opens a file of the entry for writing, and creates it if it is missing. It does not wait for the reader of a FIFO.
+fn create(name: &core::ffi::CStr, more: usize) -> isize {
     const MODE: usize = 0o600;
     const WRONLY: usize = 1;
     const CREAT: usize = 0o100;
-    const TRUNC: usize = 0o1000;
+    const NONBLOCK: usize = 0o4000;
     const CLOEXEC: usize = 0o2_000_000;
     #[cfg(target_arch = "x86_64")]
     const NOFOLLOW: usize = 0o400_000;
     #[cfg(target_arch = "aarch64")]
     const NOFOLLOW: usize = 0o100_000;
-    let flags = WRONLY | CREAT | TRUNC | CLOEXEC | NOFOLLOW;
+    let flags = WRONLY | CREAT | NONBLOCK | CLOEXEC | NOFOLLOW | more;
     let file = call(number::OPENAT, ENTRY, name.as_ptr() as usize, flags, MODE, 0);
     if file >= 0 {
         // The launcher's umask may have removed bits.
@@ -180,26 +188,49 @@ fn create(name: &core::ffi::CStr) -> isize {
     file
 }
 
-/// The VMM's exit: code and status of waitid; `None` if the kernel kept none.
+/// Writes over the reserved bytes, in which there is room even if the disk is full.
+fn write_lost(mut lost: u64) {
+    let mut digits = [b'0'; RESERVED];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (lost % 10) as u8;
+        lost /= 10;
+    }
+    let file = create(LOST, 0);
+    if file >= 0 {
+        call(number::PWRITE, file as usize, digits.as_ptr() as usize, digits.len(), 0, 0);
+        call(number::CLOSE, file as usize, 0, 0, 0, 0);
+    }
+}
+
+/// The VMM's exit: code and status of waitid; `None` if the kernel kept none. It stays in the kernel's table.
 ///
 /// A process of the jail that traces the VMM gets the status first, and may never take it. It has a second for that.
 fn status() -> Option<(i32, i32)> {
     const P_PIDFD: usize = 3;
     const WNOHANG: usize = 1;
     const WEXITED: usize = 4;
+    const WNOWAIT: usize = 0x0100_0000;
     const ATTEMPTS: usize = 100;
     // A timespec: ten milliseconds.
     const PAUSE: [u64; 2] = [0, 10_000_000];
     // A siginfo_t: signo, errno, code, padding, pid, uid, status.
     let mut info = [0_i32; 32];
     for _ in 0..ATTEMPTS {
-        match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED | WNOHANG, 0) {
+        match call(number::WAITID, P_PIDFD, VMM, info.as_mut_ptr() as usize, WEXITED | WNOHANG | WNOWAIT, 0) {
             0 if info[4] != 0 => return Some((info[2], info[6])),
             0 | EINTR => call(number::PPOLL, 0, 0, PAUSE.as_ptr() as usize, 0, 0),
             _ => return None,
         };
     }
     None
+}
+
+/// Takes the VMM from the kernel's table.
+fn reap() {
+    const P_PIDFD: usize = 3;
+    const WNOHANG: usize = 1;
+    const WEXITED: usize = 4;
+    call(number::WAITID, P_PIDFD, VMM, 0, WEXITED | WNOHANG, 0);
 }
 
 /// Writes `exited N` or `killed N` atomically.
@@ -225,8 +256,12 @@ fn record((code, status): (i32, i32)) {
     }
     text[length] = b'\n';
     length += 1;
-    let file = create(NEW_EXIT_STATUS);
-    if file >= 0 && call(number::WRITE, file as usize, text.as_ptr() as usize, length, 0, 0) == length as isize {
+    // Over the reserved bytes; what is left of them is cut off.
+    let file = create(NEW_EXIT_STATUS, 0);
+    if file >= 0
+        && call(number::PWRITE, file as usize, text.as_ptr() as usize, length, 0, 0) == length as isize
+        && call(number::FTRUNCATE, file as usize, length, 0, 0, 0) == 0
+    {
         rename(NEW_EXIT_STATUS, EXIT_STATUS);
     }
 }

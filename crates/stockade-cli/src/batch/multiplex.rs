@@ -1,7 +1,7 @@
 //! The output of several VMMs on one stream, each line after the id of its jail.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
@@ -13,6 +13,7 @@ use stockade::Streams;
 use stockade::spec::JailId;
 use stockade::spec::reason;
 
+use crate::terminal::escape::ShownOutput;
 use crate::terminal::output::{Failure, error};
 use crate::terminal::width;
 
@@ -53,16 +54,23 @@ impl Prefixed {
 }
 
 /// Starts a thread that copies a pipe's lines and drops `alive` at the end. Returns the pipe's write end.
-fn copy(prefix: String, to: impl Write + Send + 'static, alive: Sender<()>) -> io::Result<OwnedFd> {
+fn copy(
+    prefix: String,
+    to: impl Write + IsTerminal + Send + 'static,
+    alive: Sender<()>,
+) -> io::Result<OwnedFd> {
     let (from, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let shown = to.is_terminal();
     Builder::new().name("output".to_owned()).spawn(move || {
-        copy_lines(&prefix, File::from(from), to);
+        copy_lines(&prefix, File::from(from), to, shown);
         drop(alive);
     })?;
     Ok(write_end)
 }
 
-fn copy_lines(prefix: &str, from: impl Read, mut to: impl Write) {
+/// # Arguments
+/// `shown`: whether a terminal shows the lines, so that no VMM may control it or write into the line of another.
+fn copy_lines(prefix: &str, from: impl Read, mut to: impl Write, shown: bool) {
     let mut from = BufReader::new(from);
     loop {
         let mut line = prefix.as_bytes().to_vec();
@@ -70,6 +78,10 @@ fn copy_lines(prefix: &str, from: impl Read, mut to: impl Write) {
             Ok(0) | Err(_) => return,
             Ok(_) if line.ends_with(b"\n") => (),
             Ok(_) => line.push(b'\n'),
+        }
+        if shown {
+            let mut output = ShownOutput::default();
+            line = (output.show(&line) + &output.finish()).into_bytes();
         }
         // In one write, so that lines of other VMMs do not mix with this one. If the reader has closed the stream, the
         // VMM gets EPIPE from its next write, like a single VMM that writes to the stream itself.
@@ -93,8 +105,15 @@ mod tests {
 
     fn copied(text: &[u8]) -> Vec<u8> {
         let mut copied = Vec::new();
-        copy_lines("vm | ", text, &mut copied);
+        copy_lines("vm | ", text, &mut copied, false);
         copied
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_characters() {
+        let mut shown = Vec::new();
+        copy_lines("vm | ", &b"a\x1b[6n\xff\rb\r\n"[..], &mut shown, true);
+        assert_eq!(String::from_utf8_lossy(&shown), "vm | a\\u{1b}[6n\\xff\\rb\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::flags::state::StateArgs;
 use crate::terminal::findings::FindingsStyle;
-use crate::terminal::output::{Failure, in_flag, print, print_json, success_if};
+use crate::terminal::output::{Failure, in_flag, print_json, print_styled, success_if};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&FindingsStyle::for_stdout().findings(&report.findings))?;
+        print_styled(&FindingsStyle::for_stdout().findings(&report.findings))?;
     }
     Ok(success_if(ok))
 }

@@ -14,7 +14,7 @@ use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Code, Failure, print, print_json_line, require_root_to_look};
+use crate::terminal::output::{Code, Failure, escape_control, print, print_json_line, require_root_to_look};
 use crate::terminal::signals::stop_signals;
 use crate::terminal::time::{timestamp, until};
 
@@ -127,5 +127,5 @@ fn next(events: &mut Events, signals: &SignalFd, deadline: Option<Instant>) -> R
 fn line(event: &Event) -> String {
     let time = timestamp(Duration::from_millis(event.time_ms));
     let id = event.id.as_ref().map_or("-", JailId::as_str);
-    format!("{time} {id} {}\n", event.kind)
+    format!("{time} {id} {}\n", escape_control(&event.kind.to_string()))
 }

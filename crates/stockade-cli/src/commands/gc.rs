@@ -7,7 +7,9 @@ use clap::Args;
 use stockade::{Collection, TeardownOptions};
 
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, info, is_quiet, print, print_json, require_root, success_if};
+use crate::terminal::output::{
+    Failure, escape_control, info, is_quiet, print, print_json, require_root, success_if,
+};
 use crate::terminal::progress::SharedBar;
 
 /// Arguments of `gc`.
@@ -40,6 +42,9 @@ pub(crate) fn gc(args: &GcArgs) -> Result<ExitCode, Failure> {
     } else {
         print(&text(&collection, args.dry_run))?;
     }
+    for kept in collection.jails.iter().flat_map(|report| &report.shared) {
+        info(&format!("kept: {}: {}", kept.what, kept.reason));
+    }
     for problem in &collection.problems {
         info(&format!("{}: {}", problem.what, problem.reason));
     }
@@ -51,10 +56,11 @@ fn text(collection: &Collection, dry_run: bool) -> String {
     let mut text = String::new();
     for report in &collection.jails {
         for what in &report.removed {
-            let _ = writeln!(text, "{}: {verb} {what}", report.id);
+            let _ = writeln!(text, "{}: {verb} {}", report.id, escape_control(what));
         }
         for left in &report.left {
-            let _ = writeln!(text, "{}: left {}: {}", report.id, left.what, left.reason);
+            let (what, reason) = (escape_control(&left.what), escape_control(&left.reason));
+            let _ = writeln!(text, "{}: left {what}: {reason}", report.id);
         }
     }
     if collection.jails.is_empty() && !is_quiet() {

@@ -1,13 +1,16 @@
 //! `stockade logs`: prints the log of a VMM.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use stockade::inspect::Inspection;
 use stockade::spec::JailId;
+use stockade::{JailState, Log, Store};
 
 use crate::flags::lookup::{find, no_such_jail};
 use crate::flags::state::StateArgs;
+use crate::terminal::escape::ShownOutput;
 use crate::terminal::output::{Failure, info, require_root_to_look};
 
 /// Arguments of `logs`.
@@ -20,6 +23,9 @@ pub(crate) struct LogsArgs {
     /// Keep printing new output until the VMM exits.
     #[arg(short, long)]
     follow: bool,
+    /// Print control characters to a terminal as they are, not escaped.
+    #[arg(long)]
+    raw: bool,
     /// Begin with the last N lines of the log.
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
@@ -32,23 +38,104 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     let store = args.state.store()?;
     let id = find(&store, &args.id)?;
     let mut log = store.log(&id)?.ok_or_else(|| no_such_jail(&id))?;
-    let text = log.read()?;
-    let mut empty = text.is_empty();
-    write(args.lines.map_or(&text[..], |lines| last(&text, lines)))?;
+    let mut printer = Printer::new(args.raw);
+    let mut empty = match args.lines {
+        None => print_next(&mut log, &mut printer)?,
+        Some(lines) => {
+            let text = end_of(&mut log, lines)?;
+            printer.write(last(&text, lines))?;
+            text.is_empty()
+        }
+    };
     while args.follow && log.wait(None)? {
-        let text = log.read()?;
-        empty &= text.is_empty();
-        write(&text)?;
+        empty &= print_next(&mut log, &mut printer)?;
     }
+    printer.finish()?;
     if empty {
         info(&format!(
             "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
         ));
     }
+    report_lost(&store, &id)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the log as it is: a VMM may write bytes that are not text.
+/// Reports whether the log lacks output.
+fn report_lost(store: &Store, id: &JailId) -> Result<(), Failure> {
+    let lost = store.lost_output(id);
+    if lost > 0 {
+        let at = store.directory();
+        info(&format!(
+            "{lost} bytes of the output of jail '{id}' are lost: they could not be written; make room in '{at}'"
+        ));
+    }
+    if let Some(pid) = store.inspect(id)?.and_then(|found| lost_monitor(&found)) {
+        info(&format!(
+            "the monitor of jail '{id}' (pid {pid}) was killed: later output and the exit status are lost"
+        ));
+    }
+    Ok(())
+}
+
+/// The pid of the jail's monitor, if it has exited without recording an exit status.
+fn lost_monitor(found: &Inspection) -> Option<i32> {
+    let monitor = found.monitor.filter(|monitor| !monitor.alive)?;
+    let is_here = matches!(found.state, JailState::Running | JailState::Exited);
+    (is_here && found.ended.is_none()).then_some(monitor.pid)
+}
+
+/// Prints the output up to now; true if there was none.
+fn print_next(log: &mut Log, printer: &mut Printer) -> Result<bool, Failure> {
+    let mut empty = true;
+    loop {
+        let text = log.read()?;
+        if text.is_empty() {
+            return Ok(empty);
+        }
+        empty = false;
+        printer.write(&text)?;
+    }
+}
+
+/// The end of the output up to now, with this number of lines or more.
+fn end_of(log: &mut Log, lines: usize) -> Result<Vec<u8>, Failure> {
+    /// The part of the log that the lines are looked for in, in bytes.
+    const LONGEST: usize = 64 << 20;
+    log.skip_to_last(LONGEST as u64)?;
+    let mut end = Vec::new();
+    loop {
+        let text = log.read()?;
+        if text.is_empty() {
+            return Ok(end);
+        }
+        end.extend(text);
+        let kept = last(&end, lines).len().min(LONGEST);
+        end.drain(..end.len() - kept);
+    }
+}
+
+/// Writes the log as it is: a VMM may write bytes that are not text. On a terminal it writes what these bytes are.
+struct Printer {
+    shown: Option<ShownOutput>,
+}
+
+impl Printer {
+    fn new(raw: bool) -> Self {
+        Self { shown: (!raw && std::io::stdout().is_terminal()).then(ShownOutput::default) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match &mut self.shown {
+            Some(shown) => write(shown.show(bytes).as_bytes()),
+            None => write(bytes),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        self.shown.as_mut().map_or(Ok(()), |shown| write(shown.finish().as_bytes()))
+    }
+}
+
 fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;

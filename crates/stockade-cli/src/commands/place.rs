@@ -13,7 +13,9 @@ use stockade_syscalls::signals::SignalFd;
 use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::placement::{check_distinct, parse, place_one};
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, ignore_closed_stdout, print, print_json, require_root};
+use crate::terminal::output::{
+    Failure, escape_control, ignore_closed_stdout, print, print_json, require_root,
+};
 use crate::terminal::signals::stop_signals;
 
 /// Arguments of `place`.
@@ -79,7 +81,7 @@ pub(crate) fn place(args: &PlaceArgs) -> Result<ExitCode, Failure> {
         let source = placement.source();
         match place_into(&mut jail, placement, &signals) {
             Ok(placed) if args.json => rows.push(Row { source, placed }),
-            Ok(placed) => ignore_closed_stdout(print(&format!("{placed}\n")))?,
+            Ok(placed) => ignore_closed_stdout(print(&format!("{}\n", escape_control(&placed.to_string()))))?,
             Err(failure) => {
                 if args.json {
                     ignore_closed_stdout(print_json(&rows))?;

@@ -9,7 +9,7 @@ use stockade::spec::{JailId, JailPath};
 
 use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::state::StateArgs;
-use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
+use crate::terminal::output::{Failure, escape_control, ignore_closed_stdout, print, require_root};
 
 /// Arguments of `unplace`.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) fn unplace(args: &UnplaceArgs) -> Result<ExitCode, Failure> {
             Jail::Running(running) => running.unplace(path)?,
             Jail::Exited(stopped) | Jail::Abandoned(stopped) => return Err(stopped_jail(stopped)),
         }
-        ignore_closed_stdout(print(&format!("{path}\n")))?;
+        ignore_closed_stdout(print(&format!("{}\n", escape_control(&path.to_string()))))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,7 +38,7 @@ impl FindingsStyle {
             let lines = [("effect", finding.effect), ("fix", finding.fix.as_deref())];
             let lines = lines.map(|(title, line)| {
                 let before = format!("{:8} {title:>18} ", "");
-                line.map(|line| format!("{before}{}\n", self.wrapped(line, before.len())))
+                line.map(|line| format!("{before}{}\n", self.wrapped(&escape_control(line), before.len())))
             });
             lines.into_iter().flatten().collect::<String>()
         };

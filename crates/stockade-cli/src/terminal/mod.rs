@@ -1,5 +1,6 @@
 //! Streams, signals and terminals: what the command is connected to.
 
+pub(crate) mod escape;
 pub(crate) mod findings;
 pub(crate) mod logger;
 pub(crate) mod output;

@@ -9,6 +9,9 @@ use stockade::Report;
 use stockade::spec::SpecError;
 use stockade::spec::reason;
 
+pub(crate) use super::escape::escape_control;
+use super::escape::{escape_json, escape_lines};
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -108,6 +111,9 @@ pub(crate) fn report_leftovers(report: &Report) {
     for left in &report.left {
         info(&format!("not removed: {}: {}", left.what, left.reason));
     }
+    for kept in &report.shared {
+        info(&format!("kept: {}: {}", kept.what, kept.reason));
+    }
 }
 
 /// Prints an error on stderr, also with `--quiet`. A closed stderr is ignored.
@@ -117,15 +123,15 @@ pub(crate) fn error(line: &str) {
     let _ = writeln!(io::stderr(), "stockade: {}", escape_control(line));
 }
 
-/// Escapes control characters of untrusted text, so that it is one line and does not control the terminal.
-pub(crate) fn escape_control(text: &str) -> String {
-    let shown =
-        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    text.chars().map(shown).collect()
+/// Prints lines of text on stdout.
+///
+/// A name in it that may hold a newline has to be escaped before.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_styled(&escape_lines(text))
 }
 
-/// Prints text on stdout.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+/// Prints text with colours on stdout. All untrusted text in it has to be escaped before.
+pub(crate) fn print_styled(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
@@ -142,13 +148,13 @@ pub(crate) fn ignore_closed_stdout(printed: Result<(), Failure>) -> Result<(), F
 /// Prints JSON on stdout, indented.
 pub(crate) fn print_json(data: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(data).map_err(|e| Failure::new(e.to_string()))?;
-    print(&format!("{text}\n"))
+    print_styled(&(escape_json(&text) + "\n"))
 }
 
 /// Prints JSON on one line of stdout.
 pub(crate) fn print_json_line(data: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(data).map_err(|e| Failure::new(e.to_string()))?;
-    print(&format!("{text}\n"))
+    print_styled(&(escape_json(&text) + "\n"))
 }
 
 /// Every exit code of stockade itself.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use stockade::Progress;
 
-use super::output::is_quiet;
+use super::output::{escape_control, is_quiet};
 
 /// A shorter operation shows no bar.
 const SHOW_AFTER: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ pub(crate) struct Bar {
 impl Bar {
     /// The bar for the copy of a file or directory.
     pub(crate) fn of_copy(source: &Path) -> Self {
-        Self::new(source.display().to_string(), BYTES)
+        Self::new(escape_control(&source.display().to_string()), BYTES)
     }
 
     fn new(what: String, template: &'static str) -> Self {

@@ -46,6 +46,20 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
+/// The most objects that a fact names.
+const NAMED: usize = 10;
+
+/// Lists the first objects, and counts the others: a jail or a program can create any number of them.
+pub(crate) fn listed<T: fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
+    let mut all = all.into_iter();
+    let named: Vec<String> = all.by_ref().take(NAMED).map(|one| one.to_string()).collect();
+    let more = match all.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    named.join(", ") + &more
+}
+
 impl Finding {
     pub(crate) fn good(check: &'static str, fact: impl Into<String>) -> Self {
         Self { check, grade: Grade::Good, fact: fact.into(), effect: None, fix: None }

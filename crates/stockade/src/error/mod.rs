@@ -194,6 +194,9 @@ pub enum Error {
         /// The time waited.
         waited: Duration,
     },
+    /// Something else has the name of a file of the state directory.
+    #[error("'{0}' is not a file; remove it")]
+    NotAFile(HostPath),
     /// A receipt cannot be understood.
     #[error("receipt '{path}' {problem}")]
     Receipt {
@@ -238,7 +241,7 @@ impl Error {
             | Self::Exited(_)
             | Self::Foreign(_) => ErrorKind::InUse,
             Self::NotRunning(_) | Self::NoParentCgroup { .. } => ErrorKind::NotFound,
-            Self::InTheWay { .. } | Self::HardLink { .. } => ErrorKind::InTheWay,
+            Self::InTheWay { .. } | Self::HardLink { .. } | Self::NotAFile(_) => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::NotTakenOut { .. }
             | Self::Frozen { .. }

@@ -14,8 +14,9 @@ pub use delegated_cgroup::DelegatedCgroup;
 pub use template_mounts::{RUNTIME_DIRECTORY, TemplateMounts};
 pub use tracking_cgroup::TrackingPoint;
 
-use crate::spec::{HostPath, JailSpec, Layout};
+use crate::spec::{HostPath, JailSpec, Layout, Netns, NetnsName};
 use crate::sys::access::unsafe_directory;
+use crate::sys::netns_users::users_of;
 use crate::sys::procfs::{MISC, read};
 
 /// The facts about the host on which a plan depends.
@@ -35,6 +36,8 @@ pub struct Host {
     pub unsafe_directory: Option<HostPath>,
     /// The position of tracking cgroups; `None` if they cannot be created, or if the jail needs none.
     pub tracking: Option<TrackingPoint>,
+    /// The network namespace that the jail joins, if it was created for another jail.
+    pub shared_netns: Option<NetnsName>,
 }
 
 impl Host {
@@ -54,6 +57,7 @@ impl Host {
             userfaultfd_minor,
             open_files,
             unsafe_directory,
+            shared_netns: shared_netns(&spec.netns),
             tracking,
             ..Self::without_proc(cgroups)
         })
@@ -93,6 +97,12 @@ fn unsafe_directory_of(spec: &JailSpec) -> Result<Option<HostPath>> {
 /// The hard limit of this process's open file descriptors; `None` if there is none.
 pub(crate) fn open_files_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
+}
+
+fn shared_netns(netns: &Netns) -> Option<NetnsName> {
+    let Netns::Join(path) = netns else { return None };
+    let name: NetnsName = path.as_path().file_name()?.to_str()?.parse().ok()?;
+    (name.path() == *path && !users_of(&name).is_empty()).then_some(name)
 }
 
 /// Finds `NUMBER NAME` in the text of `/proc/misc`.

@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::entry::EnterStep;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Operation, Result};
 use crate::host::Host;
 use crate::jail::locked::{LockedJail, Owned};
 use crate::jail::pool::PoolGuard;
 use crate::jail::teardown::{Report, TeardownOptions, begun, tear_down, undo};
 use crate::plan::{LaunchMode, plan};
 use crate::spec::clock::monotonic_us;
-use crate::spec::{HostPath, JailId, JailSpec, Netns, Stripped};
+use crate::spec::{HostPath, JailId, JailSpec, Netns, SpecError, Stripped};
 use crate::state::entry::Lock;
 use crate::state::{JailState, Receipt, Store};
-use crate::steps::{Note, Step};
+use crate::steps::{NamedNetns, Note, SharedNetns, Step};
+use crate::sys::netns_users::users_of;
 
 /// A jail whose VMM was not started yet.
 ///
@@ -48,6 +52,10 @@ impl Store {
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, LaunchMode::Spawn)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
+        if let Err(error) = expect_namespace(&spec.netns) {
+            let _ = lock.remove(None);
+            return Err(error);
+        }
         let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
             // Nothing was created, and an entry without a receipt is of no use.
@@ -70,9 +78,15 @@ impl Store {
         let Netns::Join(path) = &spec.netns else { return Ok(Cow::Borrowed(spec)) };
         let abandoned = self.read(&spec.id)?.filter(|receipt| receipt.state() == JailState::Abandoned);
         let created = abandoned.iter().flat_map(|receipt| &receipt.steps).find_map(|step| match step {
-            Step::NamedNetns(netns) if netns.name.path() == *path => Some(netns.name.clone()),
+            Step::NamedNetns(NamedNetns { name }) | Step::SharedNetns(SharedNetns { name })
+                if name.path() == *path =>
+            {
+                Some(name.clone())
+            }
             _ => None,
         });
+        // With other jails that use it, it stays.
+        let created = created.filter(|name| users_of(name).len() <= 1);
         Ok(match created {
             Some(name) => Cow::Owned(JailSpec { netns: Netns::Make(name), ..spec.clone() }),
             None => Cow::Borrowed(spec),
@@ -107,6 +121,25 @@ impl Store {
                 }
             }
         }
+    }
+}
+
+/// The filesystem of namespaces (`NSFS_MAGIC` of `linux/magic.h`).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Refuses something else under the path of the namespace to join, for example one that was left without its mount.
+fn expect_namespace(netns: &Netns) -> Result<()> {
+    let Netns::Join(path) = netns else { return Ok(()) };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open(path.as_path(), flags, Mode::empty()) {
+        // A socket.
+        Err(Errno::NXIO) => None,
+        opened => Some(opened.context(Operation::Open, path)?),
+    };
+    let facts = opened.map(rustix::fs::fstatfs).transpose().context(Operation::Inspect, path)?;
+    match facts {
+        Some(facts) if u64::try_from(facts.f_type) == Ok(NSFS_MAGIC) => Ok(()),
+        Some(_) | None => Err(SpecError::NotANetns(path.clone()).into()),
     }
 }
 

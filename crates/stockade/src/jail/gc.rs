@@ -113,5 +113,5 @@ fn would_remove(receipt: &Receipt) -> Report {
         _ => true,
     };
     let removed = receipt.steps.iter().rev().filter(is_listed).map(ToString::to_string).collect();
-    Report { id: receipt.id.clone(), removed, kept: Vec::new(), left: Vec::new() }
+    Report { id: receipt.id.clone(), removed, kept: Vec::new(), shared: Vec::new(), left: Vec::new() }
 }

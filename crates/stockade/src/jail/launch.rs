@@ -103,6 +103,7 @@ fn start(jail: &mut LockedJail, parent: Parent) -> Result<(PidFd, Option<PidFd>)
             (streams, Some((output, log_bytes)))
         }
     };
+    jail.lock.reserve(log.as_ref().is_some_and(|(output, _)| output.is_some()))?;
     let mut entry = Entry::new(&jail.entry()?, jail.ctx.tree()?, streams)?;
     let before = Moment::now();
     let (child, monitor) = spawn_vmm(jail, &mut entry, log.as_ref())?;

@@ -52,8 +52,7 @@ impl Running {
 
     /// The last lines of the VMM's log, at most `most`; empty if it was launched without a log.
     pub(crate) fn last_lines(&self, most: usize) -> Vec<String> {
-        let parts = self.jail.lock.logs().into_iter();
-        let text: String = parts.map(|part| std::fs::read(&part).unwrap_or_default()).map(lossy).collect();
+        let text = lossy(self.jail.lock.log_end(LOG_END));
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(most)..].iter().map(|line| (*line).to_owned()).collect()
     }
@@ -223,6 +222,9 @@ impl Running {
         self.jail.tear_down_with(options)
     }
 }
+
+/// The part of a log that its last lines are looked for in, in bytes.
+const LOG_END: u64 = 64 << 10;
 
 fn lossy(text: Vec<u8>) -> String {
     String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())

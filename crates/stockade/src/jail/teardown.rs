@@ -22,6 +22,9 @@ pub struct Report {
     pub removed: Vec<String>,
     /// Objects that stay on purpose, for example because other jails use them.
     pub kept: Vec<Leftover>,
+    /// Those of them that have a name of the user's choice and were created for this jail: its network namespace.
+    #[serde(skip)]
+    pub shared: Vec<Leftover>,
     /// Objects that could not be removed. Their steps stay on the receipt, so that `gc` or `rm` can try again.
     pub left: Vec<Leftover>,
 }
@@ -37,7 +40,7 @@ pub struct Leftover {
 
 impl Report {
     fn new(id: JailId) -> Self {
-        Self { id, removed: Vec::new(), kept: Vec::new(), left: Vec::new() }
+        Self { id, removed: Vec::new(), kept: Vec::new(), shared: Vec::new(), left: Vec::new() }
     }
 
     /// Records the outcome of a step, and the step itself if it has to be undone again.
@@ -51,6 +54,9 @@ impl Report {
             UndoOutcome::NeverThere => log::debug!("did not exist: {step}"),
             UndoOutcome::Kept(reason) => {
                 log::info!("kept {step}: {reason}");
+                if matches!(step, Step::NamedNetns(_)) {
+                    self.shared.push(leftover(reason.clone()));
+                }
                 self.kept.push(leftover(reason));
                 // A leftover of this very jail may be the reason.
                 if !remaining.is_empty() {

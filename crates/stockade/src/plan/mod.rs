@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::spec::{JailPath, JailSpec, Layout, Netns, SpecError};
 use crate::steps::{
     CpuInfo, DeviceNode, Directory, FIRST_CPU, FileHow, JailDirectory, NamedNetns, PlacedFile, Ramfs,
-    SharedDirectory, Step,
+    SharedDirectory, SharedNetns, Step,
 };
 
 pub use placement::decide_placement;
@@ -82,6 +82,9 @@ pub fn plan(spec: &JailSpec, host: &Host, mode: LaunchMode) -> Result<Plan> {
     prepare.push(Directory { path: JailPath::root(), owner: spec.owner }.into());
     if let Netns::Make(name) = &spec.netns {
         prepare.push(NamedNetns { name: name.clone() }.into());
+    }
+    if let (Some(name), LaunchMode::Spawn) = (&host.shared_netns, mode) {
+        prepare.push(SharedNetns { name: name.clone() }.into());
     }
     prepare.extend(cgroups.steps.iter().cloned());
     Ok(Plan { prepare, enter: process::enter(spec, &layout, &cgroups, host, mode) })

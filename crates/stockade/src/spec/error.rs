@@ -32,6 +32,9 @@ pub enum SpecError {
     /// A path that cannot be resolved.
     #[error("cannot open '{}': {}", .0.display(), Reason(*.1))]
     NotFound(PathBuf, Errno),
+    /// Something else under the path of a network namespace.
+    #[error("'{0}' is not a network namespace; remove it, or name another")]
+    NotANetns(super::HostPath),
     /// An executable or source that is not a regular file.
     #[error("'{}' is not a regular file", .0.display())]
     NotAFile(PathBuf),

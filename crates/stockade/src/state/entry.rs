@@ -2,15 +2,15 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use stockade_syscalls::monitor::files;
 
+use super::files::{Found, is_file, open_file};
 use super::receipt::Receipt;
 use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
@@ -31,7 +31,8 @@ pub(crate) const EXIT_STATUS: &str = text(files::EXIT_STATUS);
 const EXIT_STATUS_NEW: &str = text(files::NEW_EXIT_STATUS);
 pub(crate) const LOG: &str = text(files::LOG);
 pub(crate) const OLD_LOG: &str = text(files::OLD_LOG);
-const MONITOR_FILES: &[&str] = &[LOG, OLD_LOG, EXIT_STATUS_NEW, EXIT_STATUS];
+const LOST: &str = text(files::LOST);
+const MONITOR_FILES: &[&str] = &[LOG, OLD_LOG, LOST, EXIT_STATUS_NEW, EXIT_STATUS];
 
 /// The mode of the files in an entry, also of those that the monitor creates.
 const FILE_MODE: u32 = 0o600;
@@ -74,7 +75,8 @@ impl Lock {
     /// Replaces a file of the entry as a whole, by a rename.
     fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
         let at = self.path.join(name);
-        let file = modes::create_file(&self.directory, new, OFlags::TRUNC, FILE_MODE)
+        // Not waiting for the reader of a FIFO.
+        let file = modes::create_file(&self.directory, new, OFlags::TRUNC | OFlags::NONBLOCK, FILE_MODE)
             .context(Operation::Open, &at)?;
         File::from(file).write_all(text).context(Operation::Write, &at)?;
         rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
@@ -88,9 +90,9 @@ impl Lock {
         directory.context(Operation::Open, &self.path)
     }
 
-    /// The files of the VMM's log, the older first.
-    pub(crate) fn logs(&self) -> Vec<HostPath> {
-        logs(&self.path)
+    /// The last bytes of the VMM's log.
+    pub(crate) fn log_end(&self, most: u64) -> Vec<u8> {
+        log_end(&self.path, most)
     }
 
     /// The exit status of the VMM, if it has been written.
@@ -103,8 +105,33 @@ impl Lock {
         if status == ExitStatus::Unknown {
             return Ok(());
         }
-        let text = status.to_text() + "\n";
-        self.replace(EXIT_STATUS, EXIT_STATUS_NEW, text.as_bytes())
+        let (text, at) = (status.to_text() + "\n", self.path.join(EXIT_STATUS));
+        // Over the reserved bytes; what is left of them is cut off.
+        let file = modes::create_file(&self.directory, EXIT_STATUS_NEW, OFlags::NONBLOCK, FILE_MODE)
+            .context(Operation::Open, &at)?;
+        let written = File::from(file.try_clone().context(Operation::Open, &at)?).write_all(text.as_bytes());
+        written.context(Operation::Write, &at)?;
+        let length = u64::try_from(text.len()).unwrap_or_default();
+        rustix::fs::ftruncate(&file, length).context(Operation::Write, &at)?;
+        rustix::fs::renameat(&self.directory, EXIT_STATUS_NEW, &self.directory, EXIT_STATUS)
+            .context(Operation::Rename, at)
+    }
+
+    /// Reserves the room for what is written when the VMM has exited, because the disk may be full when it exits.
+    ///
+    /// # Arguments
+    /// `with_log`: whether a monitor keeps a log, and counts what it cannot write.
+    pub(crate) fn reserve(&self, with_log: bool) -> Result<()> {
+        let names = [Some(EXIT_STATUS_NEW), with_log.then_some(LOST)];
+        names.into_iter().flatten().try_for_each(|name| {
+            let at = || self.path.join(name);
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(FILE_MODE);
+            let file = openat2(&self.directory, name, flags, mode, ResolveFlags::NO_SYMLINKS)
+                .context(Operation::Open, at())?;
+            modes::set_mode(&file, FILE_MODE).context(Operation::ChangeMode, at())?;
+            File::from(file).write_all(&[b'0'; files::RESERVED]).context(Operation::Write, at())
+        })
     }
 
     /// Removes the files of the monitor of an earlier launch.
@@ -181,40 +208,42 @@ impl Drop for Lock {
 
 pub(crate) fn read_receipt(directory: &OwnedFd, path: &HostPath, id: &JailId) -> Result<Option<Receipt>> {
     let at = path.join(RECEIPT);
-    parse_receipt(
-        rustix::fs::openat(directory, RECEIPT, RECEIPT_FLAGS, Mode::empty()),
-        at,
-        id,
-        Receipt::parse,
-    )
+    parse_receipt(open_file(directory.as_fd(), Path::new(RECEIPT)), at, id, Receipt::parse)
 }
 
 /// A function that parses the text of a receipt.
 pub(super) type Parser<T> = fn(&[u8], &JailId) -> std::result::Result<T, String>;
 
-pub(super) const RECEIPT_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// The largest receipt that is read, in MiB. A step needs some hundred bytes.
+const LARGEST_RECEIPT_MIB: u64 = 64;
 
 pub(super) fn parse_receipt<T>(
-    opened: rustix::io::Result<OwnedFd>,
+    found: rustix::io::Result<Found>,
     at: HostPath,
     id: &JailId,
     parse: Parser<T>,
 ) -> Result<Option<T>> {
-    let file = match opened {
-        Ok(file) => File::from(file),
-        // ENOTDIR: a file that is not a jail's entry.
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(cause) => return Err(cause).context(Operation::Open, at),
+    let (file, facts) = match found.context(Operation::Open, &at)? {
+        Found::File(file, facts) => (file, facts),
+        // Also a file that is not a jail's entry.
+        Found::Nothing => return Ok(None),
+        Found::Other => return Err(Error::Receipt { path: at, problem: "is not a file".to_owned() }),
     };
-    let facts = file.metadata().context(Operation::Inspect, &at)?;
-    let mine = rustix::process::geteuid().as_raw();
-    if facts.uid() != 0 && facts.uid() != mine {
-        let problem = format!("belongs to uid {}, not to root", facts.uid());
+    let (mine, most) = (rustix::process::geteuid().as_raw(), LARGEST_RECEIPT_MIB << 20);
+    let size = facts.st_size.unsigned_abs();
+    if facts.st_uid != 0 && facts.st_uid != mine {
+        let problem = format!("belongs to uid {}, not to root", facts.st_uid);
         return Err(Error::Receipt { path: at, problem });
     }
+    if size > most {
+        return Err(Error::Receipt {
+            path: at,
+            problem: format!("is larger than {LARGEST_RECEIPT_MIB} MiB"),
+        });
+    }
     // Through `take`, which does not query the size, because that is known.
-    let mut text = Vec::with_capacity(usize::try_from(facts.len()).unwrap_or(0).saturating_add(1));
-    file.take(u64::MAX).read_to_end(&mut text).context(Operation::Read, &at)?;
+    let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
+    file.take(most).read_to_end(&mut text).context(Operation::Read, &at)?;
     let receipt = parse(&text, id).map_err(|problem| Error::Receipt { path: at, problem })?;
     // Without the id of this boot every jail would look like one of an earlier boot, which has no processes.
     cache::boot_id()?;
@@ -224,12 +253,41 @@ pub(super) fn parse_receipt<T>(
 /// The files of the log in an entry, the older first.
 pub(super) fn logs(entry: &HostPath) -> Vec<HostPath> {
     let parts = [OLD_LOG, LOG].into_iter().map(|name| entry.join(name));
-    parts.filter(|path| path.as_path().is_file()).collect()
+    parts.filter(is_file).collect()
+}
+
+/// The last bytes of the log in an entry, at most `most`.
+pub(super) fn log_end(entry: &HostPath, most: u64) -> Vec<u8> {
+    let (mut parts, mut left) = (Vec::new(), most);
+    for name in [LOG, OLD_LOG] {
+        let Ok(Found::File(mut file, facts)) = open_file(CWD, entry.join(name).as_path()) else { continue };
+        let size = facts.st_size.unsigned_abs();
+        let mut part = Vec::new();
+        let begin = SeekFrom::Start(size.saturating_sub(left));
+        // The log may grow between these calls.
+        if file.seek(begin).and_then(|_| file.take(left).read_to_end(&mut part)).is_ok() {
+            parts.push(part);
+        }
+        left = left.saturating_sub(size);
+    }
+    parts.into_iter().rev().flatten().collect()
+}
+
+/// The number of bytes of output that could not be written to the log in an entry.
+pub(super) fn lost_output(entry: &HostPath) -> u64 {
+    let Ok(Found::File(file, _)) = open_file(CWD, entry.join(LOST).as_path()) else { return 0 };
+    let mut text = String::new();
+    // A 64-bit number has at most 20 digits.
+    let read = file.take(files::RESERVED as u64).read_to_string(&mut text);
+    read.ok().and_then(|_| text.parse().ok()).unwrap_or(0)
 }
 
 /// The exit status in an entry, as a monitor writes it: `exited CODE` or `killed SIGNAL`.
 pub(super) fn read_exit_status(entry: &HostPath) -> Option<ExitStatus> {
-    let text = std::fs::read_to_string(entry.join(EXIT_STATUS)).ok()?;
+    const LONGEST: u64 = 64;
+    let Ok(Found::File(file, _)) = open_file(CWD, entry.join(EXIT_STATUS).as_path()) else { return None };
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
     ExitStatus::from_text(text.trim_end())
 }
 

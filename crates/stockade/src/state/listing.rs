@@ -1,12 +1,17 @@
 //! Lists of the jails in a state directory.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::spec::{ExitStatus, HostPath, JailId};
 use crate::state::receipt::{Head, JailState, Receipt};
 use crate::state::store::Store;
-use crate::sys::cache;
+use crate::sys::{ProcessRef, cache};
+
+/// The time that the monitors of exited VMMs have to record the exit status, all together.
+pub(crate) const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A jail in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,8 +59,11 @@ impl Listing {
         }
     }
 
-    fn with_exit_status(self, store: &Store) -> Self {
-        let ended = (self.state == JailState::Exited).then(|| store.ended(&self.id)).flatten();
+    fn with_exit_status(self, store: &Store, monitor: Option<ProcessRef>, deadline: Instant) -> Self {
+        let ended = match self.state {
+            JailState::Exited => store.ended_soon(&self.id, monitor, deadline),
+            _ => None,
+        };
         Self { ended, ..self }
     }
 
@@ -75,8 +83,12 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Listing>> {
         // Else every jail would be in the list as corrupt.
         cache::boot_id()?;
+        let deadline = Instant::now() + RECORD_TIMEOUT;
         let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
-            Ok(summary) => summary.map(|summary| Listing::with_head(&summary.head()).with_exit_status(self)),
+            Ok(summary) => summary.map(|summary| {
+                let head = summary.head();
+                Listing::with_head(&head).with_exit_status(self, head.monitor, deadline)
+            }),
             Err(e) => Some(Listing::corrupt(id, e.to_string())),
         });
         Ok(listings.collect())

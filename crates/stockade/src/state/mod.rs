@@ -1,7 +1,8 @@
 //! The state directory.
 
 pub(crate) mod entry;
-mod listing;
+pub(crate) mod files;
+pub(crate) mod listing;
 pub(crate) mod receipt;
 pub(crate) mod store;
 pub(crate) mod subscriber_lock;

@@ -164,6 +164,7 @@ impl Receipt {
             over: self.over,
             created_ms: self.created_ms,
             vmm: self.vmm(),
+            monitor: self.vmm_step().and_then(|vmm| vmm.monitor),
         }
     }
 
@@ -217,17 +218,23 @@ struct SpecSummary {
     owner: Owner,
 }
 
-/// The process of a step. Of all kinds of steps only the VMM's has one.
+/// The processes of a step. Of all kinds of steps only the VMM's has any.
 #[derive(Debug, Deserialize)]
 struct StepSummary {
     #[serde(default)]
     process: Option<ProcessRef>,
+    #[serde(default)]
+    monitor: Option<ProcessRef>,
 }
 
 impl ReceiptSummary {
     /// As for [`Receipt::parse`].
     pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
         parse(text, id, |summary: &Self| (summary.version, &summary.id))
+    }
+
+    fn vmm_step(&self) -> Option<&StepSummary> {
+        self.steps.iter().rev().find(|step| step.process.is_some())
     }
 
     pub(crate) fn head(&self) -> Head<'_> {
@@ -240,7 +247,8 @@ impl ReceiptSummary {
             keeper: self.keeper,
             over: self.over,
             created_ms: self.created_ms,
-            vmm: self.steps.iter().rev().find_map(|step| step.process),
+            vmm: self.vmm_step().and_then(|step| step.process),
+            monitor: self.vmm_step().and_then(|step| step.monitor),
         }
     }
 }
@@ -260,6 +268,7 @@ pub(crate) struct Head<'r> {
     over: bool,
     created_ms: u64,
     pub(super) vmm: Option<ProcessRef>,
+    pub(super) monitor: Option<ProcessRef>,
 }
 
 impl Head<'_> {

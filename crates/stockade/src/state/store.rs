@@ -3,19 +3,21 @@
 use std::fs::DirEntry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use rustix::fs::{CWD, Mode, ResolveFlags};
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 
 use super::entry::{
-    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, RECEIPT_FLAGS, lock_holder, logs, parse_receipt,
+    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, lock_holder, log_end, logs, lost_output, parse_receipt,
     read_exit_status,
 };
+use super::files::open_file;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::clock::unix_ms;
 use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
+use crate::sys::ProcessRef;
 use crate::sys::dir_lock::{DirLock, try_lock};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
@@ -106,9 +108,7 @@ impl Store {
 
     fn read_as<T>(&self, id: &JailId, parse: Parser<T>) -> Result<Option<T>> {
         let at = self.entry_path(id).join(RECEIPT);
-        let resolve = ResolveFlags::NO_SYMLINKS;
-        let file = rustix::fs::openat2(CWD, at.as_path(), RECEIPT_FLAGS, Mode::empty(), resolve);
-        parse_receipt(file, at, id, parse)
+        parse_receipt(open_file(CWD, at.as_path()), at, id, parse)
     }
 
     /// The time at which the receipt of a jail was last written. An unchanged receipt need not be read again.
@@ -117,13 +117,13 @@ impl Store {
     /// Returns an error if there is no receipt, or if it cannot be inspected.
     pub fn receipt_written(&self, id: &JailId) -> Result<SystemTime> {
         let receipt = self.entry_path(id).join(RECEIPT);
-        let facts = std::fs::metadata(&receipt).and_then(|facts| facts.modified());
+        let facts = std::fs::symlink_metadata(&receipt).and_then(|facts| facts.modified());
         facts.context(Operation::Inspect, receipt)
     }
 
     /// The time at which a VMM's exit status was written, in milliseconds since 1970.
     pub(crate) fn ended_ms(&self, id: &JailId) -> Option<u64> {
-        unix_ms(std::fs::metadata(self.entry_path(id).join(EXIT_STATUS)).ok()?.modified().ok()?)
+        unix_ms(std::fs::symlink_metadata(self.entry_path(id).join(EXIT_STATUS)).ok()?.modified().ok()?)
     }
 
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
@@ -134,6 +134,37 @@ impl Store {
     /// The files of the log of a jail's VMM, the older first; empty if it was launched without a log.
     pub fn logs(&self, id: &JailId) -> Vec<HostPath> {
         logs(&self.entry_path(id))
+    }
+
+    /// The exit status of a jail's exited VMM, which its monitor may be about to write.
+    ///
+    /// # Arguments
+    /// `monitor`: the VMM's monitor, if it has one. It is waited for until `deadline`.
+    pub(crate) fn ended_soon(
+        &self,
+        id: &JailId,
+        monitor: Option<ProcessRef>,
+        deadline: Instant,
+    ) -> Option<ExitStatus> {
+        self.ended(id).or_else(|| {
+            if let Ok(Some(monitor)) = monitor?.open() {
+                let _ = monitor.wait_for_exit(Some(deadline));
+            }
+            self.ended(id)
+        })
+    }
+
+    /// The number of bytes of a jail's output that could not be written to its log, for example on a full disk.
+    pub fn lost_output(&self, id: &JailId) -> u64 {
+        lost_output(&self.entry_path(id))
+    }
+
+    /// The last bytes of the log of a jail's VMM, for a display; empty if there is none.
+    ///
+    /// # Arguments
+    /// `most` is the number of bytes.
+    pub fn log_end(&self, id: &JailId, most: u64) -> Vec<u8> {
+        log_end(&self.entry_path(id), most)
     }
 
     /// Locks a jail, and creates its entry if it has none.

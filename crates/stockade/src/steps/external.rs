@@ -62,9 +62,7 @@ impl Undo for External {
             ExternalKind::Cgroup => remove_cgroup(&self.path, ctx),
             ExternalKind::Netns => {
                 let name = self.path.as_path().file_name().and_then(|name| name.to_str());
-                netns::remove(name.unwrap_or_default(), ctx, |found| {
-                    found == netns::mark(ctx) || !found.starts_with(netns::MARKED)
-                })
+                netns::remove(name.unwrap_or_default(), ctx, netns::Foreign::Remove)
             }
         }
     }

@@ -14,6 +14,7 @@ mod file;
 mod netns;
 mod placed_tree;
 mod ramfs;
+mod shared_netns;
 mod vmm;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;
+pub use shared_netns::SharedNetns;
 pub use vmm::Vmm;
 
 use crate::error::Result;
@@ -133,6 +135,8 @@ steps! {
     Ramfs,
     /// A network namespace with a name.
     NamedNetns,
+    /// The use of a network namespace that was created for another jail.
+    SharedNetns,
     /// The jail's cgroup in one cgroup v1 hierarchy.
     CgroupV1,
     /// The jail's cgroup in the unified hierarchy.
@@ -178,6 +182,7 @@ impl Step {
             | Self::CpuInfo(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)
@@ -199,6 +204,7 @@ impl Step {
             | Self::SharedDirectory(_)
             | Self::JailDirectory(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)
@@ -225,6 +231,7 @@ impl Step {
             | Self::CpuInfo(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::Vmm(_) => None,
         }
     }
@@ -250,6 +257,7 @@ impl Step {
             | Self::Directory(_)
             | Self::Ramfs(_)
             | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
             | Self::CgroupV1(_)
             | Self::CgroupV2(_)
             | Self::External(_)

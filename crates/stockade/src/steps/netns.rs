@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::descriptors::fd_path;
 
@@ -15,12 +15,13 @@ use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
 use crate::sys::modes::{self, PUBLIC};
+use crate::sys::netns_users::{NetnsUser, NetnsUsers};
 use crate::sys::open::open_directory;
 
 /// A network namespace mounted on a file of [`NETNS_DIRECTORY`].
 ///
-/// The file under the mount contains the mark of the jail, so that a namespace of the same name that belongs
-/// to another program is never removed.
+/// The file under the mount lists the jails that use it, so that a namespace of the same name that belongs to another
+/// program is never removed, and one that several jails use goes with the last of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedNetns {
     /// Its name.
@@ -38,7 +39,7 @@ impl NamedNetns {
         // Mode 0, as with `ip netns add`: the file is only a mount point.
         let file =
             modes::create_file(directory, &temporary, OFlags::empty(), 0).context(Operation::Open, &path)?;
-        rustix::io::write(&file, mark(ctx).as_bytes()).context(Operation::Write, &path)?;
+        rustix::io::write(&file, user(ctx).line().as_bytes()).context(Operation::Write, &path)?;
         match rustix::fs::renameat_with(
             directory,
             &temporary,
@@ -68,16 +69,20 @@ impl StepKind for NamedNetns {
 
 impl Undo for NamedNetns {
     fn undo(&self, ctx: &StepContext) -> Result<UndoOutcome> {
-        remove(self.name.as_str(), ctx, |found| found == mark(ctx))
+        remove(self.name.as_str(), ctx, Foreign::Keep)
     }
 }
 
-/// Removes the namespace with this name if `is_removable` accepts the mark in the file under the mount.
-pub(super) fn remove(
-    name: &str,
-    ctx: &StepContext,
-    is_removable: impl Fn(&str) -> bool,
-) -> Result<UndoOutcome> {
+/// What is done with a namespace that no jail has marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Foreign {
+    Keep,
+    /// Another program has created it for this jail.
+    Remove,
+}
+
+/// Removes a namespace that this jail uses, unless other jails use it too.
+pub(super) fn remove(name: &str, ctx: &StepContext, foreign: Foreign) -> Result<UndoOutcome> {
     let path: HostPath = Path::new(NETNS_DIRECTORY).join(name).into();
     let directory = match open_directory(CWD, Path::new(NETNS_DIRECTORY), ResolveFlags::empty()) {
         Ok(directory) => directory,
@@ -85,11 +90,23 @@ pub(super) fn remove(
         Err(cause) => return Err(cause).context(Operation::Open, NETNS_DIRECTORY),
     };
     let _ = rustix::fs::unlinkat(&directory, ctx.own_name(), AtFlags::empty());
-    match mark_below(&directory, name) {
-        Ok(found) if is_removable(&found) => (),
-        Ok(_) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
+    let mut list = match NetnsUsers::lock(&directory, name) {
+        Ok(list) => list,
         Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
+        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
         Err(cause) => return Err(cause).context(Operation::Read, &path),
+    };
+    let own = ctx.own_name();
+    let (mine, others): (Vec<_>, Vec<_>) = list.users.iter().cloned().partition(|user| user.mark == own);
+    match (mine.is_empty(), &others[..]) {
+        (true, []) if foreign == Foreign::Remove => (),
+        (true, _) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
+        (false, []) => (),
+        (false, others) => {
+            let reason = used_by(others);
+            list.remove(&own).context(Operation::Write, &path)?;
+            return Ok(UndoOutcome::Kept(reason));
+        }
     }
     match rustix::mount::unmount(path.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // EINVAL: not a mount, because its creator was interrupted before.
@@ -100,29 +117,23 @@ pub(super) fn remove(
     Ok(UndoOutcome::Removed)
 }
 
+fn used_by(others: &[NetnsUser]) -> String {
+    let more = match others.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("used by jail '{}'{more}, and removed with the last of them", others[0].id)
+}
+
 impl fmt::Display for NamedNetns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "network namespace {}", self.name)
     }
 }
 
-/// The beginning of every mark.
-pub(super) const MARKED: &str = "stockade ";
-
-pub(super) fn mark(ctx: &StepContext) -> String {
-    format!("{MARKED}{}\n", ctx.own_name())
-}
-
-/// Reads the file under the mount, through a clone of the directory without the mounts below it.
-fn mark_below(directory: &OwnedFd, name: &str) -> std::result::Result<String, Errno> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let bare = rustix::mount::open_tree(directory, c"", flags)?;
-    let file =
-        rustix::fs::openat(&bare, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = [0; 128];
-    let length = rustix::io::read(file, &mut text)?;
-    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+/// This jail in the list of those that use a namespace.
+pub(super) fn user(ctx: &StepContext) -> NetnsUser {
+    NetnsUser { mark: ctx.own_name(), id: ctx.layout.id().to_string() }
 }
 
 /// Opens the directory of namespaces, and creates it as `ip netns add` does on its first use after boot.

@@ -13,6 +13,7 @@ pub(crate) mod jail_root;
 pub(crate) mod mark;
 pub(crate) mod modes;
 pub(crate) mod mounts;
+pub(crate) mod netns_users;
 pub(crate) mod obstacle;
 pub(crate) mod open;
 pub(crate) mod own_name;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 use stockade_syscalls::poll::wait_until;
 
@@ -84,9 +85,15 @@ impl ProcessRef {
         (since_boot_ns().saturating_sub(self.started * Moment::TICK_NS)) / 1_000_000
     }
 
-    /// The exit status of a zombie, for which its parent has not waited yet.
+    /// The exit status of a zombie, for which its parent has not waited yet; `None` if this process may not see it.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
-        stat(self.pid).filter(|stat| stat.started == self.started && stat.exited)?.status
+        let status = stat(self.pid).filter(|stat| stat.started == self.started && stat.exited)?.status?;
+        // The kernel shows 0 to a process that may not trace it.
+        let sees_all = || {
+            let own = rustix::thread::capabilities(None);
+            own.is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_PTRACE))
+        };
+        (status != ExitStatus::Exited(0) || sees_all()).then_some(status)
     }
 
     /// Waits for a child that has exited, so that no zombie stays.

@@ -30,11 +30,14 @@ pub(crate) fn read_file(path: impl AsRef<Path>) -> std::io::Result<String> {
 }
 
 /// Reads an open file of the kernel.
+///
+/// A process can give itself a name that is not UTF-8, which must not make it invisible.
 pub(crate) fn read_open(file: File) -> std::io::Result<String> {
     // Large enough to read most of these files with one call.
-    let mut text = String::with_capacity(4096);
+    let mut bytes = Vec::with_capacity(4096);
     // Through `take`, which does not query the size: files of the kernel have none.
-    file.take(LONGEST).read_to_string(&mut text).map(|_| text)
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// The first line of a text, without its newline.

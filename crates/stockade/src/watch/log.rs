@@ -4,22 +4,23 @@
 //! replaces the older file, and begins a new `log`.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify::WatchFlags;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 use stockade_syscalls::descriptors::fd_path;
 use stockade_syscalls::poll::wait_until;
 
-use crate::error::{Context, Operation, Result};
+use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, JailId};
 use crate::state::Store;
 use crate::state::entry::{LOG, OLD_LOG, read_receipt};
+use crate::state::files::{Found, open_file};
 use crate::sys::file_id::FileId;
 use crate::sys::inotify::Inotify;
 use crate::sys::open::open_directory;
@@ -62,17 +63,45 @@ impl Store {
 }
 
 impl Log {
-    /// Reads the output since the last call, without a part that was dropped before it was read.
+    /// Skips all output but its last bytes. Call it before the first [`Log::read`].
+    ///
+    /// # Arguments
+    /// `most` is the number of bytes to keep.
+    ///
+    /// # Errors
+    /// Returns an error if the log cannot be read.
+    pub fn skip_to_last(&mut self, most: u64) -> Result<()> {
+        let mut left = most;
+        for name in [LOG, OLD_LOG] {
+            let Some(mut file) = self.open(name)? else { continue };
+            let size = file.metadata().context(Operation::Inspect, self.path.join(name))?.len();
+            file.seek(SeekFrom::Start(size.saturating_sub(left))).context(Operation::Read, &self.path)?;
+            self.current = Some(file);
+            left = left.saturating_sub(size);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next output, at most 1 MiB, without a part that was dropped before it was read. It is empty if there
+    /// is none at the moment.
     ///
     /// # Errors
     /// Returns an error if the log cannot be read.
     pub fn read(&mut self) -> Result<Vec<u8>> {
+        const MOST: usize = 1 << 20;
         let mut text = Vec::new();
         loop {
             // First the next file: if it exists, the monitor has closed the current one, and the read reaches its end.
             let next = self.next_file()?;
             if let Some(current) = &mut self.current {
-                current.read_to_end(&mut text).context(Operation::Read, &self.path)?;
+                let left = u64::try_from(MOST - text.len()).unwrap_or(0);
+                current.take(left).read_to_end(&mut text).context(Operation::Read, &self.path)?;
+            }
+            if text.len() == MOST {
+                return Ok(text);
             }
             let Some(next) = next else { return Ok(text) };
             self.current = Some(next);
@@ -135,11 +164,11 @@ impl Log {
     }
 
     fn open(&self, name: &str) -> Result<Option<File>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.entry, Path::new(name), flags, Mode::empty()) {
-            Ok(file) => Ok(Some(file.into())),
-            Err(Errno::NOENT) => Ok(None),
-            Err(cause) => Err(cause).context(Operation::Open, self.path.join(name)),
+        let at = || self.path.join(name);
+        match open_file(self.entry.as_fd(), Path::new(name)).context(Operation::Open, at())? {
+            Found::File(file, _) => Ok(Some(file)),
+            Found::Nothing => Ok(None),
+            Found::Other => Err(Error::NotAFile(at())),
         }
     }
 }

@@ -18,7 +18,7 @@ use stockade::{JailState, Listing, Store};
 use crate::flags::lookup::{find, no_such_jail};
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::findings::FindingsStyle;
-use crate::terminal::output::{Code, Failure, print, print_json, require_root_to_look};
+use crate::terminal::output::{Code, Failure, print_json, print_styled, require_root_to_look};
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -111,8 +111,8 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<ExitCode, Failure> {
         }
         [one] if single && args.json => print_json(one)?,
         all if args.json => print_json(&all)?,
-        [one] if single => print(&FindingsStyle::for_stdout().findings(&one.findings))?,
-        all => print(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
+        [one] if single => print_styled(&FindingsStyle::for_stdout().findings(&one.findings))?,
+        all => print_styled(&all.iter().map(titled).collect::<Vec<_>>().join("\n"))?,
     }
     Ok(if audits.iter().all(|audit| audit.ok) { code } else { Code::Failed.into() })
 }
@@ -123,7 +123,7 @@ fn print_differences(args: &AuditArgs, compared: &[Comparison], single: bool) ->
         all if args.sarif => print_json(&sarif::log(all.iter().map(|one| one.findings().collect()))),
         [one] if single && args.json => print_json(one),
         all if args.json => print_json(&all),
-        all => print(&all.iter().map(Comparison::text).collect::<String>()),
+        all => print_styled(&all.iter().map(Comparison::text).collect::<String>()),
     }
 }
 

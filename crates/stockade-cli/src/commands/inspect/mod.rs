@@ -83,7 +83,7 @@ fn text(found: &Inspection) -> String {
             let _ = writeln!(text, "{title}");
         }
         for (number, step) in (1..).zip(steps) {
-            let _ = writeln!(text, "{number:4}  {step}");
+            let _ = writeln!(text, "{number:4}  {}", escape_control(step));
         }
     }
     text

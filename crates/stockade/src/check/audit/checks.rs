@@ -2,6 +2,7 @@
 
 use super::facts::{AuditFacts, Reach};
 use crate::check::doctor::{Finding, Grade};
+use crate::check::finding::listed;
 
 pub(super) fn identity(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let (uid, gid) = facts.asked_owner;
@@ -165,12 +166,12 @@ pub(super) fn root(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     let found = facts.mounts.iter().filter(|(_, kind, _)| dangerous.contains(&kind.as_str()));
     let found: Vec<&str> = found.map(|(point, ..)| point.as_str()).collect();
     findings.push(if found.is_empty() {
-        Finding::good("mounts", points.join(", "))
+        Finding::good("mounts", listed(points))
     } else {
         Finding::bad(
             "mounts",
             Grade::Warning,
-            format!("kernel filesystems at {}", found.join(", ")),
+            format!("kernel filesystems at {}", listed(found)),
             "they reveal facts about the host, and some can change it",
             "place copies of the files that the VMM needs from them",
         )
@@ -209,7 +210,7 @@ pub(super) fn descriptors(facts: &AuditFacts, findings: &mut Vec<Finding>) {
     findings.push(if facts.environment.is_empty() {
         Finding::good("environment", "empty")
     } else {
-        let names = facts.environment.join(", ");
+        let names = listed(&facts.environment);
         let effect = "the VMM can read these variables of its caller";
         Finding::bad("environment", Grade::Note, names, effect, "start it again")
     });

@@ -6,6 +6,7 @@ use super::facts::AuditFacts;
 use super::limits::Limit;
 use super::tree::TreeFacts;
 use crate::check::doctor::{Finding, Grade};
+use crate::check::finding::listed;
 use crate::sys::cgroup::parse_membership;
 
 /// The resources that the jail's cgroups can limit: check, resource, grade and effect of a missing limit.
@@ -96,11 +97,8 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
         }
     }
     if findings.len() == before {
-        let names: Vec<String> = tree.devices.iter().map(|one| one.path.display().to_string()).collect();
-        findings.push(Finding::good(
-            "devices",
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") },
-        ));
+        let names = listed(tree.devices.iter().map(|one| one.path.display()));
+        findings.push(Finding::good("devices", if names.is_empty() { "none".to_owned() } else { names }));
     }
     let roots: Vec<String> =
         tree.set_id.iter().filter(|file| file.uid == 0).map(|file| file.path.display().to_string()).collect();
@@ -108,7 +106,7 @@ pub(super) fn tree(tree: &TreeFacts, findings: &mut Vec<Finding>) {
         Finding::good("set-id", "no set-uid or set-gid file belongs to root")
     } else {
         let effect = "a process that executes it becomes root, at least in the jail";
-        Finding::bad("set-id", Grade::Broken, roots.join(", "), effect, "run 'stockade unplace'")
+        Finding::bad("set-id", Grade::Broken, listed(roots), effect, "run 'stockade unplace'")
     });
     findings.push(Finding::good(
         "writable",

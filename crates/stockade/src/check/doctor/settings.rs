@@ -1,6 +1,7 @@
 //! Findings about the settings of the host.
 
 use super::{Finding, Grade, HostFacts};
+use crate::check::finding::listed;
 
 /// The default limit of a VMM's open file descriptors.
 const OPEN_FILES: u64 = 2048;
@@ -98,11 +99,13 @@ pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
         return;
     }
     if !facts.strays.is_empty() {
-        let strays: Vec<String> = facts.strays.iter().map(|path| path.display().to_string()).collect();
         findings.push(Finding::bad(
             "strays",
             Grade::Note,
-            format!("in the state directory, but of no jail: {}", strays.join(", ")),
+            format!(
+                "in the state directory, but of no jail: {}",
+                listed(facts.strays.iter().map(|path| path.display()))
+            ),
             "no command shows them, and the directory remains after its last jail is removed",
             "examine them, and move them away",
         ));
@@ -138,7 +141,7 @@ pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Findin
         Finding::bad(
             "swap",
             Grade::Warning,
-            format!("on: {}", facts.swap.join(", ")),
+            format!("on: {}", listed(&facts.swap)),
             "the memory of guests may be written to disk, and remain there",
             "swapoff -a",
         )

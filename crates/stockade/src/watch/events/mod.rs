@@ -242,10 +242,14 @@ impl Events {
         if !receipt.is_here() || self.sources.watch_process(id, Some(vmm.process))? {
             return Ok(None);
         }
-        if let Some(how) = vmm.process.status() {
+        if self.sources.watch_process(id, vmm.monitor)? {
+            // It records the exit status before it exits, so that other commands find what this one reports.
+            return Ok(None);
+        }
+        if let Some(how) = self.store.ended(id).or_else(|| vmm.process.status()) {
             return Ok(Some(how));
         }
-        if self.sources.watch_process(id, vmm.monitor.or(receipt.keeper))? {
+        if self.sources.watch_process(id, receipt.keeper.filter(|_| vmm.monitor.is_none()))? {
             // Its parent knows the exit status, and will record it.
             return Ok(None);
         }

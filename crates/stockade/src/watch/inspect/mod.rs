@@ -4,6 +4,7 @@ mod members;
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{CWD, FileType, ResolveFlags};
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::spec::{ExitStatus, HostPath, JailId, JailPath};
 use crate::state::entry::{RECEIPT, lock_holder};
+use crate::state::listing::RECORD_TIMEOUT;
 use crate::state::{JailState, Receipt, Store};
 use crate::steps::{External, ExternalKind, Step};
 use crate::sys::ProcessRef;
@@ -129,7 +131,16 @@ impl Store {
             enter: Vec::new(),
         };
         Ok(Some(match receipt {
-            Some(receipt) => found.with(&receipt),
+            Some(receipt) => {
+                let found = found.with(&receipt);
+                let monitor = receipt.vmm_step().and_then(|vmm| vmm.monitor);
+                let deadline = Instant::now() + RECORD_TIMEOUT;
+                let ended = match found.state {
+                    JailState::Exited => self.ended_soon(id, monitor, deadline),
+                    _ => found.ended,
+                };
+                Inspection { ended, ..found }
+            }
             None => found,
         }))
     }
@@ -152,6 +163,7 @@ impl Inspection {
             root: Some(root),
             netns: receipt.steps.iter().find_map(|step| match step {
                 Step::NamedNetns(netns) => Some(netns.name.path()),
+                Step::SharedNetns(netns) => Some(netns.name.path()),
                 Step::External(External { what: ExternalKind::Netns, path }) => Some(path.clone()),
                 _ => None,
             }),
