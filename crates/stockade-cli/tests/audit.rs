@@ -137,7 +137,7 @@ fn a_set_uid_file_of_root_is_found_from_outside() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
         let root = said(&guard, &["inspect", &id, "--json"]);
         let root: Value = serde_json::from_str(&root).unwrap();
-        let root = std::path::PathBuf::from(root["paths"]["root"].as_str().unwrap());
+        let root = PathBuf::from(root["paths"]["root"].as_str().unwrap());
         let su = root.join("su");
         std::fs::copy(&file, &su).unwrap();
         std::fs::set_permissions(&su, std::fs::Permissions::from_mode(0o4755)).unwrap();

@@ -177,12 +177,14 @@ fn each_fault_has_one_finding_of_its_grade() {
     }
 }
 
+type Change = fn(&mut HostFacts);
+
 #[test]
 fn a_fact_of_the_host_that_was_not_read_is_unknown() {
     fn why<T>() -> Known<T> {
         Known::unknown("why")
     }
-    let cases: Vec<(fn(&mut HostFacts), &str)> = vec![
+    let cases: [(Change, &str); 15] = [
         (|f| f.in_user_namespace = why(), "privileges"),
         (|f| f.suid_dumpable = why(), "suid-dumpable"),
         (|f| f.pid_max = why(), "limits"),
