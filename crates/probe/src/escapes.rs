@@ -1,6 +1,7 @@
 //! Ten attempts to escape from the jail. Each is harmless if it succeeds, even outside a jail.
 
 use crate::{errno, writable};
+use rustix::io::Errno;
 use rustix::process::{Pid, getpid, getppid};
 use serde::Serialize;
 use std::ffi::CString;
@@ -17,8 +18,10 @@ pub(crate) struct Escape {
     /// `SUCCEEDED`, the name of the error, `KILLED BY SIGNAL n` or `NOT TRIED: ` and an error's name.
     result: String,
     errno: i32,
-    /// Whether the kernel refused the attempt. False also for an attempt that could not run, which proves nothing.
+    /// Whether the kernel refused the attempt. False also without an attempt, which proves nothing.
     held: bool,
+    /// Whether the probe could make the attempt.
+    tried: bool,
 }
 
 /// Directories for the attempts that create a file, the least visible first.
@@ -63,15 +66,21 @@ fn try_one(name: &'static str, what: &'static str, attempt: &Attempt) -> Escape 
 }
 
 fn judge(name: &'static str, what: &'static str, outcome: Outcome) -> Escape {
-    let (result, errno, held) = match outcome {
-        Outcome::Succeeded => ("SUCCEEDED".to_owned(), 0, false),
-        Outcome::Refused(error) => (errno::name(error), error.raw_os_error(), true),
-        Outcome::Killed(signal) => (format!("KILLED BY SIGNAL {signal}"), 0, true),
-        Outcome::Unknown(error) => {
-            (format!("NOT TRIED: {}", errno::name(error)), error.raw_os_error(), false)
+    let code = |error: Errno| error.raw_os_error();
+    let (result, errno, held, tried) = match outcome {
+        Outcome::Succeeded => ("SUCCEEDED".to_owned(), 0, false, true),
+        Outcome::Killed(signal) => (format!("KILLED BY SIGNAL {signal}"), 0, true, true),
+        Outcome::Refused(error) if !is_exhaustion(error) => (errno::name(error), code(error), true, true),
+        Outcome::Refused(error) | Outcome::Unknown(error) => {
+            (format!("NOT TRIED: {}", errno::name(error)), code(error), false, false)
         }
     };
-    Escape { name, what, result, errno, held }
+    Escape { name, what, result, errno, held, tried }
+}
+
+/// Whether the cause is a limit of the jail, at which an attempt ends before the kernel decides about it.
+fn is_exhaustion(error: Errno) -> bool {
+    matches!(error, Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::INTR)
 }
 
 /// A process that may be outside the jail: process 1, or the parent of process 1, if it has one.
@@ -121,15 +130,18 @@ fn as_c_string(path: &Path) -> CString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
 
     #[test]
     fn only_a_refusal_counts_as_held() {
-        let held = |outcome| judge("name", "what", outcome).held;
-        assert!(held(Outcome::Refused(Errno::PERM)));
-        assert!(held(Outcome::Killed(31)));
-        assert!(!held(Outcome::Succeeded));
-        assert!(!held(Outcome::Unknown(Errno::AGAIN)));
+        let result = |outcome| {
+            let escape = judge("name", "what", outcome);
+            (escape.held, escape.tried)
+        };
+        assert_eq!(result(Outcome::Refused(Errno::PERM)), (true, true));
+        assert_eq!(result(Outcome::Killed(31)), (true, true));
+        assert_eq!(result(Outcome::Succeeded), (false, true));
+        assert_eq!(result(Outcome::Unknown(Errno::AGAIN)), (false, false));
+        assert_eq!(result(Outcome::Refused(Errno::MFILE)), (false, false), "the kernel did not decide");
     }
 
     #[test]

@@ -29,13 +29,19 @@ use std::process::ExitCode;
 /// A plain `--` is skipped alone. An unknown action ends the run with exit code 2.
 ///
 /// If the first argument is `odd`, the others are a program and its arguments. The probe executes that program with
-/// unusual values of all inherited attributes.
+/// unusual values of all inherited attributes. If it is `without=OPERATIONS`, the program runs under a seccomp filter that
+/// forbids these operations: `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas.
 #[must_use]
 pub fn run(arguments: &[OsString]) -> ExitCode {
     if let [first, program @ ..] = arguments
         && first == "odd"
     {
         return odd::execute(program);
+    }
+    if let [first, program @ ..] = arguments
+        && let Some(operations) = first.to_str().and_then(|first| first.strip_prefix("without="))
+    {
+        return odd::execute_without(operations, program);
     }
     let mut actions = Actions::default();
     let mut arguments = arguments.iter();

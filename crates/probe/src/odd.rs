@@ -1,7 +1,8 @@
-//! A launcher with unusual inherited state, for the test that no jail inherits it.
+//! Launchers for tests: with unusual inherited state, which no jail may inherit, and under a seccomp filter.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -25,9 +26,21 @@ pub(crate) fn execute(program: &[OsString]) -> ExitCode {
     if let Err((what, error)) = state::make_odd() {
         return failed(what, &error);
     }
-    let arguments: Result<Vec<CString>, _> =
-        program.iter().map(|argument| CString::new(argument.as_bytes())).collect();
-    let error = arguments.map_or_else(Into::into, |arguments| state::execute(&arguments));
+    let error = start(program);
     drop(leaked);
     failed("execute", &error)
+}
+
+/// Executes a program under a seccomp filter that forbids operations; returns only on failure.
+pub(crate) fn execute_without(operations: &str, program: &[OsString]) -> ExitCode {
+    let error = state::forbid(operations).err().unwrap_or_else(|| start(program));
+    eprintln!("stockade-probe: without={operations}: {error}");
+    ExitCode::from(2)
+}
+
+/// Executes a program; returns only on failure.
+fn start(program: &[OsString]) -> io::Error {
+    let arguments: Result<Vec<CString>, _> =
+        program.iter().map(|argument| CString::new(argument.as_bytes())).collect();
+    arguments.map_or_else(Into::into, |arguments| state::execute(&arguments))
 }

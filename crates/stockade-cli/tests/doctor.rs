@@ -135,3 +135,127 @@ fn doctor_without_root_reports_that_and_all_other_findings() {
         assert!(output.stdout.contains(line), "{}", output.stdout);
     });
 }
+
+/// The findings of `doctor`, started by another command, by check: grade and fact.
+fn doctor_by(guard: &Guard, launcher: &[&str]) -> (Output, Vec<Value>) {
+    let mut command = Command::new(launcher[0]);
+    command.args(&launcher[1..]).arg(program("stockade")).args(["doctor", "--json", "--chroot-base-dir"]);
+    let output = run_with(command.arg(guard.base()).env("STOCKADE_STATE_DIR", guard.state()));
+    assert_eq!(output.stderr, "", "{launcher:?}");
+    let findings = findings(&output);
+    (output, findings)
+}
+
+/// The grade of a check and its fact.
+fn graded<'f>(findings: &'f [Value], check: &str) -> (&'f str, &'f str) {
+    let finding = of(findings, check);
+    (finding["grade"].as_str().unwrap(), finding["fact"].as_str().unwrap())
+}
+
+#[test]
+fn operations_that_a_filter_refuses_are_found() {
+    privileged!(guard, {
+        let probe = program("stockade-probe").display().to_string();
+        for (operation, check, grade, fact) in [
+            ("mount", "mount-namespace", "broken", "mount fails: operation not permitted"),
+            ("unshare", "mount-namespace", "broken", "unshare fails: operation not permitted"),
+            ("pivot_root", "mount-namespace", "broken", "pivot_root fails: operation not permitted"),
+            ("setns", "join-namespace", "warning", "setns fails: operation not permitted"),
+            ("mknod", "device-nodes", "broken", "/dev/kvm: mknod fails: operation not permitted"),
+        ] {
+            let (output, all) = doctor_by(&guard, &[&probe, &format!("without={operation}")]);
+            assert_eq!(graded(&all, check), (grade, fact), "{operation}");
+            assert_eq!(output.code, i32::from(grade == "broken"), "{operation}");
+        }
+        // Without a file system for the trial nothing is known about the nodes.
+        let (_, all) = doctor_by(&guard, &[&probe, "without=mount"]);
+        assert_eq!(graded(&all, "device-nodes").0, "unknown");
+    });
+}
+
+#[test]
+fn a_user_namespace_is_not_called_root() {
+    privileged!(guard, {
+        let (output, all) = doctor_by(&guard, &["unshare", "--user", "--map-root-user"]);
+        assert_eq!(output.code, 1);
+        let fact = "root of a user namespace, with capabilities that hold only in it";
+        assert_eq!(graded(&all, "privileges"), ("broken", fact));
+        let fact = "/dev/kvm: mknod fails: operation not permitted";
+        assert_eq!(graded(&all, "device-nodes"), ("broken", fact));
+        assert_eq!(graded(&all, "join-namespace").0, "warning");
+    });
+}
+
+#[test]
+fn a_process_without_ptrace_cannot_inspect_jails() {
+    privileged!(guard, {
+        let launcher = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+        let (output, all) = doctor_by(&guard, &launcher);
+        assert_eq!((output.code, graded(&all, "inspection").0), (0, "warning"));
+        assert_eq!(of(&all, "inspection")["mend"], "give this container CAP_SYS_PTRACE");
+        // Nor does it see any process of another uid in a /proc that hides those.
+        let script = "mount -t proc -o hidepid=4 proc /proc && exec setpriv --bounding-set -sys_ptrace \
+                      --inh-caps -sys_ptrace \"$@\"";
+        let (_, all) = doctor_by(&guard, &["unshare", "--mount", "sh", "-c", script, "sh"]);
+        assert_eq!(graded(&all, "inspection"), ("warning", "open fails: operation not permitted"));
+    });
+}
+
+#[test]
+fn a_proc_of_processes_alone_is_found() {
+    privileged!(guard, {
+        let script = "mount -t proc -o subset=pid,hidepid=2 proc /proc && exec \"$@\"";
+        let (output, all) = doctor_by(&guard, &["unshare", "--mount", "sh", "-c", script, "sh"]);
+        assert_eq!(output.code, 1);
+        let fact = "cannot read '/proc/sys/kernel/random/boot_id': no such file or directory";
+        assert_eq!(graded(&all, "proc"), ("broken", fact));
+        for check in ["swap", "limits", "suid-dumpable"] {
+            let (grade, fact) = graded(&all, check);
+            assert!(grade == "unknown" && fact.starts_with("cannot read '/proc/"), "{check} {grade} {fact}");
+        }
+    });
+}
+
+#[test]
+fn a_root_that_is_no_mount_point_is_found() {
+    privileged!(guard, {
+        let directory = guard.base();
+        std::fs::create_dir_all(directory.join("proc")).unwrap();
+        std::fs::copy(program("stockade"), directory.join("stockade")).unwrap();
+        let script = "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" /stockade doctor --json";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&directory);
+        let output = run_with(command.env("STOCKADE_STATE_DIR", guard.state()));
+        let all = findings(&output);
+        assert_eq!(graded(&all, "mount-namespace"), ("broken", "mount fails: invalid argument"));
+        assert!(of(&all, "mount-namespace")["mend"].as_str().unwrap().contains("'/' is a mount point"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    });
+}
+
+#[test]
+fn a_devices_cgroup_that_forbids_kvm_is_found() {
+    privileged!(guard, {
+        let hierarchy = std::path::Path::new("/sys/fs/cgroup/devices");
+        let has_v1 = hierarchy.join("devices.allow").exists() || hierarchy.join("devices.list").exists();
+        let test = "a_devices_cgroup_that_forbids_kvm_is_found";
+        if !testkit::has(has_v1, test, "the devices controller of cgroup v1") {
+            return;
+        }
+        let cgroup = hierarchy.join(guard.name());
+        let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+        let mut found = Vec::new();
+        for denied in ["c 10:232 rw", "c 10:232 m"] {
+            std::fs::create_dir(&cgroup).unwrap();
+            std::fs::write(cgroup.join("devices.deny"), denied).unwrap();
+            found.push(doctor_by(&guard, &["sh", "-c", script, &cgroup.display().to_string()]));
+            testkit::remove_cgroup(guard.name());
+        }
+        let fact = "the node of '/dev/kvm' in a jail cannot be opened: operation not permitted";
+        assert_eq!(graded(&found[0].1, "kvm"), ("warning", fact));
+        assert_eq!(graded(&found[0].1, "device-nodes").0, "good");
+        assert!(of(&found[0].1, "kvm")["mend"].as_str().unwrap().contains("devices cgroup"));
+        let fact = "/dev/kvm: mknod fails: operation not permitted";
+        assert_eq!((found[1].0.code, graded(&found[1].1, "device-nodes")), (1, ("broken", fact)));
+    });
+}

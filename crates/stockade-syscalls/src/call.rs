@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -139,6 +139,17 @@ pub enum Call {
     Execute(Execute),
     /// Execute a program with an environment, through the executor (`execveat`).
     ExecuteWith(ExecuteWith),
+    /// Change into a new file system in memory that is mounted nowhere (`fsopen`, `fsmount`). It ends with the process.
+    EnterMemory,
+    /// Create a character device node in the working directory (`mknodat`).
+    MakeNode {
+        /// Its name.
+        name: CString,
+        /// The major and minor number of the device.
+        device: (u32, u32),
+    },
+    /// Open a file in the working directory for reading and writing, and close it (`open`).
+    OpenFile(CString),
     /// Copy from one file descriptor to another until the writer closes its end (`read`, `write`).
     ///
     /// The launcher treats this like an exec: nothing after it can fail.
@@ -333,6 +344,15 @@ impl Call {
                 stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
                 stderr.as_ref().map_or(Ok(()), rustix::stdio::dup2_stderr)
             }
+            Self::EnterMemory => enter_memory(),
+            Self::MakeNode { name, device: (major, minor) } => {
+                let (kind, mode) = (FileType::CharacterDevice, Mode::RUSR | Mode::WUSR);
+                rustix::fs::mknodat(CWD, &*name, kind, mode, rustix::fs::makedev(*major, *minor))
+            }
+            Self::OpenFile(name) => {
+                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                rustix::fs::open(&*name, flags, Mode::empty()).map(drop)
+            }
             Self::SetGid(gid) => rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(*gid)),
             Self::ClearGroups => rustix::thread::set_thread_groups(&[]),
             Self::SetUid(uid) => rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(*uid)),
@@ -403,6 +423,15 @@ impl State {
     fn make_up_for_nosuid(&mut self) -> Result<(), Errno> {
         if std::mem::take(&mut self.needs_nosuid) { mounts::remount_nosuid() } else { Ok(()) }
     }
+}
+
+fn enter_memory() -> Result<(), Errno> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let memory = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(memory.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let mount = rustix::mount::fsmount(memory.as_fd(), flags, MountAttrFlags::empty())?;
+    rustix::process::fchdir(mount)
 }
 
 /// Attaches a mount at `at`. The owner of the tree can exchange that path at any moment, but only for another path

@@ -70,14 +70,24 @@ impl Feature {
     }
 }
 
-/// The version of Landlock; `None` if the kernel has none, or a seccomp filter forbids it.
-pub fn landlock() -> Option<u32> {
+/// The version of Landlock; `None` if the kernel has none.
+///
+/// # Errors
+/// Returns the other errors of `landlock_create_ruleset`: EPERM under a seccomp filter.
+pub fn landlock() -> Result<Option<u32>, Errno> {
     const ONLY_THE_VERSION: c_long = 1;
     let nothing: c_long = 0;
     // SAFETY: with this flag the call takes no memory and creates nothing.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, nothing, ONLY_THE_VERSION) };
-    u32::try_from(version).ok().filter(|version| *version > 0)
+    match u32::try_from(version) {
+        Ok(version) => Ok(Some(version).filter(|version| *version > 0)),
+        Err(_) => match last_errno() {
+            // Not compiled in, or not enabled at boot.
+            Errno::NOSYS | Errno::OPNOTSUPP => Ok(None),
+            cause => Err(cause),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -163,6 +163,21 @@ impl Filter {
         Self(code)
     }
 
+    /// Creates a filter that refuses the calls of these names with EPERM, as a container's filter does; an error is a name
+    /// that it does not know.
+    #[cfg(feature = "probe")]
+    pub(crate) fn refusing<'n>(names: impl Iterator<Item = &'n str>) -> Result<Self, &'n str> {
+        let refuse = FAIL | libc::EPERM as u32;
+        let mut code = vec![statement(LOAD, NUMBER_AT)];
+        for name in names {
+            for number in calls_of(name).ok_or(name)? {
+                code.extend([jump(EQUAL, *number as u32, 0, 1), statement(RETURN, refuse)]);
+            }
+        }
+        code.push(statement(RETURN, ALLOW));
+        Ok(Self(code))
+    }
+
     /// Installs the filter for this process and its descendants. Needs no_new_privs or CAP_SYS_ADMIN.
     pub(crate) fn install(&mut self) -> Result<(), Errno> {
         let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_mut_ptr() };
@@ -171,6 +186,22 @@ impl Filter {
         let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program, nothing, nothing) };
         if set < 0 { Err(last_errno()) } else { Ok(()) }
     }
+}
+
+/// The system calls of an operation.
+#[cfg(feature = "probe")]
+fn calls_of(name: &str) -> Option<&'static [libc::c_long]> {
+    Some(match name {
+        "mount" => &[libc::SYS_mount, libc::SYS_mount_setattr, libc::SYS_open_tree, libc::SYS_fsopen],
+        "unshare" => &[libc::SYS_unshare],
+        "setns" => &[libc::SYS_setns],
+        #[cfg(target_arch = "x86_64")]
+        "mknod" => &[libc::SYS_mknod, libc::SYS_mknodat],
+        #[cfg(not(target_arch = "x86_64"))]
+        "mknod" => &[libc::SYS_mknodat],
+        "pivot_root" => &[libc::SYS_pivot_root],
+        _ => return None,
+    })
 }
 
 /// Adds a check for the call of this number.

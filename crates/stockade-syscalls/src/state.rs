@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
+use crate::filter::Filter;
 use crate::inherited::{LIMITS, SchedulingAttributes, set_scheduling};
 use crate::program::last_errno;
 
@@ -249,6 +250,19 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
     unsafe { libc::alarm(100_000) };
     odd_signals();
     odd_capabilities().map_err(name("capabilities"))
+}
+
+/// Forbids operations to this process and its descendants by a seccomp filter.
+///
+/// # Arguments
+/// `names`: of `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas.
+///
+/// # Errors
+/// Returns an error for an unknown name, and the errors of `prctl`.
+pub fn forbid(names: &str) -> io::Result<()> {
+    let unknown = |name: &str| io::Error::other(format!("unknown operation '{name}'"));
+    let mut filter = Filter::refusing(names.split(',')).map_err(unknown)?;
+    Ok(filter.install()?)
 }
 
 /// Executes a program with the environment and the state of this process; returns only on failure.

@@ -15,7 +15,7 @@ use crate::terminal::output::{Failure, in_flag, print_json, print_styled, succes
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 1 if a finding breaks jails. A finding that only weakens them is a warning.
+    after_help = "The exit code is 1 if a finding breaks jails. A finding that only weakens them is a warning. A finding is unknown, with the reason, if doctor could not read or try something; that does not change the exit code.
 
 Example:
   sudo stockade doctor --chroot-base-dir /srv/jailer --id vm-1"

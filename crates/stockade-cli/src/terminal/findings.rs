@@ -72,6 +72,7 @@ fn colour(grade: Grade) -> Style {
     let colour = match grade {
         Grade::Good => AnsiColor::Green,
         Grade::Note => AnsiColor::Cyan,
+        Grade::Unknown => AnsiColor::Magenta,
         Grade::Warning => AnsiColor::Yellow,
         Grade::Broken => AnsiColor::Red,
     };

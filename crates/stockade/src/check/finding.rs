@@ -12,6 +12,8 @@ pub enum Grade {
     Good,
     /// Information.
     Note,
+    /// The check could not look, or could not try; the fact is the reason.
+    Unknown,
     /// Jails work, but are weaker, slower or more limited than they could be.
     Warning,
     /// Jails do not work.
@@ -23,6 +25,7 @@ impl fmt::Display for Grade {
         f.pad(match self {
             Self::Good => "good",
             Self::Note => "note",
+            Self::Unknown => "unknown",
             Self::Warning => "warning",
             Self::Broken => "broken",
         })
@@ -63,6 +66,14 @@ pub(crate) fn listed<T: fmt::Display>(all: impl IntoIterator<Item = T>) -> Strin
 impl Finding {
     pub(crate) fn good(check: &'static str, fact: impl Into<String>) -> Self {
         Self { check, grade: Grade::Good, fact: fact.into(), effect: None, fix: None }
+    }
+
+    /// A check without a result.
+    ///
+    /// # Arguments
+    /// `reason`: what could not be read or tried, and the cause.
+    pub(crate) fn unknown(check: &'static str, reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::bad(check, Grade::Unknown, reason, "this check has no result", fix)
     }
 
     pub(crate) fn bad(

@@ -3,4 +3,7 @@
 pub mod audit;
 pub mod doctor;
 mod finding;
+mod known;
 pub mod snapshot;
+mod user_namespace;
+mod walk;

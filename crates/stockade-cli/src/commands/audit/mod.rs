@@ -10,7 +10,7 @@ use clap::Args;
 use comparison::Comparison;
 use serde::Serialize;
 use serde_json::Value;
-use stockade::audit::{AuditFacts, diagnose, diagnose_inside};
+use stockade::audit::{AuditFacts, diagnose, diagnose_inside, diagnose_no_probe};
 use stockade::doctor::{Finding, Grade};
 use stockade::spec::JailId;
 use stockade::{JailState, Listing, Store};
@@ -23,7 +23,7 @@ use crate::terminal::output::{Code, Failure, print_json, print_styled, require_r
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 1 if a finding is graded broken, or with --against if the jails differ. An ID prefix is accepted if it is unique.
+    after_help = "The exit code is 1 if a finding is graded broken, or with --against if the jails differ. A finding is graded unknown, with the reason, if audit could not look or the probe could not try; that does not change the exit code. An ID prefix is accepted if it is unique.
 
 Examples:
   stockade audit --probe vm-1
@@ -61,7 +61,7 @@ struct Audit {
     id: JailId,
     findings: Vec<Finding>,
     facts: AuditFacts,
-    /// The probe's report; `None` without `--probe`.
+    /// The probe's report; `None` without `--probe`, and if the probe could not look.
     inside: Option<Value>,
 }
 
@@ -70,8 +70,12 @@ impl Audit {
         let facts = AuditFacts::read(store, id)?.ok_or_else(|| no_such_jail(id))?;
         let inside = if probe { Some(probe::run(store, id)?) } else { None };
         let mut findings = diagnose(&facts);
-        let own_pids = !facts.shared_namespaces.iter().any(|kind| kind == "pid");
-        findings.extend(inside.iter().flat_map(|report| diagnose_inside(report, own_pids)));
+        findings.extend(match &inside {
+            None => Vec::new(),
+            Some(Ok(report)) => diagnose_inside(report, facts.has_own_pid_namespace()),
+            Some(Err(reason)) => diagnose_no_probe(reason),
+        });
+        let inside = inside.and_then(Result::ok);
         let ok = findings.iter().all(|finding| finding.grade < Grade::Broken);
         Ok(Self { ok, id: id.clone(), findings, facts, inside })
     }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
 use stockade::spec::reason;
-use stockade::{Error, Exec, Store, Streams};
+use stockade::{Error, Exec, Store, Streams, VmmHandle};
 use stockade_syscalls::descriptors::null;
 use stockade_syscalls::poll::wait_until;
 
@@ -23,12 +23,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest report. A process that writes more is not the probe.
 const LONGEST: u64 = 4 << 20;
 
-pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
-    let failed =
-        |e: &dyn std::fmt::Display| Failure::new(format!("cannot read the probe's report: {}", reason(&e)));
+/// The probe's report; an inner error is the reason why the probe could not look.
+pub(super) fn run(store: &Store, id: &JailId) -> Result<Result<Value, String>, Failure> {
     let vmm = store.vmm(id)?.ok_or_else(|| Error::NotRunning(id.clone()))?;
-    let (report, stdout): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
-    let (stdin, stderr) = (null().map_err(|e| failed(&e))?, null().map_err(|e| failed(&e))?);
+    match report(&vmm) {
+        Err(Error::NotRunning(id)) => Err(Error::NotRunning(id).into()),
+        // The jail may be at its limit of processes or of memory, which proves nothing about its confinement.
+        Err(cause) => Ok(Err(format!("the probe cannot run in the jail: {cause}"))),
+        Ok(report) => {
+            Ok(report.map_err(|cause| format!("cannot read the probe's report: {}", reason(&cause))))
+        }
+    }
+}
+
+fn report(vmm: &VmmHandle) -> Result<Result<Value, std::io::Error>, Error> {
+    let (report, stdout, stdin, stderr) = match streams() {
+        Ok(streams) => streams,
+        Err(cause) => return Ok(Err(cause)),
+    };
     let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
     let exec = Exec::with_host_program("/proc/self/exe")?.arguments(["probe", "report"]).streams(streams);
     let probe = vmm.exec(exec)?;
@@ -36,7 +48,13 @@ pub(super) fn run(store: &Store, id: &JailId) -> Result<Value, Failure> {
     // The report is complete. A process that still runs has no more output.
     probe.signal(Signal::KILL)?;
     probe.wait()?;
-    serde_json::from_slice(&text.map_err(|e| failed(&e))?).map_err(|e| failed(&e))
+    Ok(text.and_then(|text| Ok(serde_json::from_slice(&text)?)))
+}
+
+/// The two ends of the pipe for the report, and the null device twice.
+fn streams() -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd)> {
+    let (report, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((report, stdout, null()?, null()?))
 }
 
 /// Reads to the end of the pipe, at most until the deadline.

@@ -27,6 +27,8 @@ fn result(id: &JailId, finding: &Finding) -> Value {
     let (kind, level) = match finding.grade {
         Grade::Good => ("pass", "none"),
         Grade::Note => ("fail", "note"),
+        // There was not enough information to decide.
+        Grade::Unknown => ("open", "none"),
         Grade::Warning => ("fail", "warning"),
         Grade::Broken => ("fail", "error"),
     };

@@ -21,7 +21,11 @@ pub(crate) fn text(demo: &Demo) -> String {
     line("KVM guest", guest(&demo.kvm_guest));
     for (number, escape) in probe["escapes"].as_array().into_iter().flatten().enumerate() {
         let label = if number == 0 { "escapes" } else { "" };
-        let held = if escape["held"] == true { "held" } else { "NOT HELD" };
+        let held = match (escape["held"] == true, escape["tried"] == false) {
+            (true, _) => "held",
+            (false, true) => "UNKNOWN",
+            (false, false) => "NOT HELD",
+        };
         let field = |key: &str| escape[key].as_str().unwrap_or("?").to_owned();
         line(label, format!("{held:8} {:20} {:7} {}", field("name"), field("result"), field("what")));
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::facts::Setting;
-use crate::error::Result;
+use crate::check::known::known;
+use crate::error::{Context, Operation, Result};
 use crate::host::CgroupLayout;
 use crate::state::Receipt;
 use crate::steps::Step;
@@ -58,40 +59,48 @@ pub(super) fn versions() -> Result<BTreeMap<String, u32>> {
     Ok(found.collect())
 }
 
-/// The requested settings with the values in force, and the limits of each resource.
-pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, BTreeMap<String, Vec<String>>) {
+/// The settings that hold for each resource, or the reasons why they are unknown.
+type ByResource = BTreeMap<String, Vec<String>>;
+
+/// The requested settings with the values in force, the limits of each resource, and the limits that cannot be read.
+pub(super) fn in_force(receipt: &Receipt) -> (Vec<Setting>, ByResource, ByResource) {
     let mut settings = Vec::new();
-    let mut limited: BTreeMap<String, Vec<String>> =
+    let mut limited: ByResource =
         LIMITS.iter().map(|limit| (limit.resource.to_owned(), Vec::new())).collect();
+    let mut unread = ByResource::new();
     for step in &receipt.steps {
         let (directory, asked) = match step {
             Step::CgroupV1(cgroup) => (cgroup.directory(), &cgroup.settings),
             Step::CgroupV2(cgroup) => (cgroup.directory(), &cgroup.settings),
             _ => continue,
         };
-        let found =
-            |file: &str| read_file(directory.join(Path::new(file))).ok().map(|text| text.trim().to_owned());
-        for Limit { resource, file, none, .. } in LIMITS {
-            let value = found(file).filter(|value| value != none);
-            if let Some(value) = value.filter(|_| asked.iter().any(|setting| setting.file == file)) {
-                limited.entry(resource.to_owned()).or_default().push(format!("{file}={value}"));
+        for asked in asked {
+            let at = directory.join(Path::new(&asked.file));
+            let found = known(read_file(&at).context(Operation::Read, &at));
+            let found = found.map(|text| text.trim().to_owned());
+            for limit in LIMITS.iter().filter(|limit| limit.file == asked.file) {
+                let resource = limit.resource.to_owned();
+                match found.result() {
+                    Ok(value) if value == limit.none => (),
+                    Ok(value) => limited.entry(resource).or_default().push(format!("{}={value}", asked.file)),
+                    Err(reason) => unread.entry(resource).or_default().push(reason.to_owned()),
+                }
             }
+            settings.push(Setting { file: asked.file.clone(), asked: asked.value.clone(), found });
         }
-        settings.extend(asked.iter().map(|setting| Setting {
-            file: setting.file.clone(),
-            asked: setting.value.clone(),
-            found: found(&setting.file),
-        }));
     }
-    (settings, limited)
+    (settings, limited, unread)
 }
 
 impl Setting {
-    /// Whether the value in force is the requested one. An omitted part, as the period of `cpu.max`, is the kernel's choice.
-    pub(super) fn holds(&self) -> bool {
-        let Some(found) = &self.found else { return false };
+    /// Whether the value in force is the requested one. An omitted part, as the period of `cpu.max`, is the kernel's
+    /// choice.
+    ///
+    /// # Errors
+    /// Returns the reason if the value in force is unknown.
+    pub(super) fn holds(&self) -> std::result::Result<bool, &str> {
         // A file such as `io.max` has a line for each device.
-        found.lines().any(|line| self.is_in(line))
+        Ok(self.found.result()?.lines().any(|line| self.is_in(line)))
     }
 
     /// Whether each requested part is at its position; one with a key, as in `io.max`, may be anywhere.
@@ -121,11 +130,13 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::known::Known;
 
     #[test]
     fn values_are_compared_as_the_kernel_reads_them() {
         let holds = |asked: &str, found: &str| {
-            Setting { file: "f".into(), asked: asked.into(), found: Some(found.into()) }.holds()
+            Setting { file: "f".into(), asked: asked.into(), found: found.to_owned().into() }.holds()
+                == Ok(true)
         };
         for (asked, found) in [
             ("64M", "67108864"),
@@ -153,7 +164,8 @@ mod tests {
         ] {
             assert!(!holds(asked, found), "{asked} {found}");
         }
-        assert!(!Setting { file: "f".into(), asked: "1".into(), found: None }.holds());
+        let unread = Setting { file: "f".into(), asked: "1".into(), found: Known::unknown("why") };
+        assert_eq!(unread.holds(), Err("why"));
     }
 
     #[test]

@@ -11,8 +11,9 @@ mod resources;
 mod tests;
 mod tree;
 
+pub use crate::check::known::Known;
 pub use facts::{AuditFacts, Descriptor, Reach, Setting};
-pub use inside::diagnose_inside;
+pub use inside::{diagnose_inside, diagnose_no_probe};
 pub use tree::{Special, TreeFacts};
 
 use crate::check::doctor::Finding;

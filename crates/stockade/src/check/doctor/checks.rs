@@ -1,6 +1,13 @@
 //! Findings about the objects that jails consist of.
 
+use rustix::io::Errno;
+
+use super::trials::{OPEN_NODE, Trial};
 use super::{Finding, Grade, HostFacts};
+use crate::spec::Reason;
+
+/// The advice for a file in `/proc` that cannot be read.
+pub(super) const MOUNT_PROC: &str = "mount a proc without the options subset and hidepid";
 
 /// The oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
@@ -45,23 +52,37 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
-    findings.push(match (facts.uid, facts.missing_capabilities.as_slice()) {
-        (0, []) => Finding::good("privileges", "root, with every capability that jails need"),
-        (0, missing) => Finding::bad(
-            "privileges",
-            Grade::Broken,
-            format!("root lacks {}", missing.join(", ")),
-            "no jail can be created",
-            format!("give this container {}", missing.join(", ")),
-        ),
-        (uid, _) => Finding::bad(
-            "privileges",
-            Grade::Broken,
-            format!("this is uid {uid}"),
-            "only root can create jails",
-            "sudo stockade doctor",
-        ),
-    });
+    findings.push(
+        match (facts.uid, facts.missing_capabilities.as_slice(), facts.in_user_namespace.result()) {
+            (0, [], Ok(false)) => Finding::good("privileges", "root, with every capability that jails need"),
+            (0, [], Ok(true)) => Finding::bad(
+                "privileges",
+                Grade::Broken,
+                "root of a user namespace, with capabilities that hold only in it",
+                "no device node can be created there, so no jail",
+                "run stockade in the host's user namespace, as root",
+            ),
+            (0, [], Err(reason)) => Finding::unknown(
+                "privileges",
+                format!("root of an unknown user namespace: {reason}"),
+                "mount /proc",
+            ),
+            (0, missing, _) => Finding::bad(
+                "privileges",
+                Grade::Broken,
+                format!("root lacks {}", missing.join(", ")),
+                "no jail can be created",
+                format!("give this container {}", missing.join(", ")),
+            ),
+            (uid, ..) => Finding::bad(
+                "privileges",
+                Grade::Broken,
+                format!("this is uid {uid}"),
+                "only root can create jails",
+                "sudo stockade doctor",
+            ),
+        },
+    );
     if facts.jail_uid == 0 {
         findings.push(Finding::bad(
             "jail-uid",
@@ -71,14 +92,16 @@ pub(super) fn privileges(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "use another --uid",
         ));
     }
-    if facts.suid_dumpable == Some(1) {
-        findings.push(Finding::bad(
+    match facts.suid_dumpable.result() {
+        Ok(1) => findings.push(Finding::bad(
             "suid-dumpable",
             Grade::Warning,
             "fs.suid_dumpable is 1",
             "a VMM can trace exec processes of its uid",
             "sysctl fs.suid_dumpable=2",
-        ));
+        )),
+        Ok(_) => (),
+        Err(reason) => findings.push(Finding::unknown("suid-dumpable", reason, MOUNT_PROC)),
     }
     if !facts.forbidden_namespaces.is_empty() {
         let kinds = &facts.forbidden_namespaces;
@@ -116,7 +139,9 @@ pub(super) fn cgroups(facts: &HostFacts, findings: &mut Vec<Finding>) {
         )
     });
     let mounted: Vec<String> = [v1, v2].into_iter().flatten().collect();
-    findings.push(if mounted.is_empty() {
+    findings.push(if let Some(reason) = &facts.no_cgroups {
+        Finding::unknown("cgroups", reason, MOUNT_PROC)
+    } else if mounted.is_empty() {
         Finding::bad(
             "cgroups",
             Grade::Warning,
@@ -161,18 +186,137 @@ pub(super) fn devices(facts: &HostFacts, findings: &mut Vec<Finding>) {
             ),
             _ => ("tun", "a VMM cannot have a tap device", "run 'modprobe tun'"),
         };
-        findings.push(match problem {
-            None => Finding::good(check, format!("{path} opens; each jail gets a node that its uid owns")),
+        let node = facts.trials.nodes.iter().find(|(of, _)| of == path).map(|(_, trial)| trial);
+        findings.push(match (problem, node) {
+            // The VMM opens the jail's node, so its outcome counts.
+            (_, Some(Trial::Refused { call: OPEN_NODE, cause: cause @ (Errno::PERM | Errno::ACCESS) })) => {
+                let fact = format!("the node of '{path}' in a jail cannot be opened: {}", Reason(*cause));
+                let fix = "allow the device in the devices cgroup of this container, for example \
+                           'docker run --device'";
+                Finding::bad(check, Grade::Warning, fact, effect, fix)
+            }
+            (None, Some(Trial::Worked) | None) => {
+                Finding::good(check, format!("{path} opens; each jail gets a node that its uid owns"))
+            }
+            (None, Some(_)) => {
+                let fact = format!("{path} opens, but a jail's node was not tried (see device-nodes)");
+                Finding::unknown(check, fact, "fix that finding first")
+            }
             // The jail's node belongs to the jail's owner, so the mode of the host's node is irrelevant.
-            Some(cause) if facts.uid != 0 && cause.contains("denied") => Finding::good(
+            (Some(cause), _) if facts.uid != 0 && cause.contains("denied") => Finding::unknown(
                 check,
-                format!("{path} exists, for root only; each jail gets a node that its uid owns"),
+                format!("{path} exists, and only root can open it; each jail gets a node that its uid owns"),
+                "sudo stockade doctor",
             ),
-            Some(cause) => {
+            (Some(cause), _) => {
                 Finding::bad(check, Grade::Warning, format!("cannot open '{path}': {cause}"), effect, fix)
             }
         });
     }
+}
+
+/// The findings about the trials. A process that is not root has its finding already.
+pub(super) fn trials(facts: &HostFacts, findings: &mut Vec<Finding>) {
+    if facts.uid != 0 {
+        return;
+    }
+    let trials = &facts.trials;
+    findings.push(of_trial(
+        "mount-namespace",
+        &trials.mounts,
+        "a jail gets its own mounts and root",
+        (Grade::Broken, "no jail can be created"),
+        if facts.root_is_mount_point.fact() == Some(&false) {
+            "start stockade where '/' is a mount point, for example after 'pivot_root' or 'chroot' to a mount"
+        } else {
+            "allow the call in this container's seccomp profile, and start stockade as root of the host"
+        },
+    ));
+    for (kind, trial) in &trials.namespaces {
+        if *trial != Trial::Worked && !facts.forbidden_namespaces.contains(kind) {
+            let grade = (Grade::Warning, "a jail that needs such a namespace cannot be created");
+            let mut finding =
+                of_trial("namespaces", trial, "", grade, "allow clone3 with new namespaces here");
+            finding.fact = format!("{kind} namespace: {}", finding.fact);
+            findings.push(finding);
+        }
+    }
+    findings.push(of_trial(
+        "join-namespace",
+        &trials.join,
+        "a jail can join an existing namespace",
+        (Grade::Warning, "--netns fails, and so do exec and shell"),
+        "allow setns in this container's seccomp profile",
+    ));
+    let made = |trial: &Trial| match trial {
+        // The node exists then; what opening it shows is a finding about the device.
+        Trial::Refused { call: OPEN_NODE, .. } => Trial::Worked,
+        other => other.clone(),
+    };
+    let worst = trials.nodes.iter().map(|(path, trial)| (path, made(trial)));
+    let worst: Vec<_> = worst.filter(|(_, trial)| *trial != Trial::Worked).collect();
+    let effect = (Grade::Broken, "no jail can be created");
+    let fix = "allow the devices in the devices cgroup of this container, and mknod in its seccomp profile";
+    if worst.is_empty() {
+        let good = "a jail's device nodes can be created";
+        findings.push(of_trial("device-nodes", &Trial::Worked, good, effect, fix));
+    }
+    for (path, trial) in worst {
+        let mut finding = of_trial("device-nodes", &trial, "", effect, fix);
+        finding.fact = format!("{path}: {}", finding.fact);
+        findings.push(finding);
+    }
+    findings.push(of_trial(
+        "inspection",
+        &trials.inspection,
+        "the processes of jails can be inspected",
+        (Grade::Warning, "stockade may overlook processes of a jail, and exec, audit and inspect fail"),
+        if facts.lacks_ptrace {
+            "give this container CAP_SYS_PTRACE"
+        } else {
+            "use the /proc of this pid namespace, without the option hidepid"
+        },
+    ));
+}
+
+/// The finding about one trial.
+///
+/// # Arguments
+/// * `good`: the fact if it worked.
+/// * `bad`: the grade and the effect if a call was refused.
+fn of_trial(
+    check: &'static str,
+    trial: &Trial,
+    good: &str,
+    (grade, effect): (Grade, &'static str),
+    fix: &str,
+) -> Finding {
+    match trial {
+        Trial::Worked => Finding::good(check, good),
+        Trial::Refused { call, cause } => {
+            Finding::bad(check, grade, format!("{call} fails: {}", Reason(*cause)), effect, fix)
+        }
+        Trial::Killed(signal) => {
+            let fact =
+                format!("signal {signal} kills a process at one of its calls, as a seccomp filter does");
+            Finding::bad(check, grade, fact, effect, fix)
+        }
+        Trial::Unknown(reason) => Finding::unknown(check, reason, fix),
+    }
+}
+
+pub(super) fn proc(facts: &HostFacts, findings: &mut Vec<Finding>) {
+    findings.push(if facts.unread_proc.is_empty() {
+        Finding::good("proc", "shows every file that jails need")
+    } else {
+        Finding::bad(
+            "proc",
+            Grade::Broken,
+            facts.unread_proc.join("; "),
+            "no jail can be recorded or recognized",
+            MOUNT_PROC,
+        )
+    });
 }
 
 /// The most that one jail takes with its libraries and devices, without images.
@@ -183,6 +327,11 @@ pub(super) fn base(facts: &HostFacts, findings: &mut Vec<Finding>) {
     let base = &facts.base;
     let (path, existing) = (base.path.display(), base.existing.display());
     let mut problems = Vec::new();
+    if let Some(cause) = &base.unread {
+        let reason = format!("cannot inspect '{existing}': {cause}");
+        findings.push(Finding::unknown("base", reason, "use another --chroot-base-dir"));
+        return;
+    }
     for option in &base.options {
         let (effect, wanted) = match *option {
             "noexec" => ("no VMM can be executed there", "exec"),

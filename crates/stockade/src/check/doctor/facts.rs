@@ -4,10 +4,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use stockade_syscalls::features::Feature;
 
+use crate::error::Error;
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
 use crate::spec::{HostPath, Layout, NETNS_DIRECTORY, Owner, Reason};
 use crate::state::{JailState, Store};
@@ -15,7 +17,11 @@ use crate::sys::access::unsafe_directory;
 use crate::sys::cgroup::{has_kill, subtree_control};
 use crate::sys::modes::is_roots_own;
 use crate::sys::mounts;
-use crate::sys::procfs::read_file;
+use crate::sys::procfs::{read, read_file};
+
+use super::trials::Trials;
+use crate::check::known::{Known, known};
+use crate::check::user_namespace::try_is_initial;
 
 /// The jails for which a host is checked.
 #[derive(Clone, Debug)]
@@ -44,8 +50,20 @@ pub struct HostFacts {
     pub uid: u32,
     /// The capabilities that creating jails requires and this process lacks.
     pub missing_capabilities: Vec<&'static str>,
+    /// Whether this process is in a user namespace other than the initial one.
+    pub in_user_namespace: Known<bool>,
+    /// Whether it may inspect the processes of other users (CAP_SYS_PTRACE).
+    pub lacks_ptrace: bool,
+    /// The outcomes of the trials.
+    pub trials: Trials,
+    /// Whether the root directory is a mount point.
+    pub root_is_mount_point: Known<bool>,
+    /// The files in `/proc` that jails need and that cannot be read, each with the cause.
+    pub unread_proc: Vec<String>,
     /// The mounted cgroup hierarchies.
     pub cgroups: CgroupLayout,
+    /// Why the hierarchies are unknown; `None` if they are known.
+    pub no_cgroups: Option<String>,
     /// The controllers that the root of cgroup v2 enables for child cgroups (`cgroup.subtree_control`).
     pub delegated: Vec<String>,
     /// Whether cgroups of cgroup v2 have `cgroup.kill`; `None` if there is no child cgroup to examine.
@@ -63,13 +81,13 @@ pub struct HostFacts {
     /// The uid of the jails.
     pub jail_uid: u32,
     /// Whether processes that change their uid stay dumpable: `fs.suid_dumpable`.
-    pub suid_dumpable: Option<u64>,
+    pub suid_dumpable: Known<u64>,
     /// `kernel.pid_max`.
-    pub pid_max: Option<u64>,
+    pub pid_max: Known<u64>,
     /// The kinds of namespaces that cannot be created.
     pub forbidden_namespaces: Vec<&'static str>,
     /// Whether the directory of named network namespaces is a shared mount; `None` if it is not a mount.
-    pub netns_shared: Option<bool>,
+    pub netns_shared: Known<Option<bool>>,
     /// The path of an API socket on the host.
     pub socket_path: PathBuf,
     /// Why there is no template mount namespace; `None` if there is one.
@@ -81,13 +99,13 @@ pub struct HostFacts {
     /// Why the receipts cannot be read; `None` if they can.
     pub no_receipts: Option<String>,
     /// The swap devices and files.
-    pub swap: Vec<String>,
+    pub swap: Known<Vec<String>>,
     /// Whether simultaneous multithreading is on.
-    pub smt: bool,
+    pub smt: Known<bool>,
     /// Whether the kernel merges identical pages.
-    pub ksm: bool,
+    pub ksm: Known<bool>,
     /// The active security modules.
-    pub lsm: Vec<String>,
+    pub lsm: Known<Vec<String>>,
 }
 
 /// The facts about the base, or about its deepest existing ancestor.
@@ -113,6 +131,8 @@ pub struct BaseFacts {
     pub free_bytes: u64,
     /// Free inodes; `None` if the filesystem does not count inodes.
     pub free_inodes: Option<u64>,
+    /// Why some of these facts are unknown; `None` if all are known.
+    pub unread: Option<String>,
 }
 
 impl Default for BaseFacts {
@@ -128,6 +148,7 @@ impl Default for BaseFacts {
             filesystem: "",
             free_bytes: 0,
             free_inodes: None,
+            unread: None,
         }
     }
 }
@@ -147,25 +168,46 @@ const CAPABILITIES: [(&str, CapabilitySet); 10] = [
 ];
 
 impl HostFacts {
-    /// Reads the facts. A fact that cannot be read counts as absent.
+    /// Reads the facts, and tries what a jail does, in child processes.
     pub fn read(question: &Question) -> Self {
-        let text = |path: &str| read_file(path).unwrap_or_default();
-        let number = |path: &str| text(path).trim().parse::<u64>().ok();
+        let read = |path: &str| read(path).map_err(Error::from);
+        let text = |path: &str| known(read(path));
+        let number =
+            |path: &str| {
+                known(read(path).map_err(|cause| cause.to_string()).and_then(|text| {
+                    text.trim().parse::<u64>().map_err(|_| format!("'{path}' is no number"))
+                }))
+            };
         let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
         let capabilities = capabilities.unwrap_or(CapabilitySet::empty());
-        let cgroups =
-            CgroupLayout::read_mounts().and_then(CgroupLayout::with_controllers).unwrap_or_default();
+        let (cgroups, no_cgroups) = match CgroupLayout::read_mounts().and_then(CgroupLayout::with_controllers)
+        {
+            Ok(layout) => (layout, None),
+            Err(cause) => (CgroupLayout::default(), Some(cause.to_string())),
+        };
         let unified = cgroups.v2.as_ref().map(|unified| unified.mount.clone());
         let tracking = TrackingPoint::find(&cgroups).is_some();
         let listings = question.store.list();
         let count = |state| listings.iter().flatten().filter(|listing| listing.state == state).count();
         let probe = |feature: Feature| {
             let (name, version) = feature.name_and_version();
-            feature.probe().err().map(|cause| (name, version, cause == rustix::io::Errno::PERM))
+            feature.probe().err().map(|cause| (name, version, cause == Errno::PERM))
         };
         let is_none_allowed =
-            |kind: &&str| number(&format!("/proc/sys/user/max_{kind}_namespaces")) == Some(0);
+            |kind: &&str| number(&format!("/proc/sys/user/max_{kind}_namespaces")).fact() == Some(&0);
+        let base = BaseFacts::read(question);
+        let trials = Trials::make(&base.existing, question.uid);
         Self {
+            trials,
+            in_user_namespace: known(
+                try_is_initial()
+                    .map(|initial| !initial)
+                    .map_err(|cause| format!("cannot inspect '/proc/self/ns/user': {}", Reason(cause))),
+            ),
+            lacks_ptrace: !capabilities.contains(CapabilitySet::SYS_PTRACE),
+            root_is_mount_point: known(root_is_mount_point()),
+            unread_proc: OF_PROC.into_iter().filter_map(|path| Some(read(path).err()?.to_string())).collect(),
+            no_cgroups,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             missing_calls: Feature::ALL.into_iter().filter_map(probe).collect(),
             uid: rustix::process::geteuid().as_raw(),
@@ -176,13 +218,14 @@ impl HostFacts {
                 .collect(),
             delegated: unified.as_ref().map_or_else(Vec::new, |mount| {
                 let file = subtree_control(mount);
-                text(&file.to_string()).split_whitespace().map(str::to_owned).collect()
+                let text = read_file(&file).unwrap_or_default();
+                text.split_whitespace().map(str::to_owned).collect()
             }),
             cgroup_kill: unified.as_ref().and_then(|mount| can_kill(mount.as_path())),
             cgroups,
             tracking,
             devices: ["/dev/kvm", "/dev/net/tun"].map(|path| (path, try_open(path).err())).to_vec(),
-            base: BaseFacts::read(question),
+            base,
             open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
             processes: rustix::process::getrlimit(Resource::Nproc).maximum,
             jail_uid: question.uid,
@@ -199,16 +242,25 @@ impl HostFacts {
             stale: (count(JailState::Abandoned), count(JailState::Corrupt)),
             strays: question.store.strays(),
             no_receipts: listings.as_ref().err().map(ToString::to_string),
-            swap: text("/proc/swaps")
-                .lines()
-                .skip(1)
-                .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-                .collect(),
-            smt: text("/sys/devices/system/cpu/smt/active").trim() == "1",
-            ksm: text("/sys/kernel/mm/ksm/run").trim() == "1",
-            lsm: text("/sys/kernel/security/lsm").trim().split(',').map(str::to_owned).collect(),
+            swap: text("/proc/swaps").map(|text| {
+                let names = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+                names.map(str::to_owned).collect()
+            }),
+            smt: text("/sys/devices/system/cpu/smt/active").map(|text| text.trim() == "1"),
+            ksm: text("/sys/kernel/mm/ksm/run").map(|text| text.trim() == "1"),
+            lsm: text("/sys/kernel/security/lsm")
+                .map(|text| text.trim().split(',').map(str::to_owned).collect()),
         }
     }
+}
+
+/// The files that each command reads. A proc with `subset=pid` lacks the second.
+const OF_PROC: [&str; 2] = ["/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id"];
+
+fn root_is_mount_point() -> Result<bool, String> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    root.and_then(|root| mounts::is_mount_point(root.as_fd()))
+        .map_err(|cause| format!("cannot inspect '/': {}", Reason(cause)))
 }
 
 impl BaseFacts {
@@ -236,23 +288,31 @@ impl BaseFacts {
                 .map_err(|(directory, cause)| format!("cannot inspect '{directory}': {}", Reason(cause))),
             ..Self::default()
         };
-        if let Ok(stat) = rustix::fs::stat(existing) {
-            facts.is_root_only = is_roots_own(&stat);
+        let mut unread = Vec::new();
+        let mut note = |cause: Errno| unread.push(Reason(cause).to_string());
+        match rustix::fs::stat(existing) {
+            Ok(stat) => facts.is_root_only = is_roots_own(&stat),
+            Err(cause) => note(cause),
         }
-        if let Ok(mount) = rustix::fs::statvfs(existing) {
-            let obstructive = [
-                ("ro", StatVfsMountFlags::RDONLY),
-                ("noexec", StatVfsMountFlags::NOEXEC),
-                ("nodev", StatVfsMountFlags::NODEV),
-            ];
-            let set = obstructive.into_iter().filter(|(_, flag)| mount.f_flag.contains(*flag));
-            facts.options = set.map(|(name, _)| name).collect();
-            facts.free_bytes = mount.f_bavail.saturating_mul(mount.f_frsize);
-            facts.free_inodes = (mount.f_files > 0).then_some(mount.f_favail);
+        match rustix::fs::statvfs(existing) {
+            Err(cause) => note(cause),
+            Ok(mount) => {
+                let obstructive = [
+                    ("ro", StatVfsMountFlags::RDONLY),
+                    ("noexec", StatVfsMountFlags::NOEXEC),
+                    ("nodev", StatVfsMountFlags::NODEV),
+                ];
+                let set = obstructive.into_iter().filter(|(_, flag)| mount.f_flag.contains(*flag));
+                facts.options = set.map(|(name, _)| name).collect();
+                facts.free_bytes = mount.f_bavail.saturating_mul(mount.f_frsize);
+                facts.free_inodes = (mount.f_files > 0).then_some(mount.f_favail);
+            }
         }
-        if let Ok(kind) = rustix::fs::statfs(existing) {
-            facts.filesystem = filesystem_name(u64::try_from(kind.f_type).unwrap_or_default());
+        match rustix::fs::statfs(existing) {
+            Ok(kind) => facts.filesystem = filesystem_name(u64::try_from(kind.f_type).unwrap_or_default()),
+            Err(cause) => note(cause),
         }
+        facts.unread = unread.into_iter().next();
         facts
     }
 }
@@ -289,7 +349,8 @@ fn can_kill(mount: &Path) -> Option<bool> {
 }
 
 /// Whether the mount at this path is shared; `None` if the path is not a mount point.
-fn is_shared(at: &Path) -> Option<bool> {
+fn is_shared(at: &Path) -> Known<Option<bool>> {
     // The last mount in the table is the topmost.
-    Some(mounts::table().ok()?.iter().rfind(|mount| mount.point == at)?.shared)
+    known(mounts::table().map_err(Error::from))
+        .map(|table| Some(table.iter().rfind(|mount| mount.point == at)?.shared))
 }

@@ -5,16 +5,20 @@ mod facts;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod trials;
 
 pub use super::finding::{Finding, Grade};
 pub use facts::{BaseFacts, HostFacts, Question};
 pub use settings::LONGEST_SOCKET_PATH;
+pub use trials::{Trial, Trials};
 
 /// Derives the findings from the facts, in a stable order.
 pub fn diagnose(facts: &HostFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     checks::kernel(facts, &mut findings);
     checks::privileges(facts, &mut findings);
+    checks::trials(facts, &mut findings);
+    checks::proc(facts, &mut findings);
     checks::cgroups(facts, &mut findings);
     checks::devices(facts, &mut findings);
     checks::base(facts, &mut findings);

@@ -1,5 +1,6 @@
 //! Findings about the settings of the host.
 
+use super::checks::MOUNT_PROC;
 use super::{Finding, Grade, HostFacts};
 use crate::check::finding::listed;
 
@@ -30,7 +31,10 @@ pub(super) fn limits(facts: &HostFacts, findings: &mut Vec<Finding>) {
             "ulimit -Hu unlimited",
         ));
     }
-    if let Some(most) = facts.pid_max.filter(|most| *most <= 32_768) {
+    if let Err(reason) = facts.pid_max.result() {
+        findings.push(Finding::unknown("limits", reason, MOUNT_PROC));
+    }
+    if let Some(most) = facts.pid_max.fact().filter(|most| **most <= 32_768) {
         findings.push(Finding::bad(
             "limits",
             Grade::Note,
@@ -58,12 +62,13 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
         let left = LONGEST_SOCKET_PATH - length;
         Finding::good("socket-path", format!("{length} bytes for {socket}, {left} to spare"))
     });
-    findings.push(match facts.netns_shared {
-        Some(true) => {
+    findings.push(match facts.netns_shared.result() {
+        Err(reason) => Finding::unknown("netns", reason, MOUNT_PROC),
+        Ok(Some(true)) => {
             Finding::good("netns", "/run/netns is shared: each name is visible in all mount namespaces")
         }
-        None => Finding::good("netns", "the first named namespace creates and shares /run/netns"),
-        Some(false) => Finding::bad(
+        Ok(None) => Finding::good("netns", "the first named namespace creates and shares /run/netns"),
+        Ok(Some(false)) => Finding::bad(
             "netns",
             Grade::Warning,
             "/run/netns is a mount and not shared",
@@ -86,7 +91,7 @@ pub(super) fn names(facts: &HostFacts, findings: &mut Vec<Finding>) {
 pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
     if let Some(problem) = &facts.no_receipts {
         if facts.uid != 0 {
-            findings.push(Finding::good("receipts", "only root can read them"));
+            findings.push(Finding::unknown("receipts", "only root can read them", "sudo stockade doctor"));
             return;
         }
         findings.push(Finding::bad(
@@ -135,42 +140,48 @@ pub(super) fn leftovers(facts: &HostFacts, findings: &mut Vec<Finding>) {
 }
 
 pub(super) fn memory_and_processors(facts: &HostFacts, findings: &mut Vec<Finding>) {
-    findings.push(if facts.swap.is_empty() {
-        Finding::good("swap", "off")
-    } else {
-        Finding::bad(
+    findings.push(match facts.swap.result() {
+        Ok(swap) if swap.is_empty() => Finding::good("swap", "off"),
+        Ok(swap) => Finding::bad(
             "swap",
             Grade::Warning,
-            format!("on: {}", listed(&facts.swap)),
+            format!("on: {}", listed(swap)),
             "the memory of guests may be written to disk, and remain there",
             "swapoff -a",
-        )
+        ),
+        Err(reason) => Finding::unknown("swap", reason, MOUNT_PROC),
     });
-    findings.push(if facts.smt {
-        Finding::bad(
+    findings.push(match facts.smt.result() {
+        Ok(true) => Finding::bad(
             "smt",
             Grade::Warning,
             "simultaneous multithreading is on",
             "guests on one core can observe each other through its caches",
             "echo off > /sys/devices/system/cpu/smt/control",
-        )
-    } else {
-        Finding::good("smt", "off")
+        ),
+        Ok(false) => Finding::good("smt", "off"),
+        Err(reason) => Finding::unknown("smt", reason, "mount -t sysfs none /sys"),
     });
-    findings.push(if facts.ksm {
-        Finding::bad(
+    findings.push(match facts.ksm.result() {
+        Ok(true) => Finding::bad(
             "ksm",
             Grade::Warning,
             "the kernel merges identical pages",
             "by timing, a guest can detect the contents of another guest's memory",
             "echo 0 > /sys/kernel/mm/ksm/run",
-        )
-    } else {
-        Finding::good("ksm", "off")
+        ),
+        Ok(false) => Finding::good("ksm", "off"),
+        Err(reason) => Finding::unknown("ksm", reason, "mount -t sysfs none /sys"),
     });
+    let lsm = match facts.lsm.result() {
+        Ok(lsm) => lsm,
+        Err(reason) => {
+            let fix = "mount -t securityfs none /sys/kernel/security";
+            return findings.push(Finding::unknown("lsm", reason, fix));
+        }
+    };
     let confining = ["apparmor", "selinux"];
-    let active: Vec<&str> =
-        facts.lsm.iter().map(String::as_str).filter(|name| confining.contains(name)).collect();
+    let active: Vec<&str> = lsm.iter().map(String::as_str).filter(|name| confining.contains(name)).collect();
     findings.push(if active.is_empty() {
         Finding::good("lsm", "neither AppArmor nor SELinux is active")
     } else {

@@ -1,4 +1,7 @@
+use rustix::io::Errno;
+
 use super::*;
+use crate::check::known::Known;
 use crate::host::{CgroupLayout, Hierarchy, Unified};
 
 /// A host without a fault.
@@ -14,6 +17,7 @@ fn healthy() -> HostFacts {
         cgroup_kill: Some(true),
         tracking: true,
         jail_uid: 1234,
+        pid_max: 4_194_304.into(),
         devices: vec![("/dev/kvm", None), ("/dev/net/tun", None)],
         base: BaseFacts {
             path: "/srv/jailer".into(),
@@ -51,6 +55,11 @@ fn a_healthy_host_has_only_good_findings() {
         "kernel",
         "system-calls",
         "privileges",
+        "mount-namespace",
+        "join-namespace",
+        "device-nodes",
+        "inspection",
+        "proc",
         "cgroups",
         "kvm",
         "tun",
@@ -83,7 +92,7 @@ fn each_fault_has_one_finding_of_its_grade() {
         ),
         (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),
         (|f| f.jail_uid = 0, one("jail-uid", Grade::Warning, "the VMMs would run as root")),
-        (|f| f.suid_dumpable = Some(1), one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
+        (|f| f.suid_dumpable = 1.into(), one("suid-dumpable", Grade::Warning, "fs.suid_dumpable is 1")),
         (
             |f| f.missing_capabilities = vec!["CAP_MKNOD"],
             one("privileges", Grade::Broken, "root lacks CAP_MKNOD"),
@@ -136,14 +145,18 @@ fn each_fault_has_one_finding_of_its_grade() {
             ),
         ),
         (
-            |f| f.netns_shared = Some(false),
+            |f| f.netns_shared = Some(false).into(),
             one("netns", Grade::Warning, "/run/netns is a mount and not shared"),
         ),
         (|f| f.no_receipts = Some("no".into()), one("receipts", Grade::Broken, "no")),
         // Without root, unreadable receipts are no fault of the host.
         (
             |f| (f.uid, f.no_receipts) = (1000, Some("no".into())),
-            one("privileges", Grade::Broken, "this is uid 1000"),
+            [
+                one("privileges", Grade::Broken, "this is uid 1000"),
+                one("receipts", Grade::Unknown, "only root can read them"),
+            ]
+            .concat(),
         ),
         (
             |f| f.strays = vec!["/var/lib/stockade/fill".into(), "/var/lib/stockade/x".into()],
@@ -154,14 +167,68 @@ fn each_fault_has_one_finding_of_its_grade() {
             ),
         ),
         (|f| f.stale = (2, 0), one("receipts", Grade::Warning, "2 of abandoned jails")),
-        (|f| f.swap = vec!["/dev/vdb".into()], one("swap", Grade::Warning, "on: /dev/vdb")),
-        (|f| f.smt = true, one("smt", Grade::Warning, "simultaneous multithreading is on")),
-        (|f| f.ksm = true, one("ksm", Grade::Warning, "the kernel merges identical pages")),
-        (|f| f.lsm = vec!["selinux".into()], one("lsm", Grade::Note, "selinux is active")),
+        (|f| f.swap = vec!["/dev/vdb".into()].into(), one("swap", Grade::Warning, "on: /dev/vdb")),
+        (|f| f.smt = true.into(), one("smt", Grade::Warning, "simultaneous multithreading is on")),
+        (|f| f.ksm = true.into(), one("ksm", Grade::Warning, "the kernel merges identical pages")),
+        (|f| f.lsm = vec!["selinux".into()].into(), one("lsm", Grade::Note, "selinux is active")),
     ];
     for (change, expected) in cases {
         assert_eq!(found(change), expected);
     }
+}
+
+type Change = fn(&mut HostFacts);
+
+#[test]
+fn a_fact_of_the_host_that_was_not_read_is_unknown() {
+    fn why<T>() -> Known<T> {
+        Known::unknown("why")
+    }
+    let cases: [(Change, &str); 15] = [
+        (|f| f.in_user_namespace = why(), "privileges"),
+        (|f| f.suid_dumpable = why(), "suid-dumpable"),
+        (|f| f.pid_max = why(), "limits"),
+        (|f| f.netns_shared = why(), "netns"),
+        (|f| f.swap = why(), "swap"),
+        (|f| f.smt = why(), "smt"),
+        (|f| f.ksm = why(), "ksm"),
+        (|f| f.lsm = why(), "lsm"),
+        (|f| (f.no_cgroups, f.cgroups) = (Some("why".into()), CgroupLayout::default()), "cgroups"),
+        (|f| f.base.unread = Some("why".into()), "base"),
+        (|f| f.trials.mounts = Trial::Unknown("why".into()), "mount-namespace"),
+        (|f| f.trials.namespaces = vec![("net", Trial::Unknown("why".into()))], "namespaces"),
+        (|f| f.trials.join = Trial::Unknown("why".into()), "join-namespace"),
+        (|f| f.trials.nodes = vec![("/dev/urandom", Trial::Unknown("why".into()))], "device-nodes"),
+        (|f| f.trials.inspection = Trial::Unknown("why".into()), "inspection"),
+    ];
+    for (change, check) in cases {
+        let found = found(change);
+        let [(found, grade, fact)] = &found[..] else { panic!("{check}: {found:?}") };
+        assert_eq!((*found, *grade), (check, Grade::Unknown));
+        assert!(fact.contains("why"), "{fact}");
+    }
+}
+
+#[test]
+fn a_refused_trial_names_its_call() {
+    let refused = |call| Trial::Refused { call, cause: Errno::PERM };
+    let grades = |change: &dyn Fn(&mut HostFacts)| {
+        let mut facts = healthy();
+        change(&mut facts);
+        let bad = diagnose(&facts).into_iter().filter(|finding| finding.grade > Grade::Good);
+        bad.map(|finding| (finding.check, finding.grade, finding.fact)).collect::<Vec<_>>()
+    };
+    let fact = "unshare fails: operation not permitted".to_owned();
+    let found = grades(&|f| f.trials.mounts = refused("unshare"));
+    assert_eq!(found, [("mount-namespace", Grade::Broken, fact)]);
+    let fact = "/dev/urandom: mknod fails: operation not permitted".to_owned();
+    let found = grades(&|f| f.trials.nodes = vec![("/dev/urandom", refused("mknod"))]);
+    assert_eq!(found, [("device-nodes", Grade::Broken, fact)]);
+    let found = grades(&|f| f.trials.nodes = vec![("/dev/kvm", refused("open"))]);
+    let fact = "the node of '/dev/kvm' in a jail cannot be opened: operation not permitted".to_owned();
+    assert_eq!(found, [("kvm", Grade::Warning, fact)]);
+    let found = grades(&|f| f.trials.join = Trial::Killed(31));
+    assert_eq!(found[0].2, "signal 31 kills a process at one of its calls, as a seccomp filter does");
 }
 
 fn finding(facts: &HostFacts, check: &str) -> Finding {
