@@ -20,6 +20,7 @@
 //! * [`sealed`]: programs in memory that can be executed and not read
 //! * [`signals`]: signals as a pollable file descriptor
 //! * [`mod@start`]: the start of a program without the standard library's runtime
+//! * [`user`]: looking at processes with the rights of another user
 
 pub mod call;
 mod capabilities;
@@ -40,6 +41,7 @@ pub mod sealed;
 pub mod signals;
 pub mod spawn;
 pub mod start;
+pub mod user;
 
 #[cfg(feature = "probe")]
 pub mod attack;

@@ -35,11 +35,10 @@ pub struct Listing {
 impl Listing {
     /// The jail of a receipt, without its exit status.
     pub fn of(receipt: &Receipt) -> Self {
-        Self::with_head(&receipt.head())
+        Self::with_head(&receipt.head(), receipt.state())
     }
 
-    fn with_head(head: &Head<'_>) -> Self {
-        let state = head.state();
+    fn with_head(head: &Head<'_>, state: JailState) -> Self {
         Self {
             id: head.id.clone(),
             pid: head.vmm.filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
@@ -71,10 +70,21 @@ impl Store {
     /// # Errors
     /// Returns an error if the state directory cannot be read. A jail with a corrupt receipt is in the list.
     pub fn list(&self) -> Result<Vec<Listing>> {
-        let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
-            Ok(summary) => summary.map(|summary| Listing::with_head(&summary.head()).with_exit_status(self)),
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.listing(&id) {
+            Ok(listing) => listing.map(|listing| listing.with_exit_status(self)),
             Err(e) => Some(Listing::corrupt(id, e.to_string())),
         });
         Ok(listings.collect())
+    }
+
+    fn listing(&self, id: &JailId) -> Result<Option<Listing>> {
+        match self.summary(id)? {
+            Some(summary) if summary.has_this_boot() => {
+                let head = summary.head();
+                Ok(Some(Listing::with_head(&head, head.state(true))))
+            }
+            Some(_) => Ok(self.read(id)?.as_ref().map(Listing::of)),
+            None => Ok(None),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The state directory.
 
 pub(crate) mod entry;
+mod life;
 mod listing;
 pub(crate) mod receipt;
 pub(crate) mod store;

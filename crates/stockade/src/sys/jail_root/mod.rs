@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 pub(crate) use device_node::Node;
@@ -282,6 +282,24 @@ impl JailRoot {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
+        }
+    }
+
+    /// The number of hard links of a regular file that a process executes, also one of another pid namespace; `None` if
+    /// none does, or if that cannot be found out.
+    ///
+    /// The kernel refuses to open such a file for writing. Nothing is written if it can be opened.
+    pub(crate) fn links_of_busy(&self, path: &JailPath) -> Option<u64> {
+        let facts = rustix::fs::fstat(open_path(self.root(), path.relative()).ok()?).ok()?;
+        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        // NONBLOCK: the jail's uid may have replaced it by a named pipe since, or hold a lease.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inside = INSIDE | ResolveFlags::NO_XDEV;
+        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), inside) {
+            Err(Errno::TXTBSY) => Some(facts.st_nlink),
+            Ok(_) | Err(_) => None,
         }
     }
 
