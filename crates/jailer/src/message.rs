@@ -46,6 +46,7 @@ pub(crate) fn of_check(error: &Error) -> String {
         | Error::InTheWay { .. }
         | Error::HardLink { .. }
         | Error::NotAFile(_)
+        | Error::Unseen { .. }
         | Error::NotTakenOut { .. }
         | Error::Enter { .. }
         | Error::NoParentCgroup { .. }

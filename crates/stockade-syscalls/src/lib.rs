@@ -21,6 +21,7 @@
 //! * [`signals`]: signals as a pollable file descriptor
 //! * [`subvolume`]: subvolumes of btrfs
 //! * [`mod@start`]: the start of a program without the standard library's runtime
+//! * [`user`]: looking at processes with the rights of another user
 
 pub mod call;
 mod capabilities;
@@ -42,6 +43,7 @@ pub mod signals;
 pub mod spawn;
 pub mod start;
 pub mod subvolume;
+pub mod user;
 
 #[cfg(feature = "probe")]
 pub mod attack;

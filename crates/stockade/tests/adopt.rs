@@ -48,6 +48,40 @@ fn has_exited(process: &Path) -> bool {
 }
 
 #[test]
+fn a_root_in_which_processes_live_is_not_adopted() {
+    privileged!(guard, {
+        let first = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        let vmm = start(&first, &[], &["sleep"]);
+        // Another state directory, as another program on the same base has.
+        let other = Store::new(&guard.directory().join("other-state")).unwrap();
+        let refused = other.adopt(&spec(&guard, "jail"));
+        assert!(matches!(refused, Err(Error::Running { .. })), "{refused:?}");
+        assert!(!has_exited(&vmm) && root(&first).join(VMM).exists());
+        assert!(!guard.directory().join("other-state").exists());
+        assert!(first.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn a_root_whose_executable_runs_elsewhere_is_left() {
+    privileged!(guard, {
+        let adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        let vmm = start(&adopted, &[], &["sleep"]);
+        let executable = root(&adopted).join(VMM);
+        // A process with another root, as one of another pid namespace seems to be.
+        let mut unseen = Command::new(&executable).arg("sleep").stdout(Stdio::null()).spawn().unwrap();
+        let report = adopted.teardown().unwrap();
+        assert!(has_exited(&vmm));
+        assert!(report.left.iter().any(|left| left.reason.contains("executes")), "{report:?}");
+        assert!(executable.exists());
+        unseen.kill().unwrap();
+        unseen.wait().unwrap();
+        assert!(guard.store().collect(false).unwrap().is_clean());
+        assert!(!executable.exists());
+    });
+}
+
+#[test]
 fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
     privileged!(guard, {
         let mut spec = spec(&guard, "jail");

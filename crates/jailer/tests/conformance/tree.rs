@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::mount::UnmountFlags;
+use testkit::Output;
 
 use crate::fixture::{
     Fixture, GID, NO_PROC, UID, conforms, drop_in_or_firecracker, json_lines, processes_below, refuses, run,
@@ -72,7 +73,7 @@ fn the_executable_has_its_sources_content_and_mode() {
 #[test]
 fn the_umask_applies_to_files_and_nodes_not_directories() {
     conforms!(fixture, {
-        let mut shell = std::process::Command::new("sh");
+        let mut shell = Command::new("sh");
         shell.args(["-c", "umask 0277; exec \"$0\" \"$@\""]).arg(crate::fixture::jailer());
         let output = testkit::run_with(shell.args(fixture.arguments(&[], &["report"])));
         assert_eq!(json_lines(&output)[0]["umask"], "0277", "and the VMM gets it");
@@ -86,7 +87,7 @@ fn the_umask_applies_to_files_and_nodes_not_directories() {
 /// The modes of all files and cgroups that a start creates, by path.
 fn modes_under(umask: &str, fixture: &Fixture<'_>) -> BTreeMap<PathBuf, u32> {
     let script = format!("umask {umask}; exec \"$0\" \"$@\"");
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     shell.args(["-c", &script]).arg(crate::fixture::jailer());
     // The same code creates cgroups in cgroup v2, whose tests disable enabled controllers again.
     let pids = testkit::cgroup_v1_mount("pids").is_some();
@@ -353,6 +354,36 @@ fn a_running_jail_is_not_started_again() {
         assert_eq!(fixture.written_pid(), live.pid(), "the pid file is unchanged");
         drop(live);
         assert_eq!(fixture.run(&[], &["exit=3"]).code, drop_in_or_firecracker(3, 1));
+    });
+}
+
+/// Starts the jail again by a launcher that cannot inspect its processes.
+fn started_again_by(fixture: &Fixture<'_>, launcher: &[&str]) -> Output {
+    let again = fixture.command(&[], &["exit=3"]);
+    let mut command = Command::new(launcher[0]);
+    command.args(&launcher[1..]).arg(again.get_program()).args(again.get_args());
+    testkit::run_with(&mut command)
+}
+
+#[test]
+fn a_running_jail_is_not_started_by_one_who_cannot_look() {
+    conforms!(fixture, {
+        let live = fixture.start(&[]);
+        let busy = format!("Failed to open {}: Text file busy (os error 26)", fixture.copy().display());
+        let before = fs::metadata(fixture.copy()).unwrap();
+        let without_ptrace = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
+        let namespace = ["unshare", "--pid", "--fork", "--mount-proc"];
+        let old_procfs = ["unshare", "--pid", "--fork"];
+        for launcher in [&without_ptrace[..], &namespace, &old_procfs] {
+            let refused = started_again_by(&fixture, launcher);
+            assert!(refused.code == 1 && refused.stderr.starts_with(&busy), "{launcher:?}: {refused:?}");
+            let after = fs::metadata(fixture.copy()).unwrap();
+            assert_eq!((before.ino(), before.len()), (after.ino(), after.len()), "{launcher:?}");
+            assert_eq!(fixture.written_pid(), live.pid(), "the pid file is unchanged");
+        }
+        drop(live);
+        let again = started_again_by(&fixture, &namespace);
+        assert_eq!(again.code, drop_in_or_firecracker(3, 1), "{again:?}");
     });
 }
 

@@ -174,6 +174,14 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// A process may be in the jail that this process cannot inspect.
+    #[error("cannot examine all processes of jail '{id}': {reason}")]
+    Unseen {
+        /// The id.
+        id: JailId,
+        /// The process, and the fix.
+        reason: String,
+    },
     /// The VMM exited before its socket accepted a connection.
     #[error("the VMM of jail '{id}' exited before it was ready: {status}{}", appended(.last_lines))]
     ExitedEarly {
@@ -240,6 +248,7 @@ impl Error {
             | Self::Exists(_)
             | Self::Exited(_)
             | Self::Foreign(_) => ErrorKind::InUse,
+            Self::Unseen { .. } => ErrorKind::PermissionDenied,
             Self::NotRunning(_) | Self::NoParentCgroup { .. } => ErrorKind::NotFound,
             Self::InTheWay { .. } | Self::HardLink { .. } | Self::NotAFile(_) => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,

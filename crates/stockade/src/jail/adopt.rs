@@ -19,7 +19,7 @@ use crate::spec::{
 use crate::state::{Receipt, Store};
 use crate::steps::{
     External, ExternalKind, NamedNetns, Ramfs, SharedDirectory, Step, StepContext, directory_and_processes,
-    make_root,
+    expect_unoccupied, make_root,
 };
 use crate::sys::cache;
 
@@ -62,8 +62,11 @@ impl Store {
     /// # Errors
     /// Returns the errors of [`Store::create`], and leaves nothing behind.
     pub fn adopt(&self, spec: &AdoptSpec) -> Result<Adopted> {
-        let (lock, _) = self.take_over(&spec.name)?;
         let receipt = receipt(spec)?;
+        if spec.jail.is_some() {
+            expect_unoccupied(&receipt.layout)?;
+        }
+        let (lock, _) = self.take_over(&spec.name)?;
         let mut adopted = Adopted { jail: Owned::new(LockedJail::new(lock, receipt)) };
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);
         let mut steps = vec![SharedDirectory { path: shared }.into()];
@@ -193,7 +196,7 @@ fn receipt(spec: &AdoptSpec) -> Result<Receipt> {
     let exec_file = ExecFile::unseen(Path::new(layout.exec_name()));
     let adopted = JailSpec::new(spec.name.clone(), exec_file, spec.base.clone());
     let mut receipt =
-        Receipt::new(adopted, cache::boot_id()?, Plan { prepare: Vec::new(), enter: Vec::new() });
+        Receipt::new(adopted, cache::boot_id()?, Plan { prepare: Vec::new(), enter: Vec::new() })?;
     receipt.layout = layout;
     Ok(receipt)
 }

@@ -51,12 +51,12 @@ impl Store {
         let spec = &*self.without_abandoned(spec)?;
         let host = Host::read_for(spec)?;
         let plan = plan(spec, &host, LaunchMode::Spawn)?;
+        let receipt = Receipt::new(spec.clone(), host.boot_id, plan)?;
         let (lock, taken_over) = self.take_over(&spec.id)?;
         if let Err(error) = expect_namespace(&spec.netns) {
             let _ = lock.remove(None);
             return Err(error);
         }
-        let receipt = Receipt::new(spec.clone(), host.boot_id, plan);
         if let Err(error) = lock.write(&receipt) {
             // Nothing was created, and an entry without a receipt is of no use.
             let _ = lock.remove(None);

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::jail::open::VmmHandle;
 use crate::spec::ExitStatus;
 use crate::state::Receipt;
-use crate::steps::with_own;
+use crate::steps::{Vmm, unseen, with_own};
 use crate::sys::cgroup::{self, Frozen};
-use crate::sys::process::KILL_TIMEOUT;
+use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
 use crate::sys::stuck::why_alive;
 
 /// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses in the order of
@@ -69,12 +69,12 @@ impl Receipt {
         self.cgroups().try_for_each(|cgroup| with_own(&cgroup, &self.nonce, cgroup::kill).map(drop))
     }
 
-    /// Kills the processes in the jail's own cgroups, and waits at most five seconds until they have exited.
+    /// Kills the processes in the jail's own cgroups, or without any in its tree, and waits at most five seconds until they have exited.
     ///
     /// Children of the VMM and exec processes may outlive the VMM.
     ///
     /// # Errors
-    /// Returns [`Error::NotEnded`] if a process does not exit, or an error if a cgroup cannot be read or a process cannot
+    /// Returns [`Error::NotEnded`] if a process does not exit, [`Error::Unseen`] if one cannot be inspected, or an error if a cgroup cannot be read or a process cannot
     /// be killed.
     pub fn kill_members(&self) -> Result<()> {
         self.kill_members_until(Instant::now() + KILL_TIMEOUT)
@@ -84,7 +84,25 @@ impl Receipt {
         self.cgroups().try_for_each(|cgroup| {
             let survivor = with_own(&cgroup, &self.nonce, |own| cgroup::kill_members(own, deadline))?;
             survivor.flatten().map_or(Ok(()), |pid| Err(self.process_not_ended(pid)))
-        })
+        })?;
+        match self.vmm_step() {
+            Some(vmm) if vmm.search => self.kill_in_tree(vmm, deadline),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Kills the processes in the jail's tree: no cgroup and no pid namespace contains them.
+    fn kill_in_tree(&self, vmm: &Vmm, deadline: Instant) -> Result<()> {
+        let ctx = self.step_context();
+        let Some(tree) = ctx.own_tree()? else { return Ok(()) };
+        let killed = kill_rooted_at(tree.root(), deadline)?;
+        if let Some(survivor) = killed.survivor {
+            return Err(self.process_not_ended(survivor));
+        }
+        match killed.unseen.into_iter().find(|pid| vmm.may_have_started(*pid, ctx.uid)) {
+            Some(pid) => Err(Error::Unseen { id: self.id.clone(), reason: unseen(pid) }),
+            None => Ok(()),
+        }
     }
 
     /// The error of a VMM that was killed and does not exit.

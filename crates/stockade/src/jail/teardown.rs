@@ -103,6 +103,12 @@ pub(crate) fn undo(id: &JailId, steps: &[Step], ctx: &StepContext, remaining: &m
             }
         }
         report.record(step, outcome, remaining);
+        if ctx.has_unseen() {
+            // A process may use the rest. It stays on the receipt, in its order.
+            remaining.extend(deferred.drain(..).rev().map(|(step, _)| step.clone()));
+            remaining.splice(0..0, steps[..index].iter().cloned());
+            break;
+        }
     }
     report
 }
@@ -143,6 +149,9 @@ pub(crate) fn tear_down(
     ctx: &StepContext,
     options: TeardownOptions,
 ) -> Result<Report> {
+    let vmm = receipt.vmm().filter(|_| ctx.this_boot);
+    // If it cannot be examined, nothing is changed.
+    let is_running = vmm.map_or(Ok(false), |vmm| vmm.examine())?;
     if receipt.state() != JailState::Abandoned {
         // From here on it is abandoned even if this process is killed. Otherwise a persistent jail would be
         // taken for a complete one.
@@ -157,7 +166,7 @@ pub(crate) fn tear_down(
         if options.unmount_foreign { foreign_mounts::unmount_foreign(&receipt)? } else { Vec::new() };
     let mut remaining = Vec::new();
     ctx.close();
-    if ctx.this_boot && receipt.vmm().is_some_and(|vmm| vmm.is_alive()) {
+    if is_running {
         // Frozen processes do not exit, and together all exit faster. Each step reports what it cannot end.
         let _ = receipt.kill_now();
     }

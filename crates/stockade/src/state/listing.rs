@@ -41,11 +41,10 @@ pub struct Listing {
 impl Listing {
     /// The jail of a receipt, without its exit status.
     pub fn of(receipt: &Receipt) -> Self {
-        Self::with_head(&receipt.head())
+        Self::with_head(&receipt.head(), receipt.state())
     }
 
-    fn with_head(head: &Head<'_>) -> Self {
-        let state = head.state();
+    fn with_head(head: &Head<'_>, state: JailState) -> Self {
         Self {
             id: head.id.clone(),
             pid: head.vmm.filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
@@ -84,13 +83,28 @@ impl Store {
         // Else every jail would be in the list as corrupt.
         cache::boot_id()?;
         let deadline = Instant::now() + RECORD_TIMEOUT;
-        let listings = self.ids()?.into_iter().filter_map(|id| match self.summary(&id) {
-            Ok(summary) => summary.map(|summary| {
-                let head = summary.head();
-                Listing::with_head(&head).with_exit_status(self, head.monitor, deadline)
-            }),
+        let listings = self.ids()?.into_iter().filter_map(|id| match self.listing(&id, deadline) {
+            Ok(listing) => listing,
             Err(e) => Some(Listing::corrupt(id, e.to_string())),
         });
         Ok(listings.collect())
+    }
+
+    /// # Arguments
+    /// `deadline` is the time until which a monitor may record the exit status.
+    fn listing(&self, id: &JailId, deadline: Instant) -> Result<Option<Listing>> {
+        let (listing, monitor) = match self.summary(id)? {
+            Some(summary) if summary.has_this_boot() => {
+                let head = summary.head();
+                (Some(Listing::with_head(&head, head.state(true))), head.monitor)
+            }
+            Some(_) => {
+                let receipt = self.read(id)?;
+                let monitor = receipt.as_ref().and_then(|receipt| receipt.head().monitor);
+                (receipt.as_ref().map(Listing::of), monitor)
+            }
+            None => (None, None),
+        };
+        Ok(listing.map(|listing| listing.with_exit_status(self, monitor, deadline)))
     }
 }

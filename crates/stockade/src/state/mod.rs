@@ -2,6 +2,7 @@
 
 pub(crate) mod entry;
 pub(crate) mod files;
+mod life;
 pub(crate) mod listing;
 pub(crate) mod receipt;
 pub(crate) mod store;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::EnterStep;
+use crate::error::Result;
 use crate::plan::Plan;
 use crate::spec::clock::now_ms;
 use crate::spec::{ExecFile, ExitStatus, HostPath, JailId, JailPath, JailSpec, Layout, Nonce, Owner};
@@ -85,12 +86,12 @@ impl fmt::Display for JailState {
 }
 
 impl Receipt {
-    pub(crate) fn new(spec: JailSpec, boot_id: String, plan: Plan) -> Self {
-        Self {
+    pub(crate) fn new(spec: JailSpec, boot_id: String, plan: Plan) -> Result<Self> {
+        Ok(Self {
             version: VERSION,
             id: spec.id.clone(),
             boot_id,
-            pid_namespace: cache::pid_namespace(),
+            pid_namespace: cache::pid_namespace()?,
             nonce: Nonce::new(),
             layout: Layout::new(&spec),
             spec,
@@ -100,11 +101,11 @@ impl Receipt {
             made: plan.prepare.len(),
             steps: plan.prepare,
             enter: plan.enter,
-        }
+        })
     }
 
     /// Parses a receipt. An error is a predicate: "receipt FILE ...".
-    pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
+    pub(crate) fn parse(text: &[u8], id: &JailId) -> std::result::Result<Self, String> {
         parse(text, id, |receipt: &Self| (receipt.version, &receipt.id))
     }
 
@@ -139,24 +140,31 @@ impl Receipt {
     }
 
     /// Whether the receipt was written in this boot, so that its processes can be alive.
+    ///
+    /// Another boot id alone proves no reboot: a container may have one of its own. A sign of life refutes it.
     pub(crate) fn is_of_this_boot(&self) -> bool {
-        is_boot(&self.boot_id)
+        is_boot(&self.boot_id) || self.shows_life()
+    }
+
+    /// Whether its pids are valid in this pid namespace, if it is of this boot.
+    pub(super) fn is_of_this_namespace(&self) -> bool {
+        is_namespace(self.pid_namespace)
     }
 
     /// Whether its pids are valid here, in this boot and this pid namespace.
     pub(crate) fn is_here(&self) -> bool {
-        self.is_of_this_boot() && self.pid_namespace == cache::pid_namespace()
+        self.is_of_this_namespace() && self.is_of_this_boot()
     }
 
     /// The present state of the jail.
     pub fn state(&self) -> JailState {
-        self.head().state()
+        self.head().state(self.is_of_this_boot())
     }
 
     pub(crate) fn head(&self) -> Head<'_> {
         Head {
             id: &self.id,
-            origin: (&self.boot_id, self.pid_namespace),
+            pid_namespace: self.pid_namespace,
             exec_name: self.spec.exec_file.name(),
             base: &self.spec.base,
             owner: self.spec.owner,
@@ -192,7 +200,9 @@ impl Receipt {
     }
 
     pub(crate) fn step_context(&self) -> StepContext {
-        StepContext::new(self.layout.clone(), Some(self.nonce.clone())).of_boot(self.is_of_this_boot())
+        StepContext::new(self.layout.clone(), Some(self.nonce.clone()))
+            .of_boot(self.is_of_this_boot())
+            .of_user(self.spec.owner.uid)
     }
 }
 
@@ -229,7 +239,7 @@ struct StepSummary {
 
 impl ReceiptSummary {
     /// As for [`Receipt::parse`].
-    pub(crate) fn parse(text: &[u8], id: &JailId) -> Result<Self, String> {
+    pub(crate) fn parse(text: &[u8], id: &JailId) -> std::result::Result<Self, String> {
         parse(text, id, |summary: &Self| (summary.version, &summary.id))
     }
 
@@ -237,10 +247,15 @@ impl ReceiptSummary {
         self.steps.iter().rev().find(|step| step.process.is_some())
     }
 
+    /// Whether its boot id is this boot's. If not, only the whole receipt shows whether the jail is alive.
+    pub(crate) fn has_this_boot(&self) -> bool {
+        is_boot(&self.boot_id)
+    }
+
     pub(crate) fn head(&self) -> Head<'_> {
         Head {
             id: &self.id,
-            origin: (&self.boot_id, self.pid_namespace),
+            pid_namespace: self.pid_namespace,
             exec_name: self.spec.exec_file.name(),
             base: &self.spec.base,
             owner: self.spec.owner,
@@ -259,8 +274,8 @@ impl ReceiptSummary {
 #[derive(Debug)]
 pub(crate) struct Head<'r> {
     pub(super) id: &'r JailId,
-    /// The boot and the pid namespace in which the jail was created.
-    origin: (&'r str, u64),
+    /// The pid namespace in which the jail was created.
+    pid_namespace: u64,
     pub(super) exec_name: &'r str,
     pub(super) base: &'r HostPath,
     pub(super) owner: Owner,
@@ -272,8 +287,21 @@ pub(crate) struct Head<'r> {
 }
 
 impl Head<'_> {
-    pub(super) fn state(&self) -> JailState {
-        state(self.origin, self.over, self.keeper, self.vmm)
+    /// The state of the jail.
+    ///
+    /// # Arguments
+    /// `this_boot` is whether the receipt was written in this boot.
+    pub(super) fn state(&self, this_boot: bool) -> JailState {
+        match self.vmm {
+            _ if !this_boot => JailState::Abandoned,
+            _ if !is_namespace(self.pid_namespace) => JailState::Foreign,
+            _ if self.over => JailState::Abandoned,
+            Some(vmm) if vmm.is_alive() => JailState::Running,
+            // A detached jail stays until its user removes it.
+            Some(_) if self.keeper.is_none() => JailState::Exited,
+            None if self.keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Created,
+            Some(_) | None => JailState::Abandoned,
+        }
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -289,7 +317,7 @@ fn parse<T: DeserializeOwned>(
     text: &[u8],
     id: &JailId,
     head: impl Fn(&T) -> (u32, &JailId),
-) -> Result<T, String> {
+) -> std::result::Result<T, String> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -313,23 +341,12 @@ fn parse<T: DeserializeOwned>(
     }
 }
 
-/// The state of the jail with these facts on its receipt.
-///
-/// # Arguments
-/// `origin` is the boot and the pid namespace in which it was created.
-fn state(origin: (&str, u64), over: bool, keeper: Option<ProcessRef>, vmm: Option<ProcessRef>) -> JailState {
-    match vmm {
-        _ if !is_boot(origin.0) => JailState::Abandoned,
-        _ if origin.1 != cache::pid_namespace() => JailState::Foreign,
-        _ if over => JailState::Abandoned,
-        Some(vmm) if vmm.is_alive() => JailState::Running,
-        // A detached jail stays until its user removes it.
-        Some(_) if keeper.is_none() => JailState::Exited,
-        None if keeper.is_none_or(|keeper| keeper.is_alive()) => JailState::Created,
-        _ => JailState::Abandoned,
-    }
+/// Whether this is the id of this boot. An unknown boot may be this one.
+fn is_boot(boot_id: &str) -> bool {
+    cache::boot_id().map_or(true, |boot| boot == boot_id)
 }
 
-fn is_boot(boot_id: &str) -> bool {
-    cache::boot_id().is_ok_and(|boot| boot == boot_id)
+/// Whether this is the pid namespace of this process. An unknown one is not.
+fn is_namespace(pid_namespace: u64) -> bool {
+    cache::pid_namespace().is_ok_and(|own| own == pid_namespace)
 }

@@ -320,6 +320,16 @@ pub(crate) fn with_own<T>(
     }
 }
 
+/// Whether a process is in a cgroup that may be the jail's own. True also if that cannot be found out.
+pub(crate) fn may_be_in_use(directory: &HostPath, nonce: &Nonce) -> bool {
+    match owner_of(directory, nonce) {
+        // Without CAP_SYS_ADMIN on the host, a mark cannot be read.
+        Ok(Some(MarkOwner::This | MarkOwner::Unknown)) => cgroup::is_in_use(directory).unwrap_or(true),
+        Ok(Some(MarkOwner::Other) | None) => false,
+        Err(_) => true,
+    }
+}
+
 /// To which jail a cgroup belongs; `None` if the cgroup does not exist.
 fn owner_of(directory: &HostPath, nonce: &Nonce) -> Result<Option<MarkOwner>> {
     match open(directory) {

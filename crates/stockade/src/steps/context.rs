@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use stockade_syscalls::namespace::{PendingNamespace, begin_network, new_network};
 
+use super::UndoOutcome;
+use super::vmm::{does_not_exit, unseen};
 use crate::error::{Context, Operation, Result};
 use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Reason, Stripped};
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
 use crate::sys::own_name::{own_name, temporary_name};
-use crate::sys::process::Patience;
+use crate::sys::process::{Killed, Patience, kill_rooted_at};
 use crate::sys::remove_tree::Removal;
 
 /// What a person should know about a jail that was created.
@@ -56,6 +58,8 @@ pub struct StepContext {
     pub(crate) mark: Option<Nonce>,
     /// Whether the receipt is of this boot. Otherwise its processes have exited, and its pids are those of others.
     pub(crate) this_boot: bool,
+    /// The user of the jail's processes; `None` without a receipt.
+    pub(crate) uid: Option<u32>,
     /// The VMM's mount namespace, if a bind has to be attached there at once.
     pub(crate) mounts: Option<OwnedFd>,
     /// The exit status of the VMM, if the teardown or a failed launch has obtained it.
@@ -72,6 +76,8 @@ pub struct StepContext {
     stripped: RefCell<Vec<Stripped>>,
     /// The time that the jail's processes have to exit.
     pub(crate) patience: Patience,
+    /// Whether a process may be in the jail's tree that cannot be inspected. Then the tree stays.
+    unseen: Cell<bool>,
     tree: OnceCell<JailRoot>,
 }
 
@@ -86,6 +92,7 @@ impl StepContext {
             layout,
             mark,
             this_boot: true,
+            uid: None,
             mounts: None,
             exit_status: Cell::new(None),
             parents: RefCell::default(),
@@ -94,12 +101,17 @@ impl StepContext {
             notes: RefCell::default(),
             stripped: RefCell::default(),
             patience: Patience::default(),
+            unseen: Cell::new(false),
             tree: OnceCell::new(),
         }
     }
 
     pub(crate) fn of_boot(self, this_boot: bool) -> Self {
         Self { this_boot, ..self }
+    }
+
+    pub(crate) fn of_user(self, uid: u32) -> Self {
+        Self { uid: Some(uid), ..self }
     }
 
     /// Whether the jail has a receipt. Without one it is created as Firecracker's jailer does, and never undone.
@@ -138,6 +150,35 @@ impl StepContext {
     /// The privileges that placed files have lost since the last call.
     pub(crate) fn take_stripped(&self) -> Vec<Stripped> {
         self.stripped.take()
+    }
+
+    /// Kills the processes in a tree. The outcome is an error or [`UndoOutcome::Left`] if one may remain.
+    ///
+    /// # Arguments
+    /// `is_suspect` is whether a process that cannot be inspected may be in the tree.
+    pub(super) fn kill_in(&self, tree: &JailRoot, is_suspect: impl Fn(i32) -> bool) -> Result<UndoOutcome> {
+        let killed = self.patience.spend(|deadline| kill_rooted_at(tree.root(), deadline));
+        // An error too means that a process may be there.
+        self.set_unseen(true);
+        let killed = killed?;
+        if let Some(&suspect) = killed.unseen.iter().find(|pid| is_suspect(**pid)) {
+            return Ok(UndoOutcome::Left(unseen(suspect)));
+        }
+        self.set_unseen(false);
+        Ok(match killed {
+            Killed { survivor: Some(survivor), .. } => does_not_exit(survivor),
+            Killed { count: 0, .. } => UndoOutcome::NeverThere,
+            Killed { .. } => UndoOutcome::Removed,
+        })
+    }
+
+    pub(super) fn set_unseen(&self, unseen: bool) {
+        self.unseen.set(unseen);
+    }
+
+    /// Whether a process may be in the jail's tree that cannot be inspected. Then the tree stays.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.unseen.get()
     }
 
     /// Keeps the exit status of the VMM, for the tombstone. `None` changes nothing.

@@ -98,7 +98,7 @@ impl JailDirectory {
             .context(Operation::CreateDirectory, &at)?;
         let tree = JailRoot::new(root, at, is_new, ctx.is_recorded());
         if !is_new {
-            ensure_vacant(&tree, ctx)?;
+            ensure_vacant(&tree, &ctx.layout)?;
         }
         ctx.set_tree(tree);
         Ok(())
@@ -211,31 +211,45 @@ impl fmt::Display for JailDirectory {
 }
 
 /// Returns an error if processes live in the root, and removes the pid file of a process that has exited.
+fn ensure_vacant(tree: &JailRoot, layout: &Layout) -> Result<()> {
+    if expect_unoccupied_tree(tree, layout)? {
+        // Its writer was in the root, and no process is there now, so that process has exited. If the file cannot be
+        // removed, the write of the new one fails.
+        let _ = rustix::fs::unlinkat(tree.root(), layout.pid_file(), AtFlags::empty());
+    }
+    Ok(())
+}
+
+/// Returns an error if the tree of a jail with this layout exists and processes live in it.
+pub(crate) fn expect_unoccupied(layout: &Layout) -> Result<()> {
+    match StepContext::new(layout.clone(), None).find_tree()? {
+        Some(tree) => expect_unoccupied_tree(tree, layout).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Returns an error if processes live in the tree, and otherwise whether it has a pid file.
 ///
 /// The processes are searched only if a jail has been in the root, that is if it has a pid file or an
 /// executable. A root into which the caller has only put files has neither.
-fn ensure_vacant(tree: &JailRoot, ctx: &StepContext) -> Result<()> {
-    let has = |name: &str| -> Result<bool> {
-        let path = JailPath::new(name)?;
+fn expect_unoccupied_tree(tree: &JailRoot, layout: &Layout) -> Result<bool> {
+    let has = |path: &JailPath| {
         // A symbolic link, or another file that cannot be opened, exists too.
-        Ok(!matches!(tree.look(&path), Ok(None)))
+        !matches!(tree.look(path), Ok(None))
     };
-    let pid_file = ctx.layout.pid_file();
-    let has_pid = has(&pid_file)?;
-    if !has_pid && !has(ctx.layout.exec_name())? {
-        return Ok(());
+    let executable = JailPath::new(layout.exec_name())?;
+    let has_pid = has(&JailPath::new(layout.pid_file())?);
+    if !has_pid && !has(&executable) {
+        return Ok(false);
     }
-    if let Some(&pid) = rooted_at(tree.root()).first() {
-        return Err(Error::Running { id: ctx.layout.id(), pid });
+    // Processes that cannot be inspected, here or in another pid namespace, still execute the file.
+    if let Some(&pid) = rooted_at(tree.root()).unwrap_or_default().found.first() {
+        return Err(Error::Running { id: layout.id(), pid });
     }
-    // A process that `/proc` does not show is still a process.
-    tree.expect_not_executing(&JailPath::new(ctx.layout.exec_name())?)?;
-    if has_pid {
-        // Its writer was in the root, and no process is there now, so that process has exited. If the file cannot be
-        // removed, the write of the new one fails.
-        let _ = rustix::fs::unlinkat(tree.root(), &pid_file, AtFlags::empty());
+    if tree.links_of_busy(&executable).is_some() {
+        return Err(Errno::TXTBSY).context(Operation::OpenPlaced, tree.host_path(&executable))?;
     }
-    Ok(())
+    Ok(has_pid)
 }
 
 /// A directory in the jail that only its owner may enter. The root itself is one.

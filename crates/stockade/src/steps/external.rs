@@ -8,17 +8,16 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::directory::MARKER;
-use super::vmm::does_not_exit;
 use super::{JailDirectory, SharedDirectory, StepContext, StepKind, Undo, UndoOutcome, netns};
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{HostPath, Layout};
+use crate::spec::{HostPath, JailPath, Layout};
 use crate::sys::cgroup;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::own_name::is_own_name;
-use crate::sys::process::{kill_if_rooted_at, kill_rooted_at};
+use crate::sys::process::kill_if_rooted_at;
 
 /// An object that another program, for example `jailer`, creates for the jail.
 ///
@@ -139,6 +138,12 @@ fn kept_for_another() -> UndoOutcome {
 
 fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
     match claim(ctx)? {
+        Claim::Own if is_executed(ctx)? => {
+            let executable = ctx.layout.root().join(ctx.layout.exec_name());
+            Ok(UndoOutcome::Left(format!(
+                "a process that cannot be seen here executes '{executable}'; end it"
+            )))
+        }
         Claim::Own => {
             // From here on no other uid can replace anything in it.
             ctx.close();
@@ -149,23 +154,27 @@ fn remove_directory(ctx: &StepContext) -> Result<UndoOutcome> {
     }
 }
 
+/// Whether a process executes the jail's executable, which has no other name. Those that can be seen were killed before.
+fn is_executed(ctx: &StepContext) -> Result<bool> {
+    let executable = JailPath::new(ctx.layout.exec_name())?;
+    Ok(ctx.own_tree()?.is_some_and(|tree| tree.links_of_busy(&executable) == Some(1)))
+}
+
 fn kill_processes(ctx: &StepContext) -> Result<UndoOutcome> {
     if !ctx.this_boot || claim(ctx)? != Claim::Own {
         return Ok(UndoOutcome::NeverThere);
     }
     let Some(tree) = ctx.own_tree()? else { return Ok(UndoOutcome::NeverThere) };
     // The pid file saves the first search. Any process in the jail may have written it, so it is only a hint.
-    let mut killed = 0;
+    let mut hinted = false;
     if let Some(pid) = read_pid(tree, &ctx.layout) {
-        let hinted = ctx.patience.spend(|deadline| kill_if_rooted_at(tree.root(), pid, deadline))?;
-        killed += usize::from(hinted);
+        hinted = ctx.patience.spend(|deadline| kill_if_rooted_at(tree.root(), pid, deadline))?;
     }
-    let others = ctx.patience.spend(|deadline| kill_rooted_at(tree.root(), deadline))?;
-    if let Some(survivor) = others.survivor {
-        return Ok(does_not_exit(survivor));
-    }
-    killed += others.count;
-    Ok(if killed == 0 { UndoOutcome::NeverThere } else { UndoOutcome::Removed })
+    // Those that cannot be inspected are known by the executable: see `remove_directory`.
+    Ok(match ctx.kill_in(tree, |_| false)? {
+        UndoOutcome::NeverThere if hinted => UndoOutcome::Removed,
+        searched => searched,
+    })
 }
 
 /// The pid in the jail's pid file.

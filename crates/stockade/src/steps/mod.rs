@@ -22,11 +22,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::entry::{Bind, Inode};
-pub(crate) use cgroup::with_own;
 pub use cgroup::{CgroupV1, CgroupV2};
+pub(crate) use cgroup::{may_be_in_use, with_own};
 pub use context::{Note, StepContext};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
+pub(crate) use directory::expect_unoccupied;
 pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
@@ -36,6 +37,7 @@ pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;
 pub use shared_netns::SharedNetns;
 pub use vmm::Vmm;
+pub(crate) use vmm::unseen;
 
 use crate::error::Result;
 use crate::spec::{HostPath, JailPath, Stripped};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
-use crate::sys::process::kill_rooted_at;
+use crate::sys::process::may_be_confined;
 use crate::sys::stuck::why_alive;
 
 /// The time that a monitor has to exit after a kill. It has nothing to clean up.
@@ -38,7 +38,11 @@ impl Undo for Vmm {
         if !ctx.this_boot {
             return Ok(outcome);
         }
-        if let Some(process) = self.process.open()? {
+        // If it cannot be inspected, it may be alive.
+        ctx.set_unseen(true);
+        let process = self.process.open()?;
+        ctx.set_unseen(false);
+        if let Some(process) = process {
             if !ctx.patience.spend(|deadline| process.kill(Some(deadline)))? {
                 return Ok(does_not_exit(self.process.pid));
             }
@@ -53,15 +57,20 @@ impl Undo for Vmm {
         if self.search
             && let Some(tree) = ctx.own_tree()?
         {
-            let killed = ctx.patience.spend(|deadline| kill_rooted_at(tree.root(), deadline))?;
-            if let Some(survivor) = killed.survivor {
-                return Ok(does_not_exit(survivor));
-            }
-            if killed.count > 0 {
-                outcome = UndoOutcome::Removed;
+            match ctx.kill_in(tree, |pid| self.may_have_started(pid, ctx.uid))? {
+                UndoOutcome::NeverThere => (),
+                searched => outcome = searched,
             }
         }
         Ok(outcome)
+    }
+}
+
+impl Vmm {
+    /// Whether a process that cannot be inspected may be a descendant: it has the user of the jail, and is younger.
+    pub(crate) fn may_have_started(&self, pid: i32, uid: Option<u32>) -> bool {
+        uid.is_some_and(|uid| may_be_confined(pid, uid))
+            && ProcessRef::of_pid(pid).started >= self.process.started
     }
 }
 
@@ -79,6 +88,13 @@ fn wait_for_monitor(reference: ProcessRef, ctx: &StepContext) -> Result<()> {
 /// The outcome of a teardown that cannot end a process.
 pub(super) fn does_not_exit(pid: i32) -> UndoOutcome {
     UndoOutcome::Left(format!("process {pid} does not exit: {}", why_alive(pid)))
+}
+
+/// The reason why a jail stays whose processes cannot all be examined.
+pub(crate) fn unseen(pid: i32) -> String {
+    format!(
+        "process {pid} may be in the jail, because its root cannot be inspected; run the command with CAP_SYS_PTRACE"
+    )
 }
 
 impl fmt::Display for Vmm {

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::spec::HostPath;
 use crate::state::Receipt;
-use crate::sys::cgroup;
 use crate::sys::process::StatLine;
 use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::{ProcessRef, cgroup};
 
 /// The resource usage of a jail since its start, and at this moment. A number that this host does not count is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,7 +28,8 @@ pub struct Usage {
 impl Receipt {
     /// Reads the resource usage of the jail; empty if the jail does not run.
     pub fn usage(&self) -> Usage {
-        let Some(vmm) = self.vmm().filter(crate::sys::ProcessRef::is_alive) else { return Usage::default() };
+        let alive = |vmm: &ProcessRef| self.is_here() && vmm.is_alive();
+        let Some(vmm) = self.vmm().filter(alive) else { return Usage::default() };
         let mut usage = Usage::default();
         let mut processes = vec![vmm.pid];
         for directory in self.cgroups() {

@@ -72,7 +72,7 @@ pub(crate) fn remove_unused(cgroup: &HostPath) -> Result<Removal> {
 }
 
 /// Whether a process is in a cgroup or in one below it.
-fn is_in_use(cgroup: &HostPath) -> Result<bool> {
+pub(crate) fn is_in_use(cgroup: &HostPath) -> Result<bool> {
     let mut used = false;
     for_each_below(cgroup, &mut |below| {
         used |= first_task(below)?.is_some();

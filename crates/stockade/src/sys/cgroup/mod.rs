@@ -7,7 +7,7 @@ use std::io::Write;
 
 use rustix::io::Errno;
 
-pub(crate) use empty::{empty_and_remove, kill, kill_members, remove_unused};
+pub(crate) use empty::{empty_and_remove, is_in_use, kill, kill_members, remove_unused};
 pub(crate) use freeze::{Frozen, frozen_by, thaw};
 
 use crate::spec::HostPath;

@@ -221,23 +221,6 @@ impl JailRoot {
         }
     }
 
-    /// Returns ETXTBSY if a process executes the file at `path`, in whatever namespace. Nothing else than a regular file
-    /// is opened.
-    pub(crate) fn expect_not_executing(&self, path: &JailPath) -> Result<()> {
-        let at = self.host_path(path);
-        let Ok(Some(found)) = self.look(path) else { return Ok(()) };
-        let facts = rustix::fs::fstat(&found).context(Operation::Inspect, &at)?;
-        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
-            return Ok(());
-        }
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE) {
-            Err(Errno::TXTBSY) => Err(Errno::TXTBSY).context(Operation::OpenPlaced, &at),
-            // Whether it can be replaced is the concern of the step that replaces it.
-            Ok(_) | Err(_) => Ok(()),
-        }
-    }
-
     /// Creates a directory, and has `fill` fill it. It appears under its name, which must not exist, only when it is
     /// complete. Until then only root can access it.
     ///
@@ -295,6 +278,24 @@ impl JailRoot {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(cause) => Err(cause).context(Operation::Open, self.host_path(path)),
+        }
+    }
+
+    /// The number of hard links of a regular file that a process executes, also one of another pid namespace; `None` if
+    /// none does, or if that cannot be found out.
+    ///
+    /// The kernel refuses to open such a file for writing. Nothing is written if it can be opened.
+    pub(crate) fn links_of_busy(&self, path: &JailPath) -> Option<u64> {
+        let facts = rustix::fs::fstat(open_path(self.root(), path.relative()).ok()?).ok()?;
+        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        // NONBLOCK: the jail's uid may have replaced it by a named pipe since, or hold a lease.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inside = INSIDE | ResolveFlags::NO_XDEV;
+        match rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), inside) {
+            Err(Errno::TXTBSY) => Some(facts.st_nlink),
+            Ok(_) | Err(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::state::Receipt;
-use crate::sys::process::StatLine;
+use crate::sys::process::{StatLine, exists};
 use crate::sys::procfs::{process_file, read_file};
 use crate::sys::{cgroup, mounts};
 
@@ -14,9 +14,9 @@ use crate::sys::{cgroup, mounts};
 pub struct Member {
     /// Its pid on the host.
     pub pid: i32,
-    /// The pid of its parent.
+    /// The pid of its parent; 0 if it cannot be read.
     pub parent: i32,
-    /// Its name (`/proc/PID/comm`), which the process can change.
+    /// Its name (`/proc/PID/comm`), which the process can change; empty if it cannot be read.
     pub name: String,
 }
 
@@ -44,10 +44,12 @@ pub(super) fn members(receipt: &Receipt) -> Vec<Member> {
 }
 
 fn member(pid: i32) -> Option<Member> {
-    let stat = StatLine::of(pid)?;
-    let parent = stat.field(4)?.parse().ok()?;
-    let name = read_file(process_file(pid, "comm")).ok()?.trim_end_matches('\n').to_owned();
-    Some(Member { pid, parent, name })
+    let parent = StatLine::of(pid).and_then(|stat| stat.field(4)?.parse().ok());
+    let name = read_file(process_file(pid, "comm")).ok();
+    // A procfs can hide a process.
+    let is_known = parent.is_some() && name.is_some();
+    let name = name.unwrap_or_default().trim_end_matches('\n').to_owned();
+    (is_known || exists(pid)).then(|| Member { pid, parent: parent.unwrap_or(0), name })
 }
 
 /// The mounts in the VMM's mount namespace; none if the VMM does not run.
