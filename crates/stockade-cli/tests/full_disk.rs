@@ -118,11 +118,16 @@ fn start_with_slow_monitor(guard: &Guard, id: &str) -> (std::process::Child, i32
     strace.args(["-e", "inject=renameat:delay_enter=500000"]).arg(program("stockade"));
     strace.args(["start", id, "--", "sleep-ms=700", "exit=7"]).env("STOCKADE_STATE_DIR", guard.state());
     let strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    (strace, pid_of(guard, id))
+}
+
+/// The pid of a VMM, once it runs.
+fn pid_of(guard: &Guard, id: &str) -> i32 {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let row = row(guard, id);
         if let ("running", Ok(pid)) = (row[2].as_str(), row[1].parse()) {
-            return (strace, pid);
+            return pid;
         }
         assert!(Instant::now() < deadline, "it does not run: {row:?}");
     }
