@@ -109,9 +109,7 @@ fn a_monitor_killed_at_any_syscall_leaves_a_removable_jail() {
         let moments: &[(&str, u32, Option<&str>)] = &[
             ("sendmsg", 1, None),
             ("execveat", 1, None),
-            ("ppoll", 1, None),
             ("openat", 1, Some("log")),
-            ("ppoll", 2, None),
             ("openat", 1, Some("ended.new")),
             ("pwrite64", 1, Some("ended.new")),
             ("renameat", 1, Some("ended.new")),

@@ -35,6 +35,7 @@ fn failure(error: &Error) -> Failure {
             Failure::flag("cgroup", format!("{error}; run `stockade doctor` for the available controllers"))
         }
         Error::Spec(SpecError::OtherCgroupVersion { .. }) => Failure::flag("cgroup", error.to_string()),
+        Error::Spec(SpecError::NotANetns(_)) => Failure::flag("netns", error.to_string()),
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         Error::NotRunning(_) => Failure::new(format!("{error}; see its state with `stockade ps`")),
         Error::NotReady { .. } => {
