@@ -1,5 +1,5 @@
 //! The state directory's disk fills up, or the monitor is killed: exit statuses are kept, and lost output is reported.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::zombie_processes, missing_docs)]
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -91,7 +91,9 @@ fn no_command_hangs_on_what_is_not_a_file() {
                 // What a symbolic link would show of the jail.
                 fs::write(at.with_file_name("elsewhere"), "exited 237\n").unwrap();
                 put(kind, &at);
-                for reader in READERS {
+                // Some take a second by themselves.
+                let waits = |reader: &str| reader.contains("--timeout 1") || reader.starts_with("top");
+                for reader in READERS.iter().filter(|reader| kind == "FIFO" || !waits(reader)) {
                     let output = bounded(&guard, &reader.replace("ID", &id));
                     let all = format!("{kind} as {file}, {reader}: {} {}", output.code, output.stderr);
                     assert_ne!(output.code, 137, "it hangs: {all}");

@@ -93,7 +93,7 @@ fn what_is_not_a_namespace_is_refused_at_create() {
                 fs::remove_file(&at).unwrap();
             }
             let line = format!(
-                "stockade: '{}' is not a network namespace; remove it, or name another\n",
+                "stockade: --netns: '{}' is not a network namespace; remove it, or name another\n",
                 at.display()
             );
             assert_eq!((output.code, output.stderr), (1, line), "{kind}");

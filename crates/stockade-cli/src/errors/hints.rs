@@ -40,6 +40,7 @@ fn failure(error: &Error) -> Failure {
             let text = error.to_string().replace("give the jail a cgroup setting", "add --cgroup");
             Failure::flag("parent-cgroup", text)
         }
+        Error::Spec(SpecError::NotANetns(_)) => Failure::flag("netns", error.to_string()),
         Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         Error::NotRunning(_) => Failure::new(format!("{error}; see its state with `stockade ps`")),
         Error::NotReady { .. } => {

@@ -148,8 +148,7 @@ fn a_value_that_the_kernel_rejects_is_named_with_its_flag() {
                     the limit exceeds stockade's own hard limit (ulimit -H); use a lower one or raise the hard limit";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--netns", "/etc/passwd");
-        let said = "--netns: cannot join network namespace /etc/passwd: invalid argument: the file is not a network \
-                    namespace; use one of /run/netns";
+        let said = "--netns: '/etc/passwd' is not a network namespace; remove it, or name another";
         refused(&guard, &line, said);
     });
 }

@@ -76,8 +76,14 @@ impl Lock {
     fn replace(&self, name: &str, new: &str, text: &[u8]) -> Result<()> {
         let at = self.path.join(name);
         // Not waiting for the reader of a FIFO.
-        let file = modes::create_file(&self.directory, new, OFlags::TRUNC | OFlags::NONBLOCK, FILE_MODE)
-            .context(Operation::Open, &at)?;
+        let create = || modes::create_file(&self.directory, new, OFlags::TRUNC | OFlags::NONBLOCK, FILE_MODE);
+        let file = match create() {
+            // A FIFO, socket or symbolic link; it would be replaced anyway.
+            Err(Errno::NXIO | Errno::LOOP) => {
+                self.unlink(new).and_then(|()| create().context(Operation::Open, &at))
+            }
+            created => created.context(Operation::Open, &at),
+        }?;
         File::from(file).write_all(text).context(Operation::Write, &at)?;
         rustix::fs::renameat(&self.directory, new, &self.directory, name).context(Operation::Rename, at)
     }
