@@ -193,8 +193,8 @@ impl Running {
     /// Runs another program in the jail.
     ///
     /// # Errors
-    /// Returns [`Error::Enter`](crate::Error::Enter) with the step that failed and the reason, or
-    /// [`Error::NotRunning`](crate::Error::NotRunning) if the VMM has exited.
+    /// Returns [`Error::Enter`] with the step that failed and the reason, or
+    /// [`Error::NotRunning`] if the VMM has exited.
     pub fn exec(&self, exec: Exec) -> Result<ExecProcess> {
         start(&self.jail.receipt, &self.process, exec)
     }
