@@ -88,7 +88,9 @@ fn parts(error: &Error) -> (Option<String>, Option<PathBuf>, Option<Errno>) {
         Error::MoveToParent { cgroup, cause } => {
             (Some("move into cgroup".into()), Some(cgroup.as_path().into()), Some(*cause))
         }
-        Error::HardLink { path } | Error::NotAFile(path) | Error::Receipt { path, .. } => (None, Some(path.as_path().into()), None),
+        Error::HardLink { path } | Error::NotAFile(path) | Error::Receipt { path, .. } => {
+            (None, Some(path.as_path().into()), None)
+        }
         Error::Spec(SpecError::NotFound(path, cause)) => (None, Some(path.clone()), Some(*cause)),
         Error::Spec(
             SpecError::NotAFile(path) | SpecError::NotADirectory(path) | SpecError::ExecName(path),
