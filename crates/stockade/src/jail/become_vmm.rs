@@ -31,7 +31,7 @@ fn prepare(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) -> Result
     let Plan { prepare, enter } = plan(spec, host, LaunchMode::BecomeVmm)?;
     let ctx = StepContext::new(Layout::new(spec), None);
     for step in &prepare {
-        match step.apply(&ctx) {
+        match step.apply_in_drop_in(&ctx) {
             Err(error) if step.is_optional() => warn(&error),
             applied => applied?,
         }

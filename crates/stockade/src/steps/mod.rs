@@ -102,6 +102,11 @@ macro_rules! steps {
                 match self { $(Self::$kind(step) => step),+ }
             }
 
+            // Not by `kind`, with which the drop-in would contain the code of all kinds.
+            fn shown(&self) -> &dyn fmt::Display {
+                match self { $(Self::$kind(step) => step),+ }
+            }
+
             fn undoable(&self) -> &dyn Undo {
                 match self { $(Self::$kind(step) => step),+ }
             }
@@ -159,6 +164,28 @@ impl Step {
     pub fn apply(&self, ctx: &StepContext) -> Result<()> {
         log::info!("create {self}");
         self.kind().apply(ctx)
+    }
+
+    /// Applies a step of the drop-in. Its plan has only these kinds, and so it does not contain the code of the others.
+    pub(crate) fn apply_in_drop_in(&self, ctx: &StepContext) -> Result<()> {
+        log::info!("create {self}");
+        match self {
+            Self::SharedDirectory(step) => step.apply(ctx),
+            Self::JailDirectory(step) => step.apply(ctx),
+            Self::Directory(step) => step.apply(ctx),
+            Self::DeviceNode(step) => step.apply(ctx),
+            Self::PlacedFile(step) => step.apply(ctx),
+            Self::CpuInfo(step) => step.apply(ctx),
+            Self::Ramfs(step) => step.apply(ctx),
+            Self::CgroupV1(step) => step.apply(ctx),
+            Self::CgroupV2(step) => step.apply(ctx),
+            Self::PlacedTree(_)
+            | Self::Bind(_)
+            | Self::NamedNetns(_)
+            | Self::SharedNetns(_)
+            | Self::External(_)
+            | Self::Vmm(_) => unreachable!("the drop-in has no {self}"),
+        }
     }
 
     /// The same, with reports of the progress of a copy.
@@ -277,6 +304,6 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind().fmt(f)
+        self.shown().fmt(f)
     }
 }
