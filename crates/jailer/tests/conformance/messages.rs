@@ -218,8 +218,8 @@ fn kernel_errors_have_firecrackers_messages() {
         let null = "Failed to open file /dev/null".to_owned();
         let text = str::to_owned;
         let has_template = drop_in_or_firecracker(stockade::TemplateMounts::find().is_ok(), false);
-        // The file of a template mount namespace is opened before it.
-        let last_open = if has_template { "open:when=2" } else { "open:when=1" };
+        // The executable and the file of a template mount namespace are opened before it.
+        let last_open = if has_template { "open:when=3" } else { "open:when=2" };
         // In the template mount namespace the jail's tree covers the empty directory, which is never unmounted.
         let change_root = if has_template { "chroot" } else { "pivot_root" };
         // The failing call of the drop-in, that of Firecracker's jailer (in the order of its effects), the flag, and
