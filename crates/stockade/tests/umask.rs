@@ -66,6 +66,7 @@ const MODES: &[(&str, u32)] = &[
     ("state/NAME-jail", 0o700),
     ("state/NAME-jail/ended", 0o600),
     ("state/NAME-jail/log", 0o600),
+    ("state/NAME-jail/lost", 0o600),
     ("state/NAME-jail/receipt.json", 0o600),
     // Directories that jails share.
     ("/run/netns", 0o755),

@@ -1,8 +1,9 @@
 //! Compares the host before and after a test.
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,8 @@ impl Guard {
         let directory = PathBuf::from("/var/tmp").join(&name);
         let before = Snapshot::take(&[&directory]).expect("take a snapshot before the test");
         std::fs::create_dir(&directory).expect("create the test's directory");
+        // Whatever the umask: a base in it that others can change would be refused.
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o755)).expect("set its mode");
         Some(Self { name, directory, before, _here: here, _machine: machine })
     }
 
