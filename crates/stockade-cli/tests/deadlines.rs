@@ -460,32 +460,47 @@ fn signal_ends_a_start_that_makes_no_progress() {
     privileged!(guard, {
         let mut line = detached(&guard, &[], "exec /busybox sleep 1000");
         line.retain(|argument| argument != "--detach");
-        let mut run = command(&guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
-        // The child stops at its exec, by a tracer that holds it there.
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=execveat,execve"]);
-        strace.args(["-e", "inject=execveat,execve:delay_enter=10000000:when=2+", "--"]);
-        strace.arg(run.get_program()).args(run.get_args()).env("STOCKADE_STATE_DIR", guard.state());
-        run = strace;
-        let mut run = run.stderr(Stdio::piped()).spawn().unwrap();
-        let stockade = || child_of(run.id());
-        eventually("stockade starts its child", || {
-            stockade().and_then(|pid| child_of(pid.unsigned_abs())).is_some()
-        });
-        std::thread::sleep(Duration::from_millis(300));
-        let stockade = stockade().unwrap();
-        let began = Instant::now();
-        kill_process(Pid::from_raw(stockade).unwrap(), Signal::INT).unwrap();
-        eventually("the command ends", || state_of(stockade).is_none_or(|state| state == 'Z'));
-        // Far less than the delay of the exec.
-        let took = began.elapsed();
-        // strace waits for the end of its delay.
-        let text = std::io::read_to_string(run.stderr.take().unwrap()).unwrap();
-        run.wait().unwrap();
-        assert!(took < KILL, "{took:?}: {text}");
-        assert!(text.contains("stopped by a signal before the program ran"), "{text}");
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        let mut ended = None;
+        for _ in 0..50 {
+            let run = command(&guard, &line).stderr(Stdio::piped()).spawn().unwrap();
+            let child = stopped_on_its_way(run.id());
+            let began = Instant::now();
+            kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+            let output = run.wait_with_output().unwrap();
+            assert!(began.elapsed() <= KILL + WORK, "{output:?}");
+            if child {
+                ended = Some(output);
+                break;
+            }
+        }
+        let output = ended.expect("the child was stopped before its exec");
+        let text = String::from_utf8(output.stderr).unwrap();
+        let line = "stockade: stopped by a signal before the program ran\n";
+        assert_eq!((output.status.code(), text.as_str()), (Some(125), line));
         assert!(!guard.base().exists() && !guard.state().exists());
     });
+}
+
+/// Stops the child of a command between its clone and its exec. False if it was too late, and the child runs on.
+fn stopped_on_its_way(command: u32) -> bool {
+    let is_stockade = |pid: i32| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe"));
+        exe.is_ok_and(|exe| exe == program("stockade"))
+    };
+    let deadline = Instant::now() + seconds(10);
+    while Instant::now() < deadline {
+        let Some(child) = child_of(command) else { continue };
+        let pid = Pid::from_raw(child).unwrap();
+        let _ = kill_process(pid, Signal::STOP);
+        eventually("it is stopped", || state_of(child).is_none_or(|state| matches!(state, 'T' | 'Z')));
+        if is_stockade(child) {
+            return true;
+        }
+        let _ = kill_process(pid, Signal::CONT);
+        return false;
+    }
+    false
 }
 
 fn state_of(pid: i32) -> Option<char> {

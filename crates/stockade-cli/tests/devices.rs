@@ -135,7 +135,7 @@ fn the_default_limit_of_descriptors_is_the_callers_at_most() {
                 &output,
                 &format!(
                     "--resource-limit: cannot limit the number of open files to {number}: operation not permitted: \
-                     the limit exceeds stockade's own hard limit (ulimit -H)"
+                     the limit exceeds stockade's own hard limit (ulimit -H); use a lower one or raise the hard limit"
                 ),
             );
         }

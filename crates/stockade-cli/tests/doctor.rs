@@ -207,7 +207,8 @@ fn a_proc_of_processes_alone_is_found() {
         let script = "mount -t proc -o subset=pid,hidepid=2 proc /proc && exec \"$@\"";
         let (output, all) = doctor_by(&guard, &["unshare", "--mount", "sh", "-c", script, "sh"]);
         assert_eq!(output.code, 1);
-        let fact = "cannot read '/proc/sys/kernel/random/boot_id': no such file or directory";
+        let fact = "cannot read '/proc/sys/kernel/random/boot_id': no such file or directory; mount a procfs at /proc, \
+                    without the option subset=pid";
         assert_eq!(graded(&all, "proc"), ("broken", fact));
         for check in ["swap", "limits", "suid-dumpable"] {
             let (grade, fact) = graded(&all, check);

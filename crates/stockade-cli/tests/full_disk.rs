@@ -63,6 +63,10 @@ fn a_full_disk_loses_no_exit_status_and_says_what_it_lost() {
             for id in &many {
                 start(&guard, id, &words);
             }
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while many.iter().any(|id| stockade(&guard, &["logs", id]).stdout.is_empty()) {
+                assert!(Instant::now() < deadline, "a VMM writes nothing");
+            }
             fill(state);
             for id in &many {
                 assert_eq!(state_and_exit(&guard, id), ["running", "-"], "the disk filled up too late");

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::program::last_errno;
+
 /// The first number above the standard streams.
 pub const FIRST: RawFd = 3;
 
@@ -36,4 +38,17 @@ pub fn copy_above_standard(fd: impl AsFd) -> Result<OwnedFd, Errno> {
 pub fn null() -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open("/dev/null", flags, Mode::empty()).and_then(above_standard)
+}
+
+/// The hard limit of this process's open file descriptors; `None` if there is none.
+///
+/// # Errors
+/// Returns the errors of `getrlimit`; the kernel reports none, but a seccomp filter may.
+pub fn hard_limit() -> Result<Option<u64>, Errno> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for writing an rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(last_errno());
+    }
+    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
 }

@@ -51,7 +51,8 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         empty &= print_next(&mut log, &mut printer)?;
     }
     printer.finish()?;
-    if empty {
+    // Lost output was written by the VMM.
+    if empty && store.lost_output(&id) == 0 {
         info(&format!(
             "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
         ));

@@ -7,6 +7,8 @@ mod delegated_cgroup;
 mod template_mounts;
 mod tracking_cgroup;
 
+use stockade_syscalls::descriptors::hard_limit;
+
 use crate::error::{Context, Operation, Result};
 pub(crate) use cgroups::controllers_of;
 pub use cgroups::{CgroupLayout, Hierarchy, Unified};
@@ -51,7 +53,8 @@ impl Host {
         let tracking = layout.as_ref().ok().filter(|_| !spec.new_pid_ns).and_then(TrackingPoint::find);
         let cgroups = if CgroupLayout::is_needed_by(spec) { layout? } else { CgroupLayout::default() };
         let (boot_id, userfaultfd_minor) = (crate::sys::cache::boot_id()?, userfaultfd_minor()?);
-        let (unsafe_directory, open_files) = (unsafe_directory_of(spec)?, open_files_limit());
+        let open_files = hard_limit().context(Operation::Inspect, "the limit of file descriptors");
+        let (unsafe_directory, open_files) = (unsafe_directory_of(spec)?, open_files?);
         Ok(Self {
             boot_id,
             userfaultfd_minor,
@@ -92,11 +95,6 @@ fn unsafe_directory_of(spec: &JailSpec) -> Result<Option<HostPath>> {
     }
     unsafe_directory(&Layout::new(spec).exec_dir(), spec.owner)
         .or_else(|(directory, cause)| Err(cause).context(Operation::Inspect, directory))
-}
-
-/// The hard limit of this process's open file descriptors; `None` if there is none.
-pub(crate) fn open_files_limit() -> Option<u64> {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
 }
 
 fn shared_netns(netns: &Netns) -> Option<NetnsName> {

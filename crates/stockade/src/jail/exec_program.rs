@@ -5,13 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 use stockade_syscalls::call::Call;
-use stockade_syscalls::descriptors::above_standard;
+use stockade_syscalls::descriptors::{above_standard, hard_limit};
 use stockade_syscalls::execute::{Executable, ExecuteWith};
 
 use crate::entry::program::{calls_of, own};
 use crate::entry::{EnterStep, InExec};
 use crate::error::{Context, Operation, Result};
-use crate::host::open_files_limit;
 use crate::jail::exec::Exec;
 use crate::jail::launch::Streams;
 use crate::jail::namespaces::Namespaces;
@@ -84,7 +83,9 @@ fn for_exec(step: &EnterStep, as_root: bool) -> EnterStep {
         EnterStep::SetUid { .. } if as_root => EnterStep::SetUid { uid: 0 },
         // The launcher of the exec process may have a lower hard limit than that of the VMM, and cannot raise it.
         EnterStep::LimitOpenFiles { count } => {
-            EnterStep::LimitOpenFiles { count: open_files_limit().map_or(*count, |most| most.min(*count)) }
+            // If it is unknown, the kernel refuses what exceeds it.
+            let most = hard_limit().ok().flatten().unwrap_or(u64::MAX);
+            EnterStep::LimitOpenFiles { count: most.min(*count) }
         }
         step => step.clone(),
     }

@@ -199,7 +199,11 @@ fn inspect(pid: i32, uid: u32) -> Trial {
         let status = match read_file(process_file(pid, "status")) {
             Ok(status) => status,
             Err(cause) => {
-                let cause = Errno::from_io_error(&cause).unwrap_or(Errno::IO);
+                // The child has not been waited for, so a /proc without it hides it.
+                let cause = match Errno::from_io_error(&cause).unwrap_or(Errno::IO) {
+                    Errno::NOENT => Errno::PERM,
+                    cause => cause,
+                };
                 return Trial::Refused { call: "open", cause };
             }
         };
