@@ -136,7 +136,10 @@ fn a_full_state_directory_is_one_line_and_leaves_nothing() {
     privileged!(guard, {
         let flags = flags(&guard);
         // Without space for a receipt, and with space for the first one but not for the next, which has the VMM's pid.
-        for fill in ["head -c 4096 /dev/zero > $STOCKADE_STATE_DIR/.full", "true"] {
+        // The file for the exit status is created between the two.
+        for (fill, file) in
+            [("head -c 4096 /dev/zero > $STOCKADE_STATE_DIR/.full", "receipt.json"), ("true", "ended.new")]
+        {
             for command in [
                 format!("run --id vm {flags} -- exit=0"),
                 format!("run --id vm {flags} --daemonize -- sleep"),
@@ -145,7 +148,7 @@ fn a_full_state_directory_is_one_line_and_leaves_nothing() {
                     format!("{fill}; $stockade {command}; code=$?; ls $STOCKADE_STATE_DIR; exit $code");
                 let output = with_state_on(&guard, "size=4k", &script);
                 assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output:?}");
-                let at = guard.state().join("vm/receipt.json");
+                let at = guard.state().join("vm").join(file);
                 let line = format!("stockade: cannot write '{}': no space left on device\n", at.display());
                 assert_eq!(output.stderr, line);
                 assert!(!guard.base().exists(), "{command}");

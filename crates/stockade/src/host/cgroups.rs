@@ -60,7 +60,7 @@ impl CgroupLayout {
     /// # Errors
     /// Returns an error if the mount table, `cgroup.controllers` or the parent cgroup cannot be read.
     pub fn read_for(spec: &JailSpec) -> Result<Self> {
-        Self::read_mounts()?.with_parent(spec.parent_cgroup())
+        Self::read_mounts()?.with_parent(spec)
     }
 
     /// As [`Self::read_for`], but with cached mounts.
@@ -75,7 +75,7 @@ impl CgroupLayout {
             let versions = requested.is_none_or(|version| layout.has(version).is_ok());
             versions && spec.cgroups.iter().all(|setting| has(layout, setting))
         };
-        known_mounts(suffices)?.with_parent(spec.parent_cgroup())
+        known_mounts(suffices)?.with_parent(spec)
     }
 
     /// Whether a plan of this specification looks at the hierarchies.
@@ -86,12 +86,14 @@ impl CgroupLayout {
     }
 
     /// Reads the unified hierarchy's controllers, and in which hierarchies the cgroup `parent` exists.
-    fn with_parent(mut self, parent: &Path) -> Result<Self> {
+    fn with_parent(mut self, spec: &JailSpec) -> Result<Self> {
         self = self.with_controllers()?;
+        let parent = spec.parent_cgroup();
         if let Some(unified) = &mut self.v2 {
             unified.has_parent = exists(&unified.mount.join(parent))?;
         }
-        for hierarchy in &mut self.v1 {
+        // In cgroup v1 only a named parent is joined.
+        for hierarchy in self.v1.iter_mut().filter(|_| spec.parent_cgroup.is_some()) {
             hierarchy.has_parent = exists(&hierarchy.mount.join(parent))?;
         }
         Ok(self)
