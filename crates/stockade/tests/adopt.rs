@@ -48,21 +48,6 @@ fn has_exited(process: &Path) -> bool {
 }
 
 #[test]
-fn a_root_in_which_processes_live_is_not_adopted() {
-    privileged!(guard, {
-        let first = guard.store().adopt(&spec(&guard, "jail")).unwrap();
-        let vmm = start(&first, &[], &["sleep"]);
-        // Another state directory, as another program on the same base has.
-        let other = Store::new(&guard.directory().join("other-state")).unwrap();
-        let refused = other.adopt(&spec(&guard, "jail"));
-        assert!(matches!(refused, Err(Error::Running { .. })), "{refused:?}");
-        assert!(!has_exited(&vmm) && root(&first).join(VMM).exists());
-        assert!(!guard.directory().join("other-state").exists());
-        assert!(first.teardown().unwrap().is_clean());
-    });
-}
-
-#[test]
 fn a_root_whose_executable_runs_elsewhere_is_left() {
     privileged!(guard, {
         let adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();

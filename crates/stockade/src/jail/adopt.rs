@@ -19,7 +19,7 @@ use crate::spec::{
 use crate::state::{Receipt, Store};
 use crate::steps::{
     External, ExternalKind, NamedNetns, Ramfs, SharedDirectory, Step, StepContext, directory_and_processes,
-    expect_unoccupied, make_root,
+    make_root,
 };
 use crate::sys::cache;
 
@@ -63,9 +63,6 @@ impl Store {
     /// Returns the errors of [`Store::create`], and leaves nothing behind.
     pub fn adopt(&self, spec: &AdoptSpec) -> Result<Adopted> {
         let receipt = receipt(spec)?;
-        if spec.jail.is_some() {
-            expect_unoccupied(&receipt.layout)?;
-        }
         let (lock, _) = self.take_over(&spec.name)?;
         let mut adopted = Adopted { jail: Owned::new(LockedJail::new(lock, receipt)) };
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);

@@ -220,14 +220,6 @@ fn ensure_vacant(tree: &JailRoot, layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Returns an error if the tree of a jail with this layout exists and processes live in it.
-pub(crate) fn expect_unoccupied(layout: &Layout) -> Result<()> {
-    match StepContext::new(layout.clone(), None).find_tree()? {
-        Some(tree) => expect_unoccupied_tree(tree, layout).map(drop),
-        None => Ok(()),
-    }
-}
-
 /// Returns an error if processes live in the tree, and otherwise whether it has a pid file.
 ///
 /// The processes are searched only if a jail has been in the root, that is if it has a pid file or an

@@ -27,7 +27,6 @@ pub(crate) use cgroup::{may_be_in_use, with_own};
 pub use context::{Note, StepContext};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
-pub(crate) use directory::expect_unoccupied;
 pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, make_root};
