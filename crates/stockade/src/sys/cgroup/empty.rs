@@ -92,8 +92,11 @@ pub(crate) fn kill(cgroup: &HostPath) -> Result<()> {
 
 /// Kills the processes in a cgroup and below, and waits until they have exited. Returns one that has not.
 pub(crate) fn kill_members(cgroup: &HostPath, deadline: Instant) -> Result<Option<i32>> {
-    kill(cgroup)?;
-    kill_one_by_one(cgroup, deadline)?;
+    // One kill of a whole cgroup v2 is enough. It also kills threaded cgroups, which have no list of processes.
+    if !kill_at_once(cgroup)? {
+        kill_frozen(cgroup)?;
+        kill_one_by_one(cgroup, deadline)?;
+    }
     wait_until_unpopulated(cgroup, deadline)?;
     member_of(cgroup)
 }
@@ -102,7 +105,7 @@ pub(crate) fn kill_members(cgroup: &HostPath, deadline: Instant) -> Result<Optio
 fn member_of(cgroup: &HostPath) -> Result<Option<i32>> {
     let mut member = None;
     for_each_below(cgroup, &mut |below| {
-        member = member.or(processes(below)?.first().copied());
+        member = member.or(first_task(below)?);
         Ok(())
     })?;
     Ok(member)
