@@ -246,6 +246,32 @@ fn a_procfs_of_another_namespace_shows_the_own_processes() {
 }
 
 #[test]
+fn files_of_a_process_are_found_in_a_foreign_procfs() {
+    privileged!(guard, {
+        let _cleanup = Cleanup(&guard);
+        let inside = Launcher::new(&guard, &["unshare", "--pid", "--fork"]);
+        let (id, program) = (guard.named("vm"), program("stockade").display().to_string());
+        let bound = guard.file("bound", "seen");
+        let line = detached(&guard, &[], &["sleep", "99999"]).join(" ");
+        // Small pids, which other processes of the host have too: one of them must not be asked in the VMM's place.
+        let script = format!(
+            "{program} {line} >/dev/null && {program} place {id} --how bind {bound}=bound >/dev/null && \
+             {program} inspect --json {id} && {program} exec {id} -- /busybox grep -q seen /bound; code=$?; \
+             {program} rm --force {id} >/dev/null; exit $code",
+            bound = bound.display(),
+        );
+        let mut shell = Command::new(&inside.1[0]);
+        shell.args(&inside.1[1..]).args(["sh", "-c", &script]).env("STOCKADE_STATE_DIR", guard.state());
+        let output = run_with(&mut shell);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
+        let inspected: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        let points: Vec<_> =
+            inspected["mounts"].as_array().unwrap().iter().map(|one| &one["point"]).collect();
+        assert_eq!(points, ["/", "/bound"]);
+    });
+}
+
+#[test]
 fn descendants_are_found_without_ptrace() {
     privileged!(guard, {
         let _cleanup = Cleanup(&guard);

@@ -103,14 +103,13 @@ fn set_attributes(from: RawFd, path: &CStr, flags: c_int, attributes: &MountAttr
     if refused == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Opens the mount namespace of a process for attaching mounts.
+/// Opens a mount namespace by its file for attaching mounts.
 ///
 /// # Errors
-/// Returns the errors of opening the namespace. Returns EPERM if the process has its own user namespace: it could
+/// Returns the errors of opening the namespace. Returns EPERM if another user namespace owns it: a process there could
 /// remount a read-only mount as writable there.
-pub fn mount_namespace(pid: i32) -> Result<OwnedFd, Errno> {
-    let open = |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let namespace = open(namespace_file(pid, "mnt"))?;
+pub fn mount_namespace(file: &str) -> Result<OwnedFd, Errno> {
+    let namespace = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let own = rustix::fs::stat(namespace_file("self", "user"))?;
     let owner = rustix::fs::fstat(owner(namespace.as_fd())?)?;
     if (owner.st_dev, owner.st_ino) == (own.st_dev, own.st_ino) { Ok(namespace) } else { Err(Errno::PERM) }

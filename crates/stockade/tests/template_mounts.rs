@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -153,6 +153,22 @@ fn sixteen_parallel_calls_make_one_namespace() {
         });
         let own = mount_lines_with(RUNTIME_DIRECTORY);
         assert_eq!(own.len(), 2, "{own:#?}");
+    });
+}
+
+#[test]
+fn a_lock_that_is_never_released_ends_the_call() {
+    privileged!(_guard, {
+        remove_all();
+        fs::DirBuilder::new().mode(0o700).create(RUNTIME_DIRECTORY).unwrap();
+        let holder = fs::File::open(RUNTIME_DIRECTORY).unwrap();
+        holder.lock().unwrap();
+        let refused = TemplateMounts::make().unwrap_err().to_string();
+        let expected = "cannot lock '/run/stockade': resource temporarily unavailable; another process has locked it: \
+                        end that process";
+        assert_eq!(refused, expected);
+        drop(holder);
+        TemplateMounts::make().unwrap();
     });
 }
 

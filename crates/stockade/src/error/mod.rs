@@ -70,7 +70,7 @@ pub enum Error {
     #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(*operation, argument, *.cause))]
     Operation {
         /// The operation.
         operation: Operation,
@@ -397,8 +397,10 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     }
 }
 
-fn fix(argument: &str, cause: Errno) -> &'static str {
-    if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
+fn fix(operation: Operation, argument: &str, cause: Errno) -> &'static str {
+    if operation == Operation::Lock && cause == Errno::WOULDBLOCK {
+        "; another process has locked it: end that process"
+    } else if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
         "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
          them out"
     } else if cause == Errno::NOENT && [BOOT_ID, MISC, OWN_MOUNTS, OWN_TABLE].contains(&argument) {

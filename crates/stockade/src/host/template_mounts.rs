@@ -10,7 +10,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, CpuSet};
@@ -19,6 +19,7 @@ use stockade_syscalls::namespace::new_mounts;
 
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, Reason};
+use crate::sys::flock;
 use crate::sys::modes::{PRIVATE, is_roots_own, make_directory};
 use crate::sys::mounts::is_mount_point;
 use crate::sys::open::open_directory;
@@ -87,7 +88,7 @@ impl TemplateMounts {
         check_is_roots_own(at.as_path()).map_err(|what| Error::InTheWay { what })?;
         // All callers lock the directory below the mount. It is root's alone, so no other user can hold the lock.
         let below = open(&at)?;
-        rustix::fs::flock(&below, FlockOperation::LockExclusive).context(Operation::Open, &at)?;
+        flock::lock(&below).context(Operation::Lock, &at)?;
         if Self::find().is_err() {
             pin(&at)?;
         }

@@ -11,7 +11,7 @@ use stockade_syscalls::namespace::namespace_file;
 use crate::entry::EnterStep;
 use crate::error::{Context, Operation, Result};
 use crate::sys::file_id::FileId;
-use crate::sys::process::PidFd;
+use crate::sys::process::{PidFd, file_of};
 
 /// The VMM's namespaces that are not the caller's.
 ///
@@ -61,12 +61,13 @@ impl Namespaces {
 
 /// Opens the VMM's namespace of this kind; `None` if it is the caller's too.
 fn open_unless_own(vmm: &PidFd, kind: &str) -> Result<Option<OwnedFd>> {
-    let (namespace, own) = (open(&vmm.pid().to_string(), kind)?, open("self", kind)?);
+    let file = file_of(vmm.pid(), &format!("ns/{kind}"));
+    let file = file.context(Operation::Inspect, format!("process {}", vmm.pid()))?;
+    let (namespace, own) = (open(file)?, open(namespace_file("self", kind))?);
     Ok((identity(&namespace)? != identity(&own)?).then_some(namespace))
 }
 
-fn open(process: &str, kind: &str) -> Result<OwnedFd> {
-    let at = namespace_file(process, kind);
+fn open(at: String) -> Result<OwnedFd> {
     let opened = rustix::fs::open(&at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     opened.and_then(above_standard).context(Operation::Open, at)
 }

@@ -10,7 +10,8 @@ use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::steps::{Vmm, unseen, with_own};
 use crate::sys::cgroup::{self, Frozen};
-use crate::sys::process::{KILL_TIMEOUT, kill_rooted_at};
+use crate::sys::process::KILL_TIMEOUT;
+use crate::sys::rooted::kill_rooted_at;
 use crate::sys::stuck::why_alive;
 
 /// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses in the order of

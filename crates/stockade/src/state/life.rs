@@ -4,7 +4,7 @@ use crate::spec::JailPath;
 use crate::state::receipt::Receipt;
 use crate::steps::{StepContext, may_be_in_use};
 use crate::sys::jail_root::JailRoot;
-use crate::sys::process::{has_root, rooted_at};
+use crate::sys::rooted::{has_root, rooted_at};
 
 impl Receipt {
     /// Whether the jail shows that it is alive, and so of this boot: by a process in its cgroup, or in its tree.

@@ -16,8 +16,9 @@ use crate::spec::{ExitStatus, HostPath, JailPath, Layout, Nonce, Owner, Reason, 
 use crate::sys::jail_root::JailRoot;
 use crate::sys::modes::set_mode_and_owner;
 use crate::sys::own_name::{own_name, temporary_name};
-use crate::sys::process::{Killed, Patience, kill_rooted_at};
+use crate::sys::process::Patience;
 use crate::sys::remove_tree::Removal;
+use crate::sys::rooted::{Killed, kill_rooted_at};
 
 /// What a person should know about a jail that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use crate::sys::modes::{self, PRIVATE, PUBLIC};
 use crate::sys::obstacle::{clear, make_subvolume_writable, unlink};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::owned_dir::{ATTEMPTS, ancestors, make_marked, remove_if_marked_and_empty, temporary_path};
-use crate::sys::process::rooted_at;
 use crate::sys::remove_tree::{Removal, remove_with_progress};
+use crate::sys::rooted::rooted_at;
 
 /// The mode of a jail's marker file, whose name is all that matters.
 pub(super) const MARKER: u32 = 0;

@@ -17,7 +17,7 @@ use crate::sys::mark::{self, MarkOwner};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::own_name::is_own_name;
-use crate::sys::process::kill_if_rooted_at;
+use crate::sys::rooted::kill_if_rooted_at;
 
 /// An object that another program, for example `jailer`, creates for the jail.
 ///

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use stockade_syscalls::descriptors::fd_path;
 use super::{NOT_OWN, StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{HostPath, NETNS_DIRECTORY, NetnsName};
+use crate::sys::flock;
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::netns_users::{NetnsUser, NetnsUsers};
 use crate::sys::open::open_directory;
@@ -94,6 +94,7 @@ pub(super) fn remove(name: &str, ctx: &StepContext, foreign: Foreign) -> Result<
         Ok(list) => list,
         Err(Errno::NOENT) => return Ok(UndoOutcome::NeverThere),
         Err(Errno::INVAL | Errno::LOOP | Errno::NXIO) => return Ok(UndoOutcome::Kept(NOT_OWN.into())),
+        Err(Errno::WOULDBLOCK) => return Err(Errno::WOULDBLOCK).context(Operation::Lock, &path),
         Err(cause) => return Err(cause).context(Operation::Read, &path),
     };
     let own = ctx.own_name();
@@ -148,18 +149,12 @@ fn shared_directory() -> Result<OwnedFd> {
     };
     let mount = || rustix::mount::mount_bind_recursive(at.as_path(), at.as_path()).and_then(|()| share());
     match share() {
-        // EINVAL: not a mount yet. Two concurrent first uses would mount it twice, so they take turns. But
-        // any process can open and lock a directory, so the wait is short.
+        // EINVAL: not a mount yet. Two concurrent first uses would mount it twice, so they take turns. Without
+        // the lock it is mounted too: twice is better than never.
         Err(Errno::INVAL) => {
             let lock =
                 open_directory(CWD, at.as_path(), ResolveFlags::empty()).context(Operation::Open, &at)?;
-            let deadline = Instant::now() + Duration::from_secs(1);
-            while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
-                && share().is_err()
-                && Instant::now() < deadline
-            {
-                std::thread::yield_now();
-            }
+            let _ = flock::lock(&lock);
             share().or_else(|_| mount())
         }
         shared => shared,

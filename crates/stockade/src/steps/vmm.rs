@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::Result;
 use crate::sys::ProcessRef;
-use crate::sys::process::may_be_confined;
+use crate::sys::rooted::may_be_confined;
 use crate::sys::stuck::why_alive;
 
 /// The time that a monitor has to exit after a kill. It has nothing to clean up.

@@ -8,6 +8,7 @@ pub(crate) mod dir_lock;
 pub(crate) mod directory_names;
 pub(crate) mod error;
 pub(crate) mod file_id;
+pub(crate) mod flock;
 pub(crate) mod inotify;
 pub(crate) mod jail_root;
 pub(crate) mod mark;
@@ -22,6 +23,7 @@ pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod release;
 pub(crate) mod remove_tree;
+pub(crate) mod rooted;
 pub(crate) mod stuck;
 
 pub use copy::{OnProgress, Progress};

@@ -15,17 +15,10 @@ pub(crate) use stockade_syscalls::mount_table::{Mount, id_of};
 use super::error::{Context, Operation, Result};
 use super::open::{open_directory, open_path};
 use crate::spec::HostPath;
-use crate::sys::procfs::process_file;
 
 /// All mounts that this process sees, in the order of creation.
 pub(crate) fn table() -> Result<Vec<Mount>> {
     mount_table::read(OWN_TABLE).context(Operation::Read, OWN_TABLE)
-}
-
-/// All mounts that a process sees.
-pub(crate) fn of_process(pid: i32) -> Result<Vec<Mount>> {
-    let table = process_file(pid, "mountinfo");
-    mount_table::read(&table).context(Operation::Read, table)
 }
 
 /// The mount that an open file is on; `None` if this process does not see it.

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::spec::{NETNS_DIRECTORY, NetnsName};
+use crate::sys::flock;
 use crate::sys::open::open_directory;
 
 /// The beginning of every line.
@@ -59,14 +59,7 @@ impl NetnsUsers {
     /// calls on the way.
     pub(crate) fn lock(directory: &OwnedFd, name: &str) -> Result<Self, Errno> {
         let file = below(directory, name, OFlags::RDWR)?;
-        // Any process of root could hold the lock for ever.
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while let Err(cause) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if cause != Errno::WOULDBLOCK || Instant::now() >= deadline {
-                return Err(cause);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        flock::lock(&file)?;
         // The last jail may have removed it before it was locked here.
         if rustix::fs::fstat(&file)?.st_nlink == 0 {
             return Err(Errno::NOENT);

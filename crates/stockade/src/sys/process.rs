@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -10,15 +9,15 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::mount_table::{self, Mount};
+use stockade_syscalls::mounts::mount_namespace;
 use stockade_syscalls::poll::wait_until;
-use stockade_syscalls::user::as_user;
 
 use crate::spec::clock::since_boot_ns;
 use crate::spec::{ExitStatus, JailPath};
+use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result, errno};
-use crate::sys::file_id::FileId;
 use crate::sys::procfs::{field, process_file, read_file};
-use crate::sys::{cache, mounts};
 
 /// The time that killed processes have to exit.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -190,8 +189,25 @@ fn stat(pid: i32) -> Result<Stat, Errno> {
     Ok(Stat { started, exited, status })
 }
 
+/// The path of a file that the kernel has for each process.
+pub(crate) fn file_of(pid: i32, file: &str) -> Result<String, Errno> {
+    Ok(process_file(shown_as(pid)?, file))
+}
+
+/// Reads a file that the kernel has for each process.
+pub(crate) fn text_of(pid: i32, file: &str) -> Result<String, Errno> {
+    read_file(file_of(pid, file)?).map_err(|e| errno(&e))
+}
+
+/// All mounts that a process sees.
+pub(crate) fn mounts_of(pid: i32) -> Result<Vec<Mount>> {
+    let at = || format!("the mounts of process {pid}");
+    let table = file_of(pid, "mountinfo").context(Operation::Read, at())?;
+    mount_table::read(&table).context(Operation::Read, at())
+}
+
 /// The number under which `/proc` shows a process. It is the pid, unless the procfs is of another pid namespace.
-fn shown_as(pid: i32) -> Result<i32, Errno> {
+pub(crate) fn shown_as(pid: i32) -> Result<i32, Errno> {
     if cache::is_own_procfs() {
         return Ok(pid);
     }
@@ -210,7 +226,7 @@ impl StatLine {
     }
 
     fn read(pid: i32) -> Result<Self, Errno> {
-        let mut text = read_file(process_file(shown_as(pid)?, "stat")).map_err(|e| errno(&e))?;
+        let mut text = text_of(pid, "stat")?;
         // The command's name is in parentheses and may itself contain parentheses.
         let after_name = text.rfind(") ").ok_or(Errno::INVAL)? + 2;
         text.drain(..after_name);
@@ -281,7 +297,7 @@ impl PidFd {
     /// Opens its mount namespace.
     pub(crate) fn mount_namespace(&self) -> Result<OwnedFd> {
         let at = || format!("the mount namespace of process {}", self.pid);
-        let namespace = stockade_syscalls::mounts::mount_namespace(self.pid);
+        let namespace = file_of(self.pid, "ns/mnt").and_then(|file| mount_namespace(&file));
         // The namespace first, then the check: while the process lives, no other process has its pid.
         if self.wait_for_exit(Some(Instant::now()))? {
             return Err(Errno::SRCH).context(Operation::Open, at());
@@ -291,7 +307,7 @@ impl PidFd {
 
     /// The mount points that the process sees, as paths below its root.
     pub(crate) fn mount_points(&self) -> Result<Vec<JailPath>> {
-        let table = mounts::of_process(self.pid)?;
+        let table = mounts_of(self.pid)?;
         Ok(table.into_iter().filter_map(|mount| JailPath::try_from(mount.point).ok()).collect())
     }
 
@@ -310,178 +326,8 @@ impl PidFd {
     }
 }
 
-/// The processes with a certain root directory.
-#[derive(Debug, Default)]
-pub(crate) struct Rooted {
-    /// Those that were found.
-    pub(crate) found: Vec<i32>,
-    /// Processes whose root cannot be inspected.
-    pub(crate) unseen: Vec<i32>,
-}
-
-/// The processes whose root directory is `root`.
-///
-/// # Errors
-/// Returns an error if `/proc` cannot be read, hides processes, or is that of another pid namespace.
-pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Result<Rooted> {
-    let root = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    if !cache::is_own_procfs() {
-        return Err(Errno::XDEV).context(Operation::Inspect, "the processes of this pid namespace");
-    }
-    if hides_processes() {
-        return Err(Errno::PERM).context(Operation::Inspect, "the processes that '/proc' hides");
-    }
-    let entries = std::fs::read_dir("/proc").context(Operation::Read, "/proc")?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let kernel_threads = kernel_threads();
-    let mut rooted = Rooted::default();
-    for pid in pids.filter(|pid| kernel_threads.binary_search(pid).is_err()) {
-        match is_rooted_at(pid, root) {
-            Ok(true) => rooted.found.push(pid),
-            Ok(false) => (),
-            // A zombie has no root.
-            Err(_) if has_exited(pid) => (),
-            Err(_) => rooted.unseen.push(pid),
-        }
-    }
-    Ok(rooted)
-}
-
-/// Whether `/proc` lists only the processes that this process may inspect (`hidepid`).
-fn hides_processes() -> bool {
-    let may_inspect_all = rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
-    // Of several mounts on each other the last is seen.
-    let procfs = || mounts::table().ok()?.into_iter().rfind(|mount| mount.point == Path::new("/proc"));
-    !may_inspect_all && procfs().is_some_and(|procfs| hides_from_this_group(&procfs.fs_options))
-}
-
-/// Whether a procfs with these options hides processes from the groups of this process.
-fn hides_from_this_group(options: &[String]) -> bool {
-    let value = |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
-    let hides = value("hidepid=").is_some_and(|how| ["2", "invisible", "4", "ptraceable"].contains(&how));
-    let exempt = value("gid=").and_then(|gid| gid.parse().ok()).unwrap_or(0);
-    let groups = || rustix::process::getgroups().unwrap_or_default();
-    let is_exempt =
-        || rustix::process::getegid().as_raw() == exempt || groups().iter().any(|gid| gid.as_raw() == exempt);
-    hides && !is_exempt()
-}
-
-/// The pids of the kernel's threads, sorted; empty if they cannot be identified.
-///
-/// They are most of the entries of `/proc`, and never in a jail.
-fn kernel_threads() -> Vec<i32> {
-    const PF_KTHREAD: u32 = 0x0020_0000;
-    // Their parent has pid 2, except in a pid namespace, where pid 2 is any process.
-    let flags = StatLine::of(2).and_then(|line| line.field(9)?.parse::<u32>().ok());
-    if flags.is_none_or(|flags| flags & PF_KTHREAD == 0) {
-        return Vec::new();
-    }
-    let children = read_file("/proc/2/task/2/children").unwrap_or_default();
-    let mut threads: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-    threads.sort_unstable();
-    threads
-}
-
-fn is_rooted_at(pid: i32, root: FileId) -> Result<bool, Errno> {
-    match root_of(pid) {
-        Ok(found) => Ok(found == root),
-        // It has exited.
-        Err(Errno::NOENT | Errno::SRCH) => Ok(false),
-        Err(cause) => Err(cause),
-    }
-}
-
-/// The root directory of a process.
-fn root_of(pid: i32) -> Result<FileId, Errno> {
-    let shown = shown_as(pid)?;
-    let look = || FileId::at(process_file(shown, "root"));
-    let refused = match look() {
-        Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
-        looked => return looked,
-    };
-    // Without CAP_SYS_PTRACE, the process's own user may look. Processes that hide even from it belong to root here.
-    let facts = rustix::fs::stat(process_file(shown, "."))?;
-    if facts.st_uid == 0 {
-        return Err(refused);
-    }
-    as_user(facts.st_uid, facts.st_gid, look).map_err(|_| refused)?
-}
-
-/// Whether the root directory of a process is `root`.
-///
-/// # Errors
-/// Returns an error if its root cannot be inspected.
-pub(crate) fn has_root(pid: i32, root: BorrowedFd<'_>) -> Result<bool> {
-    let root = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    is_rooted_at(pid, root).context(Operation::Inspect, format!("process {pid}"))
-}
-
-/// Whether a process whose root cannot be inspected may be one of a jail with this user.
-pub(crate) fn may_be_confined(pid: i32, uid: u32) -> bool {
-    match read_file(process_file(pid, "status")) {
-        Ok(status) => {
-            let is_of_user = field(&status, "Uid").split_whitespace().any(|found| found.parse() == Ok(uid));
-            let permitted = u64::from_str_radix(field(&status, "CapPrm"), 16).unwrap_or(0);
-            // No process in a jail has this capability, but many that only another with it may inspect.
-            is_of_user && !CapabilitySet::from_bits_retain(permitted).contains(CapabilitySet::SYS_PTRACE)
-        }
-        Err(e) => !matches!(errno(&e), Errno::NOENT | Errno::SRCH),
-    }
-}
-
-/// Kills the process with this pid if its root directory is `root`, and waits until it exits.
-pub(crate) fn kill_if_rooted_at(root: BorrowedFd<'_>, pid: i32, deadline: Instant) -> Result<bool> {
-    let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    let Some(process) = PidFd::open(pid)? else { return Ok(false) };
-    // Checked with the pidfd held: while the process exists, its pid is not reused.
-    if is_rooted_at(pid, facts) != Ok(true) || has_exited(pid) {
-        return Ok(false);
-    }
-    process.kill(Some(deadline))
-}
-
-/// What became of killed processes.
-#[derive(Debug, Default)]
-pub(crate) struct Killed {
-    /// How many were killed.
-    pub(crate) count: usize,
-    /// One that has not exited in time.
-    pub(crate) survivor: Option<i32>,
-    /// Other processes, whose root cannot be inspected.
-    pub(crate) unseen: Vec<i32>,
-}
-
-/// Kills the processes whose root directory is `root`, until there is none or the time is up.
-pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, deadline: Instant) -> Result<Killed> {
-    let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    let mut killed = Killed::default();
-    loop {
-        let mut exiting = Vec::new();
-        let rooted = rooted_at(root)?;
-        for pid in rooted.found {
-            let Some(process) = PidFd::open(pid)? else { continue };
-            // Checked again with the pidfd held: the pid may have been reused before.
-            if is_rooted_at(pid, facts) == Ok(true) && !has_exited(pid) {
-                process.signal(Signal::KILL)?;
-                exiting.push(process);
-            }
-        }
-        if exiting.is_empty() {
-            killed.unseen = rooted.unseen;
-            return Ok(killed);
-        }
-        killed.count += exiting.len();
-        for process in exiting {
-            if !process.wait_for_exit(Some(deadline))? {
-                killed.survivor = Some(process.pid());
-                return Ok(killed);
-            }
-        }
-    }
-}
-
-fn has_exited(pid: i32) -> bool {
+/// Whether a process is a zombie or gone.
+pub(crate) fn has_exited(pid: i32) -> bool {
     stat(pid).map_or_else(|_| !exists(pid), |stat| stat.exited)
 }
 

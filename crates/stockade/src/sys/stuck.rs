@@ -5,9 +5,8 @@ use stockade_syscalls::namespace::namespace_file;
 use crate::spec::HostPath;
 use crate::sys::cgroup::{Frozen, frozen_by, parse_membership};
 use crate::sys::file_id::FileId;
-use crate::sys::mounts;
-use crate::sys::process::StatLine;
-use crate::sys::procfs::{process_file, read_file};
+use crate::sys::process::{StatLine, file_of, text_of};
+use crate::sys::{cache, mounts};
 
 /// Why a process that was killed has not exited, for a message behind its pid.
 pub(crate) fn why_alive(pid: i32) -> String {
@@ -39,7 +38,7 @@ pub(crate) fn why_stopped(pid: i32) -> Option<String> {
 
 /// What freezes a process, in cgroup v2 or in the freezer of cgroup v1.
 pub(crate) fn frozen_process(pid: i32) -> Option<Frozen> {
-    let memberships = read_file(process_file(pid, "cgroup")).ok()?;
+    let memberships = text_of(pid, "cgroup").ok()?;
     let mounts = mounts::table().ok()?;
     memberships.lines().filter_map(parse_membership).find_map(|(controllers, path)| {
         let is_of = |mount: &mounts::Mount| match mount.fs_type.as_str() {
@@ -55,11 +54,12 @@ pub(crate) fn frozen_process(pid: i32) -> Option<Frozen> {
 /// A zombie in the pid namespace of this process. The first process of a namespace exits only after all others were
 /// waited for, and one that has entered the namespace has a parent outside of it.
 fn zombie_in_namespace_of(pid: i32) -> Option<String> {
-    let namespace = FileId::at(namespace_file(pid, "pid")).ok()?;
+    let namespace = FileId::at(file_of(pid, "ns/pid").ok()?).ok()?;
     if FileId::at(namespace_file("self", "pid")) == Ok(namespace) {
         return None;
     }
-    let others = std::fs::read_dir("/proc").ok()?.flatten();
+    // A procfs of another pid namespace lists other numbers.
+    let others = cache::is_own_procfs().then(|| std::fs::read_dir("/proc").ok())??.flatten();
     let pids = others.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_in = |other: &i32| FileId::at(namespace_file(*other, "pid")) == Ok(namespace);
     let found = pids.filter(|other| *other != pid && state(*other).as_deref() == Some("Z")).find(is_in)?;
@@ -76,7 +76,7 @@ fn zombie(pid: i32) -> String {
 
 /// A process with its name and its state, if it is stopped.
 fn name_of(pid: i32) -> String {
-    let name = read_file(process_file(pid, "comm")).unwrap_or_default();
+    let name = text_of(pid, "comm").unwrap_or_default();
     let name: String = name.trim_end().chars().flat_map(char::escape_default).collect();
     match state(pid).as_deref() {
         Some(state @ ("T" | "t")) => format!("process {pid} ({name}, state {state})"),
@@ -85,7 +85,7 @@ fn name_of(pid: i32) -> String {
 }
 
 fn tracer(pid: i32) -> Option<i32> {
-    let status = read_file(process_file(pid, "status")).ok()?;
+    let status = text_of(pid, "status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
     line.trim().parse().ok().filter(|tracer| *tracer != 0)
 }

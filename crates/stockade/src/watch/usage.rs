@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::spec::HostPath;
 use crate::state::Receipt;
-use crate::sys::process::StatLine;
-use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::process::{StatLine, text_of};
+use crate::sys::procfs::{field, read_file};
 use crate::sys::{ProcessRef, cgroup};
 
 /// The resource usage of a jail since its start, and at this moment. A number that this host does not count is `None`.
@@ -129,7 +129,7 @@ fn of_process(pid: i32) -> Option<Usage> {
     let stat = StatLine::of(pid)?;
     let number = |at| stat.field(at)?.parse::<u64>().ok();
     let ticks = number(14)? + number(15)?;
-    let io = read_file(process_file(pid, "io")).ok();
+    let io = text_of(pid, "io").ok();
     let io = |name: &str| field(io.as_deref()?, name).parse().ok();
     Some(Usage {
         cpu_us: Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()),

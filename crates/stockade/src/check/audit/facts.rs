@@ -17,7 +17,8 @@ use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{JailId, Reason};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::file_id::FileId;
-use crate::sys::mounts::{self, Mount};
+use crate::sys::mounts::Mount;
+use crate::sys::process::{mounts_of, shown_as};
 use crate::sys::procfs::{field, process_file, read_file};
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
@@ -150,6 +151,9 @@ impl AuditFacts {
     }
 
     fn of(receipt: &Receipt, store: &Store, pid: i32) -> Result<Self> {
+        let mounts = mounts_of(pid);
+        // The number that all files below `/proc` have.
+        let pid = shown_as(pid).context(Operation::Inspect, format!("process {pid}"))?;
         let read = |file: &str| {
             let at = process_file(pid, file);
             std::fs::read(&at)
@@ -160,7 +164,7 @@ impl AuditFacts {
         let numbers = |name: &str| -> Vec<u32> {
             field(&status, name).split_whitespace().filter_map(|number| number.parse().ok()).collect()
         };
-        let (mounts, ctx) = (mounts::of_process(pid), receipt.step_context());
+        let ctx = receipt.step_context();
         let (shared_namespaces, unseen_namespaces) = compare_namespaces(pid);
         let (settings, limited, unread_limits) = limits::in_force(receipt);
         let (same_uid, unread_jails) = same_uid(receipt, store)?;

@@ -15,8 +15,8 @@ use stockade_syscalls::spawn::{CloneOptions, Released, spawn};
 use crate::spec::{ExitStatus, Reason};
 use crate::sys::file_id::FileId;
 use crate::sys::open::open_directory;
-use crate::sys::process::PidFd;
-use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::process::{PidFd, file_of, text_of};
+use crate::sys::procfs::field;
 
 /// The longest wait for a trial.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -196,16 +196,11 @@ fn inspect(pid: i32, uid: u32) -> Trial {
     let wanted = uid.to_string();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let status = match read_file(process_file(pid, "status")) {
+        let status = match text_of(pid, "status") {
             Ok(status) => status,
-            Err(cause) => {
-                // The child has not been waited for, so a /proc without it hides it.
-                let cause = match Errno::from_io_error(&cause).unwrap_or(Errno::IO) {
-                    Errno::NOENT => Errno::PERM,
-                    cause => cause,
-                };
-                return Trial::Refused { call: "open", cause };
-            }
+            // The child has not been waited for, so a /proc without it hides it.
+            Err(Errno::NOENT) => return Trial::Refused { call: "open", cause: Errno::PERM },
+            Err(cause) => return Trial::Refused { call: "open", cause },
         };
         if field(&status, "Uid").split_whitespace().next() == Some(&wanted) {
             break;
@@ -215,8 +210,8 @@ fn inspect(pid: i32, uid: u32) -> Trial {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let files = [process_file(pid, "root"), namespace_file(pid, "mnt")];
-    match files.into_iter().find_map(|file| FileId::at(file).err()) {
+    let files = [file_of(pid, "root"), file_of(pid, "ns/mnt")];
+    match files.into_iter().find_map(|file| file.and_then(FileId::at).err()) {
         None => Trial::Worked,
         Some(cause) => Trial::Refused { call: "stat", cause },
     }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::state::Receipt;
-use crate::sys::process::{StatLine, exists};
-use crate::sys::procfs::{process_file, read_file};
+use crate::sys::process::{self, StatLine, exists, text_of};
 use crate::sys::{cgroup, mounts};
 
 /// A process of a jail.
@@ -45,7 +44,7 @@ pub(super) fn members(receipt: &Receipt) -> Vec<Member> {
 
 fn member(pid: i32) -> Option<Member> {
     let parent = StatLine::of(pid).and_then(|stat| stat.field(4)?.parse().ok());
-    let name = read_file(process_file(pid, "comm")).ok();
+    let name = text_of(pid, "comm").ok();
     // A procfs can hide a process.
     let is_known = parent.is_some() && name.is_some();
     let name = name.unwrap_or_default().trim_end_matches('\n').to_owned();
@@ -57,7 +56,7 @@ pub(super) fn mounts_of(receipt: &Receipt) -> Vec<Mount> {
     let Some(vmm) = receipt.vmm().filter(|vmm| receipt.is_here() && vmm.is_alive()) else {
         return Vec::new();
     };
-    mounts::of_process(vmm.pid).unwrap_or_default().iter().map(Mount::from).collect()
+    process::mounts_of(vmm.pid).unwrap_or_default().iter().map(Mount::from).collect()
 }
 
 impl From<&mounts::Mount> for Mount {
