@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod command;
 mod dist;
+mod documents;
 mod guide;
 mod package_test;
 mod pictures;
@@ -32,7 +33,7 @@ usage: cargo xtask COMMAND
   package-test  install, try and purge the Debian package in a separate Debian
   bench         measure jails, their floors and their peers (--quick: a minute, --smoke: seconds, --vm: cgroup v2 in the
                 virtual machine)
-  check         check formatting, rooms, words, lints, documentation, dependencies and the guide's hyperlinks
+  check         check formatting, rooms, words, lints, documentation, dependencies and hyperlinks
   rooms         draw docs/img/rooms.svg, then check the imports between the rooms of the source
   words         print the words to replace in documents, pictures, comments and messages (PATH...: in these files)
   guide         build the guide (docs/guide) to target/guide
