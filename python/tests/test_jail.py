@@ -252,6 +252,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from stockade import Jail
 name, vmm, base, how = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell that started the tests in the background ignores it.
 with Jail(name, vmm, chroot_base=base) as jail:
     vm = jail.launch("sleep")
     print(vm.pid, flush=True)
@@ -266,9 +267,12 @@ def test_a_keyboard_interrupt_ends_a_wait(guard: Guard, how: str) -> None:
         [sys.executable, "-c", INTERRUPTED, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as python:
         assert python.stdout is not None
-        pid = int(python.stdout.readline())
-        python.send_signal(signal.SIGINT)
-        _, errors = python.communicate(timeout=20)
+        try:
+            pid = int(python.stdout.readline())
+            python.send_signal(signal.SIGINT)
+            _, errors = python.communicate(timeout=20)
+        finally:
+            python.kill()
     assert "KeyboardInterrupt" in errors and not is_running(pid)
 
 

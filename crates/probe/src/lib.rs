@@ -30,7 +30,8 @@ use std::process::ExitCode;
 ///
 /// If the first argument is `odd`, the others are a program and its arguments. The probe executes that program with
 /// unusual values of all inherited attributes. If it is `without=OPERATIONS`, the program runs under a seccomp filter that
-/// forbids these operations: `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas.
+/// forbids these operations: `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas. A `!` behind a
+/// name kills the process at the call.
 #[must_use]
 pub fn run(arguments: &[OsString]) -> ExitCode {
     if let [first, program @ ..] = arguments

@@ -174,6 +174,20 @@ fn operations_that_a_filter_refuses_are_found() {
 }
 
 #[test]
+fn operations_that_kill_a_process_are_found() {
+    privileged!(guard, {
+        let probe = program("stockade-probe").display().to_string();
+        let (output, all) = doctor_by(&guard, &[&probe, "without=mount!"]);
+        assert_eq!(output.code, 1);
+        let fact = "signal 31 kills a process at one of its calls, as a seccomp filter does";
+        assert_eq!(graded(&all, "mount-namespace"), ("broken", fact));
+        let calls = all.iter().filter(|finding| finding["check"] == "system-calls");
+        let facts: Vec<_> = calls.map(|finding| finding["fact"].as_str().unwrap()).collect();
+        assert_eq!(facts, ["a seccomp filter forbids mount_setattr", "a seccomp filter forbids open_tree"]);
+    });
+}
+
+#[test]
 fn a_user_namespace_is_not_called_root() {
     privileged!(guard, {
         let (output, all) = doctor_by(&guard, &["unshare", "--user", "--map-root-user"]);

@@ -15,6 +15,7 @@ use crate::capabilities;
 use crate::copy::copy;
 use crate::descriptors::above_standard;
 use crate::execute::ExecuteWith;
+use crate::features::Feature;
 use crate::filter::Filter;
 use crate::inherited::Attribute;
 use crate::mounts;
@@ -150,6 +151,8 @@ pub enum Call {
     },
     /// Open a file in the working directory for reading and writing, and close it (`open`).
     OpenFile(CString),
+    /// Make a call that jails need, without an effect.
+    Probe(Feature),
     /// Copy from one file descriptor to another until the writer closes its end (`read`, `write`).
     ///
     /// The launcher treats this like an exec: nothing after it can fail.
@@ -353,6 +356,7 @@ impl Call {
                 let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 rustix::fs::open(&*name, flags, Mode::empty()).map(drop)
             }
+            Self::Probe(feature) => feature.probe(),
             Self::SetGid(gid) => rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(*gid)),
             Self::ClearGroups => rustix::thread::set_thread_groups(&[]),
             Self::SetUid(uid) => rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(*uid)),

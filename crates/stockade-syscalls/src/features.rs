@@ -40,10 +40,10 @@ impl Feature {
         }
     }
 
-    /// Makes the call with invalid arguments, so that it has no effect.
+    /// Makes the call with invalid arguments, so that it has no effect. A seccomp filter may kill the process for it.
     ///
     /// # Errors
-    /// Returns ENOSYS if the kernel lacks the call, EPERM if a seccomp filter forbids it.
+    /// Returns ENOSYS if the kernel lacks the call, EPERM if a seccomp filter refuses it.
     pub fn probe(self) -> Result<(), Errno> {
         let number = match self {
             Self::Clone3 => libc::SYS_clone3,

@@ -102,6 +102,8 @@ const RETURN: u16 = 0x06;
 
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
+#[cfg(feature = "probe")]
+const KILL: u32 = 0x8000_0000;
 
 impl Filter {
     /// Creates the filter for a process that is root in a jail.
@@ -163,15 +165,18 @@ impl Filter {
         Self(code)
     }
 
-    /// Creates a filter that refuses the calls of these names with EPERM, as a container's filter does; an error is a name
-    /// that it does not know.
+    /// Creates a filter that refuses the calls of these names with EPERM, as a container's filter does, and kills the
+    /// process at those with a `!` behind the name; an error is a name that it does not know.
     #[cfg(feature = "probe")]
     pub(crate) fn refusing<'n>(names: impl Iterator<Item = &'n str>) -> Result<Self, &'n str> {
-        let refuse = FAIL | libc::EPERM as u32;
         let mut code = vec![statement(LOAD, NUMBER_AT)];
         for name in names {
-            for number in calls_of(name).ok_or(name)? {
-                code.extend([jump(EQUAL, *number as u32, 0, 1), statement(RETURN, refuse)]);
+            let (call, action) = match name.strip_suffix('!') {
+                Some(call) => (call, KILL),
+                None => (name, FAIL | libc::EPERM as u32),
+            };
+            for number in calls_of(call).ok_or(name)? {
+                code.extend([jump(EQUAL, *number as u32, 0, 1), statement(RETURN, action)]);
             }
         }
         code.push(statement(RETURN, ALLOW));

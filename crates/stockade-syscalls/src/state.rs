@@ -255,7 +255,8 @@ pub fn make_odd() -> Result<(), (&'static str, io::Error)> {
 /// Forbids operations to this process and its descendants by a seccomp filter.
 ///
 /// # Arguments
-/// `names`: of `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas.
+/// `names`: of `mount`, `unshare`, `setns`, `mknod` and `pivot_root`, separated by commas. A `!` behind a name kills the
+/// process at the call.
 ///
 /// # Errors
 /// Returns an error for an unknown name, and the errors of `prctl`.

@@ -2,6 +2,8 @@
 
 use rustix::io::Errno;
 
+use stockade_syscalls::features::Feature;
+
 use super::trials::{OPEN_NODE, Trial};
 use super::{Finding, Grade, HostFacts};
 use crate::spec::Reason;
@@ -24,25 +26,37 @@ pub(super) fn kernel(facts: &HostFacts, findings: &mut Vec<Finding>) {
         ),
         _ => Finding::good("kernel", format!("Linux {release}")),
     });
-    for (name, since, forbidden) in &facts.missing_calls {
-        // Jails work without mount_setattr.
-        let grade = if *name == "mount_setattr" { Grade::Warning } else { Grade::Broken };
-        let effect = if *name == "mount_setattr" {
-            "no file can be bound, and only the root of a jail is mounted nosuid"
-        } else {
-            "no jail can be created"
-        };
-        findings.push(if *forbidden {
-            let fact = format!("a seccomp filter forbids {name}");
-            Finding::bad("system-calls", grade, fact, effect, "allow it in the container's seccomp profile")
-        } else {
-            let fact = format!("{name} is missing; Linux has it since {since}");
-            Finding::bad("system-calls", grade, fact, effect, "install a newer kernel")
-        });
-    }
-    if facts.missing_calls.is_empty() {
+    let before = findings.len();
+    findings.extend(facts.trials.calls.iter().filter_map(|(feature, trial)| system_call(*feature, trial)));
+    if findings.len() == before {
         findings.push(Finding::good("system-calls", "all system calls that jails need are available"));
     }
+}
+
+/// The finding about a call that jails need, unless it is available.
+fn system_call(feature: Feature, trial: &Trial) -> Option<Finding> {
+    let (name, since) = feature.name_and_version();
+    let (grade, effect) = match feature {
+        Feature::MountSetattr => {
+            (Grade::Warning, "no file can be bound, and only the root of a jail is mounted nosuid")
+        }
+        Feature::Clone3 | Feature::CloseRange | Feature::OpenTree | Feature::Openat2 | Feature::PidfdOpen => {
+            (Grade::Broken, "no jail can be created")
+        }
+    };
+    let (fact, mend) = match trial {
+        Trial::Worked => return None,
+        Trial::Refused { cause: Errno::NOSYS, .. } => {
+            (format!("{name} is missing; Linux has it since {since}"), "install a newer kernel")
+        }
+        Trial::Refused { .. } | Trial::Killed(_) => {
+            (format!("a seccomp filter forbids {name}"), "allow it in the container's seccomp profile")
+        }
+        Trial::Unknown(reason) => {
+            return Some(Finding::unknown("system-calls", format!("{name}: {reason}"), "run doctor again"));
+        }
+    };
+    Some(Finding::bad("system-calls", grade, fact, effect, mend))
 }
 
 /// The major and minor version of a release.

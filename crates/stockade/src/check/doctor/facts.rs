@@ -7,7 +7,6 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
-use stockade_syscalls::features::Feature;
 
 use crate::error::Error;
 use crate::host::{CgroupLayout, TemplateMounts, TrackingPoint};
@@ -43,9 +42,6 @@ pub struct Question {
 pub struct HostFacts {
     /// The kernel's release.
     pub kernel: String,
-    /// System calls that are missing or forbidden: name, the kernel that introduced it, and whether a seccomp filter
-    /// forbids it.
-    pub missing_calls: Vec<(&'static str, &'static str, bool)>,
     /// The effective uid.
     pub uid: u32,
     /// The capabilities that creating jails requires and this process lacks.
@@ -189,10 +185,6 @@ impl HostFacts {
         let tracking = TrackingPoint::find(&cgroups).is_some();
         let listings = question.store.list();
         let count = |state| listings.iter().flatten().filter(|listing| listing.state == state).count();
-        let probe = |feature: Feature| {
-            let (name, version) = feature.name_and_version();
-            feature.probe().err().map(|cause| (name, version, cause == Errno::PERM))
-        };
         let is_none_allowed =
             |kind: &&str| number(&format!("/proc/sys/user/max_{kind}_namespaces")).fact() == Some(&0);
         let base = BaseFacts::read(question);
@@ -209,7 +201,6 @@ impl HostFacts {
             unread_proc: OF_PROC.into_iter().filter_map(|path| Some(read(path).err()?.to_string())).collect(),
             no_cgroups,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            missing_calls: Feature::ALL.into_iter().filter_map(probe).collect(),
             uid: rustix::process::geteuid().as_raw(),
             missing_capabilities: CAPABILITIES
                 .into_iter()

@@ -1,4 +1,5 @@
 use rustix::io::Errno;
+use stockade_syscalls::features::Feature;
 
 use super::*;
 use crate::check::known::Known;
@@ -83,11 +84,19 @@ fn each_fault_has_one_finding_of_its_grade() {
     let cases: Vec<(fn(&mut HostFacts), _)> = vec![
         (|f| f.kernel = "5.4.0".into(), one("kernel", Grade::Broken, "Linux 5.4.0 is older than 5.10")),
         (
-            |f| f.missing_calls = vec![("openat2", "5.6", true)],
+            |f| {
+                f.trials.calls =
+                    vec![(Feature::Openat2, Trial::Refused { call: "openat2", cause: Errno::PERM })]
+            },
             one("system-calls", Grade::Broken, "a seccomp filter forbids openat2"),
         ),
         (
-            |f| f.missing_calls = vec![("mount_setattr", "5.12", false)],
+            |f| {
+                f.trials.calls = vec![
+                    (Feature::MountSetattr, Trial::Refused { call: "mount_setattr", cause: Errno::NOSYS }),
+                    (Feature::Clone3, Trial::Worked),
+                ];
+            },
             one("system-calls", Grade::Warning, "mount_setattr is missing; Linux has it since 5.12"),
         ),
         (|f| f.uid = 1000, one("privileges", Grade::Broken, "this is uid 1000")),

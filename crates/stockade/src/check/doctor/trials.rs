@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stockade_syscalls::call::Call;
+use stockade_syscalls::features::Feature;
 use stockade_syscalls::namespace::namespace_file;
 use stockade_syscalls::program::Program;
 use stockade_syscalls::spawn::{CloneOptions, Released, spawn};
@@ -43,6 +44,8 @@ pub enum Trial {
 /// The outcomes of all trials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trials {
+    /// The calls that jails need.
+    pub calls: Vec<(Feature, Trial)>,
     /// Creating a mount namespace and changing its root to the base.
     pub mounts: Trial,
     /// Creating namespaces of the kinds pid, net and ipc.
@@ -64,7 +67,12 @@ impl Trials {
     pub(super) fn make(base: &Path, uid: u32) -> Self {
         let namespace = |kind, options| (kind, run(Vec::new(), options));
         let plain = CloneOptions::default();
+        let call = |feature: Feature| {
+            let (name, _) = feature.name_and_version();
+            (feature, run(vec![(name, Call::Probe(feature))], plain))
+        };
         Self {
+            calls: Feature::ALL.map(call).to_vec(),
             mounts: mounts(base),
             namespaces: vec![
                 namespace("pid", CloneOptions { pid_namespace: true, ..plain }),
