@@ -84,6 +84,7 @@ fn parts(error: &Error) -> (Option<String>, Option<PathBuf>, Option<Errno>) {
             let path = argument.starts_with('/').then(|| PathBuf::from(argument));
             (Some(operation.to_string()), path, Some(*cause))
         }
+        Error::NoInterpreter { step, .. } => (Some(step.to_string()), None, Some(Errno::NOENT)),
         Error::Enter { step, cause } => (Some(step.to_string()), None, Some(*cause)),
         Error::MoveToParent { cgroup, cause } => {
             (Some("move into cgroup".into()), Some(cgroup.as_path().into()), Some(*cause))

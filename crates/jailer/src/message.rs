@@ -49,6 +49,7 @@ pub(crate) fn of_check(error: &Error) -> String {
         | Error::Unseen { .. }
         | Error::NotTakenOut { .. }
         | Error::Enter { .. }
+        | Error::NoInterpreter { .. }
         | Error::NoParentCgroup { .. }
         | Error::CgroupSetting { .. }
         | Error::Frozen { .. }
@@ -61,6 +62,7 @@ pub(crate) fn of_check(error: &Error) -> String {
     }
 }
 
+const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 
 /// The message for a wrong flag. An error that only stockade's own flags can cause has stockade's text.
@@ -134,6 +136,11 @@ impl Messages {
                 "Failed to open {}: Text file busy (os error 26)\nHint: The jail is in use by process {pid}.",
                 self.executable
             ),
+            Error::NoInterpreter { step, interpreter } => {
+                let failed = of_step(step, &std::io::Error::from_raw_os_error(ENOENT))
+                    .unwrap_or_else(|| error.to_string());
+                format!("{failed}\nHint: Its {interpreter} is not in the jail, use a static executable.")
+            }
             Error::Enter { step, cause } => of_step(step, cause).unwrap_or_else(|| error.to_string()),
             _ => of_check(error),
         }

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stockade::spec::libraries::Libraries;
+use stockade::spec::libraries::{Interpreter, Libraries};
 use stockade::spec::{ExecFile, HostPath, JailSpec};
 use stockade::steps::Step;
-use stockade::{Created, ErrorKind, ExitStatus, How, Placement, Streams};
+use stockade::{Created, Error, ErrorKind, ExitStatus, How, Placement, Streams};
 use testkit::{Guard, Privilege, privileged};
 
 /// A jail for a program, with its shared libraries.
@@ -140,8 +140,15 @@ fn a_program_without_its_libraries_fails_with_the_reason() {
         spec.libraries = Libraries::default();
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).expect_err("no loader");
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        let line = "cannot execute in the jail: /layered: no such file or directory; the file is in the jail, so its \
-                    interpreter is missing: use a static executable or place its shared libraries";
+        let Error::NoInterpreter { interpreter: Interpreter::Loader(loader), .. } = &error else {
+            panic!("{error}")
+        };
+        assert!(loader.exists(), "{loader:?}");
+        let line = format!(
+            "cannot execute in the jail: /layered: its dynamic loader '{}' is not in the jail; place it with its shared \
+             libraries, or use a static executable",
+            loader.display()
+        );
         assert_eq!(error.to_string(), line);
     });
 }

@@ -47,6 +47,13 @@ pub(crate) fn refuses(output: &Output, message: &str) {
     refuses_with(output, &[message.to_owned()]);
 }
 
+/// Asserts the failure to execute a file whose interpreter is not in the jail. The drop-in names that.
+pub(crate) fn finds_no_interpreter(output: &Output, interpreter: &str) {
+    let text = "Failed to exec into Firecracker: No such file or directory (os error 2)";
+    let hint = format!("{text}\nHint: Its {interpreter} is not in the jail, use a static executable.");
+    refuses(output, &drop_in_or_firecracker(hint, text.to_owned()));
+}
+
 /// Asserts a refusal with one of these messages.
 fn refuses_with(output: &Output, messages: &[String]) {
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
@@ -126,6 +133,9 @@ impl<'g> Fixture<'g> {
         }
         Self { guard, base, exec, id: "jail-1".to_owned() }
     }
+
+    /// The interpreter of [`Self::with_script`], as a message names it.
+    pub(crate) const INTERPRETER: &'static str = "interpreter '/no/such/interpreter'";
 
     /// A fixture whose VMM is a script with an interpreter that is not in the jail.
     pub(crate) fn with_script(guard: &'g Guard) -> Self {

@@ -9,8 +9,8 @@ use std::process::Stdio;
 use serde_json::json;
 
 use crate::fixture::{
-    Fixture, GID, UID, conforms, drop_in_or_firecracker, json_lines, no_text, panicked, refuses, session,
-    status,
+    Fixture, GID, UID, conforms, drop_in_or_firecracker, finds_no_interpreter, json_lines, no_text, panicked,
+    refuses, session, status,
 };
 
 #[test]
@@ -172,10 +172,23 @@ fn extra_arguments_may_be_other_than_utf8() {
 }
 
 #[test]
+fn a_dynamic_executable_is_reported_with_its_loader() {
+    conforms!(fixture, {
+        fs::remove_file(&fixture.exec).unwrap();
+        fs::copy("/bin/ls", &fixture.exec).unwrap();
+        let loader = if cfg!(target_arch = "x86_64") {
+            "dynamic loader '/lib64/ld-linux-x86-64.so.2'"
+        } else {
+            "dynamic loader '/lib/ld-linux-aarch64.so.1'"
+        };
+        finds_no_interpreter(&fixture.run(&[], &[]), loader);
+    });
+}
+
+#[test]
 fn an_executable_that_cannot_be_executed_is_reported() {
     conforms!(fixture = Fixture::with_script, {
-        let text = "Failed to exec into Firecracker: No such file or directory (os error 2)";
-        refuses(&fixture.run(&[], &[]), text);
+        finds_no_interpreter(&fixture.run(&[], &[]), Fixture::INTERPRETER);
         fs::set_permissions(&fixture.exec, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         fixture.id = "other".to_owned();
         let text = "Failed to exec into Firecracker: Permission denied (os error 13)";

@@ -6,7 +6,7 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
-use stockade::spec::libraries::LibraryError;
+use stockade::spec::libraries::{Interpreter, LibraryError};
 use stockade::spec::{CgroupVersion, JailSpec, SpecError};
 use stockade::steps::Note;
 use stockade::{CgroupLayout, Error, ErrorKind, Layout, PlacementError};
@@ -120,6 +120,9 @@ pub(crate) fn launch_failed(error: &Error, spec: &JailSpec) -> Failure {
                 ));
             }
             failure(error)
+        }
+        Error::NoInterpreter { interpreter: Interpreter::Loader(_), .. } => {
+            Failure::new(format!("{error}, or omit --no-closure"))
         }
         Error::Enter { step, cause } => match &**step {
             EnterStep::LimitFileSize { .. } | EnterStep::LimitOpenFiles { .. } => {

@@ -17,8 +17,8 @@ fn a_vmm_that_cannot_be_executed_is_named_with_the_reason() {
         let mut arguments = line.arguments("run");
         arguments.push("--no-closure".into());
         let output = run("stockade", &arguments);
-        let said = "stockade: cannot execute in the jail: /script: no such file or directory; the file is in the \
-                    jail, so its interpreter is missing: use a static executable or place its shared libraries\n";
+        let said = "stockade: cannot execute in the jail: /script: its interpreter '/no/such/interpreter' is not in the \
+                    jail; place it with its shared libraries, or use a static executable\n";
         assert_eq!((output.code, output.stderr.as_str()), (125, said));
         nothing_created(&guard);
         let plain = guard.file("plain", "no program");

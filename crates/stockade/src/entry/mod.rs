@@ -3,6 +3,7 @@
 mod argument;
 mod attributes;
 mod bind;
+mod interpreter;
 pub(crate) mod program;
 mod step;
 
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 
 pub use argument::Argument;
 pub use bind::{Bind, Inode};
+pub(crate) use interpreter::missing_interpreter;
 pub use step::EnterStep;
 pub(crate) use step::InExec;
 

@@ -3,6 +3,7 @@
 mod placement;
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use stockade_syscalls::mount_table::OWN_TABLE;
 
 pub use placement::PlacementError;
 
-use crate::entry::{EnterStep, EntryError};
+use crate::entry::{EnterStep, EntryError, missing_interpreter};
 pub(crate) use crate::spec::errno;
+use crate::spec::libraries::Interpreter;
 use crate::spec::{
     CgroupSetting, CgroupVersion, ExitStatus, HostPath, JailId, JailPath, ParentCgroup, Reason, SpecError,
 };
@@ -143,6 +145,16 @@ pub enum Error {
         /// The kernel's error.
         cause: Errno,
     },
+    /// The VMM's executable names an interpreter, such as its dynamic loader, that is not in the jail.
+    #[error(
+        "cannot {step}: its {interpreter} is not in the jail; place it with its shared libraries, or use a static executable"
+    )]
+    NoInterpreter {
+        /// The execution of the VMM.
+        step: Box<EnterStep>,
+        /// The interpreter.
+        interpreter: Interpreter,
+    },
     /// A frozen cgroup keeps the VMM, or an exec process, from starting.
     #[error("'{file}' freezes the jail's processes; write {thaw} to that file")]
     Frozen {
@@ -249,7 +261,9 @@ impl Error {
             | Self::Exited(_)
             | Self::Foreign(_) => ErrorKind::InUse,
             Self::Unseen { .. } => ErrorKind::PermissionDenied,
-            Self::NotRunning(_) | Self::NoParentCgroup { .. } => ErrorKind::NotFound,
+            Self::NotRunning(_) | Self::NoParentCgroup { .. } | Self::NoInterpreter { .. } => {
+                ErrorKind::NotFound
+            }
             Self::InTheWay { .. } | Self::HardLink { .. } | Self::NotAFile(_) => ErrorKind::InTheWay,
             Self::Receipt { .. } => ErrorKind::BadReceipt,
             Self::NotTakenOut { .. }
@@ -314,6 +328,22 @@ impl From<EntryError> for Error {
     }
 }
 
+impl EntryError {
+    /// The error of a process that failed on its way to its program.
+    ///
+    /// # Arguments
+    /// `root`: the jail's root directory, if it can be opened
+    pub(crate) fn explained(self, root: Option<BorrowedFd<'_>>) -> Error {
+        if let (Self::Failed { step, cause: Errno::NOENT }, Some(root)) = (&self, root)
+            && let EnterStep::Execute { path, .. } = &**step
+            && let Some(interpreter) = missing_interpreter(root, path)
+        {
+            return Error::NoInterpreter { step: step.clone(), interpreter };
+        }
+        self.into()
+    }
+}
+
 impl From<sys::error::Error> for Error {
     fn from(error: sys::error::Error) -> Self {
         let sys::error::Error { operation, argument, cause } = error;
@@ -356,8 +386,7 @@ fn appended(lines: &[String]) -> String {
 fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     match (step, cause) {
         (EnterStep::Execute { .. }, Errno::NOENT) => {
-            "; the file is in the jail, so its interpreter is missing: use a static executable or place its shared \
-             libraries"
+            "; place the interpreter and the shared libraries that it needs, or use a static executable"
         }
         (EnterStep::Execute { .. }, Errno::ACCESS) => {
             "; make it executable, and mount its filesystem without noexec"

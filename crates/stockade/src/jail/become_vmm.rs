@@ -1,11 +1,17 @@
 //! As Firecracker's jailer does: the process that creates the jail becomes the VMM.
 
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, ResolveFlags};
+
 use crate::entry::program::Entry;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{LaunchMode, Plan, plan};
 use crate::spec::{JailSpec, Layout};
 use crate::steps::StepContext;
+use crate::sys::open::open_directory;
 
 pub use stockade_syscalls::program::close_inherited;
 
@@ -21,7 +27,9 @@ pub fn become_vmm(spec: &JailSpec, host: &Host, warn: &mut dyn FnMut(&Error)) ->
     match prepare(spec, host, warn) {
         Ok(mut entry) => {
             let failure = entry.program.run();
-            entry.error(failure.call, failure.errno).into()
+            // This process is in the jail.
+            let root = open_directory(CWD, Path::new("/"), ResolveFlags::empty()).ok();
+            entry.error(failure.call, failure.errno).explained(root.as_ref().map(AsFd::as_fd))
         }
         Err(error) => error,
     }

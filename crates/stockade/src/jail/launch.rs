@@ -22,6 +22,7 @@ use crate::spec::{JailPath, Netns};
 use crate::state::Receipt;
 use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
+use crate::sys::jail_root::JailRoot;
 use crate::sys::process::{Moment, PidFd};
 use crate::sys::release::{Outcome, hindrance_of};
 
@@ -212,7 +213,10 @@ fn release(
         let (process, outcome) = PidFd::release(child);
         let failed = match outcome {
             Ok(Outcome::Executed) => return Ok(process),
-            Ok(Outcome::Failed(failure)) => entry.error(failure.call, failure.errno).into(),
+            Ok(Outcome::Failed(failure)) => {
+                let tree = jail.ctx.tree().ok();
+                entry.error(failure.call, failure.errno).explained(tree.as_deref().map(JailRoot::root))
+            }
             Ok(Outcome::Hindered(hindrance)) => Error::hindered(vmm.pid, hindrance),
             Err(cause) => entry.clone_error(cause).into(),
         };

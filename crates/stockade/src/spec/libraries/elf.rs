@@ -14,6 +14,9 @@ use object::{Endianness, ReadCache, ReadRef};
 use super::LibraryError;
 use crate::spec::errno;
 
+/// The length of a script's first line that the kernel reads, in bytes.
+pub(super) const LONGEST_LINE: u64 = 256;
+
 /// The kind of a file.
 pub(super) enum Content {
     Elf(Image),
@@ -55,8 +58,7 @@ pub(super) fn read(path: &Path) -> Result<Content, LibraryError> {
     }
     let mut file = File::open(path).map_err(|e| failed(&e))?;
     let mut beginning = Vec::new();
-    // The kernel reads the same length of a script's first line.
-    file.by_ref().take(256).read_to_end(&mut beginning).map_err(|e| failed(&e))?;
+    file.by_ref().take(LONGEST_LINE).read_to_end(&mut beginning).map_err(|e| failed(&e))?;
     if let Some(line) = beginning.strip_prefix(b"#!") {
         return Ok(Content::Script(interpreter_of(line)));
     }
@@ -90,10 +92,35 @@ fn is_absence(cause: rustix::io::Errno) -> bool {
 }
 
 /// The interpreter in the first line of a script.
-fn interpreter_of(line: &[u8]) -> PathBuf {
+pub(super) fn interpreter_of(line: &[u8]) -> PathBuf {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let mut parts = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|part| !part.is_empty());
     PathBuf::from(OsStr::from_bytes(parts.next().unwrap_or_default()))
+}
+
+/// The dynamic loader of an ELF executable; `None` if it has none, or is no ELF file.
+pub(super) fn loader_of(file: File, beginning: &[u8]) -> Option<PathBuf> {
+    let data = ReadCache::new(file);
+    let loader = match beginning.get(4) {
+        Some(&class) if class == elf::ELFCLASS32.0 => loader::<FileHeader32<Endianness>, _>(&data),
+        _ => loader::<FileHeader64<Endianness>, _>(&data),
+    };
+    loader.ok()?
+}
+
+fn loader<'data, Elf, R>(data: R) -> Result<Option<PathBuf>, ObjectError>
+where
+    Elf: FileHeader<Endian = Endianness>,
+    R: ReadRef<'data>,
+{
+    let header = Elf::parse(data)?;
+    let endian = header.endian()?;
+    for segment in header.program_headers(endian, data)? {
+        if let Some(path) = segment.interpreter(endian, data)? {
+            return Ok(Some(PathBuf::from(OsStr::from_bytes(path))));
+        }
+    }
+    Ok(None)
 }
 
 /// The problem of a corrupt ELF file.

@@ -30,6 +30,7 @@
 
 mod elf;
 mod error;
+mod interpreter;
 mod ld_cache;
 mod loader;
 mod resolve;
@@ -40,6 +41,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use error::LibraryError;
+pub use interpreter::Interpreter;
 
 use crate::spec::{ExecFile, HostPath, JailPath};
 use elf::Content;
