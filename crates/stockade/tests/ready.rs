@@ -48,3 +48,31 @@ fn wait_ready_waits_for_the_socket() {
         assert!(running.teardown().unwrap().is_clean());
     });
 }
+
+#[test]
+fn wait_ready_waits_for_the_sockets_directory() {
+    privileged!(guard, {
+        let socket = JailPath::new("a/b/api.sock").unwrap();
+        let mut running =
+            launch(&guard, &["sleep-ms=400", "listen=/a/b/api.sock", "sleep"], Streams::default());
+        let (directory, owner) = (running.receipt().root().join("a/b"), running.receipt().spec.owner);
+        let creating = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            std::fs::create_dir_all(&directory).unwrap();
+            std::os::unix::fs::chown(&directory, Some(owner.uid), Some(owner.gid)).unwrap();
+        });
+        running.wait_ready(&socket, LONG).unwrap();
+        creating.join().unwrap();
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}
+
+#[test]
+fn an_early_exit_is_reported_without_the_sockets_directory() {
+    privileged!(guard, {
+        let mut running = launch(&guard, &["listen=/a/b/api.sock", "exit=4"], Streams::default());
+        let error = running.wait_ready(&JailPath::new("a/b/api.sock").unwrap(), LONG).unwrap_err();
+        assert!(matches!(&error, Error::ExitedEarly { status: ExitStatus::Exited(4), .. }), "{error}");
+        assert!(running.teardown().unwrap().is_clean());
+    });
+}

@@ -21,6 +21,12 @@ use crate::sys::jail_root::JailRoot;
 /// creation, but not the `listen` after it.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
+/// The delay before the next look at a socket in a directory that does not exist yet.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// The delay before the next look at a socket in a watched directory, which the VMM may replace by another one.
+const LOOK_ANYWAY_AFTER: Duration = Duration::from_millis(100);
+
 /// The number of last log lines in an error.
 const LAST_LINES: usize = 10;
 
@@ -41,12 +47,15 @@ impl Running {
     /// [`Error::NotReady`] after `timeout`, otherwise the error of the kernel.
     pub fn wait_ready(&mut self, socket: &JailPath, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        let changes = self.watch_directory_of(socket)?;
+        let changes = Inotify::new().context(Operation::Open, self.tree()?.host_path(socket))?;
+        let mut is_watched = false;
         loop {
+            is_watched = is_watched || self.watch_directory_of(socket, &changes)?;
             let again = match connect(self.tree()?, socket)? {
                 Socket::Accepts => return Ok(()),
                 Socket::Refuses => deadline.min(Instant::now() + TRY_AGAIN_AFTER),
-                Socket::Missing => deadline,
+                Socket::Missing if is_watched => deadline.min(Instant::now() + LOOK_ANYWAY_AFTER),
+                Socket::Missing => deadline.min(Instant::now() + LOOK_AGAIN_AFTER),
             };
             if let Some(ended) = self.wait_timeout(Duration::ZERO)? {
                 let id = self.receipt().id.clone();
@@ -64,16 +73,14 @@ impl Running {
         }
     }
 
-    /// Watches the socket's directory for new files.
-    fn watch_directory_of(&self, socket: &JailPath) -> Result<Inotify> {
+    /// Watches the socket's directory for new files. False if the VMM has not created it yet.
+    fn watch_directory_of(&self, socket: &JailPath, changes: &Inotify) -> Result<bool> {
         let tree = self.tree()?;
-        let directory = tree.directory_of(socket)?;
-        let at = tree.host_path(socket);
-        let changes = Inotify::new().context(Operation::Open, &at)?;
+        let Some(directory) = tree.directory_of(socket)? else { return Ok(false) };
         let events = WatchFlags::CREATE | WatchFlags::MOVED_TO;
         // By file descriptor, because its path may lead elsewhere now.
-        changes.watch(fd_path(&directory), events).context(Operation::Open, &at)?;
-        Ok(changes)
+        changes.watch(fd_path(&directory), events).context(Operation::Open, tree.host_path(socket))?;
+        Ok(true)
     }
 
     /// Waits until the directory changes, the VMM exits, or the time `again` is reached.

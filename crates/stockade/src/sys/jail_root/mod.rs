@@ -92,9 +92,13 @@ impl JailRoot {
         Ok((opened, name))
     }
 
-    /// Opens the directory that `path` is in.
-    pub(crate) fn directory_of(&self, path: &JailPath) -> Result<OwnedFd> {
-        self.parent(path).map(|(directory, _)| directory)
+    /// Opens the directory that `path` is in; `None` if it does not exist.
+    pub(crate) fn directory_of(&self, path: &JailPath) -> Result<Option<OwnedFd>> {
+        match self.parent(path) {
+            Ok((directory, _)) => Ok(Some(directory)),
+            Err(Error { cause: Errno::NOENT | Errno::NOTDIR, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a directory in an existing one, and sets its mode and owner. An existing directory is taken over.
