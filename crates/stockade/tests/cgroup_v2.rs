@@ -362,7 +362,9 @@ fn a_disk_is_limited_by_its_number() {
         if !controllers.split(' ').any(|name| name == "io") {
             return testkit::skip("a_disk_is_limited_by_its_number", "io in cgroup v2");
         }
-        let Some(device) = fs::read_dir("/sys/block").unwrap().flatten().next() else {
+        let mut devices: Vec<_> = fs::read_dir("/sys/block").unwrap().flatten().collect();
+        devices.sort_by_key(fs::DirEntry::path);
+        let Some(device) = devices.first() else {
             return testkit::skip("a_disk_is_limited_by_its_number", "a block device");
         };
         let device = read(device.path().join("dev"));

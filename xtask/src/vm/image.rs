@@ -65,8 +65,12 @@ fn suite(built: &[Value], package: &str, target: &str) -> Done<Suite> {
 
 /// Creates the initramfs of the suites. Tests find the programs in the directory above their own, as in cargo's target
 /// directory.
-pub(crate) fn make(suites: &[Suite], programs: &[&str]) -> Done<PathBuf> {
+///
+/// # Arguments
+/// `driver`: the kernel's driver of loop devices.
+pub(crate) fn make(suites: &[Suite], programs: &[&str], driver: &Path) -> Done<PathBuf> {
     let mut image = Tree::with_a_system()?;
+    image.copy(driver, "system/loop.ko")?;
     let mut list = String::new();
     for Suite { target, binary, tests } in suites {
         image.program(binary, &format!("system/target/deps/{target}"))?;
@@ -134,6 +138,11 @@ impl Tree {
     fn file(&mut self, name: &str, text: &str) -> Done {
         let path = self.prepare(name)?;
         fs::write(&path, text).map_err(|e| format!("write {}: {e}", path.display()))
+    }
+
+    fn copy(&mut self, from: &Path, name: &str) -> Done {
+        let path = self.prepare(name)?;
+        fs::copy(from, &path).map(drop).map_err(|e| format!("copy {}: {e}", from.display()))
     }
 
     /// Adds a program without debug information, because the emulated processor is slow.

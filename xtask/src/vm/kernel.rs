@@ -9,10 +9,18 @@ use crate::command::{Done, cache, run};
 /// The metapackage of the newest kernel for virtual machines, which is small.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
+/// The driver of loop devices, which gives the machine a block device without a disk.
+const DRIVER: &str = "loop.ko";
+
+/// The driver of loop devices, which [`fetch`] has put into the cache.
+pub(crate) fn driver() -> Done<PathBuf> {
+    Ok(cache()?.join(DRIVER))
+}
+
 /// The kernel's image, from the cache or from Debian.
 pub(crate) fn fetch() -> Done<PathBuf> {
-    let image = cache()?.join("vmlinuz");
-    if image.is_file() {
+    let (image, driver) = (cache()?.join("vmlinuz"), cache()?.join(DRIVER));
+    if image.is_file() && driver.is_file() {
         return Ok(image);
     }
     if std::env::consts::ARCH != "x86_64" {
@@ -28,9 +36,16 @@ pub(crate) fn fetch() -> Done<PathBuf> {
     })?;
     let tree = scratch.join("tree");
     run(Command::new("dpkg").arg("-x").args([&package, &tree]))?;
-    let unpacked = find(&tree.join("boot"), "vmlinuz-")?;
-    // Renamed last, so that an interrupted run leaves no incomplete kernel under this name.
-    fs::rename(&unpacked, &image).map_err(|e| format!("rename {}: {e}", unpacked.display()))?;
+    let drivers = find(&tree.join("lib/modules"), "")?.join("kernel/drivers/block");
+    let mut unpacked = find(&drivers, DRIVER)?;
+    if unpacked.extension().is_some_and(|kind| kind == "xz") {
+        run(Command::new("xz").arg("--decompress").arg(&unpacked))?;
+        unpacked.set_extension("");
+    }
+    // Renamed last, so that an interrupted run leaves nothing incomplete under these names.
+    for (from, to) in [(unpacked, &driver), (find(&tree.join("boot"), "vmlinuz-")?, &image)] {
+        fs::rename(&from, to).map_err(|e| format!("rename {}: {e}", from.display()))?;
+    }
     let _ = fs::remove_dir_all(&scratch);
     Ok(image)
 }

@@ -1,7 +1,7 @@
 //! Runs the tests that need cgroup v2 only in a virtual machine.
 //!
 //! The machine is Debian's kernel under QEMU, and an initramfs with busybox and this workspace's static programs. It
-//! has no disk, no network and no KVM. The host needs only the programs that `setup` installs.
+//! has loop devices, no disk, no network and no KVM. The host needs only the programs that `setup` installs.
 
 mod image;
 mod kernel;
@@ -39,7 +39,7 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
     let kernel = kernel::fetch()?;
     let suites = image::build_suites(SUITES)?;
-    let image = image::make(&suites, PROGRAMS)?;
+    let image = image::make(&suites, PROGRAMS, &kernel::driver()?)?;
     let mut report = Report::default();
     let mut last = Instant::now();
     let ran = machine::run(&kernel, &image, "", |line| {
@@ -71,8 +71,9 @@ pub(crate) fn bench(programs: &[PathBuf], arguments: &[&str]) -> Done {
 /// Opens a shell on the machine's console.
 pub(crate) fn shell() -> Done {
     setup::setup()?;
-    let image = image::make(&image::build_suites(SUITES)?, PROGRAMS)?;
-    machine::shell(&kernel::fetch()?, &image)
+    let kernel = kernel::fetch()?;
+    let image = image::make(&image::build_suites(SUITES)?, PROGRAMS, &kernel::driver()?)?;
+    machine::shell(&kernel, &image)
 }
 
 /// Prints the results. A test without a result counts as failed.

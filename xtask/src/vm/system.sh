@@ -17,6 +17,7 @@ mount -t tmpfs -o mode=755 run /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo root:x:0:0:root:/:/bin/sh >/etc/passwd
 hostname stockade-vm
+[ ! -e /loop.ko ] || insmod /loop.ko
 ip link set lo up
 
 if [ -n "$STOCKADE_SHELL" ]; then
