@@ -53,7 +53,7 @@ pub use jail::{
     Leftover, Report, Running, Stopped, Streams, TeardownOptions, VmmHandle, become_vmm, close_inherited,
     stop_all, teardown_all, teardown_all_with_progress,
 };
-pub use plan::{LaunchMode, Plan, decide_placement, plan};
+pub use plan::{LaunchMode, Plan, Sharing, decide_placement, plan};
 pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
 pub use sys::{OnProgress, ProcessRef, Progress};

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use stockade::spec::{HostPath, JailPath, Owner};
 use stockade::steps::{Ramfs, Step};
-use stockade::{AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Store};
+use stockade::{
+    AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Placement, PlacementError, Sharing, Store,
+};
 use testkit::{Guard, cgroup_v1_mount, has, mount_lines_with, privileged, probe_spec, program, run_with};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
@@ -291,4 +293,181 @@ fn owning_process() {
     loop {
         std::thread::park();
     }
+}
+
+/// A named pipe of the host.
+fn fifo(path: &Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+}
+
+fn owner_of(path: &Path) -> (u32, u32) {
+    let facts = fs::symlink_metadata(path).unwrap();
+    (facts.uid(), facts.gid())
+}
+
+const JAILS: (u32, u32) = (OWNER.uid, OWNER.gid);
+
+#[test]
+fn a_named_pipe_and_a_socket_are_shared_with_the_jail() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let (pipe, socket) = (guard.directory().join("pipe"), guard.directory().join("socket"));
+        fifo(&pipe);
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for source in [&pipe, &socket] {
+            assert_eq!(
+                adopted
+                    .share(source, OWNER, Sharing::Never)
+                    .map_err(|e| e.to_string())
+                    .unwrap_err()
+                    .split(' ')
+                    .nth(1),
+                Some("was")
+            );
+            let placed = adopted.share(source, OWNER, Sharing::OwnDirectory).unwrap().unwrap();
+            let inside = root(&adopted).join(source.file_name().unwrap());
+            assert_eq!(placed.path.absolute(), Path::new("/").join(source.file_name().unwrap()));
+            assert_eq!(owner_of(&inside), JAILS);
+            assert_eq!(
+                fs::symlink_metadata(&inside).unwrap().ino(),
+                fs::symlink_metadata(source).unwrap().ino()
+            );
+        }
+    });
+}
+
+#[test]
+fn a_named_pipe_of_others_is_not_given_away() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let (theirs, linked) = (guard.directory().join("theirs"), guard.directory().join("linked"));
+        fifo(&theirs);
+        std::os::unix::fs::chown(&theirs, Some(4321), Some(4321)).unwrap();
+        fifo(&linked);
+        fs::hard_link(&linked, guard.directory().join("other-name")).unwrap();
+        for (path, before) in [(&theirs, (4321, 4321)), (&linked, (0, 0))] {
+            let refused = adopted.share(path, OWNER, Sharing::OwnDirectory);
+            assert!(matches!(refused, Err(Error::Placement(PlacementError::NotShared(..)))), "{refused:?}");
+            assert_eq!(owner_of(path), before);
+            assert!(adopted.share(path, OWNER, Sharing::Always).unwrap().is_some());
+            assert_eq!(owner_of(path), JAILS);
+        }
+    });
+}
+
+#[test]
+fn files_in_the_jails_own_directory_are_shared() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let own = root(&adopted).parent().unwrap().to_owned();
+        let (log, elsewhere) = (own.join("log"), guard.file("elsewhere", ""));
+        fs::write(&log, "").unwrap();
+        assert!(adopted.share(&log, OWNER, Sharing::Never).unwrap().is_none());
+        assert!(adopted.share(&elsewhere, OWNER, Sharing::OwnDirectory).unwrap().is_none());
+        for _ in 0..2 {
+            adopted
+                .share(Placement::new(&log).named("logs/log"), OWNER, Sharing::OwnDirectory)
+                .unwrap()
+                .unwrap();
+        }
+        fs::write(root(&adopted).join("logs/log"), "written inside").unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "written inside");
+        assert_eq!((owner_of(&log), owner_of(&elsewhere)), (JAILS, (0, 0)));
+        let left: Vec<_> = fs::read_dir(root(&adopted).join("logs")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "no temporary name remains");
+        adopted.share(&elsewhere, OWNER, Sharing::Always).unwrap().unwrap();
+        assert_eq!(owner_of(&elsewhere), JAILS);
+    });
+}
+
+#[test]
+fn files_that_others_use_or_with_privileges_are_not_shared() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let own = root(&adopted).parent().unwrap().to_owned();
+        let image = guard.file("image", "of all");
+        fs::hard_link(&image, own.join("image")).unwrap();
+        fs::write(own.join("suid"), "").unwrap();
+        fs::set_permissions(own.join("suid"), std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+        std::os::unix::fs::symlink(&image, own.join("symlink")).unwrap();
+        for name in ["image", "suid", "symlink"] {
+            assert!(adopted.share(own.join(name), OWNER, Sharing::OwnDirectory).unwrap().is_none(), "{name}");
+        }
+        assert!(adopted.share(own.join("suid"), OWNER, Sharing::Always).unwrap().is_none());
+        assert_eq!((owner_of(&image), owner_of(&own.join("suid"))), ((0, 0), (0, 0)));
+        assert_eq!(fs::metadata(own.join("suid")).unwrap().mode() & 0o7777, 0o4755);
+    });
+}
+
+#[test]
+fn a_path_through_the_jails_root_follows_no_symlink() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let (victims, root) = (guard.directory().join("victims"), root(&adopted));
+        fs::create_dir(&victims).unwrap();
+        fs::write(victims.join("secret"), "untouched").unwrap();
+        std::os::unix::fs::symlink(&victims, root.join("directory")).unwrap();
+        std::os::unix::fs::symlink(victims.join("secret"), root.join("secret")).unwrap();
+        for source in [root.join("directory/secret"), root.join("secret")] {
+            for sharing in [Sharing::OwnDirectory, Sharing::Always] {
+                let refused = adopted.share(Placement::new(&source).named("x"), OWNER, sharing);
+                assert!(
+                    matches!(refused, Err(Error::Placement(PlacementError::SymlinkInJail(_)))),
+                    "{refused:?}"
+                );
+            }
+            assert!(adopted.place(Placement::new(&source).named("x"), OWNER).is_err());
+        }
+        assert!(!root.join("x").exists());
+        assert_eq!(owner_of(&victims.join("secret")), (0, 0));
+        // A file of the jail itself can be shared and copied.
+        fs::write(root.join("own"), "of the jail").unwrap();
+        adopted
+            .share(Placement::new(root.join("own")).named("shared"), OWNER, Sharing::OwnDirectory)
+            .unwrap()
+            .unwrap();
+        adopted.place(Placement::new(root.join("own")).named("copy"), OWNER).unwrap();
+        assert_eq!(fs::read_to_string(root.join("copy")).unwrap(), "of the jail");
+    });
+}
+
+#[test]
+fn a_lone_root_leaves_the_jails_beside_it() {
+    privileged!(guard, {
+        let base = HostPath::future_directory(&guard.base()).unwrap();
+        let beside = guard.store().adopt(&spec(&guard, "beside")).unwrap();
+        let lone = |name: &str, below: &str| AdoptSpec {
+            name: guard.named(name).parse().unwrap(),
+            base: base.clone(),
+            jail: Some(Layout::lone_root(base.clone(), Path::new(below)).unwrap()),
+            options: AdoptOptions::default(),
+        };
+        let mut adopted = guard.store().adopt(&lone("lone", VMM)).unwrap();
+        adopted.make_root().unwrap();
+        adopted.make_root().unwrap();
+        let image = guard.file("image", "content");
+        adopted.place(&image, OWNER).unwrap();
+        assert!(base.join(VMM).join("root/image").as_path().is_file());
+        let mut second = guard.store().adopt(&lone("second", VMM)).unwrap();
+        assert!(matches!(second.make_root(), Err(Error::InTheWay { .. })));
+        assert!(second.teardown().unwrap().is_clean());
+        let log = root(&beside).parent().unwrap().join("log");
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        fs::write(&log, "").unwrap();
+        assert!(adopted.share(&log, OWNER, Sharing::OwnDirectory).unwrap().is_none(), "it is another jail's");
+        assert!(adopted.teardown().unwrap().is_clean());
+        assert!(!base.join(VMM).join("root").as_path().exists() && log.exists());
+        // Below a directory that another user owns, nothing is created.
+        let theirs = root(&beside);
+        fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
+        let below = format!("{VMM}/{}/root/x", guard.named("beside"));
+        assert!(matches!(guard.store().adopt(&lone("third", &below)), Err(Error::InTheWay { .. })));
+        assert!(beside.teardown().unwrap().is_clean());
+    });
 }

@@ -5,21 +5,24 @@
 //! a network namespace, a ramfs) are created. From then on the jail is removed like any other, by its owning
 //! process or, if that has exited, by [`Store::collect`].
 
+use std::os::fd::AsFd;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use crate::error::{PlacementError, Result};
 use crate::host::CgroupLayout;
 use crate::jail::locked::{LockedJail, Owned};
 use crate::jail::teardown::{Report, begun, undo};
-use crate::plan::{Plan, decide_placement, method_of};
+use crate::plan::{Plan, Sharing, decide_placement, decide_sharing, method_of, path_in_root};
 use crate::spec::{
-    CgroupSetting, ExecFile, HostPath, How, JailId, JailSpec, Layout, NetnsName, Owner, ParentCgroup, Placed,
-    Placement,
+    CgroupSetting, ExecFile, HostPath, How, JailId, JailPath, JailSpec, Layout, NetnsName, Owner,
+    ParentCgroup, Placed, Placement,
 };
 use crate::state::{Receipt, Store};
 use crate::steps::{
-    External, ExternalKind, NamedNetns, Ramfs, SharedDirectory, Step, StepContext, directory_and_processes,
-    make_root,
+    External, ExternalKind, NamedNetns, PlacedFile, Ramfs, SharedDirectory, Step, StepContext,
+    directory_and_processes, expect_roots_own, make_root,
 };
 use crate::sys::cache;
 
@@ -68,7 +71,10 @@ impl Store {
         let shared = spec.jail.as_ref().map_or_else(|| spec.base.clone(), Layout::exec_dir);
         let mut steps = vec![SharedDirectory { path: shared }.into()];
         if let Some(layout) = &spec.jail {
-            steps.extend(directory_and_processes(layout).map(Step::from));
+            if layout.has_lone_root() {
+                expect_roots_own(layout.base(), Path::new(layout.exec_name()))?;
+            }
+            steps.extend(directory_and_processes(layout).into_iter().map(Step::from));
         }
         // After an error the value is dropped, which removes the jail.
         steps.extend(requested(&adopted.jail.get().receipt.layout, &spec.options)?);
@@ -114,6 +120,14 @@ impl Adopted {
         make_root(&self.jail.get().receipt.step_context())
     }
 
+    /// Creates the missing directories on the way to `path` in the jail's existing root.
+    ///
+    /// # Errors
+    /// Returns an error if there is no root, or if a directory cannot be created.
+    pub fn make_parents(&self, path: &JailPath, owner: Owner) -> Result<()> {
+        Ok(self.jail.get().receipt.step_context().tree()?.make_parents(path, owner)?)
+    }
+
     /// Places a file or device of the host into the jail's existing root, and replaces an existing file.
     ///
     /// A bind is not possible, because only the VMM's process can attach one.
@@ -124,14 +138,62 @@ impl Adopted {
         let ctx = self.jail.get().receipt.step_context();
         let tree = ctx.tree()?;
         let placement = placement.into();
-        let step = decide_placement(owner, &ctx.layout.root(), &placement)?;
+        let (path, step) = match path_in_root(&ctx.layout, placement.source())? {
+            // Opened beneath the root, and never resolved: the jail's uid may replace it meanwhile.
+            Some(below) => {
+                let path = placement.target_or(&below)?;
+                (path.clone(), PlacedFile::copy(ctx.layout.root().join(below), path, owner).into())
+            }
+            None => (placement.target()?, decide_placement(owner, &ctx.layout.root(), &placement)?),
+        };
         if let Step::Bind(bind) = &step {
             return Err(PlacementError::UnsupportedMethod(bind.source.as_path().to_owned(), How::Bind).into());
         }
-        let path = placement.target()?;
         tree.make_parents(&path, owner)?;
         step.apply(&ctx)?;
         Ok(Placed { path, how: method_of(&step), stripped: ctx.take_stripped().pop() })
+    }
+
+    /// Shares a regular file, socket or named pipe of the host with the jail: a hard link in the existing root, which gets
+    /// this owner, and replaces an existing file. The owner is the host's file's too.
+    ///
+    /// A symbolic link that the jail's uid may have created is never followed. A file with a set-uid or set-gid bit or
+    /// with capabilities is never shared.
+    ///
+    /// # Arguments
+    /// `sharing`: which files may get another owner.
+    ///
+    /// # Errors
+    /// * [`PlacementError::NotShared`] if a socket or named pipe was not made for the jail
+    /// * [`PlacementError::SharedElsewhere`] if a socket or named pipe is on another mount
+    /// * [`PlacementError::SymlinkInJail`] if the path leads through the jail's root by a symbolic link
+    /// * the errors of [`Created::place`](crate::Created::place)
+    ///
+    /// Returns `None` for a file of another kind, one that may not be shared, or one on another mount: it is not shared,
+    /// and [`Self::place`] places it.
+    pub fn share(
+        &mut self,
+        placement: impl Into<Placement>,
+        owner: Owner,
+        sharing: Sharing,
+    ) -> Result<Option<Placed>> {
+        let ctx = self.jail.get().receipt.step_context();
+        let (tree, placement) = (ctx.tree()?, placement.into());
+        let path = placement.target_or(placement.source())?;
+        let Some(shared) = decide_sharing(&ctx, placement.source(), &path, owner, sharing)? else {
+            return Ok(None);
+        };
+        tree.make_parents(&path, owner)?;
+        match tree.share_file(shared.file.as_fd(), &path, shared.needs_owner.then_some(owner)) {
+            Err(error) if error.cause == Errno::XDEV && shared.only_linked => {
+                Err(PlacementError::SharedElsewhere(placement.source().to_owned()).into())
+            }
+            Err(error) if error.cause == Errno::XDEV => Ok(None),
+            linked => {
+                linked?;
+                Ok(Some(Placed { path, how: How::Link, stripped: None }))
+            }
+        }
     }
 
     /// Removes the jail: kills the processes in it, and undoes all steps on its receipt.

@@ -6,6 +6,7 @@
 mod cgroups;
 mod placement;
 mod process;
+mod sharing;
 mod tracking_cgroup;
 
 use std::path::Path;
@@ -24,6 +25,8 @@ use crate::steps::{
 pub use placement::decide_placement;
 pub(crate) use placement::method_of;
 pub(crate) use process::{arguments, reset_all, with_binds};
+pub use sharing::Sharing;
+pub(crate) use sharing::{decide_sharing, path_in_root};
 pub(crate) use tracking_cgroup::is_tracking_cgroup;
 
 /// The process that becomes the VMM.

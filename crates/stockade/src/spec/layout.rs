@@ -34,6 +34,25 @@ impl Layout {
         Ok(Self::unchecked(base, exec_name, id))
     }
 
+    /// The layout of a root that has no directory of its own, at `BASE/BELOW/root`: that of an id which is not the name
+    /// of a directory, such as the empty one. No jailer accepts such an id.
+    ///
+    /// # Errors
+    /// Returns [`SpecError::JailPath`] if `below` is empty, or not UTF-8, or leaves the base.
+    pub fn lone_root(base: HostPath, below: &Path) -> Result<Self, SpecError> {
+        let text = JailPath::new(below)?.relative().to_str().map(str::to_owned);
+        let text = text.ok_or_else(|| SpecError::NotText(below.to_owned()))?;
+        Ok(Self::unchecked(base, &text, Self::LONE))
+    }
+
+    /// The id in the layout of a root without a directory of its own: the path of its directory stays the same.
+    const LONE: &str = ".";
+
+    /// Whether the root has no directory of its own, so that the directories of other jails are beside it.
+    pub(crate) fn has_lone_root(&self) -> bool {
+        self.id == Self::LONE
+    }
+
     /// The layout with these names, which may be no plain path components.
     pub(crate) fn unchecked(base: HostPath, exec_name: &str, id: &str) -> Self {
         Self { base, exec_name: exec_name.to_owned(), id: id.to_owned() }

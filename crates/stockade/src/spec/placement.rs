@@ -116,6 +116,11 @@ impl Placement {
         self.target_of(&HostPath::existing(&self.source)?)
     }
 
+    /// The path in the jail, by the name of `source` unless another is set. The source need not exist.
+    pub(crate) fn target_or(&self, source: &Path) -> Result<JailPath, SpecError> {
+        self.target_of(&HostPath::from(source.to_owned()))
+    }
+
     pub(crate) fn target_of(&self, source: &HostPath) -> Result<JailPath, SpecError> {
         let own_name = || Path::new(source.as_path().file_name().unwrap_or_default());
         let name = self.name.as_deref().unwrap_or_else(own_name);

@@ -1,9 +1,11 @@
 //! Objects that another program creates for a jail. They have no mark, and are known only by their names.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +16,10 @@ use crate::spec::{HostPath, JailPath, Layout};
 use crate::sys::cgroup;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::mark::{self, MarkOwner};
-use crate::sys::modes::{self, PUBLIC};
+use crate::sys::modes::{self, PUBLIC, is_roots_own};
 use crate::sys::open::{INSIDE, open_directory};
 use crate::sys::own_name::is_own_name;
+use crate::sys::remove_tree::{Removal, remove};
 use crate::sys::rooted::kill_if_rooted_at;
 
 /// An object that another program, for example `jailer`, creates for the jail.
@@ -37,6 +40,9 @@ pub struct External {
 pub enum ExternalKind {
     /// The jail's directory, with the root in it.
     Directory,
+    /// A root without a directory of its own ([`Layout::lone_root`]). Unlike the others, the jail's caller creates it,
+    /// and it is never taken over.
+    LoneRoot,
     /// The processes whose root is the jail's.
     Processes,
     /// The jail's cgroup in one hierarchy.
@@ -57,6 +63,7 @@ impl Undo for External {
             // It did not outlive its boot, so an object with this name belongs to another program.
             ExternalKind::Cgroup | ExternalKind::Netns if !ctx.this_boot => Ok(UndoOutcome::NeverThere),
             ExternalKind::Directory => remove_directory(ctx),
+            ExternalKind::LoneRoot => remove_lone_root(ctx),
             ExternalKind::Processes => kill_processes(ctx),
             ExternalKind::Cgroup => remove_cgroup(&self.path, ctx),
             ExternalKind::Netns => {
@@ -71,6 +78,7 @@ impl fmt::Display for External {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.what {
             ExternalKind::Directory => "jail directory",
+            ExternalKind::LoneRoot => "root",
             ExternalKind::Processes => "processes in",
             ExternalKind::Cgroup => "cgroup",
             ExternalKind::Netns => "network namespace",
@@ -120,12 +128,62 @@ fn open(path: &HostPath) -> Result<Option<OwnedFd>> {
 /// Creates the jail's directory and its root, or takes over existing ones.
 pub(crate) fn make_root(ctx: &StepContext) -> Result<()> {
     let (directory, root) = (ctx.layout.jail_dir(), ctx.layout.root());
+    if ctx.layout.has_lone_root() {
+        return make_lone_root(ctx, &root);
+    }
     SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
     make(&directory, PUBLIC)?;
     if claim(ctx)? == Claim::Other {
         return Err(Error::InTheWay { what: format!("directory '{directory}'") });
     }
     make(&root, PUBLIC)
+}
+
+/// Creates a root without a directory of its own. The marker beside it is first, so an unmarked root is another jail's.
+fn make_lone_root(ctx: &StepContext, root: &HostPath) -> Result<()> {
+    let in_the_way = || Error::InTheWay { what: format!("directory '{root}'") };
+    SharedDirectory { path: ctx.layout.exec_dir() }.apply(ctx)?;
+    if !ctx.is_own()? {
+        if rustix::fs::lstat(root.as_path()).is_ok() {
+            return Err(in_the_way());
+        }
+        let (Some(marker), at) = (ctx.marker(), ctx.layout.exec_dir()) else { return Err(in_the_way()) };
+        let directory = open(&at)?.ok_or(Errno::NOENT).context(Operation::Open, &at)?;
+        modes::create_file(&directory, &marker, OFlags::EXCL, MARKER)
+            .context(Operation::Open, at.join(&marker))?;
+    }
+    make(root, PUBLIC)
+}
+
+fn remove_lone_root(ctx: &StepContext) -> Result<UndoOutcome> {
+    let (Some(marker), at, root) = (ctx.marker(), ctx.layout.exec_dir(), ctx.layout.root()) else {
+        return Ok(UndoOutcome::NeverThere);
+    };
+    if !ctx.is_own()? {
+        return Ok(UndoOutcome::NeverThere);
+    }
+    ctx.close();
+    let Some(directory) = open(&at)? else { return Ok(UndoOutcome::NeverThere) };
+    if let left @ Removal::Left(..) = remove(directory.as_fd(), OsStr::new(Layout::ROOT), &root) {
+        return Ok(left.into());
+    }
+    // The marker is last: if this process is killed, the root is still marked.
+    Ok(remove(directory.as_fd(), OsStr::new(&marker), &at.join(&marker)).into())
+}
+
+/// Refuses a directory that is below one in which another user can write, such as the root of another jail.
+pub(crate) fn expect_roots_own(base: &HostPath, below: &Path) -> Result<()> {
+    let mut at = base.as_path().to_owned();
+    for name in below {
+        at.push(name);
+        match rustix::fs::lstat(&at) {
+            Err(Errno::NOENT) => return Ok(()),
+            Ok(facts) if FileType::from_raw_mode(facts.st_mode).is_dir() && is_roots_own(&facts) => (),
+            Ok(_) => return Err(Error::InTheWay { what: format!("'{}'", at.display()) }),
+            Err(cause) => return Err(cause).context(Operation::Inspect, at.display()),
+        }
+    }
+    Ok(())
 }
 
 fn make(path: &HostPath, mode: u32) -> Result<()> {
@@ -200,8 +258,12 @@ fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
 }
 
 /// The directory that another program creates for a jail with this layout, and the processes in it.
-pub(crate) fn directory_and_processes(layout: &Layout) -> [External; 2] {
-    [
+pub(crate) fn directory_and_processes(layout: &Layout) -> Vec<External> {
+    if layout.has_lone_root() {
+        // No program creates it, or executes anything in it.
+        return vec![External { what: ExternalKind::LoneRoot, path: layout.root() }];
+    }
+    vec![
         External { what: ExternalKind::Directory, path: layout.jail_dir() },
         External { what: ExternalKind::Processes, path: layout.root() },
     ]

@@ -57,8 +57,7 @@ impl PlacedFile {
 
     fn put(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
         let tree = ctx.tree()?;
-        let source = open_source(self.source.as_path()).context(Operation::OpenPlaced, &self.source)?;
-        let source = File::from(source);
+        let source = self.open(ctx)?;
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
         if !facts.is_file() {
             return Err(PlacementError::Exchanged(self.source.as_path().to_owned()).into());
@@ -96,6 +95,16 @@ impl PlacedFile {
 }
 
 impl PlacedFile {
+    /// Opens the source. In the jail's root no symbolic link is followed, since its uid may have created that.
+    fn open(&self, ctx: &StepContext) -> Result<File> {
+        let below = self.source.as_path().strip_prefix(ctx.layout.root().as_path());
+        let opened = match below.ok().and_then(|below| JailPath::new(below).ok()) {
+            Some(below) => ctx.tree()?.open_file(&below),
+            None => open_source(self.source.as_path()),
+        };
+        Ok(File::from(opened.context(Operation::OpenPlaced, &self.source)?))
+    }
+
     /// Returns an error if the file has privileges: it may have got them, or replaced another file, since the plan.
     fn ensure_linkable(&self, privileges: FilePrivileges) -> Result<()> {
         if privileges.forbid_link() {

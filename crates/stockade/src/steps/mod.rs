@@ -29,7 +29,7 @@ pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;
 pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
-pub(crate) use external::{directory_and_processes, make_root};
+pub(crate) use external::{directory_and_processes, expect_roots_own, make_root};
 pub use file::{FileHow, PlacedFile};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
@@ -247,7 +247,10 @@ impl Step {
             Self::CgroupV2(cgroup) => Some(cgroup.directory()),
             Self::External(external) => match external.what {
                 ExternalKind::Cgroup => Some(external.path.clone()),
-                ExternalKind::Directory | ExternalKind::Processes | ExternalKind::Netns => None,
+                ExternalKind::Directory
+                | ExternalKind::LoneRoot
+                | ExternalKind::Processes
+                | ExternalKind::Netns => None,
             },
             Self::SharedDirectory(_)
             | Self::JailDirectory(_)

@@ -268,12 +268,36 @@ impl JailRoot {
     /// # Errors
     /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then.
     pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath) -> Result<()> {
+        self.share_file(file, path, None)
+    }
+
+    /// The same, for a file of any kind that gets another owner before it has its name.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::link_file`]. The file has its old owner if it cannot be linked there.
+    pub(crate) fn share_file(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &JailPath,
+        owner: Option<Owner>,
+    ) -> Result<()> {
         let at = self.host_path(path);
         let (parent, name) = self.parent(path)?;
         let temporary = Temporary::new(parent.as_fd(), at.clone());
         rustix::fs::linkat(file, c"", &parent, temporary.name(), AtFlags::EMPTY_PATH)
             .context(Operation::Link, &at)?;
+        if let Some(owner) = owner {
+            // By the file descriptor: the jail's uid may have exchanged the name.
+            change_owner(file, owner).context(Operation::ChangeOwner, &at)?;
+        }
         temporary.rename(name, file, RenameFlags::empty())
+    }
+
+    /// Opens a regular file of the tree for reading, which the jail's uid may replace at any time.
+    pub(crate) fn open_file(&self, path: &JailPath) -> std::result::Result<OwnedFd, Errno> {
+        // NONBLOCK: a named pipe, or a lease, is not waited for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat2(self.root(), path.relative(), flags, Mode::empty(), INSIDE)
     }
 
     /// Opens something of any kind but a symbolic link, to inspect it; `None` if it does not exist.
