@@ -10,7 +10,7 @@ use crate::spec::{FilePrivileges, How, JailPath, Owner, Reason};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
-    #[error("'{}' does not belong to {owner}, and a hard link cannot change its owner; copy it instead", .0.display(), owner = .1)]
+    #[error("'{}' does not belong to {owner}, and a hard link cannot change its owner; share it if it was made for this jail, or use another method", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
     /// A file that cannot be linked into the jail read-only.
     #[error("'{}' cannot be a read-only hard link: {owner} has to be able to read it, and only its owner to write it; copy it instead", .0.display(), owner = .1)]
@@ -44,7 +44,7 @@ pub enum PlacementError {
         fix: String,
     },
     /// A source that the jail's uid cannot open, placed by a method that keeps its mode.
-    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, or use another method", .path.display())]
+    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, use another method, or share it if it was made for this jail", .path.display())]
     Unopenable {
         /// The file, directory, socket or named pipe.
         path: PathBuf,
@@ -56,11 +56,14 @@ pub enum PlacementError {
     /// A device, and the directory of the jail, on whose mount no device can be opened.
     #[error("'{}' cannot be opened in the jail, because '{}' is mounted nodev; use a base on another filesystem", .0.display(), .1.display())]
     NoDevices(PathBuf, PathBuf),
-    /// A socket or named pipe, without a method.
-    #[error("'{}' is a socket or a named pipe, which can only be bound; use `bind`", .0.display())]
-    OnlyBind(PathBuf),
+    /// A file to be shared that has other names, whose owner would change too, and the owner.
+    #[error("'{}' has other hard links, which would belong to {owner} too; share a file of its own, or copy it", .0.display(), owner = .1)]
+    ShareLinks(PathBuf, Owner),
+    /// A file to be shared read-only.
+    #[error("'{}' cannot be shared read-only, because the jail's uid would own it; bind it instead", .0.display())]
+    ShareReadOnly(PathBuf),
     /// A source that cannot be placed by this method.
-    #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
+    #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind`, `link` or `share` for sockets and named pipes, any but `node` for files, `bind` or `copy` for directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),
     /// A socket or named pipe that was not made for the jail, and the owner that it would get.
     #[error("'{}' was not made for this jail: it belongs to another user or has further hard links, and sharing it would give it to {owner}; create it for this jail, or share every file", .0.display(), owner = .1)]

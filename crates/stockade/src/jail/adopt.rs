@@ -184,7 +184,7 @@ impl Adopted {
             return Ok(None);
         };
         tree.make_parents(&path, owner)?;
-        match tree.share_file(shared.file.as_fd(), &path, shared.needs_owner.then_some(owner)) {
+        match tree.link_file(shared.file.as_fd(), &path, shared.needs_owner.then_some(owner)) {
             Err(error) if error.cause == Errno::XDEV && shared.only_linked => {
                 Err(PlacementError::SharedElsewhere(placement.source().to_owned()).into())
             }

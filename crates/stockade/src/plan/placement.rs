@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::entry::{Bind, Inode};
 use crate::error::{Context, Operation, PlacementError, Result};
 use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
-use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step};
+use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step, may_be_linked, share_with};
 use crate::sys::access::{EXECUTE, Permissions, READ, WRITE};
 use crate::sys::obstacle::Obstacle;
 use crate::sys::open::open_source;
@@ -34,7 +34,18 @@ pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> 
     let decision = Decision { source: &source, near, facts: &facts, jail, owner, read_only };
     let kind = FileType::from_raw_mode(facts.st_mode);
     let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
-    match placement.how {
+    let how = match placement.how {
+        // A socket or named pipe cannot be copied.
+        How::Auto if may_be_linked(kind) && !kind.is_file() => {
+            if decision.check_link(kind).is_ok() {
+                How::Link
+            } else {
+                How::Bind
+            }
+        }
+        how => how,
+    };
+    match how {
         How::Auto | How::Node if device => {
             decision.check_devices()?;
             Ok(DeviceNode {
@@ -54,11 +65,18 @@ pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> 
             Ok(Bind { source, inode: Inode::of(&facts), path, read_only }.into())
         }
         How::Auto | How::Copy if kind.is_dir() => Ok(PlacedTree { source, path, owner, read_only }.into()),
-        How::Auto | How::Link | How::Copy | How::Reflink if kind.is_file() => {
-            let how = decision.file(placement.how)?;
+        How::Auto | How::Copy | How::Reflink if kind.is_file() => {
+            let how = decision.file(how)?;
             Ok(PlacedFile { source, path, owner, how, expect_plain: false, read_only }.into())
         }
-        How::Auto => Err(PlacementError::OnlyBind(source.as_path().to_owned()).into()),
+        How::Link if may_be_linked(kind) => {
+            decision.check_link(kind)?;
+            Ok(PlacedFile { source, path, owner, how: FileHow::Link, expect_plain: false, read_only }.into())
+        }
+        How::Share if may_be_linked(kind) => {
+            decision.check_share()?;
+            Ok(PlacedFile { source, path, owner, how: FileHow::Share, expect_plain: false, read_only }.into())
+        }
         how => Err(PlacementError::UnsupportedMethod(source.as_path().to_owned(), how).into()),
     }
 }
@@ -89,24 +107,38 @@ struct Decision<'a> {
 impl Decision<'_> {
     fn file(&self, how: How) -> Result<FileHow> {
         match how {
-            How::Link => self.check_link().map(|()| FileHow::Link),
             How::Reflink => {
                 self.try_reflink().map_err(|cause| PlacementError::Reflink(self.path(), cause))?;
                 Ok(FileHow::Reflink)
             }
             How::Auto if self.try_reflink().is_ok() => Ok(FileHow::Reflink),
-            How::Auto if self.check_link().is_ok() => Ok(FileHow::Link),
+            How::Auto if self.check_link(FileType::RegularFile).is_ok() => Ok(FileHow::Link),
             _ => Ok(FileHow::Copy),
         }
     }
 
-    fn check_link(&self) -> Result<()> {
+    fn check_link(&self, kind: FileType) -> Result<()> {
         if !self.owner_fits() {
             let refused =
                 if self.read_only { PlacementError::LinkReadOnly } else { PlacementError::LinkOwner };
             let owner = if self.read_only { self.jail } else { self.owner };
             return Err(refused(self.path(), owner).into());
         }
+        self.check_linkable()?;
+        self.check_access(kind, "hard link")
+    }
+
+    /// Refuses a file that cannot be shared, or only with others than this jail.
+    fn check_share(&self) -> Result<()> {
+        if self.read_only {
+            return Err(PlacementError::ShareReadOnly(self.path()).into());
+        }
+        share_with(self.source.as_path(), self.facts, self.owner)?;
+        self.check_linkable()
+    }
+
+    /// Refuses a file to which no hard link can be created in the jail.
+    fn check_linkable(&self) -> Result<()> {
         if !self.same_mount()? {
             return Err(PlacementError::LinkElsewhere(self.path()).into());
         }
@@ -114,10 +146,10 @@ impl Decision<'_> {
         if privileges.forbid_link() {
             return Err(PlacementError::LinkPrivileges(self.path(), privileges).into());
         }
-        if let Some(obstacle) = self.obstacle() {
-            return Err(PlacementError::LinkUnchangeable(self.path(), obstacle.to_string()).into());
+        match self.obstacle() {
+            Some(obstacle) => Err(PlacementError::LinkUnchangeable(self.path(), obstacle.to_string()).into()),
+            None => Ok(()),
         }
-        self.check_access(FileType::RegularFile, "hard link")
     }
 
     /// The attribute of the source with which the kernel creates no hard link to it.
@@ -209,6 +241,7 @@ impl Decision<'_> {
 pub(crate) fn method_of(step: &Step) -> How {
     match step {
         Step::PlacedFile(PlacedFile { how: FileHow::Link, .. }) => How::Link,
+        Step::PlacedFile(PlacedFile { how: FileHow::Share, .. }) => How::Share,
         Step::PlacedFile(PlacedFile { how: FileHow::Reflink, .. }) => How::Reflink,
         Step::DeviceNode(_) => How::Node,
         Step::Bind(_) => How::Bind,

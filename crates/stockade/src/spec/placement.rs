@@ -15,11 +15,15 @@ pub enum How {
     ///
     /// A device becomes a node, a directory a copy. A file becomes a reflink if the filesystem supports it. Otherwise
     /// it becomes a hard link, if its owner and mode fit and it has no [`FilePrivileges`](crate::FilePrivileges).
-    /// Otherwise it becomes a copy.
+    /// Otherwise it becomes a copy. A socket or named pipe becomes a hard link if its owner fits, otherwise a bind.
     #[default]
     Auto,
-    /// A hard link to the file.
+    /// A hard link to the file, socket or named pipe.
     Link,
+    /// A hard link to the file, socket or named pipe, which gets the owner in the jail on the host too. For what was
+    /// made for this jail, such as a log that the caller reads while the VMM writes it. It may have no other hard link
+    /// unless it has that owner already.
+    Share,
     /// A copy; of a directory, with its contents.
     Copy,
     /// A copy of a file that shares the source's blocks until one of the two is written.
@@ -32,7 +36,7 @@ pub enum How {
 
 impl How {
     /// Every method that can be requested.
-    pub const NAMED: [Self; 5] = [Self::Link, Self::Copy, Self::Reflink, Self::Bind, Self::Node];
+    pub const NAMED: [Self; 6] = [Self::Link, Self::Share, Self::Copy, Self::Reflink, Self::Bind, Self::Node];
 }
 
 impl fmt::Display for How {
@@ -40,6 +44,7 @@ impl fmt::Display for How {
         f.pad(match self {
             Self::Auto => "auto",
             Self::Link => "link",
+            Self::Share => "share",
             Self::Copy => "copy",
             Self::Reflink => "reflink",
             Self::Bind => "bind",

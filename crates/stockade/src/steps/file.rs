@@ -5,8 +5,12 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use stockade_syscalls::descriptors::fd_path;
 
 use super::{StepContext, StepKind, Undo, UndoOutcome};
 use crate::error::{Context, Error, Operation, PlacementError, Result};
@@ -43,6 +47,8 @@ pub struct PlacedFile {
 pub enum FileHow {
     /// A hard link to a file whose owner and mode are right. They are never changed, because others use the file too.
     Link,
+    /// A hard link to a file, socket or named pipe that was made for the jail, and gets the owner. It keeps its mode.
+    Share,
     /// A copy with the source's mode.
     Copy,
     /// A copy that shares the source's blocks until one of the two is written.
@@ -56,6 +62,9 @@ impl PlacedFile {
     }
 
     fn put(&self, ctx: &StepContext, on_progress: &mut OnProgress<'_>) -> Result<()> {
+        if matches!(self.how, FileHow::Link | FileHow::Share) {
+            return self.link(ctx);
+        }
         let tree = ctx.tree()?;
         let source = self.open(ctx)?;
         let facts = source.metadata().context(Operation::Inspect, &self.source)?;
@@ -63,10 +72,6 @@ impl PlacedFile {
             return Err(PlacementError::Exchanged(self.source.as_path().to_owned()).into());
         }
         tree.make_parents(&self.path, self.owner)?;
-        if self.how == FileHow::Link {
-            self.ensure_linkable(FilePrivileges::of_file(&source, facts.mode()))?;
-            return Ok(tree.link_file(source.as_fd(), &self.path)?);
-        }
         let mode = if self.read_only { read_only(facts.mode()) } else { facts.mode() & PERMISSIONS };
         let mut fill = |target: BorrowedFd<'_>| {
             let filled = if self.how == FileHow::Reflink {
@@ -95,32 +100,74 @@ impl PlacedFile {
 }
 
 impl PlacedFile {
+    /// The path of a source that is in the jail's root.
+    fn in_root(&self, ctx: &StepContext) -> Option<JailPath> {
+        let below = self.source.as_path().strip_prefix(ctx.layout.root().as_path());
+        JailPath::new(below.ok()?).ok()
+    }
+
     /// Opens the source. In the jail's root no symbolic link is followed, since its uid may have created that.
     fn open(&self, ctx: &StepContext) -> Result<File> {
-        let below = self.source.as_path().strip_prefix(ctx.layout.root().as_path());
-        let opened = match below.ok().and_then(|below| JailPath::new(below).ok()) {
+        let opened = match self.in_root(ctx) {
             Some(below) => ctx.tree()?.open_file(&below),
             None => open_source(self.source.as_path()),
         };
         Ok(File::from(opened.context(Operation::OpenPlaced, &self.source)?))
     }
 
-    /// Returns an error if the file has privileges: it may have got them, or replaced another file, since the plan.
-    fn ensure_linkable(&self, privileges: FilePrivileges) -> Result<()> {
-        if privileges.forbid_link() {
-            return Err(PlacementError::LinkPrivileges(self.source.as_path().to_owned(), privileges).into());
+    /// Creates the hard link. The source was checked for the plan; here it is one open file, which cannot be replaced.
+    fn link(&self, ctx: &StepContext) -> Result<()> {
+        let (tree, path) = (ctx.tree()?, self.source.as_path());
+        // Without O_PATH, opening a named pipe would have an effect on its other end.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = match self.in_root(ctx) {
+            Some(below) => tree.look(&below)?.ok_or(Errno::NOENT),
+            None => rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS),
+        };
+        let source = source.context(Operation::OpenPlaced, &self.source)?;
+        let facts = rustix::fs::fstat(&source).context(Operation::Inspect, &self.source)?;
+        if !may_be_linked(FileType::from_raw_mode(facts.st_mode)) {
+            return Err(PlacementError::Exchanged(path.to_owned()).into());
         }
-        Ok(())
+        let privileges = FilePrivileges::at(Path::new(&fd_path(&source)), facts.st_mode);
+        if privileges.forbid_link() {
+            return Err(PlacementError::LinkPrivileges(path.to_owned(), privileges).into());
+        }
+        let owner = match self.how {
+            FileHow::Share => share_with(path, &facts, self.owner)?,
+            FileHow::Link | FileHow::Copy | FileHow::Reflink => None,
+        };
+        tree.make_parents(&self.path, self.owner)?;
+        Ok(tree.link_file(source.as_fd(), &self.path, owner)?)
     }
 
     /// The privileges that a copy does not have; `None` for a hard link, which has all of them.
     pub(super) fn strips(&self) -> Option<Stripped> {
-        if self.how == FileHow::Link {
+        if matches!(self.how, FileHow::Link | FileHow::Share) {
             return None;
         }
         let facts = self.source.as_path().metadata().ok()?;
         Stripped::of(&self.source, FilePrivileges::at(self.source.as_path(), facts.mode()))
     }
+}
+
+/// Whether a file of this kind can be a hard link in a jail.
+pub(crate) fn may_be_linked(kind: FileType) -> bool {
+    matches!(kind, FileType::RegularFile | FileType::Socket | FileType::Fifo)
+}
+
+/// The owner that a file to be shared has to get; `None` if it has that owner.
+///
+/// # Errors
+/// Returns [`PlacementError::ShareLinks`] if the file has other names, whose owner would change too.
+pub(crate) fn share_with(path: &Path, facts: &Stat, owner: Owner) -> Result<Option<Owner>> {
+    if (facts.st_uid, facts.st_gid) == (owner.uid, owner.gid) {
+        return Ok(None);
+    }
+    if facts.st_nlink > 1 {
+        return Err(PlacementError::ShareLinks(path.to_owned(), owner).into());
+    }
+    Ok(Some(owner))
 }
 
 /// The bits of a mode that a copy keeps, without the special mode bits.
@@ -160,6 +207,7 @@ impl fmt::Display for PlacedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.how {
             FileHow::Link => "hard link to",
+            FileHow::Share => "hard link shared with",
             FileHow::Copy => "copy of",
             FileHow::Reflink => "reflink of",
         };

@@ -31,6 +31,7 @@ pub use directory::{Directory, JailDirectory, SharedDirectory};
 pub use external::{External, ExternalKind};
 pub(crate) use external::{directory_and_processes, expect_roots_own, make_root};
 pub use file::{FileHow, PlacedFile};
+pub(crate) use file::{may_be_linked, share_with};
 pub use netns::NamedNetns;
 pub use placed_tree::PlacedTree;
 pub use ramfs::Ramfs;

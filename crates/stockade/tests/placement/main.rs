@@ -6,6 +6,7 @@ mod bind;
 mod common;
 mod powers;
 mod progress;
+mod share;
 mod sparse;
 
 use std::fs;
@@ -78,11 +79,11 @@ fn an_impossible_method_is_refused_with_its_reason() {
         std::os::unix::fs::chown(&elsewhere, Some(OWNER.uid), Some(OWNER.gid)).unwrap();
         let socket = guard.directory().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let methods = "use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories";
-        let cases: [(Placement, String); 9] = [
+        let methods = "use `node` for devices, `bind`, `link` or `share` for sockets and named pipes, any but `node` for files, `bind` or `copy` for directories";
+        let cases: [(Placement, String); 11] = [
             (
                 Placement::new(&file).how(How::Link),
-                "does not belong to 12345:12346, and a hard link cannot change its owner; copy it instead"
+                "does not belong to 12345:12346, and a hard link cannot change its owner; share it if it was made for this jail, or use another method"
                     .into(),
             ),
             (
@@ -95,9 +96,14 @@ fn an_impossible_method_is_refused_with_its_reason() {
             ),
             (Placement::new("/dev/null").how(How::Bind), format!("cannot be placed by bind; {methods}")),
             (Placement::new(&socket).how(How::Copy), format!("cannot be placed by copy; {methods}")),
+            (Placement::new("/etc").how(How::Share), format!("cannot be placed by share; {methods}")),
             (
-                Placement::new(&socket),
-                "is a socket or a named pipe, which can only be bound; use `bind`".into(),
+                Placement::new(&file).how(How::Share).owner(Owner { uid: 7, gid: 7 }).read_only(),
+                "cannot be shared read-only, because the jail's uid would own it; bind it instead".into(),
+            ),
+            (
+                Placement::new(&elsewhere).how(How::Share),
+                "is not on the jail's filesystem, which a hard link needs; copy it instead".into(),
             ),
             (Placement::new("/etc").how(How::Reflink), format!("cannot be placed by reflink; {methods}")),
             (

@@ -263,19 +263,15 @@ impl JailRoot {
         Ok(temporary.rename(name, directory.as_fd(), RenameFlags::NOREPLACE)?)
     }
 
-    /// Creates a hard link at `path` to an open file of the same filesystem, and replaces an existing file.
+    /// Creates a hard link at `path` to an open file of the same filesystem, of any kind, and replaces an existing file.
+    ///
+    /// # Arguments
+    /// `owner`: an owner that the file gets before it has its name.
     ///
     /// # Errors
-    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then.
-    pub(crate) fn link_file(&self, file: BorrowedFd<'_>, path: &JailPath) -> Result<()> {
-        self.share_file(file, path, None)
-    }
-
-    /// The same, for a file of any kind that gets another owner before it has its name.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Self::link_file`]. The file has its old owner if it cannot be linked there.
-    pub(crate) fn share_file(
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then. A file
+    /// that cannot be linked keeps its owner.
+    pub(crate) fn link_file(
         &self,
         file: BorrowedFd<'_>,
         path: &JailPath,
