@@ -8,7 +8,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use crate::terminal::output::{Failure, print};
-use stockade::spec::reason;
+use rustix::io::Errno;
+use stockade::spec::{begins_with_tilde, cannot};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -44,9 +45,11 @@ fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
 
 /// Writes the pages, and prints their paths.
 fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
-    let refused = |path: &Path, cause| {
-        Failure::new(format!("--write-to: cannot write '{}': {}", path.display(), reason(&cause)))
-    };
+    let refused =
+        |path: &Path, cause: std::io::Error| Failure::flag("write-to", cannot("write", path, &cause));
+    if begins_with_tilde(directory) {
+        return Err(refused(directory, Errno::NOENT.into()));
+    }
     std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
     for command in std::iter::once(cli).chain(cli.get_subcommands()) {
         let (name, text) = page(command)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ExecFile, Profile, SpecError};
+use super::{ExecFile, Profile, SpecError, begins_with_tilde, cannot};
 
 /// The default directory of profiles.
 pub const DEFAULT_PROFILE_DIRECTORY: &str = "/etc/stockade/profiles";
@@ -68,7 +68,9 @@ impl Profiles {
     fn files(&self) -> Result<Vec<PathBuf>, SpecError> {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !begins_with_tilde(&self.directory) => {
+                return Ok(Vec::new());
+            }
             Err(e) => return Err(problem(&self.directory, &e)),
         };
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -92,7 +94,11 @@ impl Profile {
         if profile.name.is_empty() {
             name.clone_into(&mut profile.name);
         }
-        Ok(profile)
+        // A file that need not exist would be skipped.
+        match profile.place.iter().find(|file| begins_with_tilde(&file.source)) {
+            Some(file) => Err(cannot("open", &file.source, &"")),
+            None => Ok(profile),
+        }
     }
 
     /// The profile as TOML, for example to start another one from.
