@@ -7,9 +7,8 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::terminal::output::{Failure, print};
-use rustix::io::Errno;
-use stockade::spec::{begins_with_tilde, cannot};
+use crate::terminal::output::{Failure, in_flag, print};
+use stockade::spec::{SpecError, cannot, not_expanded};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -47,8 +46,11 @@ fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
 fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
     let refused =
         |path: &Path, cause: std::io::Error| Failure::flag("write-to", cannot("write", path, &cause));
-    if begins_with_tilde(directory) {
-        return Err(refused(directory, Errno::NOENT.into()));
+    if let Some(text) = not_expanded(directory) {
+        return Err(Failure::flag("write-to", text));
+    }
+    if directory.exists() && !directory.is_dir() {
+        return Err(in_flag("write-to")(SpecError::NotADirectory(directory.to_owned())));
     }
     std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
     for command in std::iter::once(cli).chain(cli.get_subcommands()) {

@@ -1,13 +1,13 @@
 //! Hints for library errors: the flag, the cause, and the fix.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
 use stockade::spec::libraries::LibraryError;
-use stockade::spec::{CgroupVersion, JailSpec, SpecError};
+use stockade::spec::{CgroupVersion, JailSpec, SpecError, not_expanded};
 use stockade::steps::Note;
 use stockade::{CgroupLayout, Error, ErrorKind, Layout, PlacementError};
 
@@ -53,8 +53,9 @@ fn failure(error: &Error) -> Failure {
     }
 }
 
-fn fix(flag: &str, cause: &SpecError) -> &'static str {
-    match (flag, cause) {
+fn fix(flag: &str, cause: &SpecError) -> String {
+    let text = match (flag, cause) {
+        (_, SpecError::NotFound(path, _)) if not_expanded(path).is_some() => "",
         (
             _,
             SpecError::Libraries(
@@ -65,13 +66,30 @@ fn fix(flag: &str, cause: &SpecError) -> &'static str {
             ),
         ) => ", or --no-closure with --place for each library",
         ("exec-file", SpecError::NotFound(path, Errno::NOENT)) if path.components().count() == 1 => {
-            "; use a path, because the executable is not searched for in PATH"
+            return match in_path(path) {
+                Some(found) => format!(": did you mean '{}'?", found.display()),
+                None => ", because the executable is not searched for in PATH".to_owned(),
+            };
+        }
+        ("id", SpecError::IdCharacter('/' | '.', 0)) => ", and name the VMM with --exec-file",
+        ("uid" | "gid", SpecError::Uid(text) | SpecError::Gid(text)) if text.contains(':') => {
+            ", and separate flags --uid and --gid"
         }
         ("netns", SpecError::NotFound(..)) => {
-            "; use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
+            ", or use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
         }
         _ => "",
-    }
+    };
+    text.to_owned()
+}
+
+/// The executable of this name that a shell would find.
+fn in_path(name: &Path) -> Option<PathBuf> {
+    let directories = std::env::var_os("PATH")?;
+    let files = std::env::split_paths(&directories).map(|directory| directory.join(name));
+    files
+        .into_iter()
+        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file())
 }
 
 /// The failure of a jail's creation.

@@ -12,8 +12,9 @@ const MAX_DECIMALS: usize = 9;
 /// # Errors
 /// Returns the cause, with the accepted forms. It does not contain the text, because clap adds it.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    parse(text)
-        .ok_or_else(|| "use seconds, or a number with ms, s, m, h or d such as 0.2, 500ms or 1m".into())
+    parse(text).ok_or_else(|| {
+        "not a duration; use seconds, or a number with ms, s, m, h or d such as 0.2, 500ms or 1m".into()
+    })
 }
 
 fn parse(text: &str) -> Option<Duration> {

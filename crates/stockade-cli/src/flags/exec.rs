@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::spec::{JailId, begins_with_tilde, cannot, reason};
+use stockade::spec::{JailId, not_expanded, reason};
 use stockade::{Error, Exec, ExecProcess, ExitStatus, Receipt, Store};
 
 use super::lookup::find;
@@ -57,12 +57,9 @@ fn exec(
 fn request(how: &ProgramArgs, arguments: &[OsString]) -> Result<Exec, Failure> {
     let (exec, arguments) = match (&how.host_program, arguments) {
         (Some(file), arguments) => {
-            let refused = |error: Error| match begins_with_tilde(file) {
-                true => cannot("open", file, &error),
-                false => reason(&error),
-            };
-            let exec =
-                Exec::with_host_program(file).map_err(|error| Failure::flag("host-program", refused(error)));
+            let refused = |error: Error| not_expanded(file).unwrap_or_else(|| reason(&error));
+            let exec = Exec::with_host_program(file);
+            let exec = exec.map_err(|error| Failure::flag("host-program", refused(error)));
             (exec?, arguments)
         }
         (None, [program, arguments @ ..]) => (Exec::with_program(program)?, arguments),

@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::keys::{Key, Keys, Shape};
 use super::level::{Content, Level, Setting, Value};
 use crate::terminal::output::Failure;
-use stockade::spec::{begins_with_tilde, cannot};
+use stockade::spec::{cannot, not_expanded};
 
 /// The table with settings for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";
@@ -188,11 +188,12 @@ impl Source {
     /// Refuses a path with a `~`, which no shell expands here. Joined to the directory it would no longer be first.
     fn without_tilde(&self, key: &Key, line: usize, text: String) -> Result<String, Failure> {
         let first = text.split('/').next().unwrap_or_default();
-        if begins_with_tilde(Path::new(first)) && !self.directory.join(first).exists() {
-            let what = cannot("open", Path::new(&text), &"");
-            return Err(self.error_at(line, &format!("{}: {what}", key.name)));
+        match not_expanded(Path::new(&text)) {
+            Some(what) if !self.directory.join(first).exists() => {
+                Err(self.error_at(line, &format!("{}: {what}", key.name)))
+            }
+            _ => Ok(text),
         }
-        Ok(text)
     }
 
     fn wrong_type(&self, key: &Key, line: usize, verb: &str, wanted: &str, found: &DeValue<'_>) -> Failure {

@@ -77,7 +77,7 @@ fn state(name: &str) -> Result<JailState, String> {
 }
 
 fn age(text: &str) -> Result<Duration, String> {
-    duration(text).map_err(|forms| format!("'{}' is not a duration; {forms}", text.escape_debug()))
+    duration(text).map_err(|cause| format!("'{}' is {cause}", text.escape_debug()))
 }
 
 #[cfg(test)]

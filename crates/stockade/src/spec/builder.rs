@@ -261,7 +261,11 @@ impl JailBuilder {
 }
 
 fn wrong<E: Into<SpecError>>(name: &'static str) -> impl Fn(E) -> SpecError {
-    move |cause| SpecError::Argument { name, cause: Box::new(cause.into()) }
+    move |cause| match cause.into() {
+        // It names its own part.
+        named @ SpecError::Argument { .. } => named,
+        cause => SpecError::Argument { name, cause: Box::new(cause) },
+    }
 }
 
 /// Parses 1 or 2. Firecracker's jailer accepts any number here and fails later for lack of such a hierarchy.

@@ -36,7 +36,7 @@ pub enum SpecError {
     #[error("'{0}' is not a network namespace; remove it, or name another")]
     NotANetns(super::HostPath),
     /// An executable or source that is not a regular file.
-    #[error("'{}' is not a regular file; name a file", .0.display())]
+    #[error("'{}' is not a regular file; name a file", absolute(.0).display())]
     NotAFile(PathBuf),
     /// An executable that the VMM's user cannot execute as it is.
     #[error(
@@ -45,7 +45,7 @@ pub enum SpecError {
     )]
     NotForOwner(PathBuf, Owner),
     /// A base that is not a directory.
-    #[error("'{}' is not a directory; name a directory", .0.display())]
+    #[error("'{}' is not a directory; name a directory", absolute(.0).display())]
     NotADirectory(PathBuf),
     /// A directory on the way to the jails that their uid can change.
     #[error(
@@ -59,7 +59,7 @@ pub enum SpecError {
     )]
     RootTooLong(usize, usize),
     /// A path that cannot be recorded.
-    #[error("'{}' is not UTF-8; rename it", .0.display())]
+    #[error("'{}' is not UTF-8; rename it", absolute(.0).display())]
     NotText(PathBuf),
     /// An executable whose name cannot name a directory and a cgroup.
     #[error("the name of '{}' is not UTF-8; rename it", .0.display())]
@@ -156,41 +156,41 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The message of an operation that failed on a path: the absolute path, and the cause.
-///
-/// If the path begins with a `~` that no shell expanded, the message says so instead.
+/// The message of an operation that failed on a path: the absolute path, the cause, and a fix if there is one.
 ///
 /// # Arguments
 /// `verb`: the operation, for example `open`
-pub fn cannot(verb: &str, path: &Path, cause: &dyn fmt::Display) -> String {
+pub fn cannot(verb: &str, path: &Path, cause: &std::io::Error) -> String {
     if path.as_os_str().is_empty() {
         return "the path is empty; name a file or directory".to_owned();
     }
-    if begins_with_tilde(path) {
-        return format!(
-            "'~' in '{}' is not expanded; write the path of the home directory instead",
-            path.display()
-        );
-    }
-    // Without a working directory, the path as given is all there is.
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    format!("cannot {verb} '{}': {}", absolute.display(), reason(cause))
+    let fix = match Errno::from_io_error(cause) {
+        Some(Errno::NOENT | Errno::NOTDIR) => "; check the path",
+        Some(Errno::ISDIR) => "; name a file",
+        _ => "",
+    };
+    let failed = || format!("cannot {verb} '{}': {}{fix}", absolute(path).display(), reason(cause));
+    not_expanded(path).unwrap_or_else(failed)
+}
+
+/// The message for a path that begins with `~` or `~USER`, which no shell has expanded; `None` for another path, and if
+/// the working directory has a file of that name.
+pub fn not_expanded(path: &Path) -> Option<String> {
+    let first = Path::new(path.components().next()?.as_os_str());
+    let is_tilde =
+        first.as_os_str().as_encoded_bytes().starts_with(b"~") && first.symlink_metadata().is_err();
+    is_tilde.then(|| {
+        format!("'~' in '{}' is not expanded; write the path of the home directory instead", path.display())
+    })
+}
+
+/// Where a relative path was looked for. Without a working directory, the path as given is all there is.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn of_profile(path: &Path, problem: &str) -> String {
-    if begins_with_tilde(path) {
-        return cannot("open", path, &problem);
-    }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    format!("profile '{}': {problem}", absolute.display())
-}
-
-/// Whether a path begins with `~` or `~USER`, and no file in the working directory has that name.
-pub fn begins_with_tilde(path: &Path) -> bool {
-    let first = path.components().next().map(|first| Path::new(first.as_os_str()));
-    first.is_some_and(|first| {
-        first.as_os_str().as_encoded_bytes().starts_with(b"~") && first.symlink_metadata().is_err()
-    })
+    not_expanded(path).unwrap_or_else(|| format!("profile '{}': {problem}", absolute(path).display()))
 }
 
 /// The text of a cause for the end of a message: in lower case, and without the number of an operating system's error.

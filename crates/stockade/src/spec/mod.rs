@@ -33,7 +33,7 @@ pub use builder::JailBuilder;
 pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
 use clock::monotonic_us;
 pub(crate) use error::{Reason, errno};
-pub use error::{SpecError, begins_with_tilde, cannot, reason};
+pub use error::{SpecError, cannot, not_expanded, reason};
 pub use exec_file::ExecFile;
 pub use exit_status::ExitStatus;
 pub use file_privileges::{FilePrivilege, FilePrivileges, Stripped};

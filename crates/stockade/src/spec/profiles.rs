@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ExecFile, Profile, SpecError, begins_with_tilde, cannot};
+use rustix::io::Errno;
+
+use super::{ExecFile, Profile, SpecError, errno, not_expanded};
 
 /// The default directory of profiles.
 pub const DEFAULT_PROFILE_DIRECTORY: &str = "/etc/stockade/profiles";
@@ -55,7 +57,8 @@ impl Profiles {
     /// All profiles: first those in files, sorted by file name, then the built-in ones.
     ///
     /// # Errors
-    /// Returns [`SpecError::ProfileFile`] if a file cannot be read or understood.
+    /// * [`SpecError::ProfileFile`] if a file cannot be read or understood
+    /// * [`SpecError::Argument`] named `profile-dir` if the directory cannot be read
     pub fn all(&self) -> Result<Vec<Profile>, SpecError> {
         let mut all = self.files()?.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let built_in = Profile::built_in().into_iter();
@@ -68,10 +71,14 @@ impl Profiles {
     fn files(&self) -> Result<Vec<PathBuf>, SpecError> {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !begins_with_tilde(&self.directory) => {
-                return Ok(Vec::new());
+            Err(e) => {
+                let cause = match errno(&e) {
+                    Errno::NOENT if not_expanded(&self.directory).is_none() => return Ok(Vec::new()),
+                    Errno::NOTDIR => SpecError::NotADirectory(self.directory.clone()),
+                    other => SpecError::NotFound(self.directory.clone(), other),
+                };
+                return Err(SpecError::Argument { name: "profile-dir", cause: Box::new(cause) });
             }
-            Err(e) => return Err(problem(&self.directory, &e)),
         };
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         files.retain(|path| is_toml(path));
@@ -95,10 +102,8 @@ impl Profile {
             name.clone_into(&mut profile.name);
         }
         // A file that need not exist would be skipped.
-        match profile.place.iter().find(|file| begins_with_tilde(&file.source)) {
-            Some(file) => Err(cannot("open", &file.source, &"")),
-            None => Ok(profile),
-        }
+        let unexpanded = profile.place.iter().find_map(|file| not_expanded(&file.source));
+        unexpanded.map_or(Ok(profile), Err)
     }
 
     /// The profile as TOML, for example to start another one from.
@@ -113,7 +118,14 @@ fn is_toml(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Profile, SpecError> {
-    let text = std::fs::read_to_string(path).map_err(|e| problem(path, &e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let fix = match errno(&e) {
+            Errno::NOENT | Errno::NOTDIR => "; check the path",
+            Errno::ISDIR => "; name a file",
+            _ => "",
+        };
+        problem(path, &format!("{}{fix}", super::reason(&e)))
+    })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Profile::parse(&text, &name).map_err(|e| problem(path, &e))
 }

@@ -50,7 +50,7 @@ pub(crate) struct TopArgs {
 fn interval(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(100)..=Duration::from_secs(3600);
     let time = duration(text)?;
-    if range.contains(&time) { Ok(time) } else { Err("use 0.1 to 3600 seconds".to_owned()) }
+    if range.contains(&time) { Ok(time) } else { Err("out of range; use 0.1 to 3600 seconds".to_owned()) }
 }
 
 /// The time between the two samples of a single table.
