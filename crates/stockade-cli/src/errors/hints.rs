@@ -29,7 +29,11 @@ impl From<SpecError> for Failure {
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Spec(SpecError::Argument { name, cause }) => {
-            Failure::flag(*name, format!("{cause}{}", fix(name, cause)))
+            let text = match bare_executable(name, cause) {
+                Some(fix) => cause.to_string().replace("check the path", &fix),
+                None => format!("{cause}{}", fix(name, cause)),
+            };
+            Failure::flag(*name, text)
         }
         // The check needs the host's facts, so the error is no `SpecError` and does not name the flag.
         Error::NoController(_) => {
@@ -53,8 +57,8 @@ fn failure(error: &Error) -> Failure {
     }
 }
 
-fn fix(flag: &str, cause: &SpecError) -> String {
-    let text = match (flag, cause) {
+fn fix(flag: &str, cause: &SpecError) -> &'static str {
+    match (flag, cause) {
         (_, SpecError::NotFound(path, _)) if not_expanded(path).is_some() => "",
         (
             _,
@@ -65,22 +69,22 @@ fn fix(flag: &str, cause: &SpecError) -> String {
                 | LibraryError::NoPath { .. },
             ),
         ) => ", or --no-closure with --place for each library",
-        ("exec-file", SpecError::NotFound(path, Errno::NOENT)) if path.components().count() == 1 => {
-            return match in_path(path) {
-                Some(found) => format!(": did you mean '{}'?", found.display()),
-                None => ", because the executable is not searched for in PATH".to_owned(),
-            };
-        }
         ("id", SpecError::IdCharacter('/' | '.', 0)) => ", and name the VMM with --exec-file",
-        ("uid" | "gid", SpecError::Uid(text) | SpecError::Gid(text)) if text.contains(':') => {
-            ", and separate flags --uid and --gid"
-        }
+        ("uid", SpecError::Uid(text)) if text.contains(':') => ", and --gid for the group",
         ("netns", SpecError::NotFound(..)) => {
             ", or use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
         }
         _ => "",
-    };
-    text.to_owned()
+    }
+}
+
+/// The fix for an executable without a slash that does not exist: other tools search for it.
+fn bare_executable(flag: &str, cause: &SpecError) -> Option<String> {
+    let SpecError::NotFound(path, Errno::NOENT) = cause else { return None };
+    (flag == "exec-file" && path.components().count() == 1).then(|| match in_path(path) {
+        Some(found) => format!("did you mean '{}'?", found.display()),
+        None => "use a path, because the executable is not searched for in PATH".to_owned(),
+    })
 }
 
 /// The executable of this name that a shell would find.

@@ -114,7 +114,7 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
         }
         // `--timeout` without the flag that it limits.
         ErrorKind::MissingRequiredArgument if cause.ends_with(": --ready[=<SOCKET>]") => {
-            Some("--timeout limits the wait of --ready".into())
+            Some("use --timeout with --ready".into())
         }
         // A command that takes several jails.
         ErrorKind::MissingRequiredArgument if cause.ends_with(": <ID>...") => {
@@ -124,7 +124,9 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
             let is_one = contexts(error, ContextKind::InvalidArg).len() < 2;
             Some(if is_one { "add it" } else { "add them" }.into())
         }
-        ErrorKind::InvalidValue if cause.ends_with("none was supplied") => Some("write one behind it".into()),
+        ErrorKind::InvalidValue if cause.ends_with("none was supplied") => {
+            Some("write it after the flag".into())
+        }
         ErrorKind::TooManyValues => Some("remove the value".into()),
         ErrorKind::ArgumentConflict if cause.ends_with("multiple times") => Some("use it once".into()),
         ErrorKind::ArgumentConflict => Some("remove one of them".into()),
@@ -135,7 +137,7 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
                 return Some(format!("use --filter 'id={wrong}' for a pattern"));
             }
             let arguments = arguments();
-            other_tools::argument(arguments.get(1)?, &arguments, wrong)
+            other_tools::argument(&command_word(&arguments), &arguments, wrong)
         }
         _ => {
             let wrong = context(error, ContextKind::InvalidValue)?;
@@ -175,8 +177,12 @@ fn path_for_an_id(error: &clap::Error, cause: &str) -> Option<String> {
         return None;
     }
     let (before, _) = cause.split_once(&format!(" for '{argument}': "))?;
-    let command = arguments().into_iter().skip(1).find(|argument| !argument.starts_with('-'));
-    let fix = match command.as_deref().unwrap_or_default() {
+    let command = command_word(&arguments());
+    // A path may also be that of a file or socket which belongs to a flag.
+    if other_tools::argument(&command, &arguments(), wrong).is_some() {
+        return None;
+    }
+    let fix = match command.as_str() {
         "start" => "name a created jail; the VMM is set by --exec-file of `create` or `run`",
         "exec" | "shell" => "name the jail before the program",
         _ => "name a jail that `stockade ps` lists",
@@ -242,6 +248,11 @@ fn command(error: &clap::Error) -> String {
     let usage = usage.to_string();
     let name = usage.split_whitespace().nth(2).unwrap_or_default();
     if name.starts_with(['[', '<']) { String::new() } else { name.to_owned() }
+}
+
+/// The command of a command line, also if clap does not name it; empty without one.
+fn command_word(arguments: &[String]) -> String {
+    arguments.iter().skip(1).find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default()
 }
 
 /// The arguments of this process before those of the VMM.

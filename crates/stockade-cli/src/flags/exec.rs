@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::spec::{JailId, not_expanded, reason};
+use stockade::spec::{JailId, cannot, reason};
 use stockade::{Error, Exec, ExecProcess, ExitStatus, Receipt, Store};
 
 use super::lookup::find;
@@ -57,7 +57,10 @@ fn exec(
 fn request(how: &ProgramArgs, arguments: &[OsString]) -> Result<Exec, Failure> {
     let (exec, arguments) = match (&how.host_program, arguments) {
         (Some(file), arguments) => {
-            let refused = |error: Error| not_expanded(file).unwrap_or_else(|| reason(&error));
+            let refused = |error: Error| match file.metadata() {
+                Err(cause) => cannot("open", file, &cause),
+                Ok(_) => reason(&error),
+            };
             let exec = Exec::with_host_program(file);
             let exec = exec.map_err(|error| Failure::flag("host-program", refused(error)));
             (exec?, arguments)

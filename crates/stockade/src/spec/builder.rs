@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{
     Account, CgroupSetting, CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns,
-    Owner, Profiles, ResourceLimit, SpecError,
+    Owner, ParentCgroup, Profiles, ResourceLimit, SpecError,
 };
 use crate::spec::layout::Layout;
 use crate::spec::libraries::Libraries;
@@ -249,7 +249,7 @@ impl JailBuilder {
         spec.cgroups = self.cgroups.iter().map(setting).collect::<Result<_, _>>().map_err(wrong("cgroup"))?;
         let version = self.cgroup_version.as_deref().map(known_version).transpose();
         spec.cgroup_version = version.map_err(wrong("cgroup-version"))?;
-        let parent = self.parent_cgroup.as_deref().map(str::parse).transpose();
+        let parent = self.parent_cgroup.as_deref().map(known_parent).transpose();
         spec.parent_cgroup = parent.map_err(wrong("parent-cgroup"))?;
         let limits = self.limits.iter().map(|text| ResourceLimit::with_unit(text));
         let limits = limits.collect::<Result<Vec<_>, _>>().map_err(wrong("resource-limit"))?;
@@ -276,6 +276,11 @@ fn known_version(text: &str) -> Result<CgroupVersion, SpecError> {
     }
 }
 
+/// Parses a parent that is not empty. Firecracker's jailer takes an empty one for the hierarchy's root.
+fn known_parent(text: &str) -> Result<ParentCgroup, SpecError> {
+    if text.is_empty() { Err(SpecError::ParentCgroup(String::new())) } else { text.parse() }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -299,6 +304,7 @@ mod tests {
             (good().cgroup("memory.max=lots"), "cgroup"),
             (good().cgroup_version(3), "cgroup-version"),
             (good().parent_cgroup("/x"), "parent-cgroup"),
+            (good().parent_cgroup(""), "parent-cgroup"),
             (good().resource_limit("cpu=1"), "resource-limit"),
             (good().resource_limit("fsize=lots"), "resource-limit"),
             (good().profile("no-such"), "profile"),

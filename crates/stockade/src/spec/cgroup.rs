@@ -76,8 +76,8 @@ impl CgroupSetting {
 
     /// The setting with all sizes as numbers of bytes.
     ///
-    /// The kernel understands some units in some of these files, and in others it ignores them: `rbps=1M` in `io.max`
-    /// would be one byte per second.
+    /// The kernel understands K, M, G and T in some of these files, MiB in none, and in others it ignores every unit: `8:0
+    /// 1M` in `blkio.throttle.read_bps_device` would be one byte per second.
     ///
     /// # Errors
     /// Returns [`SpecError::CgroupSize`] if a size is none.

@@ -59,7 +59,7 @@ pub enum SpecError {
     )]
     RootTooLong(usize, usize),
     /// A path that cannot be recorded.
-    #[error("'{}' is not UTF-8; rename it", absolute(.0).display())]
+    #[error("'{}' is not UTF-8; rename it", .0.display())]
     NotText(PathBuf),
     /// An executable whose name cannot name a directory and a cgroup.
     #[error("the name of '{}' is not UTF-8; rename it", .0.display())]
@@ -79,8 +79,10 @@ pub enum SpecError {
     /// The file of users or groups cannot be read.
     #[error("cannot read '{file}': {cause}; use a numeric {0} ID", file = .0.file().display(), cause = Reason(*.1))]
     AccountFile(Account, Errno),
-    /// A parent cgroup that is absolute or has dots for components.
-    #[error("'{0}' is absolute, or has '.' or '..' in it; use a path relative to the hierarchy")]
+    /// A parent cgroup that is empty, is absolute or has dots for components.
+    #[error(
+        "'{0}' is not a path below the hierarchy; use one such as vms/web, without a leading slash, '.' and '..'"
+    )]
     ParentCgroup(String),
     /// A cgroup version that is no number, or names no version.
     #[error("'{0}' is not a cgroup version; use 1 or 2")]
