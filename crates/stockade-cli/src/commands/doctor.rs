@@ -30,7 +30,7 @@ pub(crate) struct DoctorArgs {
     /// VMM executable's name for the check of the socket path's length.
     #[arg(long, value_name = "NAME", default_value = "firecracker")]
     exec_name: String,
-    /// User that VMMs run as: a number, or a name in /etc/passwd.
+    /// User ID of VMMs, or a name in /etc/passwd.
     #[arg(long, value_name = "USER", default_value_t = DEFAULT_OWNER.uid.to_string())]
     uid: String,
     /// Omit the findings that are good.

@@ -67,8 +67,13 @@ const USAGES: &[ForeignUsage] = &[
 const PAIRS: [&str; 5] = ["--cgroup", "--resource-limit", "--place", "--env", "--filter"];
 
 /// The hint for a command of another tool.
-pub(super) fn command(name: &str) -> Option<&'static str> {
-    COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| *hint)
+pub(super) fn command(name: &str) -> Option<String> {
+    let known = COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| (*hint).to_owned());
+    known.or_else(|| match name {
+        file if file.ends_with(".toml") => Some(format!("did you mean 'run -f {file}'?")),
+        file if file.contains('/') => Some(format!("did you mean 'run --id ID --exec-file {file}'?")),
+        _ => None,
+    })
 }
 
 /// The hint for an argument that another tool would accept.

@@ -95,8 +95,7 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let wrong = context(error, ContextKind::InvalidSubcommand)?;
-            let known = other_tools::command(wrong).map(str::to_owned);
-            known
+            other_tools::command(wrong)
                 .or_else(|| suggestion(error, ContextKind::SuggestedSubcommand, wrong))
                 .or_else(|| Some("list the commands with `stockade help`".to_owned()))
         }
@@ -161,6 +160,9 @@ fn stray_argument(command: &str, arguments: &[String], wrong: &str) -> String {
         ("start", _) => "put the VMM's arguments after --".to_owned(),
         (_, true) if !has_jail && has(&["--id"]) => format!("did you mean '--exec-file {wrong}'?"),
         (_, true) if !has_jail => format!("did you mean '--id ID --exec-file {wrong}'?"),
+        _ if has(&["--file", "-f"]) && !wrong.starts_with('-') => {
+            format!("use --only {wrong} for one jail of the file, or put the VMM's arguments after --")
+        }
         _ if !has_jail && !has(&["--id"]) => {
             "name the jail with --id and the VMM with --exec-file".to_owned()
         }

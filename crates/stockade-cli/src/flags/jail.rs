@@ -40,10 +40,10 @@ pub(crate) struct JailArgs {
     /// Bind the VMM and its libraries read-only instead of copying them.
     #[arg(long)]
     bind_exec: bool,
-    /// User that the VMM runs as: a number, or a name in /etc/passwd.
+    /// User ID of the VMM, or a name in /etc/passwd.
     #[arg(long, value_name = "USER", default_value = "1234")]
     uid: String,
-    /// Group that the VMM runs as: a number, or a name in /etc/group.
+    /// Group ID of the VMM, or a name in /etc/group.
     #[arg(long, value_name = "GROUP", default_value = "1234")]
     gid: String,
     /// Directory that holds the jails.

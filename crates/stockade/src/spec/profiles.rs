@@ -163,6 +163,7 @@ mod tests {
             ("arguments = ['{pid}']", "line 1: '{pid}' is not a placeholder; use {id}, "),
             ("executables = 'x'", "line 1: invalid type"),
             ("[[place]]\nname = 'a'\n", "line 1: missing field `source`"),
+            ("[[place]]\nsource = '~/vmlinux'\n", "'~' in '~/vmlinux' is not expanded; write the path of"),
             ("[socket]\npath = '../x'\n", "line 2: '../x' is not a path inside a jail"),
         ] {
             let error = Profile::parse(text, "x").expect_err(text);
