@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use stockade::spec::{JailBuilder, JailSpec};
+use stockade::spec::{JailBuilder, JailSpec, parse_size};
 use stockade::{Store, Streams};
 
 use crate::errors::Raise;
@@ -36,8 +36,8 @@ pub(crate) fn create(
     id: String,
     exec_file: PathBuf,
     chroot_base: PathBuf,
-    uid: u32,
-    gid: u32,
+    uid: String,
+    gid: String,
     allow_unsafe_base: bool,
     closure: bool,
     bind_executable: bool,
@@ -48,7 +48,7 @@ pub(crate) fn create(
     cgroup_version: Option<u32>,
     parent_cgroup: Option<String>,
     resource_limits: Vec<String>,
-    ramfs: Option<u64>,
+    ramfs: Option<String>,
     profile: Option<String>,
     arguments: Vec<OsString>,
 ) -> PyResult<Created> {
@@ -67,6 +67,7 @@ pub(crate) fn create(
     builder = netns.into_iter().fold(builder, JailBuilder::netns);
     builder = cgroup_version.into_iter().fold(builder, JailBuilder::cgroup_version);
     builder = parent_cgroup.into_iter().fold(builder, JailBuilder::parent_cgroup);
+    let ramfs = ramfs.map(|text| parse_size(&text)).transpose().of_argument("ramfs")?;
     builder = ramfs.into_iter().fold(builder, JailBuilder::ramfs);
     builder = profile.into_iter().fold(builder, JailBuilder::profile);
     py.detach(|| {

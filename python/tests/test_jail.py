@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import grp
 import os
+import pwd
 import select
 import signal
 import subprocess
@@ -118,8 +120,10 @@ def test_place_has_every_method(guard: Guard) -> None:
         ("exec_file", "/no/such/vmm", ValueError),
         ("exec_file", 5, TypeError),
         ("uid", -1, ValueError),
-        ("uid", "1", TypeError),
+        ("uid", "no-such-user", ValueError),
+        ("uid", 1.5, TypeError),
         ("gid", 2**32 - 1, ValueError),
+        ("gid", "no-such-group", ValueError),
         ("chroot_base", "/proc/version", ValueError),
         ("chroot_base", None, TypeError),
         ("netns", "../x", ValueError),
@@ -132,7 +136,8 @@ def test_place_has_every_method(guard: Guard) -> None:
         ("parent_cgroup", "/x", ValueError),
         ("resource_limits", ["cores=1"], ValueError),
         ("ramfs", -1, ValueError),
-        ("ramfs", "1M", TypeError),
+        ("ramfs", "lots", ValueError),
+        ("ramfs", 1.5, TypeError),
         ("profile", "no-such", ValueError),
         ("arguments", "sleep", TypeError),
         ("state_dir", 5, TypeError),
@@ -145,6 +150,17 @@ def test_an_invalid_argument_is_named(
     with pytest.raises(kind, match=rf"^{argument}[: ]") as caught:
         Jail(**properties).create()
     assert "\n" not in str(caught.value)
+
+
+def test_names_and_sizes_with_units_are_accepted(guard: Guard) -> None:
+    nobody, nogroup = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid
+    limits = ["fsize=1M"]
+    with make(guard, uid="nobody", gid="nogroup", ramfs="64K", resource_limits=limits) as jail:
+        assert "(65536 bytes)" in jail.describe()
+        vm = jail.launch("sleep")
+        status = Path(f"/proc/{vm.pid}/status").read_text()
+        assert f"Uid:\t{nobody}\t" in status and f"Gid:\t{nogroup}\t" in status
+        assert "Max file size             1048576 " in Path(f"/proc/{vm.pid}/limits").read_text()
 
 
 def test_an_invalid_call_names_its_argument(guard: Guard) -> None:

@@ -97,6 +97,10 @@ fn of_spec(error: &SpecError) -> String {
         SpecError::NotANetns(_)
         | SpecError::Argument { .. }
         | SpecError::Libraries(_)
+        | SpecError::NoAccount(..)
+        | SpecError::AccountFile(..)
+        | SpecError::CgroupSize(..)
+        | SpecError::Size(_)
         | SpecError::NotForOwner(..)
         | SpecError::RootTooLong(..)
         | SpecError::UnsafeBase(..)

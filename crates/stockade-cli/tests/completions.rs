@@ -102,7 +102,7 @@ fn each_shell_has_its_script() {
 #[test]
 fn an_unknown_shell_is_refused_in_one_line() {
     let output = run("stockade", &["completions", "tcsh"]);
-    let line = "stockade: invalid value 'tcsh' for '<SHELL>' [possible values: bash, zsh, fish]";
+    let line = "stockade: invalid value 'tcsh' for '<SHELL>'; use one of bash, zsh, fish";
     assert!(output.stderr.starts_with(line), "{}", output.stderr);
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.lines().count()), (1, "", 1));
 }

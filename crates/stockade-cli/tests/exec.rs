@@ -235,10 +235,15 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
             125,
             "'../x' is not a path inside a jail; use one without '..'",
         );
-        refused(&guard, &["exec", "--env", "A", &id, "x"], 125, "--env: 'A' is not NAME=VALUE");
-        let missing = format!("--host-program: cannot open '/no/such': {gone}");
+        refused(
+            &guard,
+            &["exec", "--env", "A", &id, "x"],
+            125,
+            "--env: 'A' is not NAME=VALUE; use for example TERM=linux",
+        );
+        let missing = format!("--host-program: cannot open '/no/such': {gone}; check the path");
         refused(&guard, &["exec", "--host-program", "/no/such", &id], 125, &missing);
-        let directory = "--host-program: '/etc' is not a regular file";
+        let directory = "--host-program: '/etc' is not a regular file; name a file";
         refused(&guard, &["exec", "--host-program", "/etc", &id], 125, directory);
         let script = guard.file("script", "#!/bin/sh\n").display().to_string();
         let interpreted = format!(
@@ -250,7 +255,7 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
             &guard,
             &["exec", &id],
             125,
-            "the following required arguments were not provided: <PROGRAM>...",
+            "the following required arguments were not provided: <PROGRAM>...; add it",
         );
         said(&guard, &["kill", &id]);
         said(&guard, &["wait", &id]);

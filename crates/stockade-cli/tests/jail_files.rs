@@ -460,16 +460,16 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\ncgroup = [\n'pids.max=1',\n'pids']",
-                "8: cgroup: 'pids' is not FILE=VALUE",
+                "8: cgroup: 'pids' is not FILE=VALUE; use for example pids.max=64",
             ),
             (
                 "[[jail]]\nid = 'vm'\nnetns = 'a'\nnew-net-ns = true",
-                "4: `netns` cannot be used with `new-net-ns`",
+                "4: `netns` cannot be used with `new-net-ns`; remove one of them",
             ),
             ("[[jail]]\nid = 'vm'\ntimeout = 3", "4: the jail needs `ready` with its other keys"),
             (
                 "[[jail]]\nid = 'vm'\ngrace = 'x'",
-                "6: grace: invalid value 'x': invalid digit found in string; use a whole number without a unit",
+                "6: grace: invalid value 'x': not a duration; use seconds, or a number with ms, s, m, h or d such as 0.2, 500ms or 1m",
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image',\n'image=b', 'image=b']",
@@ -477,7 +477,7 @@ fn a_mistake_is_one_line_with_its_file_and_line() {
             ),
             (
                 "[[jail]]\nid = 'vm'\nplace = ['image', 'none=x']",
-                "6: place DIR/none: cannot open 'DIR/none': no such file or directory",
+                "6: place DIR/none: cannot open 'DIR/none': no such file or directory; check the path",
             ),
             (
                 "[[jail]]\nid = 'vm'\ncount = 3",
@@ -509,8 +509,11 @@ fn an_unreadable_file_is_one_line() {
     privileged!(guard, {
         let empty = guard.file("empty.toml", "").display().to_string();
         for (path, said) in [
-            ("/no/such.toml", "--file: cannot read '/no/such.toml': no such file or directory".to_owned()),
-            ("/", "--file: cannot read '/': is a directory".to_owned()),
+            (
+                "/no/such.toml",
+                "--file: cannot read '/no/such.toml': no such file or directory; check the path".to_owned(),
+            ),
+            ("/", "--file: cannot read '/': is a directory; name a file".to_owned()),
             (&empty, format!("{empty}: the file describes no jail; add a table [[jail]]")),
         ] {
             let output = stockade(&guard, &["plan", "-f", path]);

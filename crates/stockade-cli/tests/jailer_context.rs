@@ -112,9 +112,9 @@ fn s02_the_parameter_list_of_jailer() {
         fs::create_dir(guard.base()).unwrap();
         let right = builder(&guard, "list").arguments(["exit=7"]).jailer_arguments();
         assert_eq!(run_with(Command::new(program("jailer")).args(&right)).code, 7);
-        let wrong = builder(&guard, "list").uid("nobody").jailer_arguments();
+        let wrong = builder(&guard, "list").uid("no:body").jailer_arguments();
         let refused = run_with(Command::new(program("jailer")).args(&wrong));
-        assert!(refused.code != 0 && refused.stderr.contains("Invalid uid: nobody"), "{refused:?}");
+        assert!(refused.code != 0 && refused.stderr.contains("Invalid uid: no:body"), "{refused:?}");
         fs::remove_dir_all(guard.base()).unwrap();
     });
 }

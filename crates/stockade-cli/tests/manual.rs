@@ -52,7 +52,7 @@ fn an_unknown_page_and_an_unusable_directory_are_reported() {
         assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (1, "", line));
         let file = guard.file("file", "").display().to_string();
         let output = stockade(&guard, &["man", "--write-to", &file]);
-        let line = format!("stockade: --write-to: cannot write '{file}': file exists\n");
+        let line = format!("stockade: --write-to: '{file}' is not a directory; name a directory\n");
         assert_eq!((output.code, output.stdout.as_str(), output.stderr), (1, "", line));
     });
 }

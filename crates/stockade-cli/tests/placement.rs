@@ -125,10 +125,19 @@ fn an_owner_is_chosen_by_a_flag() {
         let placed = guard.base().join("stockade-probe").join(&id).join("root/image");
         let facts = placed.metadata().unwrap();
         assert_eq!((facts.uid(), facts.gid()), (77, 78));
-        for wrong in ["77", "77:", "root:root", "77:78:79", ":"] {
-            let line = format!("--owner: '{wrong}' is not UID:GID, such as 1234:1234");
-            refused(&guard, &["place", &id, "image", "--owner", wrong], &line);
+        let (user, group) = (
+            "is not a user ID; use 0 to 4294967294, or a name in '/etc/passwd'",
+            "is not a group ID; use 0 to 4294967294, or a name in '/etc/group'",
+        );
+        for (wrong, line) in [
+            ("77", "'77' is not USER:GROUP; use for example 1234:1234".to_owned()),
+            ("77:", format!("'' {group}")),
+            ("77:78:79", format!("'78:79' {group}")),
+            (":", format!("'' {user}")),
+        ] {
+            refused(&guard, &["place", &id, "image", "--owner", wrong], &format!("--owner: {line}"));
         }
+        said(&guard, &["place", &id, "image=other", "--owner", "root:root", "--how", "copy"]);
         said(&guard, &["rm", &id]);
     });
 }
@@ -145,7 +154,7 @@ fn a_wrong_placement_is_refused_before_the_jail_is_created() {
             (&["image:bind:copy"], "--place image:bind:copy: options 'copy' and 'bind' exclude each other; use one".to_owned()),
             (&["image", "share/file=image"], "--place share/file: '/image' is already the path of 'image' in the jail; choose another name".to_owned()),
             (&["image=a/x", "share/file=/a//x"], "--place share/file: '/a/x' is already the path of 'image' in the jail; choose another name".to_owned()),
-            (&["no:such"], "--place no:such: cannot open 'no:such': no such file or directory".to_owned()),
+            (&["no:such"], format!("--place no:such: cannot open '{}/no:such': no such file or directory; check the path", guard.directory().display())),
         ];
         for (places, line) in &cases {
             let flags: Vec<&str> = places.iter().flat_map(|place| ["--place", *place]).collect();
@@ -163,7 +172,7 @@ fn a_wrong_placement_is_refused_before_the_jail_is_created() {
         refused(
             &guard,
             &["place", &id, "image", "--how", "move"],
-            "invalid value 'move' for '--how <HOW>' [possible values: auto, bind, copy, link, node, reflink]",
+            "invalid value 'move' for '--how <HOW>'; use one of auto, bind, copy, link, node, reflink",
         );
         said(&guard, &["rm", &id]);
     });

@@ -84,7 +84,9 @@ fn an_unusable_profile_is_one_line() {
             assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
         };
         refused(&bad, &format!("profile '{bad}': line 3: unknown field `argument`"));
-        refused("./no/such.toml", "profile './no/such.toml': no such file or directory");
+        let here = std::env::current_dir().unwrap();
+        let missing = format!("profile '{}/no/such.toml': no such file or directory", here.display());
+        refused("./no/such.toml", &missing);
         std::fs::remove_file(&bad).unwrap();
         refused("qmeu", "there is no profile 'qmeu'; use one of firecracker, qemu, cloud-hypervisor, plain");
         assert!(!guard.base().exists() && !guard.state().exists());

@@ -186,7 +186,7 @@ fn a_command_without_a_jail_names_the_selecting_flags() {
                     name jails, or select them with --filter or --all\n";
         assert_eq!((refused.code, refused.stderr.as_str()), (1, line), "{command}");
         let both = testkit::run("stockade", &[command, "--all", "vm-1"]);
-        let line = "stockade: the argument '--all' cannot be used with '[ID]...'\n";
+        let line = "stockade: the argument '--all' cannot be used with '[ID]...'; remove one of them\n";
         assert_eq!((both.code, both.stderr.as_str()), (1, line), "{command}");
     }
     let pattern = testkit::run("stockade", &["rm", "vm-*"]);

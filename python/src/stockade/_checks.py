@@ -53,6 +53,22 @@ def size_of(argument: str, value: Any) -> int:
     return value
 
 
+def account_of(argument: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int or a str, not {type(value).__name__}")
+    return str(number_of(argument, value))
+
+
+def size_text_of(argument: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int or a str, not {type(value).__name__}")
+    return str(size_of(argument, value))
+
+
 def descriptor_of(argument: str, stream: Any) -> Optional[int]:
     if stream is None:
         return None

@@ -13,7 +13,17 @@ from types import TracebackType
 from typing import IO, Any, Dict, List, Optional, Sequence, Type, Union
 
 from . import _stockade
-from ._checks import descriptor_of, each, flag_of, number_of, path_of, size_of, text_of
+from ._checks import (
+    account_of,
+    descriptor_of,
+    each,
+    flag_of,
+    number_of,
+    path_of,
+    size_of,
+    size_text_of,
+    text_of,
+)
 from ._state import default_state_dir
 from .errors import LeftBehind
 from .vm import StrPath, Vm
@@ -56,8 +66,8 @@ class Jail:
 
     :param id: the jail's name: 1 to 64 letters, digits and dashes
     :param exec_file: the path of the VMM, which is copied into the jail with its shared libraries
-    :param uid: the user that the VMM runs as, and that owns the jail's files
-    :param gid: the group that the VMM runs as
+    :param uid: the user that the VMM runs as, and that owns the jail's files: a number, or a name in ``/etc/passwd``
+    :param gid: the group that the VMM runs as: a number, or a name in ``/etc/group``
     :param chroot_base: the directory that holds jails
     :param allow_unsafe_base: whether to create the jail even if its user can write to that directory, to the
         executable's directory in it, or to one above
@@ -65,11 +75,11 @@ class Jail:
         path of an existing one to join
     :param new_netns: whether to create a network namespace without a name, which ends with the VMM
     :param new_pid_ns: whether the VMM is the first process of its own pid namespace
-    :param cgroups: cgroup settings, such as ``"pids.max=64"``
+    :param cgroups: cgroup settings, such as ``"pids.max=64"`` or ``"memory.max=512M"``
     :param cgroup_version: 1 or 2; by default the version that has the controllers
     :param parent_cgroup: the parent of the jail's cgroup; by default the executable's name
-    :param resource_limits: resource limits, ``"no-file=COUNT"`` or ``"fsize=BYTES"``
-    :param ramfs: the nominal size of a ramfs on ``/ramfs``, in bytes
+    :param resource_limits: resource limits, ``"no-file=COUNT"`` or ``"fsize=SIZE"``
+    :param ramfs: the nominal size of a ramfs on ``/ramfs``: bytes, or a text such as ``"64M"``
     :param profile: the VMM's profile, by name or TOML file; by default chosen by the executable
     :param closure: whether to place the shared libraries of a dynamically linked VMM
     :param bind_executable: whether to bind the host's executable and libraries read-only instead of copying them
@@ -85,8 +95,8 @@ class Jail:
         id: str,
         exec_file: StrPath,
         *,
-        uid: int = 1234,
-        gid: int = 1234,
+        uid: Union[int, str] = 1234,
+        gid: Union[int, str] = 1234,
         chroot_base: StrPath = "/srv/jailer",
         allow_unsafe_base: bool = False,
         netns: Optional[str] = None,
@@ -96,7 +106,7 @@ class Jail:
         cgroup_version: Optional[int] = None,
         parent_cgroup: Optional[str] = None,
         resource_limits: Sequence[str] = (),
-        ramfs: Optional[int] = None,
+        ramfs: Union[int, str, None] = None,
         profile: Optional[StrPath] = None,
         closure: bool = True,
         bind_executable: bool = False,
@@ -110,8 +120,8 @@ class Jail:
         self._exec_file = path_of("exec_file", exec_file)
         self._properties: Dict[str, Any] = {
             "chroot_base": path_of("chroot_base", chroot_base),
-            "uid": number_of("uid", uid),
-            "gid": number_of("gid", gid),
+            "uid": account_of("uid", uid),
+            "gid": account_of("gid", gid),
             "allow_unsafe_base": flag_of("allow_unsafe_base", allow_unsafe_base),
             "closure": flag_of("closure", closure),
             "bind_executable": flag_of("bind_executable", bind_executable),
@@ -124,7 +134,7 @@ class Jail:
             "resource_limits": [
                 text_of("resource_limits", limit) for limit in each("resource_limits", resource_limits)
             ],
-            "ramfs": None if ramfs is None else size_of("ramfs", ramfs),
+            "ramfs": None if ramfs is None else size_text_of("ramfs", ramfs),
             "profile": None if profile is None else os.fspath(path_of("profile", profile)),
             "arguments": [os.fspath(path_of("arguments", value)) for value in each("arguments", arguments)],
         }

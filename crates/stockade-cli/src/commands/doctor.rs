@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use stockade::doctor::{Finding, Grade, HostFacts, Question, diagnose};
-use stockade::spec::{DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
+use stockade::spec::{Account, DEFAULT_BASE, DEFAULT_OWNER, HostPath, JailId};
 
 use crate::flags::state::StateArgs;
 use crate::terminal::findings::FindingsStyle;
@@ -30,9 +30,9 @@ pub(crate) struct DoctorArgs {
     /// VMM executable's name for the check of the socket path's length.
     #[arg(long, value_name = "NAME", default_value = "firecracker")]
     exec_name: String,
-    /// Numeric user ID that VMMs run as.
-    #[arg(long, default_value_t = DEFAULT_OWNER.uid)]
-    uid: u32,
+    /// User ID of VMMs, or a name in /etc/passwd.
+    #[arg(long, value_name = "USER", default_value_t = DEFAULT_OWNER.uid.to_string())]
+    uid: String,
     /// Omit the findings that are good.
     #[arg(short, long)]
     quiet: bool,
@@ -55,7 +55,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         base: HostPath::future_directory(&args.chroot_base_dir).map_err(in_flag("chroot-base-dir"))?,
         exec_name: args.exec_name.clone(),
         id: args.id.to_string(),
-        uid: args.uid,
+        uid: Account::User.parse(&args.uid).map_err(in_flag("uid"))?,
         store: args.state.store()?,
     };
     let mut findings = diagnose(&HostFacts::read(&question));

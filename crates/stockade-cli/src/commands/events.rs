@@ -13,6 +13,7 @@ use stockade::{Event, EventKind, Events};
 use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
+use crate::flags::duration::duration;
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{Code, Failure, escape_control, print, print_json_line, require_root_to_look};
 use crate::terminal::signals::stop_signals;
@@ -35,9 +36,9 @@ pub(crate) struct EventsArgs {
     /// Exit when this event has happened to each named jail, or to any jail if none is named.
     #[arg(long, value_name = "EVENT")]
     until: Option<Until>,
-    /// Exit after this many seconds, with exit code 124.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Exit after this time, with exit code 124.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
     /// Print one JSON object per line.
     #[arg(long)]
     json: bool,

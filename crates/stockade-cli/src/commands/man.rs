@@ -7,8 +7,8 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::terminal::output::{Failure, print};
-use stockade::spec::reason;
+use crate::terminal::output::{Failure, in_flag, print};
+use stockade::spec::{SpecError, cannot, not_expanded};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -44,9 +44,14 @@ fn named<'a>(cli: &'a Command, name: &str) -> Result<&'a Command, Failure> {
 
 /// Writes the pages, and prints their paths.
 fn write(cli: &Command, directory: &Path) -> Result<(), Failure> {
-    let refused = |path: &Path, cause| {
-        Failure::new(format!("--write-to: cannot write '{}': {}", path.display(), reason(&cause)))
-    };
+    let refused =
+        |path: &Path, cause: std::io::Error| Failure::flag("write-to", cannot("write", path, &cause));
+    if let Some(text) = not_expanded(directory) {
+        return Err(Failure::flag("write-to", text));
+    }
+    if directory.exists() && !directory.is_dir() {
+        return Err(in_flag("write-to")(SpecError::NotADirectory(directory.to_owned())));
+    }
     std::fs::create_dir_all(directory).map_err(|cause| refused(directory, cause))?;
     for command in std::iter::once(cli).chain(cli.get_subcommands()) {
         let (name, text) = page(command)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stockade::spec::{JailId, Owner};
+use stockade::spec::{Account, JailId, Owner};
 use stockade::{How, Jail, Placed, Placement};
 use stockade_syscalls::signals::SignalFd;
 
@@ -14,7 +14,7 @@ use crate::flags::lookup::{open, stopped_jail};
 use crate::flags::placement::{check_distinct, parse, place_one};
 use crate::flags::state::StateArgs;
 use crate::terminal::output::{
-    Failure, escape_control, ignore_closed_stdout, print, print_json, require_root,
+    Failure, escape_control, ignore_closed_stdout, in_flag, print, print_json, require_root,
 };
 use crate::terminal::signals::stop_signals;
 
@@ -35,8 +35,8 @@ pub(crate) struct PlaceArgs {
     /// Make the placed files read-only in the jail.
     #[arg(long)]
     read_only: bool,
-    /// Owner in the jail (default: the jail's user and group).
-    #[arg(long, value_name = "UID:GID")]
+    /// Owner in the jail, by numbers or names (default: the jail's user and group).
+    #[arg(long, value_name = "USER:GROUP")]
     owner: Option<String>,
     #[command(flatten)]
     pub(crate) state: StateArgs,
@@ -109,8 +109,10 @@ fn place_into(jail: &mut Jail, placement: &Placement, signals: &SignalFd) -> Res
 }
 
 fn owner(text: &str) -> Result<Owner, Failure> {
-    let parsed = text.split_once(':').and_then(|(uid, gid)| {
-        Some(Owner { uid: Owner::parse_number(uid)?, gid: Owner::parse_number(gid)? })
-    });
-    parsed.ok_or_else(|| Failure::new(format!("--owner: '{text}' is not UID:GID, such as 1234:1234")))
+    let (user, group) = text.split_once(':').ok_or_else(|| {
+        Failure::flag("owner", format!("'{text}' is not USER:GROUP; use for example 1234:1234"))
+    })?;
+    let uid = Account::User.parse(user).map_err(in_flag("owner"))?;
+    let gid = Account::Group.parse(group).map_err(in_flag("owner"))?;
+    Ok(Owner { uid, gid })
 }

@@ -10,6 +10,7 @@ use stockade::{
 };
 
 use crate::batch::stop::stop_vmms;
+use crate::flags::duration::duration;
 use crate::flags::lookup::open;
 use crate::select::{IdMatch, SelectArgs, Selection};
 use crate::terminal::output::{
@@ -31,9 +32,9 @@ pub(crate) struct RmArgs {
     /// Kill running VMMs, and unmount other programs' mounts in the jails' directories.
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// With --force, send SIGTERM first, and kill the VMMs after this many seconds.
-    #[arg(short, long, value_name = "SECONDS", requires = "force")]
-    pub(crate) timeout: Option<u64>,
+    /// With --force, send SIGTERM first, and kill the VMMs after this time.
+    #[arg(short, long, value_name = "TIME", value_parser = duration, requires = "force")]
+    pub(crate) timeout: Option<Duration>,
     /// Print a JSON report.
     #[arg(long)]
     pub(crate) json: bool,
@@ -46,7 +47,7 @@ pub(crate) fn rm(args: &RmArgs) -> Result<ExitCode, Failure> {
     require_root("rm")?;
     let (store, Selection { ids, unknown, .. }) = args.jails.select(IdMatch::Exact, |_| true)?;
     // The removal of a jail that cannot be stopped reports it again, with everything else that is left.
-    let stopped = args.timeout.map(|seconds| stop_vmms(&store, &ids, Duration::from_secs(seconds)));
+    let stopped = args.timeout.map(|grace| stop_vmms(&store, &ids, grace));
     let stuck: Vec<JailId> = stopped.into_iter().flatten().map(|(id, _)| id).collect();
     let mut collection = Collection::default();
     for (named, failure) in unknown {

@@ -7,6 +7,7 @@ use clap::Args;
 use stockade::{JailState, Listing};
 
 use crate::batch::stop::stop_vmms;
+use crate::flags::duration::duration;
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root};
 
@@ -17,9 +18,9 @@ use crate::terminal::output::{Failure, ignore_closed_stdout, print, require_root
   stockade stop --file jails.toml
   stockade stop --all")]
 pub(crate) struct StopArgs {
-    /// Seconds from SIGTERM until the VMMs are killed; the jails' other processes are killed after them.
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
-    timeout: u64,
+    /// Time from SIGTERM until the VMMs are killed; the jails' other processes are killed after them.
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
     #[command(flatten)]
     jails: SelectArgs,
 }
@@ -29,7 +30,7 @@ pub(crate) fn stop(args: &StopArgs) -> Result<ExitCode, Failure> {
     let runs = |jail: &Listing| jail.state == JailState::Running;
     let (store, selection) = args.jails.select(IdMatch::Exact, runs)?;
     let (mut known, mut code) = selection.known();
-    for (failed, failure) in stop_vmms(&store, &known, Duration::from_secs(args.timeout)) {
+    for (failed, failure) in stop_vmms(&store, &known, args.timeout) {
         known.retain(|id| *id != failed);
         code = failure.report();
     }

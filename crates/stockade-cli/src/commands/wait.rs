@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use stockade::spec::JailId;
 use stockade::{ExitStatus, JailState, Listing, Store};
 
+use crate::flags::duration::duration;
 use crate::flags::lookup::no_such_jail;
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Code, Failure, info, print, print_json_line, require_root_to_look};
@@ -26,9 +28,9 @@ pub(crate) struct WaitArgs {
     /// Return when the first VMM exits.
     #[arg(long)]
     any: bool,
-    /// Give up after this many seconds, with exit code 124.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Give up after this time, with exit code 124.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
     /// Print one JSON object per line, in the order in which the VMMs exit.
     #[arg(long)]
     json: bool,
@@ -81,9 +83,9 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
         }
     }
     let late: Vec<&str> = ends.waiting().map(JailId::as_str).collect();
-    if let (Some(seconds), false) = (args.timeout, late.is_empty()) {
+    if let (Some(time), false) = (args.timeout, late.is_empty()) {
         let verb = if late.len() == 1 { "is" } else { "are" };
-        info(&format!("{} {verb} still running after {seconds} s", late.join(", ")));
+        info(&format!("{} {verb} still running after {} s", late.join(", "), time.as_secs_f64()));
         return Ok(Code::TimedOut.into());
     }
     Ok(code)

@@ -1,13 +1,13 @@
 //! Hints for library errors: the flag, the cause, and the fix.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use stockade::doctor::LONGEST_SOCKET_PATH;
 use stockade::entry::EnterStep;
 use stockade::spec::libraries::{Interpreter, LibraryError};
-use stockade::spec::{CgroupVersion, JailSpec, SpecError};
+use stockade::spec::{CgroupVersion, JailSpec, SpecError, not_expanded};
 use stockade::steps::Note;
 use stockade::{CgroupLayout, Error, ErrorKind, Layout, PlacementError};
 
@@ -29,7 +29,11 @@ impl From<SpecError> for Failure {
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Spec(SpecError::Argument { name, cause }) => {
-            Failure::flag(*name, format!("{cause}{}", fix(name, cause)))
+            let text = match bare_executable(name, cause) {
+                Some(fix) => cause.to_string().replace("check the path", &fix),
+                None => format!("{cause}{}", fix(name, cause)),
+            };
+            Failure::flag(*name, text)
         }
         // The check needs the host's facts, so the error is no `SpecError` and does not name the flag.
         Error::NoController(_) => {
@@ -55,6 +59,7 @@ fn failure(error: &Error) -> Failure {
 
 fn fix(flag: &str, cause: &SpecError) -> &'static str {
     match (flag, cause) {
+        (_, SpecError::NotFound(path, _)) if not_expanded(path).is_some() => "",
         (
             _,
             SpecError::Libraries(
@@ -64,14 +69,31 @@ fn fix(flag: &str, cause: &SpecError) -> &'static str {
                 | LibraryError::NoPath { .. },
             ),
         ) => ", or --no-closure with --place for each library",
-        ("exec-file", SpecError::NotFound(path, Errno::NOENT)) if path.components().count() == 1 => {
-            "; use a path, because the executable is not searched for in PATH"
-        }
+        ("id", SpecError::IdCharacter('/' | '.', 0)) => ", and name the VMM with --exec-file",
+        ("uid", SpecError::Uid(text)) if text.contains(':') => ", and --gid for the group",
         ("netns", SpecError::NotFound(..)) => {
-            "; use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
+            ", or use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists"
         }
         _ => "",
     }
+}
+
+/// The fix for an executable without a slash that does not exist: other tools search for it.
+fn bare_executable(flag: &str, cause: &SpecError) -> Option<String> {
+    let SpecError::NotFound(path, Errno::NOENT) = cause else { return None };
+    (flag == "exec-file" && path.components().count() == 1).then(|| match in_path(path) {
+        Some(found) => format!("did you mean '{}'?", found.display()),
+        None => "use a path, because the executable is not searched for in PATH".to_owned(),
+    })
+}
+
+/// The executable of this name that a shell would find.
+fn in_path(name: &Path) -> Option<PathBuf> {
+    let directories = std::env::var_os("PATH")?;
+    let files = std::env::split_paths(&directories).map(|directory| directory.join(name));
+    files
+        .into_iter()
+        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file())
 }
 
 /// The failure of a jail's creation.

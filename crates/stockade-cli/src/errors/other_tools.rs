@@ -1,10 +1,18 @@
-//! Commands and flags of other tools, and stockade's equivalents.
+//! Commands and arguments of other tools, and stockade's equivalents.
 
 use glob::Pattern;
+
+use super::foreign_flags::{self, DESCRIBE_JAIL, TAKE_VMM_ARGUMENTS};
 
 /// Commands of docker, podman, systemctl and kubectl, with the hint for each.
 const COMMANDS: &[(&[&str], &str)] = &[
     (&["ls", "list", "get"], "did you mean 'ps'?"),
+    (&["launch"], "did you mean 'run'?"),
+    (&["enter", "login", "ssh", "console", "nsenter"], "did you mean 'shell'?"),
+    (&["state"], "did you mean 'inspect'?"),
+    (&["checkpoint", "restore", "snapshot"], "stockade stores no VMM; use the VMM's own API"),
+    (&["port", "network"], "stockade sets up no network; use --netns, and `ip` for the namespace"),
+    (&["volume"], "stockade has no volumes; use --place for files of the host"),
     (&["delete", "remove", "destroy"], "did you mean 'rm'?"),
     (&["status", "show", "describe"], "did you mean 'ps' or 'inspect'?"),
     (&["prune", "clean", "cleanup"], "did you mean 'gc'?"),
@@ -22,24 +30,20 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Commands that pass arguments to a VMM.
-pub(super) const TAKES_VMM_ARGUMENTS: &[&str] = &["run", "create", "start", "plan"];
-const TAKES_JAIL: &[&str] = &["run", "create", "plan"];
 const TAKES_JAILS: &[&str] = &["start", "stop", "kill", "wait", "rm", "inspect", "audit"];
-const EXEC_COMMANDS: &[&str] = &["exec", "shell"];
 const ALL: &[&str] = &[];
 
-/// A way to write a flag that stockade does not have.
+/// Consecutive arguments that other tools accept.
 struct ForeignUsage {
     /// The commands with this hint; empty for all.
     commands: &'static [&'static str],
-    /// Patterns of consecutive arguments. The parser failed at the last one.
+    /// Patterns of the arguments. The parser failed at the last one.
     arguments: &'static [&'static str],
     /// `{1}` stands for the first of the arguments, and so on.
     hint: &'static str,
 }
 
-const fn hint(
+const fn usage(
     commands: &'static [&'static str],
     arguments: &'static [&'static str],
     hint: &'static str,
@@ -47,52 +51,52 @@ const fn hint(
     ForeignUsage { commands, arguments, hint }
 }
 
-/// The first match applies. Flags that a VMM may have are left out: `--memory`, `--cpus`, `--net`.
-const FLAGS: &[ForeignUsage] = &[
-    hint(&["kill"], &["-[0-9A-Z]*"], "use -s 9 or -s KILL for a signal"),
-    hint(&["logs"], &["--tail*"], "did you mean '-n N'?"),
-    hint(EXEC_COMMANDS, &["-[it]*"], TERMINAL),
-    hint(EXEC_COMMANDS, &["--interactive"], TERMINAL),
-    hint(EXEC_COMMANDS, &["--tty"], TERMINAL),
-    hint(EXEC_COMMANDS, &["-e*"], "did you mean '--env NAME=VALUE'?"),
-    hint(EXEC_COMMANDS, &["-u*"], EXEC_USER),
-    hint(EXEC_COMMANDS, &["--user*"], EXEC_USER),
-    hint(TAKES_VMM_ARGUMENTS, &["-it"], TERMINAL),
-    hint(TAKES_VMM_ARGUMENTS, &["-i"], TERMINAL),
-    hint(TAKES_VMM_ARGUMENTS, &["-t"], TERMINAL),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*"], "use {1}={2} for a socket"),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*.sock*", "*"], "use {1}={2} for a socket"),
-    hint(TAKES_VMM_ARGUMENTS, &["--ready", "*", "*.sock*"], "use {1}={3} for a socket"),
-    hint(TAKES_VMM_ARGUMENTS, &["-e"], NO_ENVIRONMENT),
-    hint(TAKES_VMM_ARGUMENTS, &["--env*"], NO_ENVIRONMENT),
-    hint(TAKES_JAIL, &["--volume*"], PLACE),
-    hint(TAKES_JAIL, &["--mount*"], PLACE),
-    hint(TAKES_JAIL, &["-v", "*:*"], "use --place SRC=NAME for files; -v is --verbose"),
-    hint(TAKES_JAIL, &["--name*"], "did you mean '--id'?"),
-    hint(TAKES_JAIL, &["--user"], "did you mean '--uid' and '--gid'?"),
-    hint(TAKES_JAIL, &["--network*"], "did you mean '--netns'?"),
-    hint(&["run"], &["--rm"], "remove this flag: `run` removes its jail unless it is detached"),
-    hint(TAKES_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
-    hint(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
-    hint(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
+/// The first match applies.
+const USAGES: &[ForeignUsage] = &[
+    usage(&["kill"], &["-[0-9A-Z]*"], "use -s 9 or -s KILL for a signal"),
+    usage(TAKE_VMM_ARGUMENTS, &["--ready", "*.sock*"], "use {1}={2} for a socket"),
+    usage(TAKE_VMM_ARGUMENTS, &["--ready", "*.sock*", "*"], "use {1}={2} for a socket"),
+    usage(TAKE_VMM_ARGUMENTS, &["--ready", "*", "*.sock*"], "use {1}={3} for a socket"),
+    usage(DESCRIBE_JAIL, &["-v", "*:*"], "use --place SRC=NAME for files; -v is --verbose"),
+    usage(DESCRIBE_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
+    usage(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
+    usage(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
 ];
 
-const TERMINAL: &str = "stockade attaches the terminal automatically; remove this flag";
-const EXEC_USER: &str = "exec runs as the VMM's user; use --root for root";
-const NO_ENVIRONMENT: &str = "a VMM has an empty environment; remove this flag";
-const PLACE: &str = "did you mean '--place SRC=NAME'?";
+/// Flags whose value is a pair with an equals sign.
+const PAIRS: [&str; 5] = ["--cgroup", "--resource-limit", "--place", "--env", "--filter"];
 
 /// The hint for a command of another tool.
-pub(super) fn command(name: &str) -> Option<&'static str> {
-    COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| *hint)
+pub(super) fn command(name: &str) -> Option<String> {
+    let known = COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| (*hint).to_owned());
+    known.or_else(|| match name {
+        file if file.ends_with(".toml") => Some(format!("did you mean 'run -f {file}'?")),
+        file if file.contains('/') => Some(format!("did you mean 'run --id ID --exec-file {file}'?")),
+        _ => None,
+    })
 }
 
-/// The hint for a flag of another tool.
+/// The hint for an argument that another tool would accept.
 ///
 /// # Arguments
 /// `wrong`: the argument at which the parser failed. Of combined short flags, this is the first unknown one.
-pub(super) fn flag(command: &str, arguments: &[String], wrong: &str) -> Option<String> {
-    FLAGS.iter().find_map(|usage| usage.hint_for(command, arguments, wrong))
+pub(super) fn argument(command: &str, arguments: &[String], wrong: &str) -> Option<String> {
+    let pair = || divided_pair(arguments, wrong);
+    let usage = || USAGES.iter().find_map(|usage| usage.hint_for(command, arguments, wrong));
+    let flag = || foreign_flags::hint(command, arguments, wrong).filter(|_| wrong.starts_with('-'));
+    pair().or_else(usage).or_else(flag)
+}
+
+/// The hint for `NAME VALUE` in place of `NAME=VALUE`, of which the parser takes the value for another argument.
+fn divided_pair(arguments: &[String], wrong: &str) -> Option<String> {
+    let at = arguments.iter().position(|argument| argument == wrong && !wrong.starts_with('-'))?;
+    let before = &arguments[..at];
+    let (flag, name) = PAIRS.into_iter().find_map(|flag| match before {
+        [.., last, name] if last == flag => Some((flag, name.as_str())),
+        [.., name] => Some((flag, name.strip_prefix(flag)?.strip_prefix('=')?)),
+        [] => None,
+    })?;
+    (!name.contains('=')).then(|| format!("did you mean '{flag} {name}={wrong}'?"))
 }
 
 impl ForeignUsage {
@@ -124,7 +128,8 @@ pub(crate) fn check_words(cli: &clap::Command) {
     for (foreign, _) in COMMANDS {
         assert!(!foreign.iter().any(|name| names.contains(name)), "{foreign:?}");
     }
-    for usage in FLAGS {
+    foreign_flags::check_flags(cli);
+    for usage in USAGES {
         assert!(usage.commands.iter().all(|command| names.contains(command)), "{}", usage.hint);
         let patterns = usage.arguments.iter().map(|pattern| Pattern::new(pattern));
         assert!(patterns.filter(Result::is_err).count() == 0, "{:?}", usage.arguments);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::foreign_flags::TAKE_VMM_ARGUMENTS;
 use super::{other_tools, renamed_states};
 use crate::terminal::output::{Code, Failure, escape_control};
 
@@ -59,7 +60,15 @@ pub(crate) fn describe(error: &clap::Error, cli: &Command) -> String {
         .collect();
     let cause = cause.join(" ");
     let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
-    match hint(error, cause, cli) {
+    if let Some(text) = path_for_an_id(error, cause).or_else(|| only_without_file(error)) {
+        return text;
+    }
+    let (cause, values) =
+        match cause.strip_suffix(']').and_then(|cause| cause.split_once(" [possible values: ")) {
+            Some((cause, values)) => (cause, Some(format!("use one of {values}"))),
+            None => (cause, None),
+        };
+    match hint(error, cause, cli).or(values) {
         Some(hint) => format!("{cause}; {hint}"),
         None => cause.to_owned(),
     }
@@ -74,43 +83,52 @@ fn not_utf8(cli: &Command, mut arguments: Vec<OsString>) -> Failure {
         let parsed = cli.clone().try_get_matches_from(&arguments);
         if parsed.err().is_none_or(|error| error.kind() != ErrorKind::InvalidUtf8) {
             return Failure::new(format!(
-                "argument {at}, '{}', is not UTF-8",
+                "argument {at}, '{}', is not UTF-8; write it in UTF-8",
                 argument.as_encoded_bytes().escape_ascii()
             ));
         }
     }
-    Failure::new("an argument is not UTF-8")
+    Failure::new("an argument is not UTF-8; write it in UTF-8")
 }
 
 fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let wrong = context(error, ContextKind::InvalidSubcommand)?;
-            let known = other_tools::command(wrong).map(str::to_owned);
-            known
+            other_tools::command(wrong)
                 .or_else(|| suggestion(error, ContextKind::SuggestedSubcommand, wrong))
                 .or_else(|| Some("list the commands with `stockade help`".to_owned()))
         }
         ErrorKind::UnknownArgument => {
             let wrong = context(error, ContextKind::InvalidArg)?;
             let (command, arguments) = (command(error), arguments());
-            other_tools::flag(&command, &arguments, wrong)
+            other_tools::argument(&command, &arguments, wrong)
                 .or_else(|| suggestion(error, ContextKind::SuggestedArg, wrong))
                 .or_else(|| of_another_command(cli, &command, wrong))
                 .or_else(|| {
-                    let takes_vmm = other_tools::TAKES_VMM_ARGUMENTS.contains(&command.as_str());
-                    takes_vmm.then(|| stray_argument(&command, &arguments).to_owned())
+                    let takes_vmm = TAKE_VMM_ARGUMENTS.contains(&command.as_str());
+                    takes_vmm.then(|| stray_argument(&command, &arguments, wrong))
                 })
                 .or_else(|| Some(format!("see `{} --help`", ["stockade", &command].join(" ").trim_end())))
         }
         // `--timeout` without the flag that it limits.
         ErrorKind::MissingRequiredArgument if cause.ends_with(": --ready[=<SOCKET>]") => {
-            Some("--timeout limits the wait of --ready".into())
+            Some("use --timeout with --ready".into())
         }
         // A command that takes several jails.
         ErrorKind::MissingRequiredArgument if cause.ends_with(": <ID>...") => {
             Some("name jails, or select them with --filter or --all".into())
         }
+        ErrorKind::MissingRequiredArgument => {
+            let is_one = contexts(error, ContextKind::InvalidArg).len() < 2;
+            Some(if is_one { "add it" } else { "add them" }.into())
+        }
+        ErrorKind::InvalidValue if cause.ends_with("none was supplied") => {
+            Some("write it after the flag".into())
+        }
+        ErrorKind::TooManyValues => Some("remove the value".into()),
+        ErrorKind::ArgumentConflict if cause.ends_with("multiple times") => Some("use it once".into()),
+        ErrorKind::ArgumentConflict => Some("remove one of them".into()),
         // A glob pattern in place of an id: the shell passes it unchanged if no file matches.
         ErrorKind::ValueValidation if cause.contains("'[ID]...'") => {
             let wrong = context(error, ContextKind::InvalidValue)?;
@@ -118,7 +136,7 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
                 return Some(format!("use --filter 'id={wrong}' for a pattern"));
             }
             let arguments = arguments();
-            other_tools::flag(arguments.get(1)?, &arguments, wrong)
+            other_tools::argument(&command_word(&arguments), &arguments, wrong)
         }
         _ => {
             let wrong = context(error, ContextKind::InvalidValue)?;
@@ -133,15 +151,52 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
 /// The hint for an argument that a command with a VMM's arguments does not have.
 ///
 /// Without `--id`, `--exec-file` and `--file`, the jail itself was written as a positional argument.
-fn stray_argument(command: &str, arguments: &[String]) -> &'static str {
-    let describes_jail = |argument: &String| {
-        ["--id", "--exec-file", "--file", "-f"].iter().any(|flag| argument.starts_with(flag))
-    };
-    if command == "start" || arguments.iter().any(describes_jail) {
-        "put the VMM's arguments after --"
-    } else {
-        "name the jail with --id and the VMM with --exec-file"
+fn stray_argument(command: &str, arguments: &[String], wrong: &str) -> String {
+    let has =
+        |flags: &[&str]| arguments.iter().any(|argument| flags.iter().any(|flag| argument.starts_with(flag)));
+    let has_jail = has(&["--exec-file", "--file", "-f"]);
+    let is_path = !wrong.starts_with('-') && wrong.contains('/');
+    match (command, is_path) {
+        ("start", _) => "put the VMM's arguments after --".to_owned(),
+        (_, true) if !has_jail && has(&["--id"]) => format!("did you mean '--exec-file {wrong}'?"),
+        (_, true) if !has_jail => format!("did you mean '--id ID --exec-file {wrong}'?"),
+        _ if has(&["--file", "-f"]) && !wrong.starts_with('-') => {
+            format!("use --only {wrong} for one jail of the file, or put the VMM's arguments after --")
+        }
+        _ if !has_jail && !has(&["--id"]) => {
+            "name the jail with --id and the VMM with --exec-file".to_owned()
+        }
+        _ => "put the VMM's arguments after --".to_owned(),
     }
+}
+
+/// The message for a path in place of a jail's id.
+fn path_for_an_id(error: &clap::Error, cause: &str) -> Option<String> {
+    let wrong = context(error, ContextKind::InvalidValue)?;
+    let argument = context(error, ContextKind::InvalidArg)?;
+    let is_id = ["<ID>", "<ID>...", "[ID]..."].contains(&argument);
+    if !is_id || !wrong.contains('/') {
+        return None;
+    }
+    let (before, _) = cause.split_once(&format!(" for '{argument}': "))?;
+    let command = command_word(&arguments());
+    // A path may also be that of a file or socket which belongs to a flag.
+    if other_tools::argument(&command, &arguments(), wrong).is_some() {
+        return None;
+    }
+    let fix = match command.as_str() {
+        "start" => "name a created jail; the VMM is set by --exec-file of `create` or `run`",
+        "exec" | "shell" => "name the jail before the program",
+        _ => "name a jail that `stockade ps` lists",
+    };
+    Some(format!("{before} for '{argument}': a path is no id; {fix}"))
+}
+
+/// The message for `--only` without `--file`, of which clap would say that it needs the flags of a single jail too.
+fn only_without_file(error: &clap::Error) -> Option<String> {
+    let missing = contexts(error, ContextKind::InvalidArg);
+    let is_it = error.kind() == ErrorKind::MissingRequiredArgument && missing.contains(&"--file <FILE>");
+    is_it.then(|| "--only selects jails of a file; add --file".to_owned())
 }
 
 /// Whether clap's message ends with an error of the standard library's parser of integers.
@@ -183,6 +238,8 @@ fn of_another_command(cli: &Command, command: &str, wrong: &str) -> Option<Strin
         [] => None,
         _ if command.is_empty() => Some(format!("put {wrong} after the command")),
         [owner] => Some(format!("it is a flag of `{owner}`")),
+        [first, last] => Some(format!("it is a flag of `{first}` and `{last}`")),
+        [first, second, last] => Some(format!("it is a flag of `{first}`, `{second}` and `{last}`")),
         _ => None,
     }
 }
@@ -193,6 +250,11 @@ fn command(error: &clap::Error) -> String {
     let usage = usage.to_string();
     let name = usage.split_whitespace().nth(2).unwrap_or_default();
     if name.starts_with(['[', '<']) { String::new() } else { name.to_owned() }
+}
+
+/// The command of a command line, also if clap does not name it; empty without one.
+fn command_word(arguments: &[String]) -> String {
+    arguments.iter().skip(1).find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default()
 }
 
 /// The arguments of this process before those of the VMM.

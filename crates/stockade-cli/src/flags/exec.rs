@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::spec::JailId;
-use stockade::spec::reason;
+use stockade::spec::{JailId, cannot, reason};
 use stockade::{Error, Exec, ExecProcess, ExitStatus, Receipt, Store};
 
 use super::lookup::find;
@@ -58,8 +57,13 @@ fn exec(
 fn request(how: &ProgramArgs, arguments: &[OsString]) -> Result<Exec, Failure> {
     let (exec, arguments) = match (&how.host_program, arguments) {
         (Some(file), arguments) => {
+            let refused = |error: Error| match file.metadata() {
+                Err(cause) => cannot("open", file, &cause),
+                Ok(_) => reason(&error),
+            };
             let exec = Exec::with_host_program(file);
-            (exec.map_err(|error| Failure::new(format!("--host-program: {}", reason(&error))))?, arguments)
+            let exec = exec.map_err(|error| Failure::flag("host-program", refused(error)));
+            (exec?, arguments)
         }
         (None, [program, arguments @ ..]) => (Exec::with_program(program)?, arguments),
         (None, []) => return Err(Failure::new("no program to run; name one behind the jail's id")),
@@ -67,7 +71,7 @@ fn request(how: &ProgramArgs, arguments: &[OsString]) -> Result<Exec, Failure> {
     let exec = exec.arguments(arguments).as_root(how.root);
     how.env.iter().try_fold(exec, |exec, variable| match variable.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok(exec.variable(name, value)),
-        _ => Err(Failure::new(format!("--env: '{variable}' is not NAME=VALUE"))),
+        _ => Err(Failure::new(format!("--env: '{variable}' is not NAME=VALUE; use for example TERM=linux"))),
     })
 }
 

@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles};
+use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, parse_size};
 use stockade::{Error, Placement};
 
 use super::placement::{check_distinct, parse, placement_failure};
-use super::size::size;
 use super::state::StateArgs;
-use crate::terminal::output::Failure;
+use crate::terminal::output::{Failure, in_flag};
 
 /// Arguments of a command that creates or plans jails.
 #[derive(Debug, Args)]
@@ -41,11 +40,11 @@ pub(crate) struct JailArgs {
     /// Bind the VMM and its libraries read-only instead of copying them.
     #[arg(long)]
     bind_exec: bool,
-    /// Numeric user ID that the VMM runs as.
-    #[arg(long, default_value = "1234")]
+    /// User ID of the VMM, or a name in /etc/passwd.
+    #[arg(long, value_name = "USER", default_value = "1234")]
     uid: String,
-    /// Numeric group ID that the VMM runs as.
-    #[arg(long, default_value = "1234")]
+    /// Group ID of the VMM, or a name in /etc/group.
+    #[arg(long, value_name = "GROUP", default_value = "1234")]
     gid: String,
     /// Directory that holds the jails.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BASE)]
@@ -66,7 +65,7 @@ pub(crate) struct JailArgs {
     /// Return when the VMM runs, with its standard streams on /dev/null.
     #[arg(long)]
     daemonize: bool,
-    /// Cgroup setting, such as pids.max=64 (repeatable).
+    /// Cgroup setting, such as pids.max=64 or memory.max=512M (repeatable).
     #[arg(long, value_name = "FILE=VALUE")]
     cgroup: Vec<String>,
     /// Cgroup version: 1 or 2 (default: the one that has the controllers).
@@ -75,7 +74,7 @@ pub(crate) struct JailArgs {
     /// Parent of the jail's cgroup (default: the executable's name).
     #[arg(long, value_name = "PATH")]
     parent_cgroup: Option<String>,
-    /// Resource limit: fsize=BYTES or no-file=COUNT (repeatable).
+    /// Resource limit: fsize=SIZE or no-file=COUNT (repeatable).
     #[arg(long, value_name = "NAME=N")]
     resource_limit: Vec<String>,
     /// Mount a ramfs on /ramfs; only a memory cgroup enforces its size.
@@ -124,7 +123,7 @@ impl JailArgs {
             builder = builder.parent_cgroup(parent);
         }
         if let Some(text) = &self.ramfs {
-            builder = builder.ramfs(size("ramfs", text)?);
+            builder = builder.ramfs(ramfs_size(text)?);
         }
         if let Some(profile) = &self.profile {
             builder = builder.profile(profile);
@@ -141,6 +140,14 @@ impl JailArgs {
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
         check_distinct(&placements, PLACE_FLAG).map(|()| placements)
+    }
+}
+
+/// The kernel mounts no ramfs of size 0.
+fn ramfs_size(text: &str) -> Result<u64, Failure> {
+    match parse_size(text).map_err(in_flag("ramfs"))? {
+        0 => Err(Failure::flag("ramfs", "a ramfs cannot have size 0; use at least 1, or remove the flag")),
+        bytes => Ok(bytes),
     }
 }
 

@@ -169,7 +169,11 @@ pub(crate) fn not_placed(flag: Option<&str>, source: &Path, error: &dyn std::fmt
 pub(crate) fn placement_failure(flag: Option<&str>, source: &Path, cause: &str) -> Failure {
     let source = source.display().to_string();
     match flag {
-        Some(flag) => Failure::Flag { flag: flag.to_owned(), what: Some(source), text: cause.to_owned() },
+        Some(flag) => {
+            let what = Some(source).filter(|source| !source.is_empty());
+            Failure::Flag { flag: flag.to_owned(), what, text: cause.to_owned() }
+        }
+        None if source.is_empty() => Failure::new(cause),
         None => Failure::new(format!("{source}: {cause}")),
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use stockade::spec::{JailPath, JailSpec};
+use stockade::spec::{JailPath, JailSpec, parse_size};
 
-use super::size::size;
+use super::duration::duration;
 use crate::terminal::output::{Failure, in_flag};
 
 /// Flags of the commands that start a VMM and return.
@@ -19,14 +19,14 @@ pub(crate) struct ReadyArgs {
     #[arg(long, value_name = "SOCKET", value_hint = ValueHint::Other, num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "given or not, and with a socket or without")]
     ready: Option<Option<PathBuf>>,
-    /// Give up waiting for readiness after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "ready")]
-    timeout: u64,
+    /// Give up waiting for readiness after this time.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, requires = "ready")]
+    timeout: Duration,
 }
 
 impl ReadyArgs {
     pub(crate) fn log_bytes(&self) -> Result<u64, Failure> {
-        if self.log_size == "0" { Ok(0) } else { size("log-size", &self.log_size) }
+        parse_size(&self.log_size).map_err(in_flag("log-size"))
     }
 
     /// The socket to wait for; `None` without `--ready`.
@@ -49,6 +49,6 @@ impl ReadyArgs {
 
     /// The longest wait for the VMM's readiness.
     pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+        self.timeout
     }
 }

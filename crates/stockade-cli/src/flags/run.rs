@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::duration::duration;
 use super::ready::ReadyArgs;
 
 /// Arguments of `run`, besides the description of the jail.
@@ -20,14 +21,14 @@ pub(crate) struct RunArgs {
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) ready: ReadyArgs,
-    /// Seconds from Ctrl-C or SIGTERM until the VMM is killed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    grace: u64,
+    /// Time from Ctrl-C or SIGTERM until the VMM is killed.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    grace: Duration,
 }
 
 impl RunArgs {
     /// The time from the request to exit until the VMM is killed.
     pub(crate) fn grace(&self) -> Duration {
-        Duration::from_secs(self.grace)
+        self.grace
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Switch,
     /// A string or an integer.
     Single,
+    /// A string, an integer or a float of seconds.
+    Duration,
     /// A string or an integer, or `true` for the flag without a value.
     Optional,
     /// An array of strings and integers.
@@ -102,6 +104,7 @@ fn shape(arg: &Arg) -> Shape {
         ArgAction::SetTrue => Shape::Switch,
         _ if many && is_pair(value_name(arg)) => Shape::Pairs,
         _ if many => Shape::List,
+        _ if value_name(arg) == "TIME" => Shape::Duration,
         _ if arg.get_num_args().is_some_and(|range| range.min_values() == 0) => Shape::Optional,
         _ => Shape::Single,
     }
@@ -195,6 +198,8 @@ mod tests {
             ("resource-limit", Shape::Pairs),
             ("place", Shape::List),
             ("ready", Shape::Optional),
+            ("grace", Shape::Duration),
+            ("timeout", Shape::Duration),
             (ARGUMENTS, Shape::List),
         ] {
             assert_eq!(keys.get(name).map(|key| key.shape), Some(shape), "{name}");

@@ -72,7 +72,10 @@ impl Origin {
                     Some(ContextValue::String(other)) => key(other),
                     _ => "others",
                 };
-                source.error_at(*line, &format!("`{}` cannot be used with `{other}`", key(argument)))
+                source.error_at(
+                    *line,
+                    &format!("`{}` cannot be used with `{other}`; remove one of them", key(argument)),
+                )
             }
             _ => source.error_at(*line, &usage::describe(error, command)),
         }

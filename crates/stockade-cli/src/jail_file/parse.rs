@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::keys::{Key, Keys, Shape};
 use super::level::{Content, Level, Setting, Value};
 use crate::terminal::output::Failure;
-use stockade::spec::reason;
+use stockade::spec::{cannot, not_expanded};
 
 /// The table with settings for every jail of the file.
 pub(super) const DEFAULTS: &str = "defaults";
@@ -53,8 +53,7 @@ impl Source {
         let stdin = path == Path::new("-");
         let text =
             if stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-        let text = text
-            .map_err(|e| Failure::new(format!("--file: cannot read '{}': {}", path.display(), reason(&e))))?;
+        let text = text.map_err(|e| Failure::flag("file", cannot("read", path, &e)))?;
         let name = if stdin { "stdin".to_owned() } else { path.display().to_string() };
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self { name, text, directory })
@@ -156,9 +155,8 @@ impl Source {
                     |(name, value): Entry<'_, '_>| self.value(key, &format!("{}=", name.get_ref()), value);
                 Ok(Content::Values(in_order(pairs).into_iter().map(value).collect::<Result<_, _>>()?))
             }
-            (Shape::Single | Shape::Optional, DeValue::String(_) | DeValue::Integer(_)) => {
-                Ok(Content::Values(vec![self.value(key, "", value)?]))
-            }
+            (Shape::Single | Shape::Optional | Shape::Duration, DeValue::String(_) | DeValue::Integer(_))
+            | (Shape::Duration, DeValue::Float(_)) => Ok(Content::Values(vec![self.value(key, "", value)?])),
             (_, other) => Err(self.wrong_type(key, line, "be", key.shape.name(), other)),
         }
     }
@@ -168,6 +166,7 @@ impl Source {
         let line = self.line(value.span().start);
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
+            DeValue::Float(number) if key.shape == Shape::Duration => number.as_str().to_owned(),
             other => match integer(other) {
                 Some(number) => number.to_string(),
                 None => return Err(self.wrong_type(key, line, "contain", "strings and integers", other)),
@@ -176,10 +175,25 @@ impl Source {
         if prefix.contains('\0') || text.contains('\0') {
             return Err(self.error_at(line, &format!("`{}` contains a NUL character", key.name)));
         }
-        let text = if key.is_relative_path(&text) { self.directory.join(text).into() } else { text.into() };
+        let text = if key.is_relative_path(&text) {
+            self.directory.join(self.without_tilde(key, line, text)?).into()
+        } else {
+            text.into()
+        };
         let mut whole = std::ffi::OsString::from(prefix);
         whole.push::<std::ffi::OsString>(text);
         Ok(Value { text: whole, line: Some(line) })
+    }
+
+    /// Refuses a path with a `~`, which no shell expands here. Joined to the directory it would no longer be first.
+    fn without_tilde(&self, key: &Key, line: usize, text: String) -> Result<String, Failure> {
+        let first = text.split('/').next().unwrap_or_default();
+        match not_expanded(Path::new(&text)) {
+            Some(what) if !self.directory.join(first).exists() => {
+                Err(self.error_at(line, &format!("{}: {what}", key.name)))
+            }
+            _ => Ok(text),
+        }
     }
 
     fn wrong_type(&self, key: &Key, line: usize, verb: &str, wanted: &str, found: &DeValue<'_>) -> Failure {
@@ -239,6 +253,7 @@ impl Shape {
         match self {
             Self::Switch => "true or false",
             Self::Single => "a string or an integer",
+            Self::Duration => "a string or a number",
             Self::Optional => "true or a string",
             Self::List => "an array such as [\"a\", \"b\"]",
             Self::Pairs => "a table or an array",

@@ -55,6 +55,7 @@ fn of_key(key: &Key, help: String) -> Value {
     let mut schema = match key.shape {
         Shape::Switch => json!({ "type": "boolean" }),
         Shape::Single => single(),
+        Shape::Duration => json!({ "type": ["string", "number"] }),
         Shape::Optional => json!({ "type": ["boolean", "string", "integer"] }),
         Shape::List => list(),
         Shape::Pairs => {
@@ -97,6 +98,7 @@ fn schema_accepts_files_that_the_command_accepts() {
         "[jail]\nid = 'a'",
         "[[jail]]\nid = 'a'\nexec-file = 'x'\nuid = 5\n[[jail]]\nuid = '10{index}'",
         "[defaults]\nnew-pid-ns = true\ngrace = 3\n[[jail]]\ncount = 20",
+        "[[jail]]\ngrace = 0.5\ntimeout = '1m'\n[[jail]]\nuid = 'nobody'",
         "[[jail]]\ncgroup = { 'pids.max' = 64 }\nresource-limit = ['no-file=9']",
         "[[jail]]\nready = true\narguments = ['-m', 512]\n[[jail]]\nready = 'run/a'",
     ] {
@@ -121,6 +123,8 @@ fn schema_refuses_files_that_the_command_refuses() {
         "[[jail]]\narguments = [true]",
         "[[jail]]\ncgroup = { 'pids.max' = [1] }",
         "[[jail]]\nready = 1.5",
+        "[[jail]]\nuid = 1.5",
+        "[[jail]]\ngrace = true",
         "[[jail]]\ndetach = true",
     ] {
         assert_eq!(accepted(text), (false, false), "{text}");

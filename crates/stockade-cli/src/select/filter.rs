@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use glob::Pattern;
-use stockade::spec::{HostPath, Owner};
+use stockade::spec::{Account, HostPath};
 use stockade::{JailState, Listing};
+
+use crate::flags::duration::duration;
 
 /// One condition on a jail. An unknown property of a jail meets no condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +21,10 @@ pub(crate) enum Filter {
     Base(HostPath),
     /// The VMM's uid.
     Uid(u32),
-    /// Least age in seconds.
-    Older(u64),
-    /// Ages below this one, in seconds.
-    Younger(u64),
+    /// The least age.
+    Older(Duration),
+    /// The age that no jail reaches.
+    Younger(Duration),
 }
 
 impl Filter {
@@ -32,8 +35,8 @@ impl Filter {
             Self::Vmm(pattern) => jail.vmm.as_ref().is_some_and(|vmm| pattern.matches(vmm)),
             Self::Base(base) => jail.base.as_ref() == Some(base),
             Self::Uid(uid) => jail.uid == Some(*uid),
-            Self::Older(seconds) => jail.age.is_some_and(|age| age >= *seconds),
-            Self::Younger(seconds) => jail.age.is_some_and(|age| age < *seconds),
+            Self::Older(least) => jail.age.is_some_and(|age| Duration::from_secs(age) >= *least),
+            Self::Younger(limit) => jail.age.is_some_and(|age| Duration::from_secs(age) < *limit),
         }
     }
 }
@@ -52,11 +55,9 @@ impl FromStr for Filter {
             "id" => pattern().map(Self::Id),
             "vmm" => pattern().map(Self::Vmm),
             "base" => HostPath::future_directory(Path::new(value)).map(Self::Base).map_err(|e| e.to_string()),
-            "uid" => Owner::parse_number(value)
-                .map(Self::Uid)
-                .ok_or_else(|| format!("'{shown}' is not a numeric user ID such as 1234")),
-            "older" => seconds(value).map(Self::Older),
-            "younger" => seconds(value).map(Self::Younger),
+            "uid" => Account::User.parse(value).map(Self::Uid).map_err(|e| e.to_string()),
+            "older" => age(value).map(Self::Older),
+            "younger" => age(value).map(Self::Younger),
             _ => {
                 let (key, keys) = (key.escape_debug(), FILTER_KEYS.join(", "));
                 Err(format!("unknown key '{key}'; use one of the keys {keys}"))
@@ -75,19 +76,8 @@ fn state(name: &str) -> Result<JailState, String> {
     })
 }
 
-/// Parses a duration such as 90s, 10m, 2h or 7d; seconds without a unit.
-fn seconds(text: &str) -> Result<u64, String> {
-    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit = match unit {
-        "" | "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3_600),
-        "d" => Some(86_400),
-        _ => None,
-    };
-    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
-    seconds.ok_or_else(|| format!("'{}' is not a duration such as 30s, 10m, 2h or 7d", text.escape_debug()))
+fn age(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|cause| format!("'{}' is {cause}", text.escape_debug()))
 }
 
 #[cfg(test)]
@@ -145,9 +135,15 @@ mod tests {
                 "'up' is not a state; use one of created, running, exited, abandoned, foreign, corrupt",
             ),
             ("id=[", "'[' is not a pattern: Pattern syntax error near position 0: invalid range pattern"),
-            ("uid=root", "'root' is not a numeric user ID such as 1234"),
-            ("older=soon", "'soon' is not a duration such as 30s, 10m, 2h or 7d"),
-            ("older=-1", "'-1' is not a duration such as 30s, 10m, 2h or 7d"),
+            ("uid=-1", "'-1' is not a user ID; use 0 to 4294967294, or a name in '/etc/passwd'"),
+            (
+                "older=soon",
+                "'soon' is not a duration; use seconds, or a number with ms, s, m, h or d such as 0.2, 500ms or 1m",
+            ),
+            (
+                "older=-1",
+                "'-1' is not a duration; use seconds, or a number with ms, s, m, h or d such as 0.2, 500ms or 1m",
+            ),
         ] {
             assert_eq!(text.parse::<Filter>(), Err(message.to_owned()), "{text}");
         }

@@ -35,9 +35,9 @@ pub(crate) fn short(seconds: u64) -> String {
     }
 }
 
-/// The deadline after this many seconds; `None` if an [`Instant`] cannot hold it.
-pub(crate) fn until(seconds: Option<u64>) -> Option<Instant> {
-    Instant::now().checked_add(Duration::from_secs(seconds?))
+/// The deadline after this time; `None` if an [`Instant`] cannot hold it.
+pub(crate) fn until(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn control_characters_of_arguments_are_escaped() {
         // The path may hold any bytes.
         (
             vec!["inspect".into(), "--state-dir".into(), argument(b"/\xfe"), argument(b"a\xff")],
-            r"argument 4, 'a\xff', is not UTF-8",
+            r"argument 4, 'a\xff', is not UTF-8; write it in UTF-8",
         ),
     ];
     for (arguments, line) in cases {
@@ -65,7 +65,7 @@ fn a_stray_argument_is_taken_for_the_vmms() {
 fn a_missing_flag_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).without("--id");
-        refused(&guard, &line, "the following required arguments were not provided: --id <ID>");
+        refused(&guard, &line, "the following required arguments were not provided: --id <ID>; add it");
     });
 }
 
@@ -92,17 +92,17 @@ fn suggestions_are_limited_to_close_matches() {
         ("stopp", "'stopp'; did you mean 'stop'?"),
         ("logz", "'logz'; did you mean 'logs'?"),
         ("bogus", "unrecognized subcommand 'bogus'; list the commands with `stockade help`"),
-        ("logs --since 1h vm", "unexpected argument '--since' found; see `stockade logs --help`"),
+        ("logs --sincere 1h vm", "unexpected argument '--sincere' found; see `stockade logs --help`"),
         ("stop --time 5 vm", "did you mean '--timeout'?"),
         ("run vm-1 /usr/bin/busybox", "'vm-1' found; name the jail with --id and the VMM with --exec-file"),
         ("start vm-1 --boot", "'--boot' found; put the VMM's arguments after --"),
         (
             "run --id vm --exec-file /bin/true --timeout 5",
-            "were not provided: --ready[=<SOCKET>]; --timeout limits the wait of --ready",
+            "were not provided: --ready[=<SOCKET>]; use --timeout with --ready",
         ),
         ("completions bsh", "did you mean 'bash'?"),
         ("--bogus", "unexpected argument '--bogus' found; see `stockade --help`"),
-        ("stop vm --timeout 5s", "invalid digit found in string; use a whole number without a unit"),
+        ("logs vm -n 5s", "invalid digit found in string; use a whole number without a unit"),
     ] {
         fails_with(line, end);
     }
@@ -138,7 +138,7 @@ fn commands_and_flags_of_other_tools_are_recognised() {
     }
     for (flags, end) in [
         ("-it", "stockade attaches the terminal automatically; remove this flag"),
-        ("--volume /a:/b", "did you mean '--place SRC=NAME'?"),
+        ("--volume /a:/b", "use --place SRC=NAME, with :bind for the host's own file"),
         ("-v /a:/b", "use --place SRC=NAME for files; -v is --verbose"),
         ("--env A=b", "a VMM has an empty environment; remove this flag"),
         ("--name x", "did you mean '--id'?"),

@@ -1,10 +1,12 @@
 //! Invalid input: one line that names the flag or file and the cause, an exit code, and nothing is created.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod accepted;
 mod arguments;
 mod circumstances;
 mod paths;
 mod settings;
+mod table;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -16,11 +16,19 @@ fn a_name_after_a_colon_is_refused_with_the_right_form() {
 fn a_missing_executable_is_named() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--exec-file", "/no/such/vmm");
-        refused(&guard, &line, "--exec-file: cannot open '/no/such/vmm': no such file or directory");
+        refused(
+            &guard,
+            &line,
+            "--exec-file: cannot open '/no/such/vmm': no such file or directory; check the path",
+        );
         let line = Line::good(&guard).with("--exec-file", "no-such-vmm");
-        let said = "--exec-file: cannot open 'no-such-vmm': no such file or directory; use a path, because the \
-                    executable is not searched for in PATH";
-        refused(&guard, &line, said);
+        let here = std::env::current_dir().unwrap();
+        let said = format!(
+            "--exec-file: cannot open '{}/no-such-vmm': no such file or directory; use a path, because the executable \
+             is not searched for in PATH",
+            here.display()
+        );
+        refused(&guard, &line, &said);
     });
 }
 
@@ -30,7 +38,7 @@ fn a_directory_is_no_executable() {
         refused(
             &guard,
             &Line::good(&guard).with("--exec-file", "/usr/bin"),
-            "--exec-file: '/usr/bin' is not a regular file",
+            "--exec-file: '/usr/bin' is not a regular file; name a file",
         );
     });
 }
@@ -40,7 +48,11 @@ fn an_unusable_base_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--chroot-base-dir", file.display().to_string());
-        refused(&guard, &line, &format!("--chroot-base-dir: '{}' is not a directory", file.display()));
+        refused(
+            &guard,
+            &line,
+            &format!("--chroot-base-dir: '{}' is not a directory; name a directory", file.display()),
+        );
         // Not even root can create directories in /proc.
         let line = Line::good(&guard).with("--chroot-base-dir", "/proc/jails");
         let output = line.run();
@@ -60,7 +72,11 @@ fn an_unusable_state_directory_is_named() {
     privileged!(guard, {
         let file = guard.file("file", "");
         let line = Line::good(&guard).with("--state-dir", file.display().to_string());
-        refused(&guard, &line, &format!("--state-dir: '{}' is not a directory", file.display()));
+        refused(
+            &guard,
+            &line,
+            &format!("--state-dir: '{}' is not a directory; name a directory", file.display()),
+        );
     });
 }
 
@@ -68,7 +84,8 @@ fn an_unusable_state_directory_is_named() {
 fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
     privileged!(guard, {
         let line = Line::good(&guard).with("--place", "/no/such/image");
-        let said = "--place /no/such/image: cannot open '/no/such/image': no such file or directory";
+        let said =
+            "--place /no/such/image: cannot open '/no/such/image': no such file or directory; check the path";
         refused(&guard, &line, said);
         let line = Line::good(&guard).with("--place", "/etc/passwd=../escape");
         let said = "--place /etc/passwd: '../escape' is not a path inside a jail; use one without '..'";

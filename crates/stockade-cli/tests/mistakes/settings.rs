@@ -20,18 +20,25 @@ fn ids_are_checked() {
 fn numbers_and_settings_are_checked() {
     privileged!(guard, {
         let cases = [
-            ("--uid", "root", "'root' is not a numeric user ID"),
-            ("--uid", "4294967296", "'4294967296' is not a numeric user ID"),
-            ("--uid", "4294967295", "'4294967295' is not a numeric user ID"),
-            ("--gid", "-1", "'-1' is not a numeric group ID"),
+            (
+                "--uid",
+                "4294967296",
+                "'4294967296' is not a user ID; use 0 to 4294967294, or a name in '/etc/passwd'",
+            ),
+            (
+                "--uid",
+                "4294967295",
+                "'4294967295' is not a user ID; use 0 to 4294967294, or a name in '/etc/passwd'",
+            ),
+            ("--gid", "-1", "'-1' is not a group ID; use 0 to 4294967294, or a name in '/etc/group'"),
             ("--resource-limit", "cores=1", "'cores' is not a resource limit; use no-file or fsize"),
-            ("--resource-limit", "no-file", "'no-file' is not NAME=VALUE"),
+            ("--resource-limit", "no-file", "'no-file' is not NAME=VALUE; use for example no-file=1024"),
             (
                 "--resource-limit",
-                "fsize=10M",
+                "no-file=10M",
                 "'10M' is not a limit: invalid digit found in string; use a whole number without a unit",
             ),
-            ("--cgroup", "cpu.shares", "'cpu.shares' is not FILE=VALUE"),
+            ("--cgroup", "cpu.shares", "'cpu.shares' is not FILE=VALUE; use for example pids.max=64"),
             (
                 "--cgroup",
                 "../cpu.shares=1",
@@ -41,9 +48,13 @@ fn numbers_and_settings_are_checked() {
             (
                 "--parent-cgroup",
                 "/a",
-                "'/a' is absolute, or has '.' or '..' in it; use a path relative to the hierarchy",
+                "'/a' is not a path below the hierarchy; use one such as vms/web, without a leading slash, '.' and '..'",
             ),
-            ("--ramfs", "lots", "'lots' is not a size, such as 1M"),
+            (
+                "--ramfs",
+                "lots",
+                "'lots' is not a size; use a number of bytes, or one with K, M, G or T such as 512M or 1GiB",
+            ),
             (
                 "--netns",
                 "..",
@@ -53,7 +64,7 @@ fn numbers_and_settings_are_checked() {
                 "--netns",
                 "/run/netns/no-such",
                 "cannot open '/run/netns/no-such': no such file or directory; \
-                 use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists",
+                 check the path, or use a name without a slash for a namespace of the jail, or run `ip netns add` for one that persists",
             ),
         ];
         for (flag, value, said) in cases {

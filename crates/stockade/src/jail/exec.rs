@@ -154,6 +154,8 @@ impl Exec {
 
 /// A sealed copy of a file in memory. The file itself must not be reachable from inside the jail.
 fn sealed_copy(file: &Path) -> Result<OwnedFd> {
+    // Messages show where a relative path was looked for.
+    let file = &std::path::absolute(file).context(Operation::Open, file.display())?;
     let mut source = File::open(file).context(Operation::Open, file.display())?;
     if !source.metadata().context(Operation::Inspect, file.display())?.is_file() {
         return Err(SpecError::NotAFile(file.to_owned()).into());

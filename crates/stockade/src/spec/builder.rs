@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{
-    CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns, Owner, Profiles,
-    SpecError,
+    Account, CgroupSetting, CgroupVersion, DEFAULT_BASE, DEFAULT_OWNER, ExecFile, HostPath, JailSpec, Netns,
+    Owner, ParentCgroup, Profiles, ResourceLimit, SpecError,
 };
 use crate::spec::layout::Layout;
 use crate::spec::libraries::Libraries;
@@ -86,14 +86,14 @@ impl JailSpec {
 }
 
 impl JailBuilder {
-    /// The user ID of the VMM and of its files, as a number or its text (default: 1234).
+    /// The user of the VMM and of its files: a number, or a name in `/etc/passwd` (default: 1234).
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
     pub fn uid(mut self, uid: impl ToString) -> Self {
         self.uid = uid.to_string();
         self
     }
 
-    /// The group ID of the VMM and of its files, as a number or its text (default: 1234).
+    /// The group of the VMM and of its files: a number, or a name in `/etc/group` (default: 1234).
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given as they are")]
     pub fn gid(mut self, gid: impl ToString) -> Self {
         self.gid = gid.to_string();
@@ -140,7 +140,7 @@ impl JailBuilder {
         self
     }
 
-    /// Adds a cgroup setting, for example `pids.max=64`.
+    /// Adds a cgroup setting, for example `pids.max=64`. Sizes may have a unit, as in `memory.max=512M`.
     pub fn cgroup(mut self, setting: impl Into<String>) -> Self {
         self.cgroups.push(setting.into());
         self
@@ -159,7 +159,7 @@ impl JailBuilder {
         self
     }
 
-    /// Adds a resource limit of the VMM, `no-file=COUNT` or `fsize=BYTES`. The last limit of a kind counts.
+    /// Adds a resource limit of the VMM, `no-file=COUNT` or `fsize=SIZE`. The last limit of a kind counts.
     pub fn resource_limit(mut self, limit: impl Into<String>) -> Self {
         self.limits.push(limit.into());
         self
@@ -227,7 +227,9 @@ impl JailBuilder {
         if self.libraries {
             spec.libraries = Libraries::of(&spec.exec_file).map_err(wrong("exec-file"))?;
         }
-        spec.owner = Owner { uid: number("uid", &self.uid)?, gid: number("gid", &self.gid)? };
+        let uid = Account::User.parse(&self.uid).map_err(wrong("uid"))?;
+        let gid = Account::Group.parse(&self.gid).map_err(wrong("gid"))?;
+        spec.owner = Owner { uid, gid };
         spec.allow_unsafe_base = self.allow_unsafe_base;
         spec.bind_executable = self.bind_executable;
         if spec.bind_executable && spec.owner.uid == 0 {
@@ -243,12 +245,15 @@ impl JailBuilder {
         };
         spec.daemonize = self.daemonize;
         spec.new_pid_ns = self.new_pid_ns;
-        spec.cgroups = all("cgroup", &self.cgroups)?;
+        let setting = |text: &String| text.parse::<CgroupSetting>()?.in_bytes();
+        spec.cgroups = self.cgroups.iter().map(setting).collect::<Result<_, _>>().map_err(wrong("cgroup"))?;
         let version = self.cgroup_version.as_deref().map(known_version).transpose();
         spec.cgroup_version = version.map_err(wrong("cgroup-version"))?;
-        let parent = self.parent_cgroup.as_deref().map(str::parse).transpose();
+        let parent = self.parent_cgroup.as_deref().map(known_parent).transpose();
         spec.parent_cgroup = parent.map_err(wrong("parent-cgroup"))?;
-        spec.limits.extend(all("resource-limit", &self.limits)?);
+        let limits = self.limits.iter().map(|text| ResourceLimit::with_unit(text));
+        let limits = limits.collect::<Result<Vec<_>, _>>().map_err(wrong("resource-limit"))?;
+        spec.limits.extend(limits);
         spec.ramfs = self.ramfs;
         spec.arguments.clone_from(&self.arguments);
         Ok(spec)
@@ -256,19 +261,11 @@ impl JailBuilder {
 }
 
 fn wrong<E: Into<SpecError>>(name: &'static str) -> impl Fn(E) -> SpecError {
-    move |cause| SpecError::Argument { name, cause: Box::new(cause.into()) }
-}
-
-fn number(name: &'static str, text: &str) -> Result<u32, SpecError> {
-    let error = if name == "uid" { SpecError::Uid } else { SpecError::Gid };
-    Owner::parse_number(text).ok_or_else(|| wrong(name)(error(text.to_owned())))
-}
-
-fn all<T: std::str::FromStr<Err = SpecError>>(
-    name: &'static str,
-    texts: &[String],
-) -> Result<Vec<T>, SpecError> {
-    texts.iter().map(|text| text.parse().map_err(wrong(name))).collect()
+    move |cause| match cause.into() {
+        // It names its own part.
+        named @ SpecError::Argument { .. } => named,
+        cause => SpecError::Argument { name, cause: Box::new(cause) },
+    }
 }
 
 /// Parses 1 or 2. Firecracker's jailer accepts any number here and fails later for lack of such a hierarchy.
@@ -277,6 +274,11 @@ fn known_version(text: &str) -> Result<CgroupVersion, SpecError> {
         CgroupVersion::Unknown(_) => Err(SpecError::CgroupVersion(text.to_owned())),
         version => Ok(version),
     }
+}
+
+/// Parses a parent that is not empty. Firecracker's jailer takes an empty one for the hierarchy's root.
+fn known_parent(text: &str) -> Result<ParentCgroup, SpecError> {
+    if text.is_empty() { Err(SpecError::ParentCgroup(String::new())) } else { text.parse() }
 }
 
 #[cfg(test)]
@@ -293,14 +295,18 @@ mod tests {
             (JailSpec::builder("vm_1", "/bin/sh"), "id"),
             (JailSpec::builder("vm-1", "/no/such"), "exec-file"),
             (good().base("/proc/version"), "chroot-base-dir"),
-            (good().uid("root"), "uid"),
+            (good().uid("-1"), "uid"),
+            (good().uid("stockade-no-such-name"), "uid"),
             (good().gid(u32::MAX), "gid"),
             (good().netns("../x"), "netns"),
             (good().netns(".x"), "netns"),
             (good().cgroup("pids.max"), "cgroup"),
+            (good().cgroup("memory.max=lots"), "cgroup"),
             (good().cgroup_version(3), "cgroup-version"),
             (good().parent_cgroup("/x"), "parent-cgroup"),
+            (good().parent_cgroup(""), "parent-cgroup"),
             (good().resource_limit("cpu=1"), "resource-limit"),
+            (good().resource_limit("fsize=lots"), "resource-limit"),
             (good().profile("no-such"), "profile"),
         ] {
             let error = error_of(builder);

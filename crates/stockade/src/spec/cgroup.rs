@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::SpecError;
+use super::{SpecError, parse_size};
 
 /// Files of cgroup v1, each with its equivalent in v2 or the closest one.
 const COUNTERPARTS: &[(&str, &str)] = &[
@@ -26,6 +26,39 @@ const COUNTERPARTS: &[(&str, &str)] = &[
     ("blkio.throttle.write_iops_device", "io.max"),
 ];
 
+/// The sizes in the value of a cgroup file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizes {
+    /// The value is a size.
+    Only,
+    /// A size follows a device, as in `8:0 1048576`.
+    LastWord,
+    /// Sizes follow `rbps=` and `wbps=`.
+    InPairs,
+}
+
+impl Sizes {
+    fn of(file: &str) -> Option<Self> {
+        const V2: [&str; 7] = [
+            "memory.min",
+            "memory.low",
+            "memory.high",
+            "memory.max",
+            "memory.swap.high",
+            "memory.swap.max",
+            "memory.zswap.max",
+        ];
+        let hugetlb = file.starts_with("hugetlb.") && file.ends_with(".max");
+        if file.ends_with("limit_in_bytes") || hugetlb || V2.contains(&file) {
+            Some(Self::Only)
+        } else if file.starts_with("blkio.throttle.") && file.ends_with("_bps_device") {
+            Some(Self::LastWord)
+        } else {
+            ["io.max", "io.low", "io.cost.model"].contains(&file).then_some(Self::InPairs)
+        }
+    }
+}
+
 /// One setting: a cgroup file and the value to write to it, for example `cpu.shares=2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupSetting {
@@ -39,6 +72,43 @@ impl CgroupSetting {
     /// The controller that the file belongs to.
     pub fn controller(&self) -> &str {
         self.file.split('.').next().unwrap_or_default()
+    }
+
+    /// The setting with all sizes as numbers of bytes.
+    ///
+    /// The kernel understands K, M, G and T in some of these files, MiB in none, and in others it ignores every unit: `8:0
+    /// 1M` in `blkio.throttle.read_bps_device` would be one byte per second.
+    ///
+    /// # Errors
+    /// Returns [`SpecError::CgroupSize`] if a size is none.
+    pub(super) fn in_bytes(self) -> Result<Self, SpecError> {
+        let bytes = |text: &str| -> Result<String, SpecError> {
+            match text {
+                "max" | "-1" => Ok(text.to_owned()),
+                text if text.starts_with("0x") => Ok(text.to_owned()),
+                text => parse_size(text)
+                    .map(|bytes| bytes.to_string())
+                    .map_err(|_| SpecError::CgroupSize(self.file.clone(), text.to_owned())),
+            }
+        };
+        let words: Vec<&str> = self.value.split_whitespace().collect();
+        let value = match (Sizes::of(&self.file), &words[..]) {
+            (Some(Sizes::Only), _) => bytes(self.value.trim())?,
+            (Some(Sizes::LastWord), [before @ .., last]) if !before.is_empty() => {
+                [before, &[&*bytes(last)?]].concat().join(" ")
+            }
+            (Some(Sizes::InPairs), words) => {
+                let pair = |word: &&str| -> Result<String, SpecError> {
+                    match word.split_once('=') {
+                        Some((key @ ("rbps" | "wbps"), size)) => Ok(format!("{key}={}", bytes(size)?)),
+                        _ => Ok((*word).to_owned()),
+                    }
+                };
+                words.iter().map(pair).collect::<Result<Vec<_>, _>>()?.join(" ")
+            }
+            _ => return Ok(self),
+        };
+        Ok(Self { value, ..self })
     }
 
     /// Refuses a file that exists only in the other version; the error names the equivalent.
@@ -170,6 +240,44 @@ mod tests {
             let setting: CgroupSetting = text.parse().expect("a setting");
             assert_eq!((setting.file.as_str(), setting.value.as_str()), (file, value));
             assert_eq!(setting.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_size_may_have_a_unit_in_the_files_that_take_one() {
+        for (text, in_bytes) in [
+            ("memory.max=512m", "memory.max=536870912"),
+            ("memory.limit_in_bytes=1GiB", "memory.limit_in_bytes=1073741824"),
+            ("memory.memsw.limit_in_bytes=2G", "memory.memsw.limit_in_bytes=2147483648"),
+            ("memory.swap.max= 1K", "memory.swap.max=1024"),
+            ("hugetlb.2MB.max=4M", "hugetlb.2MB.max=4194304"),
+            ("hugetlb.2MB.rsvd.limit_in_bytes=4M", "hugetlb.2MB.rsvd.limit_in_bytes=4194304"),
+            ("io.max=8:0 rbps=1M wbps=max riops=100", "io.max=8:0 rbps=1048576 wbps=max riops=100"),
+            ("blkio.throttle.read_bps_device=8:0 1M", "blkio.throttle.read_bps_device=8:0 1048576"),
+            // Values that are no sizes, and files that take none.
+            ("memory.max=max", "memory.max=max"),
+            ("memory.limit_in_bytes=-1", "memory.limit_in_bytes=-1"),
+            ("memory.max=0x1000", "memory.max=0x1000"),
+            ("pids.max=1K", "pids.max=1K"),
+            ("blkio.throttle.read_iops_device=8:0 1K", "blkio.throttle.read_iops_device=8:0 1K"),
+            ("cpu.max=1K 2K", "cpu.max=1K 2K"),
+        ] {
+            let setting: CgroupSetting = text.parse().expect("a setting");
+            assert_eq!(
+                setting.in_bytes().map(|setting| setting.to_string()),
+                Ok(in_bytes.to_owned()),
+                "{text}"
+            );
+        }
+        for (text, size) in [
+            ("memory.max=lots", "lots"),
+            ("memory.max=1.5G", "1.5G"),
+            ("io.max=8:0 rbps=1Mb/s", "1Mb/s"),
+            ("blkio.throttle.write_bps_device=8:0 fast", "fast"),
+        ] {
+            let setting: CgroupSetting = text.parse().expect("a setting");
+            let refused = SpecError::CgroupSize(setting.file.clone(), size.to_owned());
+            assert_eq!(setting.in_bytes(), Err(refused), "{text}");
         }
     }
 

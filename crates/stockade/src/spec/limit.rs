@@ -1,10 +1,11 @@
 //! Resource limits of the VMM's process.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::SpecError;
+use super::{SpecError, parse_size};
 
 /// One limit, parsed from `no-file=COUNT` or `fsize=BYTES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,18 +19,39 @@ pub enum ResourceLimit {
 impl FromStr for ResourceLimit {
     type Err = SpecError;
 
+    /// Parses numbers without a unit, as Firecracker's jailer does.
     fn from_str(text: &str) -> Result<Self, SpecError> {
+        Self::parse(text, number)
+    }
+}
+
+impl ResourceLimit {
+    /// Parses a limit whose size may have a unit, such as `fsize=10M`.
+    pub(super) fn with_unit(text: &str) -> Result<Self, SpecError> {
+        Self::parse(text, parse_size)
+    }
+
+    fn parse(text: &str, size: impl Fn(&str) -> Result<u64, SpecError>) -> Result<Self, SpecError> {
         let (name, value) = text.split_once('=').ok_or_else(|| SpecError::LimitFormat(text.to_owned()))?;
-        let limit = match name {
-            "fsize" => Self::FileSize,
-            "no-file" => Self::OpenFiles,
-            _ => return Err(SpecError::LimitName(name.to_owned())),
-        };
-        match value.parse() {
-            Ok(number) => Ok(limit(number)),
-            Err(cause) => Err(SpecError::LimitValue(value.to_owned(), cause)),
+        match name {
+            "fsize" => Ok(Self::FileSize(size(value)?)),
+            "no-file" => Ok(Self::OpenFiles(number(value)?)),
+            _ => Err(SpecError::LimitName(name.to_owned())),
         }
     }
+}
+
+impl fmt::Display for ResourceLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FileSize(bytes) => write!(f, "fsize={bytes}"),
+            Self::OpenFiles(count) => write!(f, "no-file={count}"),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u64, SpecError> {
+    text.parse().map_err(|cause| SpecError::LimitValue(text.to_owned(), cause))
 }
 
 /// All resource limits of a VMM.
@@ -81,5 +103,13 @@ mod tests {
         assert_eq!("no-file".parse::<ResourceLimit>(), Err(SpecError::LimitFormat("no-file".into())));
         assert_eq!("cores=1".parse::<ResourceLimit>(), Err(SpecError::LimitName("cores".into())));
         assert!(matches!("fsize=-1".parse::<ResourceLimit>(), Err(SpecError::LimitValue(..))));
+    }
+
+    #[test]
+    fn a_size_may_have_a_unit_but_not_in_the_drop_in() {
+        assert_eq!(ResourceLimit::with_unit("fsize=10M"), Ok(ResourceLimit::FileSize(10 << 20)));
+        assert_eq!(ResourceLimit::with_unit("fsize=10"), Ok(ResourceLimit::FileSize(10)));
+        assert!(matches!("fsize=10M".parse::<ResourceLimit>(), Err(SpecError::LimitValue(..))));
+        assert!(matches!(ResourceLimit::with_unit("no-file=1K"), Err(SpecError::LimitValue(..))));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every error about a user's input comes from here. A value of one of these types needs no second check.
 
+mod account;
 mod builder;
 mod cgroup;
 pub(crate) mod clock;
@@ -20,17 +21,19 @@ mod paths;
 mod placement;
 mod profile;
 mod profiles;
+mod size;
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use account::Account;
 pub use builder::JailBuilder;
 pub use cgroup::{CgroupSetting, CgroupVersion, ParentCgroup};
 use clock::monotonic_us;
 pub(crate) use error::{Reason, errno};
-pub use error::{SpecError, reason};
+pub use error::{SpecError, cannot, not_expanded, reason};
 pub use exec_file::ExecFile;
 pub use exit_status::ExitStatus;
 pub use file_privileges::{FilePrivilege, FilePrivileges, Stripped};
@@ -43,6 +46,7 @@ pub use paths::{HostPath, JailPath};
 pub use placement::{How, Placed, Placement};
 pub use profile::{ApiSocket, Profile, ProfileArgument, ProfileFile};
 pub use profiles::{DEFAULT_PROFILE_DIRECTORY, Profiles};
+pub use size::parse_size;
 
 use crate::spec::libraries::Libraries;
 

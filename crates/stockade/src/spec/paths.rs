@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{SpecError, errno};
+use super::{SpecError, errno, not_expanded};
 
 /// A path on the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,8 +44,11 @@ impl HostPath {
     ///
     /// # Errors
     /// * [`SpecError::NotADirectory`] if a file is in the way
-    /// * [`SpecError::NotFound`] if it cannot be reached
+    /// * [`SpecError::NotFound`] if it cannot be reached, or begins with a `~` that no shell expanded
     pub fn future_directory(path: &Path) -> Result<Self, SpecError> {
+        if not_expanded(path).is_some() {
+            return Err(SpecError::NotFound(path.to_owned(), Errno::NOENT));
+        }
         let path = std::path::absolute(path).map_err(|e| SpecError::NotFound(path.to_owned(), errno(&e)))?;
         match Self::directory(&path) {
             Err(SpecError::NotFound(_, Errno::NOENT)) => {

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ExecFile, Profile, SpecError};
+use rustix::io::Errno;
+
+use super::{ExecFile, Profile, SpecError, errno, not_expanded};
 
 /// The default directory of profiles.
 pub const DEFAULT_PROFILE_DIRECTORY: &str = "/etc/stockade/profiles";
@@ -55,7 +57,8 @@ impl Profiles {
     /// All profiles: first those in files, sorted by file name, then the built-in ones.
     ///
     /// # Errors
-    /// Returns [`SpecError::ProfileFile`] if a file cannot be read or understood.
+    /// * [`SpecError::ProfileFile`] if a file cannot be read or understood
+    /// * [`SpecError::Argument`] named `profile-dir` if the directory cannot be read
     pub fn all(&self) -> Result<Vec<Profile>, SpecError> {
         let mut all = self.files()?.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let built_in = Profile::built_in().into_iter();
@@ -68,8 +71,14 @@ impl Profiles {
     fn files(&self) -> Result<Vec<PathBuf>, SpecError> {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(problem(&self.directory, &e)),
+            Err(e) => {
+                let cause = match errno(&e) {
+                    Errno::NOENT if not_expanded(&self.directory).is_none() => return Ok(Vec::new()),
+                    Errno::NOTDIR => SpecError::NotADirectory(self.directory.clone()),
+                    other => SpecError::NotFound(self.directory.clone(), other),
+                };
+                return Err(SpecError::Argument { name: "profile-dir", cause: Box::new(cause) });
+            }
         };
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         files.retain(|path| is_toml(path));
@@ -92,7 +101,9 @@ impl Profile {
         if profile.name.is_empty() {
             name.clone_into(&mut profile.name);
         }
-        Ok(profile)
+        // A file that need not exist would be skipped.
+        let unexpanded = profile.place.iter().find_map(|file| not_expanded(&file.source));
+        unexpanded.map_or(Ok(profile), Err)
     }
 
     /// The profile as TOML, for example to start another one from.
@@ -107,7 +118,14 @@ fn is_toml(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Profile, SpecError> {
-    let text = std::fs::read_to_string(path).map_err(|e| problem(path, &e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let fix = match errno(&e) {
+            Errno::NOENT | Errno::NOTDIR => "; check the path",
+            Errno::ISDIR => "; name a file",
+            _ => "",
+        };
+        problem(path, &format!("{}{fix}", super::reason(&e)))
+    })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     Profile::parse(&text, &name).map_err(|e| problem(path, &e))
 }
@@ -145,6 +163,7 @@ mod tests {
             ("arguments = ['{pid}']", "line 1: '{pid}' is not a placeholder; use {id}, "),
             ("executables = 'x'", "line 1: invalid type"),
             ("[[place]]\nname = 'a'\n", "line 1: missing field `source`"),
+            ("[[place]]\nsource = '~/vmlinux'\n", "'~' in '~/vmlinux' is not expanded; write the path of"),
             ("[socket]\npath = '../x'\n", "line 2: '../x' is not a path inside a jail"),
         ] {
             let error = Profile::parse(text, "x").expect_err(text);

@@ -12,6 +12,7 @@ use clap::Args;
 use stockade::Listing;
 use stockade::spec::JailId;
 
+use crate::flags::duration::duration;
 use crate::flags::lookup::find;
 use crate::flags::state::StateArgs;
 use crate::select::FilterArgs;
@@ -29,9 +30,9 @@ pub(crate) struct TopArgs {
     ids: Vec<JailId>,
     #[command(flatten)]
     state: StateArgs,
-    /// Seconds between updates.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    interval: f64,
+    /// Time between updates.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    interval: Duration,
     /// Column to sort by.
     #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Order::Cpu)]
     sort: Order,
@@ -46,9 +47,10 @@ pub(crate) struct TopArgs {
 }
 
 /// Parses an interval: long enough to leave time for other work, short enough for a live screen.
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "use 0.1 to 3600 seconds".to_owned())
+fn interval(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    let time = duration(text)?;
+    if range.contains(&time) { Ok(time) } else { Err("out of range; use 0.1 to 3600 seconds".to_owned()) }
 }
 
 /// The time between the two samples of a single table.
@@ -61,7 +63,7 @@ pub(crate) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
     let wanted = |jail: &Listing| (named.is_empty() || named.contains(&jail.id)) && args.filter.fit(jail);
     let mut sampler = Sampler::new(store, &wanted);
     if !args.once && !args.json {
-        return screen::show(sampler, Duration::from_secs_f64(args.interval), args.sort);
+        return screen::show(sampler, args.interval, args.sort);
     }
     sampler.sample()?;
     std::thread::sleep(SAMPLE_TIME);
