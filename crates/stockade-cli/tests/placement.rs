@@ -116,6 +116,29 @@ fn json_has_the_path_and_method_of_each_placement() {
 }
 
 #[test]
+fn a_shared_log_is_one_file_inside_and_outside() {
+    privileged!(guard, {
+        let (log, text) = (guard.file("vm.log", ""), "write=/logs/vm.log=from the VMM");
+        let output = with_jail(&guard, "run", &["--share", "vm.log=logs/vm.log", "--", text]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "from the VMM");
+        let file = guard.file("jail.toml", "[[jail]]\nshare = [\"vm.log=logs/vm.log\"]\n");
+        let described = [
+            format!("id = \"{}\"", guard.named("jail")),
+            format!("exec-file = \"{}\"", program("stockade-probe").display()),
+            format!("chroot-base-dir = \"{}\"", guard.base().display()),
+            "arguments = [\"write=/logs/vm.log=again\"]".to_owned(),
+        ];
+        let text = std::fs::read_to_string(&file).unwrap() + &described.join("\n") + "\n";
+        std::fs::write(&file, text).unwrap();
+        assert!(said(&guard, &["plan", "-f", "jail.toml"]).contains("a hard link shared with"));
+        said(&guard, &["run", "-f", "jail.toml"]);
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "again");
+        nothing_left(&guard);
+    });
+}
+
+#[test]
 fn an_owner_is_chosen_by_a_flag() {
     privileged!(guard, {
         use std::os::unix::fs::MetadataExt;
@@ -147,7 +170,7 @@ fn a_wrong_placement_is_refused_before_the_jail_is_created() {
     privileged!(guard, {
         share(&guard);
         guard.file("image", "");
-        let options = "use one of ro, bind, copy, link, node, reflink";
+        let options = "use one of ro, bind, copy, link, node, reflink, share";
         let cases = [
             (&["image:rw"][..], format!("--place image:rw: unknown option 'rw'; {options}")),
             (&["image=x:"], format!("--place image=x:: unknown option ''; {options}")),
@@ -172,7 +195,7 @@ fn a_wrong_placement_is_refused_before_the_jail_is_created() {
         refused(
             &guard,
             &["place", &id, "image", "--how", "move"],
-            "invalid value 'move' for '--how <HOW>'; use one of auto, bind, copy, link, node, reflink",
+            "invalid value 'move' for '--how <HOW>'; use one of auto, bind, copy, link, node, reflink, share",
         );
         said(&guard, &["rm", &id]);
     });

@@ -40,7 +40,7 @@ class Placed:
     """A placement.
 
     :ivar path: the path in the jail
-    :ivar how: the method: ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
+    :ivar how: the method: ``link``, ``share``, ``copy``, ``reflink``, ``bind`` or ``node``
     """
 
     path: PurePosixPath
@@ -215,7 +215,7 @@ class Jail:
 
         :param source: the path on the host
         :param name: the path in the jail; by default the source's name in the root
-        :param how: the method: ``auto``, ``link``, ``copy``, ``reflink``, ``bind`` or ``node``
+        :param how: the method: ``auto``, ``link``, ``share``, ``copy``, ``reflink``, ``bind`` or ``node``
         :param read_only: whether the jail can only read it
         :raises InvalidSpec: if the source does not exist, or the method is impossible
         """

@@ -8,7 +8,7 @@ use stockade_syscalls::signals::SignalFd;
 
 use super::fd_limit::raise_limit_for;
 use crate::errors::hints;
-use crate::flags::jail::PLACE_FLAG;
+use crate::flags::jail::flag_of;
 use crate::flags::placement::{place_one, report_stripped};
 use crate::jail_file::{Described, JailDescription};
 use crate::terminal::output::{Failure, info, report_leftovers};
@@ -64,7 +64,7 @@ impl<T: Args> JailRequest<T> {
         created.stripped().iter().for_each(report_stripped);
         created.notes().iter().for_each(|note| info(&hints::note(note)));
         for placement in &self.placements {
-            place_one(placement, PLACE_FLAG, signals, |what, progress| {
+            place_one(placement, flag_of(placement), signals, |what, progress| {
                 created.place_with_progress(what, progress)
             })?;
         }

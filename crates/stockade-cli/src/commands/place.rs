@@ -25,12 +25,12 @@ use crate::terminal::signals::stop_signals;
 pub(crate) struct PlaceArgs {
     /// ID of the jail.
     pub(crate) id: JailId,
-    /// Source on the host, name in the jail, options: SRC[=NAME][:ro][:bind|copy|link|node|reflink].
+    /// Source on the host, name in the jail, options: SRC[=NAME][:ro][:bind|copy|link|node|reflink|share].
     #[arg(required = true, value_name = "SRC[=NAME][:OPTION]...")]
     files: Vec<OsString>,
     /// Default placement method.
     #[arg(long, value_name = "HOW", default_value = "auto",
-          value_parser = ["auto", "bind", "copy", "link", "node", "reflink"])]
+          value_parser = ["auto", "bind", "copy", "link", "node", "reflink", "share"])]
     how: String,
     /// Make the placed files read-only in the jail.
     #[arg(long)]
@@ -58,7 +58,7 @@ impl PlaceArgs {
             parse(argument, &base).map_err(|cause| Failure::new(format!("{}: {cause}", argument.display())))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        check_distinct(&placements, None).map(|()| placements)
+        check_distinct(&placements, |_| None).map(|()| placements)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use stockade::spec::{DEFAULT_BASE, DEFAULT_PROFILE_DIRECTORY, JailBuilder, JailSpec, Profiles, parse_size};
-use stockade::{Error, Placement};
+use stockade::{Error, How, Placement};
 
 use super::placement::{check_distinct, parse, placement_failure};
 use super::state::StateArgs;
@@ -80,14 +80,17 @@ pub(crate) struct JailArgs {
     /// Mount a ramfs on /ramfs; only a memory cgroup enforces its size.
     #[arg(long, value_name = "SIZE")]
     ramfs: Option<String>,
-    /// Place SRC[=NAME][:ro][:bind|copy|link|node|reflink] (repeatable).
+    /// Place SRC[=NAME][:ro][:METHOD]; methods as in `place` (repeatable).
     #[arg(long, value_name = "SRC...")]
     place: Vec<OsString>,
+    /// Share SRC[=NAME], such as a log, by a hard link (repeatable).
+    #[arg(long, value_name = "SRC...")]
+    share: Vec<OsString>,
     /// VMM profile (default: by executable name).
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
     /// Directory of more profiles.
-    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", env = "STOCKADE_PROFILE_DIR", hide_env = true)]
     #[arg(default_value = DEFAULT_PROFILE_DIRECTORY)]
     profile_dir: PathBuf,
     /// Arguments for the VMM.
@@ -132,14 +135,24 @@ impl JailArgs {
         Ok(builder.build().map_err(Error::from)?)
     }
 
-    /// Parses the values of `--place`, and refuses two with one target.
+    /// Parses the values of `--place` and `--share`, and refuses two with one target.
     pub(crate) fn placements(&self) -> Result<Vec<Placement>, Failure> {
-        let parsed = self.place.iter().map(|argument| {
+        let placed = self.place.iter().map(|argument| {
             parse(argument, &|source: &Path| Placement::new(source))
                 .map_err(|cause| placement_failure(PLACE_FLAG, argument.as_ref(), &cause))
         });
-        let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        check_distinct(&placements, PLACE_FLAG).map(|()| placements)
+        let shared = self.share.iter().map(|argument| {
+            let placement = parse(argument, &|source: &Path| Placement::new(source).how(How::Share));
+            let only_shared = |placement: Placement| match placement.method() {
+                How::Share => Ok(placement),
+                how => Err(format!("a shared file is a hard link; use --place for '{how}'")),
+            };
+            placement
+                .and_then(only_shared)
+                .map_err(|cause| placement_failure(SHARE_FLAG, argument.as_ref(), &cause))
+        });
+        let placements = placed.chain(shared).collect::<Result<Vec<_>, _>>()?;
+        check_distinct(&placements, flag_of).map(|()| placements)
     }
 }
 
@@ -153,3 +166,10 @@ fn ramfs_size(text: &str) -> Result<u64, Failure> {
 
 /// The flag whose values are placements.
 pub(crate) const PLACE_FLAG: Option<&str> = Some("place");
+/// The flag whose values are shared files.
+const SHARE_FLAG: Option<&str> = Some("share");
+
+/// The flag of a placement.
+pub(crate) fn flag_of(placement: &Placement) -> Option<&'static str> {
+    if placement.method() == How::Share { SHARE_FLAG } else { PLACE_FLAG }
+}

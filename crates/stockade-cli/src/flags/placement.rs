@@ -72,8 +72,8 @@ fn known(option: &str) -> Option<&'static str> {
     names().into_iter().find(|name| *name == option)
 }
 
-fn names() -> [&'static str; 6] {
-    [READ_ONLY, "bind", "copy", "link", "node", "reflink"]
+fn names() -> [&'static str; 7] {
+    [READ_ONLY, "bind", "copy", "link", "node", "reflink", "share"]
 }
 
 /// Splits `SRC=NAME` at the last `=`, unless a file has that whole name.
@@ -110,11 +110,14 @@ fn path(bytes: &[u8]) -> &Path {
 /// Refuses two placements with one target, and invalid sources and targets.
 ///
 /// # Arguments
-/// `flag` is the flag of the placements; `None` for positional arguments.
-pub(crate) fn check_distinct(placements: &[Placement], flag: Option<&str>) -> Result<(), Failure> {
+/// `flag_of` is the flag of a placement; `None` for positional arguments.
+pub(crate) fn check_distinct(
+    placements: &[Placement],
+    flag_of: impl Fn(&Placement) -> Option<&'static str>,
+) -> Result<(), Failure> {
     let mut taken = BTreeMap::new();
     for placement in placements {
-        let source = placement.source();
+        let (source, flag) = (placement.source(), flag_of(placement));
         let target = placement.target().map_err(|error| not_placed(flag, source, &error))?;
         if let Some(earlier) = taken.insert(target.clone(), source) {
             return Err(placement_failure(
@@ -228,7 +231,10 @@ mod tests {
     #[test]
     fn a_wrong_option_is_refused_with_the_list_of_options() {
         let wrong = parsed("/etc:rw");
-        assert_eq!(wrong, Err("unknown option 'rw'; use one of ro, bind, copy, link, node, reflink".into()));
+        assert_eq!(
+            wrong,
+            Err("unknown option 'rw'; use one of ro, bind, copy, link, node, reflink, share".into())
+        );
         assert_eq!(parsed("/etc=x:ro:rw"), wrong);
         assert_eq!(
             parsed("/etc:bind:copy"),

@@ -182,7 +182,7 @@ mod tests {
         // A new flag with a path belongs in this list, so that the path is relative to the file's directory.
         assert_eq!(
             paths(Paths::Always),
-            ["exec-file", "chroot-base-dir", "place", "profile-dir", "state-dir"]
+            ["exec-file", "chroot-base-dir", "place", "share", "profile-dir", "state-dir"]
         );
         assert_eq!(paths(Paths::UnlessName), ["netns", "profile"]);
     }
@@ -197,6 +197,7 @@ mod tests {
             ("cgroup", Shape::Pairs),
             ("resource-limit", Shape::Pairs),
             ("place", Shape::List),
+            ("share", Shape::List),
             ("ready", Shape::Optional),
             ("grace", Shape::Duration),
             ("timeout", Shape::Duration),

@@ -105,7 +105,7 @@ fn a_file_that_cannot_be_placed_is_named_and_no_jail_left() {
             &line,
             &format!(
                 "--place {0}: 1234:1234 cannot open '{0}', and a bind does not change its owner or mode; change them, use \
-                 another method, or share it if it was made for this jail",
+                 another method, or share it if it was created for this jail",
                 socket.display()
             ),
         );

@@ -10,7 +10,7 @@ use crate::spec::{FilePrivileges, How, JailPath, Owner, Reason};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// A file that cannot be linked into the jail, since it would have to change its owner.
-    #[error("'{}' does not belong to {owner}, and a hard link cannot change its owner; share it if it was made for this jail, or use another method", .0.display(), owner = .1)]
+    #[error("'{}' does not belong to {owner}, and a hard link cannot change its owner; share it if it was created for this jail, or use another method", .0.display(), owner = .1)]
     LinkOwner(PathBuf, Owner),
     /// A file that cannot be linked into the jail read-only.
     #[error("'{}' cannot be a read-only hard link: {owner} has to be able to read it, and only its owner to write it; copy it instead", .0.display(), owner = .1)]
@@ -44,7 +44,7 @@ pub enum PlacementError {
         fix: String,
     },
     /// A source that the jail's uid cannot open, placed by a method that keeps its mode.
-    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, use another method, or share it if it was made for this jail", .path.display())]
+    #[error("{by} cannot open '{}', and a {how} does not change its owner or mode; change them, use another method, or share it if it was created for this jail", .path.display())]
     Unopenable {
         /// The file, directory, socket or named pipe.
         path: PathBuf,
@@ -65,8 +65,8 @@ pub enum PlacementError {
     /// A source that cannot be placed by this method.
     #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind`, `link` or `share` for sockets and named pipes, any but `node` for files, `bind` or `copy` for directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),
-    /// A socket or named pipe that was not made for the jail, and the owner that it would get.
-    #[error("'{}' was not made for this jail: it belongs to another user or has further hard links, and sharing it would give it to {owner}; create it for this jail, or share every file", .0.display(), owner = .1)]
+    /// A socket or named pipe that was not created for the jail, and the owner that it would get.
+    #[error("'{}' was not created for this jail: it belongs to another user or has further hard links, and sharing it would give it to {owner}; create it for this jail, or share every file", .0.display(), owner = .1)]
     NotShared(PathBuf, Owner),
     /// A socket or named pipe that is on another mount than the jail.
     #[error("'{}' is a socket or a named pipe on another filesystem than the jail, and a hard link cannot share it; create it beside the jail's base", .0.display())]

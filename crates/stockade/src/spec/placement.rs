@@ -21,7 +21,7 @@ pub enum How {
     /// A hard link to the file, socket or named pipe.
     Link,
     /// A hard link to the file, socket or named pipe, which gets the owner in the jail on the host too. For what was
-    /// made for this jail, such as a log that the caller reads while the VMM writes it. It may have no other hard link
+    /// created for this jail, such as a log that the caller reads while the VMM writes it. It may have no other hard link
     /// unless it has that owner already.
     Share,
     /// A copy; of a directory, with its contents.
@@ -104,6 +104,11 @@ impl Placement {
     #[must_use]
     pub fn owner(self, owner: Owner) -> Self {
         Self { owner: Some(owner), ..self }
+    }
+
+    /// The requested method.
+    pub fn method(&self) -> How {
+        self.how
     }
 
     /// The path on the host, as given.

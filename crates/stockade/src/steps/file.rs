@@ -47,7 +47,7 @@ pub struct PlacedFile {
 pub enum FileHow {
     /// A hard link to a file whose owner and mode are right. They are never changed, because others use the file too.
     Link,
-    /// A hard link to a file, socket or named pipe that was made for the jail, and gets the owner. It keeps its mode.
+    /// A hard link to a file, socket or named pipe that was created for the jail, and gets the owner. It keeps its mode.
     Share,
     /// A copy with the source's mode.
     Copy,

@@ -336,7 +336,7 @@ fn a_source_that_the_jail_cannot_open_is_refused() {
             let method = if how == How::Bind { "bind" } else { "hard link" };
             let line = format!(
                 "12345:12346 cannot open '{}', and a {method} does not change its owner or mode; change them, use \
-                 another method, or share it if it was made for this jail",
+                 another method, or share it if it was created for this jail",
                 path.display()
             );
             assert_eq!(error, line, "{bits:o}");

@@ -83,7 +83,7 @@ fn an_impossible_method_is_refused_with_its_reason() {
         let cases: [(Placement, String); 11] = [
             (
                 Placement::new(&file).how(How::Link),
-                "does not belong to 12345:12346, and a hard link cannot change its owner; share it if it was made for this jail, or use another method"
+                "does not belong to 12345:12346, and a hard link cannot change its owner; share it if it was created for this jail, or use another method"
                     .into(),
             ),
             (

@@ -13,7 +13,7 @@ use stockade::steps::Step;
 use stockade::{ErrorKind, Host, JailState, LaunchMode, Layout, Plan, Receipt, Stripped, decide_placement};
 
 use crate::batch::request::JailRequest;
-use crate::flags::jail::PLACE_FLAG;
+use crate::flags::jail::flag_of;
 use crate::flags::placement::not_placed;
 use crate::jail_file::Described;
 use crate::terminal::output::{Code, Failure, info, print, print_json};
@@ -94,7 +94,7 @@ fn compute(request: &JailRequest<PlanArgs>) -> Result<(Plan, usize), Failure> {
     }
     for wanted in &request.placements {
         let placed = decide_placement(spec.owner, &near, wanted);
-        plan.place(placed.map_err(|error| not_placed(PLACE_FLAG, wanted.source(), &error))?);
+        plan.place(placed.map_err(|error| not_placed(flag_of(wanted), wanted.source(), &error))?);
     }
     Ok((plan, unplaced))
 }

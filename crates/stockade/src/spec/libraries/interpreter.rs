@@ -1,4 +1,4 @@
-//! The program that the kernel executes in the place of an executable that names it.
+//! The program that the kernel executes instead of an executable that names it.
 
 use std::fmt;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::elf;
 
-/// The program that the kernel executes in the place of an executable that names it.
+/// The program that the kernel executes instead of an executable that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interpreter {
     /// The dynamic loader of an ELF executable.
