@@ -74,7 +74,12 @@ impl Running {
         self.jail.with(py, |jail| {
             let known = socket.or_else(|| jail.receipt().spec.socket());
             let unknown =
-                || PyValueError::new_err("socket must be given: the profile names none for this VMM");
+                || {
+                PyValueError::new_err(
+                    "socket must be given, or another profile to Jail(), as in profile='firecracker': this one has \
+                     no socket for the VMM",
+                )
+            };
             jail.wait_ready(&known.ok_or_else(unknown)?, timeout).or_raise()
         })
     }

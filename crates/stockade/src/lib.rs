@@ -57,4 +57,4 @@ pub use plan::{LaunchMode, Plan, decide_placement, plan};
 pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
 pub use sys::{OnProgress, ProcessRef, Progress};
-pub use watch::{Ends, Event, EventKind, Events, Log, Usage, inspect};
+pub use watch::{Ends, Event, EventKind, Events, Log, Output, Usage, inspect};

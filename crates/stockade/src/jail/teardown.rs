@@ -173,11 +173,7 @@ pub(crate) fn tear_down(
     let mut report = undo(&receipt.id, &receipt.steps, ctx, &mut remaining);
     report.removed.extend(unmounted.iter().map(|mount| Described(mount).to_string()));
     if !report.is_clean() {
-        let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
-        let reason = || "stockade did not mount it".to_owned();
-        report
-            .left
-            .extend(foreign.map(|mount| Leftover { what: Described(&mount).to_string(), reason: reason() }));
+        report.left.extend(foreign_mounts::leftovers(&receipt, options.unmount_foreign)?);
     }
     if remaining.is_empty() {
         let tombstone = receipt.tombstone(lock.exit_status().or(ctx.exit_status()));

@@ -262,6 +262,12 @@ pub(super) fn logs(entry: &HostPath) -> Vec<HostPath> {
     parts.filter(is_file).collect()
 }
 
+/// Whether a monitor keeps a log in an entry. Before the first output there is only the room for the count of lost bytes.
+pub(super) fn has_log(entry: &HostPath) -> bool {
+    let exists = |name: &&str| !matches!(open_file(CWD, entry.join(*name).as_path()), Ok(Found::Nothing));
+    [LOG, OLD_LOG, LOST].iter().any(exists)
+}
+
 /// The last bytes of the log in an entry, at most `most`.
 pub(super) fn log_end(entry: &HostPath, most: u64) -> Vec<u8> {
     let (mut parts, mut left) = (Vec::new(), most);

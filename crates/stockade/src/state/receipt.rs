@@ -121,6 +121,11 @@ impl Receipt {
         })
     }
 
+    /// Whether another program creates the jail and starts its VMM.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::External(_)))
+    }
+
     /// The jail's cgroups on this host.
     pub fn cgroups(&self) -> impl Iterator<Item = HostPath> {
         self.steps.iter().filter_map(Step::cgroup)

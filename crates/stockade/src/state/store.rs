@@ -9,8 +9,8 @@ use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 
 use super::entry::{
-    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, lock_holder, log_end, logs, lost_output, parse_receipt,
-    read_exit_status,
+    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, has_log, lock_holder, log_end, logs, lost_output,
+    parse_receipt, read_exit_status,
 };
 use super::files::open_file;
 use crate::error::{Context, Error, Operation, Result};
@@ -129,6 +129,11 @@ impl Store {
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
         read_exit_status(&self.entry_path(id))
+    }
+
+    /// Whether a jail's VMM was launched with a log, which may be empty.
+    pub(crate) fn has_log(&self, id: &JailId) -> bool {
+        has_log(&self.entry_path(id))
     }
 
     /// The files of the log of a jail's VMM, the older first; empty if it was launched without a log.
