@@ -9,13 +9,14 @@ use rustix::event::{PollFd, PollFlags};
 
 use stockade::spec::JailId;
 use stockade::spec::reason;
-use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
+use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, Unheeded, teardown_all};
 use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
 use super::orphans::Orphans;
 use super::request::JailRequest;
 use super::service_manager;
+use super::stop::report_unheeded;
 use super::vmm_output::VmmOutput;
 use crate::flags::run::RunArgs;
 use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
@@ -128,8 +129,10 @@ impl<'w> Supervisor<'w> {
 
     /// Explains the wait to an operator at a terminal, because a VMM may take long to exit.
     fn report_stop_requested(&self) {
-        if std::io::stderr().is_terminal() {
-            info(&match &self.vmms[..] {
+        let asked = |vmm: &&SupervisedVmm<'_>| matches!(vmm.stop, Stop::Requested { .. });
+        let asked: Vec<_> = self.vmms.iter().filter(asked).collect();
+        if std::io::stderr().is_terminal() && !asked.is_empty() {
+            info(&match &asked[..] {
                 [only] => format!("asked jail '{}' to stop; repeat to kill it", only.request.id()),
                 all => format!("asked {} jails to stop; repeat to kill them", all.len()),
             });
@@ -195,21 +198,29 @@ impl SupervisedVmm<'_> {
     fn escalate(&mut self) -> Result<(), Failure> {
         self.stop = match self.stop {
             Stop::Never => {
-                self.running.ask_to_exit()?;
-                Stop::Requested {
-                    kill_at: Instant::now().checked_add(self.request.description.args.own.grace()),
+                let unheeded = self.running.ask_to_exit()?;
+                if let Some(unheeded) = unheeded {
+                    report_unheeded(self.running.receipt(), unheeded);
+                }
+                match unheeded {
+                    Some(Unheeded::Dropped) => self.kill()?,
+                    Some(Unheeded::Ignored) | None => Stop::Requested {
+                        kill_at: Instant::now().checked_add(self.request.description.args.own.grace()),
+                    },
                 }
             }
-            Stop::Requested { .. } => {
-                self.running.kill()?;
-                Stop::Killed { give_up_at: Instant::now() + KILL_TIMEOUT }
-            }
+            Stop::Requested { .. } => self.kill()?,
             Stop::Killed { .. } | Stop::GivenUp => {
                 self.running.kill()?;
                 self.stop
             }
         };
         Ok(())
+    }
+
+    fn kill(&self) -> Result<Stop, Failure> {
+        self.running.kill()?;
+        Ok(Stop::Killed { give_up_at: Instant::now() + KILL_TIMEOUT })
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn no_log(id: &JailId, output: &Output) -> Failure {
     let fix = match output {
         Output::NotStarted => format!("; start it with `stockade start {id}`"),
         Output::Foreground { .. } => "; use `run --detach` or `start` to keep a log".to_owned(),
-        _ => String::new(),
+        Output::Log | Output::Dropped | Output::Daemonized | Output::Elsewhere => String::new(),
     };
     Failure::new(format!("jail '{id}' has no log: {output}{fix}"))
 }

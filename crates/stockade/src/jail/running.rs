@@ -14,6 +14,7 @@ use crate::spec::ExitStatus;
 use crate::state::Receipt;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::{KILL_TIMEOUT, PidFd};
+use crate::sys::unheeded::Unheeded;
 
 /// A jail whose VMM was started.
 ///
@@ -153,13 +154,17 @@ impl Running {
         self.jail.lock.write(&self.jail.receipt)
     }
 
-    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`. A frozen jail is thawed first.
+    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`, or at once if the kernel drops the signal
+    /// ([`Unheeded::Dropped`]). A frozen jail is thawed first.
     ///
     /// # Errors
     /// Returns [`Error::NotEnded`] if the VMM has not exited five seconds after it was killed, or an error if a signal
     /// cannot be sent or waiting fails.
     pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
-        self.ask_to_exit()?;
+        let grace = match self.ask_to_exit()? {
+            Some(Unheeded::Dropped) => Duration::ZERO,
+            Some(Unheeded::Ignored) | None => grace,
+        };
         if let Some(status) = self.wait_timeout(grace)? {
             return Ok(status);
         }
@@ -169,11 +174,14 @@ impl Running {
 
     /// Sends SIGTERM to the VMM. A frozen jail is thawed first, so that the VMM can react.
     ///
+    /// Returns the reason if the signal has no effect; `None` if it has one, or if that is unknown.
+    ///
     /// # Errors
     /// Returns an error if a cgroup cannot be thawed or the signal cannot be sent.
-    pub fn ask_to_exit(&self) -> Result<()> {
+    pub fn ask_to_exit(&self) -> Result<Option<Unheeded>> {
         self.jail.receipt.thaw()?;
-        self.signal(Signal::TERM)
+        self.signal(Signal::TERM)?;
+        Ok(if self.status.is_some() { None } else { self.process.unheeded(Signal::TERM) })
     }
 
     /// Kills the VMM and the other processes in the jail's cgroups, frozen ones too, without waiting for their exit.

@@ -11,7 +11,6 @@ use crate::sys::procfs::process_file;
 
 /// Where the output of a jail's VMM goes. Its text completes the sentence "the jail has no log: ...".
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Output {
     /// To the log, which [`Store::log`] opens. It may be empty.
     Log,
