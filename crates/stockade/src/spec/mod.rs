@@ -11,6 +11,7 @@ mod exit_status;
 pub(crate) mod file_privileges;
 mod id;
 mod jailer_arguments;
+pub(crate) mod known;
 mod layout;
 pub mod libraries;
 mod limit;

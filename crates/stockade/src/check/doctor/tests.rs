@@ -1,8 +1,8 @@
 use rustix::io::Errno;
 
 use super::*;
-use crate::check::known::Known;
 use crate::host::{CgroupLayout, Hierarchy, Unified};
+use crate::spec::known::Known;
 
 /// A host without a fault.
 fn healthy() -> HostFacts {
