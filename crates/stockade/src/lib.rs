@@ -54,8 +54,10 @@ pub use jail::{
     stop_all, stop_all_with_notes, teardown_all, teardown_all_with_progress,
 };
 pub use plan::{LaunchMode, Plan, decide_placement, plan};
-pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
+pub use spec::{
+    ExitStatus, FilePrivilege, FilePrivileges, How, Known, Layout, Nonce, Placed, Placement, Stripped,
+};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
 pub use sys::unheeded::Unheeded;
 pub use sys::{OnProgress, ProcessRef, Progress};
-pub use watch::{Ends, Event, EventKind, Events, Log, Output, Usage, inspect};
+pub use watch::{End, Ends, Event, EventKind, Events, Log, Output, Usage, inspect};

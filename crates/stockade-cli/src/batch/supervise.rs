@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use stockade::spec::JailId;
 use stockade::spec::reason;
-use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, Unheeded, teardown_all};
+use stockade::{ExitStatus, Jail, Known, Running, TeardownOptions, Unheeded, teardown_all};
 use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
@@ -225,12 +225,12 @@ impl SupervisedVmm<'_> {
 }
 
 /// Prints an unrequested exit that this command's exit code does not show.
-fn report_exit(id: &JailId, status: ExitStatus, many: bool, receipt: &Receipt) {
-    let why = if receipt.ran_out_of_memory() { ": the jail reached its memory limit" } else { "" };
+fn report_exit(id: &JailId, status: ExitStatus, many: bool, oom_kills: Option<&Known<u64>>) {
+    let killed = oom_kills.and_then(Known::fact).is_some_and(|kills| *kills > 0);
     match status {
-        ExitStatus::Exited(0) | ExitStatus::Unknown => (),
-        ExitStatus::Exited(_) if !many && why.is_empty() => (),
-        _ => error(&format!("the VMM of jail '{id}' has exited: {status}{why}")),
+        ExitStatus::Exited(0) | ExitStatus::Unknown if !killed => (),
+        ExitStatus::Exited(_) if !many && !killed => (),
+        _ => error(&format!("the VMM of jail '{id}' has exited: {}", status.describe(oom_kills))),
     }
 }
 
@@ -247,7 +247,7 @@ fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
         // One that was given up has none; the removal reports it.
         let status = running.wait_timeout(Duration::ZERO).ok().flatten().unwrap_or(ExitStatus::Unknown);
         if matches!(stop, Stop::Never) {
-            report_exit(request.id(), status, many, running.receipt());
+            report_exit(request.id(), status, many, running.oom_kills().as_ref());
         }
         jails.push(Jail::Running(running));
         exits.push((request, status, output));

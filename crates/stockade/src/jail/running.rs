@@ -10,7 +10,7 @@ use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
 use crate::jail::locked::LockedJail;
 use crate::jail::teardown::{Report, TeardownOptions};
-use crate::spec::ExitStatus;
+use crate::spec::{ExitRecord, ExitStatus, Known};
 use crate::state::Receipt;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::{KILL_TIMEOUT, PidFd};
@@ -121,7 +121,7 @@ impl Running {
             Some(monitor) if !monitor.wait_for_exit(deadline)? => return Ok(None),
             Some(monitor) => {
                 monitor.reap()?;
-                self.jail.lock.exit_status()
+                self.jail.lock.exit_record().map(|record| record.status)
             }
             None => self.reap()?,
         };
@@ -134,10 +134,18 @@ impl Running {
     fn reap(&self) -> Result<Option<ExitStatus>> {
         let status = self.process.reap()?;
         if let Some(status) = status {
+            let oom_kills = self.jail.receipt.oom_kills().and_then(|kills| kills.fact().copied());
             // The caller gets the status even if it cannot be written, for example on a full disk.
-            let _ = self.jail.lock.write_exit_status(status);
+            let _ = self.jail.lock.write_exit_record(ExitRecord { status, oom_kills });
         }
         Ok(status)
+    }
+
+    /// The number of processes of the jail that the kernel killed because memory ran out, up to the VMM's exit. `None` if
+    /// no cgroup of the jail counts them. The VMM need not be one of them.
+    pub fn oom_kills(&self) -> Option<Known<u64>> {
+        let recorded = self.jail.lock.exit_record().and_then(|record| record.oom_kills);
+        recorded.map(Known::Fact).or_else(|| self.jail.receipt.oom_kills())
     }
 
     /// Detaches the jail from this process.

@@ -164,6 +164,10 @@ pub(crate) fn tear_down(
     }
     let unmounted =
         if options.unmount_foreign { foreign_mounts::unmount_foreign(&receipt)? } else { Vec::new() };
+    // Before its cgroups are removed.
+    let recorded = lock.exit_record();
+    let oom_kills = recorded.and_then(|record| record.oom_kills);
+    let oom_kills = oom_kills.or_else(|| receipt.vmm().and(receipt.oom_kills())?.fact().copied());
     let mut remaining = Vec::new();
     ctx.close();
     if is_running {
@@ -176,7 +180,9 @@ pub(crate) fn tear_down(
         report.left.extend(foreign_mounts::leftovers(&receipt, options.unmount_foreign)?);
     }
     if remaining.is_empty() {
-        let tombstone = receipt.tombstone(lock.exit_status().or(ctx.exit_status()));
+        // The monitor may have written it since.
+        let status = lock.exit_record().map(|record| record.status);
+        let tombstone = receipt.tombstone(status.or(ctx.exit_status()), oom_kills);
         lock.remove(Some(&tombstone))?;
     } else {
         receipt.steps = remaining;

@@ -182,9 +182,13 @@ impl Receipt {
     }
 
     /// The tombstone of the jail.
-    pub(crate) fn tombstone(&self, status: Option<ExitStatus>) -> Tombstone {
+    ///
+    /// # Arguments
+    /// `oom_kills` is the number of processes that the kernel killed because memory ran out, if it is known.
+    pub(crate) fn tombstone(&self, status: Option<ExitStatus>, oom_kills: Option<u64>) -> Tombstone {
         let vmm = self.vmm().map(|vmm| (vmm.pid, status.unwrap_or(ExitStatus::Unknown)));
-        Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
+        let oom_kills = vmm.and(oom_kills);
+        Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm, oom_kills }
     }
 
     /// The time since its creation.

@@ -10,12 +10,12 @@ use rustix::io::Errno;
 
 use super::entry::{
     ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, has_log, lock_holder, log_end, logs, lost_output,
-    parse_receipt, read_exit_status,
+    parse_receipt, read_exit_record,
 };
 use super::files::open_file;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::clock::unix_ms;
-use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
+use crate::spec::{ExitRecord, ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::ProcessRef;
 use crate::sys::dir_lock::{DirLock, try_lock};
@@ -128,7 +128,12 @@ impl Store {
 
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
-        read_exit_status(&self.entry_path(id))
+        self.exit_record(id).map(|record| record.status)
+    }
+
+    /// The record of the exit of a jail's VMM.
+    pub(crate) fn exit_record(&self, id: &JailId) -> Option<ExitRecord> {
+        read_exit_record(&self.entry_path(id))
     }
 
     /// Whether a jail's VMM was launched with a log, which may be empty.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stockade::inspect::{Inspection, Process};
+use stockade::{ExitStatus, Known};
 
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Failure, escape_control, print, print_json, require_root_to_look};
@@ -65,7 +66,12 @@ fn text(found: &Inspection) -> String {
     for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
         row(name, &describe(process));
     }
-    found.ended.iter().for_each(|ended| row("exit", ended));
+    match (found.ended, &found.oom_kills) {
+        (Some(ended), kills) => row("exit", &ended.describe(kills.as_ref())),
+        // It runs, and has lost a child; or nothing recorded its exit status.
+        (None, Some(kills @ Known::Fact(1..))) => row("exit", &ExitStatus::Unknown.describe(Some(kills))),
+        (None, _) => (),
+    }
     found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));
     found.problem.iter().for_each(|problem| row("problem", problem));
     let paths = &found.paths;

@@ -169,6 +169,7 @@ mod tests {
             keeper: None,
             locked_by: None,
             ended: None,
+            oom_kills: None,
             paths: stockade::inspect::Paths {
                 receipt: std::path::PathBuf::from("/receipt").into(),
                 logs: Vec::new(),
