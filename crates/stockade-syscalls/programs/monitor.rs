@@ -285,11 +285,11 @@ fn count_in(name: &core::ffi::CStr) -> Option<u64> {
     number
 }
 
-/// Whether the jail's cgroup has no cgroup below it: each is a link of the directory.
+/// Whether the jail's cgroup has no cgroup below it: each adds one to `st_nlink`.
 fn has_none_below() -> bool {
     const EMPTY_PATH: usize = 0x1000;
     const NLINK: usize = 4;
-    // A statx is 256 bytes; its fifth word is the number of links.
+    // A statx is 256 bytes; its fifth word is `stx_nlink`.
     let mut facts = MaybeUninit::<[u32; 64]>::uninit();
     let path = c"".as_ptr() as usize;
     if call(number::STATX, CGROUP, path, EMPTY_PATH, NLINK, facts.as_mut_ptr() as usize) != 0 {

@@ -43,7 +43,7 @@ pub(crate) fn leftovers(receipt: &Receipt, tried: bool) -> Result<Vec<Leftover>>
         let reason = match failure {
             None => "stockade did not mount it; unmount it, or run `stockade gc --force`".to_owned(),
             Some(Err(cause)) => format!("{cause}; unmount it, then run `stockade gc`"),
-            // The mount above it is gone by now.
+            // The mount above it was unmounted in between.
             Some(Ok(())) => return None,
         };
         Some(Leftover { what: Described(&mount).to_string(), reason })

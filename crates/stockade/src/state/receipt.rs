@@ -46,6 +46,10 @@ pub struct Receipt {
     pub made: usize,
     /// The enter steps of the VMM's process.
     pub enter: Vec<EnterStep>,
+    /// Whether another process had locked the jail when the receipt was read without its lock. It is only found out about a
+    /// receipt with another boot id.
+    #[serde(skip)]
+    pub(super) locked: bool,
 }
 
 /// The state of a jail, from its receipt and its processes.
@@ -101,6 +105,7 @@ impl Receipt {
             made: plan.prepare.len(),
             steps: plan.prepare,
             enter: plan.enter,
+            locked: false,
         })
     }
 
@@ -148,7 +153,11 @@ impl Receipt {
     ///
     /// Another boot id alone proves no reboot: a container may have one of its own. A sign of life refutes it.
     pub(crate) fn is_of_this_boot(&self) -> bool {
-        is_boot(&self.boot_id) || self.shows_life()
+        self.has_this_boot_id() || self.locked || self.shows_life()
+    }
+
+    pub(super) fn has_this_boot_id(&self) -> bool {
+        is_boot(&self.boot_id)
     }
 
     /// Whether its pids are valid in this pid namespace, if it is of this boot.

@@ -18,7 +18,7 @@ use crate::spec::clock::unix_ms;
 use crate::spec::{ExitRecord, ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::ProcessRef;
-use crate::sys::dir_lock::{DirLock, try_lock};
+use crate::sys::dir_lock::{DirLock, is_locked, try_lock};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
 use crate::sys::open::open_directory;
@@ -98,7 +98,11 @@ impl Store {
     /// # Errors
     /// Returns [`Error::Receipt`] if the receipt cannot be understood or does not belong to root.
     pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
-        self.read_as(id, Receipt::parse)
+        let mut receipt = self.read_as(id, Receipt::parse)?;
+        if let Some(receipt) = receipt.as_mut().filter(|receipt| !receipt.has_this_boot_id()) {
+            receipt.locked = is_locked(&self.entry_path(id));
+        }
+        Ok(receipt)
     }
 
     /// The summary of a receipt, with the same errors as [`Store::read`].

@@ -1,4 +1,4 @@
-//! Where the output of a jail's VMM goes.
+//! Where the output of a jail's VMM is written.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::state::{Receipt, Store};
 use crate::sys::ProcessRef;
 use crate::sys::procfs::process_file;
 
-/// Where the output of a jail's VMM goes. Its text completes the sentence "the jail has no log: ...".
+/// Where the output of a jail's VMM is written. Its text completes the sentence "the jail has no log: ...".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// To the log, which [`Store::log`] opens. It may be empty.
@@ -34,7 +34,7 @@ pub enum Output {
 }
 
 impl Store {
-    /// Finds out where the output of a jail's VMM goes; `None` if no jail has this id.
+    /// Finds out where the output of a jail's VMM is written; `None` if no jail has this id.
     ///
     /// # Errors
     /// Returns an error if the receipt cannot be read.
