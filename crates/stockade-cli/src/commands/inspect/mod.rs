@@ -6,8 +6,8 @@ use std::fmt::{Display, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use stockade::Known;
 use stockade::inspect::{Inspection, Process};
-use stockade::{ExitStatus, Known};
 
 use crate::select::{IdMatch, SelectArgs};
 use crate::terminal::output::{Failure, escape_control, print, print_json, require_root_to_look};
@@ -69,7 +69,9 @@ fn text(found: &Inspection) -> String {
     match (found.ended, &found.oom_kills) {
         (Some(ended), kills) => row("exit", &ended.describe(kills.as_ref())),
         // It runs, and has lost a child; or nothing recorded its exit status.
-        (None, Some(kills @ Known::Fact(1..))) => row("exit", &ExitStatus::Unknown.describe(Some(kills))),
+        (None, Some(Known::Fact(kills @ 1..))) => {
+            row("memory", &format!("ran out; processes killed by the kernel: {kills}"))
+        }
         (None, _) => (),
     }
     found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));

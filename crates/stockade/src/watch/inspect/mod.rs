@@ -47,7 +47,7 @@ pub struct Inspection {
     /// The exit status of its VMM.
     pub ended: Option<ExitStatus>,
     /// The number of its processes that the kernel killed because memory ran out, up to now or to the exit of its VMM;
-    /// `None` if its VMM was not started, or if no cgroup of the jail counts them. The VMM need not be one of them.
+    /// `None` if its VMM was not started (unless another program starts it), or if no cgroup of the jail counts them. The VMM need not be one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<Known<u64>>,
     /// Its paths on the host.
@@ -144,7 +144,8 @@ impl Store {
                     JailState::Exited => self.ended_soon(id, monitor, deadline),
                     _ => found.ended,
                 };
-                let oom_kills = receipt.vmm().and_then(|_| self.oom_kills(&receipt));
+                let is_started = receipt.vmm().is_some() || receipt.is_adopted();
+                let oom_kills = is_started.then(|| self.oom_kills(&receipt)).flatten();
                 Inspection { ended, oom_kills, ..found }
             }
             None => found,
