@@ -70,7 +70,7 @@ fn text(found: &Inspection) -> String {
         (Some(ended), kills) => row("exit", &ended.describe(kills.as_ref())),
         // It runs, and has lost a child; or nothing recorded its exit status.
         (None, Some(Known::Fact(kills @ 1..))) => {
-            row("memory", &format!("ran out; processes killed by the kernel: {kills}"))
+            row("memory", &format!("ran out; processes killed by the kernel: {kills}"));
         }
         (None, _) => (),
     }
