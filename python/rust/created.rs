@@ -97,6 +97,11 @@ impl Created {
         self.jail.steps(py)
     }
 
+    /// What a person should know about the creation, one line each.
+    fn notes(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.jail.with(py, |jail| Ok(jail.notes().iter().map(ToString::to_string).collect()))
+    }
+
     #[pyo3(signature = (source, name, how, read_only))]
     fn place(
         &self,

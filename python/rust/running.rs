@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::process::Signal;
 use stockade::spec::JailPath;
-use stockade::{ExitStatus, Store};
+use stockade::{ExitStatus, Known, Output, Store, Unheeded};
 
 use crate::errors::Raise;
 use crate::handle::{Handle, Leftovers, leftovers};
@@ -61,6 +61,27 @@ impl Running {
         })
     }
 
+    /// The number of processes of the jail that the kernel killed because memory ran out, and the reason if it is unknown.
+    /// Both are None if no cgroup of the jail counts them.
+    fn oom_kills(&self, py: Python<'_>) -> PyResult<(Option<u64>, Option<String>)> {
+        self.jail.with(py, |jail| {
+            Ok(match jail.oom_kills() {
+                None => (None, None),
+                Some(Known::Fact(kills)) => (Some(kills), None),
+                Some(Known::Unknown { unknown }) => (None, Some(unknown)),
+            })
+        })
+    }
+
+    /// Sends SIGTERM. Returns whether the kernel drops it, and why it has no effect; None if it has one, or if that is
+    /// unknown.
+    fn ask_to_exit(&self, py: Python<'_>) -> PyResult<Option<(bool, String)>> {
+        self.jail.with(py, |jail| {
+            let unheeded = jail.ask_to_exit().or_raise()?;
+            Ok(unheeded.map(|unheeded| (unheeded == Unheeded::Dropped, unheeded.to_string())))
+        })
+    }
+
     fn signal(&self, py: Python<'_>, number: i32) -> PyResult<()> {
         let unknown = || PyValueError::new_err(format!("signal must be a signal number, not {number}"));
         let signal = Signal::from_named_raw(number).ok_or_else(unknown)?;
@@ -74,7 +95,12 @@ impl Running {
         self.jail.with(py, |jail| {
             let known = socket.or_else(|| jail.receipt().spec.socket());
             let unknown =
-                || PyValueError::new_err("socket must be given: the profile names none for this VMM");
+                || {
+                PyValueError::new_err(
+                    "socket must be given, or another profile to Jail(), as in profile='firecracker': this one has \
+                     no socket for the VMM",
+                )
+            };
             jail.wait_ready(&known.ok_or_else(unknown)?, timeout).or_raise()
         })
     }
@@ -102,11 +128,17 @@ impl Running {
         self.jail.steps(py)
     }
 
-    /// The VMM's output, if a monitor keeps a log.
-    fn log(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+    /// The last bytes of the VMM's output; None without a log, with the reason.
+    fn log(&self, py: Python<'_>, size: u64) -> PyResult<(Option<Vec<u8>>, String)> {
         self.jail.with(py, |jail| {
-            let parts = self.store.logs(&jail.receipt().id);
-            Ok(parts.iter().flat_map(|part| std::fs::read(part).unwrap_or_default()).collect())
+            let id = &jail.receipt().id;
+            Ok(match self.store.output(id).or_raise()? {
+                Some(Output::Log) => (Some(self.store.log_end(id, size)), String::new()),
+                // Its text is about `run`.
+                Some(Output::Foreground { .. }) => (None, "launch() got streams".to_owned()),
+                Some(output) => (None, output.to_string()),
+                None => (None, "the jail was removed".to_owned()),
+            })
         })
     }
 

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any, Callable, List, Tuple
 
 import pytest
-from conftest import GID, UID, Guard, is_running, owner
+from conftest import GID, UID, Guard, is_running, needs_v1, owner
 
 import stockade
 from stockade import InUse, InvalidSpec, Jail, LeftBehind, NotReady, StillRunning, StockadeError
@@ -90,8 +91,62 @@ def test_launch_takes_streams(guard: Guard) -> None:
     with make(guard) as jail, open(out, "w") as stdout, open(os.devnull) as null:
         vm = jail.launch("args", stdin=null, stdout=stdout, stderr=stdout.fileno())
         assert vm.wait(20).code == 0
-        assert vm.log() == ""
+        reason = f"the VMM of jail {jail.id} has no log: launch.. got streams"
+        with pytest.raises(stockade.NoLog, match=reason):
+            vm.log()
+        assert "has no log" in jail.describe()
+    with pytest.raises(stockade.NoLog, match=reason):
+        vm.log()
     assert "stockade-probe" in out.read_text()
+
+
+def test_the_log_is_cut_to_its_size(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("args", "clock")
+        vm.wait(20)
+        whole = vm.log()
+        assert len(whole) > 20 and vm.log(20) == whole[-20:] and vm.log(0) == ""
+        with pytest.raises(ValueError, match="size must be"):
+            vm.log(-1)
+    assert vm.log() == whole and vm.log(20) == whole[-20:]
+
+
+def test_stop_kills_a_vmm_that_cannot_get_sigterm(guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+    with make(guard, new_pid_ns=True) as jail:
+        vm = jail.launch("sleep")
+        # Less than the time limit of a test.
+        assert vm.stop(grace=3600.0).signal == 9
+    line = "is the first process of its pid namespace and does not catch SIGTERM, so the kernel drops it; killing it now"
+    assert [record.getMessage() for record in caplog.records] == [f"the VMM of jail {jail.id} {line}"]
+
+
+def test_an_out_of_memory_kill_is_reported(guard: Guard) -> None:
+    needs_v1("memory")
+    limit = "memory.limit_in_bytes=8M"
+    hungry = ["dd", "if=/dev/urandom", "of=/dev/null", "bs=64M", "count=1"]
+    for has_streams in (False, True):
+        with make(guard, exec_file="/bin/busybox", cgroups=[limit], parent_cgroup=guard.name) as jail:
+            with open(os.devnull, "w") as null:
+                vm = jail.launch(*hungry, stdout=null if has_streams else None)
+                status = vm.wait(60)
+            assert (status.signal, status.oom_kills, status.oom_unknown) == (9, 1, None)
+            assert str(status) == "killed by signal 9; out of memory: the kernel killed a process of the jail"
+            assert status == stockade.ExitStatus(None, 9)
+
+
+def test_a_note_is_a_warning(guard: Guard) -> None:
+    left = needs_v1("pids") / guard.name / guard.named("vm")
+    left.mkdir(parents=True)
+    with pytest.warns(stockade.StockadeWarning, match=f"jail {left.name}: ") as warned:
+        with make(guard, cgroups=["pids.max=64"], parent_cgroup=guard.name) as jail:
+            assert len(jail.notes) == 1 and len(warned) == 1
+            assert str(warned[0].message) == f"jail {left.name}: {jail.notes[0]}"
+    left.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(stockade.StockadeWarning):
+            make(guard, cgroups=["pids.max=64"], parent_cgroup=guard.name).create()
+    assert not guard.base.exists() and not left.exists()
 
 
 def test_place_has_every_method(guard: Guard) -> None:

@@ -160,6 +160,29 @@ fn another_boot_id_does_not_end_a_running_jail() {
 }
 
 #[test]
+fn a_created_jail_with_another_boot_id_lives_by_its_lock() {
+    privileged!(guard, {
+        let masked = guard.file("boot-id", "00000000-0000-0000-0000-000000000000\n");
+        let mask =
+            format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", masked.display());
+        let elsewhere = Launcher::mounts(&guard, &mask);
+        // Without a tracking cgroup or any other process.
+        let created = guard.store().create(&testkit::probe_spec(&guard, "vm", &[])).unwrap();
+        let id = created.receipt().id.to_string();
+        for _ in 0..2 {
+            let listed = elsewhere.stockade(&["ps"]).stdout;
+            assert!(listed.contains(" created "), "{listed}");
+            let found = elsewhere.stockade(&["inspect", &id]).stdout;
+            assert!(found.contains("state      created"), "{found}");
+            let collected = elsewhere.stockade(&["gc"]);
+            assert_eq!((collected.code, collected.stdout.as_str()), (0, "no abandoned jails\n"));
+        }
+        created.teardown().unwrap();
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
 fn another_boot_id_is_no_proof_of_life_either() {
     privileged!(guard, {
         let _cleanup = Cleanup(&guard);

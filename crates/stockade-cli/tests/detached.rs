@@ -127,9 +127,9 @@ fn output_without_a_log_is_dropped() {
         assert_eq!(said(&guard, &["wait", &id]), "3\n");
         let logs = stockade(&guard, &["logs", &id]);
         let line = format!(
-            "stockade: jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n"
+            "stockade: jail '{id}' has no log: it was started with `--log-size 0`, which drops its output\n"
         );
-        assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (0, "", line));
+        assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (1, "", line));
         said(&guard, &["rm", &id]);
     });
 }

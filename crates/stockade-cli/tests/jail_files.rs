@@ -354,8 +354,8 @@ fn a_detached_jail_that_is_not_ready_is_removed() {
         refused(
             "['sleep']",
             &["--ready"],
-            "--ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
-             --ready=run/vmm.sock",
+            "--ready: the profile 'plain' of 'stockade-probe' has no socket; choose another, as in --profile \
+             firecracker, or name the socket, as in --ready=run/vmm.sock",
         );
     });
 }

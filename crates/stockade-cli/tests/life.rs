@@ -367,7 +367,7 @@ fn a_vmm_killed_by_its_memory_limit_is_reported() {
         arguments.iter_mut().filter(|word| **word == probe).for_each(|word| "/bin/busybox".clone_into(word));
         let output = run("stockade", &arguments);
         let said = format!(
-            "stockade: the VMM of jail '{}' has exited: killed by signal 9: the jail reached its memory limit\n",
+            "stockade: the VMM of jail '{}' has exited: killed by signal 9; out of memory: the kernel killed a process of the jail\n",
             guard.named("hungry")
         );
         assert_eq!((output.code, output.stderr), (137, said));

@@ -96,7 +96,7 @@ fn verbose_adds_the_steps_on_stderr_only() {
 fn quiet_prints_errors_only() {
     privileged!(guard, {
         start(&guard);
-        let talk = "stockade: jail 'vm' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`\n";
+        let talk = "stockade: the log of jail 'vm' is empty: its VMM wrote nothing\n";
         assert_eq!(stockade(&guard, &["logs", "vm"]).stderr, talk);
         for arguments in [
             &["-q", "logs", "vm"][..],

@@ -111,8 +111,8 @@ fn ready_needs_a_socket_if_the_profile_has_none() {
         let id = guard.named("jail");
         assert_eq!(stockade(&guard, &with(&flags(&guard, "create", &id), &[])).code, 0);
         let output = stockade(&guard, &["start", &id, "--ready"]);
-        let line = "stockade: --ready: profile 'plain' knows no socket of the VMM with these arguments; name one, as in \
-                    --ready=run/vmm.sock\n";
+        let line = "stockade: --ready: the profile 'plain' of 'stockade-probe' has no socket; create the jail with another, \
+                    as in --profile firecracker, or name the socket, as in --ready=run/vmm.sock\n";
         assert_eq!((output.code, output.stderr.as_str()), (1, line));
         assert_eq!(stockade(&guard, &["rm", &id]).code, 0, "it still stands");
     });

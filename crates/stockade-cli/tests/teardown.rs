@@ -113,7 +113,7 @@ fn stop_gives_all_vmms_one_grace_and_keeps_exit_statuses() {
         }
         let [a, b, c] = &ids;
         let all = format!("{a}\n{b}\n{c}\n");
-        assert_eq!(said(&guard, &["stop", "--timeout", "1", a, b, c]), all);
+        assert_eq!(said(&guard, &["-q", "stop", "--timeout", "1", a, b, c]), all);
         assert_eq!(said(&guard, &["wait", a, b, c]), "143\n137\n137\n");
         assert_eq!(said(&guard, &["stop", a, b, c]), all, "stopped already");
         let unknown = stockade(&guard, &["stop", "nobody", a]);

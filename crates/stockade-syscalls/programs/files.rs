@@ -14,7 +14,7 @@ pub const EXIT_STATUS: &CStr = c"ended";
 
 /// The exit status before its rename, so that a reader finds it whole or not at all.
 ///
-/// The launcher creates it with [`RESERVED`] bytes, which the monitor overwrites: a disk that has filled up since
+/// The launcher creates it with [`RESERVED_RECORD`] bytes, which the monitor overwrites: a disk that has filled up since
 /// then has room for it.
 pub const NEW_EXIT_STATUS: &CStr = c"ended.new";
 
@@ -22,5 +22,8 @@ pub const NEW_EXIT_STATUS: &CStr = c"ended.new";
 /// zeros, and the monitor writes as many digits.
 pub const LOST: &CStr = c"lost";
 
-/// The size of a reserved file: as many bytes as the largest number has digits.
+/// The size of the reserved exit status: `killed` or `exited`, a number, `oom` and a number.
+pub const RESERVED_RECORD: usize = 48;
+
+/// The size of the reserved count: as many bytes as the largest number has digits.
 pub const RESERVED: usize = 20;

@@ -30,6 +30,7 @@ pub mod number {
     pub const PPOLL: usize = 271;
     pub const PRLIMIT: usize = 302;
     pub const MEMFD_CREATE: usize = 319;
+    pub const STATX: usize = 332;
     pub const EXECVEAT: usize = 322;
     pub const FACCESSAT2: usize = 439;
 }
@@ -56,6 +57,7 @@ pub mod number {
     pub const PRCTL: usize = 167;
     pub const PRLIMIT: usize = 261;
     pub const MEMFD_CREATE: usize = 279;
+    pub const STATX: usize = 291;
     pub const EXECVEAT: usize = 281;
     pub const FACCESSAT2: usize = 439;
 }

@@ -7,7 +7,7 @@
 //!
 //! At its start only these file descriptors are open:
 //! 3 the jail's entry in the state directory; 4 the VMM's pidfd; 5, if there is a log, the reading end of the
-//! pipe with the VMM's output. The first argument is the maximum size of the log in bytes.
+//! pipe with the VMM's output; 6, if the jail has a cgroup with a memory controller, that cgroup. The first argument is the maximum size of the log in bytes.
 #![no_std]
 #![no_main]
 
@@ -16,12 +16,13 @@ mod kernel;
 
 use core::mem::MaybeUninit;
 
-use files::{EXIT_STATUS, LOG, LOST, NEW_EXIT_STATUS, OLD_LOG, RESERVED};
+use files::{EXIT_STATUS, LOG, LOST, NEW_EXIT_STATUS, OLD_LOG, RESERVED, RESERVED_RECORD};
 use kernel::{call, exit, number};
 
 const ENTRY: usize = 3;
 const VMM: usize = 4;
 const OUTPUT: usize = 5;
+const CGROUP: usize = 6;
 
 #[repr(C)]
 struct PollFd {
@@ -233,29 +234,112 @@ fn reap() {
     call(number::WAITID, P_PIDFD, VMM, 0, WEXITED | WNOHANG, 0);
 }
 
-/// Writes `exited N` or `killed N` atomically.
+/// The number of processes of the jail that the kernel killed because memory ran out; `None` if it is unknown here.
+///
+/// It is read at the VMM's exit, because another program may remove the empty cgroup.
+fn oom_kills() -> Option<u64> {
+    // In cgroup v2 with those in the cgroups below. Linux counts a process before it kills it.
+    if let Some(count) = count_in(c"memory.events") {
+        return Some(count);
+    }
+    let count = count_in(c"memory.oom_control")?;
+    // In cgroup v1 the cgroups below count their own. The readers of the record look there if it has no number.
+    has_none_below().then_some(count)
+}
+
+/// The number after `oom_kill ` at the beginning of a line of a file of the jail's cgroup.
+fn count_in(name: &core::ffi::CStr) -> Option<u64> {
+    const CLOEXEC: usize = 0o2_000_000;
+    const KEY: &[u8] = b"oom_kill ";
+    let file = call(number::OPENAT, CGROUP, name.as_ptr() as usize, CLOEXEC, 0, 0);
+    if file < 0 {
+        return None;
+    }
+    let mut buffer = MaybeUninit::<[u8; 1024]>::uninit();
+    let length = call(number::READ, file as usize, buffer.as_mut_ptr() as usize, size_of_val(&buffer), 0, 0);
+    call(number::CLOSE, file as usize, 0, 0, 0, 0);
+    if length <= 0 {
+        return None;
+    }
+    // SAFETY: the kernel has written `length` bytes there, at most the size of the buffer.
+    let text = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
+    let (mut matched, mut is_at_start) = (0, true);
+    let mut number = None;
+    for byte in text {
+        if matched == KEY.len() {
+            match byte {
+                b'0'..=b'9' => {
+                    let digit = u64::from(byte - b'0');
+                    number = Some(number.unwrap_or(0_u64).wrapping_mul(10).wrapping_add(digit));
+                }
+                _ => return number,
+            }
+        } else if *byte == b'\n' {
+            (matched, is_at_start) = (0, true);
+        } else if is_at_start && *byte == KEY[matched] {
+            matched += 1;
+        } else {
+            is_at_start = false;
+        }
+    }
+    number
+}
+
+/// Whether the jail's cgroup has no cgroup below it: each adds one to `st_nlink`.
+fn has_none_below() -> bool {
+    const EMPTY_PATH: usize = 0x1000;
+    const NLINK: usize = 4;
+    // A statx is 256 bytes; its fifth word is `stx_nlink`.
+    let mut facts = MaybeUninit::<[u32; 64]>::uninit();
+    let path = c"".as_ptr() as usize;
+    if call(number::STATX, CGROUP, path, EMPTY_PATH, NLINK, facts.as_mut_ptr() as usize) != 0 {
+        return false;
+    }
+    // SAFETY: the kernel has written the whole structure.
+    let facts = unsafe { facts.assume_init_ref() };
+    facts[0] as usize & NLINK != 0 && facts[4] == 2
+}
+
+/// A text of limited length.
+struct Text {
+    bytes: [u8; RESERVED_RECORD],
+    length: usize,
+}
+
+impl Text {
+    fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if let Some(at) = self.bytes.get_mut(self.length) {
+                *at = *byte;
+                self.length += 1;
+            }
+        }
+    }
+
+    fn push_number(&mut self, number: u64) {
+        let mut factor = 1_u64;
+        while number / factor > 9 {
+            factor *= 10;
+        }
+        while factor > 0 {
+            self.push(&[b'0' + (number / factor % 10) as u8]);
+            factor /= 10;
+        }
+    }
+}
+
+/// Writes `exited N` or `killed N`, and ` oom N` if that is known, atomically.
 fn record((code, status): (i32, i32)) {
     const CLD_EXITED: i32 = 1;
-    let mut text = [0_u8; 32];
-    let kind: &[u8] = if code == CLD_EXITED { b"exited " } else { b"killed " };
-    let mut length = 0;
-    for byte in kind {
-        text[length] = *byte;
-        length += 1;
+    let mut text = Text { bytes: [0; RESERVED_RECORD], length: 0 };
+    text.push(if code == CLD_EXITED { b"exited " } else { b"killed " });
+    text.push_number(u64::from(status.unsigned_abs()));
+    if let Some(kills) = oom_kills() {
+        text.push(b" oom ");
+        text.push_number(kills);
     }
-    let mut factor = 100;
-    let mut begun = false;
-    while factor > 0 {
-        let digit = (status / factor) % 10;
-        begun |= digit != 0 || factor == 1;
-        if begun {
-            text[length] = b'0' + digit as u8;
-            length += 1;
-        }
-        factor /= 10;
-    }
-    text[length] = b'\n';
-    length += 1;
+    text.push(b"\n");
+    let Text { bytes: text, length } = text;
     // Over the reserved bytes; what is left of them is cut off.
     let file = create(NEW_EXIT_STATUS, 0);
     if file >= 0

@@ -36,6 +36,8 @@ pub struct MonitorConfig<'a> {
     pub entry: BorrowedFd<'a>,
     /// The reading end of the pipe with the VMM's output, and the maximum size of the log in bytes.
     pub log: Option<(BorrowedFd<'a>, u64)>,
+    /// The jail's cgroup with a memory controller, which counts the processes that the kernel kills because memory runs out.
+    pub memory_cgroup: Option<BorrowedFd<'a>>,
     /// The argument that process lists show after the monitor's name.
     pub title: CString,
 }
@@ -193,16 +195,18 @@ fn execute(
     let (executable, entry, child) =
         (clear(executable.as_fd())?, clear(config.entry)?, clear(child.as_fd())?);
     let output = config.log.map(|(output, _)| clear(output)).transpose()?;
-    put(&entry, 3)?;
-    put(&child, 4)?;
-    if let Some(output) = &output {
-        put(output, 5)?;
+    let cgroup = config.memory_cgroup.map(clear).transpose()?;
+    let placed = [(Some(&entry), 3), (Some(&child), 4), (output.as_ref(), 5), (cgroup.as_ref(), 6)];
+    for (fd, number) in placed {
+        match fd {
+            Some(fd) => put(fd, number)?,
+            None => close_range(number.unsigned_abs(), number.unsigned_abs())?,
+        }
     }
-    let first = if output.is_some() { 6 } else { 5 };
     let mut kept = [channel.as_raw_fd().unsigned_abs(), executable.as_raw_fd().unsigned_abs()];
     kept.sort_unstable();
     close_range(0, 2)?;
-    let mut from = first;
+    let mut from = 7;
     for fd in kept {
         if fd > from {
             close_range(from, fd - 1)?;

@@ -51,10 +51,13 @@ pub use host::{
 pub use jail::{
     AdoptOptions, AdoptSpec, Adopted, Collection, Created, EXEC_PATH, Exec, ExecProcess, Jail, JailPool,
     Leftover, Report, Running, Stopped, Streams, TeardownOptions, VmmHandle, become_vmm, close_inherited,
-    stop_all, teardown_all, teardown_all_with_progress,
+    stop_all, stop_all_with_notes, teardown_all, teardown_all_with_progress,
 };
 pub use plan::{LaunchMode, Plan, Sharing, decide_placement, plan};
-pub use spec::{ExitStatus, FilePrivilege, FilePrivileges, How, Layout, Nonce, Placed, Placement, Stripped};
+pub use spec::{
+    ExitStatus, FilePrivilege, FilePrivileges, How, Known, Layout, Nonce, Placed, Placement, Stripped,
+};
 pub use state::{DEFAULT_STATE_DIRECTORY, JailState, Listing, Receipt, Store};
+pub use sys::unheeded::Unheeded;
 pub use sys::{OnProgress, ProcessRef, Progress};
-pub use watch::{Ends, Event, EventKind, Events, Log, Usage, inspect};
+pub use watch::{End, Ends, Event, EventKind, Events, Log, Output, Usage, inspect};

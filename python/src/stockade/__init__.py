@@ -13,11 +13,13 @@ from .errors import (
     InUse,
     InvalidSpec,
     LeftBehind,
+    NoLog,
     NotFound,
     NotReady,
     PermissionDenied,
     StillRunning,
     StockadeError,
+    StockadeWarning,
     SystemFailure,
 )
 from .jail import Jail, Placed
@@ -38,12 +40,14 @@ __all__ = [
     "Jail",
     "JailerContext",
     "LeftBehind",
+    "NoLog",
     "NotFound",
     "NotReady",
     "PermissionDenied",
     "Placed",
     "StillRunning",
     "StockadeError",
+    "StockadeWarning",
     "SystemFailure",
     "Vm",
 ]

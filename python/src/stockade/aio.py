@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Type, TypeVar
 from ._checks import path_of
 from .errors import StillRunning
 from .jail import Jail, Placed
-from .vm import ExitStatus, StrPath, Vm, deadline_of
+from .vm import LOG_SIZE, ExitStatus, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -109,16 +109,16 @@ class AsyncVm:
 
     async def stop(self, grace: float = 5.0) -> ExitStatus:
         """See :meth:`stockade.Vm.stop`."""
-        self.vm.signal(15)
+        grace = self.vm._ask_to_exit(grace)
         try:
             return await self.wait(grace)
         except StillRunning:
             self.vm.kill()
             return await self.wait()
 
-    def log(self) -> str:
+    def log(self, size: int = LOG_SIZE) -> str:
         """See :meth:`stockade.Vm.log`."""
-        return self.vm.log()
+        return self.vm.log(size)
 
 
 async def _readable(descriptor: int, timeout: Optional[float]) -> bool:

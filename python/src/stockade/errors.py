@@ -12,10 +12,12 @@ __all__ = [
     "InvalidSpec",
     "LeftBehind",
     "NotFound",
+    "NoLog",
     "NotReady",
     "PermissionDenied",
     "StillRunning",
     "StockadeError",
+    "StockadeWarning",
     "SystemFailure",
 ]
 
@@ -34,6 +36,10 @@ class StockadeError(Exception):
 
     errno: Optional[int] = None
     """The kernel's error number, as in the module ``errno``; None if it is not the kernel's error."""
+
+
+class StockadeWarning(UserWarning):
+    """A fact about a jail that differs from what its creator may expect, for example that a device is missing."""
 
 
 class InvalidSpec(StockadeError, ValueError):
@@ -76,6 +82,12 @@ class NotReady(StockadeError, TimeoutError):
     """The VMM exited, or was not ready in time."""
 
     kind = "not-ready"
+
+
+class NoLog(StockadeError):
+    """The VMM has no log. The text contains the reason."""
+
+    kind = "no-log"
 
 
 class StillRunning(StockadeError, TimeoutError):

@@ -25,7 +25,7 @@ from ._checks import (
     text_of,
 )
 from ._state import default_state_dir
-from .errors import LeftBehind
+from .errors import LeftBehind, StockadeWarning
 from .vm import StrPath, Vm
 
 __all__ = ["Jail", "Placed"]
@@ -141,6 +141,7 @@ class Jail:
         self._created: Optional[_stockade.Created] = None
         self._vm: Optional[Vm] = None
         self._root: Optional[Path] = None
+        self._notes: List[str] = []
         # The pid of the owning process.
         self._owner = 0
 
@@ -150,6 +151,10 @@ class Jail:
         :raises InvalidSpec: if an argument is invalid
         :raises InUse: if the id is in use
         :raises StockadeError: if the jail cannot be created; then no part of it remains
+        :raises StockadeWarning: only if a filter of :mod:`warnings` makes warnings exceptions; then no part of it remains
+
+        Each note about the creation is a :class:`StockadeWarning`, for example that the jail has no ``/dev/kvm`` because
+        this process may not create it. :attr:`notes` has them too.
         """
         if self._exists():
             raise RuntimeError(f"jail {self._id} already exists")
@@ -157,6 +162,13 @@ class Jail:
         self._root, self._vm = self._created.root(), None
         self._owner = os.getpid()
         ALIVE.add(self)
+        self._notes = self._created.notes()
+        try:
+            for note in self._notes:
+                warnings.warn(f"jail {self._id}: {note}", StockadeWarning, stacklevel=2)
+        except StockadeWarning:
+            self.teardown()
+            raise
         return self
 
     def __enter__(self) -> Jail:
@@ -193,6 +205,11 @@ class Jail:
         if self._root is None:
             raise RuntimeError(f"jail {self._id} does not exist yet")
         return self._root
+
+    @property
+    def notes(self) -> List[str]:
+        """What differs from the request: a replaced cgroup, a missing device. Empty before the creation."""
+        return list(self._notes)
 
     @property
     def vm(self) -> Optional[Vm]:
@@ -302,7 +319,7 @@ class Jail:
             state = f"exited, {status}" if status else f"running as pid {vm.pid}"
         lines = [f"jail {self._id} in {self._root}: {state}", *(f"  {step}" for step in self._steps())]
         if vm is not None:
-            lines += ["output of the VMM:", *(f"  {line}" for line in vm.log().splitlines()[-50:])]
+            lines += ["output of the VMM:", *(f"  {line}" for line in vm._log_or_reason().splitlines()[-50:])]
         return "\n".join(lines)
 
     def _steps(self) -> List[str]:

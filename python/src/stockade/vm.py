@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import select
 import signal as signals
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from . import _stockade
-from ._checks import path_of
-from .errors import NotReady, StillRunning
+from ._checks import path_of, size_of
+from .errors import NoLog, NotReady, StillRunning
 
 __all__ = ["Ended", "ExitStatus", "Vm"]
 
@@ -22,12 +23,26 @@ StrPath = Union[str, "os.PathLike[str]"]
 _PIECE = 0.1
 
 
+# The default of the bytes that Vm.log returns.
+LOG_SIZE = 1 << 20
+
+_LOGGER = logging.getLogger("stockade")
+
+
 @dataclass(frozen=True)
 class ExitStatus:
-    """The exit status of a VMM: an exit code or a signal. Both are None if the status is unknown."""
+    """The exit status of a VMM: an exit code or a signal. Both are None if the status is unknown.
+
+    :ivar oom_kills: the number of processes of the jail that the kernel killed because memory ran out, up to the VMM's
+        exit. The VMM need not be one of them. None if it is unknown (then ``oom_unknown`` is the reason), or if no
+        cgroup of the jail has a memory controller.
+    :ivar oom_unknown: the reason why that number is unknown
+    """
 
     code: Optional[int]
     signal: Optional[int]
+    oom_kills: Optional[int] = field(default=None, compare=False)
+    oom_unknown: Optional[str] = field(default=None, compare=False)
 
     @property
     def returncode(self) -> Optional[int]:
@@ -35,9 +50,13 @@ class ExitStatus:
         return -self.signal if self.signal is not None else self.code
 
     def __str__(self) -> str:
+        text = "unknown exit status" if self.code is None else f"exit code {self.code}"
         if self.signal is not None:
-            return f"killed by signal {self.signal}"
-        return "unknown exit status" if self.code is None else f"exit code {self.code}"
+            text = f"killed by signal {self.signal}"
+        if not self.oom_kills:
+            return text
+        count = "a process" if self.oom_kills == 1 else f"{self.oom_kills} processes"
+        return f"{text}; out of memory: the kernel killed {count} of the jail"
 
 
 # The name of this class before 0.2.
@@ -52,7 +71,8 @@ class Vm:
         self._running = running
         self._pidfd = running.pidfd()
         self._status: Optional[ExitStatus] = None
-        self._log = ""
+        self._log: Optional[bytes] = None
+        self._no_log = f"the VMM of jail {id} has no log"
         self._is_released = False
 
     def __del__(self) -> None:
@@ -129,20 +149,54 @@ class Vm:
     def stop(self, grace: float = 5.0) -> ExitStatus:
         """Sends SIGTERM to the VMM, and kills it after a grace period.
 
+        A VMM that is the first process of its pid namespace (``new_pid_ns``) and does not catch SIGTERM is killed at
+        once, because the kernel drops the signal. The logger ``stockade`` gets a warning of it, and of a VMM that ignores
+        the signal.
+
         :param grace: the grace period in seconds
         """
-        self.signal(signals.SIGTERM)
+        grace = self._ask_to_exit(grace)
         try:
             return self.wait(grace)
         except StillRunning:
             self.kill()
             return self.wait()
 
-    def log(self) -> str:
-        """The end of the VMM's output; empty if :meth:`Jail.launch` got streams."""
-        if not self._is_released:
-            self._log = self._running.log().decode(errors="replace")
-        return self._log
+    def log(self, size: int = LOG_SIZE) -> str:
+        """The end of the VMM's output. After the jail's removal, at most 1 MiB of it.
+
+        :param size: the maximum size in bytes
+        :raises NoLog: if there is no log, for example because :meth:`Jail.launch` got streams
+        """
+        size = size_of("size", size)
+        if self._is_released:
+            if self._log is None:
+                raise NoLog(self._no_log)
+            return (self._log[-size:] if size else b"").decode(errors="replace")
+        self._read_log(size)
+        if self._log is None:
+            raise NoLog(self._no_log)
+        return self._log.decode(errors="replace")
+
+    def _read_log(self, size: int) -> None:
+        self._log, reason = self._running.log(size)
+        self._no_log = f"the VMM of jail {self._id} has no log: {reason}"
+
+    def _log_or_reason(self) -> str:
+        try:
+            return self.log()
+        except NoLog as error:
+            return str(error)
+
+    def _ask_to_exit(self, grace: float) -> float:
+        """Sends SIGTERM, and returns the grace period: none if the kernel drops the signal."""
+        unheeded = self._running.ask_to_exit()
+        if unheeded is None:
+            return grace
+        is_dropped, reason = unheeded
+        consequence = "killing it now" if is_dropped else "it is killed after the grace period"
+        _LOGGER.warning("the VMM of jail %s %s; %s", self._id, reason, consequence)
+        return 0.0 if is_dropped else grace
 
     def _wait_until(self, deadline: float) -> bool:
         """Waits at the VMM's pidfd, or at its monitor's after the VMM's exit; False after the deadline."""
@@ -159,17 +213,18 @@ class Vm:
 
     def _set_status(self, status: Any) -> None:
         if status is not None:
-            self._status = ExitStatus(*status)
+            (code, signal), (kills, unknown) = status, self._running.oom_kills()
+            self._status = ExitStatus(code, signal, kills, unknown)
 
     def _teardown(self) -> Any:
         if self._is_released:
             return []
-        self.log()
+        self._read_log(LOG_SIZE)
         self._is_released = True
         return self._running.teardown()
 
     def _detach(self) -> None:
-        self.log()
+        self._read_log(LOG_SIZE)
         self._is_released = True
         self._running.detach()
 

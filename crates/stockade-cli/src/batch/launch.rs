@@ -132,7 +132,8 @@ impl<'w> LaunchedVmm<'w> {
     ) -> Result<Self, Failure> {
         let args = &request.description.args.own;
         let attachment = Attachment::of(args, request);
-        let (log_bytes, socket) = (args.ready.log_bytes()?, args.ready.socket(&request.spec)?);
+        let (log_bytes, socket) =
+            (args.ready.log_bytes()?, args.ready.socket(&request.spec, "choose another")?);
         let (running, output) = match (attachment, width) {
             (Attachment::Detached, _) => (jail.launch_monitored(log_bytes), None),
             (Attachment::Attached, Some(width)) => {

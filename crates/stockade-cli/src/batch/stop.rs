@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use stockade::spec::JailId;
-use stockade::{JailState, Store, VmmHandle, stop_all};
+use stockade::{JailState, Receipt, Store, Unheeded, VmmHandle, stop_all_with_notes};
 
-use crate::terminal::output::Failure;
+use crate::terminal::output::{Failure, info};
 
 /// Stops the running VMMs of these jails, all within the same grace period. Returns the jails that may run on: a process
 /// does not exit, or nothing is known of the jail because it cannot be read.
@@ -19,10 +19,19 @@ pub(crate) fn stop_vmms(store: &Store, ids: &[JailId], grace: Duration) -> Vec<(
             Err(error) => failed.push((id.clone(), error.into())),
         }
     }
-    let stopped = stop_all(&running, grace);
+    let stopped = stop_all_with_notes(&running, grace, &mut report_unheeded);
     let stopped = running.iter().map(|vmm| vmm.receipt().id.clone()).zip(stopped);
     failed.extend(stopped.filter_map(|(id, status)| Some((id, status.err()?.into()))));
     failed
+}
+
+/// Explains why a VMM is killed at once, or why it takes long to stop it.
+pub(crate) fn report_unheeded(receipt: &Receipt, unheeded: Unheeded) {
+    let consequence = match unheeded {
+        Unheeded::Dropped => "killing it now",
+        Unheeded::Ignored => "it is killed after the grace period",
+    };
+    info(&format!("the VMM of jail '{}' {unheeded}; {consequence}", receipt.id));
 }
 
 /// Ends the processes that survived the VMM of an exited jail.

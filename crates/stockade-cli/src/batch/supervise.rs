@@ -9,13 +9,14 @@ use rustix::event::{PollFd, PollFlags};
 
 use stockade::spec::JailId;
 use stockade::spec::reason;
-use stockade::{ExitStatus, Jail, Receipt, Running, TeardownOptions, teardown_all};
+use stockade::{ExitStatus, Jail, Known, Running, TeardownOptions, Unheeded, teardown_all};
 use stockade_syscalls::poll::wait_until;
 use stockade_syscalls::signals::SignalFd;
 
 use super::orphans::Orphans;
 use super::request::JailRequest;
 use super::service_manager;
+use super::stop::report_unheeded;
 use super::vmm_output::VmmOutput;
 use crate::flags::run::RunArgs;
 use crate::terminal::output::{Code, Failure, error, info, report_leftovers};
@@ -128,8 +129,10 @@ impl<'w> Supervisor<'w> {
 
     /// Explains the wait to an operator at a terminal, because a VMM may take long to exit.
     fn report_stop_requested(&self) {
-        if std::io::stderr().is_terminal() {
-            info(&match &self.vmms[..] {
+        let asked = |vmm: &&SupervisedVmm<'_>| matches!(vmm.stop, Stop::Requested { .. });
+        let asked: Vec<_> = self.vmms.iter().filter(asked).collect();
+        if std::io::stderr().is_terminal() && !asked.is_empty() {
+            info(&match &asked[..] {
                 [only] => format!("asked jail '{}' to stop; repeat to kill it", only.request.id()),
                 all => format!("asked {} jails to stop; repeat to kill them", all.len()),
             });
@@ -195,15 +198,18 @@ impl SupervisedVmm<'_> {
     fn escalate(&mut self) -> Result<(), Failure> {
         self.stop = match self.stop {
             Stop::Never => {
-                self.running.ask_to_exit()?;
-                Stop::Requested {
-                    kill_at: Instant::now().checked_add(self.request.description.args.own.grace()),
+                let unheeded = self.running.ask_to_exit()?;
+                if let Some(unheeded) = unheeded {
+                    report_unheeded(self.running.receipt(), unheeded);
+                }
+                match unheeded {
+                    Some(Unheeded::Dropped) => self.kill()?,
+                    Some(Unheeded::Ignored) | None => Stop::Requested {
+                        kill_at: Instant::now().checked_add(self.request.description.args.own.grace()),
+                    },
                 }
             }
-            Stop::Requested { .. } => {
-                self.running.kill()?;
-                Stop::Killed { give_up_at: Instant::now() + KILL_TIMEOUT }
-            }
+            Stop::Requested { .. } => self.kill()?,
             Stop::Killed { .. } | Stop::GivenUp => {
                 self.running.kill()?;
                 self.stop
@@ -211,15 +217,20 @@ impl SupervisedVmm<'_> {
         };
         Ok(())
     }
+
+    fn kill(&self) -> Result<Stop, Failure> {
+        self.running.kill()?;
+        Ok(Stop::Killed { give_up_at: Instant::now() + KILL_TIMEOUT })
+    }
 }
 
 /// Prints an unrequested exit that this command's exit code does not show.
-fn report_exit(id: &JailId, status: ExitStatus, many: bool, receipt: &Receipt) {
-    let why = if receipt.ran_out_of_memory() { ": the jail reached its memory limit" } else { "" };
+fn report_exit(id: &JailId, status: ExitStatus, many: bool, oom_kills: Option<&Known<u64>>) {
+    let killed = oom_kills.and_then(Known::fact).is_some_and(|kills| *kills > 0);
     match status {
-        ExitStatus::Exited(0) | ExitStatus::Unknown => (),
-        ExitStatus::Exited(_) if !many && why.is_empty() => (),
-        _ => error(&format!("the VMM of jail '{id}' has exited: {status}{why}")),
+        ExitStatus::Exited(0) | ExitStatus::Unknown if !killed => (),
+        ExitStatus::Exited(_) if !many && !killed => (),
+        _ => error(&format!("the VMM of jail '{id}' has exited: {}", status.describe(oom_kills))),
     }
 }
 
@@ -236,7 +247,7 @@ fn tear_down(vmms: Vec<SupervisedVmm<'_>>, many: bool) -> u8 {
         // One that was given up has none; the removal reports it.
         let status = running.wait_timeout(Duration::ZERO).ok().flatten().unwrap_or(ExitStatus::Unknown);
         if matches!(stop, Stop::Never) {
-            report_exit(request.id(), status, many, running.receipt());
+            report_exit(request.id(), status, many, running.oom_kills().as_ref());
         }
         jails.push(Jail::Running(running));
         exits.push((request, status, output));

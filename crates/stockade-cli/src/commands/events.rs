@@ -128,5 +128,5 @@ fn next(events: &mut Events, signals: &SignalFd, deadline: Option<Instant>) -> R
 fn line(event: &Event) -> String {
     let time = timestamp(Duration::from_millis(event.time_ms));
     let id = event.id.as_ref().map_or("-", JailId::as_str);
-    format!("{time} {id} {}\n", escape_control(&event.kind.to_string()))
+    format!("{time} {id} {}\n", escape_control(&event.to_string()))
 }

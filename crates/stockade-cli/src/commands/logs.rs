@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use stockade::inspect::Inspection;
 use stockade::spec::JailId;
-use stockade::{JailState, Log, Store};
+use stockade::{JailState, Log, Output, Store};
 
 use crate::flags::lookup::{find, no_such_jail};
 use crate::flags::state::StateArgs;
@@ -38,6 +38,12 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     let store = args.state.store()?;
     let id = find(&store, &args.id)?;
     let mut log = store.log(&id)?.ok_or_else(|| no_such_jail(&id))?;
+    // A VMM that was not started yet may get a log.
+    match store.output(&id)?.ok_or_else(|| no_such_jail(&id))? {
+        Output::Log => (),
+        Output::NotStarted if args.follow => (),
+        other => return Err(no_log(&id, &other)),
+    }
     let mut printer = Printer::new(args.raw);
     let mut empty = match args.lines {
         None => print_next(&mut log, &mut printer)?,
@@ -53,12 +59,25 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     printer.finish()?;
     // Lost output was written by the VMM.
     if empty && store.lost_output(&id) == 0 {
-        info(&format!(
-            "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
-        ));
+        match store.output(&id)? {
+            // Removed while it was followed.
+            None => (),
+            Some(Output::Log) => info(&format!("the log of jail '{id}' is empty: {}", Output::Log)),
+            Some(other) => return Err(no_log(&id, &other)),
+        }
     }
     report_lost(&store, &id)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The failure of a jail without a log, with its reason and the way to a log.
+pub(crate) fn no_log(id: &JailId, output: &Output) -> Failure {
+    let fix = match output {
+        Output::NotStarted => format!("; start it with `stockade start {id}`"),
+        Output::Foreground { .. } => "; use `run --detach` or `start` to keep a log".to_owned(),
+        Output::Log | Output::Dropped | Output::Daemonized | Output::Elsewhere => String::new(),
+    };
+    Failure::new(format!("jail '{id}' has no log: {output}{fix}"))
 }
 
 /// Reports whether the log lacks output.

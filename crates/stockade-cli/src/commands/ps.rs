@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use stockade::{ExitStatus, Listing};
+use stockade::{ExitStatus, Known, Listing};
 
 use crate::flags::state::StateArgs;
 use crate::select::FilterArgs;
@@ -51,24 +51,30 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
 
 fn table(listings: &[Listing]) -> String {
     let width = listings.iter().map(|listing| width::of(listing.id.as_str())).max().unwrap_or(0).max(2);
+    let exits: Vec<String> = listings.iter().map(exit).collect();
+    let exit_width = exits.iter().map(String::len).max().unwrap_or(0).max(4);
     let row = |id: &str, pid: &str, state: &str, exit: &str, age: &str, vmm: &str| {
-        format!("{}  {pid:>7}  {state:9}  {exit:>4}  {age:>4}  {vmm}\n", width::padded(id, width))
+        format!("{}  {pid:>7}  {state:9}  {exit:>exit_width$}  {age:>4}  {vmm}\n", width::padded(id, width))
     };
     let mut text = row("ID", "PID", "STATE", "EXIT", "AGE", "VMM");
-    for Listing { id, pid, state, ended, age, vmm, .. } in listings {
+    for (Listing { id, pid, state, age, vmm, .. }, exit) in listings.iter().zip(&exits) {
         let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
         let age = age.map_or("-".to_owned(), short);
         let vmm = vmm.as_deref().map_or("-".to_owned(), escape_control);
-        text += &row(id.as_str(), &pid, &state.to_string(), &exit(*ended), &age, &vmm);
+        text += &row(id.as_str(), &pid, &state.to_string(), exit, &age, &vmm);
     }
     text
 }
 
-/// The exit code, as `wait` and a shell print it.
-fn exit(ended: Option<ExitStatus>) -> String {
-    match ended {
+/// The exit code, as `wait` and a shell print it, and whether the kernel killed a process of the jail because memory ran out.
+fn exit(listing: &Listing) -> String {
+    let code = match listing.ended {
         None | Some(ExitStatus::Unknown) => "-".to_owned(),
         Some(ended) => ended.shell_code().to_string(),
+    };
+    match listing.oom_kills {
+        Some(Known::Fact(1..)) => code + "/oom",
+        Some(_) | None => code,
     }
 }
 
@@ -90,10 +96,18 @@ mod tests {
 
     #[test]
     fn an_exit_status_is_printed_as_a_shell_reports_it() {
+        let of = |ended, oom_kills| {
+            let listing = Listing::corrupt("vm".parse().expect("an id"), String::new());
+            exit(&Listing { ended, oom_kills, ..listing })
+        };
+        assert_eq!(of(None, None), "-");
         for (ended, text) in
             [(ExitStatus::Exited(3), "3"), (ExitStatus::Killed(9), "137"), (ExitStatus::Unknown, "-")]
         {
-            assert_eq!((exit(Some(ended)), exit(None)), (text.to_owned(), "-".to_owned()));
+            assert_eq!(of(Some(ended), None), text);
+            assert_eq!(of(Some(ended), Some(Known::Fact(0))), text);
+            assert_eq!(of(Some(ended), Some(Known::unknown("no permission"))), text);
+            assert_eq!(of(Some(ended), Some(Known::Fact(2))), format!("{text}/oom"));
         }
     }
 }

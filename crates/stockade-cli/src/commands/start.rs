@@ -95,7 +95,7 @@ fn launch(store: &Store, id: JailId, args: &StartArgs) -> Result<Started, Failur
         jail.set_arguments(args.arguments.clone());
     }
     let spec = jail.receipt().spec.clone();
-    let socket = args.ready.socket(&spec)?;
+    let socket = args.ready.socket(&spec, "create the jail with another")?;
     let launched = jail.launch_monitored(args.ready.log_bytes()?);
     let running = launched.map_err(|error| hints::launch_failed(&error, &spec))?;
     Ok(Started { id, running, socket })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use stockade::spec::JailId;
-use stockade::{ExitStatus, JailState, Listing, Store};
+use stockade::{ExitStatus, JailState, Known, Listing, Store};
 
 use crate::flags::duration::duration;
 use crate::flags::lookup::no_such_jail;
@@ -45,6 +45,9 @@ struct End<'a> {
     ended: ExitStatus,
     /// The exit code as a shell reports it; `None` if it is unknown.
     code: Option<u8>,
+    /// The processes of the jail that the kernel killed because memory ran out; `None` if they are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oom_kills: Option<&'a Known<u64>>,
 }
 
 pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
@@ -59,14 +62,18 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<ExitCode, Failure> {
     let mut known = BTreeMap::new();
     let mut printed = 0;
     let mut code = Code::Done.into();
-    while let Some((id, ended)) = ends.next(deadline)? {
+    while let Some(stockade::End { id, how: ended, oom_kills }) = ends.next_end(deadline)? {
         if ended == ExitStatus::Unknown {
             info(&format!("jail '{id}' is not running, and the exit status of its VMM is unknown"));
             code = Code::Failed.into();
         }
+        let described = ended.describe(oom_kills.as_ref());
+        if described != ended.to_string() {
+            info(&format!("the VMM of jail '{id}' has exited: {described}"));
+        }
         if args.json {
             let code = (ended != ExitStatus::Unknown).then(|| ended.shell_code());
-            print_json_line(&End { id: &id, ended, code })?;
+            print_json_line(&End { id: &id, ended, code, oom_kills: oom_kills.as_ref() })?;
         } else if with_id && ended != ExitStatus::Unknown {
             print(&format!("{id} {}\n", ended.shell_code()))?;
         }

@@ -30,19 +30,29 @@ impl ReadyArgs {
     }
 
     /// The socket to wait for; `None` without `--ready`.
-    pub(crate) fn socket(&self, spec: &JailSpec) -> Result<Option<JailPath>, Failure> {
+    ///
+    /// # Arguments
+    /// `other_profile`: how the user gives the jail another profile.
+    pub(crate) fn socket(&self, spec: &JailSpec, other_profile: &str) -> Result<Option<JailPath>, Failure> {
         match &self.ready {
             None => Ok(None),
             Some(Some(path)) => JailPath::new(path).map(Some).map_err(in_flag("ready")),
             Some(None) => spec.socket().map(Some).ok_or_else(|| {
-                Failure::flag(
-                    "ready",
+                let name = &spec.profile.name;
+                // Without a profile for the executable's name it is the one without a socket.
+                let text = if spec.profile.socket.is_none() {
                     format!(
-                        "profile '{}' knows no socket of the VMM with these arguments; name one, as in \
-                         --ready=run/vmm.sock",
-                        spec.profile.name
-                    ),
-                )
+                        "the profile '{name}' of '{}' has no socket; {other_profile}, as in --profile firecracker, or \
+                         name the socket, as in --ready=run/vmm.sock",
+                        spec.exec_file.name()
+                    )
+                } else {
+                    format!(
+                        "profile '{name}' knows no socket of the VMM with these arguments; name one, as in \
+                         --ready=run/vmm.sock"
+                    )
+                };
+                Failure::flag("ready", text)
             }),
         }
     }

@@ -90,6 +90,7 @@ mod tests {
             pid: None,
             state: JailState::Exited,
             ended: None,
+            oom_kills: None,
             age: Some(600),
             vmm: Some("firecracker".into()),
             base: Some(Path::new("/srv/jailer").to_owned().into()),

@@ -80,6 +80,30 @@ fn the_keyboard_is_the_shells_while_run_is_in_the_background() {
 }
 
 #[test]
+fn the_stop_key_ends_a_vmm_that_takes_every_key() {
+    with_busybox(|guard| {
+        let mut operator = Operator::new(guard);
+        let script = "/busybox stty raw -echo; echo \"u\"p; while :; do /busybox head -c 1 | /busybox od -An -tx1; done";
+        operator.line(&run(guard, "", script));
+        operator.sees("up");
+        operator.types("\x03");
+        operator.sees("Ctrl-] three times within a second to stop it\r\n");
+        operator.sees(" 03");
+        // Ctrl-C is a byte, and so are two presses of the stop key.
+        for (keys, byte) in [("\x1d\x1d", " 1d"), ("a", " 61")] {
+            operator.types(keys);
+            operator.sees(byte);
+        }
+        operator.types("\x1d\x1d\x1d");
+        operator.sees("repeat to kill it");
+        operator.prompt();
+        assert_eq!(operator.code(), 143);
+        nothing_is_left(guard);
+        operator.leaves();
+    });
+}
+
+#[test]
 fn signal_keys_reach_a_vmm_that_wants_them_as_bytes() {
     with_busybox(|guard| {
         let mut operator = Operator::new(guard);

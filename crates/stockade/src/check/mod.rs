@@ -3,7 +3,6 @@
 pub mod audit;
 pub mod doctor;
 mod finding;
-mod known;
 pub mod snapshot;
 mod user_namespace;
 mod walk;

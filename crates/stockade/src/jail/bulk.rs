@@ -11,6 +11,7 @@ use crate::jail::open::Jail;
 use crate::jail::running::Running;
 use crate::jail::teardown::{Report, TeardownOptions};
 use crate::sys::Progress;
+use crate::sys::unheeded::Unheeded;
 
 /// The number of jails that are worked on at once.
 ///
@@ -58,7 +59,10 @@ fn running(jail: &Jail) -> Option<&Running> {
 fn ask_to_exit(jails: &mut [Jail], grace: Duration) {
     let deadline = Instant::now().checked_add(grace);
     for running in jails.iter().filter_map(running) {
-        let _ = running.ask_to_exit();
+        if let Ok(Some(Unheeded::Dropped)) = running.ask_to_exit() {
+            // The teardown kills it once more, and then reports an error.
+            let _ = running.kill();
+        }
     }
     for jail in jails {
         if let Jail::Running(running) = jail {

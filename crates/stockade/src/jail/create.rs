@@ -160,7 +160,7 @@ fn apply(jail: LockedJail) -> Result<LockedJail> {
         receipt.steps = remaining;
         receipt.over = true;
         let _ = if receipt.steps.is_empty() {
-            lock.remove(Some(&receipt.tombstone(None)))
+            lock.remove(Some(&receipt.tombstone(None, None)))
         } else {
             lock.write(&receipt)
         };

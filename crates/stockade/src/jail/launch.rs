@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{CWD, ResolveFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use stockade_syscalls::descriptors::null;
@@ -23,6 +24,7 @@ use crate::state::Receipt;
 use crate::steps::{Step, UndoOutcome, Vmm};
 use crate::sys::ProcessRef;
 use crate::sys::jail_root::JailRoot;
+use crate::sys::open::open_directory;
 use crate::sys::process::{Moment, PidFd};
 use crate::sys::release::{Outcome, hindrance_of};
 
@@ -147,7 +149,13 @@ fn spawn_vmm(
         return Ok((child, None));
     };
     let directory = jail.lock.entry()?;
+    // Without it the monitor records no number, and the readers of the record look into the cgroup themselves.
+    let memory_cgroup = jail
+        .receipt
+        .memory_cgroup()
+        .and_then(|cgroup| open_directory(CWD, cgroup.as_path(), ResolveFlags::empty()).ok());
     let config = MonitorConfig {
+        memory_cgroup: memory_cgroup.as_ref().map(AsFd::as_fd),
         entry: directory.as_fd(),
         log: output.as_ref().map(|output| (output.as_fd(), *log_bytes)),
         title: CString::new(jail.receipt.id.as_str()).unwrap_or_default(),

@@ -31,5 +31,5 @@ pub use launch::Streams;
 pub use open::{Jail, Stopped, VmmHandle};
 pub use pool::JailPool;
 pub use running::Running;
-pub use stop::stop_all;
+pub use stop::{stop_all, stop_all_with_notes};
 pub use teardown::{Leftover, Report, TeardownOptions};

@@ -14,6 +14,7 @@ use crate::jail::teardown::{Report, TeardownOptions};
 use crate::spec::{ExitStatus, JailId};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::process::PidFd;
+use crate::sys::unheeded::Unheeded;
 
 /// An opened jail, by its state.
 #[derive(Debug)]
@@ -127,6 +128,11 @@ impl VmmHandle {
     /// Returns an error if the signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().map_or(Ok(()), |process| Ok(process.signal(signal)?))
+    }
+
+    /// Why a signal that was just sent has no effect on the VMM, if that is known.
+    pub(crate) fn unheeded(&self, signal: Signal) -> Option<Unheeded> {
+        self.process.as_ref()?.unheeded(signal)
     }
 
     /// The receipt of the jail, as it was when this handle was opened.

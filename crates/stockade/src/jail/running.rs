@@ -10,10 +10,11 @@ use crate::jail::exec::{Exec, start};
 use crate::jail::exec_process::ExecProcess;
 use crate::jail::locked::LockedJail;
 use crate::jail::teardown::{Report, TeardownOptions};
-use crate::spec::ExitStatus;
+use crate::spec::{ExitRecord, ExitStatus, Known};
 use crate::state::Receipt;
 use crate::sys::jail_root::JailRoot;
 use crate::sys::process::{KILL_TIMEOUT, PidFd};
+use crate::sys::unheeded::Unheeded;
 
 /// A jail whose VMM was started.
 ///
@@ -120,7 +121,7 @@ impl Running {
             Some(monitor) if !monitor.wait_for_exit(deadline)? => return Ok(None),
             Some(monitor) => {
                 monitor.reap()?;
-                self.jail.lock.exit_status()
+                self.jail.lock.exit_record().map(|record| record.status)
             }
             None => self.reap()?,
         };
@@ -133,10 +134,18 @@ impl Running {
     fn reap(&self) -> Result<Option<ExitStatus>> {
         let status = self.process.reap()?;
         if let Some(status) = status {
+            let oom_kills = self.jail.receipt.oom_kills().and_then(|kills| kills.fact().copied());
             // The caller gets the status even if it cannot be written, for example on a full disk.
-            let _ = self.jail.lock.write_exit_status(status);
+            let _ = self.jail.lock.write_exit_record(ExitRecord { status, oom_kills });
         }
         Ok(status)
+    }
+
+    /// The number of processes of the jail that the kernel killed because memory ran out, up to the VMM's exit. `None` if
+    /// no cgroup of the jail counts them. The VMM need not be one of them.
+    pub fn oom_kills(&self) -> Option<Known<u64>> {
+        let recorded = self.jail.lock.exit_record().and_then(|record| record.oom_kills);
+        recorded.map(Known::Fact).or_else(|| self.jail.receipt.oom_kills())
     }
 
     /// Detaches the jail from this process.
@@ -153,13 +162,17 @@ impl Running {
         self.jail.lock.write(&self.jail.receipt)
     }
 
-    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`. A frozen jail is thawed first.
+    /// Sends SIGTERM to the VMM, and kills it if it has not exited after `grace`, or at once if the kernel drops the signal
+    /// ([`Unheeded::Dropped`]). A frozen jail is thawed first.
     ///
     /// # Errors
     /// Returns [`Error::NotEnded`] if the VMM has not exited five seconds after it was killed, or an error if a signal
     /// cannot be sent or waiting fails.
     pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
-        self.ask_to_exit()?;
+        let grace = match self.ask_to_exit()? {
+            Some(Unheeded::Dropped) => Duration::ZERO,
+            Some(Unheeded::Ignored) | None => grace,
+        };
         if let Some(status) = self.wait_timeout(grace)? {
             return Ok(status);
         }
@@ -169,11 +182,14 @@ impl Running {
 
     /// Sends SIGTERM to the VMM. A frozen jail is thawed first, so that the VMM can react.
     ///
+    /// Returns the reason if the signal has no effect; `None` if it has one, or if that is unknown.
+    ///
     /// # Errors
     /// Returns an error if a cgroup cannot be thawed or the signal cannot be sent.
-    pub fn ask_to_exit(&self) -> Result<()> {
+    pub fn ask_to_exit(&self) -> Result<Option<Unheeded>> {
         self.jail.receipt.thaw()?;
-        self.signal(Signal::TERM)
+        self.signal(Signal::TERM)?;
+        Ok(if self.status.is_some() { None } else { self.process.unheeded(Signal::TERM) })
     }
 
     /// Kills the VMM and the other processes in the jail's cgroups, frozen ones too, without waiting for their exit.

@@ -13,36 +13,64 @@ use crate::sys::cgroup::{self, Frozen};
 use crate::sys::process::KILL_TIMEOUT;
 use crate::sys::rooted::kill_rooted_at;
 use crate::sys::stuck::why_alive;
+use crate::sys::unheeded::Unheeded;
 
 /// Sends SIGTERM to VMMs, kills those that have not exited after `grace`, and returns their exit statuses in the order of
 /// the jails.
 ///
 /// Frozen jails are thawed first. The grace period starts now for all of them. Then the other processes in the jails are
-/// killed: children of the VMM and exec processes. Killed processes have five seconds to exit.
+/// killed: children of the VMM and exec processes. Killed processes have five seconds to exit. A VMM for which the kernel
+/// drops SIGTERM ([`Unheeded::Dropped`]) is killed at once.
 ///
 /// # Errors
 /// A status is [`Error::NotEnded`] if a process of that jail does not exit. It is another error if a signal cannot be
 /// sent or waiting fails.
 pub fn stop_all(jails: &[VmmHandle], grace: Duration) -> Vec<Result<ExitStatus>> {
-    let asked: Vec<Result<()>> = jails.iter().map(ask).collect();
+    stop_all_with_notes(jails, grace, &mut |_, _| ())
+}
+
+/// The same, and calls `on_unheeded` at once for each VMM on which SIGTERM has no effect.
+///
+/// # Errors
+/// As for [`stop_all`].
+pub fn stop_all_with_notes(
+    jails: &[VmmHandle],
+    grace: Duration,
+    on_unheeded: &mut dyn FnMut(&Receipt, Unheeded),
+) -> Vec<Result<ExitStatus>> {
+    let mut ask = |jail: &VmmHandle| {
+        let unheeded = jail.ask_to_exit()?;
+        if let Some(unheeded) = unheeded {
+            on_unheeded(jail.receipt(), unheeded);
+        }
+        if unheeded == Some(Unheeded::Dropped) {
+            jail.kill();
+        }
+        Ok(())
+    };
+    let asked: Vec<Result<()>> = jails.iter().map(&mut ask).collect();
     let deadline = Instant::now().checked_add(grace);
     let in_time = |jail: &VmmHandle| matches!(jail.wait_until(deadline), Ok(Some(_)));
     let late: Vec<&VmmHandle> = jails.iter().filter(|jail| !in_time(jail)).collect();
     // All of them first, so that their exits overlap. An error shows again when the jail is waited for.
-    for jail in &late {
-        let _ = jail.receipt().kill_now();
-        let _ = jail.signal(Signal::KILL);
-    }
+    late.into_iter().for_each(VmmHandle::kill);
     let deadline = Instant::now() + KILL_TIMEOUT;
     jails.iter().zip(asked).map(|(jail, asked)| asked.and_then(|()| jail.finish(deadline))).collect()
 }
 
-fn ask(jail: &VmmHandle) -> Result<()> {
-    jail.receipt().thaw()?;
-    jail.signal(Signal::TERM)
-}
-
 impl VmmHandle {
+    fn ask_to_exit(&self) -> Result<Option<Unheeded>> {
+        self.receipt().thaw()?;
+        self.signal(Signal::TERM)?;
+        Ok(self.unheeded(Signal::TERM))
+    }
+
+    /// Kills the VMM and the processes in its jail's cgroups. An error shows again when the jail is waited for.
+    fn kill(&self) {
+        let _ = self.receipt().kill_now();
+        let _ = self.signal(Signal::KILL);
+    }
+
     /// Waits for a killed VMM and for the other processes in its jail.
     fn finish(&self, deadline: Instant) -> Result<ExitStatus> {
         let status = self.wait_until(Some(deadline))?;

@@ -164,6 +164,10 @@ pub(crate) fn tear_down(
     }
     let unmounted =
         if options.unmount_foreign { foreign_mounts::unmount_foreign(&receipt)? } else { Vec::new() };
+    // Before its cgroups are removed.
+    let recorded = lock.exit_record();
+    let oom_kills = recorded.and_then(|record| record.oom_kills);
+    let oom_kills = oom_kills.or_else(|| receipt.vmm().and(receipt.oom_kills())?.fact().copied());
     let mut remaining = Vec::new();
     ctx.close();
     if is_running {
@@ -173,14 +177,12 @@ pub(crate) fn tear_down(
     let mut report = undo(&receipt.id, &receipt.steps, ctx, &mut remaining);
     report.removed.extend(unmounted.iter().map(|mount| Described(mount).to_string()));
     if !report.is_clean() {
-        let foreign = foreign_mounts::foreign(&receipt)?.into_iter();
-        let reason = || "stockade did not mount it".to_owned();
-        report
-            .left
-            .extend(foreign.map(|mount| Leftover { what: Described(&mount).to_string(), reason: reason() }));
+        report.left.extend(foreign_mounts::leftovers(&receipt, options.unmount_foreign)?);
     }
     if remaining.is_empty() {
-        let tombstone = receipt.tombstone(lock.exit_status().or(ctx.exit_status()));
+        // The monitor may have written it since.
+        let status = lock.exit_record().map(|record| record.status);
+        let tombstone = receipt.tombstone(status.or(ctx.exit_status()), oom_kills);
         lock.remove(Some(&tombstone))?;
     } else {
         receipt.steps = remaining;

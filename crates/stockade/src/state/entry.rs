@@ -14,7 +14,7 @@ use super::files::{Found, is_file, open_file};
 use super::receipt::Receipt;
 use super::tombstone::Tombstone;
 use crate::error::{Context, Error, Operation, Result};
-use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::spec::{ExitRecord, ExitStatus, HostPath, JailId};
 use crate::sys::cache;
 use crate::sys::directory_names::names;
 use crate::sys::mark::{self, Mark};
@@ -101,17 +101,17 @@ impl Lock {
         log_end(&self.path, most)
     }
 
-    /// The exit status of the VMM, if it has been written.
-    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
-        read_exit_status(&self.path)
+    /// The record of the VMM's exit, if it has been written.
+    pub(crate) fn exit_record(&self) -> Option<ExitRecord> {
+        read_exit_record(&self.path)
     }
 
-    /// Writes the exit status of the VMM as a monitor does, whole or not at all.
-    pub(crate) fn write_exit_status(&self, status: ExitStatus) -> Result<()> {
-        if status == ExitStatus::Unknown {
+    /// Writes the record of the VMM's exit as a monitor does, whole or not at all.
+    pub(crate) fn write_exit_record(&self, record: ExitRecord) -> Result<()> {
+        if record.status == ExitStatus::Unknown {
             return Ok(());
         }
-        let (text, at) = (status.to_text() + "\n", self.path.join(EXIT_STATUS));
+        let (text, at) = (record.to_text() + "\n", self.path.join(EXIT_STATUS));
         // Over the reserved bytes; what is left of them is cut off.
         let file = modes::create_file(&self.directory, EXIT_STATUS_NEW, OFlags::NONBLOCK, FILE_MODE)
             .context(Operation::Open, &at)?;
@@ -128,15 +128,16 @@ impl Lock {
     /// # Arguments
     /// `with_log`: whether a monitor keeps a log, and counts what it cannot write.
     pub(crate) fn reserve(&self, with_log: bool) -> Result<()> {
-        let names = [Some(EXIT_STATUS_NEW), with_log.then_some(LOST)];
-        names.into_iter().flatten().try_for_each(|name| {
+        let record = (EXIT_STATUS_NEW, files::RESERVED_RECORD);
+        let reserved = [Some(record), with_log.then_some((LOST, files::RESERVED))];
+        reserved.into_iter().flatten().try_for_each(|(name, size)| {
             let at = || self.path.join(name);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(FILE_MODE);
             let file = openat2(&self.directory, name, flags, mode, ResolveFlags::NO_SYMLINKS)
                 .context(Operation::Open, at())?;
             modes::set_mode(&file, FILE_MODE).context(Operation::ChangeMode, at())?;
-            File::from(file).write_all(&[b'0'; files::RESERVED]).context(Operation::Write, at())
+            File::from(file).write_all(&vec![b'0'; size]).context(Operation::Write, at())
         })
     }
 
@@ -262,6 +263,12 @@ pub(super) fn logs(entry: &HostPath) -> Vec<HostPath> {
     parts.filter(is_file).collect()
 }
 
+/// Whether a monitor keeps a log in an entry. Before the first output there is only the room for the count of lost bytes.
+pub(super) fn has_log(entry: &HostPath) -> bool {
+    let exists = |name: &&str| !matches!(open_file(CWD, entry.join(*name).as_path()), Ok(Found::Nothing));
+    [LOG, OLD_LOG, LOST].iter().any(exists)
+}
+
 /// The last bytes of the log in an entry, at most `most`.
 pub(super) fn log_end(entry: &HostPath, most: u64) -> Vec<u8> {
     let (mut parts, mut left) = (Vec::new(), most);
@@ -288,13 +295,13 @@ pub(super) fn lost_output(entry: &HostPath) -> u64 {
     read.ok().and_then(|_| text.parse().ok()).unwrap_or(0)
 }
 
-/// The exit status in an entry, as a monitor writes it: `exited CODE` or `killed SIGNAL`.
-pub(super) fn read_exit_status(entry: &HostPath) -> Option<ExitStatus> {
+/// The record of an exit in an entry, as a monitor writes it: `exited CODE` or `killed SIGNAL`, and ` oom NUMBER`.
+pub(super) fn read_exit_record(entry: &HostPath) -> Option<ExitRecord> {
     const LONGEST: u64 = 64;
     let Ok(Found::File(file, _)) = open_file(CWD, entry.join(EXIT_STATUS).as_path()) else { return None };
     let mut text = String::new();
     file.take(LONGEST).read_to_string(&mut text).ok()?;
-    ExitStatus::from_text(text.trim_end())
+    ExitRecord::from_text(text.trim_end())
 }
 
 /// The pid of the process that holds the lock on a directory, from `/proc/locks`.

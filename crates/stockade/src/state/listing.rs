@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::spec::{ExitStatus, HostPath, JailId};
+use crate::spec::{ExitStatus, HostPath, JailId, Known};
 use crate::state::receipt::{Head, JailState, Receipt};
 use crate::state::store::Store;
 use crate::sys::{ProcessRef, cache};
@@ -24,6 +24,10 @@ pub struct Listing {
     pub state: JailState,
     /// The exit status of its VMM, if the jail is exited and it was written.
     pub ended: Option<ExitStatus>,
+    /// If the jail is exited, the number of its processes that the kernel killed because memory ran out; `None` if no cgroup
+    /// of the jail counts them. The VMM need not be one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<Known<u64>>,
     /// The time since its creation, in seconds; `None` for a corrupt jail, as for the fields below.
     #[serde(rename = "age_seconds")]
     pub age: Option<u64>,
@@ -50,6 +54,7 @@ impl Listing {
             pid: head.vmm.filter(|_| state == JailState::Running).map(|vmm| vmm.pid),
             state,
             ended: None,
+            oom_kills: None,
             age: Some(head.age().as_secs()),
             vmm: Some(head.exec_name.to_owned()),
             base: Some(head.base.clone()),
@@ -59,17 +64,22 @@ impl Listing {
     }
 
     fn with_exit_status(self, store: &Store, monitor: Option<ProcessRef>, deadline: Instant) -> Self {
-        let ended = match self.state {
-            JailState::Exited => store.ended_soon(&self.id, monitor, deadline),
-            _ => None,
-        };
-        Self { ended, ..self }
+        if self.state != JailState::Exited {
+            return self;
+        }
+        let ended = store.ended_soon(&self.id, monitor, deadline);
+        // The whole receipt names the cgroups. It is only read if the monitor did not record the number.
+        let recorded = store.recorded_oom_kills(&self.id).map(Known::Fact);
+        let read = || store.read(&self.id).map(|receipt| receipt?.oom_kills());
+        let oom_kills = recorded.or_else(|| read().unwrap_or_else(|e| Some(Known::unknown(e.to_string()))));
+        Self { ended, oom_kills, ..self }
     }
 
     /// A corrupt jail.
     pub fn corrupt(id: JailId, problem: String) -> Self {
         let (pid, ended, age, vmm, base, uid) = (None, None, None, None, None, None);
-        Self { id, pid, state: JailState::Corrupt, ended, age, vmm, base, uid, problem: Some(problem) }
+        let (state, oom_kills, problem) = (JailState::Corrupt, None, Some(problem));
+        Self { id, pid, state, ended, oom_kills, age, vmm, base, uid, problem }
     }
 }
 

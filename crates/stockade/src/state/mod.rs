@@ -4,6 +4,7 @@ pub(crate) mod entry;
 pub(crate) mod files;
 mod life;
 pub(crate) mod listing;
+mod oom;
 pub(crate) mod receipt;
 pub(crate) mod store;
 pub(crate) mod subscriber_lock;

@@ -46,6 +46,10 @@ pub struct Receipt {
     pub made: usize,
     /// The enter steps of the VMM's process.
     pub enter: Vec<EnterStep>,
+    /// Whether another process had locked the jail when the receipt was read without its lock. It is only found out about a
+    /// receipt with another boot id.
+    #[serde(skip)]
+    pub(super) locked: bool,
 }
 
 /// The state of a jail, from its receipt and its processes.
@@ -101,6 +105,7 @@ impl Receipt {
             made: plan.prepare.len(),
             steps: plan.prepare,
             enter: plan.enter,
+            locked: false,
         })
     }
 
@@ -119,6 +124,11 @@ impl Receipt {
             Step::Vmm(vmm) => Some(vmm),
             _ => None,
         })
+    }
+
+    /// Whether another program creates the jail and starts its VMM.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::External(_)))
     }
 
     /// The jail's cgroups on this host.
@@ -143,7 +153,11 @@ impl Receipt {
     ///
     /// Another boot id alone proves no reboot: a container may have one of its own. A sign of life refutes it.
     pub(crate) fn is_of_this_boot(&self) -> bool {
-        is_boot(&self.boot_id) || self.shows_life()
+        self.has_this_boot_id() || self.locked || self.shows_life()
+    }
+
+    pub(super) fn has_this_boot_id(&self) -> bool {
+        is_boot(&self.boot_id)
     }
 
     /// Whether its pids are valid in this pid namespace, if it is of this boot.
@@ -177,9 +191,13 @@ impl Receipt {
     }
 
     /// The tombstone of the jail.
-    pub(crate) fn tombstone(&self, status: Option<ExitStatus>) -> Tombstone {
+    ///
+    /// # Arguments
+    /// `oom_kills` is the number of processes that the kernel killed because memory ran out, if it is known.
+    pub(crate) fn tombstone(&self, status: Option<ExitStatus>, oom_kills: Option<u64>) -> Tombstone {
         let vmm = self.vmm().map(|vmm| (vmm.pid, status.unwrap_or(ExitStatus::Unknown)));
-        Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm }
+        let oom_kills = vmm.and(oom_kills);
+        Tombstone { id: self.id.clone(), nonce: self.nonce.clone(), vmm, oom_kills }
     }
 
     /// The time since its creation.

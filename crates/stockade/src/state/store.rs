@@ -9,16 +9,16 @@ use rustix::fs::{CWD, ResolveFlags};
 use rustix::io::Errno;
 
 use super::entry::{
-    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, lock_holder, log_end, logs, lost_output, parse_receipt,
-    read_exit_status,
+    ENTRY_MARK, EXIT_STATUS, Lock, Parser, RECEIPT, has_log, lock_holder, log_end, logs, lost_output,
+    parse_receipt, read_exit_record,
 };
 use super::files::open_file;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::clock::unix_ms;
-use crate::spec::{ExitStatus, HostPath, JailId, Nonce, SpecError};
+use crate::spec::{ExitRecord, ExitStatus, HostPath, JailId, Nonce, SpecError};
 use crate::state::receipt::{JailState, Receipt, ReceiptSummary};
 use crate::sys::ProcessRef;
-use crate::sys::dir_lock::{DirLock, try_lock};
+use crate::sys::dir_lock::{DirLock, is_locked, try_lock};
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::PRIVATE;
 use crate::sys::open::open_directory;
@@ -98,7 +98,11 @@ impl Store {
     /// # Errors
     /// Returns [`Error::Receipt`] if the receipt cannot be understood or does not belong to root.
     pub fn read(&self, id: &JailId) -> Result<Option<Receipt>> {
-        self.read_as(id, Receipt::parse)
+        let mut receipt = self.read_as(id, Receipt::parse)?;
+        if let Some(receipt) = receipt.as_mut().filter(|receipt| !receipt.has_this_boot_id()) {
+            receipt.locked = is_locked(&self.entry_path(id));
+        }
+        Ok(receipt)
     }
 
     /// The summary of a receipt, with the same errors as [`Store::read`].
@@ -128,7 +132,17 @@ impl Store {
 
     /// The exit status of a jail's VMM; `None` if its monitor or launcher has not written one.
     pub fn ended(&self, id: &JailId) -> Option<ExitStatus> {
-        read_exit_status(&self.entry_path(id))
+        self.exit_record(id).map(|record| record.status)
+    }
+
+    /// The record of the exit of a jail's VMM.
+    pub(crate) fn exit_record(&self, id: &JailId) -> Option<ExitRecord> {
+        read_exit_record(&self.entry_path(id))
+    }
+
+    /// Whether a jail's VMM was launched with a log, which may be empty.
+    pub(crate) fn has_log(&self, id: &JailId) -> bool {
+        has_log(&self.entry_path(id))
     }
 
     /// The files of the log of a jail's VMM, the older first; empty if it was launched without a log.

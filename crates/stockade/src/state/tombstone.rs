@@ -18,7 +18,12 @@ pub(crate) struct Tombstone {
     pub(crate) nonce: Nonce,
     /// The pid and the exit status of its VMM; `None` if none was started.
     pub(crate) vmm: Option<(i32, ExitStatus)>,
+    /// The processes of the jail that the kernel killed because memory ran out, if they were counted.
+    pub(crate) oom_kills: Option<u64>,
 }
+
+/// Begins the last part of a name that has this number. Older versions ignore a part behind the id.
+const OOM_KILLS: &str = "oom-";
 
 impl Tombstone {
     /// The name of the entry. The parts are separated by dots, because neither an id nor a nonce contains one.
@@ -28,7 +33,8 @@ impl Tombstone {
             None => (0, NO_VMM.to_owned()),
             Some((pid, status)) => (pid, status.to_text()),
         };
-        format!("{PREFIX}.{nonce}.{pid}.{how}.{id}")
+        let kills = self.oom_kills.map(|kills| format!(".{OOM_KILLS}{kills}")).unwrap_or_default();
+        format!("{PREFIX}.{nonce}.{pid}.{how}.{id}{kills}")
     }
 
     /// Parses a name; `None` if it is not a tombstone.
@@ -38,7 +44,8 @@ impl Tombstone {
         let status = if how == NO_VMM { None } else { Some(ExitStatus::from_text(how)?) };
         let pid = pid.parse().ok()?;
         let vmm = status.map(|status| (pid, status));
-        Some(Self { id: id.parse().ok()?, nonce: Nonce::parse(nonce)?, vmm })
+        let oom_kills = parts.next().and_then(|kills| kills.strip_prefix(OOM_KILLS)?.parse().ok());
+        Some(Self { id: id.parse().ok()?, nonce: Nonce::parse(nonce)?, vmm, oom_kills })
     }
 }
 
@@ -52,7 +59,8 @@ mod tests {
             [ExitStatus::Exited(0), ExitStatus::Exited(255), ExitStatus::Killed(9), ExitStatus::Unknown];
         for vmm in statuses.map(|status| Some((4_194_304, status))).into_iter().chain([None]) {
             let id = "a-2".repeat(21).parse().expect("an id of 63 characters");
-            let tombstone = Tombstone { id, nonce: Nonce::new(), vmm };
+            let oom_kills = vmm.and(Some(u64::MAX));
+            let tombstone = Tombstone { id, nonce: Nonce::new(), vmm, oom_kills };
             let name = tombstone.name();
             assert!(name.len() < 256 && name.parse::<JailId>().is_err(), "{name}");
             assert_eq!(Tombstone::parse(&name), Some(tombstone), "{name}");

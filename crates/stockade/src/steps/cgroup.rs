@@ -320,6 +320,11 @@ pub(crate) fn with_own<T>(
     }
 }
 
+/// Whether a cgroup is marked for another jail.
+pub(crate) fn is_of_another(directory: &HostPath, nonce: &Nonce) -> bool {
+    matches!(owner_of(directory, nonce), Ok(Some(MarkOwner::Other)))
+}
+
 /// Whether a process is in a cgroup that may be the jail's own. True also if that cannot be found out.
 pub(crate) fn may_be_in_use(directory: &HostPath, nonce: &Nonce) -> bool {
     match owner_of(directory, nonce) {

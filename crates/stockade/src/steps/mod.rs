@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::entry::{Bind, Inode};
 pub use cgroup::{CgroupV1, CgroupV2};
-pub(crate) use cgroup::{may_be_in_use, with_own};
+pub(crate) use cgroup::{is_of_another, may_be_in_use, with_own};
 pub use context::{Note, StepContext};
 pub use cpu_info::{CpuInfo, FIRST_CPU};
 pub use device::DeviceNode;

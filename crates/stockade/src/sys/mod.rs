@@ -25,6 +25,7 @@ pub(crate) mod release;
 pub(crate) mod remove_tree;
 pub(crate) mod rooted;
 pub(crate) mod stuck;
+pub(crate) mod unheeded;
 
 pub use copy::{OnProgress, Progress};
 pub use process::ProcessRef;

@@ -18,6 +18,7 @@ use crate::spec::{ExitStatus, JailPath};
 use crate::sys::cache;
 use crate::sys::error::{Context, Operation, Result, errno};
 use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::unheeded::{Unheeded, unheeded};
 
 /// The time that killed processes have to exit.
 pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -283,6 +284,13 @@ impl PidFd {
     pub(crate) fn kill(&self, deadline: Option<Instant>) -> Result<bool> {
         self.signal(Signal::KILL)?;
         self.wait_for_exit(deadline)
+    }
+
+    /// Why a signal that was just sent has no effect on the process; `None` if it has one, or if that is unknown.
+    pub(crate) fn unheeded(&self, signal: Signal) -> Option<Unheeded> {
+        let status = text_of(self.pid, "status").ok()?;
+        // Another process may have the pid of one that has exited.
+        unheeded(&status, signal).filter(|_| !self.has_exited())
     }
 
     pub(crate) fn has_exited(&self) -> bool {

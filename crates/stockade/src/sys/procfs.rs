@@ -51,6 +51,11 @@ pub(crate) fn field<'t>(text: &'t str, name: &str) -> &'t str {
     rest.unwrap_or_default().trim()
 }
 
+/// The number after a key and a blank at the beginning of a line, as in the files of a cgroup.
+pub(crate) fn value_after(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// The path of a file that the kernel has for each process. `process` is a pid, or `self`.
 pub(crate) fn process_file(process: impl Display, file: &str) -> String {
     format!("/proc/{process}/{file}")

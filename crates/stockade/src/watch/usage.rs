@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::spec::HostPath;
 use crate::state::Receipt;
 use crate::sys::process::{StatLine, text_of};
-use crate::sys::procfs::{field, read_file};
+use crate::sys::procfs::{field, read_file, value_after};
 use crate::sys::{ProcessRef, cgroup};
 
 /// The resource usage of a jail since its start, and at this moment. A number that this host does not count is `None`.
@@ -42,18 +42,6 @@ impl Receipt {
         }
         if usage.is_complete() { usage } else { usage.or(of_processes(&processes)) }
     }
-
-    /// Whether the kernel killed a process of the jail because memory ran out, according to the jail's existing cgroups.
-    pub fn ran_out_of_memory(&self) -> bool {
-        let killed = |file: HostPath| {
-            let text = read_file(file).unwrap_or_default();
-            value(&text, "oom_kill").is_some_and(|count| count > 0)
-        };
-        self.cgroups().any(|cgroup| {
-            // memory.events exists in cgroup v2, memory.oom_control in cgroup v1.
-            ["memory.events", "memory.oom_control"].into_iter().any(|file| killed(cgroup.join(file)))
-        })
-    }
 }
 
 impl Usage {
@@ -82,7 +70,7 @@ fn of_cgroup(directory: &HostPath) -> Usage {
     let read = |name: &str| read_file(directory.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse().ok();
     let stat = read("cpu.stat");
-    let stat = |key: &str| value(stat.as_deref()?, key);
+    let stat = |key: &str| value_after(stat.as_deref()?, key);
     let (reads, writes) = match (read("io.stat"), read("blkio.throttle.io_service_bytes")) {
         (Some(io), _) => (Some(sum(&io, "rbytes=")), Some(sum(&io, "wbytes="))),
         (None, Some(io)) => (Some(sum(&io, "Read ")), Some(sum(&io, "Write "))),
@@ -97,11 +85,6 @@ fn of_cgroup(directory: &HostPath) -> Usage {
         written_bytes: writes,
         tasks: number("pids.current"),
     }
-}
-
-/// The number after a key at the beginning of a line.
-fn value(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// The sum over all devices of the numbers after a label; 0 if no device has one yet.
@@ -157,8 +140,8 @@ mod tests {
     #[test]
     fn a_key_is_matched_whole() {
         let text = "usage_usec_other 1\nusage_usec 22\n";
-        assert_eq!(value(text, "usage_usec"), Some(22));
-        assert_eq!(value(text, "throttled_usec"), None);
+        assert_eq!(value_after(text, "usage_usec"), Some(22));
+        assert_eq!(value_after(text, "throttled_usec"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::{Display, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use stockade::Known;
 use stockade::inspect::{Inspection, Process};
 
 use crate::select::{IdMatch, SelectArgs};
@@ -65,7 +66,14 @@ fn text(found: &Inspection) -> String {
     for (name, process) in processes.into_iter().filter_map(|(name, process)| Some((name, process?))) {
         row(name, &describe(process));
     }
-    found.ended.iter().for_each(|ended| row("exit", ended));
+    match (found.ended, &found.oom_kills) {
+        (Some(ended), kills) => row("exit", &ended.describe(kills.as_ref())),
+        // It runs, and has lost a child; or nothing recorded its exit status.
+        (None, Some(Known::Fact(kills @ 1..))) => {
+            row("memory", &format!("ran out; processes killed by the kernel: {kills}"));
+        }
+        (None, _) => (),
+    }
     found.locked_by.iter().for_each(|pid| row("locked by", &format!("pid {pid}")));
     found.problem.iter().for_each(|problem| row("problem", problem));
     let paths = &found.paths;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use stockade::inspect::{Inspection, Member};
+use stockade::inspect::{Inspection, Member, Mount};
 
 use crate::terminal::output::escape_control;
 
 /// A line with the lines below it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     line: String,
     below: Vec<Node>,
@@ -70,15 +70,18 @@ pub(super) fn of(found: &Inspection) -> Node {
     let paths = &found.paths;
     let age = super::age(found);
     let ended = found.ended.map(|ended| format!(", {ended}")).unwrap_or_default();
-    let mounts = found.mounts.iter().map(|mount| {
+    let mount = |mount: &Mount| {
         let read_only = if mount.read_only { ", read-only" } else { "" };
         Node::leaf(format!("mount {} ({}{read_only})", mount.point, mount.kind))
-    });
+    };
+    let mounts = match found.mounts.result() {
+        Ok(mounts) => mounts.iter().map(mount).collect(),
+        Err(reason) => vec![Node::leaf(format!("mounts unknown: {reason}"))],
+    };
     let sockets = paths.sockets.iter().map(|socket| Node::leaf(format!("socket {socket}")));
-    let root = paths
-        .root
-        .iter()
-        .map(|root| Node::new(format!("root {root}"), mounts.clone().chain(sockets.clone()).collect()));
+    let root = paths.root.iter().map(|root| {
+        Node::new(format!("root {root}"), mounts.iter().cloned().chain(sockets.clone()).collect())
+    });
     let netns = paths.netns.iter().map(|netns| Node::leaf(format!("network namespace {netns}")));
     let cgroups = paths.cgroups.iter().map(|cgroup| Node::leaf(format!("cgroup {cgroup}")));
     let processes = Family::of(found).draw();
@@ -155,6 +158,8 @@ impl<'f> Family<'f> {
 
 #[cfg(test)]
 mod tests {
+    use stockade::Known;
+
     use super::*;
 
     fn jail_with(processes: Vec<Member>) -> Inspection {
@@ -169,6 +174,7 @@ mod tests {
             keeper: None,
             locked_by: None,
             ended: None,
+            oom_kills: None,
             paths: stockade::inspect::Paths {
                 receipt: std::path::PathBuf::from("/receipt").into(),
                 logs: Vec::new(),
@@ -179,7 +185,7 @@ mod tests {
                 cgroups: Vec::new(),
             },
             processes,
-            mounts: Vec::new(),
+            mounts: Known::default(),
             spec: None,
             steps: Vec::new(),
             enter: Vec::new(),

@@ -12,6 +12,7 @@ use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState, Wrap
 use ratatui::{DefaultTerminal, Frame};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
+use stockade::Output;
 use stockade::spec::JailId;
 use stockade::spec::reason;
 use stockade_syscalls::poll::{is_ready, wait_until};
@@ -271,9 +272,12 @@ impl<'a> Screen<'a> {
         let Some(id) = &self.current else { return "no jail is selected".to_owned() };
         let text = self.sampler.store().log_end(id, LOG_END);
         if text.is_empty() {
-            return format!(
-                "jail '{id}' has no log; its VMM wrote nothing, or was not started by `start` or `run --detach`"
-            );
+            return match self.sampler.store().output(id) {
+                Ok(Some(Output::Log)) => format!("the log of jail '{id}' is empty: {}", Output::Log),
+                Ok(Some(output)) => format!("jail '{id}' has no log: {output}"),
+                Ok(None) => format!("jail '{id}' was removed"),
+                Err(error) => error.to_string(),
+            };
         }
         let text = String::from_utf8_lossy(&text);
         // Control characters would move the cursor.

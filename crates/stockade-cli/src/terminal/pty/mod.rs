@@ -8,6 +8,7 @@ mod exec;
 mod keyboard;
 mod pair;
 mod relay;
+mod stop_key;
 
 use std::io;
 use std::os::fd::BorrowedFd;

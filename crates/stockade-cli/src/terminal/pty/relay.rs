@@ -1,6 +1,7 @@
 //! The terminal of a VMM under `run`: the operator's keys go to it while the command is in the foreground, and its
 //! output is shown.
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use stockade_syscalls::signals::{Arrived, SignalFd, is_ignored, let_through, unb
 use super::carrier::Carrier;
 use super::keyboard::{Keyboard, WantedModes};
 use super::pair::{Pty, resize};
+use super::stop_key::{STOP_KEY, StopKey};
 use super::{no_terminal, streams, terminals};
-use crate::terminal::output::{Failure, error};
+use crate::terminal::output::{Failure, error, info};
 
 /// Bytes of input that may wait until the VMM reads them.
 const MAX_PENDING_INPUT: usize = 4096;
@@ -50,6 +52,9 @@ struct Front {
     master: OwnedFd,
     typed: Vec<u8>,
     backlog: Backlog,
+    stop_key: StopKey,
+    /// Whether the operator knows the stop key.
+    explained: bool,
 }
 
 /// How far the VMM is behind with reading its input.
@@ -79,7 +84,8 @@ impl Relay {
         let carrier = screen(terminals).and_then(|screen| Carrier::new(pty.master.as_fd(), screen.as_fd()));
         let carrier = Some(carrier.map_err(failed)?);
         let streams = pty.streams_for(terminals).map_err(failed)?;
-        let front = Front { keyboard, jobs, master: pty.master, typed: Vec::new(), backlog: Backlog::Room };
+        let (typed, backlog, stop_key) = (Vec::new(), Backlog::Room, StopKey::default());
+        let front = Front { keyboard, jobs, master: pty.master, typed, backlog, stop_key, explained: false };
         Ok((Some(Self { front: Some(front), carrier }), streams))
     }
 
@@ -198,6 +204,13 @@ impl Front {
     /// Reads keys in the foreground, and writes as many to the VMM as it accepts.
     fn carry_typed(&mut self) {
         let wanted = self.wanted();
+        // Before the terminal's modes change: then a line would not begin at the left.
+        if !wanted.signals && !self.explained && self.keyboard.as_ref().is_some_and(Keyboard::is_taken) {
+            self.explained = true;
+            if std::io::stderr().is_terminal() {
+                info(&format!("every key goes to the VMM now, Ctrl-C too; {STOP_KEY}"));
+            }
+        }
         let Some(keyboard) = &mut self.keyboard else { return };
         let is_connected = (!keyboard.take(wanted) || self.read(wanted)) && self.write();
         if !is_connected {
@@ -234,6 +247,10 @@ impl Front {
     fn take_bytes(&mut self, bytes: &[u8], wanted: WantedModes) {
         let Some(keyboard) = &self.keyboard else { return };
         for byte in bytes {
+            if !wanted.signals && self.stop_key.is_complete(*byte, Instant::now()) {
+                // As from outside: SIGINT may be ignored.
+                let _ = kill_process(getpid(), Signal::TERM);
+            }
             match keyboard.signal_of(*byte).filter(|_| wanted.signals) {
                 Some(signal) => {
                     let _ = kill_process(getpid(), signal);

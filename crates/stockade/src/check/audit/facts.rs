@@ -11,9 +11,9 @@ use stockade_syscalls::namespace::{KINDS, namespace_file};
 
 use super::limits;
 use super::tree::TreeFacts;
-use crate::check::known::{Known, known};
 use crate::check::user_namespace::is_in_initial_user_namespace;
 use crate::error::{Context, Error, Operation, Result};
+use crate::spec::known::{Known, known};
 use crate::spec::{JailId, Reason};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::file_id::FileId;

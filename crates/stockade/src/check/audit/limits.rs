@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::facts::Setting;
-use crate::check::known::known;
 use crate::error::{Context, Operation, Result};
 use crate::host::CgroupLayout;
+use crate::spec::known::known;
 use crate::state::Receipt;
 use crate::steps::Step;
 use crate::sys::procfs::read_file;
@@ -130,7 +130,7 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::known::Known;
+    use crate::spec::known::Known;
 
     #[test]
     fn values_are_compared_as_the_kernel_reads_them() {

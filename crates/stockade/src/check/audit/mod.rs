@@ -11,7 +11,7 @@ mod resources;
 mod tests;
 mod tree;
 
-pub use crate::check::known::Known;
+pub use crate::spec::known::Known;
 pub use facts::{AuditFacts, Descriptor, Reach, Setting};
 pub use inside::{diagnose_inside, diagnose_no_probe};
 pub use tree::{Special, TreeFacts};

@@ -8,7 +8,7 @@ use super::facts::AuditFacts;
 use super::limits::Limit;
 use super::tree::{MOST, Special, TreeFacts};
 use crate::check::doctor::{Finding, Grade};
-use crate::check::known::Known;
+use crate::spec::known::Known;
 use crate::sys::cgroup::parse_membership;
 
 /// The resources that the jail's cgroups can limit: check, resource, grade and effect of a missing limit.

@@ -2,8 +2,8 @@ use rustix::io::Errno;
 use stockade_syscalls::features::Feature;
 
 use super::*;
-use crate::check::known::Known;
 use crate::host::{CgroupLayout, Hierarchy, Unified};
+use crate::spec::known::Known;
 
 /// A host without a fault.
 fn healthy() -> HostFacts {

@@ -2,6 +2,7 @@
 
 mod empty;
 mod freeze;
+mod oom;
 
 use std::io::Write;
 
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 
 pub(crate) use empty::{empty_and_remove, is_in_use, kill, kill_members, remove_unused};
 pub(crate) use freeze::{Frozen, frozen_by, thaw};
+pub(crate) use oom::{EVENTS_V1, EVENTS_V2, oom_kills};
 
 use crate::spec::HostPath;
 use crate::sys::error::{Context, Operation, Result, errno};

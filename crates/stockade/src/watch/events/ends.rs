@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{EventKind, Events};
 use crate::error::Result;
-use crate::spec::{ExitStatus, JailId};
+use crate::spec::{ExitStatus, JailId, Known};
 use crate::state::Store;
 
 /// The exits of the VMMs of some jails, in their order and whichever process launched them.
@@ -15,6 +15,18 @@ pub struct Ends {
     /// Without a subscriber lock: the state directory exists as long as the jails.
     events: Events,
     waiting: BTreeSet<JailId>,
+}
+
+/// The exit of a VMM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The jail.
+    pub id: JailId,
+    /// The exit status.
+    pub how: ExitStatus,
+    /// The number of processes of the jail that the kernel killed because memory ran out, as in
+    /// [`Event::oom_kills`](super::Event::oom_kills).
+    pub oom_kills: Option<Known<u64>>,
 }
 
 impl Store {
@@ -39,10 +51,19 @@ impl Ends {
     /// # Errors
     /// Returns an error if the state directory or a process cannot be watched.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<(JailId, ExitStatus)>> {
+        Ok(self.next_end(deadline)?.map(|end| (end.id, end.how)))
+    }
+
+    /// The same, with the processes that the kernel killed because memory ran out.
+    ///
+    /// # Errors
+    /// As for [`Ends::next`].
+    pub fn next_end(&mut self, deadline: Option<Instant>) -> Result<Option<End>> {
         while !self.waiting.is_empty() {
             let Some(event) = self.events.next(self.effective_deadline(deadline))? else {
                 let missing = self.waiting.iter().find(|id| !self.events.knows(id)).cloned();
-                return Ok(missing.and_then(|id| self.waiting.take(&id)).map(|id| (id, ExitStatus::Unknown)));
+                let unknown = |id| End { id, how: ExitStatus::Unknown, oom_kills: None };
+                return Ok(missing.and_then(|id| self.waiting.take(&id)).map(unknown));
             };
             let how = match event.kind {
                 EventKind::Exited { how } => how,
@@ -54,7 +75,7 @@ impl Ends {
                 | EventKind::Missed => continue,
             };
             if let Some(id) = event.id.and_then(|id| self.waiting.take(&id)) {
-                return Ok(Some((id, how)));
+                return Ok(Some(End { id, how, oom_kills: event.oom_kills }));
             }
         }
         Ok(None)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ExitStatus, JailId};
+use crate::spec::{ExitStatus, JailId, Known};
 
 /// A change in the life of a jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,21 @@ pub struct Event {
     /// The kind of event.
     #[serde(flatten)]
     pub kind: EventKind,
+    /// With [`EventKind::Exited`], the number of processes of the jail that the kernel killed because memory ran out;
+    /// `None` if no cgroup of the jail counts them, or if the cgroup and the record were removed. The VMM need not be one
+    /// of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<Known<u64>>,
+}
+
+impl fmt::Display for Event {
+    /// The kind, with the killed processes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            EventKind::Exited { how } => write!(f, "exited {}", how.describe(self.oom_kills.as_ref())),
+            kind => kind.fmt(f),
+        }
+    }
 }
 
 /// The kinds of events, in the order in which a jail has them.

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-pub use ends::Ends;
+pub use ends::{End, Ends};
 pub use event::{Event, EventKind};
 
 use crate::error::{Error, Result};
@@ -191,7 +191,7 @@ impl Events {
                 self.sources.unwatch_process(id);
                 // If another jail of this id was created since, it is examined next.
                 if !changed.contains(id) {
-                    self.tracker.report_removed(id, None);
+                    self.tracker.report_removed(id);
                 }
             }
             Err(Error::Receipt { problem, .. }) => self.tracker.report_corrupt(id, problem),
@@ -217,7 +217,8 @@ impl Events {
         }
         if let Some(how) = self.exit_status(receipt, vmm)? {
             self.sources.unwatch_process(id);
-            self.tracker.report_exit(id, how, self.store.ended_ms(id).unwrap_or_else(now_ms));
+            let oom_kills = self.store.oom_kills(receipt);
+            self.tracker.report_exit(id, how, oom_kills, self.store.ended_ms(id).unwrap_or_else(now_ms));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Event, EventKind};
 use crate::spec::clock::now_ms;
-use crate::spec::{ExitStatus, JailId, Nonce};
+use crate::spec::{ExitStatus, JailId, Known, Nonce};
 use crate::state::{Receipt, Tombstone};
 
 /// The events reported for one jail.
@@ -50,7 +50,12 @@ impl EventTracker {
     }
 
     pub(super) fn report_missed(&mut self) {
-        self.pending.push_back(Event { time_ms: now_ms(), id: None, kind: EventKind::Missed });
+        self.pending.push_back(Event {
+            time_ms: now_ms(),
+            id: None,
+            kind: EventKind::Missed,
+            oom_kills: None,
+        });
     }
 
     /// Must be called before a receipt is read.
@@ -67,7 +72,7 @@ impl EventTracker {
         let before = self.reported.get(id).and_then(|reported| reported.nonce.as_ref());
         if before.is_some_and(|nonce| nonce != &receipt.nonce) {
             // Another process removed the previous jail without stockade.
-            self.report_removed(id, None);
+            self.report_removed(id);
         }
         let reported = self.reported.entry(id.clone()).or_default();
         if reported.nonce.is_none() {
@@ -101,10 +106,17 @@ impl EventTracker {
         self.reported.get(id).is_some_and(|reported| matches!(reported.vmm, Some((_, false))))
     }
 
-    pub(super) fn report_exit(&mut self, id: &JailId, how: ExitStatus, time_ms: u64) {
+    pub(super) fn report_exit(
+        &mut self,
+        id: &JailId,
+        how: ExitStatus,
+        oom_kills: Option<Known<u64>>,
+        time_ms: u64,
+    ) {
         if let Some(Reported { vmm: Some((_, has_exited @ false)), .. }) = self.reported.get_mut(id) {
             *has_exited = true;
-            self.report_at(time_ms, id, EventKind::Exited { how });
+            let kind = EventKind::Exited { how };
+            self.pending.push_back(Event { time_ms, id: Some(id.clone()), kind, oom_kills });
         }
     }
 
@@ -125,11 +137,11 @@ impl EventTracker {
 
     /// Takes in the tombstone of a removed jail, and reports all of its events that were not reported yet.
     pub(super) fn apply_tombstone(&mut self, tombstone: &Tombstone) {
-        let Tombstone { id, nonce, vmm } = tombstone;
+        let Tombstone { id, nonce, vmm, oom_kills } = tombstone;
         let known = self.reported.get(id).and_then(|reported| reported.nonce.as_ref());
         if known != Some(nonce) {
             if known.is_some() {
-                self.report_removed(id, None);
+                self.report_removed(id);
             }
             self.reported.insert(id.clone(), Reported { nonce: Some(nonce.clone()), ..Reported::default() });
             self.report(id, EventKind::Created);
@@ -137,13 +149,19 @@ impl EventTracker {
         if let Some((pid, _)) = vmm {
             self.apply_vmm(id, Some((*pid, now_ms())));
         }
-        self.report_removed(id, vmm.map(|(_, how)| how));
+        self.report_exit_unless_known(id, vmm.map(|(_, how)| how), *oom_kills);
+        self.report_removed(id);
         self.removed_nonces.push(nonce.clone());
     }
 
-    /// Reports a removed jail, and before it the exit of its VMM with this status if that was not reported.
-    pub(super) fn report_removed(&mut self, id: &JailId, how: Option<ExitStatus>) {
-        self.report_exit(id, how.unwrap_or(ExitStatus::Unknown), now_ms());
+    fn report_exit_unless_known(&mut self, id: &JailId, how: Option<ExitStatus>, oom_kills: Option<u64>) {
+        let how = how.unwrap_or(ExitStatus::Unknown);
+        self.report_exit(id, how, oom_kills.map(Known::Fact), now_ms());
+    }
+
+    /// Reports a removed jail, and before it the exit of its VMM if that was not reported.
+    pub(super) fn report_removed(&mut self, id: &JailId) {
+        self.report_exit_unless_known(id, None, None);
         if self.reported.remove(id).is_some() {
             self.report(id, EventKind::Removed);
         }
@@ -154,6 +172,6 @@ impl EventTracker {
     }
 
     fn report_at(&mut self, time_ms: u64, id: &JailId, kind: EventKind) {
-        self.pending.push_back(Event { time_ms, id: Some(id.clone()), kind });
+        self.pending.push_back(Event { time_ms, id: Some(id.clone()), kind, oom_kills: None });
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::spec::Known;
+use crate::spec::known::known;
 use crate::state::Receipt;
 use crate::sys::process::{self, StatLine, exists, text_of};
 use crate::sys::{cgroup, mounts};
@@ -52,11 +54,11 @@ fn member(pid: i32) -> Option<Member> {
 }
 
 /// The mounts in the VMM's mount namespace; none if the VMM does not run.
-pub(super) fn mounts_of(receipt: &Receipt) -> Vec<Mount> {
+pub(super) fn mounts_of(receipt: &Receipt) -> Known<Vec<Mount>> {
     let Some(vmm) = receipt.vmm().filter(|vmm| receipt.is_here() && vmm.is_alive()) else {
-        return Vec::new();
+        return Known::default();
     };
-    process::mounts_of(vmm.pid).unwrap_or_default().iter().map(Mount::from).collect()
+    known(process::mounts_of(vmm.pid)).map(|mounts| mounts.iter().map(Mount::from).collect())
 }
 
 impl From<&mounts::Mount> for Mount {

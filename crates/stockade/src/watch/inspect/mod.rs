@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::spec::{ExitStatus, HostPath, JailId, JailPath};
+use crate::spec::{ExitStatus, HostPath, JailId, JailPath, Known};
 use crate::state::entry::{RECEIPT, lock_holder};
 use crate::state::listing::RECORD_TIMEOUT;
 use crate::state::{JailState, Receipt, Store};
@@ -46,12 +46,16 @@ pub struct Inspection {
     pub locked_by: Option<i32>,
     /// The exit status of its VMM.
     pub ended: Option<ExitStatus>,
+    /// The number of its processes that the kernel killed because memory ran out, up to now or to the exit of its VMM;
+    /// `None` if its VMM was not started (unless another program starts it), or if no cgroup of the jail counts them. The VMM need not be one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<Known<u64>>,
     /// Its paths on the host.
     pub paths: Paths,
     /// Its processes while its VMM runs, with the monitor, in the order of their pids.
     pub processes: Vec<Member>,
     /// The mounts in the namespace of its VMM while the VMM runs.
-    pub mounts: Vec<Mount>,
+    pub mounts: Known<Vec<Mount>>,
     /// Its specification.
     pub spec: Option<Value>,
     /// The steps of its receipt, as text.
@@ -123,9 +127,10 @@ impl Store {
             keeper: None,
             locked_by: opened.as_ref().and_then(lock_holder),
             ended: self.ended(id),
+            oom_kills: None,
             paths,
             processes: Vec::new(),
-            mounts: Vec::new(),
+            mounts: Known::default(),
             spec: None,
             steps: Vec::new(),
             enter: Vec::new(),
@@ -139,7 +144,9 @@ impl Store {
                     JailState::Exited => self.ended_soon(id, monitor, deadline),
                     _ => found.ended,
                 };
-                Inspection { ended, ..found }
+                let is_started = receipt.vmm().is_some() || receipt.is_adopted();
+                let oom_kills = is_started.then(|| self.oom_kills(&receipt)).flatten();
+                Inspection { ended, oom_kills, ..found }
             }
             None => found,
         }))

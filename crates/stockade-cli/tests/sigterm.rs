@@ -1,0 +1,107 @@
+//! VMMs that SIGTERM does not reach: `stop`, `rm --force --timeout` and the end of `run`.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::{Guard, command, privileged, program, said, stockade};
+
+/// Arguments that create or run a jail of the probe.
+fn arguments(guard: &Guard, command: &str, id: &str, more: &[&str]) -> Vec<String> {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
+}
+
+fn as_str(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
+    let id = guard.named(id);
+    said(guard, &as_str(&arguments(guard, "create", &id, flags)));
+    id
+}
+
+const DROPPED: &str = "is the first process of its pid namespace and does not catch SIGTERM, so the kernel drops it; \
+                       killing it now";
+
+/// A grace period that no test waits for.
+const GRACE: &str = "600";
+
+/// Much less than the grace period.
+const SOON: Duration = Duration::from_mins(2);
+
+#[test]
+fn stop_of_a_vmm_that_cannot_get_sigterm_kills_it_at_once() {
+    privileged!(guard, {
+        let ids = ["one", "two"].map(|id| create(&guard, id, &["--new-pid-ns"]));
+        for id in &ids {
+            said(&guard, &["start", id, "--", "sleep"]);
+        }
+        let began = Instant::now();
+        let stopped = stockade(&guard, &["stop", "--timeout", GRACE, &ids[0], &ids[1]]);
+        assert!(began.elapsed() < SOON);
+        assert_eq!(
+            (stopped.code, stopped.stdout.as_str()),
+            (0, format!("{}\n{}\n", ids[0], ids[1]).as_str())
+        );
+        for id in &ids {
+            assert!(stopped.stderr.contains(&format!("the VMM of jail '{id}' {DROPPED}\n")), "{stopped:?}");
+            assert_eq!(said(&guard, &["wait", id]), "137\n");
+        }
+        let removed = said(&guard, &["rm", &ids[0], &ids[1]]);
+        assert_eq!(removed.lines().count(), 2);
+        // `rm --force --timeout` asks in the same way.
+        let id = create(&guard, "rm", &["--new-pid-ns"]);
+        said(&guard, &["start", &id, "--", "sleep"]);
+        let removed = stockade(&guard, &["rm", "--force", "--timeout", GRACE, &id]);
+        assert!(removed.code == 0 && removed.stderr.contains(DROPPED), "{removed:?}");
+        assert!(began.elapsed() < SOON);
+    });
+}
+
+#[test]
+fn run_of_a_vmm_that_cannot_get_sigterm_ends_at_the_first() {
+    privileged!(guard, {
+        let id = guard.named("front");
+        let words = ["--new-pid-ns", "--grace", GRACE, "--", "clock", "sleep"];
+        let mut child = command(&guard, &as_str(&arguments(&guard, "run", &id, &words)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let began = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert!(began.elapsed() < SOON);
+        assert_eq!(ended.status.code(), Some(137));
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert!(text.contains(&format!("the VMM of jail '{id}' {DROPPED}\n")), "{text}");
+    });
+}
+
+#[test]
+fn stop_of_a_vmm_that_ignores_sigterm_names_the_wait() {
+    privileged!(guard, {
+        for flags in [&[][..], &["--new-pid-ns"]] {
+            let id = create(&guard, "deaf", flags);
+            said(&guard, &["start", &id, "--", "ignore=15", "clock", "sleep"]);
+            while stockade(&guard, &["logs", &id]).stdout.is_empty() {
+                std::thread::yield_now();
+            }
+            let stopped = stockade(&guard, &["stop", "--timeout", "1", &id]);
+            let line = format!(
+                "stockade: the VMM of jail '{id}' ignores SIGTERM; it is killed after the grace period\n"
+            );
+            assert_eq!((stopped.code, stopped.stderr), (0, line));
+            assert_eq!(said(&guard, &["wait", &id]), "137\n");
+            said(&guard, &["rm", &id]);
+        }
+    });
+}
