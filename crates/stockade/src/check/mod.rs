@@ -5,5 +5,4 @@ pub mod doctor;
 mod finding;
 mod known;
 pub mod snapshot;
-mod user_namespace;
 mod walk;

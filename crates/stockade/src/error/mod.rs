@@ -70,7 +70,7 @@ pub enum Error {
     #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(*.operation, argument, *.cause))]
     Operation {
         /// The operation.
         operation: Operation,
@@ -397,15 +397,26 @@ fn hint(step: &EnterStep, cause: Errno) -> &'static str {
     }
 }
 
-fn fix(argument: &str, cause: Errno) -> &'static str {
+fn fix(operation: Operation, argument: &str, cause: Errno) -> &'static str {
     if cause == Errno::BUSY && Path::new(argument).ends_with(SUBTREE_CONTROL) {
         "; a cgroup with processes in it cannot enable controllers for child cgroups: use another parent cgroup or move \
          them out"
     } else if cause == Errno::NOENT && [BOOT_ID, MISC, OWN_MOUNTS, OWN_TABLE].contains(&argument) {
         "; mount a procfs at /proc, without the option subset=pid"
+    } else if cause == Errno::PERM && matches!(operation, Operation::Mark | Operation::ReadMark) {
+        "; run stockade with CAP_SYS_ADMIN, in the initial user namespace"
+    } else if cause == Errno::ACCESS && is_of_process(operation, argument) {
+        "; run stockade with CAP_SYS_PTRACE, in the initial user namespace"
     } else {
         ""
     }
+}
+
+/// Whether an operation looks at another process.
+fn is_of_process(operation: Operation, argument: &str) -> bool {
+    let in_proc =
+        argument.strip_prefix("/proc/").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    in_proc || (operation == Operation::Inspect && argument.starts_with("process "))
 }
 
 #[cfg(test)]

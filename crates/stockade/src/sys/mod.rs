@@ -23,6 +23,7 @@ pub(crate) mod procfs;
 pub(crate) mod release;
 pub(crate) mod remove_tree;
 pub(crate) mod stuck;
+pub(crate) mod user_namespace;
 
 pub use copy::{OnProgress, Progress};
 pub use process::ProcessRef;

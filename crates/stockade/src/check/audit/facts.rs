@@ -12,13 +12,13 @@ use stockade_syscalls::namespace::{KINDS, namespace_file};
 use super::limits;
 use super::tree::TreeFacts;
 use crate::check::known::{Known, known};
-use crate::check::user_namespace::is_in_initial_user_namespace;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::{JailId, Reason};
 use crate::state::{JailState, Receipt, Store};
 use crate::sys::file_id::FileId;
 use crate::sys::mounts::{self, Mount};
 use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::user_namespace::is_in_initial_user_namespace;
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

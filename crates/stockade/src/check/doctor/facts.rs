@@ -21,7 +21,7 @@ use crate::sys::procfs::{read, read_file};
 
 use super::trials::Trials;
 use crate::check::known::{Known, known};
-use crate::check::user_namespace::try_is_initial;
+use crate::sys::user_namespace::try_is_initial;
 
 /// The jails for which a host is checked.
 #[derive(Clone, Debug)]
