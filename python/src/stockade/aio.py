@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Type, TypeVar
 from ._checks import path_of
 from .errors import StillRunning
 from .jail import Jail, Placed
-from .vm import ExitStatus, StrPath, Vm, deadline_of
+from .vm import KILL_TIMEOUT, ExitStatus, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -104,17 +104,21 @@ class AsyncVm:
         self.vm.signal(signal)
 
     def kill(self) -> None:
-        """Kills the VMM."""
+        """See :meth:`stockade.Vm.kill`."""
         self.vm.kill()
 
     async def stop(self, grace: float = 5.0) -> ExitStatus:
         """See :meth:`stockade.Vm.stop`."""
-        self.vm.signal(15)
+        if self.vm.poll() is None:
+            self.vm._running.ask_to_exit()
         try:
             return await self.wait(grace)
         except StillRunning:
             self.vm.kill()
-            return await self.wait()
+        try:
+            return await self.wait(KILL_TIMEOUT)
+        except StillRunning:
+            raise self.vm._not_ended() from None
 
     def log(self) -> str:
         """See :meth:`stockade.Vm.log`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import signal as signals
 import time
 from dataclasses import dataclass
 from typing import Any, Optional, Union
@@ -20,6 +19,9 @@ StrPath = Union[str, "os.PathLike[str]"]
 
 # Calls into the library take at most this time in seconds, so that Python can handle signals between them.
 _PIECE = 0.1
+
+# The time that killed processes have to exit, in seconds.
+KILL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -123,26 +125,41 @@ class Vm:
         self._running.signal(int(signal))
 
     def kill(self) -> None:
-        """Kills the VMM."""
-        self.signal(signals.SIGKILL)
+        """Kills the VMM and the other processes in the jail's cgroups, frozen ones too. Waits for none of them.
+
+        Does nothing after the VMM's exit.
+        """
+        if self.poll() is None:
+            self._running.kill()
 
     def stop(self, grace: float = 5.0) -> ExitStatus:
-        """Sends SIGTERM to the VMM, and kills it after a grace period.
+        """Sends SIGTERM to the VMM, and kills it after a grace period. A frozen jail is thawed first.
+
+        Returns after at most the grace period and five seconds.
 
         :param grace: the grace period in seconds
+        :raises StillRunning: if the VMM has not exited five seconds after it was killed; the text has the reason
         """
-        self.signal(signals.SIGTERM)
+        if self.poll() is None:
+            self._running.ask_to_exit()
         try:
             return self.wait(grace)
         except StillRunning:
             self.kill()
-            return self.wait()
+        try:
+            return self.wait(KILL_TIMEOUT)
+        except StillRunning:
+            raise self._not_ended() from None
 
     def log(self) -> str:
         """The end of the VMM's output; empty if :meth:`Jail.launch` got streams."""
         if not self._is_released:
             self._log = self._running.log().decode(errors="replace")
         return self._log
+
+    def _not_ended(self) -> StillRunning:
+        """The error of a VMM that was killed and has not exited."""
+        return StillRunning(self._running.not_ended())
 
     def _wait_until(self, deadline: float) -> bool:
         """Waits at the VMM's pidfd, or at its monitor's after the VMM's exit; False after the deadline."""
