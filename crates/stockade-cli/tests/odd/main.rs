@@ -73,6 +73,14 @@ macro_rules! rows {
     )* };
 }
 
+#[test]
+fn parent_cgroup_is_frozen() {
+    privileged!(guard, {
+        let wrong = Story::new(&guard, &rows::frozen_parent_cgroup()).below_a_frozen_cgroup();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
 rows! {
     umask_of_0: umask_0,
     umask_of_0777: umask_0777,

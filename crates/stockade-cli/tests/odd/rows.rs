@@ -87,6 +87,7 @@ pub(crate) fn signals_ignored() -> Row {
 
 /// The drop-in passes on which signals are ignored, all but SIGPIPE.
 const SIGNALS_IGNORED: &[(&str, &str)] = &[
+    ("run ignores SIGTERM", "true"),
     (
         "drop-in signals-ignored",
         "1 2 3 4 5 6 7 8 10 11 12 14 15 16 17 18 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 \
@@ -289,4 +290,13 @@ pub(crate) fn everything() -> Row {
     ];
     let row = Row::mounts("everything", &format!("{READ_ONLY_CGROUPS}; {HIDEPID}"), &oddities);
     Row { differences: all(&[UMASK_0, SIGNALS_IGNORED, REAL_TIME, WITHOUT_CGROUPS]), ..row }
+}
+
+/// Between clone and exec a VMM would stay there for ever.
+pub(crate) fn frozen_parent_cgroup() -> Row {
+    let refusals = &[(
+        "run, run --detach, run --daemonize, start",
+        "'CGROUP2/NAME/cgroup.freeze' freezes the jail's processes; write 0 to that file",
+    )];
+    Row { refusals, ..Row::new("a frozen parent cgroup", Launcher::plain()) }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -18,6 +18,9 @@ pub(crate) type Facts = BTreeMap<String, String>;
 
 /// The exit codes of stockade's own failures.
 const OWN_FAILURE: [(&str, i32); 2] = [("run", 125), ("exec", 125)];
+
+/// Lists the running jails.
+const RUNNING: [&str; 4] = ["ps", "-q", "--filter", "state=running"];
 
 pub(crate) struct Story<'g> {
     guard: &'g Guard,
@@ -37,6 +40,8 @@ impl<'g> Story<'g> {
         self.nothing_left("one jail");
         self.run();
         self.nothing_left("run");
+        self.signalled_command();
+        self.nothing_left("a run with SIGTERM");
         self.killed_command();
         self.nothing_left("a killed command");
         self.jail_file();
@@ -115,33 +120,48 @@ impl<'g> Story<'g> {
         }
     }
 
+    /// A foreground `run` that gets SIGTERM: it stops its VMM. A launcher that ignores the signal, as `nohup` ignores
+    /// SIGHUP, keeps `run` from getting it.
+    fn signalled_command(&mut self) {
+        let Some((mut command, id, run)) = self.foreground("signalled") else { return };
+        let ignores = ignored_by(run) & 1 << (Signal::TERM.as_raw() - 1) != 0;
+        self.tells("run ignores SIGTERM", ignores.to_string());
+        if ignores {
+            said(self.guard, &["stop", &id]);
+        } else {
+            kill_process(Pid::from_raw(run).unwrap(), Signal::TERM).unwrap();
+        }
+        let code = end_of(&mut command);
+        self.check("a run with SIGTERM", code == Some(143), &format!("{code:?}"));
+    }
+
     /// A foreground `run` that is killed: its VMM runs on until `rm --force`.
     fn killed_command(&mut self) {
+        let Some((mut command, id, run)) = self.foreground("killed") else { return };
+        kill_process(Pid::from_raw(run).unwrap(), Signal::KILL).unwrap();
+        let code = end_of(&mut command);
+        self.check("a killed run", code.is_none_or(|code| code == 137), &format!("{code:?}"));
+        self.does("gc of a killed run", &["gc"]);
+        let running = said(self.guard, &RUNNING);
+        self.check("gc of a killed run", running == format!("{id}\n"), "the VMM does not run");
+        self.does_or_plainly("rm of a killed run", &["rm", "--force", &id]);
+    }
+
+    /// Starts `run` in the foreground. Returns the launcher, the id, and the pid of `run`, which a launcher may have as
+    /// its child. `None` if `run` fails.
+    fn foreground(&mut self, suffix: &str) -> Option<(Child, String, i32)> {
         if self.row.refusal("run").is_some() {
-            return;
+            return None;
         }
-        let (id, flags) = (self.guard.named("killed"), self.flags("killed"));
+        let (id, flags) = (self.guard.named(suffix), self.flags(suffix));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let line = [&["run"], &flags[..], &["--", "sleep"]].concat();
         let mut command = self.row.launcher.command(self.guard, "stockade", &line);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut command = command.spawn().unwrap();
-        let running = ["ps", "-q", "--filter", "state=running"];
-        eventually("the VMM runs", || (said(self.guard, &running) == format!("{id}\n")).then_some(()));
-        let vmm = self.pid_of(&id);
-        let owner = parent_of(vmm);
-        kill_process(Pid::from_raw(owner).unwrap(), Signal::KILL).unwrap();
-        // A parent that is stopped waits for it.
-        let _ = kill_process(Pid::from_child(&command), Signal::CONT);
-        let code = command.wait().unwrap().code();
-        self.check("a killed run", code.is_none_or(|code| code == 137), &format!("{code:?}"));
-        self.does("gc of a killed run", &["gc"]);
-        self.check(
-            "gc of a killed run",
-            said(self.guard, &running) == format!("{id}\n"),
-            "the VMM does not run",
-        );
-        self.does_or_plainly("rm of a killed run", &["rm", "--force", &id]);
+        let command = command.spawn().unwrap();
+        eventually("the VMM runs", || (said(self.guard, &RUNNING) == format!("{id}\n")).then_some(()));
+        let run = parent_of(self.pid_of(&id));
+        Some((command, id, run))
     }
 
     /// The commands that take a file of two jails.
@@ -159,10 +179,34 @@ impl<'g> Story<'g> {
         if self.does("run --detach -f", &["run", "--detach", "-f", &file]).is_none() {
             return;
         }
-        let running = said(self.guard, &["ps", "-q", "--filter", "state=running"]);
+        let running = said(self.guard, &RUNNING);
         self.check("run --detach -f", running == format!("{one}\n{two}\n"), &running);
         self.does_or_plainly("stop --file", &["stop", "--file", &file]);
         self.does_or_plainly("rm --file", &["rm", "--file", &file]);
+    }
+
+    /// The commands that start a VMM below a parent cgroup that is frozen.
+    pub(crate) fn below_a_frozen_cgroup(mut self) -> Vec<String> {
+        let Some(unified) = testkit::cgroup_v2_mount() else {
+            testkit::skip("parent_cgroup_is_frozen", "cgroup v2");
+            return self.wrong;
+        };
+        let parent = unified.join(self.guard.name());
+        fs::create_dir(&parent).unwrap();
+        fs::write(parent.join("cgroup.freeze"), "1").unwrap();
+        let parent_flags = ["--cgroup-version", "2", "--parent-cgroup", self.guard.name()];
+        let (id, flags) = (self.guard.named("vm"), self.flags("vm"));
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(parent_flags).collect();
+        for command in [&["run"][..], &["run", "--detach"], &["run", "--daemonize"]] {
+            let line = [command, &flags, &["--", "sleep"]].concat();
+            self.does(&command.join(" "), &line);
+            self.nothing_left("a refused run");
+        }
+        self.does("create", &[&["create"], &flags[..]].concat());
+        self.does("start", &["start", &id, "--", "sleep"]);
+        self.does("rm", &["rm", &id]);
+        self.nothing_left("a refused start");
+        self.wrong
     }
 
     fn doctor(&mut self) {
@@ -209,7 +253,7 @@ impl<'g> Story<'g> {
                     (comm == "stockade-probe\n").then_some(())
                 });
                 self.tells_status(name, vmm);
-                ends(vmm);
+                kill_vmm(vmm);
             }
             fs::remove_dir_all(&base).unwrap();
         }
@@ -434,6 +478,27 @@ fn parent_of(pid: i32) -> i32 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
+/// The signals that a process ignores, a bit for each.
+fn ignored_by(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap()
+}
+
+/// Waits for a launcher, and continues one that is stopped. Returns its exit code.
+fn end_of(command: &mut Child) -> Option<i32> {
+    let pid = Pid::from_child(command);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(status) = command.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < deadline, "the launcher does not end");
+        let _ = kill_process(pid, Signal::CONT);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -446,7 +511,7 @@ fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 /// Kills the VMM of a drop-in that has exited, and waits for it: it is a child of this process.
-fn ends(vmm: i32) {
+fn kill_vmm(vmm: i32) {
     let vmm = Pid::from_raw(vmm).unwrap();
     kill_process(vmm, Signal::KILL).unwrap();
     let _ = waitpid(Some(vmm), WaitOptions::empty());
