@@ -88,6 +88,16 @@ impl Running {
         self.jail.with(py, |jail| jail.signal(signal).or_raise())
     }
 
+    /// Kills the VMM and the other processes in the jail's cgroups, frozen ones too, without waiting.
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        self.jail.with(py, |jail| jail.kill().or_raise())
+    }
+
+    /// The reason why the VMM, which was killed, has not exited.
+    fn not_ended(&self, py: Python<'_>) -> PyResult<String> {
+        self.jail.with(py, |jail| Ok(jail.not_ended().to_string()))
+    }
+
     /// Waits until the VMM accepts connections at this socket, by default the profile's.
     fn wait_ready(&self, py: Python<'_>, socket: Option<PathBuf>, seconds: f64) -> PyResult<()> {
         let timeout = duration(seconds)?;

@@ -190,7 +190,9 @@ fn of_operation(operation: Operation, argument: &str, cause: &dyn Display) -> St
             format!("Failed to inherit cgroups configurations from file {file} in path {directory}")
         }
         // Firecracker's jailer has no message for these.
-        Operation::Link
+        Operation::Mark
+        | Operation::ReadMark
+        | Operation::Link
         | Operation::Bind
         | Operation::Mount
         | Operation::Unmount

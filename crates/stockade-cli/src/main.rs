@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use cli::{Cli, Command};
 use errors::usage;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     }
     // A caller that ignores SIGCHLD passes this on through exec, and the kernel then keeps no exit status of a VMM.
     let _ = stockade_syscalls::signals::heed_children();
+    raise_descriptor_limit();
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             logger::set_up(cli.quiet, cli.verbose);
@@ -40,6 +42,13 @@ fn main() -> ExitCode {
         }
         Err(error) => usage::report(&error, &Cli::command(), arguments),
     }
+}
+
+/// Allows this process as many file descriptors as its hard limit. Those that it starts get limits of their own.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // A refusal leaves the limit as it was, and the command that needs more names the file that it cannot open.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {

@@ -11,12 +11,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::Value;
 use stockade_syscalls::mount_table;
-use testkit::{Guard, Output, command, has, privileged, program, said, stockade};
+use testkit::{Guard, Output, booted_with, command, privileged, program, said, stockade};
 
 const BUSYBOX: &str = "/bin/busybox";
 
 /// The time that killed processes have, as `stop` documents it.
 const KILL: Duration = Duration::from_secs(5);
+
+/// The needs of tests that freeze jails.
+const FREEZER: &str = "the freezer of cgroup v1";
+const BOTH: &str = "the freezer of cgroup v1, beside cgroup v2";
 
 /// What a command may need beyond its waits.
 const WORK: Duration = Duration::from_secs(1);
@@ -195,10 +199,9 @@ fn unread_terminal_of_an_exec_does_not_hold_up_a_stop() {
 fn jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped() {
     privileged!(guard, {
         for sub in [false, true] {
-            let Some((id, cgroup)) = start_in_freezer(&guard, "exec /busybox sleep 1000") else {
-                has(false, "jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped", "the freezer and cgroup v2");
-                return;
-            };
+            let test = "jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped";
+            let jail = start_in_freezer(&guard, "exec /busybox sleep 1000");
+            let Some((id, cgroup)) = booted_with(jail, test, BOTH) else { return };
             let frozen = if sub { cgroup.join("sub") } else { cgroup };
             if sub {
                 fs::create_dir(&frozen).unwrap();
@@ -224,10 +227,9 @@ fn jail_in_a_frozen_cgroup_v1_is_thawed_and_stopped() {
 #[test]
 fn frozen_jail_in_cgroup_v1_is_removed_at_once() {
     privileged!(guard, {
-        let Some((id, cgroup)) = start_in_freezer(&guard, "exec /busybox sleep 1000") else {
-            has(false, "frozen_jail_in_cgroup_v1_is_removed_at_once", "the freezer and cgroup v2");
-            return;
-        };
+        let jail = start_in_freezer(&guard, "exec /busybox sleep 1000");
+        let jail = booted_with(jail, "frozen_jail_in_cgroup_v1_is_removed_at_once", BOTH);
+        let Some((id, cgroup)) = jail else { return };
         freeze(&cgroup);
         removed(&guard, &id);
     });
@@ -243,10 +245,8 @@ fn freeze(cgroup: &Path) {
 fn foreign_freezer_of_a_vmm_is_named() {
     privileged!(guard, {
         let freezer = mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"));
-        if !has(freezer.is_some(), "foreign_freezer_of_a_vmm_is_named", "the freezer of cgroup v1") {
-            return;
-        }
-        let cgroup = freezer.unwrap().join(guard.name());
+        let freezer = booted_with(freezer, "foreign_freezer_of_a_vmm_is_named", FREEZER);
+        let Some(cgroup) = freezer.map(|freezer| freezer.join(guard.name())) else { return };
         let id = start(&guard, &[], "exec /busybox sleep 1000");
         let vmm = pid(&guard, &id);
         fs::create_dir(&cgroup).unwrap();
@@ -270,11 +270,10 @@ fn exec_into_a_frozen_cgroup_v2_names_it() {
     privileged!(guard, {
         let id = start(&guard, &[], "exec /busybox sleep 1000");
         let cgroup = cgroups(&guard, &id).into_iter().find(|cgroup| cgroup.join("cgroup.freeze").exists());
-        if !has(cgroup.is_some(), "exec_into_a_frozen_cgroup_v2_names_it", "cgroup v2") {
-            removed(&guard, &id);
-            return;
-        }
-        let file = cgroup.unwrap().join("cgroup.freeze");
+        let cgroup = booted_with(cgroup, "exec_into_a_frozen_cgroup_v2_names_it", "cgroup v2");
+        let Some(file) = cgroup.map(|cgroup| cgroup.join("cgroup.freeze")) else {
+            return removed(&guard, &id);
+        };
         fs::write(&file, "1").unwrap();
         let line =
             format!("stockade: '{}' freezes the jail's processes; write 0 to that file\n", file.display());
@@ -294,10 +293,9 @@ fn exec_into_a_frozen_cgroup_v2_names_it() {
 fn run_below_a_frozen_cgroup_names_it_and_leaves_nothing() {
     privileged!(guard, {
         let unified = mount_of(|mount| mount.fs_type == "cgroup2");
-        if !has(unified.is_some(), "run_below_a_frozen_cgroup_names_it_and_leaves_nothing", "cgroup v2") {
-            return;
-        }
-        let parent = unified.unwrap().join(guard.name());
+        let test = "run_below_a_frozen_cgroup_names_it_and_leaves_nothing";
+        let Some(unified) = booted_with(unified, test, "cgroup v2") else { return };
+        let parent = unified.join(guard.name());
         fs::create_dir(&parent).unwrap();
         let file = parent.join("cgroup.freeze");
         fs::write(&file, "1").unwrap();
@@ -340,8 +338,8 @@ fn one_signal_ends_a_run_whose_jail_is_frozen() {
     privileged!(guard, {
         let mut line = detached(&guard, &["--grace", "1"], "exec /busybox sleep 1000");
         line.retain(|argument| argument != "--detach");
-        let Some(mut run) = in_freezer(&guard, &line) else {
-            has(false, "one_signal_ends_a_run_whose_jail_is_frozen", "the freezer and cgroup v2");
+        let run = in_freezer(&guard, &line);
+        let Some(mut run) = booted_with(run, "one_signal_ends_a_run_whose_jail_is_frozen", BOTH) else {
             return;
         };
         let run = run.spawn().unwrap();
@@ -359,14 +357,8 @@ fn one_signal_ends_a_run_whose_jail_is_frozen() {
 fn run_whose_vmm_cannot_be_killed_names_it_and_ends() {
     privileged!(guard, {
         let freezer = mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"));
-        if !has(
-            freezer.is_some(),
-            "run_whose_vmm_cannot_be_killed_names_it_and_ends",
-            "the freezer of cgroup v1",
-        ) {
-            return;
-        }
-        let cgroup = freezer.unwrap().join(guard.name());
+        let freezer = booted_with(freezer, "run_whose_vmm_cannot_be_killed_names_it_and_ends", FREEZER);
+        let Some(cgroup) = freezer.map(|freezer| freezer.join(guard.name())) else { return };
         let mut line = detached(&guard, &["--grace", "1"], "exec /busybox sleep 1000");
         line.retain(|argument| argument != "--detach");
         let mut run = command(&guard, &line.iter().map(String::as_str).collect::<Vec<_>>());

@@ -259,12 +259,11 @@ fn a_root_that_is_no_mount_point_is_found() {
 fn a_devices_cgroup_that_forbids_kvm_is_found() {
     privileged!(guard, {
         let hierarchy = std::path::Path::new("/sys/fs/cgroup/devices");
-        let has_v1 = hierarchy.join("devices.allow").exists() || hierarchy.join("devices.list").exists();
+        let is_v1 = hierarchy.join("devices.allow").exists() || hierarchy.join("devices.list").exists();
         let test = "a_devices_cgroup_that_forbids_kvm_is_found";
-        if !testkit::has(has_v1, test, "the devices controller of cgroup v1") {
-            return;
-        }
-        let cgroup = hierarchy.join(guard.name());
+        let hierarchy = is_v1.then_some(hierarchy);
+        let hierarchy = testkit::booted_with(hierarchy, test, "the devices controller of cgroup v1");
+        let Some(cgroup) = hierarchy.map(|hierarchy| hierarchy.join(guard.name())) else { return };
         let script = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
         let mut found = Vec::new();
         for denied in ["c 10:232 rw", "c 10:232 m"] {

@@ -54,4 +54,6 @@ pub mod guest;
 #[cfg(feature = "probe")]
 pub mod inject;
 #[cfg(feature = "probe")]
+pub mod launcher;
+#[cfg(feature = "probe")]
 pub mod state;

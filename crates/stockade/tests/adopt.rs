@@ -12,7 +12,9 @@ use stockade::steps::{Ramfs, Step};
 use stockade::{
     AdoptOptions, AdoptSpec, Adopted, Error, JailState, Layout, Placement, PlacementError, Sharing, Store,
 };
-use testkit::{Guard, cgroup_v1_mount, has, mount_lines_with, privileged, probe_spec, program, run_with};
+use testkit::{
+    Guard, booted_with, cgroup_v1_mount, mount_lines_with, privileged, probe_spec, program, run_with,
+};
 
 const OWNER: Owner = Owner { uid: 12_345, gid: 12_346 };
 const VMM: &str = "stockade-probe";
@@ -87,10 +89,8 @@ fn a_jail_that_jailer_created_is_removed_with_its_running_vmm() {
 #[test]
 fn cgroups_below_any_parent_are_removed_with_their_processes() {
     privileged!(guard, {
-        let Some(pids) = cgroup_v1_mount("pids") else {
-            has(false, "cgroups_below_any_parent_are_removed_with_their_processes", "cgroup v1");
-            return;
-        };
+        let test = "cgroups_below_any_parent_are_removed_with_their_processes";
+        let Some(pids) = booted_with(cgroup_v1_mount("pids"), test, "cgroup v1") else { return };
         let parent = format!("{}/deep", guard.name());
         let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
         let cgroups = vec!["pids.max=20".parse().unwrap()];

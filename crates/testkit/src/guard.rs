@@ -169,6 +169,15 @@ pub fn has(is_there: bool, test: &str, needs: &str) -> bool {
     is_there
 }
 
+/// Returns `found`, a hierarchy of cgroups or something in it. If it is `None`, reports the test as skipped, also with
+/// `CI=true`: the boot of a host decides which versions of cgroups it has, and no package adds one.
+pub fn booted_with<T>(found: Option<T>, test: &str, needs: &str) -> Option<T> {
+    if found.is_none() {
+        skip(test, needs);
+    }
+    found
+}
+
 /// Prints a line to stderr even if the test passes: the harness hides the `eprintln` of passing tests.
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

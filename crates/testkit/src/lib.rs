@@ -6,6 +6,7 @@
 
 mod command;
 mod guard;
+mod launcher;
 mod mounts;
 mod operator;
 mod privileges;
@@ -14,7 +15,8 @@ mod specs;
 mod unified;
 
 pub use command::{command, commands, said, stdout_of, stockade};
-pub use guard::{Guard, has, remove_cgroup, skip, tell};
+pub use guard::{Guard, booted_with, has, remove_cgroup, skip, tell};
+pub use launcher::Launcher;
 pub use mounts::{
     Mount, cgroup_mounts, cgroup_v1_mount, cgroup_v2_mount, mount_lines_of, mount_lines_with, mounts,
     mounts_of,

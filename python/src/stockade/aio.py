@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Type, TypeVar
 from ._checks import path_of
 from .errors import StillRunning
 from .jail import Jail, Placed
-from .vm import LOG_SIZE, ExitStatus, StrPath, Vm, deadline_of
+from .vm import KILL_TIMEOUT, LOG_SIZE, ExitStatus, StrPath, Vm, deadline_of
 
 __all__ = ["AsyncJail", "AsyncVm"]
 
@@ -104,7 +104,7 @@ class AsyncVm:
         self.vm.signal(signal)
 
     def kill(self) -> None:
-        """Kills the VMM."""
+        """See :meth:`stockade.Vm.kill`."""
         self.vm.kill()
 
     async def stop(self, grace: float = 5.0) -> ExitStatus:
@@ -114,7 +114,10 @@ class AsyncVm:
             return await self.wait(grace)
         except StillRunning:
             self.vm.kill()
-            return await self.wait()
+        try:
+            return await self.wait(KILL_TIMEOUT)
+        except StillRunning:
+            raise self.vm._not_ended() from None
 
     def log(self, size: int = LOG_SIZE) -> str:
         """See :meth:`stockade.Vm.log`."""

@@ -286,6 +286,8 @@ class Jail:
     def teardown(self) -> None:
         """Kills the VMM if it runs, and removes the jail. A second call does nothing.
 
+        Killed processes have five seconds to exit.
+
         :raises LeftBehind: if a part of the jail could not be removed; it remains on the receipt for ``stockade gc``
         """
         if self._owner != os.getpid():

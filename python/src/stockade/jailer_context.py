@@ -295,6 +295,7 @@ class JailerContext:
         """Kill all processes of the jail, and remove everything that this context or the jailer created for it.
 
         This covers the values that the fields had at the set-up, and the current ones. A second call does nothing.
+        Killed processes have five seconds to exit.
         Objects that cannot be removed remain on the receipt for ``stockade gc``, with a ``ResourceWarning``.
         """
         if self._adopted and self._owning_pid != os.getpid():

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import select
-import signal as signals
 import time
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
@@ -21,6 +20,9 @@ StrPath = Union[str, "os.PathLike[str]"]
 
 # Calls into the library take at most this time in seconds, so that Python can handle signals between them.
 _PIECE = 0.1
+
+# The time that killed processes have to exit, in seconds.
+KILL_TIMEOUT = 5.0
 
 
 # The default of the bytes that Vm.log returns.
@@ -143,24 +145,34 @@ class Vm:
         self._running.signal(int(signal))
 
     def kill(self) -> None:
-        """Kills the VMM."""
-        self.signal(signals.SIGKILL)
+        """Kills the VMM and the other processes in the jail's cgroups, frozen ones too. Waits for none of them.
+
+        Does nothing after the VMM's exit.
+        """
+        if self.poll() is None:
+            self._running.kill()
 
     def stop(self, grace: float = 5.0) -> ExitStatus:
-        """Sends SIGTERM to the VMM, and kills it after a grace period.
+        """Sends SIGTERM to the VMM, and kills it after a grace period. A frozen jail is thawed first.
+
+        Returns after at most the grace period and five seconds.
 
         A VMM that is the first process of its pid namespace (``new_pid_ns``) and does not catch SIGTERM is killed at
         once, because the kernel drops the signal. The logger ``stockade`` gets a warning of it, and of a VMM that ignores
         the signal.
 
         :param grace: the grace period in seconds
+        :raises StillRunning: if the VMM has not exited five seconds after it was killed; the text has the reason
         """
         grace = self._ask_to_exit(grace)
         try:
             return self.wait(grace)
         except StillRunning:
             self.kill()
-            return self.wait()
+        try:
+            return self.wait(KILL_TIMEOUT)
+        except StillRunning:
+            raise self._not_ended() from None
 
     def log(self, size: int = LOG_SIZE) -> str:
         """The end of the VMM's output. After the jail's removal, at most 1 MiB of it.
@@ -190,6 +202,8 @@ class Vm:
 
     def _ask_to_exit(self, grace: float) -> float:
         """Sends SIGTERM, and returns the grace period: none if the kernel drops the signal."""
+        if self.poll() is not None:
+            return grace
         unheeded = self._running.ask_to_exit()
         if unheeded is None:
             return grace
@@ -197,6 +211,10 @@ class Vm:
         consequence = "killing it now" if is_dropped else "it is killed after the grace period"
         _LOGGER.warning("the VMM of jail %s %s; %s", self._id, reason, consequence)
         return 0.0 if is_dropped else grace
+
+    def _not_ended(self) -> StillRunning:
+        """The error of a VMM that was killed and has not exited."""
+        return StillRunning(self._running.not_ended())
 
     def _wait_until(self, deadline: float) -> bool:
         """Waits at the VMM's pidfd, or at its monitor's after the VMM's exit; False after the deadline."""

@@ -4,5 +4,4 @@ pub mod audit;
 pub mod doctor;
 mod finding;
 pub mod snapshot;
-mod user_namespace;
 mod walk;

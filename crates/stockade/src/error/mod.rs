@@ -72,7 +72,7 @@ pub enum Error {
     #[error("this host has no cgroup controller '{0}'")]
     NoController(String),
     /// An operation on the host failed.
-    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(*operation, argument, *.cause))]
+    #[error("cannot {operation} {}: {}{}", quoted(argument), Reason(*.cause), fix(*.operation, argument, *.cause))]
     Operation {
         /// The operation.
         operation: Operation,
@@ -434,9 +434,20 @@ fn fix(operation: Operation, argument: &str, cause: Errno) -> &'static str {
          them out"
     } else if cause == Errno::NOENT && [BOOT_ID, MISC, OWN_MOUNTS, OWN_TABLE].contains(&argument) {
         "; mount a procfs at /proc, without the option subset=pid"
+    } else if cause == Errno::PERM && matches!(operation, Operation::Mark | Operation::ReadMark) {
+        "; run stockade with CAP_SYS_ADMIN, in the initial user namespace"
+    } else if cause == Errno::ACCESS && is_of_process(operation, argument) {
+        "; run stockade with CAP_SYS_PTRACE, in the initial user namespace"
     } else {
         ""
     }
+}
+
+/// Whether an operation looks at another process.
+fn is_of_process(operation: Operation, argument: &str) -> bool {
+    let in_proc =
+        argument.strip_prefix("/proc/").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    in_proc || (operation == Operation::Inspect && argument.starts_with("process "))
 }
 
 #[cfg(test)]

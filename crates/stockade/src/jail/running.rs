@@ -201,6 +201,11 @@ impl Running {
         self.signal(Signal::KILL).and(killed)
     }
 
+    /// The error of a VMM that was killed and has not exited, with the reason.
+    pub fn not_ended(&self) -> Error {
+        self.jail.receipt.not_ended()
+    }
+
     /// Ends the patience for processes that were killed and do not exit: a teardown waits for none of them.
     pub fn give_up(&mut self) {
         self.jail.ctx.patience.end();

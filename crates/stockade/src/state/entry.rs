@@ -178,7 +178,7 @@ impl Lock {
     /// Its creator was killed before it created anything else, or after it had removed everything else. Other
     /// directories in the state directory are not touched.
     pub(crate) fn remove_unused(self) -> Result<()> {
-        if mark::read(self.directory.as_fd()).context(Operation::Inspect, &self.path)?
+        if mark::read(self.directory.as_fd()).context(Operation::ReadMark, &self.path)?
             != Mark::Is(ENTRY_MARK.into())
         {
             return Ok(());

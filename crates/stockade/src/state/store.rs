@@ -189,9 +189,10 @@ impl Store {
         for _ in 0..ATTEMPTS {
             make_marked(&self.directory, &nonce)?;
             match make_with_mark(&path, PRIVATE, ENTRY_MARK, &nonce) {
-                Ok(()) | Err(Errno::EXIST) => (),
-                Err(Errno::NOENT) => continue,
-                Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
+                Ok(()) => (),
+                Err(error) if error.cause == Errno::EXIST => (),
+                Err(error) if error.cause == Errno::NOENT => continue,
+                Err(error) => return Err(error.into()),
             }
             if let Some(lock) = self.try_lock(id)? {
                 return Ok(lock);

@@ -243,9 +243,9 @@ fn other_jail_of(cgroup: &HostPath, nonce: &Nonce) -> Result<Option<HostPath>> {
         Err(Errno::NOENT) => return Ok(None),
         Err(cause) => return Err(cause).context(Operation::Open, cgroup),
     };
-    let owner = mark::read(opened.as_fd()).context(Operation::Inspect, cgroup)?;
+    let owner = mark::read(opened.as_fd()).context(Operation::ReadMark, cgroup)?;
     let Some(other) = owner.nonce().filter(|owner| owner != nonce) else { return Ok(None) };
-    let jail = mark::read_jail(opened.as_fd()).context(Operation::Inspect, cgroup)?;
+    let jail = mark::read_jail(opened.as_fd()).context(Operation::ReadMark, cgroup)?;
     // stockade 0.1 recorded none.
     let Some(jail) = jail.map(HostPath::from) else { return Ok(None) };
     let marker = jail.join(own_name(&other));
@@ -267,7 +267,12 @@ fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<
             match mark_own(directory, nonce, ctx) {
                 // Another jail of this name has just removed it as a left-over.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                marked => return marked,
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    // Empty and without a mark, so no later undo could know it.
+                    let _ = rustix::fs::rmdir(directory.as_path());
+                    return Err(error);
+                }
             }
         }
         check_existing(directory, exclusive, ctx)?;
@@ -289,7 +294,7 @@ fn make_own(directory: &HostPath, exclusive: bool, ctx: &StepContext) -> Result<
 fn mark_own(directory: &HostPath, nonce: &Nonce, ctx: &StepContext) -> Result<()> {
     let opened = open(directory).context(Operation::Open, directory)?;
     mark::set_of_jail(opened.as_fd(), nonce, ctx.layout.jail_dir().as_path())
-        .context(Operation::CreateDirectory, directory)
+        .context(Operation::Mark, directory)
 }
 
 /// Empties and removes the jail's own cgroup. A cgroup of another jail stays.
@@ -328,10 +333,10 @@ pub(crate) fn is_of_another(directory: &HostPath, nonce: &Nonce) -> bool {
 /// Whether a process is in a cgroup that may be the jail's own. True also if that cannot be found out.
 pub(crate) fn may_be_in_use(directory: &HostPath, nonce: &Nonce) -> bool {
     match owner_of(directory, nonce) {
-        // Without CAP_SYS_ADMIN on the host, a mark cannot be read.
         Ok(Some(MarkOwner::This | MarkOwner::Unknown)) => cgroup::is_in_use(directory).unwrap_or(true),
         Ok(Some(MarkOwner::Other) | None) => false,
-        Err(_) => true,
+        // Without CAP_SYS_ADMIN on the host, a mark cannot be read.
+        Err(_) => cgroup::is_in_use(directory).unwrap_or(true),
     }
 }
 
@@ -339,7 +344,7 @@ pub(crate) fn may_be_in_use(directory: &HostPath, nonce: &Nonce) -> bool {
 fn owner_of(directory: &HostPath, nonce: &Nonce) -> Result<Option<MarkOwner>> {
     match open(directory) {
         Ok(opened) => {
-            let mark = mark::read(opened.as_fd()).context(Operation::Inspect, directory)?;
+            let mark = mark::read(opened.as_fd()).context(Operation::ReadMark, directory)?;
             Ok(Some(mark.owner(Some(nonce))))
         }
         Err(Errno::NOENT) => Ok(None),

@@ -247,7 +247,7 @@ fn read_pid(tree: &JailRoot, layout: &Layout) -> Option<i32> {
 
 fn remove_cgroup(path: &HostPath, ctx: &StepContext) -> Result<UndoOutcome> {
     let Some(opened) = open(path)? else { return Ok(UndoOutcome::NeverThere) };
-    let found = mark::read(opened.as_fd()).context(Operation::Inspect, path)?;
+    let found = mark::read(opened.as_fd()).context(Operation::ReadMark, path)?;
     match found.owner(ctx.mark.as_ref()) {
         MarkOwner::Other => Ok(kept_for_another()),
         // The program that created it sets no mark.

@@ -44,6 +44,10 @@ pub enum Operation {
     MakeNode,
     /// Read the attributes of a file.
     Inspect,
+    /// Mark a directory as created by stockade.
+    Mark,
+    /// Read the mark of a directory.
+    ReadMark,
     /// Clone a mount of a file or directory of the host.
     Bind,
     /// Mount a filesystem.
@@ -85,6 +89,8 @@ impl fmt::Display for Operation {
             Self::ChangeMode => "change the mode of",
             Self::MakeNode => "make device node",
             Self::Inspect => "inspect",
+            Self::Mark => "mark",
+            Self::ReadMark => "read the mark of",
             Self::Bind => "bind",
             Self::Mount => "mount",
             Self::Unmount => "unmount",

@@ -26,6 +26,7 @@ pub(crate) mod remove_tree;
 pub(crate) mod rooted;
 pub(crate) mod stuck;
 pub(crate) mod unheeded;
+pub(crate) mod user_namespace;
 
 pub use copy::{OnProgress, Progress};
 pub use process::ProcessRef;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::error::{Context, Operation, Result};
 use crate::spec::{HostPath, Nonce};
+use crate::sys::directory_names::entries;
 use crate::sys::mark::{self, Mark};
 use crate::sys::modes::{self, PUBLIC};
 use crate::sys::open::open_directory;
@@ -55,43 +56,35 @@ pub(crate) fn make_marked(path: &HostPath, nonce: &Nonce) -> Result<()> {
             make_marked(&parent.to_owned().into(), nonce)?;
         }
         match make_with_mark(path, PUBLIC, SHARED, nonce) {
-            Err(cause @ (Errno::NOENT | Errno::EXIST)) => last = cause,
-            created => return created.context(Operation::CreateDirectory, path),
+            Err(error) if matches!(error.cause, Errno::NOENT | Errno::EXIST) => last = error.cause,
+            created => return created,
         }
     }
     Err(last).context(Operation::CreateDirectory, path)
 }
 
 /// Creates a directory that carries `text` as its mark from the moment it has its name.
-pub(crate) fn make_with_mark(
-    path: &HostPath,
-    mode: u32,
-    text: &str,
-    nonce: &Nonce,
-) -> std::result::Result<(), Errno> {
+pub(crate) fn make_with_mark(path: &HostPath, mode: u32, text: &str, nonce: &Nonce) -> Result<()> {
     let temporary_path = temporary_path(path.as_path(), nonce);
     match rustix::fs::mkdir(temporary_path.as_path(), Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => (),
-        Err(cause) => return Err(cause),
+        Err(cause) => return Err(cause).context(Operation::CreateDirectory, path),
     }
-    let created = open_directory(CWD, temporary_path.as_path(), ResolveFlags::empty())
-        .and_then(|directory| {
-            modes::set_mode(&directory, mode)?;
-            mark::set(directory.as_fd(), text)
-        })
-        .and_then(|()| {
-            rustix::fs::renameat_with(
-                CWD,
-                temporary_path.as_path(),
-                CWD,
-                path.as_path(),
-                RenameFlags::NOREPLACE,
-            )
-        });
+    let created = mark_and_name(temporary_path.as_path(), path, mode, text);
     if created.is_err() {
         let _ = rustix::fs::rmdir(temporary_path.as_path());
     }
     created
+}
+
+/// Gives a new directory its mode, its mark and its name.
+fn mark_and_name(temporary: &Path, path: &HostPath, mode: u32, text: &str) -> Result<()> {
+    let directory = open_directory(CWD, temporary, ResolveFlags::empty());
+    let directory = directory.context(Operation::CreateDirectory, path)?;
+    modes::set_mode(&directory, mode).context(Operation::CreateDirectory, path)?;
+    mark::set(directory.as_fd(), text).context(Operation::Mark, path)?;
+    rustix::fs::renameat_with(CWD, temporary, CWD, path.as_path(), RenameFlags::NOREPLACE)
+        .context(Operation::CreateDirectory, path)
 }
 
 /// Removes a directory if it is empty and carries stockade's mark, then those above it on the same conditions.
@@ -108,10 +101,14 @@ pub(crate) fn remove_if_marked_and_empty(path: &HostPath) -> Result<Removal> {
             Err(Errno::NOENT) => continue,
             Err(cause) => return Err(cause).context(Operation::Open, path.display()),
         };
-        if mark::read(directory.as_fd()).context(Operation::Inspect, path.display())?
-            != Mark::Is(SHARED.into())
-        {
-            return Ok(keep(path, outcome, "stockade did not create it"));
+        match mark::read(directory.as_fd()) {
+            Ok(mark) if mark == Mark::Is(SHARED.into()) => (),
+            Ok(_) => return Ok(keep(path, outcome, "stockade did not create it")),
+            // It stays, with whatever mark.
+            Err(Errno::PERM) if entries(directory.as_fd(), 1).is_ok_and(|one| !one.is_empty()) => {
+                return Ok(keep(path, outcome, "other jails use it"));
+            }
+            Err(cause) => return Err(cause).context(Operation::ReadMark, path.display()),
         }
         match rustix::fs::rmdir(path) {
             Ok(()) => outcome = Removal::Removed,

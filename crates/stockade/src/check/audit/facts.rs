@@ -11,7 +11,6 @@ use stockade_syscalls::namespace::{KINDS, namespace_file};
 
 use super::limits;
 use super::tree::TreeFacts;
-use crate::check::user_namespace::is_in_initial_user_namespace;
 use crate::error::{Context, Error, Operation, Result};
 use crate::spec::known::{Known, known};
 use crate::spec::{JailId, Reason};
@@ -20,6 +19,7 @@ use crate::sys::file_id::FileId;
 use crate::sys::mounts::Mount;
 use crate::sys::process::{mounts_of, shown_as};
 use crate::sys::procfs::{field, process_file, read_file};
+use crate::sys::user_namespace::is_in_initial_user_namespace;
 
 /// The facts about a VMM and its jail. A plain structure: a test can write one by hand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -19,8 +19,8 @@ use crate::sys::mounts;
 use crate::sys::procfs::{read, read_file};
 
 use super::trials::Trials;
-use crate::check::user_namespace::try_is_initial;
 use crate::spec::known::{Known, known};
+use crate::sys::user_namespace::try_is_initial;
 
 /// The jails for which a host is checked.
 #[derive(Clone, Debug)]
