@@ -378,6 +378,11 @@ fn files_in_the_jails_own_directory_are_shared() {
         assert_eq!((owner_of(&log), owner_of(&elsewhere)), (JAILS, (0, 0)));
         let left: Vec<_> = fs::read_dir(root(&adopted).join("logs")).unwrap().flatten().collect();
         assert_eq!(left.len(), 1, "no temporary name remains");
+        // Where nothing can be placed, no owner changes.
+        fs::create_dir(root(&adopted).join("elsewhere")).unwrap();
+        assert!(adopted.share(&elsewhere, OWNER, Sharing::Always).is_err());
+        assert_eq!(owner_of(&elsewhere), (0, 0));
+        fs::remove_dir(root(&adopted).join("elsewhere")).unwrap();
         adopted.share(&elsewhere, OWNER, Sharing::Always).unwrap().unwrap();
         assert_eq!(owner_of(&elsewhere), JAILS);
     });

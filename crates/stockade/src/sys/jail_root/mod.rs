@@ -267,10 +267,10 @@ impl JailRoot {
         self.share_file(file, path, None)
     }
 
-    /// The same, for a file of any kind that gets another owner before it has its name.
+    /// The same, for a file of any kind, which gets another owner.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::link_file`]. The file has its old owner if it cannot be linked there.
+    /// Returns the errors of [`Self::link_file`]. The file has its old owner then, and nothing has its name.
     pub(crate) fn share_file(
         &self,
         file: BorrowedFd<'_>,
@@ -282,11 +282,12 @@ impl JailRoot {
         let temporary = Temporary::new(parent.as_fd(), at.clone());
         rustix::fs::linkat(file, c"", &parent, temporary.name(), AtFlags::EMPTY_PATH)
             .context(Operation::Link, &at)?;
-        if let Some(owner) = owner {
-            // By the file descriptor: the jail's uid may have exchanged the name.
-            change_owner(file, owner).context(Operation::ChangeOwner, &at)?;
-        }
-        temporary.rename(name, file, RenameFlags::empty())
+        temporary.rename(name, file, RenameFlags::empty())?;
+        let Some(owner) = owner else { return Ok(()) };
+        // By the file descriptor: the jail's uid may have exchanged the name since.
+        change_owner(file, owner).context(Operation::ChangeOwner, &at).inspect_err(|_| {
+            remove(parent.as_fd(), name, &at);
+        })
     }
 
     /// Opens a regular file of the tree for reading, which the jail's uid may replace at any time.
