@@ -58,7 +58,7 @@ def test_the_log_fifo_is_read_while_the_vmm_writes(microvm: Factory) -> None:
 def test_a_log_file_and_a_metrics_file_are_read_by_the_caller(microvm: Factory) -> None:
     vm = microvm()
     vm.jailer.setup()
-    # Files of the session, not in the jail's own directory: they were made for this jail, as the argument says.
+    # Files of the session, not in the jail's own directory: `share` declares that they were created for this jail.
     log, metrics = vm.path / "log", vm.path / "metrics"
     for file in (log, metrics):
         file.touch()

@@ -114,7 +114,7 @@ impl Adopted {
     /// Places a file: shares it if it may be shared, otherwise it becomes a hard link if possible.
     ///
     /// # Arguments
-    /// `share`: whether every file may be shared, or none; with None those that were made for the jail.
+    /// `share`: whether every file may be shared, or none; with None those that were created for the jail.
     #[pyo3(signature = (source, name, uid, gid, share))]
     fn place(
         &self,

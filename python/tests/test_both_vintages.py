@@ -77,7 +77,7 @@ def test_a_named_pipe(guard: Guard, make: Make, share: Any) -> None:
     context, pipe = make(share=share), guard.directory / "pipe"
     os.mkfifo(pipe)
     if share is False:
-        with pytest.raises(InvalidSpec, match=f"^file_path: '{pipe}' was not made for this jail"):
+        with pytest.raises(InvalidSpec, match=f"^file_path: '{pipe}' was not created for this jail"):
             place(context, pipe)
         os.chown(pipe, UID, GID)
     placed = place(context, pipe)
@@ -103,7 +103,7 @@ def test_a_named_pipe_of_another_user_is_refused(guard: Guard, make: Make, other
     context, pipe = make(), guard.directory / "pipe"
     os.mkfifo(pipe)
     os.chown(pipe, *others)
-    with pytest.raises(InvalidSpec, match="was not made for this jail"):
+    with pytest.raises(InvalidSpec, match="was not created for this jail"):
         place(context, pipe)
     assert owner(pipe) == others
     assert owner(place(context, pipe, share=True)) == (UID, GID)
@@ -350,7 +350,7 @@ def test_a_foreign_mount_is_left_with_a_warning(guard: Guard, make: Make) -> Non
     assert guard.stockade("gc").returncode == 0
 
 
-def test_a_file_behind_a_mount_in_the_own_directory_keeps_its_owner(guard: Guard, make: Make) -> None:
+def test_a_file_behind_a_mount_keeps_its_owner(guard: Guard, make: Make) -> None:
     context, file = make(), guard.file("image")
     context.setup()
     mounted = own_file(context, "file").parent / "mounted"

@@ -1,4 +1,4 @@
-"""Nothing on the host changes owner that was not made for the jail: random trees of files, links and owners."""
+"""Nothing on the host changes owner that was not created for the jail: random trees of files, links and owners."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Tree:
         return [Path(at, name) for top in tops for at, below, names in os.walk(top) for name in [*below, *names]]
 
     def may_change(self, sources: List[Path]) -> Set[int]:
-        """The files that were made for the jail, by their inodes: computed before anything is placed."""
+        """The files that were created for the jail, by their inodes: computed before anything is placed."""
         names: Dict[int, List[Path]] = {}
         for path in self.everything():
             names.setdefault(path.lstat().st_ino, []).append(path)

@@ -434,7 +434,7 @@ def test_b_the_command_line_runs_after_the_interpreter(guard: Guard) -> None:
     subprocess.run([str(guard.jailer), *done.stdout.split(), "--", "sleep"], check=True, timeout=20)
     pid = int((root / "stockade-probe.pid").read_text())
     assert is_running(pid)
-    # Nobody cleans up any more: that is the task of gc.
+    # No context is left, so this is the task of gc.
     collected = guard.stockade("gc")
     assert collected.returncode == 0, collected.stderr
     assert not is_running(pid) and not guard.base.exists()

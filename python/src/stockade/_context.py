@@ -95,7 +95,7 @@ class Context:
 
     share: Optional[bool] = None
     """Which files :meth:`jailed_path` gives to uid:gid, as hard links: True for every file, False for none. With None
-    those that were made for this jail: in its own directory, and named pipes and sockets of the caller."""
+    those that were created for this jail: in its own directory, and named pipes and sockets of the caller."""
 
     _uses_ramfs = False
     # The jails that this context adopted, and the pid of the owning process.

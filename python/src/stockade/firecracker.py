@@ -53,7 +53,7 @@ class NetNs:
         if self.id not in _NAMESPACES:
             options = _stockade.AdoptOptions(netns=self.id)
             state_dir = default_state_dir()
-            # A receipt needs a base, which is not created if it exists. The state directory exists by then.
+            # A receipt needs a base, which is not created if it exists, as the state directory does.
             namespace = _stockade.adopt(state_dir, unused_name(), state_dir, None, options)
             _NAMESPACES[self.id] = (os.getpid(), namespace)
 
@@ -198,7 +198,7 @@ class JailerContext(Context):
         :param file_path: the path on the host
         :param create: whether to place the file
         :param subdir: the directory in the jail, with or without a leading slash
-        :param share: whether to share this file; with None as the field :attr:`share` says
+        :param share: whether to share this file; with None the field :attr:`share`
         :raises InvalidSpec: if ``subdir`` leaves the jail, or if it is a socket or named pipe that cannot be shared
         :raises OSError: if the file does not exist or is a directory
         """

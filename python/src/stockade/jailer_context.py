@@ -122,7 +122,7 @@ class JailerContext(Context):
         :param file_path: the path on the host
         :param create: whether to place the file
         :param create_jail: whether to create the jail's root
-        :param share: whether to share this file; with None as the field :attr:`share` says
+        :param share: whether to share this file; with None the field :attr:`share`
         :raises InvalidSpec: if it is a socket or named pipe that cannot be shared
         :raises OSError: if the file does not exist or is a directory
         """

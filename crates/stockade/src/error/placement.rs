@@ -62,8 +62,8 @@ pub enum PlacementError {
     /// A source that cannot be placed by this method.
     #[error("'{}' cannot be placed by {how}; use `node` for devices, `bind` for sockets and named pipes, `link` or `reflink` for files, `bind` or `copy` for files and directories", .0.display(), how = .1)]
     UnsupportedMethod(PathBuf, How),
-    /// A socket or named pipe that was not made for the jail, and the owner that it would get.
-    #[error("'{}' was not made for this jail: it belongs to another user or has further hard links, and sharing it would give it to {owner}; create it for this jail, or share every file", .0.display(), owner = .1)]
+    /// A socket or named pipe that was not created for the jail, and the owner that it would get.
+    #[error("'{}' was not created for this jail: it belongs to another user or has further hard links, and sharing it would give it to {owner}; create it for this jail, or share every file", .0.display(), owner = .1)]
     NotShared(PathBuf, Owner),
     /// A socket or named pipe that is on another mount than the jail.
     #[error("'{}' is a socket or a named pipe on another filesystem than the jail, and a hard link cannot share it; create it beside the jail's base", .0.display())]

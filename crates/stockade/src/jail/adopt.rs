@@ -139,7 +139,7 @@ impl Adopted {
         let tree = ctx.tree()?;
         let placement = placement.into();
         let (path, step) = match path_in_root(&ctx.layout, placement.source())? {
-            // Opened beneath the root, and never resolved: the jail's uid may replace it meanwhile.
+            // Opened beneath the root, and never resolved: the jail's uid may replace it at any time.
             Some(below) => {
                 let path = placement.target_or(&below)?;
                 (path.clone(), PlacedFile::copy(ctx.layout.root().join(below), path, owner).into())
@@ -164,7 +164,7 @@ impl Adopted {
     /// `sharing`: which files may get another owner.
     ///
     /// # Errors
-    /// * [`PlacementError::NotShared`] if a socket or named pipe was not made for the jail
+    /// * [`PlacementError::NotShared`] if a socket or named pipe was not created for the jail
     /// * [`PlacementError::SharedElsewhere`] if a socket or named pipe is on another mount
     /// * [`PlacementError::SymlinkInJail`] if the path leads through the jail's root by a symbolic link
     /// * the errors of [`Created::place`](crate::Created::place)

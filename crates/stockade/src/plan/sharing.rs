@@ -1,6 +1,6 @@
 //! Which files of the host a jail shares: a hard link that gets the jail's owner.
 //!
-//! The owner of a file belongs to all its names. So sharing is only for files that were made for the jail, and what is
+//! The owner of a file belongs to all its names. So sharing is only for files that were created for the jail, and what is
 //! checked, linked and changed is one open file.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ use crate::sys::open::{INSIDE, open_directory};
 pub enum Sharing {
     /// None. A socket or named pipe must belong to the jail's owner already.
     Never,
-    /// Those that were made for the jail: regular files, sockets and named pipes in the jail's own directory, and
+    /// Those that were created for the jail: regular files, sockets and named pipes in the jail's own directory, and
     /// sockets and named pipes of the caller or the jail's owner elsewhere. None with a hard link elsewhere.
     #[default]
     OwnDirectory,
