@@ -491,30 +491,29 @@ fn a_race_for_a_source_in_the_root_reaches_no_file_of_the_host() {
             let cwd = rustix::fs::CWD;
             let _ = rustix::fs::renameat_with(cwd, one, cwd, other, rustix::fs::RenameFlags::EXCHANGE);
         };
-        let mut placed = 0;
-        std::thread::scope(|scope| {
+        let mut place = |number: usize| {
+            let source = root.join(["file", "directory/file"][number % 2]);
+            let placement = Placement::new(&source).named("placed");
+            let outcome = if number % 3 == 0 {
+                adopted.share(placement, OWNER, Sharing::Always).map(|shared| shared.is_some())
+            } else {
+                adopted.place(placement, OWNER).map(|_| true)
+            };
+            outcome.is_ok_and(|is_placed| is_placed).then(|| fs::read_to_string(root.join("placed")).unwrap())
+        };
+        let contents: Vec<String> = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                     exchange("file");
                     exchange("directory");
                 }
             });
-            for number in 0..4000 {
-                let source = root.join(["file", "directory/file"][number % 2]);
-                let placement = Placement::new(&source).named("placed");
-                let outcome = if number % 3 == 0 {
-                    adopted.share(placement, OWNER, Sharing::Always).map(|shared| shared.is_some())
-                } else {
-                    adopted.place(placement, OWNER).map(|_| true)
-                };
-                if outcome.is_ok_and(|is_placed| is_placed) {
-                    placed += 1;
-                    assert_eq!(fs::read_to_string(root.join("placed")).unwrap(), "own");
-                }
-            }
+            let contents = (0..4000).filter_map(&mut place).collect();
             is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            contents
         });
-        assert!(placed > 0, "some placements succeed");
+        assert!(!contents.is_empty(), "some placements succeed");
+        assert!(contents.iter().all(|content| content == "own"), "a file of the host is in the jail");
         let facts = victims.join("file").metadata().unwrap();
         assert_eq!((owner_of(&victims.join("file")), facts.nlink()), ((0, 0), 1));
     });
