@@ -1,11 +1,11 @@
 //! Adopted jails: the caller's `jailer` creates them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use stockade::spec::{HostPath, JailId, JailPath, Owner};
 use stockade::steps::Ramfs;
-use stockade::{AdoptSpec, Error, How, Layout, Placement, Store};
+use stockade::{AdoptSpec, Error, How, Layout, Placement, Sharing, Store};
 
 use crate::errors::Raise;
 use crate::handle::{Handle, Leftovers, leftovers};
@@ -53,7 +53,8 @@ pub(crate) struct Adopted(Handle<stockade::Adopted>);
 /// Adopts a jail.
 ///
 /// # Arguments
-/// `jail`: the names of the executable and the jail; with None only the base is created.
+/// `jail`: the names of the executable and the jail; or the directory of a lone root, relative to the base, and `"."`.
+/// With None only the base is created.
 #[pyfunction]
 pub(crate) fn adopt(
     py: Python<'_>,
@@ -67,7 +68,10 @@ pub(crate) fn adopt(
     py.detach(|| {
         let store = Store::new(&state_dir).of_argument("state_dir")?;
         let base = HostPath::future_directory(&base).of_argument("chroot_base")?;
-        let jail = jail.map(|(exec_name, id)| Layout::named(base.clone(), &exec_name, &id));
+        let jail = jail.map(|(exec_name, id)| match id.as_str() {
+            "." => Layout::lone_root(base.clone(), Path::new(&exec_name)),
+            id => Layout::named(base.clone(), &exec_name, id),
+        });
         let jail = jail.transpose().of_argument("jailer_id")?;
         let adopted = store.adopt(&AdoptSpec { name, base, jail, options: options.0 }).or_raise()?;
         Ok(Adopted(Handle::new(adopted)))
@@ -95,28 +99,57 @@ impl Adopted {
         self.0.with(py, |jail| jail.make_root().or_raise())
     }
 
-    /// A file becomes a hard link if possible, unless `copy` is set.
+    /// Creates the directories on the way to a path in the jail.
+    fn make_parents(&self, py: Python<'_>, path: PathBuf, uid: u32, gid: u32) -> PyResult<()> {
+        let path = JailPath::new(path).of_argument("subdir")?;
+        self.0.with(py, |jail| jail.make_parents(&path, Owner { uid, gid }).or_raise())
+    }
+
+    /// Copies a file.
+    fn copy(&self, py: Python<'_>, source: PathBuf, name: PathBuf, uid: u32, gid: u32) -> PyResult<()> {
+        let placement = Placement::new(source).named(name).how(How::Copy);
+        self.0.with(py, |jail| jail.place(placement, Owner { uid, gid }).of_argument("file_path").map(drop))
+    }
+
+    /// Places a file: shares it if it may be shared, otherwise it becomes a hard link if possible.
+    ///
+    /// # Arguments
+    /// `share`: whether every file may be shared, or none; with None those that were created for the jail.
+    #[pyo3(signature = (source, name, uid, gid, share))]
     fn place(
         &self,
         py: Python<'_>,
         source: PathBuf,
         name: PathBuf,
-        copy: bool,
         uid: u32,
         gid: u32,
-    ) -> PyResult<String> {
+        share: Option<bool>,
+    ) -> PyResult<()> {
         let (placement, owner) = (Placement::new(source).named(name), Owner { uid, gid });
+        let sharing = match share {
+            None => Sharing::OwnDirectory,
+            Some(true) => Sharing::Always,
+            Some(false) => Sharing::Never,
+        };
         self.0.with(py, |jail| {
-            let placed = if copy {
-                jail.place(placement.how(How::Copy), owner)
-            } else {
-                match jail.place(placement.clone().how(How::Link), owner) {
-                    // The file has another owner, is on another file system, or is a device.
-                    Err(Error::Placement(_)) => jail.place(placement, owner),
-                    placed => placed,
-                }
+            if jail.share(placement.clone(), owner, sharing).of_argument("file_path")?.is_some() {
+                return Ok(());
+            }
+            let placed = match jail.place(placement.clone().how(How::Link), owner) {
+                // The file has another owner, is on another file system, or is a device.
+                Err(Error::Placement(_)) => jail.place(placement, owner),
+                placed => placed,
             };
-            Ok(placed.of_argument("file_path")?.to_string())
+            placed.of_argument("file_path").map(drop)
+        })
+    }
+
+    /// Leaves the jail to `stockade gc`, which removes it after the end of this process.
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.consume(py, |jail| {
+            // Its lock stays until then.
+            std::mem::forget(jail);
+            Ok(())
         })
     }
 

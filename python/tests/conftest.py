@@ -9,17 +9,21 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Callable, Dict, Iterator, List, Set, Union
 
 import pytest
 
-from stockade import JailerContext
+from stockade import JailerContext, firecracker
 
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parents[2]
 UID, GID = 12345, 12346
+
+# The class of May 2023, and that of today.
+AnyContext = Union[JailerContext, firecracker.JailerContext]
 _COUNT = itertools.count()
 
 
@@ -59,11 +63,11 @@ def is_running(pid: int) -> bool:
 
 
 def running_probes() -> Set[int]:
-    """The running probes, which tests use as VMMs."""
+    """The running probes and stand-ins, which tests use as VMMs."""
     found = set()
     for entry in os.listdir("/proc"):
         try:
-            if entry.isdigit() and Path(f"/proc/{entry}/comm").read_text() == "stockade-probe\n":
+            if entry.isdigit() and Path(f"/proc/{entry}/comm").read_text() in ("stockade-probe\n", "stand-in\n"):
                 found.add(int(entry))
         except OSError:
             continue
@@ -112,7 +116,13 @@ class Guard:
         exec_file = fields.pop("exec_file", str(self.vmm))
         return JailerContext(self.named(suffix), exec_file, **fields)
 
-    def start(self, context: JailerContext, *arguments: str) -> int:
+    def today(self, suffix: str = "vm", **fields: Any) -> firecracker.JailerContext:
+        """The class of today's framework."""
+        fields = {"uid": UID, "gid": GID, "chroot_base": str(self.base), **fields}
+        exec_file = fields.pop("exec_file", self.vmm)
+        return firecracker.JailerContext(self.named(suffix), exec_file, **fields)
+
+    def start(self, context: AnyContext, *arguments: str) -> int:
         """Starts the jailer, as a test author would, and returns the pid of the VMM or the jailer."""
         parameters = context.construct_param_list()
         separator = [] if "--" in parameters else ["--"]
@@ -124,7 +134,7 @@ class Guard:
         self.processes.append(process)
         return process.pid
 
-    def pid(self, context: JailerContext) -> int:
+    def pid(self, context: AnyContext) -> int:
         name = Path(context.exec_file).name
         return int(Path(context.chroot_path(), f"{name}.pid").read_text())
 
@@ -143,6 +153,9 @@ class Guard:
             # By design parent cgroups outlive their jails, but not the test.
             for directory, _, _ in os.walk(mount / self.name, topdown=False):
                 os.rmdir(directory)
+        # A test that failed may have left these, which would live as long as the interpreter.
+        for context in firecracker.alive():
+            context.cleanup()
         leaks = self.snapshot() - self.before
         leaks |= {str(path) for path in (self.base, self.state) if path.exists()}
         for leak in leaks:
@@ -181,3 +194,11 @@ def ramfs_mounts(under: "os.PathLike[str] | str") -> List[str]:
     lines = Path("/proc/mounts").read_text().splitlines()
     return [line for line in lines if f" {os.fspath(under)}" in line and " ramfs " in line]
 
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Waits for something that another process does."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} does not happen"
+        time.sleep(0.002)

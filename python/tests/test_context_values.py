@@ -38,8 +38,10 @@ def test_s1_the_signature_is_firecrackers() -> None:
     parameters = list(inspect.signature(JailerContext.__init__).parameters)
     assert parameters == [
         "self", "jailer_id", "exec_file", "uid", "gid", "chroot_base", "netns", "daemonize", "new_pid_ns",
-        "cgroups", "resource_limits", "cgroup_ver", "parent_cgroup", "extra_args",
+        "cgroups", "resource_limits", "cgroup_ver", "parent_cgroup", "share", "extra_args",
     ]  # fmt: skip
+    kinds = inspect.signature(JailerContext.__init__).parameters
+    assert kinds["share"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize(
@@ -59,9 +61,11 @@ def test_s1_the_signature_is_firecrackers() -> None:
     }.items(),
 )
 def test_s1_a_method_has_firecrackers_arguments(method: str, parameters: List[str]) -> None:
-    signature = inspect.signature(getattr(JailerContext, method))
-    assert list(signature.parameters) == parameters
-    assert all(p.default in (inspect.Parameter.empty, False) for p in signature.parameters.values())
+    found = inspect.signature(getattr(JailerContext, method)).parameters.values()
+    firecrackers = [p for p in found if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert [p.name for p in firecrackers] == parameters
+    assert all(p.default in (inspect.Parameter.empty, False) for p in firecrackers)
+    assert [p.name for p in found if p not in firecrackers] == (["share"] if method == "jailed_path" else [])
 
 
 def test_s1_the_default_network_namespace_has_the_jails_name() -> None:
@@ -248,10 +252,9 @@ def test_an_error_about_a_type_names_the_field(field: str, value: Any, call: Any
 @pytest.mark.parametrize(
     ("field", "value", "call"),
     [
-        ("uid", -1, lambda jailer: jailer.copy_into_root("/etc/passwd")),
-        ("gid", 2**32 - 1, lambda jailer: jailer.setup(use_ramdisk=True)),
-        ("jailer_id", "a/b", lambda jailer: jailer.jailed_path("/etc/passwd", create=True)),
-        ("jailer_id", "", lambda jailer: jailer.copy_into_root("/etc/passwd")),
+        ("jailer_id", "../../b", lambda jailer: jailer.jailed_path("/etc/passwd", create=True)),
+        ("jailer_id", "/b", lambda jailer: jailer.copy_into_root("/etc/passwd")),
+        ("exec_file", "..", lambda jailer: jailer.copy_into_root("/etc/passwd")),
     ],
 )
 def test_an_error_about_a_value_names_the_field(field: str, value: Any, call: Any) -> None:
@@ -266,9 +269,26 @@ def test_a_file_path_of_a_wrong_type_is_refused() -> None:
         context().jailed_path(5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("share", [0, 1, "own", "no", []])
+def test_a_policy_of_a_wrong_type_is_refused(share: Any, tmp_path: Path) -> None:
+    # Before anything is created.
+    jailer = context(chroot_base=str(tmp_path / "base"), share=share)
+    with pytest.raises(TypeError, match="^share must be a bool or None, not "):
+        jailer.jailed_path("/etc/passwd", create=True, create_jail=True)
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_copy_has_the_fields() -> None:
-    jailer = context(level="Info")
+    jailer = context(level="Info", share=True)
     jailer.api_socket_name = "x.sock"
     for other in (copy.copy(jailer), copy.deepcopy(jailer), pickle.loads(pickle.dumps(jailer))):
         assert other.construct_param_list() == jailer.construct_param_list()
-        assert other.api_socket_name == "x.sock"
+        assert other.api_socket_name == "x.sock" and other.share is True
+
+
+def test_a_class_may_set_the_policy() -> None:
+    class Shares(JailerContext):
+        share = True
+
+    assert Shares("vm-1", "/x").share is True and context().share is None
+    assert Shares("vm-1", "/x", share=False).share is False

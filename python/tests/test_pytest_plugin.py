@@ -13,7 +13,7 @@ from conftest import Guard, is_running
 HEAD = """
 import os, subprocess
 import pytest
-from stockade import Jail, JailerContext
+from stockade import Jail, JailerContext, firecracker
 VMM = {vmm!r}
 BASE = {base!r}
 pytestmark = pytest.mark.jail(exec_file=VMM, chroot_base=BASE)
@@ -64,6 +64,14 @@ LEAKS = {
     "a jail of its own": ("left = Jail(jail.id + '-own', VMM, chroot_base=BASE).create()", "jail test-one-*-own"),
     "a context": (
         "left = JailerContext(jail.id + '-own', VMM, chroot_base=BASE); left.setup()",
+        "JailerContext test-one-*-own",
+    ),
+    "a context of today": (
+        "left = firecracker.JailerContext(jail.id + '-own', VMM, chroot_base=BASE); left.setup()",
+        "JailerContext test-one-*-own",
+    ),
+    "a context of today that was dropped": (
+        "firecracker.JailerContext(jail.id + '-own', VMM, chroot_base=BASE).setup(); left = None",
         "JailerContext test-one-*-own",
     ),
     "a process": ("left = subprocess.Popen(['sleep', '5'])", "process * (sleep)"),
@@ -167,6 +175,29 @@ def test_that_leaks(jail):
     result.assert_outcomes(passed=17, errors=1)
     assert len(re.findall(r"::\w+ leaked", result.stdout.str())) >= 1
     assert set(re.findall(r"::(\w+) leaked", result.stdout.str())) == {"test_that_leaks"}
+    assert not guard.base.exists()
+
+
+@pytest.mark.parametrize("module", ["stockade", "stockade.firecracker"])
+def test_a_context_that_is_cleaned_up_is_no_leak(guard: Guard, suite: Any, module: str) -> None:
+    result = suite(
+        f"""
+from {module} import JailerContext as Context
+
+def test_one(jail):
+    context = Context(jail.id + "-own", VMM, chroot_base=BASE)
+    context.setup()
+    context.jailed_path(VMM, create=True, **{{"create_jail": True}} if hasattr(Context, "__del__") else {{}})
+    context.cleanup()
+
+def test_that_fails(jail):
+    context = Context(jail.id + "-own", VMM, chroot_base=BASE)
+    context.setup()
+    assert not "fails"
+"""
+    )
+    # A failed test has not leaked, and its context is removed.
+    result.assert_outcomes(passed=1, failed=1)
     assert not guard.base.exists()
 
 

@@ -17,15 +17,16 @@ pub(crate) fn check() -> Done {
 /// Installs the package from this tree, checks its types, and runs its tests.
 pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
-    // The tests run the drop-in, the command and the probe.
+    // The tests run the drop-in, the command, the probe and the stand-in for Firecracker.
     run(&mut cargo(&["build", "--workspace"]))?;
     install()?;
     run(&mut python(&["-m", "mypy"])?)?;
     run(&mut python(&["-m", "mypy.stubtest", "stockade"])?)?;
-    let vmm = built("debug/stockade-probe")?;
     let arguments = ["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-r", "s"];
     let mut tests = python(&arguments)?;
-    tests.env("STOCKADE_EXAMPLE_VMM", vmm);
+    tests.env("STOCKADE_EXAMPLE_VMM", built("debug/stockade-probe")?);
+    tests.env("STOCKADE_EXAMPLE_FIRECRACKER", built("debug/stand-in")?);
+    tests.env("STOCKADE_EXAMPLE_JAILER", built("debug/jailer")?);
     let mut reader = Reader::for_suite("python");
     let outcome = run_reading(tests, |line| reader.read(line));
     reader.finish(summary);

@@ -31,6 +31,13 @@ def number_of(argument: str, value: Any) -> int:
     return value
 
 
+def owner_of(argument: str, value: Any) -> int:
+    """A uid or gid; 0 for a number that is none, which the jailer refuses."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    return value if 0 <= value < 2**32 - 1 else 0
+
+
 def each(argument: str, values: Any) -> Iterator[Any]:
     if values is None:
         return iter(())

@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Set
 
 import pytest
 
+from . import firecracker
+from ._context import Context
 from .errors import StockadeError
 from .jail import ALIVE as JAILS
 from .jail import Jail
@@ -47,7 +49,7 @@ def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
     item, created = request.node, list[Jail]()
     item.stash[_JAILS] = created
     name = _unique_name(item.name)
-    jails, contexts, children = set(JAILS), set(CONTEXTS), _children()
+    jails, contexts, children = set(JAILS), set(_contexts()), _children()
 
     def create(**properties: Any) -> Jail:
         given: Dict[str, Any] = {
@@ -76,7 +78,7 @@ def jail_factory(request: pytest.FixtureRequest) -> Iterator[JailFactory]:
     for other in set(JAILS) - jails:
         leaks += [] if failed else [f"jail {other.id}"]
         leaks += _leaks_of(other.teardown)
-    for context in set(CONTEXTS) - contexts:
+    for context in set(_contexts()) - contexts:
         leaks += [] if failed else [f"JailerContext {context.jailer_id}"]
         leaks += _leaks_of(context.cleanup)
     if not keep:
@@ -115,6 +117,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("kept jails")
         for text in sorted(kept):
             terminalreporter.write_line(text)
+
+
+def _contexts() -> List[Context]:
+    """The contexts of both classes that were set up and not cleaned up."""
+    return [*CONTEXTS, *firecracker.alive()]
 
 
 def _describe(jail: Jail) -> str:

@@ -139,7 +139,7 @@ impl Adopted {
         let tree = ctx.tree()?;
         let placement = placement.into();
         let (path, step) = match path_in_root(&ctx.layout, placement.source())? {
-            // Opened beneath the root, and never resolved: the jail's uid may replace it.
+            // Opened beneath the root, and never resolved: the jail's uid may replace it at any time.
             Some(below) => {
                 let path = placement.target_or(&below)?;
                 (path.clone(), PlacedFile::copy(ctx.layout.root().join(below), path, owner).into())

@@ -266,11 +266,11 @@ impl JailRoot {
     /// Creates a hard link at `path` to an open file of the same filesystem, of any kind, and replaces an existing file.
     ///
     /// # Arguments
-    /// `owner`: an owner that the file gets before it has its name.
+    /// `owner`: another owner that the file gets.
     ///
     /// # Errors
-    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then. A file
-    /// that cannot be linked keeps its owner.
+    /// Returns [`EXCHANGED`] if the jail's uid replaced the hard link in the meantime. Nothing has its name then, and
+    /// the file keeps its owner.
     pub(crate) fn link_file(
         &self,
         file: BorrowedFd<'_>,
@@ -282,11 +282,12 @@ impl JailRoot {
         let temporary = Temporary::new(parent.as_fd(), at.clone());
         rustix::fs::linkat(file, c"", &parent, temporary.name(), AtFlags::EMPTY_PATH)
             .context(Operation::Link, &at)?;
-        if let Some(owner) = owner {
-            // By the file descriptor: the jail's uid may have exchanged the name.
-            change_owner(file, owner).context(Operation::ChangeOwner, &at)?;
-        }
-        temporary.rename(name, file, RenameFlags::empty())
+        temporary.rename(name, file, RenameFlags::empty())?;
+        let Some(owner) = owner else { return Ok(()) };
+        // By the file descriptor: the jail's uid may have exchanged the name since.
+        change_owner(file, owner).context(Operation::ChangeOwner, &at).inspect_err(|_| {
+            remove(parent.as_fd(), name, &at);
+        })
     }
 
     /// Opens a regular file of the tree for reading, which the jail's uid may replace at any time.
