@@ -1,5 +1,7 @@
 //! Commands and arguments of other tools, and stockade's equivalents.
 
+use std::path::Path;
+
 use glob::Pattern;
 
 use super::foreign_flags::{self, DESCRIBE_JAIL, TAKE_VMM_ARGUMENTS};
@@ -70,7 +72,9 @@ const PAIRS: [&str; 5] = ["--cgroup", "--resource-limit", "--place", "--env", "-
 pub(super) fn command(name: &str) -> Option<String> {
     let known = COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| (*hint).to_owned());
     known.or_else(|| match name {
-        file if file.ends_with(".toml") => Some(format!("did you mean 'run -f {file}'?")),
+        file if Path::new(file).extension().is_some_and(|extension| extension == "toml") => {
+            Some(format!("did you mean 'run -f {file}'?"))
+        }
         file if file.contains('/') => Some(format!("did you mean 'run --id ID --exec-file {file}'?")),
         _ => None,
     })
