@@ -271,11 +271,12 @@ const FLAGS: &[ForeignFlag] = &[
     flag(&["ps", "inspect", "top", "events"], &["--format", "-o", "--output"], "*", "use --json"),
     flag(ALL, &["-y", "--yes"], "*", "stockade asks no questions; remove this flag"),
     flag(
-        ALL,
+        TAKE_VMM_ARGUMENTS,
         &["--debug", "--log-level"],
         "*",
         "use -v, or -vv for more detail; a VMM's own flag goes after --",
     ),
+    flag(ALL, &["--debug", "--log-level"], "*", "use -v, or -vv for more detail"),
     flag(ALL, &["--statedir", "--root"], "*", "did you mean '--state-dir'?"),
 ];
 
