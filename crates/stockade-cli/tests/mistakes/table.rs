@@ -85,6 +85,7 @@ fn provide(guard: &Guard) {
         ("float", format!("{jail}uid = 1.5")),
         ("both", format!("{jail}netns = 'a'\nnew-net-ns = true")),
         ("key", format!("{jail}cgrop = []")),
+        ("empty", "[[jail]]\nid = 'vm'\nexec-file = ''".to_owned()),
     ] {
         guard.file(&format!("inner/{name}.toml"), &format!("{line}\n"));
     }
