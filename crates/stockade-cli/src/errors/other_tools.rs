@@ -62,6 +62,9 @@ const USAGES: &[ForeignUsage] = &[
     usage(DESCRIBE_JAIL, &["-v", "*:*"], "use --place SRC=NAME for files; -v is --verbose"),
     usage(DESCRIBE_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
     usage(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
+    usage(&["ps"], &["[!-]*"], "use --filter 'id={1}'"),
+    usage(&["shell"], &["[!-]*"], "use `stockade exec` to run a program other than the shell"),
+    usage(&["logs"], &["-[0-9]*"], "use -n N for the last lines"),
     usage(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
 ];
 
