@@ -64,8 +64,8 @@ const USAGES: &[ForeignUsage] = &[
     usage(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
     usage(&["ps"], &["[!-]*"], "use --filter 'id={1}'"),
     usage(&["shell"], &["[!-]*"], "use `stockade exec` to run a program other than the shell"),
-    usage(&["logs"], &["-[0-9]*"], "use -n N for the last lines"),
     usage(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
+    usage(&["logs"], &["-[0-9]*"], "use -n N for the last lines"),
 ];
 
 /// Flags whose value is a pair with an equals sign.
