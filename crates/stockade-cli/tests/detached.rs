@@ -213,7 +213,7 @@ fn a_missing_jail_is_named() {
         refused(
             &guard,
             &["rm", "a/b"],
-            "invalid value 'a/b' for '[ID]...': invalid character '/' at position 2; use letters, digits and '-'",
+            "invalid value 'a/b' for '[ID]...': a path is no id; name a jail that `stockade ps` lists",
         );
     });
 }

@@ -58,7 +58,16 @@ impl PlaceArgs {
             parse(argument, &base).map_err(|cause| Failure::new(format!("{}: {cause}", argument.display())))
         });
         let placements = parsed.collect::<Result<Vec<_>, _>>()?;
-        check_distinct(&placements, |_| None).map(|()| placements)
+        match (check_distinct(&placements, |_| None), &placements[..]) {
+            (Ok(()), _) => Ok(placements),
+            // `cp FROM TO` of other tools.
+            (Err(failure), [from, to]) if from.source().exists() && !to.source().exists() => {
+                let (from, to) = (from.source().display(), to.source().display());
+                let text = format!("{}; a name in the jail follows '=', as in '{from}={to}'", failure.line());
+                Err(Failure::new(text))
+            }
+            (Err(failure), _) => Err(failure),
+        }
     }
 }
 

@@ -8,6 +8,11 @@ use glob::Pattern;
 pub(super) const DESCRIBE_JAIL: &[&str] = &["run", "create", "plan"];
 /// Commands that pass arguments to a VMM.
 pub(super) const TAKE_VMM_ARGUMENTS: &[&str] = &["run", "create", "start", "plan"];
+/// Commands that take the id of a jail, or several.
+const TAKE_ID: &[&str] = &[
+    "start", "stop", "kill", "wait", "rm", "inspect", "audit", "logs", "exec", "shell", "place", "unplace",
+    "events", "top",
+];
 const EXEC: &[&str] = &["exec", "shell"];
 const ALL: &[&str] = &[];
 
@@ -38,7 +43,7 @@ const FLAGS: &[ForeignFlag] = &[
     flag(DESCRIBE_JAIL, &["--memory", "--cpus", "--net", "--device"], "?*=*", FOR_THE_VMM),
     flag(
         DESCRIBE_JAIL,
-        &["--memory", "-m", "--cgroup_mem_max"],
+        &["--memory", "-m", "--mem", "--memory-max", "--memory-limit", "--cgroup_mem_max"],
         "*",
         "use --cgroup memory.max={v:SIZE}, or --cgroup memory.limit_in_bytes={v:SIZE} on cgroup v1; a VMM's own flag goes after --",
     ),
@@ -76,7 +81,7 @@ const FLAGS: &[ForeignFlag] = &[
     flag(DESCRIBE_JAIL, &["--cpuset-cpus", "--cpuset"], "*", "use --cgroup cpuset.cpus={v:LIST}"),
     flag(DESCRIBE_JAIL, &["--cpuset-mems"], "*", "use --cgroup cpuset.mems={v:LIST}"),
     flag(DESCRIBE_JAIL, &["--node"], "*", "use --cgroup cpuset.mems={v:N} and --cgroup cpuset.cpus=LIST"),
-    flag(DESCRIBE_JAIL, &["--pids-limit", "--cgroup_pids_max"], "*", "use --cgroup pids.max={v:N}"),
+    flag(DESCRIBE_JAIL, &["--pids-limit", "--pids", "--cgroup_pids_max"], "*", "use --cgroup pids.max={v:N}"),
     flag(
         DESCRIBE_JAIL,
         &["--device-read-*", "--device-write-*", "--blkio-weight*"],
@@ -87,17 +92,22 @@ const FLAGS: &[ForeignFlag] = &[
     // Limits of the process.
     flag(DESCRIBE_JAIL, &["--ulimit"], "nofile=*", "use --resource-limit no-file={u:COUNT}"),
     flag(DESCRIBE_JAIL, &["--ulimit"], "fsize=*", "use --resource-limit fsize={u:SIZE}"),
-    flag(DESCRIBE_JAIL, &["--rlimit_nofile"], "*", "use --resource-limit no-file={v:COUNT}"),
     flag(
         DESCRIBE_JAIL,
-        &["--ulimit", "--rlimit_*"],
+        &["--rlimit_nofile", "--nofile", "--no-file"],
+        "*",
+        "use --resource-limit no-file={v:COUNT}",
+    ),
+    flag(
+        DESCRIBE_JAIL,
+        &["--ulimit", "--rlimit*", "--limit", "--fsize"],
         "*",
         "use --resource-limit with no-file=COUNT or fsize=SIZE",
     ),
     // Network.
     flag(
         DESCRIBE_JAIL,
-        &["-p", "-P", "--publish*", "--expose"],
+        &["-p", "-P", "--publish*", "--port*", "--expose"],
         "*",
         "stockade forwards no ports; use --netns NAME, and forward them to that namespace with `nft`",
     ),
@@ -115,7 +125,7 @@ const FLAGS: &[ForeignFlag] = &[
         "a jail has the host's network by default; remove this flag",
     ),
     flag(DESCRIBE_JAIL, &["--share-net"], "*", "a jail has the host's network by default; remove this flag"),
-    flag(DESCRIBE_JAIL, &["--network", "--net"], "*", "did you mean '--netns'?"),
+    flag(DESCRIBE_JAIL, &["--network", "--network-mode", "--net"], "*", "did you mean '--netns'?"),
     flag(DESCRIBE_JAIL, &["--unshare-net"], "*", "did you mean '--new-net-ns'?"),
     // Other namespaces.
     flag(DESCRIBE_JAIL, &["--pid"], "host", "a VMM has the host's PIDs by default; remove this flag"),
@@ -155,6 +165,8 @@ const FLAGS: &[ForeignFlag] = &[
         "*",
         "use --chroot-base-dir for the directory of all jails, and --place for the files of this one",
     ),
+    flag(DESCRIBE_JAIL, &["--base", "--base-dir", "--chroot-dir"], "*", "did you mean '--chroot-base-dir'?"),
+    flag(DESCRIBE_JAIL, &["--config", "--jail-file"], "*.toml", "did you mean '--file {v:FILE}'?"),
     flag(
         DESCRIBE_JAIL,
         &["--image", "--pull", "--platform"],
@@ -163,7 +175,12 @@ const FLAGS: &[ForeignFlag] = &[
     ),
     // The process.
     flag(DESCRIBE_JAIL, &["--name"], "*", "did you mean '--id'?"),
-    flag(DESCRIBE_JAIL, &["--entrypoint", "--exec", "--exec_file"], "*", "did you mean '--exec-file'?"),
+    flag(
+        DESCRIBE_JAIL,
+        &["--entrypoint", "--exec", "--exec_file", "--executable", "--vmm"],
+        "*",
+        "did you mean '--exec-file'?",
+    ),
     flag(
         DESCRIBE_JAIL,
         &["--user", "--group", "--group-add", "-u", "-g"],
@@ -191,24 +208,25 @@ const FLAGS: &[ForeignFlag] = &[
     flag(DESCRIBE_JAIL, &["--cap-drop"], "*", "a VMM has no capabilities; remove this flag"),
     flag(
         DESCRIBE_JAIL,
-        &["--security-opt", "--seccomp_policy", "--seccomp_string"],
+        &["--no-new-privs", "--no-new-privileges", "--security-opt", "--seccomp_policy", "--seccomp_string"],
         "*",
         "stockade sets no_new_privs, and a VMM installs its own seccomp filter; remove this flag",
     ),
     // The jail's life.
     flag(&["run"], &["--rm"], "*", "remove this flag: `run` removes its jail unless it is detached"),
     flag(DESCRIBE_JAIL, &["--rm"], "*", "use `run`, which removes its jail"),
+    flag(&["run"], &["--background", "-D", "-b"], "*", "did you mean '--detach'?"),
     flag(&["create"], &["-d", "--detach"], "*", "`create` starts no VMM; use `run -d`"),
     flag(&["start"], &["-d", "--detach"], "*", "`start` returns when the VMM runs; remove this flag"),
     flag(
         TAKE_VMM_ARGUMENTS,
-        &["--restart"],
+        &["--restart*"],
         "*",
         "stockade restarts no VMM; use the systemd unit stockade@.service, which has Restart=on-failure",
     ),
     flag(
         DESCRIBE_JAIL,
-        &["--label", "--label-file", "-l", "--annotation"],
+        &["--label*", "--tag", "-l", "--annotation"],
         "*",
         "stockade has no labels; begin the ids with a common name, and select with --filter 'id=NAME-*'",
     ),
@@ -255,6 +273,15 @@ const FLAGS: &[ForeignFlag] = &[
         "a program starts in the root of the jail; remove this flag",
     ),
     // Other commands.
+    flag(TAKE_ID, &["--id", "--name"], "*", "write the id without a flag"),
+    flag(&["wait", "events"], &["-t", "--time"], "*", "did you mean '--timeout'?"),
+    flag(&["events"], &["-f", "--follow"], "*", "events always follows; remove this flag"),
+    flag(&["events"], &["--since"], "*", "did you mean '--all', for the past events of existing jails?"),
+    flag(&["events", "logs"], &["--filter"], "*", "name the jail by its id"),
+    flag(&["top"], &["-n"], "*", "did you mean '--once'?"),
+    flag(&["top"], &["-d"], "*", "did you mean '--interval {v:TIME}'?"),
+    flag(&["gc"], &["-n"], "*", "did you mean '--dry-run'?"),
+    flag(&["gc"], &["-a", "--all"], "*", "gc removes every abandoned jail; remove this flag"),
     flag(&["logs"], &["--tail"], "*", "did you mean '-n N'?"),
     flag(
         &["logs"],
@@ -271,11 +298,12 @@ const FLAGS: &[ForeignFlag] = &[
     flag(&["ps", "inspect", "top", "events"], &["--format", "-o", "--output"], "*", "use --json"),
     flag(ALL, &["-y", "--yes"], "*", "stockade asks no questions; remove this flag"),
     flag(
-        ALL,
+        TAKE_VMM_ARGUMENTS,
         &["--debug", "--log-level"],
         "*",
         "use -v, or -vv for more detail; a VMM's own flag goes after --",
     ),
+    flag(ALL, &["--debug", "--log-level"], "*", "use -v, or -vv for more detail"),
     flag(ALL, &["--statedir", "--root"], "*", "did you mean '--state-dir'?"),
 ];
 

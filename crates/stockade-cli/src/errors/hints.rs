@@ -29,11 +29,15 @@ impl From<SpecError> for Failure {
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Spec(SpecError::Argument { name, cause }) => {
-            let text = match bare_executable(name, cause) {
-                Some(fix) => cause.to_string().replace("check the path", &fix),
-                None => format!("{cause}{}", fix(name, cause)),
-            };
-            Failure::flag(*name, text)
+            let text = cause.to_string();
+            let bare = bare_executable(name, cause);
+            Failure::flag(
+                *name,
+                match (text.strip_suffix("check the path"), bare) {
+                    (Some(text), Some(fix)) => format!("{text}{fix}"),
+                    _ => text + fix(name, cause),
+                },
+            )
         }
         // The check needs the host's facts, so the error is no `SpecError` and does not name the flag.
         Error::NoController(_) => {

@@ -1,5 +1,7 @@
 //! Commands and arguments of other tools, and stockade's equivalents.
 
+use std::path::Path;
+
 use glob::Pattern;
 
 use super::foreign_flags::{self, DESCRIBE_JAIL, TAKE_VMM_ARGUMENTS};
@@ -60,7 +62,10 @@ const USAGES: &[ForeignUsage] = &[
     usage(DESCRIBE_JAIL, &["-v", "*:*"], "use --place SRC=NAME for files; -v is --verbose"),
     usage(DESCRIBE_JAIL, &["*.toml"], "did you mean '-f {1}'?"),
     usage(TAKES_JAILS, &["*.toml"], "did you mean '--file {1}'?"),
+    usage(&["ps"], &["[!-]*"], "use --filter 'id={1}'"),
+    usage(&["shell"], &["[!-]*"], "use `stockade exec` to run a program other than the shell"),
     usage(ALL, &["-*", "-[0-9]*"], "{1} takes no negative number"),
+    usage(&["logs"], &["-[0-9]*"], "use -n N for the last lines"),
 ];
 
 /// Flags whose value is a pair with an equals sign.
@@ -70,7 +75,9 @@ const PAIRS: [&str; 5] = ["--cgroup", "--resource-limit", "--place", "--env", "-
 pub(super) fn command(name: &str) -> Option<String> {
     let known = COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, hint)| (*hint).to_owned());
     known.or_else(|| match name {
-        file if file.ends_with(".toml") => Some(format!("did you mean 'run -f {file}'?")),
+        file if Path::new(file).extension().is_some_and(|extension| extension == "toml") => {
+            Some(format!("did you mean 'run -f {file}'?"))
+        }
         file if file.contains('/') => Some(format!("did you mean 'run --id ID --exec-file {file}'?")),
         _ => None,
     })

@@ -123,9 +123,7 @@ fn hint(error: &clap::Error, cause: &str, cli: &Command) -> Option<String> {
             let is_one = contexts(error, ContextKind::InvalidArg).len() < 2;
             Some(if is_one { "add it" } else { "add them" }.into())
         }
-        ErrorKind::InvalidValue if cause.ends_with("none was supplied") => {
-            Some("write it after the flag".into())
-        }
+        ErrorKind::InvalidValue if cause.ends_with("none was supplied") => Some("add it".into()),
         ErrorKind::TooManyValues => Some("remove the value".into()),
         ErrorKind::ArgumentConflict if cause.ends_with("multiple times") => Some("use it once".into()),
         ErrorKind::ArgumentConflict => Some("remove one of them".into()),

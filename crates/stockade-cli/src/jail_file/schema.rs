@@ -98,7 +98,7 @@ fn schema_accepts_files_that_the_command_accepts() {
         "[jail]\nid = 'a'",
         "[[jail]]\nid = 'a'\nexec-file = 'x'\nuid = 5\n[[jail]]\nuid = '10{index}'",
         "[defaults]\nnew-pid-ns = true\ngrace = 3\n[[jail]]\ncount = 20",
-        "[[jail]]\ngrace = 0.5\ntimeout = '1m'\n[[jail]]\nuid = 'nobody'",
+        "[[jail]]\ngrace = 0.5\ntimeout = '1m'\n[[jail]]\nuid = 'daemon'",
         "[[jail]]\ncgroup = { 'pids.max' = 64 }\nresource-limit = ['no-file=9']",
         "[[jail]]\nready = true\narguments = ['-m', 512]\n[[jail]]\nready = 'run/a'",
     ] {

@@ -56,8 +56,8 @@ fn a_stray_argument_is_taken_for_the_vmms() {
             assert_eq!((output.code, output.stderr), (125, said));
             nothing_created(&guard);
         }
-        let output = run("stockade", &["ps", "boot"]);
-        assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found; see `stockade ps --help`\n");
+        let output = run("stockade", &["gc", "boot"]);
+        assert_eq!(output.stderr, "stockade: unexpected argument 'boot' found; see `stockade gc --help`\n");
     });
 }
 

@@ -48,7 +48,7 @@ impl Sizes {
             "memory.swap.max",
             "memory.zswap.max",
         ];
-        let hugetlb = file.starts_with("hugetlb.") && file.ends_with(".max");
+        let hugetlb = file.strip_prefix("hugetlb.").and_then(|rest| rest.rsplit('.').next()) == Some("max");
         if file.ends_with("limit_in_bytes") || hugetlb || V2.contains(&file) {
             Some(Self::Only)
         } else if file.starts_with("blkio.throttle.") && file.ends_with("_bps_device") {

@@ -47,3 +47,18 @@ impl JailBuilder {
         arguments
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::spec::JailSpec;
+
+    #[test]
+    fn names_and_units_become_numbers() {
+        let builder = JailSpec::builder("vm", "/bin/vmm").uid("root").gid("7").cgroup("memory.max=1K");
+        let arguments = builder.resource_limit("fsize=1M").resource_limit("wrong").jailer_arguments();
+        let line = arguments.join(" ".as_ref()).into_string().expect("plain text");
+        let end = "--uid 0 --gid 7 --chroot-base-dir /srv/jailer --cgroup memory.max=1024 --resource-limit fsize=1048576 \
+                   --resource-limit wrong";
+        assert!(line.ends_with(end), "{line}");
+    }
+}

@@ -48,7 +48,7 @@ pub(crate) struct TopArgs {
 
 /// Parses an interval: long enough to leave time for other work, short enough for a live screen.
 fn interval(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    let range = Duration::from_millis(100)..=Duration::from_hours(1);
     let time = duration(text)?;
     if range.contains(&time) { Ok(time) } else { Err("out of range; use 0.1 to 3600 seconds".to_owned()) }
 }
