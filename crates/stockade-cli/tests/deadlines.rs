@@ -152,7 +152,7 @@ fn zombie_of_a_stopped_exec_is_named() {
         let launcher = Pid::from_child(&exec);
         kill_process(launcher, Signal::STOP).unwrap();
         let vmm = pid(&guard, &id);
-        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let output = within(seconds(1) + KILL, &guard, &["-q", "stop", "--timeout", "1", &id]);
         let line = format!(
             "stockade: process {vmm} of jail '{id}' does not exit: the first process of its pid namespace waits for \
              process "
@@ -188,7 +188,7 @@ fn unread_terminal_of_an_exec_does_not_hold_up_a_stop() {
         drop(terminal);
         // Long enough for the terminal to be full.
         std::thread::sleep(seconds(1));
-        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let output = within(seconds(1) + KILL, &guard, &["-q", "stop", "--timeout", "1", &id]);
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         exec.wait().unwrap();
         removed(&guard, &id);
@@ -314,7 +314,7 @@ fn run_below_a_frozen_cgroup_names_it_and_leaves_nothing() {
 fn vmm_that_ignores_sigterm_is_killed_in_time() {
     privileged!(guard, {
         let id = start(&guard, &[], "trap '' TERM; while :; do /busybox sleep 1; done");
-        let output = within(seconds(1) + KILL, &guard, &["stop", "--timeout", "1", &id]);
+        let output = within(seconds(1) + KILL, &guard, &["-q", "stop", "--timeout", "1", &id]);
         assert_eq!((output.code, output.stderr.as_str()), (0, ""));
         assert_eq!(said(&guard, &["wait", &id]), "137\n");
         removed(&guard, &id);

@@ -44,7 +44,7 @@ class ExitStatus:
     code: Optional[int]
     signal: Optional[int]
     oom_kills: Optional[int] = field(default=None, compare=False)
-    oom_unknown: Optional[str] = field(default=None, compare=False)
+    oom_unknown: Optional[str] = field(default=None, compare=False, repr=False)
 
     @property
     def returncode(self) -> Optional[int]:

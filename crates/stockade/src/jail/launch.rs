@@ -223,7 +223,7 @@ fn release(
             Ok(Outcome::Executed) => return Ok(process),
             Ok(Outcome::Failed(failure)) => {
                 let tree = jail.ctx.tree().ok();
-                entry.error(failure.call, failure.errno).explained(tree.as_deref().map(JailRoot::root))
+                entry.error(failure.call, failure.errno).explained(tree.map(JailRoot::root))
             }
             Ok(Outcome::Hindered(hindrance)) => Error::hindered(vmm.pid, hindrance),
             Err(cause) => entry.clone_error(cause).into(),
