@@ -13,6 +13,35 @@ use crate::{bench, python, setup, vm};
 /// The maximum size of the drop-in, in bytes.
 const LARGEST_JAILER: u64 = 1_500_000;
 
+/// The suites that live through the lives of jails, as arguments of `cargo test`.
+const LIFE: &[&str] = &[
+    "--package=stockade",
+    "--package=stockade-cli",
+    "--test=concurrency",
+    "--test=detached",
+    "--test=events",
+    "--test=exec",
+    "--test=inspect",
+    "--test=interrupted",
+    "--test=jail_files",
+    "--test=life",
+    "--test=placement",
+    "--test=pool",
+    "--test=ready",
+    "--test=select",
+    "--test=shared_netns",
+    "--test=teardown",
+    "--test=watching",
+];
+
+/// What is odd in the second run of these suites: everything under which every command succeeds, except what the
+/// tests themselves need.
+const ODD_LAUNCHER: &[&str] = &["umask=0", "signals-blocked", "ambient", "real-time"];
+
+/// The drop-in passes on the umask, which the tests compare, and its scheduling, with which no process may join a cgroup
+/// of the controller cpu.
+const ODD_LAUNCHER_OF_DROP_IN: &[&str] = &["signals-blocked", "ambient"];
+
 pub(crate) fn test(summary: &mut Summary) -> Done {
     setup::setup()?;
     jailer_is_small_and_static()?;
@@ -23,10 +52,13 @@ pub(crate) fn test(summary: &mut Summary) -> Done {
     // The tests run without and with the template namespace.
     host_setup(&["--remove"])?;
     cargo_test(&["--workspace", "--no-fail-fast"], "", summary)?;
+    let odd = from(ODD_LAUNCHER)?;
+    cargo_test(&[&["--config", &odd, "--no-fail-fast"], LIFE].concat(), " from an odd launcher", summary)?;
     host_setup(&[])?;
+    let odd = from(ODD_LAUNCHER_OF_DROP_IN)?;
     let again = cargo_test(
-        &["--package", "jailer", "--test", "conformance"],
-        " with the template namespace",
+        &["--config", &odd, "--package", "jailer", "--test", "conformance"],
+        " with the template namespace, from an odd launcher",
         summary,
     );
     host_setup(&["--remove"])?;
@@ -51,6 +83,14 @@ fn cargo_test(arguments: &[&str], suffix: &'static str, summary: &mut Summary) -
     reader.finish(summary);
     summary.skip_listed(&fs::read_to_string(&skipped).unwrap_or_default());
     outcome
+}
+
+/// The setting of cargo that starts each test binary from an odd launcher.
+fn from(oddities: &[&str]) -> Done<String> {
+    let launcher = built("debug/odd-launcher")?.display().to_string();
+    let words = [launcher.as_str()].into_iter().chain(oddities.iter().copied()).chain(["--"]);
+    let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    Ok(format!("target.'cfg(unix)'.runner=[{}]", words.join(", ")))
 }
 
 /// Builds test binaries, and returns their packages by their paths in the workspace.

@@ -363,8 +363,7 @@ fn a_file_size_limit_applies_to_the_program_not_its_copy() {
 #[test]
 fn exec_as_root_warns_of_the_hosts_files() {
     privileged!(guard, {
-        let image = guard.base().with_file_name("image");
-        std::fs::write(&image, "of the host").unwrap();
+        let image = guard.file("image", "of the host");
         let place = format!("{}:ro:link", image.display());
         let (id, _) = sleeper(&guard, "linked", &["--place", &place]);
         let output = stockade(&guard, &["exec", "--root", &id, "--", "/stockade-probe", "exit=0"]);

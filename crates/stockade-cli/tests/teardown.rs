@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use testkit::{Guard, privileged, program, said, stockade};
+use testkit::{Guard, privileged, program, said, set_mode, stockade};
 
 fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
     let id = guard.named(id);
@@ -24,6 +24,7 @@ fn precious(guard: &Guard) -> PathBuf {
     std::fs::create_dir_all(precious.join("dev")).unwrap();
     std::fs::write(precious.join("dev/kvm"), "precious").unwrap();
     std::fs::write(precious.join("stockade-probe"), "precious").unwrap();
+    set_mode(&precious, 0o755);
     precious
 }
 

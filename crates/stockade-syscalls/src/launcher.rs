@@ -81,9 +81,8 @@ fn each(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS).map(|at| CapabilitySet::from_bits_retain(1 << at)).filter(move |one| set.contains(*one))
 }
 
-/// Continues in a child of this process. The parent is stopped as soon as the child is there; after somebody has
-/// continued it, it waits for the child and exits with its code. Returns in the child alone, once the parent is
-/// stopped.
+/// Continues in a child of this process. The parent is stopped then. After SIGCONT it waits for the child, and exits
+/// with its code. Returns in the child alone, once the parent is stopped.
 ///
 /// # Errors
 /// Returns the errors of `fork`.

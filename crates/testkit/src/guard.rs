@@ -94,13 +94,14 @@ impl Guard {
         Store::new(&self.state()).expect("a valid path for the state directory")
     }
 
-    /// Creates a file with this content in the test's directory.
+    /// Creates a file with this content and mode 644 in the test's directory.
     ///
     /// # Panics
     /// Panics if the file cannot be written.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.directory.join(name);
         std::fs::write(&path, content).expect("write a file for the test");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("set its mode");
         path
     }
 

@@ -1,6 +1,7 @@
 //! Launchers from which a test starts commands.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{Guard, Output, program};
 
 /// The time after which a command is regarded as hanging.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The arguments in front of a command, which put the process that starts it into some state.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,9 @@ impl Launcher {
     }
 
     /// A program of this workspace, started from this launcher with the test's state directory.
+    ///
+    /// # Panics
+    /// Panics if the program is missing.
     pub fn command(&self, guard: &Guard, name: &str, arguments: &[&str]) -> Command {
         let path = program(name).display().to_string();
         let mut words = self.0.iter().chain([&path]);
@@ -80,7 +84,6 @@ impl Launcher {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        use std::os::unix::process::ExitStatusExt;
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
         let [stdout, stderr] = files.map(|file| text(&file));
         Output { code, stdout, stderr }

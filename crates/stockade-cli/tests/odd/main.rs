@@ -21,7 +21,7 @@ fn ordinary(guard: &Guard, in_own_mounts: bool) -> &'static Facts {
     let (facts, row) =
         if in_own_mounts { (&IN_OWN_MOUNTS, rows::plain_in_own_mounts()) } else { (&HERE, rows::plain()) };
     facts.get_or_init(|| {
-        let (facts, wrong) = Story::new(guard, &row).tell();
+        let (facts, wrong) = Story::new(guard, &row).run_all();
         assert!(wrong.is_empty(), "from a launcher with {}:\n{}", row.name, wrong.join("\n"));
         // So that a fact that is missing everywhere is noticed.
         for fact in [
@@ -39,10 +39,10 @@ fn ordinary(guard: &Guard, in_own_mounts: bool) -> &'static Facts {
     })
 }
 
-/// Tells the story from a launcher, and compares.
+/// Runs the story from a launcher, and compares its facts.
 fn holds(guard: &Guard, row: &Row) {
     let ordinary = ordinary(guard, row.in_own_mounts);
-    let (facts, mut wrong) = Story::new(guard, row).tell();
+    let (facts, mut wrong) = Story::new(guard, row).run_all();
     let found: BTreeMap<&str, &str> = facts
         .iter()
         .filter(|(fact, value)| ordinary.get(*fact) != Some(*value))
@@ -57,7 +57,7 @@ fn holds(guard: &Guard, row: &Row) {
     }
     for (fact, value) in &wanted {
         if !found.contains_key(fact) {
-            wrong.push(format!("{fact}: the row says {value:?}, but it is as ordinarily, or missing"));
+            wrong.push(format!("{fact}: the row has {value:?}, but it is as ordinarily, or missing"));
         }
     }
     assert!(wrong.is_empty(), "from a launcher with {}:\n{}", row.name, wrong.join("\n"));

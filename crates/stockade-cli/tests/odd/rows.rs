@@ -156,7 +156,7 @@ pub(crate) fn hidepid_without_ptrace() -> Row {
     Row { refusals: HIDDEN, differences: without_ptrace(), ..row }
 }
 
-/// Commands that need the VMM's process, which the kernel shows to nobody else.
+/// Commands that need the VMM's process, which the kernel hides from this launcher.
 const HIDDEN: &[(&str, &str)] = &[
     (
         "exec, exec --root, exec --host-program, audit, audit --probe, wait --timeout, stop, rm --force, \

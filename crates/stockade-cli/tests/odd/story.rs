@@ -1,4 +1,4 @@
-//! The life of a jail, told with every command, and the facts that it leaves behind.
+//! The life of a jail with every command, and the facts that it leaves behind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,8 +34,8 @@ impl<'g> Story<'g> {
         Self { guard, row, facts: Facts::new(), wrong: Vec::new() }
     }
 
-    /// Tells everything. Returns the facts, and what was wrong.
-    pub(crate) fn tell(mut self) -> (Facts, Vec<String>) {
+    /// Runs everything. Returns the facts, and what was wrong.
+    pub(crate) fn run_all(mut self) -> (Facts, Vec<String>) {
         self.one_jail();
         self.nothing_left("one jail");
         self.run();
@@ -57,7 +57,7 @@ impl<'g> Story<'g> {
         let flags = self.flags("vm");
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         if let Some(output) = self.does("plan", &[&["plan"], &flags[..]].concat()) {
-            self.tells_plan("plan", &output.stdout);
+            self.adds_plan("plan", &output.stdout);
         }
         self.does_or_plainly("create", &[&["create"], &flags[..]].concat());
         let file = self.guard.file("image", "an image").display().to_string();
@@ -67,17 +67,17 @@ impl<'g> Story<'g> {
             let log = stockade(self.guard, &["logs", &id]).stdout;
             (log.contains("inherited") && log.ends_with('\n')).then_some(log)
         });
-        self.tells_attributes("vmm", &log);
-        self.tells_modes();
+        self.adds_attributes("vmm", &log);
+        self.adds_modes();
         if let Some(output) = self.does("ps", &["ps"]) {
-            self.tells("ps", columns(&output.stdout));
+            self.adds("ps", &columns(&output.stdout));
         }
         if let Some(output) = self.does("inspect", &["inspect", "--json", &id]) {
             let inspected: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
-            self.tells("inspect alive", inspected["vmm"]["alive"].to_string());
+            self.adds("inspect alive", &inspected["vmm"]["alive"].to_string());
         }
         if let Some(output) = self.does("logs", &["logs", &id]) {
-            self.tells("logs", (output.stdout == log).to_string());
+            self.adds("logs", &(output.stdout == log).to_string());
         }
         let probe = program("stockade-probe").display().to_string();
         let inside = "/stockade-probe";
@@ -87,21 +87,21 @@ impl<'g> Story<'g> {
             ("exec --host-program", vec!["exec", "--host-program", &probe, &id, "--", "inherited"]),
         ] {
             if let Some(output) = self.does(name, &line) {
-                self.tells_attributes(name, &output.stdout);
+                self.adds_attributes(name, &output.stdout);
             }
         }
         for (name, line) in [
             ("audit", vec!["audit", "--json", &id]),
             ("audit --probe", vec!["audit", "--probe", "--json", &id]),
         ] {
-            self.tells_grades(name, &line);
+            self.adds_grades(name, &line);
         }
         let running = format!("stockade: {id} is still running after 0 s\n");
         self.ends("wait --timeout", &["wait", "--timeout", "0", &id], 124, &running);
         self.does("gc", &["gc"]);
         self.does_or_plainly("stop", &["stop", "--timeout", "5", &id]);
         if let Some(output) = self.does("wait", &["wait", &id]) {
-            self.tells("wait", output.stdout);
+            self.adds("wait", &output.stdout);
         }
         self.does_or_plainly("rm", &["rm", &id]);
     }
@@ -112,7 +112,7 @@ impl<'g> Story<'g> {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let line = [&["run"], &flags[..], &["--", "inherited", "exit=7"]].concat();
         if let Some(output) = self.ends("run", &line, 7, "") {
-            self.tells_attributes("run", &output.stdout);
+            self.adds_attributes("run", &output.stdout);
         }
         let line = [&["run", "--detach"], &flags[..], &["--", "sleep"]].concat();
         if self.does("run --detach", &line).is_some() {
@@ -125,7 +125,7 @@ impl<'g> Story<'g> {
     fn signalled_command(&mut self) {
         let Some((mut command, id, run)) = self.foreground("signalled") else { return };
         let ignores = ignored_by(run) & 1 << (Signal::TERM.as_raw() - 1) != 0;
-        self.tells("run ignores SIGTERM", ignores.to_string());
+        self.adds("run ignores SIGTERM", &ignores.to_string());
         if ignores {
             said(self.guard, &["stop", &id]);
         } else {
@@ -174,7 +174,7 @@ impl<'g> Story<'g> {
         );
         let file = self.guard.file("jails.toml", &text).display().to_string();
         if let Some(output) = self.does("plan -f", &["plan", "-f", &file]) {
-            self.tells_plan("plan -f", &output.stdout);
+            self.adds_plan("plan -f", &output.stdout);
         }
         if self.does("run --detach -f", &["run", "--detach", "-f", &file]).is_none() {
             return;
@@ -210,7 +210,7 @@ impl<'g> Story<'g> {
     }
 
     fn doctor(&mut self) {
-        self.tells_grades("doctor", &["doctor", "--json"]);
+        self.adds_grades("doctor", &["doctor", "--json"]);
     }
 
     /// The drop-in: in the foreground, as a daemon, and in a pid namespace.
@@ -242,7 +242,7 @@ impl<'g> Story<'g> {
             let stderr = if self.row.readable[1] { self.normal(&output.stderr) } else { wanted.1.clone() };
             self.check(name, (output.code, stderr) == wanted, &format!("{output:?}"));
             if more.is_none() {
-                self.tells_attributes(name, &output.stdout);
+                self.adds_attributes(name, &output.stdout);
             } else if refusal.is_none() && output.code == 0 {
                 let file = base.join("stockade-probe").join(&id).join("root/stockade-probe.pid");
                 let vmm = eventually("the pid file is there", || {
@@ -252,7 +252,7 @@ impl<'g> Story<'g> {
                     let comm = fs::read_to_string(format!("/proc/{vmm}/comm")).unwrap_or_default();
                     (comm == "stockade-probe\n").then_some(())
                 });
-                self.tells_status(name, vmm);
+                self.adds_status(name, vmm);
                 kill_vmm(vmm);
             }
             fs::remove_dir_all(&base).unwrap();
@@ -279,7 +279,7 @@ impl<'g> Story<'g> {
         all.map(str::to_owned).to_vec()
     }
 
-    /// Runs a command, which succeeds without a word on stderr, or fails as the row says. `None` if it fails.
+    /// Runs a command, which succeeds without a word on stderr, or fails with the line of its row. `None` if it fails.
     fn does(&mut self, name: &str, arguments: &[&str]) -> Option<Output> {
         self.ends(name, arguments, 0, "")
     }
@@ -320,25 +320,25 @@ impl<'g> Story<'g> {
         }
     }
 
-    fn tells(&mut self, fact: &str, value: String) {
+    fn adds(&mut self, fact: &str, value: &str) {
         if self.row.readable[0] {
-            let value = self.normal(&value);
+            let value = self.normal(value);
             self.facts.insert(fact.to_owned(), value);
         }
     }
 
     /// The steps of a plan, without their numbers, and apart from the others those that are about cgroups.
-    fn tells_plan(&mut self, fact: &str, plan: &str) {
+    fn adds_plan(&mut self, fact: &str, plan: &str) {
         let step = |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).to_owned();
         let steps = plan.replace(", in cgroup ", "\nin cgroup ");
         let (cgroups, others): (Vec<String>, Vec<String>) =
             steps.lines().map(step).partition(|step| step.contains("cgroup"));
-        self.tells(fact, others.join("\n"));
-        self.tells(&format!("{fact}: cgroups"), cgroups.join("\n"));
+        self.adds(fact, &others.join("\n"));
+        self.adds(&format!("{fact}: cgroups"), &cgroups.join("\n"));
     }
 
     /// The probe's report of everything that it inherited.
-    fn tells_attributes(&mut self, name: &str, text: &str) {
+    fn adds_attributes(&mut self, name: &str, text: &str) {
         let line = text.lines().find(|line| line.contains("\"inherited\""));
         let report: Value = line.and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
         for (attribute, value) in report["inherited"].as_object().into_iter().flatten() {
@@ -354,7 +354,7 @@ impl<'g> Story<'g> {
     }
 
     /// The grade of each finding.
-    fn tells_grades(&mut self, name: &str, arguments: &[&str]) {
+    fn adds_grades(&mut self, name: &str, arguments: &[&str]) {
         let output = self.row.launcher.run(self.guard, "stockade", arguments);
         if let Some(line) = self.row.refusal(name) {
             let as_wanted = output.code == 1 && self.normal(&output.stderr) == format!("stockade: {line}\n");
@@ -377,7 +377,7 @@ impl<'g> Story<'g> {
     }
 
     /// The owners and modes of all files of the jail.
-    fn tells_modes(&mut self) {
+    fn adds_modes(&mut self) {
         for (name, directory) in [("state", self.guard.state()), ("base", self.guard.base())] {
             let mut pending = vec![directory.clone()];
             while let Some(path) = pending.pop() {
@@ -395,7 +395,7 @@ impl<'g> Story<'g> {
     }
 
     /// What the kernel shows of a process.
-    fn tells_status(&mut self, name: &str, pid: i32) {
+    fn adds_status(&mut self, name: &str, pid: i32) {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let wanted =
             ["Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapAmb"];
@@ -439,10 +439,9 @@ impl<'g> Story<'g> {
             let digits = part.chars().take_while(char::is_ascii_hexdigit).count();
             let separator = if at == 0 { "" } else { "-" };
             if at > 0 && digits >= 8 {
-                normal += &format!("{separator}NONCE{}", &part[digits..]);
+                normal.extend([separator, "NONCE", &part[digits..]]);
             } else {
-                normal += separator;
-                normal += part;
+                normal.extend([separator, part]);
             }
         }
         normal

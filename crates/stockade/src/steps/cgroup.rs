@@ -333,10 +333,11 @@ pub(crate) fn is_of_another(directory: &HostPath, nonce: &Nonce) -> bool {
 /// Whether a process is in a cgroup that may be the jail's own. True also if that cannot be found out.
 pub(crate) fn may_be_in_use(directory: &HostPath, nonce: &Nonce) -> bool {
     match owner_of(directory, nonce) {
-        Ok(Some(MarkOwner::This | MarkOwner::Unknown)) => cgroup::is_in_use(directory).unwrap_or(true),
         Ok(Some(MarkOwner::Other) | None) => false,
-        // Without CAP_SYS_ADMIN on the host, a mark cannot be read.
-        Err(_) => cgroup::is_in_use(directory).unwrap_or(true),
+        // An error: without CAP_SYS_ADMIN on the host, a mark cannot be read.
+        Ok(Some(MarkOwner::This | MarkOwner::Unknown)) | Err(_) => {
+            cgroup::is_in_use(directory).unwrap_or(true)
+        }
     }
 }
 

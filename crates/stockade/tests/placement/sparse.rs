@@ -24,6 +24,7 @@ fn a_sparse_image_remains_sparse_also_on_another_filesystem() {
     privileged!(guard, {
         let shm = PathBuf::from("/dev/shm").join(guard.name());
         fs::create_dir(&shm).unwrap();
+        testkit::set_mode(&shm, 0o755);
         let (disk, memory) = (image(guard.directory()), image(&shm));
         let bases = [guard.base(), shm.join("base")];
         for (base, source) in [(0, &disk), (0, &memory), (1, &disk), (1, &memory)] {
