@@ -494,7 +494,7 @@ fn a_race_for_a_source_in_the_root_reaches_no_file_of_the_host() {
         let mut place = |number: usize| {
             let source = root.join(["file", "directory/file"][number % 2]);
             let placement = Placement::new(&source).named("placed");
-            let outcome = if number % 3 == 0 {
+            let outcome = if number.is_multiple_of(3) {
                 adopted.share(placement, OWNER, Sharing::Always).map(|shared| shared.is_some())
             } else {
                 adopted.place(placement, OWNER).map(|_| true)
