@@ -49,6 +49,15 @@ def test_a_whole_life(guard: Guard) -> None:
     assert not guard.base.exists() and "from the host" in vm.log()
 
 
+def test_no_error_acts_on_a_terminal(guard: Guard) -> None:
+    with make(guard) as jail:
+        vm = jail.launch("read=/x\x1b[31m", "bogus\x1b]0;title\x07")
+        with pytest.raises(NotReady) as raised:
+            vm.wait_ready("/run/api.socket", timeout=20)
+        assert "title" in str(raised.value) and str(raised.value).isprintable(), raised.value
+        assert "\x1b]0;title\x07" in vm.log(), "the log is exact"
+
+
 def test_wait_returns_the_vmms_exit_code(guard: Guard) -> None:
     with make(guard, arguments=["exit=7"]) as jail:
         status = jail.launch().wait(timeout=20)

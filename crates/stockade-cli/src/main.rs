@@ -13,7 +13,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use stockade_syscalls::inherited::limits;
 
 use cli::{Cli, Command};
 use errors::usage;
@@ -46,8 +47,8 @@ fn main() -> ExitCode {
 
 /// Allows this process as many file descriptors as its hard limit. Those that it starts get limits of their own.
 fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // A refusal leaves the limit as it was, and the command that needs more names the file that it cannot open.
+    // A failure leaves the limit as it was, and the command that needs more names the file that it cannot open.
+    let Ok(Rlimit { maximum, .. }) = limits(Resource::Nofile) else { return };
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 

@@ -61,3 +61,44 @@ fn a_fork_bomb_is_torn_down_by_each_method() {
         tell("15 fork bombs of 200 processes torn down, in 3 ways");
     });
 }
+
+/// The processes with this word in their command lines.
+fn with_word(word: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let has_word = |entry: &std::fs::DirEntry| {
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+    };
+    processes.filter(has_word).count()
+}
+
+#[test]
+fn a_chain_of_forks_is_ended_without_any_cgroup() {
+    privileged!(guard, {
+        // Each process of the chain forks the next one and exits. It ends by itself, if nothing else ends it.
+        let word = guard.named("chain");
+        let script = format!(
+            ": {word}; f() {{ [ $1 -gt 0 ] && f $(($1 - 1)) & }}; f 1000000; echo lit; exec /busybox sleep 1000"
+        );
+        let hidden = format!("{}exec \"$@\"", unmount(&["cgroup", "cgroup2"]));
+        for ending in [&["stop"][..], &["rm", "--force"]] {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &hidden, "sh"]).arg(program("stockade"));
+            command.args(["run", "--detach", "--id", &guard.named("vm"), "--exec-file", "/bin/busybox"]);
+            command.arg("--chroot-base-dir").arg(guard.base()).args(["--", "sh", "-c", &script]);
+            let started = testkit::run_with(command.env("STOCKADE_STATE_DIR", guard.state()));
+            assert_eq!((started.code, started.stderr.as_str()), (0, ""));
+            while !testkit::said(&guard, &["logs", &guard.named("vm")]).contains("lit") {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let id = guard.named("vm");
+            let ended = testkit::stockade(&guard, &[ending, &[&id]].concat());
+            assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ending:?}");
+            // Nothing is left that could fork again.
+            assert_eq!([with_word(&word), with_word(&word), with_word(&word)], [0; 3], "after {ending:?}");
+            if ending == ["stop"] {
+                testkit::said(&guard, &["rm", &id]);
+            }
+        }
+    });
+}

@@ -311,6 +311,29 @@ fn run_below_a_frozen_cgroup_names_it_and_leaves_nothing() {
 }
 
 #[test]
+fn run_that_joins_a_frozen_cgroup_v1_names_it() {
+    privileged!(guard, {
+        let freezer = mount_of(|mount| mount.fs_options.iter().any(|option| option == "freezer"));
+        let test = "run_that_joins_a_frozen_cgroup_v1_names_it";
+        let Some(freezer) = booted_with(freezer, test, "the freezer of cgroup v1") else { return };
+        let parent = freezer.join(guard.name());
+        fs::create_dir(&parent).unwrap();
+        let file = parent.join("freezer.state");
+        fs::write(&file, "FROZEN").unwrap();
+        let line = detached(&guard, &["--parent-cgroup", guard.name()], "exec /busybox sleep 1000");
+        let run = within(seconds(2), &guard, &line.iter().map(String::as_str).collect::<Vec<_>>());
+        let text = format!(
+            "stockade: '{}' freezes the jail's processes; write THAWED to that file\n",
+            file.display()
+        );
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr), (125, "", text));
+        fs::write(&file, "THAWED").unwrap();
+        fs::remove_dir(&parent).unwrap();
+        assert!(!guard.base().exists() && !guard.state().exists());
+    });
+}
+
+#[test]
 fn vmm_that_ignores_sigterm_is_killed_in_time() {
     privileged!(guard, {
         let id = start(&guard, &[], "trap '' TERM; while :; do /busybox sleep 1; done");

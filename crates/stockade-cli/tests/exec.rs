@@ -245,6 +245,11 @@ fn a_failed_exec_is_one_line_with_an_exit_code_of_its_own() {
         refused(&guard, &["exec", "--host-program", "/no/such", &id], 125, &missing);
         let directory = "--host-program: '/etc' is not a regular file; name a file";
         refused(&guard, &["exec", "--host-program", "/etc", &id], 125, directory);
+        let pipe = guard.directory().join("pipe");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        let no_file = format!("--host-program: '{}' is not a regular file; name a file", pipe.display());
+        refused(&guard, &["exec", "--host-program", &pipe.display().to_string(), &id], 125, &no_file);
         let script = guard.file("script", "#!/bin/sh\n").display().to_string();
         let interpreted = format!(
             "cannot execute in the jail: script: {gone}; it needs an interpreter that the jail does not have: \

@@ -119,6 +119,39 @@ fn ready_needs_a_socket_if_the_profile_has_none() {
 }
 
 #[test]
+fn a_profile_places_pipes_and_shares_logs() {
+    privileged!(guard, {
+        let (log, pipe) = (guard.file("vmm.log", ""), guard.directory().join("pipe"));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        std::os::unix::fs::chown(&pipe, Some(1234), Some(1234)).unwrap();
+        let text = format!(
+            "executables = ['stockade-pro*']\narguments = ['write=/logs/vmm.log=from the VMM', 'report']\n\
+             [[place]]\nsource = {log:?}\nname = '/logs/vmm.log'\nhow = 'share'\n\
+             [[place]]\nsource = {pipe:?}\nname = '/run/pipe'\n"
+        );
+        let file = add(&guard, "probe", &text);
+        let id = guard.named("jail");
+        let planned = stockade(&guard, &with(&flags(&guard, "plan", &id), &[]));
+        let lines = ["file /logs/vmm.log, a hard link shared with", "file /run/pipe, a hard link to"];
+        assert!(lines.iter().all(|line| planned.stdout.contains(line)), "{planned:?}");
+        let ran = stockade(&guard, &with(&flags(&guard, "run", &id), &[]));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "from the VMM");
+        add(&guard, "probe", &text.replace("'share'", "'move'"));
+        let refused = stockade(&guard, &with(&flags(&guard, "plan", &id), &[]));
+        assert!(refused.code == 1 && refused.stderr.contains("unknown variant"), "{refused:?}");
+        assert!(refused.stderr.contains(&file), "{refused:?}");
+    });
+}
+
+#[test]
 fn the_profiles_are_listed_and_printed() {
     privileged!(guard, {
         add(&guard, "mine", "executables = ['a', 'b-*']\n");

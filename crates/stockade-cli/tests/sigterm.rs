@@ -64,6 +64,24 @@ fn stop_of_a_vmm_that_cannot_get_sigterm_kills_it_at_once() {
 }
 
 #[test]
+fn kill_names_a_vmm_that_cannot_get_sigterm() {
+    privileged!(guard, {
+        let id = create(&guard, "vm", &["--new-pid-ns"]);
+        said(&guard, &["start", &id, "--", "sleep"]);
+        let sent = stockade(&guard, &["kill", "-s", "TERM", &id]);
+        let line = format!(
+            "stockade: the VMM of jail '{id}' is the first process of its pid namespace and does not catch SIGTERM, so \
+             the kernel drops it; use `stop`, or `kill` without --signal\n"
+        );
+        assert_eq!((sent.code, sent.stderr.as_str()), (0, line.as_str()));
+        let killed = stockade(&guard, &["kill", &id]);
+        assert_eq!((killed.code, killed.stderr.as_str()), (0, ""));
+        assert_eq!(said(&guard, &["wait", &id]), "137\n");
+        said(&guard, &["rm", &id]);
+    });
+}
+
+#[test]
 fn run_of_a_vmm_that_cannot_get_sigterm_ends_at_the_first() {
     privileged!(guard, {
         let id = guard.named("front");

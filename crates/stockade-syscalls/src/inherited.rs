@@ -222,13 +222,22 @@ impl Limit {
     }
 }
 
-/// The hard limit of this process; `None` is unlimited. rustix's getrlimit panics if the kernel returns an error.
-fn hard_limit(resource: Resource) -> Result<Option<u64>, Errno> {
+/// The limits of this process. rustix's getrlimit panics if the kernel returns an error.
+///
+/// # Errors
+/// Returns the errors of `getrlimit`.
+pub fn limits(resource: Resource) -> Result<Rlimit, Errno> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is valid for writing an rlimit.
     let answer = unsafe { libc::getrlimit(resource as libc::__rlimit_resource_t, &raw mut limit) };
     checked(answer.into())?;
-    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
+    let known = |limit| (limit != libc::RLIM_INFINITY).then_some(limit);
+    Ok(Rlimit { current: known(limit.rlim_cur), maximum: known(limit.rlim_max) })
+}
+
+/// The hard limit of this process; `None` is unlimited.
+fn hard_limit(resource: Resource) -> Result<Option<u64>, Errno> {
+    Ok(limits(resource)?.maximum)
 }
 
 /// The lower of two limits; `None` is unlimited.

@@ -246,7 +246,9 @@ fn a_failure_after_the_clone_names_its_step_and_cause() {
         let error = guard.store().create(&spec).unwrap().launch(Streams::default()).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with("cannot execute in the jail: /script: no such file or directory; "),
+            text.starts_with(
+                "cannot execute in the jail: /script: its interpreter '/no/such/interpreter' is not in"
+            ),
             "{text}"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);

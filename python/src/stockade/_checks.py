@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Optional
 
 
+def printable(text: str) -> str:
+    """Text that a jail can influence, without characters that act on a terminal. Lines remain."""
+    return "".join(
+        letter if letter == "\n" or letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
 def is_component(name: str) -> bool:
     return name not in ("", ".", "..") and not set(name) & {"/", "\0"}
 

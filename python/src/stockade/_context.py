@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
 from . import _stockade
-from ._checks import each, is_component, owner_of, path_of, text_of
+from ._checks import each, is_component, owner_of, path_of, printable, text_of
 from ._state import default_state_dir
 from .errors import InUse, InvalidSpec, StockadeError
 
@@ -220,7 +220,8 @@ class Context:
             self._forget()
             for one in reversed(adopted):
                 for what, reason in one.teardown():
-                    warnings.warn(f"{what}: {reason}; run stockade gc later", ResourceWarning, stacklevel=2)
+                    text = printable(f"{what}: {reason}; run stockade gc later")
+                    warnings.warn(text, ResourceWarning, stacklevel=2)
 
     # The following members are not in Firecracker's class.
 

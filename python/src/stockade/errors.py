@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+from ._checks import printable
+
 __all__ = [
     "BadReceipt",
     "InTheWay",
@@ -118,7 +120,7 @@ def _of(
     kind: str, text: str, operation: Optional[str], path: Optional[Path], errno: Optional[int]
 ) -> StockadeError:
     """Creates the exception for an error of the compiled part."""
-    error = _BY_KIND.get(kind, SystemFailure)(text)
+    error = _BY_KIND.get(kind, SystemFailure)(printable(text))
     error.operation = operation
     error.path = path
     error.errno = errno

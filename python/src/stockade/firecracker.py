@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
 from . import _stockade
-from ._checks import path_of, text_of
+from ._checks import path_of, printable, text_of
 from ._context import DEFAULT_CHROOT_PATH, DEFAULT_USOCKET_NAME, AdoptedJail, Context, StrPath, unused_name
 from ._state import default_state_dir
 
@@ -63,7 +63,8 @@ class NetNs:
         if namespace is not None and pid == os.getpid():
             del _NAMESPACES[self.id]
             for what, reason in namespace.teardown():
-                warnings.warn(f"{what}: {reason}; run stockade gc later", ResourceWarning, stacklevel=2)
+                text = printable(f"{what}: {reason}; run stockade gc later")
+                warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def __enter__(self) -> NetNs:
         self.setup()

@@ -20,6 +20,7 @@ from ._checks import (
     flag_of,
     number_of,
     path_of,
+    printable,
     size_of,
     size_text_of,
     text_of,
@@ -301,7 +302,7 @@ class Jail:
             left = self._vm._teardown()
         if left:
             text = "; ".join(f"{what}: {reason}" for what, reason in left)
-            raise LeftBehind(f"jail {self._id} left {text}")
+            raise LeftBehind(f"jail {self._id} left {printable(text)}")
 
     def leave(self) -> None:
         """Makes the jail persist, or detaches it if its VMM runs: it is no longer removed with this object."""

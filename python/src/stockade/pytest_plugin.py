@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Set
 import pytest
 
 from . import firecracker
+from ._checks import printable
 from ._context import Context
 from .errors import StockadeError
 from .jail import ALIVE as JAILS
@@ -126,7 +127,7 @@ def _contexts() -> List[Context]:
 
 def _describe(jail: Jail) -> str:
     try:
-        return jail.describe()
+        return printable(jail.describe())
     except StockadeError as error:
         return str(error)
 

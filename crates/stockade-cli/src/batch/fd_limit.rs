@@ -1,6 +1,7 @@
 //! The open file limit for many jails in one process.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use stockade_syscalls::inherited::limits;
 
 use crate::terminal::output::Failure;
 use stockade::spec::reason;
@@ -23,7 +24,8 @@ pub(crate) fn raise_limit_for(jails: usize) -> Result<(), Failure> {
         return Ok(());
     }
     let wanted = FOR_PROCESS + FOR_EACH_JAIL * jails as u64;
-    let limit = getrlimit(Resource::Nofile);
+    let limit = limits(Resource::Nofile)
+        .map_err(|e| Failure::new(format!("cannot read the open file limit: {}", reason(&e))))?;
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }

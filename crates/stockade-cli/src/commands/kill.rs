@@ -6,9 +6,9 @@ use clap::Args;
 use rustix::process::Signal;
 use stockade::{Error, JailState, Listing};
 
-use crate::flags::lookup::send_signal;
+use crate::flags::lookup::{Sent, send_signal};
 use crate::select::{IdMatch, SelectArgs};
-use crate::terminal::output::{Failure, require_root};
+use crate::terminal::output::{Failure, info, require_root};
 use crate::terminal::signal_names;
 
 /// Arguments of `kill`.
@@ -45,8 +45,11 @@ pub(crate) fn kill(args: &KillArgs) -> Result<ExitCode, Failure> {
     let (ids, mut code) = selection.known();
     for id in &ids {
         match send_signal(&store, id, signal) {
-            Ok(true) => (),
-            Ok(false) => code = Failure::from(Error::NotRunning(id.clone())).report(),
+            Ok(Sent::ToVmm) => (),
+            Ok(Sent::Unheeded(unheeded)) => {
+                info(&format!("the VMM of jail '{id}' {unheeded}; use `stop`, or `kill` without --signal"));
+            }
+            Ok(Sent::NotRunning) => code = Failure::from(Error::NotRunning(id.clone())).report(),
             Err(error) => code = Failure::from(error).report(),
         }
     }

@@ -49,7 +49,6 @@ fn failure(error: &Error) -> Failure {
             Failure::flag("parent-cgroup", text)
         }
         Error::Spec(SpecError::NotANetns(_)) => Failure::flag("netns", error.to_string()),
-        Error::NoHierarchy { .. } => Failure::flag("cgroup-version", error.to_string()),
         Error::NotRunning(_) => Failure::new(format!("{error}; see its state with `stockade ps`")),
         Error::NotReady { .. } => {
             Failure::new(format!("{error}; give the VMM's socket to --ready, or raise --timeout"))
@@ -114,6 +113,10 @@ pub(crate) fn create_failed(error: &Error, spec: &JailSpec) -> Failure {
         Error::NoController(controller) if let Some(other) = other_version(spec, controller) => {
             let text = format!("{error} in cgroup v{}, but one in v{other}", 3 - other);
             Failure::flag("cgroup", format!("{text}; remove --cgroup-version or set it to {other}"))
+        }
+        Error::NoHierarchy { .. } => {
+            let flag = if spec.cgroup_version.is_some() { "cgroup-version" } else { "cgroup" };
+            Failure::flag(flag, error.to_string())
         }
         Error::Running { .. } => Failure::new(format!("{error}; stop it first or use another id")),
         _ => failure(error),

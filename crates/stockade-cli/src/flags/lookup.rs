@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use stockade::spec::JailId;
-use stockade::{Jail, Stopped, Store};
+use stockade::{Jail, Stopped, Store, Unheeded};
 
 use crate::terminal::output::Failure;
 
@@ -27,10 +27,23 @@ pub(crate) fn find(store: &Store, named: &JailId) -> Result<JailId, Failure> {
     }
 }
 
-/// Sends a signal to the VMM of the jail with exactly this id; false if it does not run.
-pub(crate) fn send_signal(store: &Store, id: &JailId, signal: Signal) -> stockade::Result<bool> {
-    let sent = store.vmm(id)?.map(|vmm| vmm.signal(signal)).transpose()?;
-    Ok(sent.is_some())
+/// What became of a signal.
+pub(crate) enum Sent {
+    /// It was sent.
+    ToVmm,
+    /// It was sent, and has no effect.
+    Unheeded(Unheeded),
+    /// The VMM does not run.
+    NotRunning,
+}
+
+/// Sends a signal to the VMM of the jail with exactly this id.
+pub(crate) fn send_signal(store: &Store, id: &JailId, signal: Signal) -> stockade::Result<Sent> {
+    let Some(vmm) = store.vmm(id)? else { return Ok(Sent::NotRunning) };
+    vmm.signal(signal)?;
+    // Of other signals it is not known that the caller wants the VMM to exit.
+    let unheeded = if signal == Signal::TERM { vmm.unheeded(signal) } else { None };
+    Ok(unheeded.map_or(Sent::ToVmm, Sent::Unheeded))
 }
 
 /// The failure of a command that changes a jail and finds none with this id.

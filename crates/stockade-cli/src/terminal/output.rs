@@ -44,7 +44,7 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Message(line) | Self::Coded(line, _) => line.clone(),
-            Self::Flag { flag, what: None, text } => format!("--{flag}: {text}"),
+            Self::Flag { flag, what: None, text } => format!("{}: {text}", origin(flag)),
             Self::Flag { flag, what: Some(what), text } => format!("--{flag} {what}: {text}"),
             Self::StdoutClosed => "stdout is closed".to_owned(),
         }
@@ -79,6 +79,23 @@ impl From<io::Error> for Failure {
             _ => Self::Message(format!("cannot write to stdout: {}", reason(&error))),
         }
     }
+}
+
+/// The flag, or the variable from which it has its value.
+fn origin(flag: &str) -> String {
+    let variable = match flag {
+        "state-dir" => "STOCKADE_STATE_DIR",
+        "profile-dir" => "STOCKADE_PROFILE_DIR",
+        _ => return format!("--{flag}"),
+    };
+    let named = format!("--{flag}");
+    let is_given = std::env::args_os().any(|argument| {
+        argument
+            .to_string_lossy()
+            .strip_prefix(&*named)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
+    if !is_given && std::env::var_os(variable).is_some() { variable.to_owned() } else { named }
 }
 
 /// Names the flag of a specification error.

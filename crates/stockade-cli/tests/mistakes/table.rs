@@ -71,6 +71,8 @@ fn provide(guard: &Guard) {
         fs::copy(program("stockade-probe"), directory.join(name)).unwrap();
     }
     guard.file("plain", "text");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, directory.join("pipe"), kind, mode, 0).unwrap();
     let jail = "[[jail]]\nid = 'vm'\nexec-file = '../vmm'\nchroot-base-dir = '../base'\n";
     for (name, line) in [
         ("exec-file", "[[jail]]\nid = 'vm'\nexec-file = 'vmm'".to_owned()),

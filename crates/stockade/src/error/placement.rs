@@ -74,6 +74,9 @@ pub enum PlacementError {
     /// A path through the jail's root that has a symbolic link, which the jail's uid may have created.
     #[error("'{}' leads through the jail's root by a symbolic link, which is not followed; use the path of its target", .0.display())]
     SymlinkInJail(PathBuf),
+    /// A source that leads through a symbolic link of another user, who decides where it leads: the source and the link.
+    #[error("'{}' leads through the symbolic link '{}', which is another user's and not followed; use the path of its target", .0.display(), .1.display())]
+    ForeignLink(PathBuf, PathBuf),
     /// A bind with an owner.
     #[error("'{}' keeps its owner in a bind; omit the owner or copy it instead", .0.display())]
     BindOwner(PathBuf),

@@ -14,7 +14,7 @@ use crate::error::{PlacementError, Result};
 use crate::host::CgroupLayout;
 use crate::jail::locked::{LockedJail, Owned};
 use crate::jail::teardown::{Report, begun, undo};
-use crate::plan::{Plan, Sharing, decide_placement, decide_sharing, method_of, path_in_root};
+use crate::plan::{Plan, Sharing, decide_placement, decide_sharing, method_of, owner_of, path_in_root};
 use crate::spec::{
     CgroupSetting, ExecFile, HostPath, How, JailId, JailPath, JailSpec, Layout, NetnsName, Owner,
     ParentCgroup, Placed, Placement,
@@ -141,8 +141,14 @@ impl Adopted {
         let (path, step) = match path_in_root(&ctx.layout, placement.source())? {
             // Opened beneath the root, and never resolved: the jail's uid may replace it at any time.
             Some(below) => {
-                let path = placement.target_or(&below)?;
-                (path.clone(), PlacedFile::copy(ctx.layout.root().join(below), path, owner).into())
+                if !matches!(placement.how, How::Auto | How::Copy) {
+                    return Err(PlacementError::UnsupportedMethod(below.absolute(), placement.how).into());
+                }
+                let (source, path) =
+                    (ctx.layout.root().join(below.relative()), placement.target_or(below.relative())?);
+                let (owner, read_only) = (owner_of(owner, &placement)?, placement.read_only);
+                let copy = PlacedFile { read_only, ..PlacedFile::copy(source, path.clone(), owner) };
+                (path, copy.into())
             }
             None => (placement.target()?, decide_placement(owner, &ctx.layout.root(), &placement)?),
         };
@@ -269,7 +275,8 @@ fn requested(layout: &Layout, options: &AdoptOptions) -> Result<Vec<Step>> {
     {
         steps.push(NamedNetns { name: name.clone() }.into());
     }
-    if !options.cgroups.is_empty() {
+    // A lone root has no cgroup: its path would be that of all jails of the executable.
+    if !options.cgroups.is_empty() && !layout.has_lone_root() {
         let parent =
             options.parent_cgroup.as_ref().map_or(Path::new(layout.exec_name()), ParentCgroup::as_path);
         let below = parent.join(layout.id().as_str());

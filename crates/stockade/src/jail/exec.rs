@@ -29,7 +29,7 @@ use crate::jail::launch::Streams;
 use crate::jail::namespaces::Namespaces;
 use crate::spec::{HostPath, JailPath, SpecError};
 use crate::state::Receipt;
-use crate::sys::open::open_directory;
+use crate::sys::open::{open_directory, open_source};
 use crate::sys::process::{KILL_TIMEOUT, PidFd};
 use crate::sys::release::Outcome;
 
@@ -156,7 +156,7 @@ impl Exec {
 fn sealed_copy(file: &Path) -> Result<OwnedFd> {
     // Messages show where a relative path was looked for.
     let file = &std::path::absolute(file).context(Operation::Open, file.display())?;
-    let mut source = File::open(file).context(Operation::Open, file.display())?;
+    let mut source = File::from(open_source(file).context(Operation::Open, file.display())?);
     if !source.metadata().context(Operation::Inspect, file.display())?.is_file() {
         return Err(SpecError::NotAFile(file.to_owned()).into());
     }

@@ -130,8 +130,8 @@ impl VmmHandle {
         self.process.as_ref().map_or(Ok(()), |process| Ok(process.signal(signal)?))
     }
 
-    /// Why a signal that was just sent has no effect on the VMM, if that is known.
-    pub(crate) fn unheeded(&self, signal: Signal) -> Option<Unheeded> {
+    /// Why a signal that was just sent has no effect on the VMM; `None` if it has one, or if that is unknown.
+    pub fn unheeded(&self, signal: Signal) -> Option<Unheeded> {
         self.process.as_ref()?.unheeded(signal)
     }
 

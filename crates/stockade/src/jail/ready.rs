@@ -27,6 +27,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// The delay before the next look at a socket in a watched directory, which the VMM may replace by another one.
 const LOOK_ANYWAY_AFTER: Duration = Duration::from_millis(100);
 
+/// A timeout that never ends, and that can be added to any time.
+const LONGEST: Duration = Duration::from_hours(24 * 365 * 100);
+
 /// The number of last log lines in an error.
 const LAST_LINES: usize = 10;
 
@@ -46,7 +49,7 @@ impl Running {
     /// Returns [`Error::ExitedEarly`] with the exit status and the last lines of the log if the VMM exits first,
     /// [`Error::NotReady`] after `timeout`, otherwise the error of the kernel.
     pub fn wait_ready(&mut self, socket: &JailPath, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST);
         let changes = Inotify::new().context(Operation::Open, self.tree()?.host_path(socket))?;
         let mut is_watched = false;
         loop {

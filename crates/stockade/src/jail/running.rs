@@ -187,8 +187,9 @@ impl Running {
     /// # Errors
     /// Returns an error if a cgroup cannot be thawed or the signal cannot be sent.
     pub fn ask_to_exit(&self) -> Result<Option<Unheeded>> {
-        self.jail.receipt.thaw()?;
-        self.signal(Signal::TERM)?;
+        let thawed = self.jail.receipt.thaw();
+        let sent = self.signal(Signal::TERM);
+        thawed.and(sent)?;
         Ok(if self.status.is_some() { None } else { self.process.unheeded(Signal::TERM) })
     }
 

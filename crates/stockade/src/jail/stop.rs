@@ -1,12 +1,14 @@
 //! Stopping many VMMs at once, with all other processes in their jails.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::entry::EnterStep;
 use crate::error::{Error, Result};
 use crate::jail::open::VmmHandle;
-use crate::spec::ExitStatus;
+use crate::spec::{ExitStatus, HostPath};
 use crate::state::Receipt;
 use crate::steps::{Vmm, unseen, with_own};
 use crate::sys::cgroup::{self, Frozen};
@@ -60,8 +62,9 @@ pub fn stop_all_with_notes(
 
 impl VmmHandle {
     fn ask_to_exit(&self) -> Result<Option<Unheeded>> {
-        self.receipt().thaw()?;
-        self.signal(Signal::TERM)?;
+        let thawed = self.receipt().thaw();
+        let sent = self.signal(Signal::TERM);
+        thawed.and(sent)?;
         Ok(self.unheeded(Signal::TERM))
     }
 
@@ -80,11 +83,22 @@ impl VmmHandle {
 }
 
 impl Receipt {
-    /// Fails if one of the jail's cgroups is frozen. In cgroup v1 a process that joins it could not even be killed.
+    /// Fails if a cgroup that the jail's processes enter is frozen. In cgroup v1 a process that joins it could not even be
+    /// killed.
     pub(crate) fn expect_thawed(&self) -> Result<()> {
-        self.cgroups().try_for_each(|cgroup| match cgroup::frozen_by(&cgroup)? {
+        let entered: BTreeSet<HostPath> = self.cgroups().chain(self.joined_cgroups()).collect();
+        entered.iter().try_for_each(|cgroup| match cgroup::frozen_by(cgroup)? {
             Some(Frozen { file, thaw }) => Err(Error::Frozen { file, thaw }),
             None => Ok(()),
+        })
+    }
+
+    /// The cgroups that the VMM joins or is cloned into, also those that the jail does not own.
+    fn joined_cgroups(&self) -> impl Iterator<Item = HostPath> {
+        self.enter.iter().filter_map(|step| match step {
+            EnterStep::JoinCgroup { file } => Some(file.as_path().parent()?.to_owned().into()),
+            EnterStep::Clone { cgroup, .. } => cgroup.clone(),
+            _ => None,
         })
     }
 

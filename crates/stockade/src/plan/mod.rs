@@ -4,6 +4,7 @@
 //! dry run, the plan on disk is the receipt, and the plan undone from its end is the teardown.
 
 mod cgroups;
+mod links;
 mod placement;
 mod process;
 mod sharing;
@@ -23,7 +24,7 @@ use crate::steps::{
 };
 
 pub use placement::decide_placement;
-pub(crate) use placement::method_of;
+pub(crate) use placement::{method_of, owner_of};
 pub(crate) use process::{arguments, reset_all, with_binds};
 pub use sharing::Sharing;
 pub(crate) use sharing::{decide_sharing, path_in_root};

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::entry::{Bind, Inode};
 use crate::error::{Context, Operation, PlacementError, Result};
+use crate::plan::links::expect_links;
 use crate::spec::{FilePrivileges, HostPath, How, Owner, Placement, SpecError};
 use crate::steps::{DeviceNode, FileHow, PlacedFile, PlacedTree, Step, may_be_linked, share_with};
 use crate::sys::access::{EXECUTE, Permissions, READ, WRITE};
@@ -24,13 +25,19 @@ use crate::sys::open::open_source;
 /// # Errors
 /// * [`SpecError::NotFound`] if the source does not exist
 /// * [`SpecError::ReadOnlyOwner`] if a read-only placement would belong to the jail's own uid
-/// * [`PlacementError`] if the requested method does not fit the source
+/// * [`PlacementError`] if the requested method does not fit the source, or if the jail's uid owns a symbolic link on the
+///   way to it
 pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> Result<Step> {
     let source = HostPath::existing(&placement.source)?;
     let path = placement.target_of(&source)?;
+    expect_links(&placement.source, |uid| match placement.how {
+        // The owner of a symbolic link could have any file given away.
+        How::Share => uid == 0,
+        _ => uid == 0 || uid != jail.uid,
+    })?;
     let facts = rustix::fs::stat(source.as_path()).context(Operation::Inspect, &source)?;
     let read_only = placement.read_only;
-    let owner = owner(jail, placement)?;
+    let owner = owner_of(jail, placement)?;
     let decision = Decision { source: &source, near, facts: &facts, jail, owner, read_only };
     let kind = FileType::from_raw_mode(facts.st_mode);
     let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
@@ -82,7 +89,7 @@ pub fn decide_placement(jail: Owner, near: &HostPath, placement: &Placement) -> 
 }
 
 /// The owner of the placement. A read-only one belongs to root, since its owner could change its mode.
-fn owner(jail: Owner, placement: &Placement) -> Result<Owner> {
+pub(crate) fn owner_of(jail: Owner, placement: &Placement) -> Result<Owner> {
     let owner = match placement.owner {
         None if placement.read_only => Owner { uid: 0, ..jail },
         None => jail,

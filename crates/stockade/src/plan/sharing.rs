@@ -4,13 +4,14 @@
 //! checked, linked and changed is one open file.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use stockade_syscalls::descriptors::fd_path;
 
 use crate::error::{Context, Operation, PlacementError, Result};
+use crate::plan::links::expect_links;
 use crate::spec::{FilePrivileges, JailPath, Layout, Owner, SpecError};
 use crate::steps::StepContext;
 use crate::sys::file_id::FileId;
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
 /// Where a path of the host leads.
 enum Source {
     /// To a file in the jail's root, where the jail's uid may replace everything. The path is relative to the root.
-    Root(OwnedFd, PathBuf),
+    Root(OwnedFd, JailPath),
     /// To a file beside the root, in the jail's directory, in which only root can write.
     Beside(OwnedFd),
     /// Elsewhere.
@@ -55,7 +56,11 @@ impl Source {
     fn find(layout: &Layout, path: &Path) -> Result<Self> {
         let not_found = |cause| SpecError::NotFound(path.to_owned(), cause);
         let absolute = std::path::absolute(path).map_err(|_| not_found(Errno::INVAL))?;
-        let Ok(own) = FileId::at(layout.jail_dir().as_path()) else { return Ok(Self::Elsewhere) };
+        let own = match FileId::at(layout.jail_dir().as_path()) {
+            Ok(own) => own,
+            Err(Errno::NOENT) => return Ok(Self::Elsewhere),
+            Err(cause) => return Err(cause).context(Operation::Inspect, layout.jail_dir()),
+        };
         // From the root of the host: behind the jail's root a symbolic link may lead anywhere.
         let mut above: Vec<&Path> = absolute.ancestors().skip(1).collect();
         above.reverse();
@@ -76,7 +81,7 @@ impl Source {
         };
         match open(INSIDE) {
             Ok(file) if is_symlink(&file) => Err(PlacementError::SymlinkInJail(path.to_owned()).into()),
-            Ok(file) => Ok(Self::Root(file, in_root.to_owned())),
+            Ok(file) => Ok(Self::Root(file, JailPath::new(in_root)?)),
             Err(Errno::LOOP | Errno::XDEV) => Err(PlacementError::SymlinkInJail(path.to_owned()).into()),
             Err(cause) => Err(not_found(cause).into()),
         }
@@ -92,7 +97,7 @@ fn is_symlink(file: &OwnedFd) -> bool {
 /// # Errors
 /// * [`PlacementError::SymlinkInJail`] if it is a symbolic link, or below one
 /// * [`SpecError::NotFound`] if it does not exist
-pub(crate) fn path_in_root(layout: &Layout, source: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn path_in_root(layout: &Layout, source: &Path) -> Result<Option<JailPath>> {
     match Source::find(layout, source)? {
         Source::Root(_, path) => Ok(Some(path)),
         Source::Beside(_) | Source::Elsewhere => Ok(None),
@@ -108,7 +113,7 @@ pub(crate) fn path_in_root(layout: &Layout, source: &Path) -> Result<Option<Path
 ///
 /// # Errors
 /// * [`SpecError::NotFound`] if the source does not exist
-/// * [`PlacementError::SymlinkInJail`] if the jail's uid may have redirected the path
+/// * [`PlacementError::SymlinkInJail`] or [`PlacementError::ForeignLink`] if the jail's uid may have redirected the path
 /// * [`PlacementError::NotShared`] if a socket or named pipe may not get this owner
 pub(crate) fn decide_sharing(
     ctx: &StepContext,
@@ -122,7 +127,9 @@ pub(crate) fn decide_sharing(
         Source::Beside(file) => (file, true, None),
         Source::Elsewhere => {
             // Without O_PATH, opening a named pipe would wait for its other end.
-            let opened = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let magic = ResolveFlags::NO_MAGICLINKS;
+            let opened = rustix::fs::openat2(CWD, source, flags, Mode::empty(), magic);
             (opened.map_err(|cause| SpecError::NotFound(source.to_owned(), cause))?, false, None)
         }
     };
@@ -132,6 +139,9 @@ pub(crate) fn decide_sharing(
         FileType::Socket | FileType::Fifo => true,
         _ => return Ok(None),
     };
+    if in_root.is_none() && !is_own && sharing != Sharing::Never {
+        expect_links(source, |uid| uid == 0)?;
+    }
     let needs_owner = (facts.st_uid, facts.st_gid) != (owner.uid, owner.gid);
     let is_allowed = match sharing {
         Sharing::Never => false,
@@ -139,7 +149,8 @@ pub(crate) fn decide_sharing(
         Sharing::OwnDirectory if !needs_owner => is_own,
         Sharing::OwnDirectory => {
             let is_callers = [rustix::process::geteuid().as_raw(), owner.uid].contains(&facts.st_uid);
-            let is_placed = in_root.as_deref() != Some(path.relative()) && is_at(ctx, &facts, path)?;
+            // The jail's uid can move a name in its root to `path`.
+            let is_placed = in_root.is_none() && is_at(ctx, &facts, path)?;
             // Any other name may be a file that others use.
             (is_own || only_linked && is_callers) && facts.st_nlink <= 1 + u64::from(is_placed)
         }

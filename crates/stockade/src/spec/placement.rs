@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::spec::file_privileges::Stripped;
 use crate::spec::{HostPath, JailPath, Owner, SpecError};
 
 /// A placement method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum How {
     /// The cheapest method that changes nothing outside the jail.
     ///

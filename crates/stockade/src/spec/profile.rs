@@ -115,16 +115,21 @@ pub struct ProfileFile {
     /// Whether a missing source is an error. Otherwise a missing source is skipped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
+    /// The placement method. By default a directory is bound, and anything else placed by [`How::Auto`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<How>,
 }
 
 impl ProfileFile {
     /// `None` if the source is missing and not required.
     fn placement(&self) -> Option<Placement> {
         let name = self.name.as_ref().map_or_else(|| self.source.clone(), JailPath::absolute);
-        let placement = Placement::new(&self.source).named(name);
+        let placement = Placement::new(&self.source).named(name).how(self.how.unwrap_or_default());
         match std::fs::metadata(&self.source) {
+            // The jail's uid owns a shared file.
+            Ok(_) if self.how == Some(How::Share) => Some(placement),
             // A bind copies nothing, and follows updates of the host's directory.
-            Ok(facts) if facts.is_dir() => Some(placement.how(How::Bind).read_only()),
+            Ok(facts) if facts.is_dir() => Some(placement.how(self.how.unwrap_or(How::Bind)).read_only()),
             Ok(facts) if facts.is_file() => Some(placement.read_only()),
             Ok(_) => Some(placement),
             Err(_) => self.required.then_some(placement),
@@ -174,6 +179,7 @@ impl Profile {
             source: Path::new("/usr").join(path),
             name: JailPath::new(path).ok(),
             required: false,
+            how: None,
         };
         let modules = format!("lib/{}-linux-gnu/qemu", std::env::consts::ARCH);
         Self {

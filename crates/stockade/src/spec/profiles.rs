@@ -118,6 +118,10 @@ fn is_toml(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<Profile, SpecError> {
+    // The open of a named pipe would wait for a writer.
+    if std::fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir()) {
+        return Err(problem(path, &"not a regular file; name a file"));
+    }
     let text = std::fs::read_to_string(path).map_err(|e| {
         let fix = match errno(&e) {
             Errno::NOENT | Errno::NOTDIR => "; check the path",

@@ -22,11 +22,14 @@ pub(crate) enum DirLock {
 }
 
 /// Whether a process holds the lock on a directory, in any pid namespace. `/proc/locks` shows only those of the own one.
+/// True also if that cannot be found out.
 ///
 /// It takes a shared lock for a moment, so it is for rare questions.
 pub(crate) fn is_locked(path: &HostPath) -> bool {
-    let Ok(directory) = open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) else { return false };
-    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    match open_directory(CWD, path.as_path(), ResolveFlags::NO_SYMLINKS) {
+        Ok(directory) => rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared).is_err(),
+        Err(cause) => cause != Errno::NOENT,
+    }
 }
 
 /// Tries to lock a directory.

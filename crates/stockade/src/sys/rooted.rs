@@ -22,6 +22,8 @@ pub(crate) struct Rooted {
     pub(crate) found: Vec<i32>,
     /// Processes whose root cannot be inspected.
     pub(crate) unseen: Vec<i32>,
+    /// Whether a process had exited before its root was inspected. It may have left a child behind.
+    pub(crate) vanished: bool,
 }
 
 /// The processes whose root directory is `root`.
@@ -41,10 +43,11 @@ pub(crate) fn rooted_at(root: BorrowedFd<'_>) -> Result<Rooted> {
     let kernel_threads = kernel_threads();
     let mut rooted = Rooted::default();
     for pid in pids.filter(|pid| kernel_threads.binary_search(pid).is_err()) {
-        match is_rooted_at(pid, root) {
-            Ok(true) => rooted.found.push(pid),
-            Ok(false) => (),
-            // A zombie has no root.
+        match root_of(pid) {
+            Ok(found) if found == root => rooted.found.push(pid),
+            Ok(_) => (),
+            // Nor has a zombie a root, but its children are those of another process already.
+            Err(Errno::NOENT | Errno::SRCH) => rooted.vanished |= !is_zombie(pid),
             Err(_) if has_exited(pid) => (),
             Err(_) => rooted.unseen.push(pid),
         }
@@ -86,6 +89,10 @@ fn kernel_threads() -> Vec<i32> {
     let mut threads: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
     threads.sort_unstable();
     threads
+}
+
+fn is_zombie(pid: i32) -> bool {
+    StatLine::of(pid).is_some_and(|line| line.field(3) == Some("Z"))
 }
 
 fn is_rooted_at(pid: i32, root: FileId) -> Result<bool, Errno> {
@@ -157,13 +164,32 @@ pub(crate) struct Killed {
     pub(crate) unseen: Vec<i32>,
 }
 
+/// How often a search in which a process vanished is repeated without finding any of the jail's.
+const MOST_QUIET_SEARCHES: u32 = 3;
+
 /// Kills the processes whose root directory is `root`, until there is none or the time is up.
+///
+/// A process that forks and exits all the time can be ahead of a search. So a search that found one is repeated, and so is
+/// one in which a process vanished, a few times: on a busy host some always do.
 pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, deadline: Instant) -> Result<Killed> {
     let facts = FileId::of(root).context(Operation::Inspect, "a jail's root")?;
-    let mut killed = Killed::default();
+    let (mut killed, mut quiet) = (Killed::default(), 0);
     loop {
         let mut exiting = Vec::new();
         let rooted = rooted_at(root)?;
+        if rooted.found.is_empty() {
+            quiet += 1;
+            if !rooted.vanished || quiet == MOST_QUIET_SEARCHES {
+                killed.unseen = rooted.unseen;
+                return Ok(killed);
+            }
+            continue;
+        }
+        quiet = 0;
+        if Instant::now() >= deadline {
+            killed.survivor = rooted.found.last().copied();
+            return Ok(killed);
+        }
         for pid in rooted.found {
             let Some(process) = PidFd::open(pid)? else { continue };
             // Checked again with the pidfd held: the pid may have been reused before.
@@ -171,10 +197,6 @@ pub(crate) fn kill_rooted_at(root: BorrowedFd<'_>, deadline: Instant) -> Result<
                 process.signal(Signal::KILL)?;
                 exiting.push(process);
             }
-        }
-        if exiting.is_empty() {
-            killed.unseen = rooted.unseen;
-            return Ok(killed);
         }
         killed.count += exiting.len();
         for process in exiting {

@@ -147,3 +147,51 @@ fn two_jails_of_one_owner_share_a_file_and_others_do_not() {
         assert_eq!(fs::metadata(&file).unwrap().nlink(), 1);
     });
 }
+
+#[test]
+fn a_link_of_a_jail_gives_nothing_away() {
+    privileged!(guard, {
+        let secret = guard.file("secret", "the host's");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut created = create(&guard, &[]);
+        let root = created.root();
+        let link = |name: &str, target: &Path, uid: u32| {
+            let link = root.join(name);
+            std::os::unix::fs::symlink(target, link.as_path()).unwrap();
+            std::os::unix::fs::lchown(link.as_path(), Some(uid), Some(uid)).unwrap();
+            link
+        };
+        let planted = link("planted", &secret, OWNER.uid);
+        let directory = link("directory", guard.directory(), OWNER.uid);
+        // Of root, but it leads through one of the jail.
+        let through = guard.directory().join("through");
+        std::os::unix::fs::symlink(directory.as_path(), &through).unwrap();
+        let of_another = link("another", &secret, 77);
+        for (source, method, link) in [
+            (planted.as_path().to_owned(), How::Share, planted.as_path()),
+            (planted.as_path().to_owned(), How::Copy, planted.as_path()),
+            (planted.as_path().to_owned(), How::Auto, planted.as_path()),
+            (through.join("secret"), How::Share, directory.as_path()),
+            (through.join("secret"), How::Copy, directory.as_path()),
+            (of_another.as_path().to_owned(), How::Share, of_another.as_path()),
+        ] {
+            let error =
+                created.place(Placement::new(&source).named("x").how(method)).unwrap_err().to_string();
+            let line = format!(
+                "'{}' leads through the symbolic link '{}', which is another user's and not followed; use the path of its \
+                 target",
+                source.display(),
+                link.display()
+            );
+            assert_eq!(error, line, "{method}");
+        }
+        assert_eq!(owner(&secret), (0, 0));
+        assert!(!root.join("x").as_path().exists());
+        // A symbolic link of root is followed.
+        let own = guard.directory().join("own");
+        std::os::unix::fs::symlink(&secret, &own).unwrap();
+        created.place(share(&own).named("shared")).unwrap();
+        assert_eq!(owner(&secret), (OWNER.uid, OWNER.gid));
+        tear_down(created);
+    });
+}

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
 use serde_json::Value;
 use stockade::spec::JailId;
 use stockade::spec::reason;
@@ -46,8 +45,7 @@ fn report(vmm: &VmmHandle) -> Result<Result<Value, std::io::Error>, Error> {
     let probe = vmm.exec(exec)?;
     let text = read_report(report, Instant::now() + PATIENCE);
     // The report is complete. A process that still runs has no more output.
-    probe.signal(Signal::KILL)?;
-    probe.wait()?;
+    probe.kill()?;
     Ok(text.and_then(|text| Ok(serde_json::from_slice(&text)?)))
 }
 

@@ -21,7 +21,7 @@ use stockade_syscalls::signals::SignalFd;
 use super::keys::{self, Action, Mode, action, help};
 use super::sample::{Order, Row, Sampler};
 use super::table::{COLUMNS, CPU, cells, fitting, id_width};
-use crate::flags::lookup::send_signal;
+use crate::flags::lookup::{Sent, send_signal};
 use crate::terminal::output::{Failure, escape_control};
 use crate::terminal::signals::stop_signals_and;
 use crate::terminal::{signal_names, width};
@@ -193,8 +193,9 @@ impl<'a> Screen<'a> {
     fn send(&self, signal: Signal) -> String {
         let Some(id) = &self.current else { return String::new() };
         match send_signal(self.sampler.store(), id, signal) {
-            Ok(true) => format!("sent {} to {id}", signal_names::name(signal)),
-            Ok(false) => format!("jail '{id}' is not running"),
+            Ok(Sent::ToVmm) => format!("sent {} to {id}", signal_names::name(signal)),
+            Ok(Sent::Unheeded(unheeded)) => format!("{id} {unheeded}"),
+            Ok(Sent::NotRunning) => format!("jail '{id}' is not running"),
             Err(error) => escape_control(&error.to_string()),
         }
     }

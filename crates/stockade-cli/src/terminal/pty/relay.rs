@@ -218,7 +218,7 @@ impl Front {
             self.keyboard = None;
             self.typed.clear();
         }
-        self.drop_stale(wanted);
+        self.drop_stale();
     }
 
     /// Returns false at the end of input.
@@ -278,10 +278,10 @@ impl Front {
         true
     }
 
-    /// Drops input that the VMM does not read, because Ctrl-C may come after it.
-    fn drop_stale(&mut self, wanted: WantedModes) {
+    /// Drops input that the VMM does not read, because Ctrl-C or the stop key may come after it.
+    fn drop_stale(&mut self) {
         self.backlog = match self.backlog {
-            _ if self.typed.is_empty() || !wanted.signals => Backlog::Room,
+            _ if self.typed.is_empty() => Backlog::Room,
             Backlog::FullSince(since) if since.elapsed() >= STALE_AFTER => Backlog::Stale,
             Backlog::Room if self.typed.len() >= MAX_PENDING_INPUT => Backlog::FullSince(Instant::now()),
             unchanged => unchanged,

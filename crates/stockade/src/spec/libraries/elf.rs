@@ -17,6 +17,9 @@ use crate::spec::errno;
 /// The length of a script's first line that the kernel reads, in bytes.
 pub(super) const LONGEST_LINE: u64 = 256;
 
+/// The longest path of a dynamic loader, in bytes.
+const LONGEST_PATH: u64 = 4096;
+
 /// The kind of a file.
 pub(super) enum Content {
     Elf(Image),
@@ -115,7 +118,15 @@ where
 {
     let header = Elf::parse(data)?;
     let endian = header.endian()?;
+    // The kernel refuses other files too. Their numbers could ask for any amount of memory.
+    if header.e_phnum(endian) == elf::PN_XNUM {
+        return Ok(None);
+    }
     for segment in header.program_headers(endian, data)? {
+        let size: u64 = segment.p_filesz(endian).into();
+        if size > LONGEST_PATH {
+            continue;
+        }
         if let Some(path) = segment.interpreter(endian, data)? {
             return Ok(Some(PathBuf::from(OsStr::from_bytes(path))));
         }

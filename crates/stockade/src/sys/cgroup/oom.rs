@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::with_all_below;
+use super::{subtree_control, with_all_below};
 use crate::spec::{HostPath, Known, reason};
 use crate::sys::error::errno;
 use crate::sys::procfs::{read_file, value_after};
@@ -28,6 +28,7 @@ fn v1_kills(cgroup: &HostPath) -> Option<Known<u64>> {
         let Some(own) = count_in(cgroup, EVENTS_V1)? else {
             return match rustix::fs::stat(cgroup.as_path()) {
                 Ok(_) => Ok(None),
+                Err(Errno::NOENT) if !counted_memory(cgroup) => Ok(None),
                 Err(cause) => Err(unreadable(&cgroup.join(EVENTS_V1), cause)),
             };
         };
@@ -40,6 +41,16 @@ fn v1_kills(cgroup: &HostPath) -> Option<Known<u64>> {
         Ok(count) => count.map(Known::Fact),
         Err(unknown) => Some(Known::unknown(unknown)),
     }
+}
+
+/// Whether a cgroup that was removed could count the memory of its processes, as those beside it do.
+fn counted_memory(removed: &HostPath) -> bool {
+    let above = removed.as_path().ancestors().skip(1).find(|above| above.exists());
+    above.is_none_or(|above| {
+        let above = HostPath::from(above.to_owned());
+        let enabled = read_file(subtree_control(&above)).unwrap_or_default();
+        above.join(EVENTS_V1).as_path().exists() || enabled.split_whitespace().any(|name| name == "memory")
+    })
 }
 
 /// The count in a file; `None` if the file does not exist.
@@ -100,13 +111,16 @@ mod tests {
     #[test]
     fn a_count_that_cannot_be_read_is_unknown() {
         let odd = cgroup("odd", &[(EVENTS_V2, "oom 1\n")]);
-        let unknown = |path| match oom_kills(path) {
+        let unknown = |path: &HostPath| match oom_kills(path) {
             Some(Known::Unknown { unknown }) => unknown,
             known => panic!("{known:?}"),
         };
         assert!(unknown(&odd).ends_with("memory.events' does not count killed processes"));
         removed(&odd);
-        assert!(unknown(&odd).ends_with("memory.oom_control' was removed with its cgroup"));
+        assert_eq!(oom_kills(&odd), None, "nothing there counts memory");
+        let parent = cgroup("parent", &[("cgroup.subtree_control", "pids memory\n")]);
+        assert!(unknown(&parent.join("none")).ends_with("memory.oom_control' was removed with its cgroup"));
+        removed(&parent);
         let unreadable = cgroup("unreadable", &[]);
         create_dir(unreadable.join(EVENTS_V1).as_path()).expect("create a directory");
         assert!(unknown(&unreadable).starts_with("cannot read "), "{}", unknown(&unreadable));
