@@ -81,7 +81,7 @@ def test_a_whole_life_from_an_odd_interpreter(
 ) -> None:
     if not ORDINARY:
         ORDINARY.update(life(guard, [], None))
-        assert ORDINARY["stopped"] == "signal 15" and ORDINARY["inherited"], ORDINARY
+        assert ORDINARY["stopped"] == "killed by signal 15" and ORDINARY["inherited"], ORDINARY
     found = life(guard, oddities, shell)
     if error is None:
         assert found == ORDINARY
