@@ -1,6 +1,7 @@
 """A microVM for tests, in the shape that Firecracker's framework had in May 2023.
 
-The suite was written for the framework's own class JailerContext. Only the import is another.
+The suite was written for the framework's own class JailerContext. Only the import is another, and
+``share=True`` for a log that is not in the jail's directory.
 """
 
 from __future__ import annotations

@@ -235,6 +235,61 @@ fn frozen_jail_in_cgroup_v1_is_removed_at_once() {
     });
 }
 
+/// Commands that have no patience of their own, with the patience that they are given.
+fn others(guard: &Guard, id: &str) -> Vec<(u64, Vec<String>)> {
+    let file = guard.file("placed", "text").display().to_string();
+    let lines: [(u64, &[&str]); 20] = [
+        (0, &["ps"]),
+        (0, &["ps", "--json"]),
+        (0, &["inspect", "ID"]),
+        (0, &["inspect", "--tree", "ID"]),
+        (0, &["logs", "ID"]),
+        (0, &["top", "--once"]),
+        (2, &["top", "--json"]),
+        (0, &["audit", "ID"]),
+        (2, &["audit", "--probe", "ID"]),
+        (2, &["exec", "ID", "/busybox", "true"]),
+        (2, &["shell", "ID"]),
+        (2, &["exec", "--root", "--host-program", BUSYBOX, "ID", "true"]),
+        (0, &["kill", "-s", "USR1", "ID"]),
+        (0, &["place", "ID", &file]),
+        (0, &["unplace", "ID", "/placed"]),
+        (0, &["start", "ID"]),
+        (0, &["rm", "ID"]),
+        (0, &["gc"]),
+        (1, &["wait", "--timeout", "1", "ID"]),
+        (1, &["events", "--timeout", "1", "ID"]),
+    ];
+    let named = |word: &&str| if *word == "ID" { id.to_owned() } else { (*word).to_owned() };
+    lines.iter().map(|(patience, line)| (*patience, line.iter().map(named).collect())).collect()
+}
+
+#[test]
+fn no_command_waits_for_a_hostile_vmm() {
+    privileged!(guard, {
+        let flood = "(while :; do echo flood; done) & trap '' TERM USR1; while :; do /busybox sleep 1; done";
+        for is_frozen in [false, true] {
+            let jail = start_in_freezer(&guard, flood);
+            let Some((id, cgroup)) = booted_with(jail, "no_command_waits_for_a_hostile_vmm", BOTH) else {
+                return;
+            };
+            if is_frozen {
+                freeze(&cgroup);
+            }
+            for (patience, line) in others(&guard, &id) {
+                let line: Vec<&str> = line.iter().map(String::as_str).collect();
+                let ran = within(seconds(patience), &guard, &line);
+                let is_entry = ["exec", "shell"].contains(&line[0]);
+                if is_frozen && is_entry {
+                    assert!(ran.code == 125 && ran.stderr.contains("write THAWED to"), "{line:?}: {ran:?}");
+                }
+                assert!(ran.stderr.lines().count() <= 1, "{line:?}: {ran:?}");
+            }
+            removed(&guard, &id);
+        }
+    });
+}
+
 fn freeze(cgroup: &Path) {
     fs::write(cgroup.join("freezer.state"), "FROZEN").unwrap();
     let is_frozen = || fs::read_to_string(cgroup.join("freezer.state")).unwrap() == "FROZEN\n";
