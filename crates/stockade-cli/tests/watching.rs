@@ -205,7 +205,9 @@ fn ctrl_z_stops_the_command_and_not_the_vmm() {
             said(&guard, &["events", "--all", "--until", "exited", "--timeout", "60", &id])
                 .contains("exit code 6")
         );
-        assert!(said(&guard, &["ps"]).contains("abandoned"), "the jail is removed once the command goes on");
+        let listed = said(&guard, &["ps"]);
+        assert!(listed.contains("abandoned"), "the jail is removed once the command goes on");
+        assert!(listed.contains(" 6 "), "the exit code of the zombie: {listed}");
         send(&run, Signal::CONT);
         assert_eq!(run.wait().unwrap().code(), Some(6));
         assert!(!guard.state().exists());

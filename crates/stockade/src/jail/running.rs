@@ -132,12 +132,14 @@ impl Running {
 
     /// Waits for the VMM, which is a child of this process, and writes its exit status for other processes.
     fn reap(&self) -> Result<Option<ExitStatus>> {
-        let status = self.process.reap()?;
+        // Other processes see the status of the zombie until it is recorded.
+        let status = self.process.exit_status()?;
         if let Some(status) = status {
             let oom_kills = self.jail.receipt.oom_kills().and_then(|kills| kills.fact().copied());
             // The caller gets the status even if it cannot be written, for example on a full disk.
             let _ = self.jail.lock.write_exit_record(ExitRecord { status, oom_kills });
         }
+        self.process.reap()?;
         Ok(status)
     }
 

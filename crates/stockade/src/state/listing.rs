@@ -22,7 +22,7 @@ pub struct Listing {
     pub pid: Option<i32>,
     /// The state.
     pub state: JailState,
-    /// The exit status of its VMM, if the jail is exited and it was written.
+    /// The exit status of its VMM, if the jail is exited or abandoned and it is known.
     pub ended: Option<ExitStatus>,
     /// If the jail is exited, the number of its processes that the kernel killed because memory ran out; `None` if no cgroup
     /// of the jail counts them. The VMM need not be one of them.
@@ -40,6 +40,18 @@ pub struct Listing {
     /// The reason why its receipt cannot be understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// The processes that know the exit status of a jail's VMM.
+struct Processes {
+    vmm: Option<ProcessRef>,
+    monitor: Option<ProcessRef>,
+}
+
+impl Processes {
+    fn of(head: &Head<'_>) -> Self {
+        Self { vmm: head.vmm, monitor: head.monitor }
+    }
 }
 
 impl Listing {
@@ -63,11 +75,16 @@ impl Listing {
         }
     }
 
-    fn with_exit_status(self, store: &Store, monitor: Option<ProcessRef>, deadline: Instant) -> Self {
+    fn with_exit_status(self, store: &Store, processes: Processes, deadline: Instant) -> Self {
+        // The parent of a VMM without a monitor records the exit status after it has waited for it, and removes the jail.
+        let zombie = || processes.vmm.and_then(|vmm| vmm.status());
+        if self.state == JailState::Abandoned {
+            return Self { ended: store.ended(&self.id).or_else(zombie), ..self };
+        }
         if self.state != JailState::Exited {
             return self;
         }
-        let ended = store.ended_soon(&self.id, monitor, deadline);
+        let ended = store.ended_soon(&self.id, processes.monitor, deadline).or_else(zombie);
         // The whole receipt names the cgroups. It is only read if the monitor did not record the number.
         let recorded = store.recorded_oom_kills(&self.id).map(Known::Fact);
         let read = || store.read(&self.id).map(|receipt| receipt?.oom_kills());
@@ -103,18 +120,17 @@ impl Store {
     /// # Arguments
     /// `deadline` is the time until which a monitor may record the exit status.
     fn listing(&self, id: &JailId, deadline: Instant) -> Result<Option<Listing>> {
-        let (listing, monitor) = match self.summary(id)? {
+        let (listing, processes) = match self.summary(id)? {
             Some(summary) if summary.has_this_boot() => {
                 let head = summary.head();
-                (Some(Listing::with_head(&head, head.state(true))), head.monitor)
+                (Listing::with_head(&head, head.state(true)), Processes::of(&head))
             }
-            Some(_) => {
-                let receipt = self.read(id)?;
-                let monitor = receipt.as_ref().and_then(|receipt| receipt.head().monitor);
-                (receipt.as_ref().map(Listing::of), monitor)
-            }
-            None => (None, None),
+            Some(_) => match self.read(id)? {
+                Some(receipt) => (Listing::of(&receipt), Processes::of(&receipt.head())),
+                None => return Ok(None),
+            },
+            None => return Ok(None),
         };
-        Ok(listing.map(|listing| listing.with_exit_status(self, monitor, deadline)))
+        Ok(Some(listing.with_exit_status(self, processes, deadline)))
     }
 }

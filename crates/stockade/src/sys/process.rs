@@ -321,8 +321,17 @@ impl PidFd {
 
     /// Waits for the process, which has exited, so that no zombie stays; `None` unless it is a child of this process.
     pub(crate) fn reap(&self) -> Result<Option<ExitStatus>> {
+        self.wait_with(WaitIdOptions::EXITED)
+    }
+
+    /// The exit status of the process, which has exited and stays a zombie; `None` unless it is a child of this process.
+    pub(crate) fn exit_status(&self) -> Result<Option<ExitStatus>> {
+        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+    }
+
+    fn wait_with(&self, options: WaitIdOptions) -> Result<Option<ExitStatus>> {
         // NOHANG: a process that another one traces has to be waited for by that one first, which may never do so.
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let options = options | WaitIdOptions::NOHANG;
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
             Ok(Some(status)) => {
                 let code = status.exit_status().map(ExitStatus::Exited);
