@@ -75,7 +75,7 @@ impl Listing {
         }
     }
 
-    fn with_exit_status(self, store: &Store, processes: Processes, deadline: Instant) -> Self {
+    fn with_exit_status(self, store: &Store, processes: &Processes, deadline: Instant) -> Self {
         // The parent of a VMM without a monitor records the exit status after it has waited for it, and removes the jail.
         let zombie = || processes.vmm.and_then(|vmm| vmm.status());
         if self.state == JailState::Abandoned {
@@ -131,6 +131,6 @@ impl Store {
             },
             None => return Ok(None),
         };
-        Ok(Some(listing.with_exit_status(self, processes, deadline)))
+        Ok(Some(listing.with_exit_status(self, &processes, deadline)))
     }
 }
