@@ -6,28 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::{Guard, command, privileged, program, said, stockade};
-
-/// Arguments that create or run a jail of the probe.
-fn arguments(guard: &Guard, command: &str, id: &str, more: &[&str]) -> Vec<String> {
-    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-    let fixed = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
-    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
-}
-
-fn as_str(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
-    let id = guard.named(id);
-    said(guard, &as_str(&arguments(guard, "create", &id, flags)));
-    id
-}
+use testkit::{Guard, as_str, command, create_probe, privileged, probe_line, said, stockade};
 
 /// Starts `run` in the foreground, with its output in a pipe, and waits for the first line of it.
 fn run(guard: &Guard, id: &str, more: &[&str]) -> Child {
-    let mut child = command(guard, &as_str(&arguments(guard, "run", id, more)))
+    let mut child = command(guard, &as_str(&probe_line(guard, "run", id, more)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -56,7 +39,7 @@ const FORCE: &str = "stockade did not mount it; unmount it, or run `stockade gc 
 fn foreign_mounts_name_gc_with_force_which_removes_them() {
     privileged!(guard, {
         // `rm`, `gc` after it, and the end of `run`.
-        let id = create(&guard, "rm", &[]);
+        let id = create_probe(&guard, "rm", &[]);
         mount_in(&guard, &id);
         let removed = stockade(&guard, &["rm", &id]);
         assert!(removed.code == 1 && removed.stderr.contains(FORCE), "{removed:?}");
@@ -65,7 +48,7 @@ fn foreign_mounts_name_gc_with_force_which_removes_them() {
         let report = stockade(&guard, &["gc", "--json"]);
         assert!(report.code == 1 && report.stdout.contains(FORCE), "{report:?}");
         let ran = guard.named("run");
-        let mut child = command(&guard, &as_str(&arguments(&guard, "run", &ran, &["--", "clock", "hold"])))
+        let mut child = command(&guard, &as_str(&probe_line(&guard, "run", &ran, &["--", "clock", "hold"])))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -88,7 +71,7 @@ fn foreign_mounts_name_gc_with_force_which_removes_them() {
 #[test]
 fn a_mount_that_force_cannot_remove_has_its_own_reason() {
     privileged!(guard, {
-        let id = create(&guard, "shadow", &[]);
+        let id = create_probe(&guard, "shadow", &[]);
         let at = mount_in(&guard, &id);
         // A second mount over the directory of the executable hides the first from its path.
         let above = guard.base().join("stockade-probe");
@@ -153,17 +136,17 @@ fn logs_name_every_other_reason_for_having_none() {
             let line = format!("stockade: jail '{id}' has no log: {reason}\n");
             assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr), (1, "", line));
         };
-        let id = create(&guard, "none", &[]);
+        let id = create_probe(&guard, "none", &[]);
         no_log(&id, &format!("its VMM was not started; start it with `stockade start {id}`"));
         said(&guard, &["start", &id, "--log-size", "0", "--", "sleep"]);
         no_log(&id, "it was started with `--log-size 0`, which drops its output");
         said(&guard, &["rm", "--force", &id]);
         let daemon = guard.named("daemon");
-        said(&guard, &as_str(&arguments(&guard, "run", &daemon, &["--daemonize", "--", "sleep"])));
+        said(&guard, &as_str(&probe_line(&guard, "run", &daemon, &["--daemonize", "--", "sleep"])));
         no_log(&daemon, "`--daemonize` redirects its output to '/dev/null'");
         said(&guard, &["rm", "--force", &daemon]);
         // A VMM with a log that wrote nothing is no failure.
-        let quiet = create(&guard, "quiet", &[]);
+        let quiet = create_probe(&guard, "quiet", &[]);
         said(&guard, &["start", &quiet, "--", "sleep"]);
         let logs = stockade(&guard, &["logs", &quiet]);
         let line = format!("stockade: the log of jail '{quiet}' is empty: its VMM wrote nothing\n");

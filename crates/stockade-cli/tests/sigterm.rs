@@ -6,24 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::{Guard, command, privileged, program, said, stockade};
-
-/// Arguments that create or run a jail of the probe.
-fn arguments(guard: &Guard, command: &str, id: &str, more: &[&str]) -> Vec<String> {
-    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
-    let fixed = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
-    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
-}
-
-fn as_str(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-fn create(guard: &Guard, id: &str, flags: &[&str]) -> String {
-    let id = guard.named(id);
-    said(guard, &as_str(&arguments(guard, "create", &id, flags)));
-    id
-}
+use testkit::{as_str, command, create_probe, privileged, probe_line, said, stockade};
 
 const DROPPED: &str = "is the first process of its pid namespace and does not catch SIGTERM, so the kernel drops it; \
                        killing it now";
@@ -37,7 +20,7 @@ const SOON: Duration = Duration::from_mins(2);
 #[test]
 fn stop_of_a_vmm_that_cannot_get_sigterm_kills_it_at_once() {
     privileged!(guard, {
-        let ids = ["one", "two"].map(|id| create(&guard, id, &["--new-pid-ns"]));
+        let ids = ["one", "two"].map(|id| create_probe(&guard, id, &["--new-pid-ns"]));
         for id in &ids {
             said(&guard, &["start", id, "--", "sleep"]);
         }
@@ -55,7 +38,7 @@ fn stop_of_a_vmm_that_cannot_get_sigterm_kills_it_at_once() {
         let removed = said(&guard, &["rm", &ids[0], &ids[1]]);
         assert_eq!(removed.lines().count(), 2);
         // `rm --force --timeout` asks in the same way.
-        let id = create(&guard, "rm", &["--new-pid-ns"]);
+        let id = create_probe(&guard, "rm", &["--new-pid-ns"]);
         said(&guard, &["start", &id, "--", "sleep"]);
         let removed = stockade(&guard, &["rm", "--force", "--timeout", GRACE, &id]);
         assert!(removed.code == 0 && removed.stderr.contains(DROPPED), "{removed:?}");
@@ -66,7 +49,7 @@ fn stop_of_a_vmm_that_cannot_get_sigterm_kills_it_at_once() {
 #[test]
 fn kill_names_a_vmm_that_cannot_get_sigterm() {
     privileged!(guard, {
-        let id = create(&guard, "vm", &["--new-pid-ns"]);
+        let id = create_probe(&guard, "vm", &["--new-pid-ns"]);
         said(&guard, &["start", &id, "--", "sleep"]);
         let sent = stockade(&guard, &["kill", "-s", "TERM", &id]);
         let line = format!(
@@ -86,7 +69,7 @@ fn run_of_a_vmm_that_cannot_get_sigterm_ends_at_the_first() {
     privileged!(guard, {
         let id = guard.named("front");
         let words = ["--new-pid-ns", "--grace", GRACE, "--", "clock", "sleep"];
-        let mut child = command(&guard, &as_str(&arguments(&guard, "run", &id, &words)))
+        let mut child = command(&guard, &as_str(&probe_line(&guard, "run", &id, &words)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -108,7 +91,7 @@ fn run_of_a_vmm_that_cannot_get_sigterm_ends_at_the_first() {
 fn stop_of_a_vmm_that_ignores_sigterm_names_the_wait() {
     privileged!(guard, {
         for flags in [&[][..], &["--new-pid-ns"]] {
-            let id = create(&guard, "deaf", flags);
+            let id = create_probe(&guard, "deaf", flags);
             said(&guard, &["start", &id, "--", "ignore=15", "clock", "sleep"]);
             while stockade(&guard, &["logs", &id]).stdout.is_empty() {
                 std::thread::yield_now();

@@ -34,6 +34,28 @@ pub fn said(guard: &Guard, arguments: &[&str]) -> String {
     stdout_of(&mut command(guard, arguments))
 }
 
+/// Arguments that create or run a jail of the probe.
+pub fn probe_line(guard: &Guard, command: &str, id: &str, more: &[&str]) -> Vec<String> {
+    let (base, probe) = (guard.base().display().to_string(), program("stockade-probe").display().to_string());
+    let fixed = [command, "--id", id, "--exec-file", &probe, "--chroot-base-dir", &base];
+    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
+}
+
+/// The words of a line, for a command.
+pub fn as_str(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+/// Creates a jail of the probe and returns its id.
+///
+/// # Panics
+/// Panics if the command fails or writes to stderr.
+pub fn create_probe(guard: &Guard, id: &str, flags: &[&str]) -> String {
+    let id = guard.named(id);
+    said(guard, &as_str(&probe_line(guard, "create", &id, flags)));
+    id
+}
+
 /// Runs any command and returns its stdout.
 ///
 /// # Panics

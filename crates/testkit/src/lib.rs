@@ -14,7 +14,7 @@ mod programs;
 mod specs;
 mod unified;
 
-pub use command::{command, commands, said, stdout_of, stockade};
+pub use command::{as_str, command, commands, create_probe, probe_line, said, stdout_of, stockade};
 pub use guard::{Guard, booted_with, has, remove_cgroup, skip, tell};
 pub use launcher::Launcher;
 pub use mounts::{
