@@ -402,6 +402,23 @@ fn files_that_others_use_or_with_privileges_are_not_shared() {
 }
 
 #[test]
+fn another_users_symlink_is_copied_through_and_never_shared() {
+    privileged!(guard, {
+        let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();
+        adopted.make_root().unwrap();
+        let (image, link) = (guard.file("image", "of all"), guard.directory().join("link"));
+        std::os::unix::fs::symlink(&image, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(77), Some(77)).unwrap();
+        assert!(adopted.share(&link, OWNER, Sharing::OwnDirectory).unwrap().is_none());
+        adopted.place(Placement::new(&link).named("image"), OWNER).unwrap();
+        assert_eq!(fs::read_to_string(root(&adopted).join("image")).unwrap(), "of all");
+        let refused = adopted.share(&link, OWNER, Sharing::Always).unwrap_err();
+        assert!(matches!(refused, Error::Placement(PlacementError::ForeignLink(..))), "{refused}");
+        assert_eq!(owner_of(&image), (0, 0));
+    });
+}
+
+#[test]
 fn a_path_through_the_jails_root_follows_no_symlink() {
     privileged!(guard, {
         let mut adopted = guard.store().adopt(&spec(&guard, "jail")).unwrap();

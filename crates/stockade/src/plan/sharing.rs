@@ -139,9 +139,6 @@ pub(crate) fn decide_sharing(
         FileType::Socket | FileType::Fifo => true,
         _ => return Ok(None),
     };
-    if in_root.is_none() && !is_own && sharing != Sharing::Never {
-        expect_links(source, |uid| uid == 0)?;
-    }
     let needs_owner = (facts.st_uid, facts.st_gid) != (owner.uid, owner.gid);
     let is_allowed = match sharing {
         Sharing::Never => false,
@@ -155,6 +152,10 @@ pub(crate) fn decide_sharing(
             (is_own || only_linked && is_callers) && facts.st_nlink <= 1 + u64::from(is_placed)
         }
     };
+    // A file that is copied is no matter of its links.
+    if !is_own && (is_allowed || only_linked && !needs_owner) {
+        expect_links(source, |uid| uid == 0)?;
+    }
     if only_linked {
         return if is_allowed || !needs_owner {
             Ok(Some(Shared { file, needs_owner, only_linked }))
