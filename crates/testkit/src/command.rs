@@ -41,7 +41,7 @@ pub fn probe_line(guard: &Guard, command: &str, id: &str, more: &[&str]) -> Vec<
     fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
 }
 
-/// The words of a line, for a command.
+/// The arguments of a line, as a command takes them.
 pub fn as_str(line: &[String]) -> Vec<&str> {
     line.iter().map(String::as_str).collect()
 }

@@ -152,7 +152,7 @@ pub(crate) fn decide_sharing(
             (is_own || only_linked && is_callers) && facts.st_nlink <= 1 + u64::from(is_placed)
         }
     };
-    // A file that is copied is no matter of its links.
+    // A copy goes through any symbolic link.
     if !is_own && (is_allowed || only_linked && !needs_owner) {
         expect_links(source, |uid| uid == 0)?;
     }
